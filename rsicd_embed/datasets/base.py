@@ -1,0 +1,59 @@
+"""One form for every source of images: examples with typed attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image.
+
+    Attributes:
+        id: stable across runs; the path relative to the source unless the source gives one.
+        path: where the image file is.
+        attributes: what else the source says of it, by column name.
+    """
+
+    id: str
+    path: Path
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Its captions; empty where the source has none."""
+        return tuple(self.attributes.get("captions") or ())
+
+    @property
+    def label(self) -> str | None:
+        """Its class as the source writes it."""
+        return self.attributes.get("label")
+
+    @property
+    def split(self) -> str | None:
+        """train, val or test, as the source says."""
+        return self.attributes.get("split")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images that belong together.
+
+    Attributes:
+        root: the folder that ids and relative paths start from.
+        examples: in a stable order, with distinct ids.
+        schema: Arrow types of the attributes.
+    """
+
+    root: Path
+    examples: tuple[Example, ...]
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+
+    def split(self, name: str) -> tuple[Example, ...]:
+        """The examples of one split."""
+        return tuple(example for example in self.examples if example.split == name)

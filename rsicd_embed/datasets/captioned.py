@@ -1,0 +1,99 @@
+"""RSICD, UCM and Sydney: a Karpathy-style `dataset_*.json` beside a folder of images."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.errors import DatasetError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("captions", pa.list_(pa.string())),
+        pa.field("label", pa.string()),
+        pa.field("split", pa.string()),
+    ]
+)
+
+_CLASS_IN_NAME = re.compile(r"([A-Za-z]+)_\d+\.")
+
+
+def find_json(folder: Path) -> Path | None:
+    """The `dataset_*.json` of a folder, None where it is not such a dataset.
+
+    Raises:
+        DatasetError: there are several.
+    """
+    found = sorted(folder.glob("dataset_*.json"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DatasetError(f"{folder}: expected one dataset_*.json, found {names}; keep one")
+    return found[0] if found else None
+
+
+def load(folder: Path) -> Source:
+    """Reads the images, captions, splits and classes of a dataset folder; opens no image.
+
+    A class comes from `labels.json`, else from `txtclasses_*/CLASS.txt`, else from a file name
+    such as `beach_12.jpg`.
+
+    Raises:
+        DatasetError: no `dataset_*.json`, or it is not of that form, or its images are not there.
+    """
+    path = find_json(folder)
+    if path is None:
+        raise DatasetError(f"expected a dataset_*.json in {folder}, found none")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+        names = [str(entry["filename"]) for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path}: expected {{'images': [{{'filename', 'split', 'sentences'}}…]}}: {error!r}"
+        ) from error
+    if not names:
+        raise DatasetError(f"{path}: expected images, found none")
+    images = _image_folder(folder, names[0])
+    labels = _labels(folder)
+    examples = {}
+    for name, entry in zip(names, entries, strict=True):
+        captions = [" ".join(s["raw"].split()) for s in entry.get("sentences", ())]
+        attributes = {
+            "captions": [caption for caption in captions if caption],
+            "label": labels.get(name) or label_in_name(name),
+            "split": entry.get("split"),
+        }
+        examples[name] = Example(name, images / name, attributes)
+    return Source(images, tuple(examples.values()), SCHEMA)
+
+
+def _image_folder(folder: Path, name: str) -> Path:
+    for candidate in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
+        if (candidate / name).is_file():
+            return candidate
+    raise DatasetError(
+        f"expected the images in {folder} or a folder in it, found no {name}; unpack them there"
+    )
+
+
+def label_in_name(name: str) -> str | None:
+    """`beach` of `beach_12.jpg`; None for a name of another form."""
+    match = _CLASS_IN_NAME.match(name)
+    return match[1] if match else None
+
+
+def _labels(folder: Path) -> dict[str, str]:
+    if (folder / "labels.json").is_file():
+        labels: Any = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+        if not isinstance(labels, dict):
+            raise DatasetError(f"{folder / 'labels.json'}: expected {{file name: class}}")
+        return {str(name): str(label) for name, label in labels.items()}
+    return {
+        name: path.stem
+        for path in sorted(folder.glob("txtclasses_*/*.txt"))
+        for name in path.read_text(encoding="utf-8").split()
+    }

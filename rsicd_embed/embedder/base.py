@@ -1,0 +1,55 @@
+"""What turns pictures and texts into vectors: the one interface of every embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from rsicd_embed.embedder.images import ImageLike
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Maps pictures and texts to unit vectors of one space.
+
+    Every method that embeds returns float32 (n, dim), C-contiguous, finite, L2-normalised to 1e-5,
+    in input order; (0, dim) for no input.
+
+    Attributes:
+        name: as `--model` takes it.
+        dim: length of a vector.
+        fingerprint: `str(records.Fingerprint)`; equal where vectors may be compared.
+        batch_size: how many images are best embedded at once.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """An upright RGB picture → uint8 (H, W, 3), always of one shape. Safe in many threads."""
+        ...
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """What `preprocess` gave, stacked: uint8 (n, H, W, 3) → float32 (n, dim)."""
+        ...
+
+    def embed_images(self, images: Iterable[ImageLike]) -> np.ndarray:
+        """Pictures, paths or the bytes of files → float32 (n, dim).
+
+        Raises:
+            ImageError: one of them cannot be read; its position is named.
+        """
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts → float32 (n, dim); one longer than the context is cut."""
+        ...

@@ -1,0 +1,179 @@
+"""The shape of a CLIP model, and its Hugging Face `config.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rsicd_embed.errors import ModelError
+
+Activation = Literal["quick_gelu", "gelu"]
+
+# Up to transformers 4.30 every CLIP config said 2, whatever the tokenizer's end token was; the
+# text is then pooled at argmax(ids), which is right only because the end token has the highest id.
+LEGACY_EOS_TOKEN_ID = 2
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """A pre-norm transformer: widths in units, eps of its layer norms."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: Activation = "quick_gelu"
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """A CLIP model (Radford et al. 2021, arXiv:2103.00020) with a ViT image tower.
+
+    Attributes:
+        vision: the image tower.
+        text: the text tower.
+        dim: length of the joint embedding.
+        image_size: height and width of the pixels, a multiple of `patch_size`.
+        patch_size: height and width of a patch.
+        vocab_size: number of tokens.
+        context_length: most tokens a text may have, begin and end tokens included.
+        eos_token_id: where the text is pooled; 2 means argmax(ids), see LEGACY_EOS_TOKEN_ID.
+    """
+
+    vision: TowerConfig
+    text: TowerConfig
+    dim: int
+    image_size: int
+    patch_size: int
+    vocab_size: int
+    context_length: int
+    eos_token_id: int
+
+    def __post_init__(self) -> None:
+        for tower, name in ((self.vision, "vision"), (self.text, "text")):
+            if tower.width % tower.heads:
+                raise ModelError(
+                    f"{name} tower: expected a width divisible by its heads, "
+                    f"found {tower.width} and {tower.heads}"
+                )
+        if self.image_size % self.patch_size:
+            raise ModelError(
+                f"expected an image size divisible by the patch size, "
+                f"found {self.image_size} and {self.patch_size}"
+            )
+
+    @property
+    def patches(self) -> int:
+        """Number of patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+# What transformers' CLIPVisionConfig and CLIPTextConfig take for a key that config.json lacks.
+_TOWER_DEFAULTS = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_VISION_DEFAULTS = _TOWER_DEFAULTS | {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+}
+_TEXT_DEFAULTS = _TOWER_DEFAULTS | {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+}
+
+
+def _tower(config: Mapping[str, Any]) -> TowerConfig:
+    if config["hidden_act"] not in ("quick_gelu", "gelu"):
+        raise ModelError(
+            f"expected hidden_act quick_gelu or gelu, found {config['hidden_act']!r}; "
+            "no CLIP checkpoint of Hugging Face's uses another"
+        )
+    return TowerConfig(
+        width=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        mlp_width=config["intermediate_size"],
+        activation=config["hidden_act"],
+        eps=config["layer_norm_eps"],
+    )
+
+
+def from_hf(config: Mapping[str, Any]) -> ClipConfig:
+    """Reads the content of a Hugging Face `config.json` of `model_type` clip.
+
+    Raises:
+        ModelError: it describes another kind of model, or a CLIP that does not exist.
+    """
+    if config.get("model_type") != "clip":
+        raise ModelError(
+            f"expected model_type 'clip' in config.json, found {config.get('model_type')!r}; "
+            "give a Hugging Face CLIP checkpoint"
+        )
+    # `*_config_dict` is how older checkpoints were written; where present, it wins.
+    vision: dict[str, Any] = {
+        **_VISION_DEFAULTS,
+        **(config.get("vision_config") or {}),
+        **(config.get("vision_config_dict") or {}),
+    }
+    text: dict[str, Any] = {
+        **_TEXT_DEFAULTS,
+        **(config.get("text_config") or {}),
+        **(config.get("text_config_dict") or {}),
+    }
+    if vision["num_channels"] != 3:
+        raise ModelError(f"expected 3 image channels, found {vision['num_channels']}")
+    return ClipConfig(
+        vision=_tower(vision),
+        text=_tower(text),
+        dim=config.get("projection_dim", 512),
+        image_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+        vocab_size=text["vocab_size"],
+        context_length=text["max_position_embeddings"],
+        eos_token_id=text["eos_token_id"],
+    )
+
+
+def to_hf(config: ClipConfig, *, bos_token_id: int, logit_scale: float) -> dict[str, Any]:
+    """The content of a `config.json` that transformers' CLIPConfig reads back."""
+
+    def tower(one: TowerConfig) -> dict[str, Any]:
+        return {
+            "hidden_size": one.width,
+            "num_hidden_layers": one.layers,
+            "num_attention_heads": one.heads,
+            "intermediate_size": one.mlp_width,
+            "hidden_act": one.activation,
+            "layer_norm_eps": one.eps,
+            "projection_dim": config.dim,
+        }
+
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": config.dim,
+        "logit_scale_init_value": logit_scale,
+        "vision_config": {
+            **tower(config.vision),
+            "model_type": "clip_vision_model",
+            "image_size": config.image_size,
+            "patch_size": config.patch_size,
+        },
+        "text_config": {
+            **tower(config.text),
+            "model_type": "clip_text_model",
+            "vocab_size": config.vocab_size,
+            "max_position_embeddings": config.context_length,
+            "bos_token_id": bos_token_id,
+            "eos_token_id": config.eos_token_id,
+            "pad_token_id": config.eos_token_id,
+        },
+    }

@@ -1,0 +1,97 @@
+"""A CLIP model ↔ a directory in the Hugging Face layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rsicd_embed.embedder import preprocess, tokenizer
+from rsicd_embed.embedder.clip import config as clip_config
+from rsicd_embed.embedder.clip import weights
+from rsicd_embed.embedder.clip.embedder import ClipEmbedder
+from rsicd_embed.errors import ModelError
+
+
+def load(directory: Path, *, name: str, batch_size: int = 64) -> ClipEmbedder:
+    """Reads config, weights, tokenizer and preprocessing.
+
+    Raises:
+        ModelError: a file is missing or is not what its name says.
+        WeightsError: the weights do not fit the config.
+    """
+    config = clip_config.from_hf(read_json(directory / "config.json"))
+    params = weights.params_from_hf(config, weights.load_tensors(directory))
+    pixels = preprocess.from_hf(read_json(directory / "preprocessor_config.json"))
+    if pixels.crop not in (None, (config.image_size, config.image_size)):
+        raise ModelError(
+            f"{directory}: expected a crop of {config.image_size}×{config.image_size} as "
+            f"config.json says, found {pixels.crop} in preprocessor_config.json"
+        )
+    tokens = tokenizer.load(
+        directory,
+        context_length=config.context_length,
+        vocab_size=config.vocab_size,
+        eos_token_id=config.eos_token_id,
+    )
+    return ClipEmbedder(config, params, tokens, pixels, name=name, batch_size=batch_size)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ModelError: it is missing or is no JSON object.
+    """
+    if not path.is_file():
+        raise ModelError(f"expected {path.name} in {path.parent}, found none")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def save(
+    directory: Path,
+    config: clip_config.ClipConfig,
+    params: nnx.State,
+    tokens: tokenizer.FastTokenizer,
+    pixels: preprocess.Preprocessor,
+    *,
+    dtype: type = np.float32,
+) -> None:
+    """Writes a directory that `load`, and transformers' `from_pretrained`, read back."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: np.asarray(jax.device_get(tensor)).astype(dtype)
+        for name, tensor in weights.params_to_hf(params).items()
+    }
+    bos, eos = tokens.encode("").ids
+    special = {"bos_token": tokens.id_to_token(bos), "eos_token": tokens.id_to_token(eos)}
+    contents: dict[str, dict[str, Any]] = {
+        "config.json": clip_config.to_hf(
+            config, bos_token_id=bos, logit_scale=float(tensors["logit_scale"])
+        )
+        | {"dtype": np.dtype(dtype).name},
+        "preprocessor_config.json": preprocess.to_hf(pixels),
+        "tokenizer_config.json": {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": config.context_length,
+            "pad_token": special["eos_token"],
+            "unk_token": special["eos_token"],
+            **special,
+        },
+    }
+    for name, content in contents.items():
+        (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    tokens.no_truncation()
+    tokens.no_padding()
+    tokens.save(str(directory / "tokenizer.json"))
+    weights.save_tensors(tensors, directory / "model.safetensors")

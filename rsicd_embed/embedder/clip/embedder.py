@@ -1,0 +1,122 @@
+"""`Embedder` for CLIP in JAX: fixed batch shapes, compiled once, normalised on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from rsicd_embed.embedder.clip import weights
+from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.model import Clip
+from rsicd_embed.embedder.images import ImageLike, read_rgb
+from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.embedder.tokenizer import Tokenizer
+from rsicd_embed.errors import ImageError
+from rsicd_embed.parallel import batched, ordered_map
+from rsicd_embed.records import Fingerprint
+
+
+def normalise(pixels: jax.Array, how: Preprocessor) -> jax.Array:
+    """uint8 (b, h, w, 3) → float32, on the device; `Preprocessor.normalise` to 1e-6."""
+    mean, std = jnp.asarray(how.mean), jnp.asarray(how.std)
+    return (pixels.astype(jnp.float32) * how.scale - mean) / std
+
+
+# Jitted on the graph definition, so that embedders of one shape share their compiled programs.
+@partial(jax.jit, static_argnums=(0, 1))
+def _encode_image(
+    graph: nnx.GraphDef[Clip], how: Preprocessor, params: nnx.State, pixels: jax.Array
+) -> jax.Array:
+    return nnx.merge(graph, params).encode_image(normalise(pixels, how))
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode_text(graph: nnx.GraphDef[Clip], params: nnx.State, tokens: jax.Array) -> jax.Array:
+    return nnx.merge(graph, params).encode_text(tokens)
+
+
+class ClipEmbedder:
+    """A CLIP model with its tokenizer and preprocessing. See `embedder.base.Embedder`."""
+
+    def __init__(
+        self,
+        config: ClipConfig,
+        params: nnx.State,
+        tokenizer: Tokenizer,
+        preprocessor: Preprocessor,
+        *,
+        name: str,
+        batch_size: int = 64,
+        dtype: Any = jnp.float32,
+    ) -> None:
+        self.name = name
+        self.batch_size = batch_size
+        self.config = config
+        self.tokenizer = tokenizer
+        self.preprocessor = preprocessor
+        self._graph, self._params = nnx.split(weights.build(config, params, dtype=dtype))
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.config.dim
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hashes of the weights, the preprocessing and the tokenizer."""
+        return str(
+            Fingerprint(
+                weights=weights.digest(self.config, self._params),
+                preprocessing=self.preprocessor.digest(),
+                tokenizer=self.tokenizer.digest(),
+                dim=self.dim,
+            )
+        )
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """An upright RGB picture → uint8 (image_size, image_size, 3)."""
+        return self.preprocessor(image)
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """What `preprocess` gave, stacked: uint8 (n, H, W, 3) → float32 (n, dim)."""
+        run = partial(_encode_image, self._graph, self.preprocessor, self._params)
+        return self._batches(run, pixels)
+
+    def embed_images(self, images: Iterable[ImageLike]) -> np.ndarray:
+        """Pictures, paths or the bytes of files → float32 (n, dim), decoded on threads."""
+        pixels = ordered_map(self._read, enumerate(images), ahead=2 * self.batch_size)
+        vectors = [self.embed_pixels(np.stack(some)) for some in batched(pixels, self.batch_size)]
+        return np.concatenate(vectors) if vectors else np.empty((0, self.dim), np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts → float32 (n, dim)."""
+        run = partial(_encode_text, self._graph, self._params)
+        return self._batches(run, self.tokenizer(texts))
+
+    def _read(self, item: tuple[int, ImageLike]) -> np.ndarray:
+        position, image = item
+        try:
+            return self.preprocess(read_rgb(image))
+        except ImageError as error:
+            what = image if not isinstance(image, bytes | Image.Image) else "image"
+            raise ImageError(f"{what} (number {position}): {error}") from error
+
+    def _batches(self, run: Any, inputs: np.ndarray) -> np.ndarray:
+        """Runs batches of few shapes: full ones, then the rest padded to a power of four."""
+        outputs = [np.empty((0, self.dim), np.float32)]
+        for start in range(0, len(inputs), self.batch_size):
+            some = inputs[start : start + self.batch_size]
+            size = 1
+            while size < len(some):
+                size *= 4
+            size = min(size, self.batch_size)
+            padding = [(0, size - len(some))] + [(0, 0)] * (inputs.ndim - 1)
+            outputs.append(np.asarray(run(np.pad(some, padding)))[: len(some)])
+        return np.concatenate(outputs)

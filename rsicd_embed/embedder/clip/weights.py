@@ -1,0 +1,177 @@
+"""Parameters of `model.Clip` ↔ tensors of a Hugging Face CLIP checkpoint, each exactly once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.model import Clip
+from rsicd_embed.errors import WeightsError
+
+Path_ = tuple[str | int, ...]
+
+# Buffers that older checkpoints carry beside the parameters.
+_BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
+
+_TOWERS = {"image": "vision_model", "text": "text_model"}
+_BLOCK = {
+    ("norm1",): "layer_norm1",
+    ("norm2",): "layer_norm2",
+    ("attention", "query"): "self_attn.q_proj",
+    ("attention", "key"): "self_attn.k_proj",
+    ("attention", "value"): "self_attn.v_proj",
+    ("attention", "out"): "self_attn.out_proj",
+    ("up",): "mlp.fc1",
+    ("down",): "mlp.fc2",
+}
+_TOWER = {
+    ("image", "norm_pre"): "pre_layrnorm",  # the reference's own spelling
+    ("image", "norm_post"): "post_layernorm",
+    ("text", "norm_post"): "final_layer_norm",
+    ("image", "patch_embed"): "embeddings.patch_embedding",
+    ("text", "token_embed"): "embeddings.token_embedding",
+}
+_WHOLE = {
+    ("image", "class_embed"): "vision_model.embeddings.class_embedding",
+    ("image", "position_embed"): "vision_model.embeddings.position_embedding.weight",
+    ("text", "position_embed"): "text_model.embeddings.position_embedding.weight",
+    ("image_projection", "kernel"): "visual_projection.weight",
+    ("text_projection", "kernel"): "text_projection.weight",
+    ("logit_scale",): "logit_scale",
+}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a parameter stands in a checkpoint, and how its axes are ordered there."""
+
+    name: str
+    layout: Literal["same", "linear", "conv"]
+
+    def from_hf(self, tensor: np.ndarray) -> np.ndarray:
+        if self.layout == "linear":
+            return tensor.T  # (out, in) → (in, out)
+        if self.layout == "conv":
+            return tensor.transpose(2, 3, 1, 0)  # (out, in, h, w) → (h, w, in, out)
+        return tensor
+
+    def to_hf(self, tensor: np.ndarray) -> np.ndarray:
+        if self.layout == "linear":
+            return tensor.T
+        if self.layout == "conv":
+            return tensor.transpose(3, 2, 0, 1)
+        return tensor
+
+
+def _entry(path: Path_) -> _Entry:
+    if path in _WHOLE:
+        return _Entry(_WHOLE[path], "linear" if path[-1] == "kernel" else "same")
+    tower, leaf = path[0], path[-1]
+    if path[1] == "blocks":
+        module = f"encoder.layers.{path[2]}.{_BLOCK[path[3:-1]]}"  # type: ignore[index]
+    else:
+        module = _TOWER[path[:-1]]  # type: ignore[index]
+    layout: Literal["same", "linear", "conv"] = "same"
+    if leaf == "kernel":
+        layout = "conv" if path[1] == "patch_embed" else "linear"
+    kind = "bias" if leaf == "bias" else "weight"
+    return _Entry(f"{_TOWERS[str(tower)]}.{module}.{kind}", layout)
+
+
+def _abstract(config: ClipConfig) -> tuple[nnx.GraphDef[Clip], dict[Path_, Any]]:
+    model = nnx.eval_shape(lambda: Clip(config, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model, nnx.Param)
+    return graph, dict(nnx.to_flat_state(state))
+
+
+def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> nnx.State:
+    """Tensors by Hugging Face name → float32 parameters of `Clip`.
+
+    Raises:
+        WeightsError: a tensor is missing, unused, misshapen or not finite; all are named.
+    """
+    _, shapes = _abstract(config)
+    entries = {path: _entry(path) for path in shapes}
+    wanted = {entry.name for entry in entries.values()}
+    problems = [f"missing {name}" for name in sorted(wanted - set(tensors))]
+    problems += [f"unused {name}" for name in sorted(set(tensors) - wanted - set(_BUFFERS))]
+    flat = {}
+    for path, entry in entries.items():
+        if entry.name not in tensors:
+            continue
+        expected = tuple(shapes[path].shape)
+        tensor = np.asarray(tensors[entry.name], dtype=np.float32)
+        # Some checkpoints keep the scalar as a vector of one.
+        tensor = tensor.reshape(()) if expected == () and tensor.size == 1 else tensor
+        value = entry.from_hf(tensor) if tensor.ndim == len(expected) else tensor
+        if value.shape != expected:
+            problems.append(
+                f"{entry.name}: expected shape {np.empty(expected, np.void).shape} "
+                f"as held here, found {value.shape}"
+            )
+        elif not np.isfinite(value).all():
+            problems.append(f"{entry.name}: NaN or infinity")
+        else:
+            flat[path] = value
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; {len(problems) - 8} more" if problems[8:] else "")
+        raise WeightsError(f"the weights do not fit the config: {shown}")
+    return nnx.from_flat_state([(path, nnx.Param(jnp.asarray(v))) for path, v in flat.items()])
+
+
+def params_to_hf(params: nnx.State) -> dict[str, np.ndarray]:
+    """Parameters of `Clip` → tensors by Hugging Face name, in the parameters' dtype."""
+    tensors = {}
+    for path, variable in nnx.to_flat_state(params):
+        entry = _entry(path)
+        # np.array, since np.ascontiguousarray would make a vector of a scalar.
+        tensors[entry.name] = np.array(entry.to_hf(np.asarray(variable[...])), order="C")
+    return tensors
+
+
+def build(config: ClipConfig, params: nnx.State, *, dtype: Any = jnp.float32) -> Clip:
+    """A model that holds `params` and computes in `dtype`; nothing is initialised twice."""
+    model = nnx.eval_shape(lambda: Clip(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    nnx.update(model, params)
+    return model
+
+
+def load_tensors(directory: Path) -> dict[str, np.ndarray]:
+    """Reads the checkpoint of a Hugging Face directory.
+
+    Raises:
+        WeightsError: no `model.safetensors`, or it cannot be read.
+    """
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        raise WeightsError(f"expected {path.name} in {directory}, found none")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}; fetch it again") from error
+
+
+def save_tensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Writes `model.safetensors` as transformers expects it."""
+    save_file(dict(tensors), path, metadata={"format": "pt"})
+
+
+def digest(config: ClipConfig, params: nnx.State) -> str:
+    """Hash of the config and every parameter (as float32), whatever file they came from."""
+    sha = hashlib.sha256(repr(config).encode())
+    flat = {_entry(path).name: v for path, v in nnx.to_flat_state(params)}
+    for name in sorted(flat):
+        sha.update(name.encode())
+        sha.update(np.ascontiguousarray(jax.device_get(flat[name][...]), dtype=np.float32).data)
+    return sha.hexdigest()[:16]

@@ -1,0 +1,78 @@
+"""Pictures in any file or object → RGB, upright, 8 bits a channel; or a clear reason why not."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from rsicd_embed.errors import ImageError
+
+ImageLike = Image.Image | Path | str | bytes
+
+# Decoders of other formats are rarely used and rarely attacked; a picture in one is refused.
+FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .tif .tiff .webp .gif .bmp .ppm .pgm .pnm .jp2 .j2k".split()
+)
+
+# 178,956,970: where Pillow itself refuses to go on. A picture of that size takes 0.5 GB as RGB.
+MAX_PIXELS = 2 * 89_478_485
+
+
+def read_rgb(source: ImageLike) -> Image.Image:
+    """An upright RGB picture from a path, the bytes of a file, or a Pillow image.
+
+    EXIF orientation is applied. Alpha is dropped, palettes and CMYK are converted as Pillow does;
+    16-bit grey keeps its high byte, as Pillow does for 16-bit RGB.
+
+    Raises:
+        ImageError: missing, empty, truncated, no picture, of a format not in FORMATS, of more than
+            MAX_PIXELS pixels, or with float pixels.
+    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise ImageError("empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(_too_large(f"{image.width}×{image.height}"))
+            return _to_rgb(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(_too_large(str(error))) from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(f"not a picture of a known format ({', '.join(FORMATS)})") from error
+    except MemoryError as error:
+        raise ImageError("too large for this machine's memory; tile it first") from error
+    # Decoders report broken files with whatever they tripped over.
+    except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+        raise ImageError(f"broken picture: {_one_line(error)}") from error
+
+
+def _too_large(found: str) -> str:
+    return f"expected at most {MAX_PIXELS:,} pixels, found {found}; tile it first"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode == "F":
+        raise ImageError("expected integer pixels, found floats; scale them to 8 bits first")
+    if image.mode.startswith("I"):
+        high = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
+        return Image.fromarray(high.astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -1,0 +1,94 @@
+"""Texts → token ids, equal to Hugging Face's CLIPTokenizer, without importing transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer as FastTokenizer
+
+from rsicd_embed.errors import ModelError
+
+# Sequences are padded to a multiple of this, so that few shapes are compiled.
+_BUCKET = 16
+
+
+class Tokenizer:
+    """A fast tokenizer that adds begin and end tokens, truncates, and pads."""
+
+    def __init__(self, tokenizer: FastTokenizer, *, context_length: int, pad_id: int) -> None:
+        self._tokenizer = tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(context_length)
+        self.context_length = context_length
+        self.pad_id = pad_id
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, special ones included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def digest(self) -> str:
+        """Hash of everything that decides which ids a text gets."""
+        content = f"{self.pad_id} {self._tokenizer.to_str()}"
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def __call__(self, texts: Sequence[str], *, length: int | None = None) -> np.ndarray:
+        """Texts → int32 (n, t): t is `length`, or the longest text rounded up to a bucket.
+
+        A text longer than the context is cut, and keeps its end token, as the reference does.
+        """
+        encodings = self._tokenizer.encode_batch(list(texts))
+        if length is None:
+            longest = max((len(encoding.ids) for encoding in encodings), default=1)
+            length = min(-(-longest // _BUCKET) * _BUCKET, self.context_length)
+        ids = np.full((len(encodings), length), self.pad_id, dtype=np.int32)
+        for row, encoding in zip(ids, encodings, strict=True):
+            row[: len(encoding.ids)] = encoding.ids
+        return ids
+
+
+def load(directory: Path, *, context_length: int, vocab_size: int, eos_token_id: int) -> Tokenizer:
+    """Reads the `tokenizer.json` of a Hugging Face directory.
+
+    Raises:
+        ModelError: it is missing, broken, or makes ids that the model has no embedding for.
+    """
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(f"expected tokenizer.json in {directory}, found none")
+    try:
+        tokenizer = FastTokenizer.from_file(str(path))
+    except Exception as error:  # the binding raises bare Exception
+        raise ModelError(f"{path} is not a tokenizer: {error}; fetch it again") from error
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if highest >= vocab_size:
+        raise ModelError(
+            f"{path}: expected ids below the model's vocabulary of {vocab_size}, found {highest}; "
+            "the tokenizer belongs to another model"
+        )
+    encoded = tokenizer.encode("a").ids
+    if len(encoded) < 3 or (eos_token_id != 2 and encoded[-1] != eos_token_id):
+        raise ModelError(
+            f"{path}: expected begin and end tokens around a text (end {eos_token_id}), "
+            f"found {encoded} for 'a'; the tokenizer belongs to another model"
+        )
+    return Tokenizer(
+        tokenizer, context_length=context_length, pad_id=_pad_id(directory, tokenizer, encoded[-1])
+    )
+
+
+def _pad_id(directory: Path, tokenizer: FastTokenizer, default: int) -> int:
+    path = directory / "tokenizer_config.json"
+    if not path.is_file():
+        return default
+    try:
+        token = json.loads(path.read_text(encoding="utf-8")).get("pad_token")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{path} is not JSON: {error}") from error
+    token = token.get("content") if isinstance(token, dict) else token
+    found = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    return default if found is None else int(found)

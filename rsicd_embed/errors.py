@@ -1,0 +1,82 @@
+"""Every error that rsicd-embed raises on purpose.
+
+Each message is one line that states what was expected, what was found, and what to do.
+
+    RsicdEmbedError
+    ├── ImageError                 an image cannot be read
+    ├── DatasetError               a source of images or captions is not as described
+    ├── ModelError                 a model directory or id cannot be used
+    │   └── WeightsError           its weights do not fit its config
+    ├── TrainError                 training cannot start or go on
+    └── StoreError                 a store cannot be used
+        ├── StoreURIError          its URI is not understood
+        ├── StoreNotFoundError     there is no store at that URI
+        ├── StoreLockedError       another process is writing to it
+        ├── StoreCorruptError      its files are not what was written
+        ├── FingerprintError       its vectors were made by another model
+        ├── SchemaError            rows or columns do not fit it
+        ├── QueryError             a query vector or k is not usable
+        └── FilterError            a `where` predicate is not usable
+"""
+
+from __future__ import annotations
+
+
+class RsicdEmbedError(Exception):
+    """Base of every error that rsicd-embed raises on purpose."""
+
+
+class ImageError(RsicdEmbedError):
+    """An image cannot be read: not an image, truncated, too large, of a format not allowed."""
+
+
+class DatasetError(RsicdEmbedError):
+    """A source of images or captions is missing, empty, or not as described."""
+
+
+class ModelError(RsicdEmbedError):
+    """A model directory or id cannot be found or used."""
+
+
+class WeightsError(ModelError):
+    """A checkpoint's tensors do not fit its config: some missing, unused or misshapen."""
+
+
+class TrainError(RsicdEmbedError):
+    """Training cannot start or go on."""
+
+
+class StoreError(RsicdEmbedError):
+    """A store cannot be used."""
+
+
+class StoreURIError(StoreError):
+    """A store URI is not understood, or names an unknown scheme."""
+
+
+class StoreNotFoundError(StoreError):
+    """There is no store at a URI that is opened only for reading."""
+
+
+class StoreLockedError(StoreError):
+    """Another process is writing to the store."""
+
+
+class StoreCorruptError(StoreError):
+    """A store's files are missing, truncated or altered."""
+
+
+class FingerprintError(StoreError):
+    """A store's vectors were made by another model than the one it is opened with."""
+
+
+class SchemaError(StoreError):
+    """Rows handed to a store lack columns, or have columns of another type than it holds."""
+
+
+class QueryError(StoreError):
+    """A query vector or k is not usable."""
+
+
+class FilterError(StoreError):
+    """A `where` predicate has a syntax error, an unknown column or a wrong type."""

@@ -1,0 +1,117 @@
+"""What travels between the parts: Arrow rows of a store, fingerprints, and search hits.
+
+A row is `id, vector, uri, sha256, width, height` plus the attributes its source brings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from rsicd_embed.errors import FingerprintError, SchemaError
+
+VECTOR = "vector"
+HIT_COLUMNS = ("query", "rank", "id", "score")
+
+
+def row_schema(dim: int, attributes: pa.Schema | None = None) -> pa.Schema:
+    """Arrow schema of a store's rows: the six fixed columns, then `attributes`."""
+    fixed = [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field(VECTOR, pa.list_(pa.float32(), dim), nullable=False),
+        pa.field("uri", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+    return pa.schema(fixed + list(attributes or []))
+
+
+FIXED_COLUMNS = tuple(row_schema(1).names)
+
+
+def vector_array(vectors: np.ndarray) -> pa.FixedSizeListArray:
+    """float32 (n, dim) → Arrow fixed-size lists, without a copy where C-contiguous."""
+    n, dim = vectors.shape
+    values = np.ascontiguousarray(vectors, dtype=np.float32).reshape(n * dim)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values), dim)
+
+
+def vector_matrix(column: pa.FixedSizeListArray | pa.ChunkedArray) -> np.ndarray:
+    """Arrow fixed-size lists → float32 (n, dim); no copy for a single chunk without nulls."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    dim = column.type.list_size
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), dim)
+
+
+def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str) -> None:
+    """Checks float32 (n, dim): finite, L2-normalised to 1e-3 (stores are no place to guess).
+
+    Raises:
+        SchemaError: with the first offending position.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise SchemaError(f"{what}: expected vectors of shape (n, {dim}), found {vectors.shape}")
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    bad = np.flatnonzero(~(np.abs(norms - 1.0) < 1e-3))
+    if bad.size:
+        row = int(bad[0])
+        raise SchemaError(
+            f"{what}: expected finite unit vectors, found norm {norms[row]:.6g} at row {row}; "
+            "divide each vector by its L2 norm"
+        )
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What made a vector. Two embedders with equal fingerprints give comparable vectors.
+
+    Attributes:
+        weights: digest of the model's parameters.
+        preprocessing: digest of how pixels are made from a picture.
+        tokenizer: digest of how tokens are made from a text.
+        dim: length of a vector.
+        normalisation: "l2", or another name for what is done to the model's output.
+    """
+
+    weights: str
+    preprocessing: str
+    tokenizer: str
+    dim: int
+    normalisation: str = "l2"
+
+    def __str__(self) -> str:
+        return "/".join(f"{name}:{value}" for name, value in dataclasses.asdict(self).items())
+
+
+def require_same_fingerprint(stored: str, given: str, *, store: str, made_by: str) -> None:
+    """Refuses to mix vectors of two models; both arguments are `str(Fingerprint)`.
+
+    Raises:
+        FingerprintError: saying which parts differ, and what to do.
+    """
+    if stored == given:
+        return
+    parts = [dict(item.partition(":")[::2] for item in one.split("/")) for one in (stored, given)]
+    differing = [
+        f"{name} {parts[0].get(name, 'absent')} ≠ {parts[1].get(name, 'absent')}"
+        for name in dict.fromkeys([*parts[0], *parts[1]])
+        if parts[0].get(name) != parts[1].get(name)
+    ]
+    raise FingerprintError(
+        f"{store} holds vectors of model {made_by!r}, not of the model given "
+        f"({'; '.join(differing)}); pass --model {made_by}, or use another store"
+    )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What an embedder tells a store about itself: its name, fingerprint and dimension."""
+
+    model: str
+    fingerprint: str
+    dim: int

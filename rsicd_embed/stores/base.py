@@ -1,0 +1,184 @@
+"""The one interface of every vector store, its URIs, and how a store is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, cast, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+
+from rsicd_embed import plugins
+from rsicd_embed.errors import StoreURIError
+from rsicd_embed.records import Provenance
+
+
+@dataclass(frozen=True)
+class StoreURI:
+    """`scheme:location[#table]`, for example `lancedb:./tiles#images`."""
+
+    scheme: str
+    location: str
+    table: str = "images"
+
+    @classmethod
+    def parse(cls, text: str) -> StoreURI:
+        """Splits a store URI.
+
+        Raises:
+            StoreURIError: no scheme, no path, or an empty table name.
+        """
+        scheme, colon, rest = text.partition(":")
+        location, hash_, table = rest.partition("#")
+        if not (scheme and colon and location) or (hash_ and not table):
+            raise StoreURIError(
+                f"expected a store URI such as lancedb:./tiles or nmslib:./index, found {text!r}; "
+                f"known schemes: {', '.join(plugins.names(plugins.STORES))}"
+            )
+        return cls(scheme, location, table or "images")
+
+    def __str__(self) -> str:
+        suffix = "" if self.table == "images" else f"#{self.table}"
+        return f"{self.scheme}:{self.location}{suffix}"
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What is in a store.
+
+    Attributes:
+        rows: live rows.
+        dim: length of a vector.
+        model: name of the model that made the vectors, as `--model` takes it.
+        fingerprint: `str(Fingerprint)` of what made the vectors.
+        index: how vectors are searched, in words; "exact scan" where nothing is approximate.
+        ann_recall: last measured overlap@10 with exact search in [0, 1]; 1.0 for an exact scan,
+            None where an index was never measured.
+        bytes: size on disk, None where not known.
+        columns: name → Arrow type of every column.
+    """
+
+    rows: int
+    dim: int
+    model: str
+    fingerprint: str
+    index: str
+    ann_recall: float | None
+    bytes: int | None
+    columns: dict[str, str]
+
+
+@runtime_checkable
+class VectorStore(Protocol):
+    """Rows with unit vectors, found by cosine similarity. The same answers in every store.
+
+    Every `upsert` and `delete` is atomic, and durable when it returns. A store object sees its
+    own writes; another process sees the old state or the new one, never a mix.
+    """
+
+    uri: str
+    provenance: Provenance
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the rows: `records.row_schema(dim, attributes)`."""
+        ...
+
+    def upsert(self, batches: Iterable[pa.RecordBatch]) -> int:
+        """Inserts rows, replacing those with the same id; all of `batches` or nothing.
+
+        A repeated id: the last wins. Columns the store has and a batch lacks become null; columns
+        it lacks are added, null in older rows. Returns the number of distinct ids written.
+
+        Raises:
+            SchemaError: no id or vector, a vector of another length, not finite or not of unit
+                norm, a null id, or a column of another type than the store's.
+        """
+        ...
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Removes rows by id; unknown ids are ignored. Returns the number removed."""
+        ...
+
+    def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
+        """The k rows of highest cosine similarity to each query, among those `where` accepts.
+
+        Args:
+            queries: float32 (q, dim), or (dim,) for one; they need not be normalised.
+            k: rows for each query; fewer come back only where fewer match.
+            where: SQL predicate (DataFusion's dialect), applied before top-k.
+
+        Returns:
+            Long form: query int32, rank int32 (from 1), id string, score float32 in [-1, 1], then
+            every other column but the vector; sorted by query, then (-score, id).
+
+        Raises:
+            QueryError: wrong shape, NaN, infinite or zero query, or k < 1.
+            FilterError: `where` cannot be understood.
+        """
+        ...
+
+    def scan(
+        self, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pa.RecordBatchReader:
+        """All live rows, or some columns of those that `where` accepts, in no particular order."""
+        ...
+
+    def optimize(self) -> None:
+        """Folds what was added into the index and compacts files; answers stay the same."""
+        ...
+
+    def info(self) -> StoreInfo:
+        """What is in the store."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def close(self) -> None:
+        """Frees files and memory; the store is not usable afterwards."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class StoreType(Protocol):
+    """What an entry point of group `rsicd_embed.stores` refers to."""
+
+    def open(self, uri: StoreURI, provenance: Provenance | None, *, create: bool) -> VectorStore:
+        """Opens the store at `uri`.
+
+        With `provenance`, a store of another fingerprint is refused (FingerprintError). Where none
+        exists yet, one is made if `create` is set, which needs `provenance`; otherwise
+        StoreNotFoundError.
+        """
+        ...
+
+
+def open_store(
+    uri: str, provenance: Provenance | None = None, *, create: bool = True
+) -> VectorStore:
+    """Opens the store at `uri`; with `provenance` and `create`, makes it where it is absent.
+
+    Raises:
+        StoreURIError: not a store URI, or a scheme that nothing installed provides.
+        StoreNotFoundError: there is none, and none is to be made.
+        FingerprintError: its vectors were made by another model.
+        StoreCorruptError: its files are not what was written.
+    """
+    parsed = StoreURI.parse(uri)
+    kind = plugins.load(plugins.STORES, parsed.scheme)
+    if kind is None:
+        raise StoreURIError(
+            f"no store {parsed.scheme!r} in {uri!r}; "
+            f"known schemes: {', '.join(plugins.names(plugins.STORES))}"
+        )
+    return cast(StoreType, kind).open(parsed, provenance, create=create and provenance is not None)

@@ -1,0 +1,118 @@
+"""Files that are there whole or not at all: write aside, fsync, rename, fsync the folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsicd_embed.errors import StoreCorruptError, StoreError
+
+TEMPORARY = ".tmp-"
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and try again",
+    errno.EDQUOT: "free some of your quota and try again",
+    errno.EACCES: "make the folder writable or use another one",
+    errno.EPERM: "make the folder writable or use another one",
+    errno.EROFS: "use a folder on a writable file system",
+}
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of a store as it was written: its name in the folder, length and SHA-256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turns an OSError into a one-line StoreError that starts with `doing` and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "check the disk and try again")
+        reason = error.strerror or str(error) or type(error).__name__
+        raise StoreError(f"{doing}: {reason}; {remedy}") from error
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Returns once the file's bytes are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns once the folder's names (renames, new files) are on the disk."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and renames are synchronous
+        sync_file(folder)
+
+
+def write_file(path: Path, write: Callable[[Path], None]) -> FileEntry:
+    """Makes `path` in one step: `write` fills a file beside it, which is synced and renamed.
+
+    The folder itself is not synced: call `sync_folder` once the last file of a change is there.
+
+    Raises:
+        OSError: from the disk; nothing is left behind and an older `path` stays as it was.
+    """
+    aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
+    try:
+        write(aside)
+        sync_file(aside)
+        entry = FileEntry(path.name, aside.stat().st_size, digest(aside))
+        os.replace(aside, path)  # noqa: PTH105 (one name for the tests to make fail)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+    return entry
+
+
+def verify(folder: Path, entry: FileEntry, remedy: str) -> Path:
+    """The path of a file that is still what was written.
+
+    Raises:
+        FileNotFoundError: it is gone (a newer state of the store may have replaced it).
+        StoreCorruptError: its length or content has changed.
+    """
+    path = folder / entry.name
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise StoreCorruptError(
+            f"{path} is damaged: expected {entry.bytes} bytes, found {size}; {remedy}"
+        )
+    if digest(path) != entry.sha256:
+        raise StoreCorruptError(f"{path} is damaged: its SHA-256 is not what was written; {remedy}")
+    return path
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Makes `folder` and its missing parents; returns those it made, the innermost first."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def remove_folders(made: list[Path]) -> None:
+    """Takes back what `make_folder` made, as far as it is still empty."""
+    with suppress(OSError):
+        for folder in made:
+            folder.rmdir()

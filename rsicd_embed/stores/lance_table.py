@@ -1,0 +1,242 @@
+"""Where a LanceDB store is: its database, its table, and what the table says about itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from rsicd_embed.errors import (
+    RsicdEmbedError,
+    StoreCorruptError,
+    StoreError,
+    StoreLockedError,
+    StoreURIError,
+)
+from rsicd_embed.records import Provenance, row_schema
+from rsicd_embed.stores import files, opening
+from rsicd_embed.stores.base import StoreURI
+
+_KEY = b"rsicd-embed"
+_FORMAT = 1
+_CLOCK_S = 2.0  # file times may be this much coarser than the clock
+
+
+@contextmanager
+def lance_errors(doing: str) -> Iterator[None]:
+    """Turns what LanceDB raises into a one-line StoreError that starts with `doing`."""
+    try:
+        with files.storage_errors(doing):
+            yield
+    except RsicdEmbedError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", " ".join(str(error).split()))
+        text = text.replace("lance error: ", "")
+        raise StoreError(
+            f"{doing}: {text[:300]}; check the location, or restore it from a backup"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Place:
+    """A table of a LanceDB database.
+
+    Attributes:
+        uri: as it was given.
+        folder: of the database; None where it is remote.
+    """
+
+    uri: StoreURI
+    folder: Path | None
+
+    @classmethod
+    def of(cls, uri: StoreURI) -> Place:
+        """The place that a URI names; StoreError where a file is in the way."""
+        remote = "://" in uri.location
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", uri.table):
+            raise StoreURIError(
+                f"{uri}: expected a table name of letters, digits, '_', '-' and '.', "
+                f"found {uri.table!r}"
+            )
+        return cls(uri, None if remote else opening.local_folder(uri))
+
+    def open(self, provenance: Provenance | None, *, create: bool) -> Any:
+        """The table, made where it is absent; see `StoreType.open` for what it raises."""
+        with lance_errors(f"cannot open {self.uri}"):
+            found = self._tables()
+            table = self._existing(found)
+        if table is None:
+            if not create or provenance is None:
+                raise opening.not_found(
+                    self.uri, f"tables there: {opening.listing(found)}" if found else ""
+                )
+            table = self._create(provenance)
+        opening.require_provenance(self.provenance(table), provenance, str(self.uri))
+        return table
+
+    def provenance(self, table: Any) -> Provenance:
+        """What the table's metadata says of its vectors.
+
+        Raises:
+            StoreError: it says nothing, so rsicd-embed did not make it.
+            StoreCorruptError: it is of a later version, or cannot be read.
+        """
+        raw = (table.schema.metadata or {}).get(_KEY)
+        if raw is None:
+            raise StoreError(
+                f"{self.uri}: table {self.uri.table!r} was not made by rsicd-embed (it does not "
+                f"say which model made its vectors); name another one: "
+                f"{self.uri.scheme}:{self.uri.location}#NAME"
+            )
+        try:
+            said = json.loads(raw)
+            if said["format"] != _FORMAT:
+                raise StoreCorruptError(
+                    f"{self.uri}: expected format version {_FORMAT}, found {said['format']!r}; "
+                    "upgrade rsicd-embed"
+                )
+            return Provenance(said["model"], said["fingerprint"], said["dim"])
+        except (ValueError, KeyError, TypeError):
+            raise StoreCorruptError(
+                f"{self.uri}: the table's metadata is damaged; restore it from a backup"
+            ) from None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the lock of a local table while it is written to, and syncs what was written.
+
+        Lance's own commits let two writers insert the same new id twice, and do not fsync.
+        """
+        lock = self._lock()
+        with lance_errors(f"cannot write to {self.uri}, which stays as it was"):
+            try:
+                lock.__enter__()
+            except Timeout:
+                raise StoreLockedError(
+                    f"{self.uri} is being written to by another process "
+                    f"(waited {opening.LOCK_TIMEOUT_S:g} s); try again when it is done"
+                ) from None
+        try:
+            started = time.time()
+            with lance_errors(f"cannot write to {self.uri}, which stays as it was"):
+                yield
+            with files.storage_errors(f"{self.uri} is changed, but a power cut may undo that"):
+                self._sync(started)
+        finally:
+            lock.__exit__(None, None, None)
+
+    def bytes(self, table: Any) -> int | None:
+        """Size of the table's files, old versions included."""
+        if self.folder is None:
+            return int(table.stats().total_bytes)
+        sizes = 0
+        for path in self._table_folder().rglob("*"):
+            with suppress(OSError):
+                sizes += path.stat().st_size
+        return sizes
+
+    def _tables(self) -> list[str]:
+        """Names of the tables that are there; [] where there is no database yet."""
+        if self.folder is None:
+            return list(lancedb.connect(self.uri.location).list_tables().tables)
+        if not self.folder.exists():
+            return []
+        found = opening.strangers(self.folder)
+        tables = [name.removesuffix(".lance") for name in found if name.endswith(".lance")]
+        if found and not tables:
+            raise StoreError(
+                f"{self.uri}: {self.folder} is not a LanceDB database "
+                f"(it holds {opening.listing(found)}); name a new or an empty folder"
+            )
+        return tables
+
+    def _existing(self, tables: list[str]) -> Any | None:
+        if self.uri.table not in tables:
+            return None
+        try:
+            return self._connect().open_table(self.uri.table)
+        except ValueError as error:
+            # A folder without a first version: its maker was stopped half-way.
+            if "was not found" in str(error):
+                return None
+            raise
+        except RuntimeError as error:
+            raise StoreCorruptError(
+                f"{self.uri} is damaged ({' '.join(str(error).split())[:200]}); "
+                "restore it from a backup, or delete it and ingest again"
+            ) from error
+
+    def _create(self, provenance: Provenance) -> Any:
+        said = {
+            "format": _FORMAT,
+            "model": provenance.model,
+            "fingerprint": provenance.fingerprint,
+            "dim": provenance.dim,
+        }
+        schema = row_schema(provenance.dim).with_metadata({_KEY: json.dumps(said).encode()})
+        made: list[Path] = []
+        try:
+            with lance_errors(f"cannot make a store at {self.uri}"):
+                if self.folder is not None:
+                    made = files.make_folder(self.folder)
+                with self.writing():
+                    table = self._existing(self._tables())  # another process may be faster
+                    if table is None:
+                        table = self._connect().create_table(self.uri.table, schema=schema)
+                for folder in made:
+                    files.sync_folder(folder.parent)
+                return table
+        except BaseException:
+            if made and self.folder is not None:
+                with suppress(OSError):
+                    self._lock_path().unlink()
+            files.remove_folders(made)
+            raise
+
+    def _connect(self) -> Any:
+        return lancedb.connect(self.uri.location if self.folder is None else str(self.folder))
+
+    def _table_folder(self) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.uri.table}.lance"
+
+    def _lock_path(self) -> Path:
+        assert self.folder is not None
+        return self.folder / f".{self.uri.table}.lock"
+
+    def _lock(self) -> Any:
+        if self.folder is None:
+            return nullcontext()
+        return FileLock(self._lock_path(), timeout=opening.LOCK_TIMEOUT_S)
+
+    def _sync(self, started: float) -> None:
+        """Brings the files that were written since `started` (seconds) to the disk."""
+        if self.folder is None:
+            return
+        for folder, _, names in os.walk(self._table_folder(), topdown=False):
+            written = False
+            for name in names:
+                path = Path(folder, name)
+                with suppress(FileNotFoundError):  # another program may tidy up
+                    if path.stat().st_mtime >= started - _CLOCK_S:
+                        files.sync_file(path)
+                        written = True
+            if written:
+                files.sync_folder(Path(folder))
+        files.sync_folder(self.folder)
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """A table's schema without metadata."""
+    return pa.schema([pa.field(one.name, one.type, one.nullable) for one in schema])

@@ -1,0 +1,164 @@
+"""What a folder of segments says about itself: manifest.json, with a checksum of its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rsicd_embed.errors import StoreCorruptError, StoreError
+from rsicd_embed.records import Provenance
+from rsicd_embed.stores.files import FileEntry
+
+FILE = "manifest.json"
+FORMAT = "rsicd-embed segments"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """Rows written together, and which of them have died since.
+
+    Attributes:
+        file: an Arrow IPC file of one record batch.
+        rows: in the file, dead ones included.
+        dead: how many are dead.
+        tombstones: positions of the dead rows, little-endian uint32; None where all are live.
+    """
+
+    file: FileEntry
+    rows: int
+    dead: int = 0
+    tombstones: FileEntry | None = None
+
+
+@dataclass(frozen=True)
+class GraphEntry:
+    """A nearest-neighbour graph over the rows of one segment.
+
+    Attributes:
+        file: the graph as the library saved it.
+        segment: name of the segment's file; node i is its row i.
+        rows: nodes.
+        neighbours, ef_construction: what it was built with.
+        ef_search: how many nodes a search keeps in view.
+        ann_recall: overlap@10 with exact search, measured when it was built, in [0, 1].
+    """
+
+    file: FileEntry
+    segment: str
+    rows: int
+    neighbours: int
+    ef_construction: int
+    ef_search: int
+    ann_recall: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One state of a store.
+
+    Attributes:
+        kind: which store it is, for example "exact".
+        generation: counts the changes.
+        provenance: what made the vectors.
+        attributes: the columns beyond the six fixed ones.
+        segments: the older first.
+        graph: where one was built.
+    """
+
+    kind: str
+    generation: int
+    provenance: Provenance
+    attributes: pa.Schema
+    segments: tuple[SegmentEntry, ...] = ()
+    graph: GraphEntry | None = None
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """Every file of this state but the manifest."""
+        found = [segment.file for segment in self.segments]
+        found += [segment.tombstones for segment in self.segments if segment.tombstones]
+        return found + ([self.graph.file] if self.graph else [])
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The content of manifest.json."""
+    body = {
+        "kind": manifest.kind,
+        "generation": manifest.generation,
+        "provenance": asdict(manifest.provenance),
+        "attributes": base64.b64encode(manifest.attributes.serialize().to_pybytes()).decode(),
+        "segments": [asdict(segment) for segment in manifest.segments],
+        "graph": asdict(manifest.graph) if manifest.graph else None,
+    }
+    whole = {"format": FORMAT, "version": VERSION, "sha256": _checksum(body), "body": body}
+    return json.dumps(whole, indent=1).encode()
+
+
+def decode(raw: bytes, path: Path, kind: str) -> Manifest:
+    """Reads manifest.json.
+
+    Raises:
+        StoreError: it is that of another kind of store.
+        StoreCorruptError: it is none, is damaged, or is of a later version.
+    """
+    remedy = "restore the folder from a backup, or delete it and ingest again"
+    try:
+        whole = json.loads(raw)
+        if whole["format"] != FORMAT:
+            raise ValueError("another format")
+        version = whole["version"]
+    except (ValueError, KeyError, TypeError):
+        raise StoreCorruptError(
+            f"{path} is damaged or not a manifest of rsicd-embed; {remedy}"
+        ) from None
+    if version != VERSION:
+        raise StoreCorruptError(
+            f"{path}: expected format version {VERSION}, found {version!r}; upgrade rsicd-embed"
+        )
+    try:
+        body = whole["body"]
+        if _checksum(body) != whole["sha256"]:
+            raise ValueError("checksum")
+        manifest = _manifest(body)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        raise StoreCorruptError(
+            f"{path} is damaged: its checksum is not that of its content; {remedy}"
+        ) from None
+    if manifest.kind != kind:
+        raise StoreError(
+            f"{path.parent} is a store of kind {manifest.kind!r}, not {kind!r}; "
+            f"open it as {manifest.kind}:{path.parent}"
+        )
+    return manifest
+
+
+def _manifest(body: dict[str, Any]) -> Manifest:
+    buffer = pa.py_buffer(base64.b64decode(body["attributes"]))
+    graph = body["graph"]
+    return Manifest(
+        kind=body["kind"],
+        generation=body["generation"],
+        provenance=Provenance(**body["provenance"]),
+        attributes=pa.ipc.read_schema(buffer),
+        segments=tuple(
+            SegmentEntry(
+                FileEntry(**one["file"]),
+                one["rows"],
+                one["dead"],
+                FileEntry(**one["tombstones"]) if one["tombstones"] else None,
+            )
+            for one in body["segments"]
+        ),
+        graph=GraphEntry(**{**graph, "file": FileEntry(**graph["file"])}) if graph else None,
+    )
+
+
+def _checksum(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,163 @@
+"""`nmslib:PATH`: a folder of segments, the first of them searched through an NMSLib HNSW graph.
+
+Rows upserted since the graph was built are scanned exactly, dead ones are dropped, and every
+candidate is scored again, so hits differ from an exact scan's only where the graph missed a row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from rsicd_embed.errors import StoreCorruptError
+from rsicd_embed.records import VECTOR
+from rsicd_embed.stores import changes, files, scoring
+from rsicd_embed.stores.graph import EF_CONSTRUCTION, NEIGHBOURS, Graph
+from rsicd_embed.stores.manifest import GraphEntry, Manifest
+from rsicd_embed.stores.scoring import Candidates
+from rsicd_embed.stores.segment_store import SegmentStore
+from rsicd_embed.stores.segments import Snapshot
+
+GRAPH_ROWS = 1_000  # fewer are scanned in less time than the graph's overhead
+FOLD_ROWS = 10_000  # an upsert folds by itself when more rows than this are fresh
+FOLD_SHARE = 0.5  # … and more than this share of the graph's rows
+_SPARE = 10  # fetched beyond k, so that ties at the k-th place are seen
+_LARGEST_SHARE = 0.1  # a search for more of the rows than this is faster exactly
+_REMEDY = "rebuild it with optimize(), or ingest again into a new folder"
+
+
+class NmslibStore(SegmentStore):
+    """A VectorStore whose searches without `where` go through an HNSW graph."""
+
+    kind = "nmslib"
+    _graph: tuple[str, Graph] | None = None
+
+    def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
+        """The k best rows for each query; see `VectorStore.search`."""
+        while True:
+            now = self._now()
+            try:
+                return self._search(now, queries, k, where)
+            except FileNotFoundError as error:  # a graph that was replaced since `now` was read
+                if self._now() is now:
+                    raise StoreCorruptError(f"{error.filename} is gone; {_REMEDY}") from None
+
+    def optimize(self) -> None:
+        """Merges all segments into one, and builds a graph over it unless there is a good one."""
+        with self._log.writing() as now:
+            self._fold(now)
+
+    def close(self) -> None:
+        """Lets go of the files; the store is not usable afterwards."""
+        self._graph = None
+        super().close()
+
+    def _search(self, now: Snapshot, queries: np.ndarray, k: int, where: str | None) -> pa.Table:
+        rows, entry = now.rows, now.manifest.graph
+        if entry is None or where is not None:
+            return scoring.search(rows, queries, k, where)
+        units = scoring.unit_queries(queries, self.provenance.dim)
+        count = scoring.require_k(k)
+        live = rows.parts[0].live_rows
+        # As many more as are dead there, on average.
+        fetch = math.ceil((count + _SPARE) * entry.rows / live) + _SPARE
+        if fetch > _LARGEST_SHARE * entry.rows or not len(units):
+            return scoring.search(rows, queries, k, where)
+        found = self._loaded(entry).nearest(units.astype(np.float32), fetch, entry.ef_search)
+        masks = rows.masks(None)
+        chosen, doubtful = _chosen(found, masks[0], count)
+        parts = [chosen, scoring.nearest(rows, units, count, masks, first=1)]
+        if doubtful.size:
+            # Exact for these queries alone: the graph gave too few live rows, or more ties may
+            # lie beyond what it gave.
+            only = replace(rows, parts=rows.parts[:1])
+            again = scoring.nearest(only, units[doubtful], count, masks[:1])
+            parts.append(Candidates(doubtful[again.query], again.row))
+        return scoring.hit_table(rows, units, scoring.joined(parts), count)
+
+    def _kept(self, manifest: Manifest) -> int:
+        return 1 if manifest.graph else 0
+
+    def _after_upsert(self, now: Snapshot) -> None:
+        parts, graph = now.rows.parts, now.manifest.graph
+        fresh = sum(part.live_rows for part in (parts[1:] if graph else parts))
+        if fresh > max(FOLD_ROWS, FOLD_SHARE * (graph.rows if graph else 0)):
+            self._fold(now)
+
+    def _index(self, now: Snapshot) -> tuple[str, float | None]:
+        graph = now.manifest.graph
+        if graph is None:
+            return "exact scan", 1.0
+        fresh = sum(part.live_rows for part in now.rows.parts[1:])
+        words = (
+            f"HNSW (M={graph.neighbours}, efConstruction={graph.ef_construction}, "
+            f"efSearch={graph.ef_search}) over {graph.rows} rows"
+        )
+        return f"{words}, exact scan of {fresh} fresh rows" if fresh else words, graph.ann_recall
+
+    def _loaded(self, entry: GraphEntry) -> Graph:
+        held = self._graph
+        if held is None or held[0] != entry.file.name:
+            path = files.verify(self._log.folder, entry.file, _REMEDY)
+            held = self._graph = (entry.file.name, Graph.load(path, entry.rows))
+        return held[1]
+
+    def _fold(self, now: Snapshot) -> None:
+        """Merges, builds and commits; the folder is locked."""
+        if self._is_folded(now):
+            return
+        now = changes.merge_all(self._log, now)
+        if len(now.rows) < GRAPH_ROWS:
+            return
+        matrix, segment = now.rows.parts[0].matrix, now.manifest.segments[0]
+        graph = Graph.build(matrix)
+        measured = graph.measure(matrix)
+        dim = now.rows.schema.field(VECTOR).type.list_size
+        file = self._log.add_file("graph", "hnsw", lambda path: graph.save(path, dim))
+        entry = GraphEntry(
+            file,
+            segment.file.name,
+            segment.rows,
+            NEIGHBOURS,
+            EF_CONSTRUCTION,
+            measured.ef_search,
+            measured.ann_recall,
+        )
+        generation = now.manifest.generation + 1
+        self._log.commit(replace(now.manifest, generation=generation, graph=entry))
+        self._graph = (file.name, graph)
+
+    def _is_folded(self, now: Snapshot) -> bool:
+        graph = now.manifest.graph
+        if graph is None or len(now.rows.parts) != 1 or now.rows.parts[0].live is not None:
+            return False
+        try:
+            files.verify(self._log.folder, graph.file, _REMEDY)
+        except (FileNotFoundError, StoreCorruptError):
+            return False
+        return True
+
+
+def _chosen(
+    found: list[tuple[np.ndarray, np.ndarray]], live: np.ndarray | None, k: int
+) -> tuple[Candidates, np.ndarray]:
+    """The live nodes of each query, and the queries for which they may not be enough."""
+    queries, nodes, doubtful = [], [], []
+    for query, (near, similarity) in enumerate(found):
+        alive = np.ones(len(near), dtype=bool) if live is None else live[near]
+        kept, scores = near[alive], similarity[alive]
+        if len(kept) < k or similarity[-1] >= scores[k - 1] - scoring.MARGIN:
+            doubtful.append(query)
+        else:
+            queries.append(np.full(len(kept), query))
+            nodes.append(kept)
+    empty = np.zeros(0, dtype=np.int64)
+    return (
+        Candidates(
+            np.concatenate([empty, *queries]), np.concatenate([empty, *nodes]).astype(np.int64)
+        ),
+        np.array(doubtful, dtype=np.int64),
+    )

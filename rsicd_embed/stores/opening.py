@@ -1,0 +1,73 @@
+"""What every store checks when it is opened: where it is, what is there, and whose vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rsicd_embed.errors import FingerprintError, StoreError, StoreNotFoundError, StoreURIError
+from rsicd_embed.records import Provenance, require_same_fingerprint
+from rsicd_embed.stores.base import StoreURI
+from rsicd_embed.stores.files import TEMPORARY
+
+LOCK_TIMEOUT_S = 10.0  # upserts of a few thousand rows take well under a second
+
+
+def local_folder(uri: StoreURI) -> Path:
+    """The folder that a URI names; `~` is the home folder, which no shell expands after a colon.
+
+    Raises:
+        StoreURIError: the location is a remote one.
+        StoreError: the location, or a parent of it, is a file.
+    """
+    if "://" in uri.location:
+        raise StoreURIError(
+            f"{uri}: expected a local folder, found a remote location; "
+            f"only lancedb: reaches one, for example lancedb:{uri.location}"
+        )
+    folder = Path(uri.location).expanduser().absolute()
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise StoreError(f"{uri}: {path} is a file; a store is a folder, name another path")
+            break
+    return folder
+
+
+def strangers(folder: Path) -> list[str]:
+    """Sorted names in `folder` that a store did not leave there before it was complete."""
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if not path.name.startswith(TEMPORARY) and not path.name.endswith(".lock")
+    )
+
+
+def listing(names: list[str], most: int = 5) -> str:
+    """A few names, for an error message."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def not_found(uri: StoreURI, detail: str = "") -> StoreNotFoundError:
+    """The error for a store that is to be read and is not there."""
+    return StoreNotFoundError(
+        f"no store at {uri}{f' ({detail})' if detail else ''}; "
+        f"check the path, or make it with: rsicd-embed ingest SOURCE --store {uri}"
+    )
+
+
+def require_provenance(stored: Provenance, given: Provenance | None, store: str) -> None:
+    """Refuses to open a store for an embedder that did not make its vectors.
+
+    Raises:
+        FingerprintError: naming what differs and both models.
+    """
+    if given is None:
+        return
+    require_same_fingerprint(
+        stored.fingerprint, given.fingerprint, store=store, made_by=stored.model
+    )
+    if stored.dim != given.dim:
+        raise FingerprintError(
+            f"{store} holds vectors of length {stored.dim} made by model {stored.model!r}, "
+            f"but model {given.model!r} makes vectors of length {given.dim}; use another store"
+        )

@@ -1,0 +1,182 @@
+"""The rows of one state of a store, in parts: matrices and attributes, some of them dead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsicd_embed.errors import SchemaError
+from rsicd_embed.records import VECTOR, vector_array
+from rsicd_embed.stores.filters import matching
+
+_SCAN_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that lie together.
+
+    Attributes:
+        matrix: float32 (n, dim), unit vectors, read-only.
+        attributes: the n rows' other columns, in the order of the store's schema.
+        live: bool (n,), False where a row was replaced or deleted; None where all are live.
+    """
+
+    matrix: np.ndarray
+    attributes: pa.RecordBatch
+    live: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    @property
+    def live_rows(self) -> int:
+        """How many rows are live."""
+        return len(self) if self.live is None else int(np.count_nonzero(self.live))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of one state of a store; a row's position counts through the parts.
+
+    Attributes:
+        schema: of a row, vector included.
+        parts: each with the columns of `schema` but the vector.
+    """
+
+    schema: pa.Schema
+    parts: tuple[Part, ...]
+
+    def __len__(self) -> int:
+        return sum(part.live_rows for part in self.parts)
+
+    @cached_property
+    def attribute_schema(self) -> pa.Schema:
+        """`schema` without the vector."""
+        return without_vector(self.schema)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """int64 (parts + 1,): the position of each part's first row, then the end."""
+        return np.cumsum([0, *(len(part) for part in self.parts)], dtype=np.int64)
+
+    @cached_property
+    def live_table(self) -> pa.Table:
+        """The attributes of the live rows."""
+        live = [
+            part.attributes if part.live is None else part.attributes.filter(pa.array(part.live))
+            for part in self.parts
+        ]
+        return pa.Table.from_batches(live, self.attribute_schema)
+
+    def masks(self, where: str | None) -> list[np.ndarray | None]:
+        """For each part the rows that are live and that `where` accepts; None for all of them.
+
+        Raises:
+            FilterError: see `filters.matching`.
+        """
+        if where is None:
+            return [part.live for part in self.parts]
+        # Dead rows are not shown to the condition: they could make it fail (a cast, a division).
+        accepted = matching(self.live_table, where)
+        masks: list[np.ndarray | None] = []
+        start = 0
+        for part in self.parts:
+            chosen = accepted[start : start + part.live_rows]
+            start += part.live_rows
+            if part.live is not None:
+                spread = np.zeros(len(part), dtype=bool)
+                spread[part.live] = chosen
+                chosen = spread
+            masks.append(chosen)
+        return masks
+
+    def vectors(self, positions: np.ndarray) -> np.ndarray:
+        """float32 (m, dim) at int64 `positions` (m,)."""
+        dim = self.schema.field(VECTOR).type.list_size
+        taken = np.empty((len(positions), dim), dtype=np.float32)
+        for part, where, local in self._located(positions):
+            taken[where] = part.matrix[local]
+        return taken
+
+    def take(self, positions: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Attribute columns at int64 `positions` (m,), in their order."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        taken, order = [], []
+        # Part by part: taking from a chunked column would first copy all of it.
+        for part, where, local in self._located(positions):
+            taken.append(part.attributes.select(list(columns)).take(pa.array(local)))
+            order.append(where)
+        table = pa.Table.from_batches(taken, schema)
+        if len(taken) <= 1:
+            return table
+        back = np.argsort(np.concatenate(order), kind="stable")
+        return table.combine_chunks().take(pa.array(back))
+
+    def _located(self, positions: np.ndarray) -> Iterator[tuple[Part, np.ndarray, np.ndarray]]:
+        """For each part in use: it, the indices into `positions`, and the rows in the part."""
+        owners = np.searchsorted(self.offsets, positions, side="right") - 1
+        for index in np.unique(owners):
+            where = np.flatnonzero(owners == index)
+            yield self.parts[index], where, positions[where] - self.offsets[index]
+
+
+def without_vector(schema: pa.Schema) -> pa.Schema:
+    """A schema of rows without the vector column."""
+    return pa.schema([field for field in schema if field.name != VECTOR])
+
+
+def chosen_schema(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    """The schema of the named columns, in their order; all of them for None.
+
+    Raises:
+        SchemaError: for an unknown or repeated column.
+    """
+    if columns is None:
+        return schema
+    names = [columns] if isinstance(columns, str) else list(columns)
+    for name in names:
+        if name not in schema.names:
+            raise SchemaError(f"no column {name!r}; columns: {', '.join(schema.names)}")
+    if len(set(names)) != len(names):
+        raise SchemaError(f"expected each column once, found {', '.join(names)}")
+    return pa.schema([schema.field(name) for name in names])
+
+
+def scan(rows: Rows, columns: Sequence[str] | None, where: str | None) -> pa.RecordBatchReader:
+    """Live rows that `where` accepts, as record batches of a few thousand rows.
+
+    Raises:
+        SchemaError: for an unknown column.
+        FilterError: see `filters.matching`.
+    """
+    schema = chosen_schema(rows.schema, columns)
+    return pa.RecordBatchReader.from_batches(schema, _batches(rows, schema, rows.masks(where)))
+
+
+def _batches(
+    rows: Rows, schema: pa.Schema, masks: list[np.ndarray | None]
+) -> Iterator[pa.RecordBatch]:
+    for part, mask in zip(rows.parts, masks, strict=True):
+        for start in range(0, len(part), _SCAN_ROWS):
+            stop = min(start + _SCAN_ROWS, len(part))
+            kept = slice(start, stop)
+            attributes = part.attributes.slice(start, stop - start)
+            vectors = part.matrix[kept]
+            if mask is not None:
+                if not mask[kept].any():
+                    continue
+                attributes = pc.filter(attributes, pa.array(mask[kept]))
+                vectors = vectors[mask[kept]] if VECTOR in schema.names else vectors
+            yield pa.record_batch(
+                [
+                    vector_array(vectors) if name == VECTOR else attributes.column(name)
+                    for name in schema.names
+                ],
+                schema=schema,
+            )

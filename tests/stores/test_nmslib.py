@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from .contract import StoreContract
+
+
+class TestNmslib(StoreContract):
+    scheme = "nmslib"
