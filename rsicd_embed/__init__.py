@@ -1,4 +1,64 @@
 """Search satellite imagery in plain words: fine-tuned CLIP in JAX, vectors in the store you prefer.
 
 Importing this package imports neither jax nor lancedb.
+
+    import rsicd_embed as r
+
+    embedder = r.load_embedder()
+    with r.open_store("lancedb:./tiles", embedder=embedder) as store:
+        r.ingest(r.open_sources(["./images"]), embedder, store)
+        hits = store.search(embedder.embed_texts(["a harbour full of boats"]), k=10)
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsicd_embed.errors import RsicdEmbedError
+
+if TYPE_CHECKING:
+    from rsicd_embed.datasets.base import Source
+    from rsicd_embed.embedder.base import Embedder
+    from rsicd_embed.indexing import Summary
+    from rsicd_embed.stores.base import VectorStore
+
+__all__ = ["RsicdEmbedError", "ingest", "load_embedder", "open_sources", "open_store"]
+
+
+def load_embedder(model: str | Path | None = None, *, batch_size: int = 64) -> Embedder:
+    """Loads a CLIP; see `rsicd_embed.embedder.loading.load_embedder`."""
+    from rsicd_embed.embedder.loading import load_embedder as load
+
+    return load(model, batch_size=batch_size)
+
+
+def open_store(uri: str, *, embedder: Embedder | None = None) -> VectorStore:
+    """Opens a store for an embedder, making it where it is absent; refuses another model's vectors.
+
+    Without an embedder the store must exist, and holds whatever model's vectors.
+    See `rsicd_embed.stores.base.open_store` for the errors.
+    """
+    from rsicd_embed.records import Provenance
+    from rsicd_embed.stores.base import open_store as open_
+
+    if embedder is None:
+        return open_(uri)
+    return open_(uri, Provenance(embedder.name, embedder.fingerprint, embedder.dim))
+
+
+def open_sources(paths: Sequence[str | Path]) -> list[Source]:
+    """Folders, image files and manifests; see `rsicd_embed.datasets.sources.open_sources`."""
+    from rsicd_embed.datasets.sources import open_sources as open_
+
+    return open_([Path(path) for path in paths])
+
+
+def ingest(
+    sources: Sequence[Source], embedder: Embedder, store: VectorStore, **options: Any
+) -> Summary:
+    """Brings a store up to date with sources; see `rsicd_embed.indexing.ingest`."""
+    from rsicd_embed.indexing import ingest as run
+
+    return run(sources, embedder, store, **options)

@@ -1,0 +1,21 @@
+"""The `rsicd-embed` command. Heavy imports live inside the commands."""
+
+from __future__ import annotations
+
+import click
+
+from rsicd_embed.cli.base import Group
+from rsicd_embed.cli.info import info
+from rsicd_embed.cli.ingest import ingest
+from rsicd_embed.cli.search import search
+from rsicd_embed.cli.train import train
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rsicd-embed")
+def main() -> None:
+    """Search satellite imagery in plain words."""
+
+
+for command in (ingest, search, info, train):
+    main.add_command(command)

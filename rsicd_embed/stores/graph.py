@@ -83,7 +83,7 @@ class Graph:
             For each query int32 (≤ k,) nodes and float32 (≤ k,) cosine similarities, best first.
         """
         with self._mutex:
-            self._index.setQueryTimeParams({"efSearch": max(ef_search, 2 * k)})
+            self._index.setQueryTimeParams({"efSearch": max(ef_search, 4 * k)})
             if len(queries) == 1:  # no threads to start for one
                 found = [self._index.knnQuery(queries[0], k=k)]
             else:

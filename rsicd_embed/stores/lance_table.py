@@ -139,7 +139,7 @@ class Place:
     def bytes(self, table: Any) -> int | None:
         """Size of the table's files, old versions included."""
         if self.folder is None:
-            return int(table.stats().total_bytes)
+            return int(table.stats()["total_bytes"])
         sizes = 0
         for path in self._table_folder().rglob("*"):
             with suppress(OSError):

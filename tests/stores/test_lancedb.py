@@ -1,7 +1,207 @@
 from __future__ import annotations
 
-from .contract import StoreContract
+import subprocess
+import sys
+from pathlib import Path
+
+import filelock
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rsicd_embed.errors import (
+    SchemaError,
+    StoreCorruptError,
+    StoreError,
+    StoreLockedError,
+    StoreNotFoundError,
+    StoreURIError,
+)
+from rsicd_embed.stores import lancedb as lance_store
+from rsicd_embed.stores import opening
+from rsicd_embed.stores.base import VectorStore, open_store
+
+from .contract import MADE_BY, StoreContract, batch, stored, unit
 
 
 class TestLance(StoreContract):
     scheme = "lancedb"
+
+
+class TestLanceStreamed(StoreContract):
+    """The same for a table that is too large to hold in memory."""
+
+    scheme = "lancedb"
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_held(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lance_store, "CACHE_ROWS", -1)
+        monkeypatch.setattr(lance_store, "_STREAM_ROWS", 1000)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def test_tables_are_separate(folder: Path) -> None:
+    with (
+        open_store(f"lancedb:{folder}", MADE_BY) as images,
+        open_store(f"lancedb:{folder}#tiles-2020", MADE_BY) as tiles,
+    ):
+        images.upsert([batch(["a"])])
+        tiles.upsert([batch(["b", "c"])])
+        assert (len(images), len(tiles)) == (1, 2)
+        assert tiles.uri == f"lancedb:{folder}#tiles-2020"
+    with pytest.raises(StoreNotFoundError, match=r"tables there: images, tiles-2020"):
+        open_store(f"lancedb:{folder}#scenes")
+    for wrong in ("a b", "a/b", "../x"):
+        with pytest.raises(StoreURIError, match="table name"):
+            open_store(f"lancedb:{folder}#{wrong}", MADE_BY)
+
+
+def test_table_of_somebody_else(folder: Path) -> None:
+    lancedb.connect(folder).create_table("images", pa.table({"id": ["a"]}))
+    with pytest.raises(StoreError, match=r"was not made by rsicd-embed.*#NAME"):
+        open_store(f"lancedb:{folder}", MADE_BY)
+    with open_store(f"lancedb:{folder}#mine", MADE_BY) as store:
+        assert len(store) == 0
+
+
+def test_maker_was_stopped_half_way(folder: Path) -> None:
+    (folder / "images.lance" / "data").mkdir(parents=True)
+    with pytest.raises(StoreNotFoundError):
+        open_store(f"lancedb:{folder}")
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        assert store.upsert([batch(["a"])]) == 1
+
+
+def test_another_format_version(folder: Path) -> None:
+    schema = pa.schema([("id", pa.string())], {b"rsicd-embed": b'{"format": 2}'})
+    lancedb.connect(folder).create_table("images", schema=schema)
+    with pytest.raises(StoreCorruptError, match="expected format version 1, found 2"):
+        open_store(f"lancedb:{folder}")
+
+
+def test_damaged_files(folder: Path) -> None:
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        store.upsert([batch(["a"])])
+    (data,) = (folder / "images.lance" / "data").iterdir()
+    data.write_bytes(b"garbage")
+    with open_store(f"lancedb:{folder}") as store, pytest.raises(StoreError) as caught:
+        store.search(unit(1))
+    assert "\n" not in str(caught.value)
+    for path in (folder / "images.lance" / "_versions").glob("*.manifest"):
+        path.write_bytes(b"garbage")
+    with pytest.raises(StoreCorruptError, match="is damaged"):
+        open_store(f"lancedb:{folder}")
+
+
+def test_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "LOCK_TIMEOUT_S", 0.01)
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        with filelock.FileLock(folder / ".images.lock"):
+            for write in (lambda: store.upsert([batch(["z"])]), lambda: store.delete(["i1"])):
+                with pytest.raises(StoreLockedError, match="another process"):
+                    write()
+        assert store.upsert([batch(["z"])]) == 1
+
+
+def test_each_change_is_one_commit(folder: Path) -> None:
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        table = lancedb.connect(folder).open_table("images")
+        before = len(table.list_versions())
+        store.upsert([batch([f"{part}/{i}" for i in range(50)]) for part in range(5)])
+        assert len(table.list_versions()) == before + 1
+        store.delete([f"{part}/{i}" for i in range(50) for part in (1, 2)])
+        assert len(table.list_versions()) == before + 2
+        assert len(store) == 150
+
+
+def test_optimize_leaves_few_files(folder: Path) -> None:
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        for i in range(12):
+            store.upsert([batch([f"i{i}"])])
+        store.optimize()
+        table = lancedb.connect(folder).open_table("images")
+        assert table.stats()["fragment_stats"]["num_fragments"] == 1
+        assert len(store) == 12
+
+
+def test_rows_added_by_lancedb_itself(folder: Path) -> None:
+    """They are found if their vectors are unit vectors, and named if they are not."""
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        table = lancedb.connect(folder).open_table("images")
+        blank = dict.fromkeys(["uri", "sha256", "width", "height"])
+        table.add([{"id": "a", "vector": unit(1)[0].tolist(), **blank}])
+        assert store.search(unit(1))["id"].to_pylist() == ["a"]
+        table.add([{"id": "b", "vector": [3.0] * 8, **blank}])
+        with pytest.raises(SchemaError, match="unit vectors"):
+            store.search(unit(1))
+
+
+def test_url_location(folder: Path) -> None:
+    """The path that object stores take, as far as it goes without one."""
+    with open_store(f"lancedb:file://{folder}", MADE_BY) as store:
+        store.upsert([batch(["a", "b"])])
+        store.delete(["a"])
+        store.optimize()
+        assert set(stored(store)) == {"b"}
+        assert store.info().bytes > 0
+    with pytest.raises(StoreNotFoundError, match="tables there: images"):
+        open_store(f"lancedb:file://{folder}#other")
+
+
+def test_sync_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(StoreError, match="is changed, but a power cut may undo that"):
+                store.upsert([batch(["a"])])
+        assert len(store) == 1
+
+
+def test_streamed_search_forgets_the_worse_rows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rsicd_embed.stores import streaming
+
+    vectors = unit(3000, seed=4)
+    queries = unit(20, seed=5)
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        store.upsert([batch([f"i{i}" for i in range(3000)], vectors)])
+        expected = store.search(queries, k=4)
+        monkeypatch.setattr(lance_store, "CACHE_ROWS", 0)
+        monkeypatch.setattr(lance_store, "_STREAM_ROWS", 100)
+        monkeypatch.setattr(streaming, "_SPARE_ROWS", 10)
+        assert store.search(queries, k=4).equals(expected)
+
+
+def test_ends_quietly(folder: Path) -> None:
+    code = (
+        "import sys; from rsicd_embed.stores.base import open_store\n"
+        "s = open_store(sys.argv[1]); list(s.scan()); print(len(s), end='')"
+    )
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        store.upsert([batch(["a"])])
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code, f"lancedb:{folder}"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1", "")
+
+
+def test_version_is_noticed(folder: Path) -> None:
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        store.upsert([batch(["a"])])
+        assert isinstance(store, VectorStore)
+        assert store.search(np.ones(8), k=5).num_rows == 1
+        lancedb.connect(folder).open_table("images").delete("id = 'a'")
+        assert store.search(np.ones(8), k=5).num_rows == 0

@@ -1,7 +1,213 @@
 from __future__ import annotations
 
-from .contract import StoreContract
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rsicd_embed.errors import StoreError
+from rsicd_embed.records import Provenance
+from rsicd_embed.stores import graph as graphs
+from rsicd_embed.stores import nmslib as nmslib_store
+from rsicd_embed.stores import scoring
+from rsicd_embed.stores.base import VectorStore, open_store
+
+from .contract import MADE_BY, StoreContract, batch, stored, unit
 
 
 class TestNmslib(StoreContract):
     scheme = "nmslib"
+
+
+class TestNmslibWithGraph(StoreContract):
+    """The same with a graph for the smallest store, built by every upsert."""
+
+    scheme = "nmslib"
+
+    @pytest.fixture(autouse=True)
+    def graphs_even_for_few_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nmslib_store, "GRAPH_ROWS", 1)
+        monkeypatch.setattr(nmslib_store, "FOLD_ROWS", 0)
+        monkeypatch.setattr(nmslib_store, "_LARGEST_SHARE", 1.0)
+        monkeypatch.setattr(nmslib_store, "_SPARE", 1)
+
+    def test_info(self, store: VectorStore) -> None:
+        store.upsert([batch(["a", "b"], n=[1, 2])])
+        info = store.info()
+        assert info.index == "HNSW (M=16, efConstruction=200, efSearch=200) over 2 rows"
+        assert info.ann_recall == 1.0
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return f"nmslib:{tmp_path / 'store'}"
+
+
+@pytest.fixture
+def exact_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many rows each exact scan looked at."""
+    calls: list[int] = []
+    real = scoring.nearest
+
+    def counting(rows: object, queries: object, k: int, masks: object, first: int = 0) -> object:
+        seen = sum(len(part) for part in rows.parts[first:])  # type: ignore[attr-defined]
+        calls.append(seen)
+        return real(rows, queries, k, masks, first)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scoring, "nearest", counting)
+    yield calls
+
+
+def fill(store: VectorStore, n: int = 2000, dim: int = 8) -> np.ndarray:
+    vectors = unit(n, dim)
+    store.upsert([batch([f"i{i}" for i in range(n)], vectors)])
+    return vectors
+
+
+def test_graph_is_used_and_fresh_rows_are_scanned(uri: str, exact_calls: list[int]) -> None:
+    with open_store(uri, MADE_BY) as store:
+        vectors = fill(store)
+        assert store.info().index == "exact scan"
+        store.search(vectors[:3], k=5)
+        assert exact_calls == [2000]
+        store.optimize()
+        info = store.info()
+        assert info.index == "HNSW (M=16, efConstruction=200, efSearch=200) over 2000 rows"
+        assert info.ann_recall > 0.99
+        store.upsert([batch(["fresh"], -vectors[:1])])
+        exact_calls.clear()
+        hits = store.search(np.stack([vectors[7], -vectors[0]]), k=1)
+        assert hits["id"].to_pylist() == ["i7", "fresh"]
+        assert exact_calls == [1]
+        assert store.info().index.endswith("exact scan of 1 fresh rows")
+    with open_store(uri) as store:
+        assert store.search(vectors[9], k=1)["id"].to_pylist() == ["i9"]
+        assert store.info().ann_recall == info.ann_recall
+
+
+def test_few_rows_have_no_graph(uri: str) -> None:
+    with open_store(uri, MADE_BY) as store:
+        fill(store, 999)
+        store.optimize()
+        assert (store.info().index, store.info().ann_recall) == ("exact scan", 1.0)
+
+
+def test_upsert_folds_by_itself(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nmslib_store, "FOLD_ROWS", 1500)
+    with open_store(uri, MADE_BY) as store:
+        fill(store)
+        assert "over 2000 rows" in store.info().index
+        store.upsert([batch([f"j{i}" for i in range(1400)], unit(1400, seed=1))])
+        assert "over 2000 rows" in store.info().index
+        store.upsert([batch([f"k{i}" for i in range(200)], unit(200, seed=2))])
+        assert "over 3600 rows" in store.info().index
+
+
+def test_deleted_rows_make_room(uri: str, exact_calls: list[int]) -> None:
+    """However many of the nearest are dead, k live rows come back."""
+    with open_store(uri, MADE_BY) as store:
+        vectors = fill(store)
+        store.optimize()
+        order = np.argsort(-(vectors @ vectors[0]))
+        for dead in (5, 300, 1950):
+            store.delete([f"i{i}" for i in order[:dead]])
+            hits = store.search(vectors[0], k=20)
+            assert hits["id"].to_pylist() == [f"i{i}" for i in order[dead : dead + 20]]
+        store.delete([f"i{i}" for i in order])
+        assert store.search(vectors[0], k=20).num_rows == 0
+        assert store.info().index == "exact scan"
+        store.optimize()
+        assert len(store) == 0
+
+
+def test_equal_vectors(uri: str) -> None:
+    """More ties than the graph links, and than it gives at once: still the first ids."""
+    with open_store(uri, MADE_BY) as store:
+        vectors = np.concatenate([np.repeat(unit(3, seed=1), 400, axis=0), unit(800)])
+        ids = [f"{(7 * i) % 2000:04}" for i in range(2000)]
+        store.upsert([batch(ids, vectors)])
+        store.optimize()
+        hits = store.search(vectors[[0, 400, 800]], k=15)
+        for query in range(3):
+            expected = sorted(ids[400 * query : 400 * query + 400])[:15]
+            assert hits["id"].to_pylist()[15 * query : 15 * query + 15] == expected
+
+
+def test_many_queries_and_large_k(uri: str, tmp_path: Path) -> None:
+    dim = 32
+    made_by = Provenance("m", "weights:1", dim)
+    with (
+        open_store(uri, made_by) as store,
+        open_store(f"exact:{tmp_path}/exact", made_by) as exact,
+    ):
+        vectors = fill(store, 3000, dim)
+        fill(exact, 3000, dim)
+        store.optimize()
+        queries = vectors[:300] + 0.02 * unit(300, dim, seed=7)
+        for k in (1, 10, 100, 3000):
+            same = pa.concat_tables(
+                [store.search(queries[:150], k), exact.search(queries[:150], k)]
+            )
+            half = same.num_rows // 2
+            agree = sum(
+                a == b
+                for a, b in zip(
+                    same["id"][:half].to_pylist(), same["id"][half:].to_pylist(), strict=True
+                )
+            )
+            assert agree / half > 0.999
+
+
+def test_stdout_stays_clean(uri: str) -> None:
+    code = (
+        "import sys; import numpy as np; from rsicd_embed.stores.base import open_store\n"
+        "s = open_store(sys.argv[1]); s.optimize()\n"
+        "s.search(np.ones((2, 8))); s.search(np.ones(8)); s.close()"
+    )
+    with open_store(uri, MADE_BY) as store:
+        fill(store)
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code, uri], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_no_room_for_the_graph(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(uri, MADE_BY) as store:
+        fill(store)
+        before = stored(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                graphs.shutil, "disk_usage", lambda path: os.terminal_size((0, 0)) and _Usage(1000)
+            )
+            with pytest.raises(StoreError, match="1000 bytes are free; free some space"):
+                store.optimize()
+        assert stored(store) == before
+        assert not list((tmp_path / "store").glob("*graph*"))
+        store.optimize()
+        assert "HNSW" in store.info().index
+
+
+class _Usage:
+    def __init__(self, free: int) -> None:
+        self.free = free
+
+
+def test_graph_that_was_replaced_meanwhile(uri: str) -> None:
+    """A reader that has not loaded the graph yet when it is removed takes the newer one."""
+    with open_store(uri, MADE_BY) as writer, open_store(uri) as reader:
+        vectors = fill(writer)
+        writer.optimize()
+        stale = reader._now()
+        writer.upsert([batch(["i0"], vectors[:1])])
+        writer.optimize()
+        states = iter([stale])
+        fresh = reader._now
+        reader._now = lambda: next(states, None) or fresh()  # type: ignore[method-assign]
+        assert reader.search(vectors[5], k=1)["id"].to_pylist() == ["i5"]

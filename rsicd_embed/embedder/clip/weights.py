@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
@@ -164,7 +164,7 @@ def load_tensors(directory: Path) -> dict[str, np.ndarray]:
 
 def save_tensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
     """Writes `model.safetensors` as transformers expects it."""
-    save_file(dict(tensors), path, metadata={"format": "pt"})
+    path.write_bytes(save(dict(tensors), metadata={"format": "pt"}))
 
 
 def digest(config: ClipConfig, params: nnx.State) -> str:

@@ -1,0 +1,95 @@
+"""What every command shares: options, errors in one line, and output."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from rsicd_embed.errors import RsicdEmbedError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+store_option = click.option(
+    "--store", "store_uri", required=True, metavar="URI",
+    help="lancedb:PATH[#table], nmslib:PATH or exact:PATH.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else, on stdout."
+)
+
+
+def model_option(default: str) -> Callable[[F], F]:
+    """`--model`, with what is taken when it is not given."""
+    return click.option(
+        "--model", metavar="MODEL",
+        help=f"A Hugging Face id or a directory in its CLIP layout. [default: {default}]",
+    )
+
+
+_debug_option = click.Option(
+    ["--debug"], is_flag=True, expose_value=False, is_eager=True,
+    help="Show the traceback of a failure.",
+    callback=lambda context, option, on: context.find_root().meta.update(debug=True) if on else None,
+)
+
+
+class Group(click.Group):
+    """A group whose commands fail with one line and status 1."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Gives each command `--debug`."""
+        cmd.params.append(_debug_option)
+        super().add_command(cmd, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; what it raises is told in one line, or in full with `--debug`."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("interrupted; run the same command again to go on", err=True)
+            ctx.exit(130)
+        except Exception as error:
+            if ctx.meta.get("debug"):
+                traceback.print_exc()
+            click.echo(f"error: {_one_line(error)}", err=True)
+            ctx.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, RsicdEmbedError):
+        return text
+    return f"unexpected {type(error).__name__}: {text or 'no message'} (--debug shows where)"
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout; NaN and infinity become null, dates and the like text."""
+    click.echo(json.dumps(_plain(document), ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    click.echo(text, err=True)
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal."""
+    return sys.stderr.isatty()

@@ -1,0 +1,65 @@
+"""`rsicd-embed ingest`: images → vectors in a store."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from rsicd_embed.cli.base import json_option, model_option, note, print_json, store_option
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@store_option
+@model_option("the bundled model")
+@click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read.")
+@click.option("--prune", is_flag=True, help="Remove rows of these sources whose image has vanished.")
+@click.option(
+    "--batch-size", default=64, show_default=True, type=click.IntRange(1),
+    help="Images embedded at once.",
+)
+@json_option
+def ingest(
+    sources: tuple[Path, ...],
+    store_uri: str,
+    model: str | None,
+    strict: bool,
+    prune: bool,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Embed images into a store.
+
+    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, or a folder with a dataset_*.json
+    (RSICD, UCM, Sydney). Images that are in the store already are not embedded again, so an
+    interrupted run goes on where it stopped.
+    """
+    import rsicd_embed
+    from rsicd_embed import indexing
+    from rsicd_embed.cli.progress import image_progress
+
+    opened = rsicd_embed.open_sources(sources)
+    embedder = rsicd_embed.load_embedder(model, batch_size=batch_size)
+    with rsicd_embed.open_store(store_uri, embedder=embedder) as store:
+        total = sum(len(source.examples) for source in opened)
+        with image_progress("ingest", total) as advance:
+            summary = indexing.ingest(
+                opened, embedder, store, strict=strict, prune=prune, progress=advance
+            )
+        rows = len(store)
+    if as_json:
+        print_json(
+            dataclasses.asdict(summary)
+            | {"seconds": round(summary.seconds, 3), "images_per_s": round(summary.images_per_s, 1)}
+        )
+    else:
+        click.echo(
+            f"{summary.embedded} embedded, {summary.updated} updated, "
+            f"{summary.unchanged} unchanged, {summary.removed} removed, "
+            f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
+            f"({summary.images_per_s:.1f} images/s); {rows} rows in {store_uri}"
+        )
+    for skipped in summary.skipped:
+        note(f"skipped {skipped.uri}: {skipped.reason}")

@@ -1,0 +1,75 @@
+"""`rsicd-embed search`: text or image → the most similar images of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rsicd_embed.cli.base import json_option, model_option, print_json, store_option
+
+# Columns that a person does not read in a list of hits.
+_HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height")
+
+
+@click.command()
+@click.argument("text", required=False)
+@click.option("--image", type=click.Path(path_type=Path), help="Search by this image instead.")
+@store_option
+@model_option("the model that made the store")
+@click.option("-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Hits wanted.")
+@click.option("--where", metavar="SQL", help="Only rows for which this predicate is true.")
+@json_option
+def search(
+    text: str | None,
+    image: Path | None,
+    store_uri: str,
+    model: str | None,
+    k: int,
+    where: str | None,
+    as_json: bool,
+) -> None:
+    """Find images by words, or by an image."""
+    import rsicd_embed
+    from rsicd_embed.records import require_same_fingerprint
+
+    if (text is None) == (image is None):
+        raise click.UsageError("give either TEXT or --image FILE")
+    with rsicd_embed.open_store(store_uri) as store:
+        made_by = store.provenance
+        embedder = rsicd_embed.load_embedder(model or made_by.model)
+        require_same_fingerprint(
+            made_by.fingerprint, embedder.fingerprint, store=store_uri, made_by=made_by.model
+        )
+        if text is not None:
+            queries = embedder.embed_texts([text])
+        else:
+            queries = embedder.embed_images([str(image)])
+        hits: list[dict[str, Any]] = store.search(queries, k=k, where=where).to_pylist()
+    if as_json:
+        print_json(
+            {
+                "query": text if text is not None else str(image),
+                "model": embedder.name,
+                "store": store_uri,
+                "hits": [{n: v for n, v in hit.items() if n != "query"} for hit in hits],
+            }
+        )
+        return
+    for hit in hits:
+        rest = "  ".join(
+            f"{name}={_short(value)}"
+            for name, value in hit.items()
+            if name not in _HIDDEN and value is not None
+        )
+        click.echo(f"{hit['rank']:>3}  {hit['score']:+.4f}  {hit['id']}  {rest}".rstrip())
+    if not hits:
+        click.echo("no hits: the store is empty, or no row matches --where", err=True)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        value = value[0] if value else ""
+    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,49 @@
+"""What SOURCE on the command line may be → one `Source`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from rsicd_embed.datasets import captioned, folder, manifest
+from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.errors import DatasetError
+
+
+def open_source(path: Path) -> Source:
+    """A folder, an RSICD-like folder, an image file, or a manifest.
+
+    Raises:
+        DatasetError: it is missing or empty, or is not as described.
+    """
+    if path.is_dir():
+        return captioned.load(path) if captioned.find_json(path) else folder.load(path)
+    if not path.exists():
+        raise DatasetError(f"expected a folder, an image or a manifest, found nothing at {path}")
+    if path.suffix.lower() in manifest.SUFFIXES:
+        return manifest.load(path)
+    return folder.load_file(path)
+
+
+def open_sources(paths: Sequence[Path]) -> list[Source]:
+    """Several sources, whose ids must not meet and whose columns must agree in type.
+
+    Raises:
+        DatasetError: as `open_source`, or two of them clash.
+    """
+    sources = [open_source(path) for path in paths]
+    seen: dict[str, Example] = {}
+    for example in (example for source in sources for example in source.examples):
+        other = seen.setdefault(example.id, example)
+        if other.path.absolute() != example.path.absolute():
+            raise DatasetError(
+                f"{other.path} and {example.path} would both get the id {example.id!r}; "
+                "ingest their common folder, or a manifest with ids"
+            )
+    try:
+        pa.unify_schemas([source.schema for source in sources], promote_options="permissive")
+    except pa.ArrowInvalid as error:
+        raise DatasetError(f"the sources' columns differ in type: {error}") from error
+    return sources

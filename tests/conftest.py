@@ -1,0 +1,74 @@
+"""What every test may use: small pictures, and a small model with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+CAPTIONS = [
+    "many planes are parked near a large building in an airport .",
+    "a desert with yellow dunes .",
+    "several boats are in a port near green water .",
+    "it is a piece of green farmland .",
+] * 4
+
+
+@pytest.fixture(scope="session")
+def rsicd() -> Path:
+    """The real RSICD, where it has been put beside the project."""
+    folder = DATA / "rsicd"
+    if not folder.is_dir():
+        pytest.skip("needs the RSICD data set in ../shared/data/rsicd")
+    return folder
+
+
+def write_model(directory: Path, seed: int) -> Path:
+    """Writes a tiny CLIP with random weights in the Hugging Face layout."""
+    from flax import nnx
+
+    from rsicd_embed.embedder.clip import directory as hf
+    from rsicd_embed.embedder.clip.model import Clip
+    from rsicd_embed.embedder.preprocess import Preprocessor
+    from rsicd_embed.train import tokenizer as bpe
+    from rsicd_embed.train.config import PRESETS
+
+    shape = PRESETS["tiny"]
+    _, params = nnx.split(Clip(shape, rngs=nnx.Rngs(seed)))
+    size = shape.image_size
+    pixels = Preprocessor(resize=size, crop=(size, size))
+    hf.save(directory, shape, params, bpe.train(CAPTIONS, shape.vocab_size), pixels)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a tiny random CLIP."""
+    return write_model(tmp_path_factory.mktemp("models") / "tiny", seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another tiny random CLIP."""
+    return write_model(tmp_path_factory.mktemp("models") / "other", seed=1)
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 36)) -> Image.Image:
+    """A picture with structure: a few random blocks of colour, width × height."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with five pictures, one of them in a folder of its own."""
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    for i, name in enumerate(["a.png", "b.png", "c.jpg", "d.tif", "sub/e.png"]):
+        picture(i).save(folder / name)
+    return folder
