@@ -12,8 +12,8 @@ from rsicd_embed.errors import ImageError
 
 ImageLike = Image.Image | Path | str | bytes
 
-# Decoders of other formats are rarely used and rarely attacked; a picture in one is refused.
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
+# Decoders of other formats are rarely used, and a way in for an attacker; they are not tried.
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .tif .tiff .webp .gif .bmp .ppm .pgm .pnm .jp2 .j2k".split()
 )

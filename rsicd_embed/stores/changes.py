@@ -93,7 +93,9 @@ def _settled(
             settled.append(log.add_rows(_live_table(one.part, schema)))
         elif one.died and one.part.live is not None:
             dead = np.flatnonzero(~one.part.live)
-            settled.append(replace(one.entry, dead=len(dead), tombstones=log.add_dead(dead)))
+            settled.append(
+                replace(one.entry, dead=len(dead), tombstones=log.add_numbers("dead", dead))
+            )
         else:
             settled.append(one.entry)
     return settled

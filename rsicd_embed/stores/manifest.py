@@ -43,8 +43,9 @@ class GraphEntry:
 
     Attributes:
         file: the graph as the library saved it.
-        segment: name of the segment's file; node i is its row i.
-        rows: nodes.
+        segment: name of the segment's file.
+        rows: in the segment.
+        owners: the node of each row, little-endian uint32; None where row i is node i.
         neighbours, ef_construction: what it was built with.
         ef_search: how many nodes a search keeps in view.
         ann_recall: overlap@10 with exact search, measured when it was built, in [0, 1].
@@ -57,6 +58,12 @@ class GraphEntry:
     ef_construction: int
     ef_search: int
     ann_recall: float
+    owners: FileEntry | None = None
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """What to verify before the graph is loaded."""
+        return [self.file, self.owners] if self.owners else [self.file]
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Manifest:
         """Every file of this state but the manifest."""
         found = [segment.file for segment in self.segments]
         found += [segment.tombstones for segment in self.segments if segment.tombstones]
-        return found + ([self.graph.file] if self.graph else [])
+        return found + (self.graph.files if self.graph else [])
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -156,8 +163,13 @@ def _manifest(body: dict[str, Any]) -> Manifest:
             )
             for one in body["segments"]
         ),
-        graph=GraphEntry(**{**graph, "file": FileEntry(**graph["file"])}) if graph else None,
+        graph=_graph(graph) if graph else None,
     )
+
+
+def _graph(one: dict[str, Any]) -> GraphEntry:
+    owners = FileEntry(**one["owners"]) if one["owners"] else None
+    return GraphEntry(**{**one, "file": FileEntry(**one["file"]), "owners": owners})
 
 
 def _checksum(body: Any) -> str:

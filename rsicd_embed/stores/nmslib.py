@@ -101,8 +101,10 @@ class NmslibStore(SegmentStore):
     def _loaded(self, entry: GraphEntry) -> Graph:
         held = self._graph
         if held is None or held[0] != entry.file.name:
-            path = files.verify(self._log.folder, entry.file, _REMEDY)
-            held = self._graph = (entry.file.name, Graph.load(path, entry.rows))
+            folder = self._log.folder
+            path, *others = [files.verify(folder, file, _REMEDY) for file in entry.files]
+            owners = np.fromfile(others[0], dtype="<u4").astype(np.int64) if others else None
+            held = self._graph = (entry.file.name, Graph.load(path, owners, entry.rows))
         return held[1]
 
     def _fold(self, now: Snapshot) -> None:
@@ -117,6 +119,9 @@ class NmslibStore(SegmentStore):
         measured = graph.measure(matrix)
         dim = now.rows.schema.field(VECTOR).type.list_size
         file = self._log.add_file("graph", "hnsw", lambda path: graph.save(path, dim))
+        owners = None
+        if graph.owners is not None:
+            owners = self._log.add_numbers("owners", graph.owners)
         entry = GraphEntry(
             file,
             segment.file.name,
@@ -125,6 +130,7 @@ class NmslibStore(SegmentStore):
             EF_CONSTRUCTION,
             measured.ef_search,
             measured.ann_recall,
+            owners,
         )
         generation = now.manifest.generation + 1
         self._log.commit(replace(now.manifest, generation=generation, graph=entry))
@@ -135,7 +141,8 @@ class NmslibStore(SegmentStore):
         if graph is None or len(now.rows.parts) != 1 or now.rows.parts[0].live is not None:
             return False
         try:
-            files.verify(self._log.folder, graph.file, _REMEDY)
+            for file in graph.files:
+                files.verify(self._log.folder, file, _REMEDY)
         except (FileNotFoundError, StoreCorruptError):
             return False
         return True

@@ -4,6 +4,7 @@
     PATH/rows-….arrow           a segment: rows that were written together, memory-mapped
     PATH/dead-….u32             positions of a segment's rows that were replaced or deleted
     PATH/graph-….hnsw           a nearest-neighbour graph over one segment
+    PATH/owners-….u32           the graph's node of each row, where equal rows share nodes
     PATH/.lock                  held by the process that writes
 
 Files never change once a manifest names them, so a reader keeps a consistent state while others
@@ -33,7 +34,7 @@ from rsicd_embed.stores.manifest import Manifest, SegmentEntry
 from rsicd_embed.stores.parts import Part, Rows, without_vector
 from rsicd_embed.stores.rows import with_attributes
 
-_PREFIXES = ("rows-", "dead-", "graph-", files.TEMPORARY)
+_PREFIXES = ("rows-", "dead-", "graph-", "owners-", files.TEMPORARY)
 _DAMAGED = "restore the folder from a backup, or delete it and ingest again"
 
 
@@ -143,12 +144,10 @@ class SegmentLog:
         self._batches[entry.name] = _mapped(self.folder / entry.name)
         return SegmentEntry(entry, table.num_rows)
 
-    def add_dead(self, dead: np.ndarray) -> files.FileEntry:
-        """Writes the positions of a segment's dead rows."""
-        content = dead.astype("<u4").tobytes()
-        entry = self.add_file("dead", "u32", lambda path: _write(path, content))
-        self._dead[entry.name] = dead
-        return entry
+    def add_numbers(self, prefix: str, numbers: np.ndarray) -> files.FileEntry:
+        """Writes row or node numbers, below 2**32."""
+        content = numbers.astype("<u4").tobytes()
+        return self.add_file(prefix, "u32", lambda path: _write(path, content))
 
     def add_file(self, prefix: str, suffix: str, write: Callable[[Path], None]) -> files.FileEntry:
         """Writes a file of a new name, which counts once a manifest names it."""

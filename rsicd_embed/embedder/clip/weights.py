@@ -89,10 +89,9 @@ def _entry(path: Path_) -> _Entry:
     return _Entry(f"{_TOWERS[str(tower)]}.{module}.{kind}", layout)
 
 
-def _abstract(config: ClipConfig) -> tuple[nnx.GraphDef[Clip], dict[Path_, Any]]:
-    model = nnx.eval_shape(lambda: Clip(config, rngs=nnx.Rngs(0)))
-    graph, state = nnx.split(model, nnx.Param)
-    return graph, dict(nnx.to_flat_state(state))
+def _abstract(config: ClipConfig, dtype: Any = jnp.float32) -> Clip:
+    """A model with the shapes of its parameters, and no values."""
+    return nnx.eval_shape(lambda: Clip(config, dtype=dtype, rngs=nnx.Rngs(0)))
 
 
 def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> nnx.State:
@@ -101,7 +100,7 @@ def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> nnx
     Raises:
         WeightsError: a tensor is missing, unused, misshapen or not finite; all are named.
     """
-    _, shapes = _abstract(config)
+    shapes = dict(nnx.to_flat_state(nnx.state(_abstract(config))))
     entries = {path: _entry(path) for path in shapes}
     wanted = {entry.name for entry in entries.values()}
     problems = [f"missing {name}" for name in sorted(wanted - set(tensors))]
@@ -110,20 +109,16 @@ def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> nnx
     for path, entry in entries.items():
         if entry.name not in tensors:
             continue
-        expected = tuple(shapes[path].shape)
+        expected = entry.to_hf(np.broadcast_to(np.float32(0), shapes[path].shape)).shape
         tensor = np.asarray(tensors[entry.name], dtype=np.float32)
         # Some checkpoints keep the scalar as a vector of one.
         tensor = tensor.reshape(()) if expected == () and tensor.size == 1 else tensor
-        value = entry.from_hf(tensor) if tensor.ndim == len(expected) else tensor
-        if value.shape != expected:
-            problems.append(
-                f"{entry.name}: expected shape {np.empty(expected, np.void).shape} "
-                f"as held here, found {value.shape}"
-            )
-        elif not np.isfinite(value).all():
+        if tensor.shape != expected:
+            problems.append(f"{entry.name}: expected shape {expected}, found {tensor.shape}")
+        elif not np.isfinite(tensor).all():
             problems.append(f"{entry.name}: NaN or infinity")
         else:
-            flat[path] = value
+            flat[path] = entry.from_hf(tensor)
     if problems:
         shown = "; ".join(problems[:8]) + (f"; {len(problems) - 8} more" if problems[8:] else "")
         raise WeightsError(f"the weights do not fit the config: {shown}")
@@ -142,7 +137,7 @@ def params_to_hf(params: nnx.State) -> dict[str, np.ndarray]:
 
 def build(config: ClipConfig, params: nnx.State, *, dtype: Any = jnp.float32) -> Clip:
     """A model that holds `params` and computes in `dtype`; nothing is initialised twice."""
-    model = nnx.eval_shape(lambda: Clip(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    model = _abstract(config, dtype)
     nnx.update(model, params)
     return model
 

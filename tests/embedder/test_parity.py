@@ -1,0 +1,177 @@
+"""Equal to the reference: transformers' CLIPModel, CLIPTokenizer and CLIPImageProcessor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rsicd_embed.embedder import preprocess
+from rsicd_embed.embedder.clip import config as clip_config
+from rsicd_embed.embedder.clip import weights
+from rsicd_embed.embedder.loading import load_embedder
+from tests.reference import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+TINY_TEXT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 99,
+    "max_position_embeddings": 16,
+    "bos_token_id": 97,
+    "eos_token_id": 98,
+    "pad_token_id": 98,
+}
+TINY_VISION = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
+def tiny(activation: str, **text: object) -> CLIPConfig:
+    return CLIPConfig(
+        text_config={**TINY_TEXT, "hidden_act": activation, **text},
+        vision_config={**TINY_VISION, "hidden_act": activation},
+        projection_dim=24,
+    )
+
+
+def both(reference: CLIPModel, pixels: np.ndarray, tokens: np.ndarray) -> list[np.ndarray]:
+    """Image and text vectors of the reference, then of ours with its weights."""
+    with torch.no_grad():
+        out = reference(pixel_values=torch.tensor(pixels), input_ids=torch.tensor(tokens))
+    config = clip_config.from_hf(reference.config.to_dict())
+    tensors = {name: value.numpy() for name, value in reference.state_dict().items()}
+    ours = weights.build(config, weights.params_from_hf(config, tensors))
+    return [
+        out.image_embeds.numpy(),
+        out.text_embeds.numpy(),
+        np.asarray(ours.encode_image(pixels.transpose(0, 2, 3, 1))),
+        np.asarray(ours.encode_text(tokens.astype(np.int32))),
+    ]
+
+
+def assert_same_vectors(reference: CLIPModel, pixels: np.ndarray, tokens: np.ndarray) -> None:
+    images, texts, our_images, our_texts = both(reference, pixels, tokens)
+    for theirs, ours in ((images, our_images), (texts, our_texts)):
+        assert (theirs * ours).sum(axis=1).min() >= 0.99999
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_tiny_model(activation: str) -> None:
+    torch.manual_seed(0)
+    reference = CLIPModel(tiny(activation)).eval()
+    # Weights as initialised hardly differ from a linear model: make them count.
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 97, (3, 10))
+    tokens[0, 5:], tokens[1, 9], tokens[2, 3] = 98, 98, 98  # padded, full, text after the end
+    pixels = rng.normal(size=(3, 3, 32, 32)).astype(np.float32)
+    assert_same_vectors(reference, pixels, tokens)
+
+
+def test_old_checkpoints_pool_the_text_at_the_highest_id() -> None:
+    """Their config says eos 2; the tokenizer's end token has the highest id."""
+    torch.manual_seed(0)
+    reference = CLIPModel(tiny("quick_gelu", eos_token_id=2)).eval()
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(3, 98, (2, 8))
+    tokens[0, 4], tokens[1, 7] = 98, 98
+    tokens[0, 2] = 2  # an ordinary token there
+    assert_same_vectors(reference, rng.normal(size=(2, 3, 32, 32)).astype(np.float32), tokens)
+
+
+def test_full_size_vit_b_32() -> None:
+    torch.manual_seed(0)
+    reference = CLIPModel(CLIPConfig()).eval()
+    assert sum(p.numel() for p in reference.parameters()) > 150e6
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 49406, (2, 77))
+    tokens[0, 30:], tokens[1, 76] = 49407, 49407
+    assert_same_vectors(reference, rng.normal(size=(2, 3, 224, 224)).astype(np.float32), tokens)
+
+
+def test_a_saved_directory_is_a_hugging_face_checkpoint(tiny_model: Path) -> None:
+    """What we write, transformers loads, and both give the same vectors end to end."""
+    reference = CLIPModel.from_pretrained(tiny_model).float().eval()
+    tokenizer = CLIPTokenizer.from_pretrained(tiny_model)
+    processor = CLIPImageProcessorPil.from_pretrained(tiny_model)
+    ours = load_embedder(tiny_model)
+    texts = ["a desert with yellow dunes .", "boats"]
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, s, np.uint8)) for s in [(50, 70, 3), (31, 9, 3)]]
+    with torch.no_grad():
+        out = reference(
+            **tokenizer(texts, padding=True, return_tensors="pt"),
+            **processor(images, return_tensors="pt"),
+        )
+    np.testing.assert_allclose(ours.embed_texts(texts), out.text_embeds.numpy(), atol=2e-5)
+    np.testing.assert_allclose(ours.embed_images(images), out.image_embeds.numpy(), atol=2e-5)
+
+
+TEXTS = [
+    "many planes are parked near a large building in an airport .",
+    "A Volcano's crater — naïve 12",
+    "",
+    "  two\n\tspaces ",
+    "it's 2024: don't!!!",
+    "日本 🛰️ émigré",
+    "a long one " * 30,
+    "it says <|endoftext|> in the middle",
+]
+
+
+def test_tokens(tiny_model: Path) -> None:
+    ours = load_embedder(tiny_model).tokenizer
+    length = ours.context_length
+    theirs = CLIPTokenizer.from_pretrained(tiny_model)(
+        TEXTS, padding="max_length", truncation=True, max_length=length, return_tensors="np"
+    )
+    np.testing.assert_array_equal(ours(TEXTS, length=length), theirs["input_ids"])
+
+
+SIZES = [(224, 224), (500, 333), (333, 500), (100, 90), (1, 1), (37, 1200), (225, 224), (10000, 3)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_pixels_of_any_size(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+    assert_same_pixels(CLIPImageProcessorPil(), image)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": {"shortest_edge": 20}, "crop_size": {"height": 33, "width": 33}},  # padded
+        {"size": {"height": 30, "width": 50}, "crop_size": {"height": 24, "width": 24}},
+        {"do_resize": False, "crop_size": {"height": 16, "width": 16}},
+        {"do_center_crop": False, "size": {"height": 16, "width": 16}},
+        {"do_normalize": False},
+        {"do_rescale": False, "do_normalize": False},
+        {"resample": 2, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_pixels_of_other_settings(settings: dict[str, object]) -> None:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (45, 61, 3), np.uint8))
+    assert_same_pixels(CLIPImageProcessorPil(**settings), image)
+
+
+def assert_same_pixels(reference: CLIPImageProcessorPil, image: Image.Image) -> None:
+    ours = preprocess.from_hf(json.loads(reference.to_json_string()))
+    theirs = reference(image, return_tensors="np")["pixel_values"][0]
+    np.testing.assert_array_equal(ours.normalise(ours(image)), theirs.transpose(1, 2, 0))

@@ -1,0 +1,31 @@
+"""The reference implementation: transformers' CLIP in PyTorch.
+
+torchvision's registry wheel fails to import beside a CPU build of torch, which lacks the operators
+it refers to; declaring them first is enough for everything that is used here.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+
+_OPERATORS = torch.library.Library("torchvision", "DEF")
+try:
+    importlib.import_module("torchvision")
+except RuntimeError:
+    for signature in (
+        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    ):
+        _OPERATORS.define(signature)
+
+from transformers import (  # noqa: E402
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil  # noqa: E402
+
+__all__ = ["CLIPConfig", "CLIPImageProcessor", "CLIPImageProcessorPil", "CLIPModel", "CLIPTokenizer"]
