@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.datasets.base import Example, Skipped, Source, plain_path
 from rsicd_embed.embedder.base import Embedder
-from rsicd_embed.embedder.images import read_rgb
+from rsicd_embed.embedder.images import read_bytes, read_rgb
 from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
@@ -26,14 +28,6 @@ _COMMIT_S = 10.0
 _COMMIT_ROWS = 8192
 
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An image that was left out, and why."""
-
-    uri: str
-    reason: str
 
 
 @dataclass
@@ -80,7 +74,8 @@ def ingest(
         embedder: the one the store was opened with.
         store: where rows go.
         strict: an unreadable image ends the run; what was embedded before it is kept.
-        prune: removes rows whose uri lies in a source's folder and whose image is gone.
+        prune: removes rows whose uri lies in a source's folder, whose image file is gone, and
+            whose id no source has.
         progress: called with the number of images dealt with since the last call.
 
     Raises:
@@ -114,7 +109,7 @@ def _ingest_one(
     source: Source,
     embedder: Embedder,
     store: VectorStore,
-    known: Mapping[str, str],
+    known: dict[str, str],
     summary: Summary,
     *,
     strict: bool,
@@ -122,9 +117,9 @@ def _ingest_one(
 ) -> None:
     def load(example: Example) -> _Loaded | Example | Skipped:
         """Runs on threads; an Example comes back where the store has these very bytes."""
-        uri = str(example.path.absolute())
+        uri = example.uri
         try:
-            data = _read_bytes(example.path)
+            data = _image_bytes(example.path)
             sha256 = hashlib.sha256(data).hexdigest()
             if known.get(example.id) == sha256:
                 return example
@@ -136,12 +131,17 @@ def _ingest_one(
             return Skipped(uri, str(error))
 
     writer = _Writer(store, embedder, source.schema)
+    summary.skipped += source.skipped
+    if strict and source.skipped:
+        raise ImageError(f"{source.skipped[0].uri}: {source.skipped[0].reason}")
     same: dict[str, Example] = {}
+    new: dict[str, str] = {}
     try:
         for outcome in ordered_map(load, source.examples, ahead=4 * embedder.batch_size):
             if isinstance(outcome, _Loaded):
                 writer.add(outcome)
                 summary.embedded += 1
+                new[outcome.example.id] = outcome.sha256
             elif isinstance(outcome, Skipped):
                 summary.skipped.append(outcome)
                 if strict:
@@ -151,16 +151,17 @@ def _ingest_one(
             progress(1)
     finally:
         writer.flush()
+    known.update(new)
     updated = _update_attributes(store, source.schema, same)
     summary.updated += updated
     summary.unchanged += len(same) - updated
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+def _image_bytes(path: Path) -> bytes:
+    with suppress(OSError, ValueError):  # which reading it tells
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise ImageError("not a regular file")
+    return read_bytes(path)
 
 
 class _Writer:
@@ -170,6 +171,8 @@ class _Writer:
         self._store = store
         self._embedder = embedder
         self._schema = row_schema(embedder.dim, attributes)
+        # Columns that do not fit are refused here, before anything is embedded.
+        store.upsert([pa.RecordBatch.from_pylist([], self._schema)])
         self._waiting: list[_Loaded] = []
         self._batches: list[pa.RecordBatch] = []
         self._committed = time.perf_counter()
@@ -221,7 +224,7 @@ def _rows(some: Sequence[_Loaded], vectors: np.ndarray, schema: pa.Schema) -> pa
 
 def _known_rows(store: VectorStore) -> dict[str, str]:
     """id → sha256 of every row."""
-    known = {}
+    known: dict[str, str] = {}
     for batch in store.scan(["id", "sha256"]):
         known.update(zip(batch["id"].to_pylist(), batch["sha256"].to_pylist(), strict=True))
     return known
@@ -231,15 +234,20 @@ def _update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str,
     """Writes new attributes and uris to rows whose image is the same; returns how many."""
     if not same:
         return 0
-    names = [name for name in schema.names if name in store.schema.names]
-    # A column that is new to the store is new to every row.
-    changed = set(same) if len(names) < len(schema.names) else set()
+    held = store.schema.names
+    names = [name for name in schema.names if name in held]
+    lacking = [name for name in schema.names if name not in held]
+    changed: set[str] = {
+        id_
+        for id_, example in same.items()
+        if any(example.attributes.get(name) not in (None, []) for name in lacking)
+    }
     for batch in store.scan(["id", "uri", *names]):
         for row in batch.to_pylist():
             example = same.get(row["id"])
             if example and (
-                row["uri"] != str(example.path.absolute())
-                or any(row[name] != example.attributes.get(name) for name in names)
+                row["uri"] != example.uri
+                or any(not _equal(row[name], example.attributes.get(name)) for name in names)
             ):
                 changed.add(row["id"])
     if changed:
@@ -247,28 +255,49 @@ def _update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str,
     return len(changed)
 
 
+def _equal(one: Any, other: Any) -> bool:
+    """Equality for which NaN equals NaN."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other or (one != one and other != other))
+
+
 def _renewed(
     store: VectorStore, schema: pa.Schema, examples: Mapping[str, Example]
 ) -> Iterator[pa.RecordBatch]:
-    wanted = pa.array(examples, pa.string())
-    for batch in list(store.scan()):
+    wanted = pa.array(list(examples), pa.string())
+    for batch in store.scan():
         rows = batch.filter(pc.is_in(batch["id"], wanted))
         if not rows.num_rows:
             continue
         ours = [examples[id_] for id_ in rows["id"].to_pylist()]
         columns = dict(zip(rows.schema.names, rows.columns, strict=True))
-        columns["uri"] = pa.array([str(example.path.absolute()) for example in ours])
+        columns["uri"] = pa.array([example.uri for example in ours])
         for one in schema:
             columns[one.name] = pa.array([e.attributes.get(one.name) for e in ours], one.type)
         yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
 
 def _vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
-    roots = tuple(source.root.absolute() for source in sources)
+    roots = tuple(plain_path(source.root) for source in sources)
     present = {example.id for source in sources for example in source.examples}
     gone = []
     for batch in store.scan(["id", "uri"]):
         for id_, uri in zip(batch["id"].to_pylist(), batch["uri"].to_pylist(), strict=True):
-            if id_ not in present and uri and any(Path(uri).is_relative_to(r) for r in roots):
+            if id_ in present or not uri:
+                continue
+            path = Path(uri)
+            if any(path.is_relative_to(root) for root in roots) and _is_gone(path):
                 gone.append(id_)
     return gone
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether there is surely no file; one that may not be looked at is not gone."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

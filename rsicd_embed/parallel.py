@@ -22,6 +22,8 @@ def ordered_map(
     function: Callable[[T], R], items: Iterable[T], *, ahead: int, threads: int | None = None
 ) -> Iterator[R]:
     """`map` on threads; at most `ahead` results wait to be taken. Errors come at their place."""
+    if ahead < 1:
+        raise ValueError(f"expected at least one result ahead, found {ahead}")
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
         waiting: deque[Future[R]] = deque()
         source = iter(items)
@@ -38,6 +40,8 @@ def ordered_map(
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` items, the last one shorter."""
+    if size < 1:
+        raise ValueError(f"expected a size of at least one, found {size}")
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from rsicd_embed.embedder.images import ImageLike, read_rgb
 from rsicd_embed.errors import ImageError
@@ -69,8 +69,7 @@ def _paste(
     except ImageError as error:
         pen.text(place, _fit(str(error), font), fill=_PALE, font=font)
         return
-    picture.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
-    sheet.paste(picture, place)
+    sheet.paste(ImageOps.contain(picture, (_CELL, _CELL), Image.Resampling.LANCZOS), place)
 
 
 def _fit(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:

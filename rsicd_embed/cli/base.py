@@ -16,7 +16,10 @@ from rsicd_embed.errors import RsicdEmbedError
 F = TypeVar("F", bound=Callable[..., Any])
 
 store_option = click.option(
-    "--store", "store_uri", required=True, metavar="URI",
+    "--store",
+    "store_uri",
+    required=True,
+    metavar="URI",
     help="lancedb:PATH[#table], nmslib:PATH or exact:PATH.",
 )
 json_option = click.option(
@@ -27,15 +30,21 @@ json_option = click.option(
 def model_option(default: str) -> Callable[[F], F]:
     """`--model`, with what is taken when it is not given."""
     return click.option(
-        "--model", metavar="MODEL",
+        "--model",
+        metavar="MODEL",
         help=f"A Hugging Face id or a directory in its CLIP layout. [default: {default}]",
     )
 
 
 _debug_option = click.Option(
-    ["--debug"], is_flag=True, expose_value=False, is_eager=True,
+    ["--debug"],
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
     help="Show the traceback of a failure.",
-    callback=lambda context, option, on: context.find_root().meta.update(debug=True) if on else None,
+    callback=lambda context, option, on: (
+        context.find_root().meta.update(debug=True) if on else None
+    ),
 )
 
 
@@ -59,7 +68,7 @@ class Group(click.Group):
         except Exception as error:
             if ctx.meta.get("debug"):
                 traceback.print_exc()
-            click.echo(f"error: {_one_line(error)}", err=True)
+            note(f"error: {_one_line(error)}")
             ctx.exit(1)
 
 
@@ -71,8 +80,10 @@ def _one_line(error: Exception) -> str:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout; NaN and infinity become null, dates and the like text."""
-    click.echo(json.dumps(_plain(document), ensure_ascii=False, allow_nan=False, default=str))
+    """One JSON document on stdout, in UTF-8; NaN and infinity become null, dates and such text."""
+    text = json.dumps(_plain(document), ensure_ascii=False, allow_nan=False, default=str)
+    # As bytes, whatever the terminal's encoding; a lone surrogate becomes its JSON escape.
+    click.echo(text.encode("utf-8", "backslashreplace"))
 
 
 def _plain(value: Any) -> Any:
@@ -85,9 +96,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def printable(text: str) -> str:
+    """One line of text in which nothing steers the terminal: a newline becomes `\\n`, and so on."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
 def note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 def on_terminal() -> bool:

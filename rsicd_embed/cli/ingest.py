@@ -15,9 +15,14 @@ from rsicd_embed.cli.base import json_option, model_option, note, print_json, st
 @store_option
 @model_option("the bundled model")
 @click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read.")
-@click.option("--prune", is_flag=True, help="Remove rows of these sources whose image has vanished.")
 @click.option(
-    "--batch-size", default=64, show_default=True, type=click.IntRange(1),
+    "--prune", is_flag=True, help="Remove rows of these sources whose image has vanished."
+)
+@click.option(
+    "--batch-size",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1),
     help="Images embedded at once.",
 )
 @json_option

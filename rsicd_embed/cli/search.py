@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from rsicd_embed.cli.base import json_option, model_option, print_json, store_option
+from rsicd_embed.cli.base import (
+    json_option,
+    model_option,
+    note,
+    print_json,
+    printable,
+    store_option,
+)
 
 # Columns that a person does not read in a list of hits.
 _HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height")
@@ -32,13 +39,22 @@ def search(
 ) -> None:
     """Find images by words, or by an image."""
     import rsicd_embed
+    from rsicd_embed.errors import ModelError
     from rsicd_embed.records import require_same_fingerprint
 
     if (text is None) == (image is None):
         raise click.UsageError("give either TEXT or --image FILE")
     with rsicd_embed.open_store(store_uri) as store:
         made_by = store.provenance
-        embedder = rsicd_embed.load_embedder(model or made_by.model)
+        try:
+            embedder = rsicd_embed.load_embedder(model or made_by.model)
+        except ModelError as error:
+            if model:
+                raise
+            raise ModelError(
+                f"the model that made {store_uri} cannot be loaded; if it has moved, "
+                f"say where with --model: {error}"
+            ) from error
         require_same_fingerprint(
             made_by.fingerprint, embedder.fingerprint, store=store_uri, made_by=made_by.model
         )
@@ -63,9 +79,10 @@ def search(
             for name, value in hit.items()
             if name not in _HIDDEN and value is not None
         )
-        click.echo(f"{hit['rank']:>3}  {hit['score']:+.4f}  {hit['id']}  {rest}".rstrip())
+        line = f"{hit['rank']:>3}  {hit['score']:+.4f}  {hit['id']}  {rest}"
+        click.echo(printable(line.rstrip()))
     if not hits:
-        click.echo("no hits: the store is empty, or no row matches --where", err=True)
+        note("no hits: the store is empty, or no row matches --where")
 
 
 def _short(value: Any) -> str:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from rsicd_embed.cli.base import F
 from rsicd_embed.train.config import PRESETS, TrainConfig
 
 _DEFAULTS = TrainConfig()
 
 
-def _option(flag: str, text: str, **how: Any) -> Any:
+def _option(flag: str, text: str, **how: Any) -> Callable[[F], F]:
     name = flag.removeprefix("--").replace("-", "_")
-    return click.option(
-        flag, default=getattr(_DEFAULTS, name), show_default=True, help=text, **how
-    )
+    return click.option(flag, default=getattr(_DEFAULTS, name), show_default=True, help=text, **how)
 
 
 @click.command()
@@ -29,7 +29,9 @@ def _option(flag: str, text: str, **how: Any) -> Any:
     help="Folder with dataset_*.json and its images; the train split is trained on, val chosen on.",
 )
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True,
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
     help="Folder of the run; the same folder resumes it. The model is in OUT/best.",
 )
 @_option("--preset", "Shape of the model.", type=click.Choice(sorted(PRESETS)))

@@ -25,6 +25,11 @@ class Example:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def uri(self) -> str:
+        """Where the image file is, from any working directory."""
+        return str(plain_path(self.path))
+
+    @property
     def captions(self) -> tuple[str, ...]:
         """Its captions; empty where the source has none."""
         return tuple(self.attributes.get("captions") or ())
@@ -41,19 +46,35 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """An image that was left out, and why."""
+
+    uri: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Source:
     """Images that belong together.
 
     Attributes:
-        root: the folder that ids and relative paths start from.
+        root: the folder that ids and relative paths start from; of a single image, the file.
         examples: in a stable order, with distinct ids.
         schema: Arrow types of the attributes.
+        skipped: what is in the source and cannot be an example.
     """
 
     root: Path
     examples: tuple[Example, ...]
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    skipped: tuple[Skipped, ...] = ()
 
     def split(self, name: str) -> tuple[Example, ...]:
         """The examples of one split."""
         return tuple(example for example in self.examples if example.split == name)
+
+
+def plain_path(path: Path) -> Path:
+    """An absolute path without `..`; links are kept where no `..` goes through them."""
+    path = path.absolute()
+    return path.resolve() if ".." in path.parts else path

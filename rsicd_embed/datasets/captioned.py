@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,34 +50,43 @@ def load(folder: Path) -> Source:
     if path is None:
         raise DatasetError(f"expected a dataset_*.json in {folder}, found none")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
-        names = [str(entry["filename"]) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+        entries = [_entry(one) for one in json.loads(path.read_text(encoding="utf-8"))["images"]]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{path}: expected {{'images': [{{'filename', 'split', 'sentences'}}…]}}: {error!r}"
         ) from error
-    if not names:
+    if not entries:
         raise DatasetError(f"{path}: expected images, found none")
-    images = _image_folder(folder, names[0])
+    images = _image_folder(folder, [entry["filename"] for entry in entries])
     labels = _labels(folder)
     examples = {}
-    for name, entry in zip(names, entries, strict=True):
-        captions = [" ".join(s["raw"].split()) for s in entry.get("sentences", ())]
+    for entry in entries:
+        name = entry["filename"]
         attributes = {
-            "captions": [caption for caption in captions if caption],
+            "captions": entry["captions"],
             "label": labels.get(name) or label_in_name(name),
-            "split": entry.get("split"),
+            "split": entry["split"],
         }
         examples[name] = Example(name, images / name, attributes)
     return Source(images, tuple(examples.values()), SCHEMA)
 
 
-def _image_folder(folder: Path, name: str) -> Path:
+def _entry(found: dict[str, Any]) -> dict[str, Any]:
+    captions = [" ".join(sentence["raw"].split()) for sentence in found.get("sentences") or ()]
+    split = found.get("split")
+    return {
+        "filename": Path(found["filename"]).as_posix(),
+        "captions": [caption for caption in captions if caption],
+        "split": None if split is None else str(split),
+    }
+
+
+def _image_folder(folder: Path, names: Sequence[str]) -> Path:
     for candidate in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
-        if (candidate / name).is_file():
+        if any((candidate / name).is_file() for name in names):
             return candidate
     raise DatasetError(
-        f"expected the images in {folder} or a folder in it, found no {name}; unpack them there"
+        f"expected the images in {folder} or a folder in it, found no {names[0]}; unpack them there"
     )
 
 
@@ -87,13 +97,22 @@ def label_in_name(name: str) -> str | None:
 
 
 def _labels(folder: Path) -> dict[str, str]:
-    if (folder / "labels.json").is_file():
-        labels: Any = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-        if not isinstance(labels, dict):
-            raise DatasetError(f"{folder / 'labels.json'}: expected {{file name: class}}")
-        return {str(name): str(label) for name, label in labels.items()}
+    path = folder / "labels.json"
+    if path.is_file():
+        try:
+            labels: dict[str, Any] = json.loads(_text(path))
+            return {name: str(label) for name, label in labels.items()}
+        except (ValueError, AttributeError) as error:
+            raise DatasetError(f"{path}: expected {{file name: class}}: {error}") from error
     return {
         name: path.stem
         for path in sorted(folder.glob("txtclasses_*/*.txt"))
-        for name in path.read_text(encoding="utf-8").split()
+        for name in _text(path).split()
     }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read as text: {error}") from error

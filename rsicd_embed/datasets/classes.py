@@ -38,7 +38,7 @@ CAPTION_TEMPLATES = (
 
 
 def readable(label: str) -> str:
-    """`denseresidential` → `dense residential area`; `golf_course`, `GolfCourse` → `golf course`."""
+    """`denseresidential` → `dense residential area`; `GolfCourse` → `golf course`."""
     key = re.sub(r"[\W_]", "", label).lower()
     if key in _READABLE:
         return _READABLE[key]

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.types as pt
 
-from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.records import FIXED_COLUMNS
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".parquet"})
 PATH_COLUMNS = ("uri", "path", "image", "filename", "file_name")
 
+_BLOCK_BYTES = 1 << 24  # the longest line that a JSONL file may have, a geometry or so
+
 
 def load(path: Path) -> Source:
     """Reads a manifest: a column of PATH_COLUMNS, relative to its folder; `id` if it has one.
 
-    Every other column becomes a typed attribute.
+    Every other column becomes a typed attribute; times keep microseconds. Of rows with the same
+    id the last one counts, the others are told in `Source.skipped`.
 
     Raises:
-        DatasetError: not a table, empty, without paths, or with ids missing or repeated.
+        DatasetError: not a table, empty, without paths, or with an id or a path missing.
     """
     table = _read(path)
     if not table.num_rows:
@@ -29,39 +34,96 @@ def load(path: Path) -> Source:
     if column is None:
         raise DatasetError(
             f"{path}: expected a column named {', '.join(PATH_COLUMNS)}, "
-            f"found {', '.join(table.column_names)}"
+            f"found {', '.join(table.column_names) or 'no columns'}"
         )
-    paths = table[column].cast(pa.string()).to_pylist()
-    ids = table["id"].cast(pa.string()).to_pylist() if "id" in table.column_names else paths
+    paths = _strings(table, column, path)
+    ids = _strings(table, "id", path) if "id" in table.column_names else paths
     # What is computed from the image itself is not taken from the manifest.
     attributes = table.drop_columns(
         [name for name in {column, *FIXED_COLUMNS} if name in table.column_names]
     )
     examples: dict[str, Example] = {}
+    skipped = []
     for row, (id_, file, values) in enumerate(
         zip(ids, paths, attributes.to_pylist() or [{}] * len(paths), strict=True), start=1
     ):
         if not id_ or not file:
-            raise DatasetError(f"{path}: row {row} has no {'id' if not id_ else column}")
+            raise DatasetError(f"{path}: row {row} has no {column if not file else 'id'}")
         if id_ in examples:
-            raise DatasetError(f"{path}: row {row} repeats the id {id_!r}; ids must be distinct")
-        examples[id_] = Example(id_, path.parent / file.removeprefix("file://"), values)
-    return Source(path.parent, tuple(examples.values()), attributes.schema.remove_metadata())
+            other = examples.pop(id_)
+            skipped.append(Skipped(other.uri, f"row {row} of {path} has the same id {id_!r}"))
+        examples[id_] = Example(id_, _located(file, path.parent), values)
+    schema = attributes.schema.remove_metadata()
+    return Source(path.parent, tuple(examples.values()), schema, tuple(skipped))
+
+
+def _located(file: str, folder: Path) -> Path:
+    return Path(unquote(file[7:])) if file.startswith("file://") else folder / file
+
+
+def _strings(table: pa.Table, name: str, path: Path) -> list[str | None]:
+    try:
+        found: list[str | None] = table[name].cast(pa.string()).to_pylist()
+    except pa.ArrowException as error:
+        raise DatasetError(
+            f"{path}: expected text in column {name!r}, found {table[name].type}"
+        ) from error
+    return found
 
 
 def _read(path: Path) -> pa.Table:
+    """The table of a file, each column once, of types that Python has values for."""
+    kind = path.suffix.lower()
     try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            return pyarrow.parquet.read_table(path)
-        if path.suffix == ".csv":
-            import pyarrow.csv
-
-            return pyarrow.csv.read_csv(path)
-        import pyarrow.json
-
-        return pyarrow.json.read_json(path)
+        table = {".parquet": _read_parquet, ".csv": _read_csv}.get(kind, _read_json)(path)
+        names = table.column_names
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise DatasetError(f"{path}: expected each column once, found {repeated!r} twice")
+        return table.cast(
+            pa.schema([field.with_type(_in_microseconds(field.type)) for field in table.schema]),
+            safe=False,
+        )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise DatasetError(f"{path} cannot be read as {path.suffix[1:]}: {reason}") from error
+        raise DatasetError(f"{path} cannot be read as {kind[1:]}: {reason}") from error
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    import pyarrow.parquet
+
+    # A folder such as `year=2020` is no column.
+    return pyarrow.parquet.read_table(path, partitioning=None)
+
+
+def _read_csv(path: Path) -> pa.Table:
+    import pyarrow.csv
+
+    # An id 007 is no number.
+    text = dict.fromkeys(("id", *PATH_COLUMNS), pa.string())
+    return pyarrow.csv.read_csv(
+        path,
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=text),
+    )
+
+
+def _read_json(path: Path) -> pa.Table:
+    import pyarrow.json
+
+    return pyarrow.json.read_json(
+        path, read_options=pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
+    )
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    """`kind` with times that `datetime` can hold."""
+    if pt.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if pt.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    if pt.is_time64(kind):
+        return pa.time64("us")
+    if pt.is_list(kind):
+        return pa.list_(_in_microseconds(kind.value_type))
+    return kind

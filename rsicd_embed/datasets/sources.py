@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,9 +20,9 @@ def open_source(path: Path) -> Source:
     Raises:
         DatasetError: it is missing or empty, or is not as described.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
         return captioned.load(path) if captioned.find_json(path) else folder.load(path)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110
         raise DatasetError(f"expected a folder, an image or a manifest, found nothing at {path}")
     if path.suffix.lower() in manifest.SUFFIXES:
         return manifest.load(path)
@@ -30,6 +32,9 @@ def open_source(path: Path) -> Source:
 def open_sources(paths: Sequence[Path]) -> list[Source]:
     """Several sources, whose ids must not meet and whose columns must agree in type.
 
+    A column that is of an integer type in one source and of a float type in another is of the
+    float type in both, and so on.
+
     Raises:
         DatasetError: as `open_source`, or two of them clash.
     """
@@ -37,13 +42,18 @@ def open_sources(paths: Sequence[Path]) -> list[Source]:
     seen: dict[str, Example] = {}
     for example in (example for source in sources for example in source.examples):
         other = seen.setdefault(example.id, example)
-        if other.path.absolute() != example.path.absolute():
+        if other.uri != example.uri:
             raise DatasetError(
                 f"{other.path} and {example.path} would both get the id {example.id!r}; "
                 "ingest their common folder, or a manifest with ids"
             )
     try:
-        pa.unify_schemas([source.schema for source in sources], promote_options="permissive")
-    except pa.ArrowInvalid as error:
+        unified = pa.unify_schemas(
+            [source.schema for source in sources], promote_options="permissive"
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise DatasetError(f"the sources' columns differ in type: {error}") from error
-    return sources
+    return [
+        replace(source, schema=pa.schema([unified.field(name) for name in source.schema.names]))
+        for source in sources
+    ]

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rsicd_embed.errors import ImageError
 
@@ -30,30 +30,43 @@ def read_rgb(source: ImageLike) -> Image.Image:
 
     Raises:
         ImageError: missing, empty, truncated, no picture, of a format not in FORMATS, of more than
-            MAX_PIXELS pixels, or with float pixels.
+            MAX_PIXELS pixels, or with none, or with float pixels.
     """
-    if isinstance(source, Image.Image):
-        return _to_rgb(source)
+    data = source if isinstance(source, bytes | Image.Image) else read_bytes(Path(source))
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from error
-    if not data:
-        raise ImageError("empty file")
-    try:
+        if isinstance(data, Image.Image):
+            return _to_rgb(data)
+        if not data:
+            raise ImageError("empty file")
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(_too_large(f"{image.width}×{image.height}"))
             return _to_rgb(image)
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(_too_large(str(error))) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(f"not a picture of a known format ({', '.join(FORMATS)})") from error
     except MemoryError as error:
         raise ImageError("too large for this machine's memory; tile it first") from error
-    # Decoders report broken files with whatever they tripped over.
-    except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+    except Exception as error:  # decoders report broken files with whatever they tripped over
         raise ImageError(f"broken picture: {_one_line(error)}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except MemoryError as error:
+        raise ImageError("too large for this machine's memory; tile it first") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ImageError(f"cannot be read: {reason or error}") from error
 
 
 def _too_large(found: str) -> str:
@@ -65,6 +78,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if not (image.width and image.height):
+        raise ImageError("no pixels")
     image = ImageOps.exif_transpose(image)
     if image.mode == "RGB":
         return image

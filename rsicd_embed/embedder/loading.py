@@ -50,6 +50,7 @@ def _download(repo: str, revision: str | None) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -58,6 +59,8 @@ def _download(repo: str, revision: str | None) -> Path:
     what = repo + (f"@{revision}" if revision else "")
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES))
+    except HFValidationError as error:
+        raise ModelError(f"{what} is no Hugging Face id: {error}") from error
     except GatedRepoError as error:
         raise ModelError(f"{what} is gated: accept its terms on the Hub and log in") from error
     except RevisionNotFoundError as error:

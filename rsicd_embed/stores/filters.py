@@ -107,12 +107,15 @@ def _explained(error: BaseException, schema: pa.Schema) -> str:
     parser = re.search(r"ParserError\(\"(.*)\"\)", text)
     if parser:
         return f"not understood: {parser[1]}; expected one SQL condition"
-    lines = [line.strip() for line in text.splitlines() if line.strip() != "caused by"]
-    kept = [line for line in lines if line and not line.startswith("Optimizer rule")]
+    text = text.partition("Candidate functions:")[0]
     text = re.sub(
-        r"\b(DataFusion|Arrow|External|Execution|Schema|SQL) error: ", "", "; ".join(kept)
+        r"\b((DataFusion|Arrow|External|Execution|Schema|SQL) error|Error during planning): "
+        r"|Optimizer rule '\w+' failed|^caused by$|\btype_coercion\b",
+        "",
+        text,
+        flags=re.MULTILINE,
     )
-    text = text.replace("Error during planning: ", "").replace("Error during planning, ", "")
+    text = " ".join(text.split())
     return (text if len(text) <= 300 else f"{text[:297]}…") or type(error).__name__
 
 

@@ -132,11 +132,11 @@ class Graph:
         measured = Measured(_EF_LADDER[0], 0.0)
         for ef_search in _EF_LADDER:
             found = self.nearest(queries, k, ef_search)
-            good = [
-                min(k, np.count_nonzero(exact[query, rows] >= kth[query]))
+            good = sum(
+                min(k, int(np.count_nonzero(exact[query, rows] >= kth[query])))
                 for query, (rows, _) in enumerate(found)
-            ]
-            measured = Measured(ef_search, float(np.mean(good) / k))
+            )
+            measured = Measured(ef_search, good / (k * len(queries)))
             if measured.ann_recall >= _RECALL_GOAL:
                 break
         return measured

@@ -45,23 +45,21 @@ class TrainConfig:
         class_captions: fraction of captions replaced by one made of the image's class name.
         keep_patches: fraction of the patches an image keeps in training (FLIP, arXiv:2212.00794).
         unmasked: fraction of the steps, at the end, in which every patch is kept.
-        label_smoothing: weight of the uniform distribution in the targets.
         eval_every: epochs between evaluations on val.
         seed: of the initial weights, the order, the captions and the augmentation.
     """
 
     preset: str = "small"
-    epochs: int = 60
-    batch_size: int = 256
+    epochs: int = 40
+    batch_size: int = 128
     learning_rate: float = 1e-3
     warmup: float = 0.05
     weight_decay: float = 0.1
     clip_norm: float = 1.0
-    class_captions: float = 0.2
+    class_captions: float = 0.25
     keep_patches: float = 0.5
-    unmasked: float = 0.1
-    label_smoothing: float = 0.0
-    eval_every: int = 2
+    unmasked: float = 0.05
+    eval_every: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,7 +68,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise TrainError(f"expected {name} ≥ 1, found {getattr(self, name)}")
-        for name in ("warmup", "class_captions", "unmasked", "label_smoothing"):
+        for name in ("warmup", "class_captions", "unmasked"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainError(f"expected {name} in [0, 1], found {getattr(self, name)}")
         if not 0 < self.keep_patches <= 1:

@@ -11,9 +11,7 @@ def symmetric_cross_entropy(
     images: Float[Array, "b d"],
     texts: Float[Array, "b d"],
     scale: Float[Array, ""],
-    groups: Int[Array, "b"],
-    *,
-    label_smoothing: float = 0.0,
+    groups: Int[Array, " b"],
 ) -> Float[Array, ""]:
     """CLIP's loss (arXiv:2103.00020, figure 3), with repeated captions as positives.
 
@@ -25,7 +23,6 @@ def symmetric_cross_entropy(
         texts: unit embeddings of their captions.
         scale: what similarities are multiplied by, exp(logit_scale).
         groups: equal numbers for equal captions.
-        label_smoothing: weight of the uniform distribution in the targets.
 
     Example:
         >>> import jax.numpy as jnp
@@ -36,7 +33,6 @@ def symmetric_cross_entropy(
     logits = scale * images @ texts.T
     same = (groups[:, None] == groups[None, :]).astype(logits.dtype)
     targets = same / same.sum(axis=1, keepdims=True)
-    targets = (1 - label_smoothing) * targets + label_smoothing / len(groups)
     by_image = -(targets * jax.nn.log_softmax(logits, axis=1)).sum(axis=1)
     by_text = -(targets * jax.nn.log_softmax(logits.T, axis=1)).sum(axis=1)
     return jnp.mean(by_image + by_text) / 2

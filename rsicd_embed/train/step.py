@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.data import Batch
 from rsicd_embed.train.loss import symmetric_cross_entropy
 
-MAX_LOGIT_SCALE = jnp.log(100.0)  # as in CLIP, so that training stays stable
+MAX_LOGIT_SCALE = math.log(100.0)  # as in CLIP, so that training stays stable
 
 Step = Callable[["State", Batch], tuple["State", dict[str, jax.Array]]]
 
@@ -99,7 +100,6 @@ def make_step(
             clip.encode_text(tokens),
             jnp.exp(clip.logit_scale[...]),
             groups,
-            label_smoothing=config.label_smoothing,
         )
 
     @jax.jit
@@ -112,7 +112,7 @@ def make_step(
         loss, gradients = jax.value_and_grad(loss_of)(state.params, views, kept, tokens, groups)
         updates, memory = update.update(gradients, state.optimizer, state.params)
         params = _clamp_logit_scale(optax.apply_updates(state.params, updates))
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
         return State(params, memory, state.step + 1), metrics
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -55,8 +56,8 @@ def both(reference: CLIPModel, pixels: np.ndarray, tokens: np.ndarray) -> list[n
     return [
         out.image_embeds.numpy(),
         out.text_embeds.numpy(),
-        np.asarray(ours.encode_image(pixels.transpose(0, 2, 3, 1))),
-        np.asarray(ours.encode_text(tokens.astype(np.int32))),
+        np.asarray(ours.encode_image(jnp.asarray(pixels.transpose(0, 2, 3, 1)))),
+        np.asarray(ours.encode_text(jnp.asarray(tokens, jnp.int32))),
     ]
 
 

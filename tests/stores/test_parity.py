@@ -186,7 +186,7 @@ class StoresAgree(RuleBasedStateMachine):
 
 class TestStoresAgree(StoresAgree.TestCase):
     settings = settings(
-        max_examples=12,
+        max_examples=8,
         stateful_step_count=15,
         deadline=None,
         derandomize=True,

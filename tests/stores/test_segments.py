@@ -143,14 +143,14 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_many_small_upserts_leave_few_files(uri: str, folder: Path) -> None:
     with open_store(uri, MADE_BY) as store:
-        for i in range(150):
+        for i in range(80):
             store.upsert([batch([f"i{i}"], unit(1, seed=i), n=[i])])
         assert len(names(folder)) < 12
-        assert len(store) == 150
-        assert {row["n"] for row in stored(store).values()} == set(range(150))
-        for i in range(149):
+        assert len(store) == 80
+        assert {row["n"] for row in stored(store).values()} == set(range(80))
+        for i in range(79):
             store.delete([f"i{i}"])
-        assert set(stored(store)) == {"i149"}
+        assert set(stored(store)) == {"i79"}
         store.optimize()
         assert len(names(folder)) == 2
 
@@ -257,7 +257,7 @@ def test_killed_at_each_step(uri: str, folder: Path) -> None:
         old = stored(store)
     finished = False
     upserted = False
-    for turn in range(1, 40, 2):
+    for turn in range(1, 40, 3):
         done = subprocess.run(
             [sys.executable, "-c", CHILD, uri, str(turn), str(Path(__file__).parents[1])],
             capture_output=True,

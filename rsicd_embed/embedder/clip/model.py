@@ -1,7 +1,7 @@
 """CLIP in flax nnx: a ViT image tower, a causal text tower, and a joint embedding.
 
 After Radford et al. 2021 (arXiv:2103.00020); numerically equal to Hugging Face's CLIPModel, which
-is the reference in the tests. Shapes: b images or texts, t tokens, p patches + 1, w width, d joint.
+is the reference in the tests. Shapes: b images or texts, t tokens, p patches, w width, d joint.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from rsicd_embed.embedder.clip.config import LEGACY_EOS_TOKEN_ID, ClipConfig, TowerConfig
@@ -27,7 +28,7 @@ def _activate(name: str, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
 class Attention(nnx.Module):
     """Multi-head self-attention; softmax in float32 whatever the compute dtype."""
 
-    def __init__(self, tower: TowerConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         inner = nnx.initializers.normal(tower.width**-0.5 * (2 * tower.layers) ** -0.5)
         outer = nnx.initializers.normal(tower.width**-0.5)
 
@@ -56,7 +57,7 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """A pre-norm transformer block: attention and a two-layer perceptron, each with a residual."""
 
-    def __init__(self, tower: TowerConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         width, hidden = tower.width, tower.mlp_width
         self.activation = tower.activation
         self.norm1 = nnx.LayerNorm(width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
@@ -75,7 +76,7 @@ class Block(nnx.Module):
 class ImageTower(nnx.Module):
     """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) with a norm before it."""
 
-    def __init__(self, config: ClipConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: ClipConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         tower, patch = config.vision, config.patch_size
         init = nnx.initializers.normal(0.02)
         self.patch_embed = nnx.Conv(
@@ -100,7 +101,7 @@ class ImageTower(nnx.Module):
         self.norm_post = nnx.LayerNorm(tower.width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, pixels: Float[Array, "b h w 3"], keep: Int[Array, "b p"] | None = None
+        self, pixels: Float[Array, "b side side 3"], keep: Int[Array, "b p"] | None = None
     ) -> Float[Array, "b w"]:
         """Pooled features; `keep` selects the patches to look at (FLIP, arXiv:2212.00794)."""
         patches = self.patch_embed(pixels)
@@ -120,7 +121,7 @@ class ImageTower(nnx.Module):
 class TextTower(nnx.Module):
     """A causal transformer, pooled at the end-of-text token."""
 
-    def __init__(self, config: ClipConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: ClipConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         tower = config.text
         init = nnx.initializers.normal(0.02)
         self.eos_token_id = config.eos_token_id
@@ -151,7 +152,7 @@ class Clip(nnx.Module):
     """Images and texts in one space. Parameters are float32; `dtype` is what is computed in."""
 
     def __init__(
-        self, config: ClipConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
+        self, config: ClipConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ) -> None:
         self.image = ImageTower(config, dtype=dtype, rngs=rngs)
         self.text = TextTower(config, dtype=dtype, rngs=rngs)
@@ -167,7 +168,7 @@ class Clip(nnx.Module):
         self.logit_scale = nnx.Param(jnp.asarray(LOGIT_SCALE_INIT, jnp.float32))
 
     def encode_image(
-        self, pixels: Float[Array, "b h w 3"], keep: Int[Array, "b p"] | None = None
+        self, pixels: Float[Array, "b side side 3"], keep: Int[Array, "b p"] | None = None
     ) -> Float[Array, "b d"]:
         """Unit embeddings, float32, of normalised pixels."""
         return _unit(self.image_projection(self.image(pixels, keep)))

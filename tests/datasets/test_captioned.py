@@ -1,0 +1,132 @@
+"""RSICD-like folders: a dataset_*.json beside the images."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsicd_embed.datasets import captioned
+from rsicd_embed.datasets.classes import readable
+from rsicd_embed.datasets.sources import open_source
+from rsicd_embed.errors import DatasetError
+
+from ..conftest import picture
+
+
+def entry(name: str, split: str | None = "train", *captions: str) -> dict[str, Any]:
+    return {"filename": name, "split": split, "sentences": [{"raw": one} for one in captions]}
+
+
+def write(folder: Path, *entries: dict[str, Any], images: str = "images") -> Path:
+    (folder / images).mkdir(parents=True, exist_ok=True)
+    for number, one in enumerate(entries):
+        picture(number).save(folder / images / one["filename"])
+    (folder / "dataset_x.json").write_text(json.dumps({"images": entries, "dataset": "x"}))
+    return folder
+
+
+def test_captions_splits_and_labels(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        entry("beach_1.jpg", "train", " a  beach \n here . ", "", "sand ."),
+        entry("00012.jpg", "test"),
+        entry("port.jpg", None),
+    )
+    source = open_source(tmp_path)
+    assert source.root == tmp_path / "images"
+    assert source.schema == captioned.SCHEMA
+    beach, number, port = source.examples
+    assert beach.captions == ("a beach here .", "sand .")
+    assert [example.label for example in source.examples] == ["beach", None, None]
+    assert (number.captions, number.split, port.split) == ((), "test", None)
+    assert beach.path == tmp_path / "images" / "beach_1.jpg"
+    assert source.split("train") == (beach,)
+    assert source.split("val") == ()
+
+
+def test_labels_come_from_lists_of_names_or_from_json(tmp_path: Path) -> None:
+    write(tmp_path, entry("beach_1.jpg"), entry("00012.jpg"), images=".")
+    lists = tmp_path / "txtclasses_x"
+    lists.mkdir()
+    (lists / "pond.txt").write_text("00012.jpg\nnot_there.jpg\n")
+    assert [e.label for e in open_source(tmp_path).examples] == ["beach", "pond"]
+    (tmp_path / "labels.json").write_text(json.dumps({"beach_1.jpg": "shore"}))
+    assert [e.label for e in open_source(tmp_path).examples] == ["shore", None]
+
+
+def test_an_image_that_is_missing_does_not_hide_the_others(tmp_path: Path) -> None:
+    write(tmp_path, entry("a_1.jpg"), entry("b_2.jpg"))
+    (tmp_path / "images" / "a_1.jpg").unlink()
+    assert [example.id for example in open_source(tmp_path).examples] == ["a_1.jpg", "b_2.jpg"]
+    (tmp_path / "images" / "b_2.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"found no a_1\.jpg; unpack them there"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "{}", '{"images": 5}', '{"images": ["a"]}', '{"images": [{}]}',
+        '{"images": [{"filename": 5}]}', '{"images": {"a": 1}}', '{"images": null}',
+        '{"images": [{"filename": "a_1.jpg", "sentences": [{"tokens": []}]}]}',
+        '{"images": [{"filename": "a_1.jpg", "sentences": ["a port"]}]}',
+        '{"images": [{"filename": "a_1.jpg", "sentences": [{"raw": 5}]}]}',
+    ],
+)  # fmt: skip
+def test_json_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
+    write(tmp_path, entry("a_1.jpg"))
+    (tmp_path / "dataset_x.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"dataset_x\.json: expected \{'images': \[") as caught:
+        open_source(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, entry("a_1.jpg"))
+    (tmp_path / "labels.json").write_text("[1]")
+    with pytest.raises(DatasetError, match=r"labels\.json: expected"):
+        open_source(tmp_path)
+    (tmp_path / "labels.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"labels\.json: expected"):
+        open_source(tmp_path)
+    (tmp_path / "labels.json").unlink()
+    (tmp_path / "txtclasses_x").mkdir()
+    (tmp_path / "txtclasses_x" / "a.txt").write_bytes(b"\xff")
+    with pytest.raises(DatasetError, match=r"a\.txt cannot be read as text"):
+        open_source(tmp_path)
+    (tmp_path / "dataset_x.json").write_text('{"images": []}')
+    with pytest.raises(DatasetError, match="expected images, found none"):
+        open_source(tmp_path)
+    (tmp_path / "dataset_y.json").write_text("{}")
+    with pytest.raises(DatasetError, match=r"found dataset_x\.json, dataset_y\.json; keep one"):
+        open_source(tmp_path)
+    with pytest.raises(DatasetError, match=r"expected a dataset_\*\.json"):
+        captioned.load(tmp_path / "images")
+
+
+def test_a_split_that_is_no_text_becomes_text(tmp_path: Path) -> None:
+    write(tmp_path, entry("a_1.jpg") | {"split": 1, "sentences": None})
+    (example,) = open_source(tmp_path).examples
+    assert (example.split, example.captions) == ("1", ())
+
+
+def test_readable_names() -> None:
+    assert readable("denseresidential") == "dense residential area"
+    assert readable("StorageTanks") == "storage tanks"
+    assert readable("golf_course") == readable("GolfCourse") == "golf course"
+    assert readable("forest") == "forest"
+
+
+def test_the_real_rsicd(rsicd: Path) -> None:
+    source = open_source(rsicd)
+    splits = Counter(example.split for example in source.examples)
+    assert splits == {"train": 8734, "val": 1094, "test": 1093}
+    # 30 classes in file names, and playfields, whose images are only numbered.
+    assert len({captioned.label_in_name(example.id) for example in source.examples} - {None}) == 30
+    assert len({example.label for example in source.examples}) == 31
+    assert all(example.captions for example in source.examples)
+    assert all(example.path.is_file() for example in source.examples[::500])

@@ -1,0 +1,126 @@
+"""Folders and single files as sources."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rsicd_embed.datasets import folder
+from rsicd_embed.datasets.base import Example, Skipped
+from rsicd_embed.datasets.sources import open_source, open_sources
+from rsicd_embed.errors import DatasetError
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
+
+
+def test_ids_are_relative_paths_in_order(tmp_path: Path) -> None:
+    for name in ["b.JPG", "a/z.png", "a/y.tif", "a.jpg", "notes.txt", ".hidden.png", ".git/x.png"]:
+        touch(tmp_path / name)
+    source = open_source(tmp_path)
+    assert [example.id for example in source.examples] == ["a.jpg", "a/y.tif", "a/z.png", "b.JPG"]
+    assert source.examples[1] == Example("a/y.tif", tmp_path / "a" / "y.tif")
+    assert (source.root, source.skipped, len(source.schema)) == (tmp_path, (), 0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ülkü.png", "海港.jpg", "it's.png", 'a "quote".png', "two\nlines.png", "a;b'--.tif", " .png"],
+)
+def test_any_utf8_name_is_an_id(tmp_path: Path, name: str) -> None:
+    path = touch(tmp_path / name)
+    assert open_source(tmp_path).examples == (Example(name, path),)
+    assert open_source(path).examples == (Example(name, path),)
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png")
+    bad = Path(os.fsdecode(os.fsencode(tmp_path / "b") + b"\xff.png"))
+    try:
+        touch(bad)
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    told = Skipped(f"{tmp_path}/b\\xff.png", "expected a UTF-8 file name; rename it")
+    source = open_source(tmp_path)
+    assert [example.id for example in source.examples] == ["a.png"]
+    assert source.skipped == (told,)
+    with pytest.raises(DatasetError, match=r"b\\xff\.png; rename it"):
+        open_source(bad)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DatasetError, match=r"found nothing; .*b\\xff\.png: expected a UTF-8"):
+        open_source(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "a.png")
+    touch(tmp_path / "secret" / "b.png")
+    scandir = os.scandir
+
+    def refused(path: str) -> object:
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    source = folder.load(tmp_path)
+    assert [example.id for example in source.examples] == ["a.png"]
+    assert source.skipped == (
+        Skipped(str(tmp_path / "secret"), "cannot be listed: Permission denied"),
+    )
+
+
+def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "x.jpg" / "a.png")
+    assert [example.id for example in open_source(tmp_path).examples] == ["x.jpg/a.png"]
+    assert [example.id for example in open_source(tmp_path / "x.jpg").examples] == ["a.png"]
+
+
+def test_a_link_is_followed_by_its_own_name(tmp_path: Path) -> None:
+    target = touch(tmp_path / "elsewhere" / "blob")
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").symlink_to(target)
+    (images / "gone.jpg").symlink_to(tmp_path / "nothing")
+    (tmp_path / "link").symlink_to(images)
+    examples = open_source(tmp_path / "link").examples
+    assert [example.uri for example in examples] == [
+        f"{tmp_path}/link/a.png", f"{tmp_path}/link/gone.jpg",
+    ]  # fmt: skip
+
+
+def test_uris_have_no_dots(tmp_path: Path) -> None:
+    """The folder above a link is the one above what it leads to."""
+    touch(tmp_path / "real" / "a.png")
+    (tmp_path / "real" / "sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "sub")
+    (example,) = open_source(tmp_path / "link" / "..").examples
+    assert example.uri == f"{tmp_path}/real/a.png"
+
+
+def test_without_images_it_says_what_was_found(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"expected images .*\.jpg.* found nothing"):
+        open_source(tmp_path)
+    touch(tmp_path / "notes.txt")
+    touch(tmp_path / ".x.png")
+    with pytest.raises(DatasetError, match="found 2 other files"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["absent", "absent.jsonl", "x" * 300, "nul\0.png"])
+def test_a_missing_source_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DatasetError, match="found nothing at"):
+        open_source(tmp_path / name)
+
+
+def test_sources_that_give_the_same_id_to_two_images_are_refused(tmp_path: Path) -> None:
+    one, two = touch(tmp_path / "1" / "a.png"), touch(tmp_path / "2" / "a.png")
+    with pytest.raises(DatasetError, match=r"1/a\.png and .*2/a\.png would both get the id"):
+        open_sources([one, two])
+    assert len(open_sources([one, one.parent, two.parent / ".." / "1"])) == 3

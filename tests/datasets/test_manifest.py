@@ -1,0 +1,246 @@
+"""JSONL, CSV and Parquet manifests as sources."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from rsicd_embed.datasets.base import Example, Skipped, Source
+from rsicd_embed.datasets.sources import open_source, open_sources
+from rsicd_embed.errors import DatasetError
+
+ROWS: list[dict[str, Any]] = [
+    {
+        "path": "a.png", "label": "port", "boats": 3, "cloud": 0.5, "day": True,
+        "taken": dt.datetime(2020, 5, 17, 8, 30),
+    },
+    {
+        "path": "b.png", "label": "it's, \"so\"", "boats": None, "cloud": None, "day": None,
+        "taken": None,
+    },
+]  # fmt: skip
+
+
+def write_jsonl(path: Path, table: pa.Table) -> Path:
+    lines = [json.dumps(row, default=str, ensure_ascii=False) for row in table.to_pylist()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_csv(path: Path, table: pa.Table) -> Path:
+    pyarrow.csv.write_csv(table, path)
+    return path
+
+
+def write_parquet(path: Path, table: pa.Table) -> Path:
+    pyarrow.parquet.write_table(table, path)
+    return path
+
+
+WRITERS = {"jsonl": write_jsonl, "csv": write_csv, "parquet": write_parquet, "NDJSON": write_jsonl}
+
+
+@pytest.fixture(params=WRITERS)
+def write(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[list[dict[str, Any]]], Path]:
+    """Writes rows as a manifest of one format."""
+
+    def written(rows: list[dict[str, Any]]) -> Path:
+        return WRITERS[request.param](
+            tmp_path / f"m.{request.param}", pa.Table.from_pylist(rows)
+        )
+
+    return written
+
+
+def load(path: Path, text: str) -> Source:
+    path.write_text(text, encoding="utf-8")
+    return open_source(path)
+
+
+def ids(source: Source) -> list[str]:
+    return [example.id for example in source.examples]
+
+
+def test_attributes_are_typed(
+    write: Callable[[list[dict[str, Any]]], Path], tmp_path: Path
+) -> None:
+    source = open_source(write(ROWS))
+    assert ids(source) == ["a.png", "b.png"]
+    assert source.examples[0].path == tmp_path / "a.png"
+    assert {name: str(source.schema.field(name).type)[:9] for name in source.schema.names} == {
+        "label": "string", "boats": "int64", "cloud": "double", "day": "bool", "taken": "timestamp",
+    }  # fmt: skip
+    for row, example in zip(ROWS, source.examples, strict=True):
+        assert dict(example.attributes) == {name: row[name] for name in row if name != "path"}
+
+
+def test_paths_may_be_relative_absolute_or_file_uris(
+    write: Callable[[list[dict[str, Any]]], Path], tmp_path: Path
+) -> None:
+    paths = ["sub/a.png", "/data/b.png", "file:///data/c%20d.png", "../e%20f.png", "./g.png"]
+    source = open_source(write([{"image": path} for path in paths]))
+    assert ids(source) == paths
+    assert len(source.schema) == 0
+    assert [example.uri for example in source.examples] == [
+        f"{tmp_path}/sub/a.png", "/data/b.png", "/data/c d.png",
+        f"{tmp_path.parent}/e%20f.png", f"{tmp_path}/g.png",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["uri", "path", "image", "filename", "file_name"])
+def test_names_of_the_path_column(
+    write: Callable[[list[dict[str, Any]]], Path], tmp_path: Path, column: str
+) -> None:
+    rows = [{column: "a.png", "id": "x", "width": 5, "sha256": "no", "label": "port"}]
+    source = open_source(write(rows))
+    # What is computed from the image is not taken from the manifest.
+    assert source.examples == (Example("x", tmp_path / "a.png", {"label": "port"}),)
+
+
+def test_ids_are_text(write: Callable[[list[dict[str, Any]]], Path]) -> None:
+    assert ids(open_source(write([{"id": "007", "path": "a.png"}]))) == ["007"]
+    assert ids(open_source(write([{"id": "1e3", "path": "a.png"}]))) == ["1e3"]
+
+
+def test_numeric_ids_become_text(tmp_path: Path) -> None:
+    source = load(tmp_path / "m.jsonl", '{"id": 7, "path": "a.png"}\n{"id": 8, "path": "b.png"}\n')
+    assert ids(source) == ["7", "8"]
+
+
+def test_of_rows_with_one_id_the_last_counts(
+    write: Callable[[list[dict[str, Any]]], Path], tmp_path: Path
+) -> None:
+    path = write(
+        [
+            {"id": "x", "path": "a.png", "label": "port"},
+            {"id": "y", "path": "b.png", "label": "desert"},
+            {"id": "x", "path": "c.png", "label": "beach"},
+        ]
+    )
+    source = open_source(path)
+    assert ids(source) == ["y", "x"]
+    assert source.examples[1].path == tmp_path / "c.png"
+    assert source.examples[1].label == "beach"
+    assert source.skipped == (Skipped(f"{tmp_path}/a.png", f"row 3 of {path} has the same id 'x'"),)
+
+
+def test_lists_and_structs(tmp_path: Path) -> None:
+    row = {"path": "a.png", "captions": ["a port .", "boats ."], "bbox": [0.5, 1], "at": {"x": 1}}
+    rows = [row, {"path": "b.png", "captions": [], "bbox": None, "at": None}]
+    for path in (
+        write_jsonl(tmp_path / "m.jsonl", pa.Table.from_pylist(rows)),
+        write_parquet(tmp_path / "m.parquet", pa.Table.from_pylist(rows)),
+    ):
+        source = open_source(path)
+        assert source.examples[0].captions == ("a port .", "boats .")
+        assert source.examples[0].attributes["bbox"] == [0.5, 1.0]
+        assert source.examples[0].attributes["at"] == {"x": 1}
+        assert source.examples[1].captions == ()
+
+
+def test_times_keep_microseconds(tmp_path: Path) -> None:
+    """Parquet and CSV bring nanoseconds, which Python's datetime cannot hold."""
+    nano = pa.array([1_589_704_200_123_456_789], pa.int64())
+    table = pa.table(
+        {
+            "path": ["a.png"],
+            "at": nano.cast(pa.timestamp("ns")),
+            "utc": nano.cast(pa.timestamp("ns", "UTC")),
+            "lasting": pa.array([1_500], pa.int64()).cast(pa.duration("ns")),
+            "time": pa.array([1_500], pa.int64()).cast(pa.time64("ns")),
+            "several": pa.array([[nano[0].as_py()]], pa.list_(pa.int64())).cast(
+                pa.list_(pa.timestamp("ns"))
+            ),
+        }
+    )
+    expected = dt.datetime(2020, 5, 17, 8, 30, 0, 123456)
+    attributes = open_source(write_parquet(tmp_path / "m.parquet", table)).examples[0].attributes
+    assert attributes["at"] == expected
+    assert attributes["utc"] == expected.replace(tzinfo=dt.UTC)
+    assert attributes["lasting"] == dt.timedelta(microseconds=1)
+    assert attributes["time"] == dt.time(0, 0, 0, 1)
+    assert attributes["several"] == [expected]
+    source = load(tmp_path / "m.csv", "path,at\na.png,2020-05-17 08:30:00.123456789\n")
+    assert source.examples[0].attributes["at"] == expected
+
+
+def test_csv_particulars(tmp_path: Path) -> None:
+    text = '\ufeffpath,label,cloud,empty\r\n"a,""b"".png",port,nan,\r\n"two\nlines.png",,inf,\r\n'
+    source = load(tmp_path / "M.CSV", text)
+    assert ids(source) == ['a,"b".png', "two\nlines.png"]
+    assert source.examples[0].attributes["cloud"] is None  # as Arrow reads it
+    assert source.examples[1].attributes["cloud"] == math.inf
+    assert source.examples[1].attributes["empty"] is None
+
+
+def test_jsonl_with_long_and_uneven_lines(tmp_path: Path) -> None:
+    rows = [{"path": f"{i}.png", "outline": [i] * 300_000} for i in range(3)]
+    text = "".join(json.dumps(row) + "\n" for row in rows) + '{"path": "x.png", "late": 1.5}\n'
+    source = load(tmp_path / "m.jsonl", text)
+    assert [example.attributes["late"] for example in source.examples] == [None] * 3 + [1.5]
+
+
+def test_a_folder_with_an_equals_sign_is_no_column(tmp_path: Path) -> None:
+    (tmp_path / "year=2020").mkdir()
+    path = write_parquet(tmp_path / "year=2020" / "m.parquet", pa.table({"path": ["a.png"]}))
+    assert open_source(path).schema.names == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.jsonl", "", "cannot be read as jsonl"),
+        ("m.csv", "", "cannot be read as csv"),
+        ("m.parquet", "", "cannot be read as parquet"),
+        ("m.csv", "path,label\n", "found no rows"),
+        ("m.jsonl", "garbage\n", "cannot be read as jsonl"),
+        ("m.jsonl", '{"path": "a.png"}\n{"path": \n', "cannot be read as jsonl"),
+        ("m.jsonl", '{"path": "a.png", "v": 1}\n{"path": "b", "v": "x"}\n', "cannot be read as"),
+        ("m.jsonl", "{}\n", "found no rows"),
+        ("m.jsonl", '[{"path": "a.png"}]\n', "cannot be read as jsonl"),
+        ("m.csv", "path,label\na.png\n", "cannot be read as csv"),
+        ("m.parquet", "garbage, and not a little of it", "cannot be read as parquet"),
+        ("m.csv", "label,size\nport,5\n", "expected a column named uri, .*found label, size"),
+        ("m.csv", "path,label,label\na.png,x,y\n", "expected each column once, found 'label'"),
+        ("m.jsonl", '{"path": "a.png"}\n{"label": "port"}\n', "row 2 has no path"),
+        ("m.csv", "path,label\na.png,x\n,y\n", "row 2 has no path"),
+        ("m.jsonl", '{"id": "x", "path": "a.png"}\n{"path": "b.png"}\n', "row 2 has no id"),
+        ("m.csv", "id,path\n,a.png\n", "row 1 has no id"),
+        ("m.jsonl", '{"path": ["a.png"]}\n', "expected text in column 'path', found list"),
+        ("m.jsonl", '{"id": {"x": 1}, "path": "a"}\n', "expected text in column 'id'"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message) as caught:
+        load(tmp_path / name, text)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_manifest_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    for name in ("m.csv", "m.jsonl"):
+        path = tmp_path / name
+        path.write_bytes(b"path,label\na\xff.png,x\n")
+        with pytest.raises(DatasetError, match="cannot be read as"):
+            open_source(path)
+
+
+def test_columns_of_several_manifests_are_of_one_type(tmp_path: Path) -> None:
+    ints = write_jsonl(tmp_path / "a.jsonl", pa.table({"path": ["a.png"], "v": [1], "w": ["x"]}))
+    floats = write_jsonl(tmp_path / "b.jsonl", pa.table({"path": ["b.png"], "v": [0.5]}))
+    texts = write_jsonl(tmp_path / "c.jsonl", pa.table({"path": ["c.png"], "v": ["x"]}))
+    first, second = open_sources([ints, floats])
+    assert first.schema == pa.schema({"v": pa.float64(), "w": pa.string()})
+    assert second.schema == pa.schema({"v": pa.float64()})
+    with pytest.raises(DatasetError, match="the sources' columns differ in type: .*v"):
+        open_sources([ints, texts])

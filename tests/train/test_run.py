@@ -1,0 +1,113 @@
+"""Whole runs of a tiny model: it learns, it resumes, and it says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rsicd_embed.bench.evaluate import Evaluator
+from rsicd_embed.datasets import captioned
+from rsicd_embed.datasets.base import Example
+from rsicd_embed.embedder.loading import load_embedder
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train.config import TrainConfig
+from rsicd_embed.train.loop import train
+
+COLOURS = {"desert": (230, 190, 100), "forest": (20, 90, 20), "sea": (20, 60, 160)}
+CONFIG = TrainConfig(
+    preset="tiny", epochs=4, batch_size=12, learning_rate=3e-3, eval_every=2, keep_patches=0.5,
+    unmasked=0.25,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes that differ in colour, in the RSICD layout."""
+    folder = tmp_path_factory.mktemp("dataset")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    entries = []
+    for label, colour in COLOURS.items():
+        for i in range(12):
+            noisy = np.clip(rng.normal(colour, 25, (24, 24, 3)), 0, 255).astype(np.uint8)
+            name = f"{label}_{i}.png"
+            Image.fromarray(noisy).save(folder / "images" / name)
+            sentences = [{"raw": f"there is a {label} ."}, {"raw": f"a {label} number {i} ."}]
+            split = "val" if i < 4 else "train"
+            entries.append({"filename": name, "split": split, "sentences": sentences})
+    (folder / "dataset_toy.json").write_text(json.dumps({"images": entries}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(dataset: Path) -> Any:
+    return captioned.load(dataset)
+
+
+def test_it_learns_and_what_it_exports_is_what_it_measured(source: Any, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=16, eval_every=8)
+    evaluate = Evaluator(source.split("val"))
+    rows: list[dict[str, Any]] = []
+    best = train(config, source.split("train"), tmp_path, evaluate, rows.append)
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.3
+    assert best["zeroshot_top1"] > 0.6  # chance is a third
+    exported = load_embedder(tmp_path / "best")  # float16
+    assert evaluate(exported)["zeroshot_top1"] == pytest.approx(best["zeroshot_top1"], abs=0.1)
+    written = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == rows
+
+
+class Stop(Exception):
+    """An interruption."""
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(source: Any, tmp_path: Path) -> None:
+    def stop_after_two(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise Stop
+
+    evaluate, examples = Evaluator(source.split("val")), source.split("train")
+    rows: dict[str, list[dict[str, Any]]] = {"whole": [], "stopped": []}
+    train(CONFIG, examples, tmp_path / "whole", evaluate, rows["whole"].append)
+    with pytest.raises(Stop):
+        train(CONFIG, examples, tmp_path / "stopped", evaluate, stop_after_two)
+    train(CONFIG, examples, tmp_path / "stopped", evaluate, rows["stopped"].append)
+    assert [row["epoch"] for row in rows["stopped"]] == [3, 4]
+    for one, other in zip(rows["whole"][2:], rows["stopped"], strict=True):
+        assert one["loss"] == other["loss"]
+
+
+def test_a_folder_of_another_run_is_refused(source: Any, tmp_path: Path) -> None:
+    evaluate, examples = Evaluator(source.split("val")), source.split("train")
+    once = dataclasses.replace(CONFIG, epochs=1)
+    train(once, examples, tmp_path, evaluate)
+    with pytest.raises(TrainError, match="holds a run with other settings"):
+        train(CONFIG, examples, tmp_path, evaluate)
+
+
+def test_a_batch_larger_than_the_data(source: Any, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, batch_size=1000)
+    with pytest.raises(TrainError, match="at most the 24 images"):
+        train(config, source.split("train"), tmp_path, Evaluator(source.split("val")))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(source: Any, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, learning_rate=1e30)
+    with pytest.raises(TrainError, match="not finite at step"):
+        train(config, source.split("train"), tmp_path, Evaluator(source.split("val")))
+
+
+def test_val_without_classes_is_still_evaluated(source: Any, tmp_path: Path) -> None:
+    unnamed = [
+        Example(f"{i}", e.path.rename(tmp_path / f"{i}.png"), {"captions": e.captions})
+        for i, e in enumerate(source.split("val"))
+    ]
+    metrics = Evaluator(unnamed)(load_embedder())
+    assert "mr" in metrics
+    assert "zeroshot_top1" not in metrics
