@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 from safetensors.numpy import load_file, save_file
 
 import rsicd_embed
@@ -167,7 +167,7 @@ JPEG = encoded(RGB, "JPEG")
 BROKEN: dict[str, tuple[bytes, str]] = {
     "text.jpg": (b"this is a text, not a picture", "not a picture of a known format"),
     "zero.png": (b"", "empty file"),
-    "cut.jpg": (JPEG[: len(JPEG) // 2], "broken picture: image file is truncated"),
+    "cut.jpg": (JPEG[:-100], "broken picture: image file is truncated"),
     "cut.png": (encoded(RGB)[:200], "broken picture: "),
     "cut.tif": (encoded(RGB, "TIFF", compression="tiff_lzw")[:300], "broken picture: "),
     "head.jpg": (JPEG[:3], "not a picture of a known format"),
@@ -236,11 +236,9 @@ def test_pictures_are_refused_by_pixels_not_by_pillows_warning(
 
 
 def test_objects_that_are_no_pictures() -> None:
-    lab = ImageCms.createProfile("LAB")
-    assert lab is not None
     for image, reason in [
         (Image.new("RGB", (0, 5)), "no pixels"),
-        (Image.new("LAB", (5, 5)), "broken picture: conversion from LAB to RGB not supported"),
+        (Image.new("La", (5, 5)), "broken picture: conversion from La to L not supported"),
         (Image.new("F", (5, 5)), "expected integer pixels"),
     ]:
         with pytest.raises(ImageError, match=reason):
@@ -277,10 +275,8 @@ NAMES = ["ülkü.png", "海港 🛰.png", "it's.png", 'a "b".png', "two\nlines.p
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_any_name_is_stored_found_and_pruned(
-    scheme: str, tiny_model: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "it's a \"folder\""
+def test_any_name_is_stored_found_and_pruned(scheme: str, tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s a "folder"'
     folder.mkdir()
     uri = f"{scheme}:{tmp_path / 'störe'}"
     for number, name in enumerate(NAMES):

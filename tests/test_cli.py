@@ -107,9 +107,7 @@ def test_strict_fails_in_one_line_and_keeps_what_was_embedded(
     uri: str, pictures: Path, tiny_model: Path
 ) -> None:
     (pictures / "b.png").write_text("no picture")
-    outcome = run(
-        "ingest", pictures, "--store", uri, "--model", tiny_model, "--strict", "--json"
-    )
+    outcome = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--strict", "--json")
     assert outcome.error.startswith(f"error: {pictures / 'b.png'}: not a picture")
     assert sorted(rows(uri)) == ["a.png"]
 
@@ -187,9 +185,7 @@ def test_search_uses_the_model_of_the_store(
     stored: str, tiny_model: Path, other_model: Path
 ) -> None:
     own = run("search", "port", "--store", stored, "--json").document
-    assert own == run(
-        "search", "port", "--store", stored, "--json", "--model", tiny_model
-    ).document
+    assert own == run("search", "port", "--store", stored, "--json", "--model", tiny_model).document
     refused = run("search", "port", "--store", stored, "--json", "--model", other_model).error
     assert f"holds vectors of model '{tiny_model}'" in refused
     assert f"pass --model {tiny_model}" in refused

@@ -51,9 +51,7 @@ def embedder(_loaded: Any) -> Counting:
     return Counting(_loaded)
 
 
-def ingest(
-    embedder: Counting, uri: str, sources: Path | Sequence[Path], **options: Any
-) -> Summary:
+def ingest(embedder: Counting, uri: str, sources: Path | Sequence[Path], **options: Any) -> Summary:
     paths = [sources] if isinstance(sources, Path) else sources
     with rsicd_embed.open_store(uri, embedder=embedder) as store:
         return rsicd_embed.ingest(rsicd_embed.open_sources(paths), embedder, store, **options)
@@ -115,9 +113,7 @@ def test_a_changed_file_alone_is_embedded_again(
     assert {id_ for id_ in IDS if after[id_] != before[id_]} == {"b.png"}
 
 
-def test_a_touched_file_is_not_embedded_again(
-    embedder: Counting, uri: str, pictures: Path
-) -> None:
+def test_a_touched_file_is_not_embedded_again(embedder: Counting, uri: str, pictures: Path) -> None:
     ingest(embedder, uri, pictures)
     os.utime(pictures / "a.png", (1, 1))
     assert counts(ingest(embedder, uri, pictures)) == (0, 0, 5, 0, 0)
@@ -231,9 +227,7 @@ def test_columns_that_differ_in_type_are_refused_before_anything_is_embedded(
 # ------------------------------------------------------------------ what vanishes
 
 
-def test_a_vanished_file_stays_unless_pruned(
-    embedder: Counting, uri: str, pictures: Path
-) -> None:
+def test_a_vanished_file_stays_unless_pruned(embedder: Counting, uri: str, pictures: Path) -> None:
     ingest(embedder, uri, pictures)
     (pictures / "c.jpg").unlink()
     assert counts(ingest(embedder, uri, pictures)) == (0, 0, 4, 0, 0)

@@ -44,6 +44,8 @@ def search(
 
     if (text is None) == (image is None):
         raise click.UsageError("give either TEXT or --image FILE")
+    if text is not None and text.encode("utf-8", "replace").decode() != text:
+        raise click.UsageError("TEXT is not UTF-8")
     with rsicd_embed.open_store(store_uri) as store:
         made_by = store.provenance
         try:

@@ -15,7 +15,10 @@ ImageLike = Image.Image | Path | str | bytes
 # Decoders of other formats are rarely used, and a way in for an attacker; they are not tried.
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .tif .tiff .webp .gif .bmp .ppm .pgm .pnm .jp2 .j2k".split()
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp"),
+        *(".ppm", ".pgm", ".pnm", ".jp2", ".j2k"),
+    }
 )
 
 # 178,956,970: where Pillow itself refuses to go on. A picture of that size takes 0.5 GB as RGB.

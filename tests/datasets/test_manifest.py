@@ -54,9 +54,7 @@ def write(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[list[dict
     """Writes rows as a manifest of one format."""
 
     def written(rows: list[dict[str, Any]]) -> Path:
-        return WRITERS[request.param](
-            tmp_path / f"m.{request.param}", pa.Table.from_pylist(rows)
-        )
+        return WRITERS[request.param](tmp_path / f"m.{request.param}", pa.Table.from_pylist(rows))
 
     return written
 
@@ -219,9 +217,7 @@ def test_a_folder_with_an_equals_sign_is_no_column(tmp_path: Path) -> None:
         ("m.jsonl", '{"id": {"x": 1}, "path": "a"}\n', "expected text in column 'id'"),
     ],
 )
-def test_what_is_no_manifest_is_refused(
-    tmp_path: Path, name: str, text: str, message: str
-) -> None:
+def test_what_is_no_manifest_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message) as caught:
         load(tmp_path / name, text)
     assert str(tmp_path / name) in str(caught.value)
@@ -242,5 +238,5 @@ def test_columns_of_several_manifests_are_of_one_type(tmp_path: Path) -> None:
     first, second = open_sources([ints, floats])
     assert first.schema == pa.schema({"v": pa.float64(), "w": pa.string()})
     assert second.schema == pa.schema({"v": pa.float64()})
-    with pytest.raises(DatasetError, match="the sources' columns differ in type: .*v"):
+    with pytest.raises(DatasetError, match=r"the sources' columns differ in type: .*v"):
         open_sources([ints, texts])
