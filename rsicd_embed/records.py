@@ -45,7 +45,8 @@ def vector_matrix(column: pa.FixedSizeListArray | pa.ChunkedArray) -> np.ndarray
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     dim = column.type.list_size
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), dim)
+    values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), dim)
 
 
 def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str) -> None:

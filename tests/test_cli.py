@@ -252,6 +252,7 @@ def test_short_hits() -> None:
         ["info"],
         ["info", "--store", "exact:x", "--unknown"],
         ["unknown"],
+        ["search", "port\udcff", "--store", "exact:x"],
     ],
 )
 def test_wrong_usage_is_status_2(
@@ -409,6 +410,9 @@ def test_the_installed_command(
     )  # fmt: skip
     assert (found.returncode, found.stderr) == (0, "")
     assert json.loads(found.stdout)["hits"][0]["id"] == "ü.png"
+    found = python(main, "search", "port", "--store", stored, PYTHONIOENCODING="ascii")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "\\xfc.png\n" in found.stdout
     failed = python(main, "info", "--store", f"exact:{tmp_path / 'ä'}", PYTHONIOENCODING="ascii")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith("error: no store at exact:")

@@ -272,6 +272,16 @@ def test_prune_removes_no_row_whose_image_is_there(
     assert sorted(rows(exact)) == ["a.png", "c.jpg", "d.tif", "sub/e.png", "x"]
 
 
+def test_prune_keeps_what_a_manifest_still_lists(
+    embedder: Counting, exact: str, pictures: Path
+) -> None:
+    table = manifest(pictures / "m.jsonl", {"path": "a.png"}, {"path": "b.png"})
+    ingest(embedder, exact, table)
+    (pictures / "b.png").unlink()
+    assert counts(ingest(embedder, exact, table, prune=True)) == (0, 0, 1, 0, 1)
+    assert sorted(rows(exact)) == ["a.png", "b.png"]
+
+
 def test_prune_keeps_what_may_not_be_looked_at(
     embedder: Counting, exact: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

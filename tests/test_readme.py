@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from rsicd_embed.cli import main
 from tests.conftest import picture
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -68,4 +69,4 @@ def test_the_python_works(here: Path) -> None:
 def test_it_shows_the_set_up() -> None:
     assert ["make demo\n", "make test\n"] == [block for block in blocks("sh") if "make" in block]
     for target in ("demo", "test"):
-        assert re.search(rf"^{target}:", Path("Makefile").read_text(), flags=re.MULTILINE)
+        assert re.search(rf"^{target}:", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE)

@@ -103,6 +103,12 @@ def printable(text: str) -> str:
     )
 
 
+def show(text: str) -> None:
+    """A line of the result on stdout; what its encoding lacks is escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
+
+
 def note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
     click.echo(printable(text), err=True)

@@ -6,7 +6,7 @@ import dataclasses
 
 import click
 
-from rsicd_embed.cli.base import json_option, print_json, store_option
+from rsicd_embed.cli.base import json_option, print_json, show, store_option
 
 
 @click.command()
@@ -23,5 +23,5 @@ def info(store_uri: str, as_json: bool) -> None:
         return
     columns = found.pop("columns")
     for name, value in found.items():
-        click.echo(f"{name:<12} {'not measured' if value is None else value}")
-    click.echo("columns      " + ", ".join(f"{name} {kind}" for name, kind in columns.items()))
+        show(f"{name:<12} {'not measured' if value is None else value}")
+    show("columns      " + ", ".join(f"{name} {kind}" for name, kind in columns.items()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from rsicd_embed.cli.base import json_option, model_option, note, print_json, store_option
+from rsicd_embed.cli.base import json_option, model_option, note, print_json, show, store_option
 
 
 @click.command()
@@ -60,7 +60,7 @@ def ingest(
             | {"seconds": round(summary.seconds, 3), "images_per_s": round(summary.images_per_s, 1)}
         )
     else:
-        click.echo(
+        show(
             f"{summary.embedded} embedded, {summary.updated} updated, "
             f"{summary.unchanged} unchanged, {summary.removed} removed, "
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "

@@ -12,7 +12,7 @@ from rsicd_embed.cli.base import (
     model_option,
     note,
     print_json,
-    printable,
+    show,
     store_option,
 )
 
@@ -82,7 +82,7 @@ def search(
             if name not in _HIDDEN and value is not None
         )
         line = f"{hit['rank']:>3}  {hit['score']:+.4f}  {hit['id']}  {rest}"
-        click.echo(printable(line.rstrip()))
+        show(line.rstrip())
     if not hits:
         note("no hits: the store is empty, or no row matches --where")
 

@@ -1,0 +1,104 @@
+"""The main job on the real RSICD: the bundled model's figures, and one answer from every store."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rsicd_embed
+from rsicd_embed.bench.evaluate import Evaluator
+from rsicd_embed.datasets import captioned
+from rsicd_embed.datasets.base import Source
+from rsicd_embed.embedder import loading
+
+BUNDLED = Path(loading.__file__).parent / "bundled"
+STORES = ("exact", "nmslib", "lancedb")
+QUERIES, K = 200, 10
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Any:
+    return rsicd_embed.load_embedder()
+
+
+@pytest.fixture(scope="module")
+def source(rsicd: Path) -> Source:
+    return captioned.load(rsicd)
+
+
+def test_the_card_says_what_the_model_does(embedder: Any, source: Source) -> None:
+    said = json.loads((BUNDLED / "val_metrics.json").read_text())
+    measured = Evaluator(source.split("val"))(embedder)
+    # Kernels differ between machines: a handful of 1,094 images may change places.
+    assert measured == pytest.approx(said["trained"], abs=0.006)
+    assert said["trained"]["zeroshot_top1"] > 5 * max(said["untrained"]["zeroshot_top1"], 1 / 30)
+    card = (BUNDLED / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for name in ("zeroshot_top1", "mr"):
+        figure = f"{said['trained'][name]:.3f}"
+        assert figure in card
+        assert figure in readme
+
+
+@pytest.fixture(scope="module")
+def test_split(source: Source) -> Source:
+    return dataclasses.replace(source, examples=source.split("test"))
+
+
+@pytest.fixture(scope="module")
+def stores(test_split: Source, embedder: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("stores")
+    opened = {}
+    for kind in STORES:
+        opened[kind] = rsicd_embed.open_store(f"{kind}:{folder / kind}", embedder=embedder)
+        summary = rsicd_embed.ingest([test_split], embedder, opened[kind])
+        assert (summary.embedded, summary.skipped) == (1093, [])
+    yield opened
+    for store in opened.values():
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def queries(test_split: Source, embedder: Any) -> np.ndarray:
+    captions = sorted({caption for e in test_split.examples for caption in e.captions})
+    chosen = np.random.default_rng(0).choice(captions, QUERIES, replace=False)
+    return np.asarray(embedder.embed_texts(list(chosen)))
+
+
+@pytest.mark.parametrize("kind", ["nmslib", "lancedb"])
+@pytest.mark.parametrize("where", [None, "label <> 'river'"])
+def test_every_store_gives_the_same_hits(
+    stores: Any, queries: np.ndarray, kind: str, where: str | None
+) -> None:
+    wanted, found = (
+        stores[name].search(queries, k=K, where=where).select(["query", "rank", "id"])
+        for name in ("exact", kind)
+    )
+    assert wanted.num_rows == found.num_rows == QUERIES * K
+    ids = [np.array(t["id"].to_pylist()).reshape(QUERIES, K) for t in (wanted, found)]
+    same = (ids[0] == ids[1]).all(axis=1).mean()
+    assert same >= 0.95
+
+
+def test_words_find_what_they_say(stores: Any, embedder: Any) -> None:
+    """Far from chance, which is 1 in 30, for things that a colour or a shape gives away."""
+    words = {"desert": "desert", "forest": "forest", "farmland": "farmland", "beach": "beach",
+             "meadow": "meadow", "parking lot": "parking"}
+    hits = stores["exact"].search(embedder.embed_texts(list(words)), k=10).to_pydict()
+    right = [
+        list(words.values())[query] == label
+        for query, label in zip(hits["query"], hits["label"], strict=True)
+    ]
+    assert np.mean(right) > 0.5
+
+
+def test_a_picture_finds_itself(stores: Any, test_split: Source, embedder: Any) -> None:
+    some = test_split.examples[::200]
+    hits = stores["nmslib"].search(embedder.embed_images([e.path for e in some]), k=1)
+    assert hits["id"].to_pylist() == [e.id for e in some]
+    assert min(hits["score"].to_pylist()) > 0.9999
