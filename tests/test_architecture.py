@@ -12,29 +12,29 @@ import rsicd_embed
 ROOT = Path(rsicd_embed.__file__).parent
 
 # A part is a module, or a package with all that is in it; the longest name that fits counts.
-# `embedder.images` reads pictures for everyone: it imports errors only.
+# `images` reads pictures for everyone: it imports errors only.
 MAY_IMPORT = {
     "errors": set(),
     "parallel": set(),
     "plugins": {"errors"},
     "records": {"errors"},
-    "embedder.images": {"errors"},
-    "datasets": {"errors", "records", "parallel", "embedder.images"},
-    "embedder.base": {"errors", "records", "parallel", "embedder.images"},
+    "images": {"errors"},
+    "datasets": {"errors", "records", "parallel", "images"},
+    "embedder.base": {"errors", "records", "parallel", "images"},
     "stores.base": {"errors", "records", "parallel", "plugins"},
-    "embedder": {"errors", "records", "parallel", "embedder.images", "embedder.base"},
+    "embedder": {"errors", "records", "parallel", "images", "embedder.base"},
     "stores": {"errors", "records", "parallel", "plugins", "stores.base"},
     # LanceDB's embedding functions: what joins the two.
-    "lancedb": {"errors", "records", "embedder", "embedder.images", "embedder.base"},
+    "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
     "indexing": {
-        "errors", "records", "parallel", "datasets", "embedder.images", "embedder.base",
+        "errors", "records", "parallel", "datasets", "images", "embedder.base",
         "stores.base",
     },
     "train": {
-        "errors", "records", "parallel", "datasets", "embedder", "embedder.images", "embedder.base",
+        "errors", "records", "parallel", "datasets", "embedder", "images", "embedder.base",
     },
     "bench": {
-        "errors", "records", "parallel", "plugins", "datasets", "embedder.images", "embedder.base",
+        "errors", "records", "parallel", "plugins", "datasets", "images", "embedder.base",
         "stores.base", "stores",
     },
 }  # fmt: skip

@@ -19,8 +19,8 @@ from PIL import Image, ImageOps
 from safetensors.numpy import load_file, save_file
 
 import rsicd_embed
-from rsicd_embed.embedder.images import MAX_PIXELS, read_rgb
 from rsicd_embed.errors import ImageError, ModelError, WeightsError
+from rsicd_embed.images import MAX_PIXELS, read_rgb
 
 from .conftest import picture
 from .helpers import SCHEMES, cached, rows, run
@@ -228,7 +228,7 @@ def test_a_broken_picture_is_no_query(name: str) -> None:
 def test_pictures_are_refused_by_pixels_not_by_pillows_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rsicd_embed.embedder.images.MAX_PIXELS", 40 * 36)
+    monkeypatch.setattr("rsicd_embed.images.MAX_PIXELS", 40 * 36)
     assert read_rgb(encoded(RGB)).size == (40, 36)
     with pytest.raises(ImageError, match="expected at most 1,440 pixels, found 41×36"):
         read_rgb(encoded(RGB.resize((41, 36))))

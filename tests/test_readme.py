@@ -67,6 +67,6 @@ def test_the_python_works(here: Path) -> None:
 
 
 def test_it_shows_the_set_up() -> None:
-    assert ["make demo\n", "make test\n"] == [block for block in blocks("sh") if "make" in block]
+    assert [block for block in blocks("sh") if "make" in block] == ["make demo\n", "make test\n"]
     for target in ("demo", "test"):
         assert re.search(rf"^{target}:", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE)

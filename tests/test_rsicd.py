@@ -87,8 +87,14 @@ def test_every_store_gives_the_same_hits(
 
 def test_words_find_what_they_say(stores: Any, embedder: Any) -> None:
     """Far from chance, which is 1 in 30, for things that a colour or a shape gives away."""
-    words = {"desert": "desert", "forest": "forest", "farmland": "farmland", "beach": "beach",
-             "meadow": "meadow", "parking lot": "parking"}
+    words = {
+        "desert": "desert",
+        "forest": "forest",
+        "farmland": "farmland",
+        "beach": "beach",
+        "meadow": "meadow",
+        "parking lot": "parking",
+    }
     hits = stores["exact"].search(embedder.embed_texts(list(words)), k=10).to_pydict()
     right = [
         list(words.values())[query] == label

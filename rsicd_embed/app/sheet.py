@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from rsicd_embed.embedder.images import ImageLike, read_rgb
 from rsicd_embed.errors import ImageError
+from rsicd_embed.images import ImageLike, read_rgb
 
 _CELL, _GAP, _LINE = 160, 8, 18
 _INK, _PALE, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)

@@ -11,7 +11,7 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.datasets.captioned import label_in_name
 from rsicd_embed.datasets.classes import readable
 from rsicd_embed.embedder.base import Embedder
-from rsicd_embed.embedder.images import read_rgb
+from rsicd_embed.images import read_rgb
 from rsicd_embed.parallel import ordered_map
 
 PROMPT = "An aerial photograph of {category}"

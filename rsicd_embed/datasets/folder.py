@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from rsicd_embed.datasets.base import Example, Skipped, Source
-from rsicd_embed.embedder.images import SUFFIXES
 from rsicd_embed.errors import DatasetError
+from rsicd_embed.images import SUFFIXES
 
 
 def load(folder: Path) -> Source:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from rsicd_embed.embedder.images import ImageLike
+from rsicd_embed.images import ImageLike
 
 
 @runtime_checkable
@@ -17,22 +17,27 @@ class Embedder(Protocol):
 
     Every method that embeds returns float32 (n, dim), C-contiguous, finite, L2-normalised to 1e-5,
     in input order; (0, dim) for no input.
-
-    Attributes:
-        name: as `--model` takes it.
-        dim: length of a vector.
-        fingerprint: `str(records.Fingerprint)`; equal where vectors may be compared.
-        batch_size: how many images are best embedded at once.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As `--model` takes it."""
+        ...
+
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """`str(records.Fingerprint)`; equal where vectors may be compared."""
+        ...
+
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """How many images are best embedded at once."""
+        ...
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """An upright RGB picture → uint8 (H, W, 3), always of one shape. Safe in many threads."""

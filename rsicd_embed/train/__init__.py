@@ -1,0 +1,1 @@
+"""Training CLIP on captioned images."""

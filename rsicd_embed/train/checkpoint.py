@@ -40,7 +40,9 @@ class Checkpoints:
                 f"{self._directory} holds another model's checkpoint "
                 f"({str(error).splitlines()[0]}); give another --out"
             ) from error
-        return jax.tree.unflatten(tree, [restored[key] for key, _ in enumerate_leaves(leaves)]), epoch
+        return jax.tree.unflatten(
+            tree, [restored[key] for key, _ in enumerate_leaves(leaves)]
+        ), epoch
 
     def save(self, state: State, next_epoch: int) -> None:
         """Begins to write; earlier checkpoints go only when this one is whole."""

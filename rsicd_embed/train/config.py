@@ -11,7 +11,9 @@ from rsicd_embed.errors import TrainError
 VOCAB_SIZE = 4096
 
 
-def _small(width: int, layers: int, heads: int, image_size: int, patch: int, dim: int) -> ClipConfig:
+def _small(
+    width: int, layers: int, heads: int, image_size: int, patch: int, dim: int
+) -> ClipConfig:
     return ClipConfig(
         vision=TowerConfig(width, layers, heads, 4 * width),
         text=TowerConfig(256, 2, 4, 1024),

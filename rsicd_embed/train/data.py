@@ -10,8 +10,8 @@ from PIL import Image
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.datasets.classes import CAPTION_TEMPLATES, readable
-from rsicd_embed.embedder.images import read_rgb
 from rsicd_embed.errors import ImageError, TrainError
+from rsicd_embed.images import read_rgb
 from rsicd_embed.parallel import ordered_map
 
 

@@ -75,9 +75,7 @@ class Run:
         """Writes a Hugging Face directory in float16, aside, and puts it in place whole."""
         aside = to.with_name(to.name + ".new")
         shutil.rmtree(aside, ignore_errors=True)
-        directory.save(
-            aside, self.shape, params, self.tokens, self.preprocessor, dtype=np.float16
-        )
+        directory.save(aside, self.shape, params, self.tokens, self.preprocessor, dtype=np.float16)
         old = to.with_name(to.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
         if to.exists():
@@ -119,14 +117,17 @@ def train(
             f"expected a batch of at most the {len(data)} images of the train split, "
             f"found {config.batch_size}; give a smaller --batch-size"
         )
+    if config.batch_size % jax.device_count():
+        raise TrainError(
+            f"expected a batch divisible by the {jax.device_count()} devices, "
+            f"found {config.batch_size}; give another --batch-size"
+        )
     steps = len(data) // config.batch_size * config.epochs
     graph, params = nnx.split(Clip(run.shape, rngs=nnx.Rngs(config.seed)))
     state = initial_state(params, config, steps)
 
     def step_with(keep: float) -> Any:
-        return make_step(
-            graph, run.shape, config, run.preprocessor, steps, keep_patches=keep
-        )
+        return make_step(graph, run.shape, config, run.preprocessor, steps, keep_patches=keep)
 
     masked, whole = step_with(config.keep_patches), step_with(1.0)
     rows = _read_rows(out / "metrics.jsonl")
@@ -135,7 +136,7 @@ def train(
         rows = rows[:first]
         for epoch in range(first, config.epochs):
             late = epoch >= config.epochs * (1 - config.unmasked)
-            row = {"epoch": epoch + 1}
+            row: dict[str, Any] = {"epoch": epoch + 1}
             state, measured = _one_epoch(whole if late else masked, state, data, config, epoch)
             row |= measured
             if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
@@ -185,7 +186,9 @@ def _vocabulary(config: TrainConfig, examples: Sequence[Example], out: Path) -> 
     content = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
     if settings.exists():
         if settings.read_text(encoding="utf-8") != content:
-            raise TrainError(f"{out} holds a run with other settings ({settings}); give another --out")
+            raise TrainError(
+                f"{out} holds a run with other settings ({settings}); give another --out"
+            )
         return FastTokenizer.from_file(str(path))
     captions = (caption for example in examples for caption in example.captions)
     tokenizer = bpe.train(captions, PRESETS[config.preset].vocab_size)

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.embedder import normalise
 from rsicd_embed.embedder.clip.model import Clip
+from rsicd_embed.embedder.clip.weights import Params
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.train.augment import random_patches, random_view
 from rsicd_embed.train.config import TrainConfig
@@ -63,7 +64,7 @@ def optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
     )
 
 
-def decayed(params: nnx.State) -> nnx.State:
+def decayed(params: Params) -> Params:
     """True for the parameters that weight decay applies to: kernels and token embeddings."""
     flat = [
         (path, variable.replace(path[-1] in ("kernel", "embedding")))
@@ -89,7 +90,7 @@ def make_step(
     """One step: augment, embed, loss over the global batch, update."""
     update = optimizer(config, steps)
     mesh = data_mesh()
-    by_batch = NamedSharding(mesh, PartitionSpec("data"))
+    by_batch = NamedSharding(mesh, PartitionSpec("data"))  # type: ignore[no-untyped-call]
     root = jax.random.key(config.seed)
     keep = max(1, round(keep_patches * model.patches))
 
@@ -117,16 +118,18 @@ def make_step(
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         arrays = jax.device_put((batch.pixels, batch.tokens, batch.groups), by_batch)
-        return run(state, *arrays)
+        new: tuple[State, dict[str, jax.Array]] = run(state, *arrays)
+        return new
 
     return step
 
 
 def initial_state(params: Any, config: TrainConfig, steps: int) -> State:
     """Before the first step, replicated on every device."""
-    everywhere = NamedSharding(data_mesh(), PartitionSpec())
+    everywhere = NamedSharding(data_mesh(), PartitionSpec())  # type: ignore[no-untyped-call]
     state = State(params, optimizer(config, steps).init(params), jnp.zeros((), jnp.int32))
-    return jax.device_put(state, everywhere)
+    placed: State = jax.device_put(state, everywhere)
+    return placed
 
 
 def _clamp_logit_scale(params: Any) -> Any:

@@ -42,9 +42,7 @@ def train(captions: Iterable[str], vocab_size: int) -> Tokenizer:
         vocabulary[f"<|unused{len(vocabulary)}|>"] = len(vocabulary)
     vocabulary[BEGIN], vocabulary[END] = vocab_size - 2, vocab_size - 1
     tokenizer = _pipeline(
-        Tokenizer(
-            models.BPE(vocabulary, kept, end_of_word_suffix=_SUFFIX, unk_token=END)
-        )
+        Tokenizer(models.BPE(vocabulary, kept, end_of_word_suffix=_SUFFIX, unk_token=END))
     )
     tokenizer.add_special_tokens(
         [AddedToken(BEGIN, normalized=False), AddedToken(END, normalized=False)]

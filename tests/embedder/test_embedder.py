@@ -33,8 +33,10 @@ def test_vectors_are_unit_rows_in_input_order(embedder: Embedder, n: int) -> Non
     images = [picture(i) for i in range(n)]
     for vectors, alone in (
         (embedder.embed_images(images), [embedder.embed_images([i]) for i in images]),
-        (embedder.embed_texts([f"{i} boats" for i in range(n)]),
-         [embedder.embed_texts([f"{i} boats"]) for i in range(n)]),
+        (
+            embedder.embed_texts([f"{i} boats" for i in range(n)]),
+            [embedder.embed_texts([f"{i} boats"]) for i in range(n)],
+        ),
     ):
         assert vectors.shape == (n, embedder.dim)
         assert vectors.dtype == np.float32
@@ -109,8 +111,11 @@ def edit_weights(directory: Path, **changes: np.ndarray | None) -> None:
     [
         ({"visual_projection__weight": None}, "missing visual_projection.weight"),
         ({"spare__weight": np.zeros(3, np.float32)}, "unused spare.weight"),
-        ({"visual_projection__weight": np.zeros((2, 3), np.float32)}, "visual_projection.weight: "
-         r"expected shape \(64, 64\), found \(2, 3\)"),
+        (
+            {"visual_projection__weight": np.zeros((2, 3), np.float32)},
+            "visual_projection.weight: "
+            r"expected shape \(64, 64\), found \(2, 3\)",
+        ),
         ({"logit_scale": np.array(np.nan, np.float32)}, "logit_scale: NaN"),
     ],
 )
@@ -132,7 +137,7 @@ def test_weights_that_do_not_fit(
         ("tokenizer.json", None, "expected tokenizer.json"),
         ("tokenizer.json", "{}", "not a tokenizer"),
         ("preprocessor_config.json", None, "expected preprocessor_config.json"),
-        ("preprocessor_config.json", '{"size": 32, "crop_size": 24}', "expected a crop of 32×32"),
+        ("preprocessor_config.json", '{"size": 32, "crop_size": 24}', "expected pixels of 32×32"),
         ("model.safetensors", None, "expected model.safetensors"),
         ("model.safetensors", "rubbish", "cannot be read"),
     ],

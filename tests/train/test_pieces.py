@@ -167,8 +167,13 @@ def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"preset": "huge"}, {"epochs": 0}, {"warmup": 2.0}, {"keep_patches": 0.0},
-     {"learning_rate": 0.0}],
+    [
+        {"preset": "huge"},
+        {"epochs": 0},
+        {"warmup": 2.0},
+        {"keep_patches": 0.0},
+        {"learning_rate": 0.0},
+    ],
 )
 def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(TrainError, match="expected"):

@@ -21,7 +21,12 @@ from rsicd_embed.train.loop import train
 
 COLOURS = {"desert": (230, 190, 100), "forest": (20, 90, 20), "sea": (20, 60, 160)}
 CONFIG = TrainConfig(
-    preset="tiny", epochs=4, batch_size=12, learning_rate=3e-3, eval_every=2, keep_patches=0.5,
+    preset="tiny",
+    epochs=4,
+    batch_size=12,
+    learning_rate=3e-3,
+    eval_every=2,
+    keep_patches=0.5,
     unmasked=0.25,
 )
 
@@ -63,19 +68,19 @@ def test_it_learns_and_what_it_exports_is_what_it_measured(source: Any, tmp_path
     assert [json.loads(line) for line in written] == rows
 
 
-class Stop(Exception):
+class StopHereError(Exception):
     """An interruption."""
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(source: Any, tmp_path: Path) -> None:
     def stop_after_two(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
-            raise Stop
+            raise StopHereError
 
     evaluate, examples = Evaluator(source.split("val")), source.split("train")
     rows: dict[str, list[dict[str, Any]]] = {"whole": [], "stopped": []}
     train(CONFIG, examples, tmp_path / "whole", evaluate, rows["whole"].append)
-    with pytest.raises(Stop):
+    with pytest.raises(StopHereError):
         train(CONFIG, examples, tmp_path / "stopped", evaluate, stop_after_two)
     train(CONFIG, examples, tmp_path / "stopped", evaluate, rows["stopped"].append)
     assert [row["epoch"] for row in rows["stopped"]] == [3, 4]

@@ -1,0 +1,1 @@
+"""CLIP: shape, model, weights, directory, embedder."""

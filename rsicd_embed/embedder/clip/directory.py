@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
+from tokenizers import Tokenizer as FastTokenizer
 
 from rsicd_embed.embedder import preprocess, tokenizer
 from rsicd_embed.embedder.clip import config as clip_config
@@ -27,10 +27,12 @@ def load(directory: Path, *, name: str, batch_size: int = 64) -> ClipEmbedder:
     config = clip_config.from_hf(read_json(directory / "config.json"))
     params = weights.params_from_hf(config, weights.load_tensors(directory))
     pixels = preprocess.from_hf(read_json(directory / "preprocessor_config.json"))
-    if pixels.crop not in (None, (config.image_size, config.image_size)):
+    side = config.image_size
+    made = pixels.crop or pixels.resize
+    if made != (side, side):
         raise ModelError(
-            f"{directory}: expected a crop of {config.image_size}×{config.image_size} as "
-            f"config.json says, found {pixels.crop} in preprocessor_config.json"
+            f"{directory}: expected pixels of {side}×{side} as config.json says, "
+            f"found {made} in preprocessor_config.json"
         )
     tokens = tokenizer.load(
         directory,
@@ -61,15 +63,15 @@ def read_json(path: Path) -> dict[str, Any]:
 def save(
     directory: Path,
     config: clip_config.ClipConfig,
-    params: nnx.State,
-    tokens: tokenizer.FastTokenizer,
+    params: weights.Params,
+    tokens: FastTokenizer,
     pixels: preprocess.Preprocessor,
     *,
     dtype: type = np.float32,
 ) -> None:
     """Writes a directory that `load`, and transformers' `from_pretrained`, read back."""
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         name: np.asarray(jax.device_get(tensor)).astype(dtype)
         for name, tensor in weights.params_to_hf(params).items()
     }

@@ -15,10 +15,11 @@ from PIL import Image
 from rsicd_embed.embedder.clip import weights
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
-from rsicd_embed.embedder.images import ImageLike, read_rgb
+from rsicd_embed.embedder.clip.weights import Params
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import ImageError
+from rsicd_embed.images import ImageLike, read_rgb
 from rsicd_embed.parallel import batched, ordered_map
 from rsicd_embed.records import Fingerprint
 
@@ -32,13 +33,13 @@ def normalise(pixels: jax.Array, how: Preprocessor) -> jax.Array:
 # Jitted on the graph definition, so that embedders of one shape share their compiled programs.
 @partial(jax.jit, static_argnums=(0, 1))
 def _encode_image(
-    graph: nnx.GraphDef[Clip], how: Preprocessor, params: nnx.State, pixels: jax.Array
+    graph: nnx.GraphDef[Clip], how: Preprocessor, params: Params, pixels: jax.Array
 ) -> jax.Array:
     return nnx.merge(graph, params).encode_image(normalise(pixels, how))
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode_text(graph: nnx.GraphDef[Clip], params: nnx.State, tokens: jax.Array) -> jax.Array:
+def _encode_text(graph: nnx.GraphDef[Clip], params: Params, tokens: jax.Array) -> jax.Array:
     return nnx.merge(graph, params).encode_text(tokens)
 
 
@@ -48,7 +49,7 @@ class ClipEmbedder:
     def __init__(
         self,
         config: ClipConfig,
-        params: nnx.State,
+        params: Params,
         tokenizer: Tokenizer,
         preprocessor: Preprocessor,
         *,

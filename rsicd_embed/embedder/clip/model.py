@@ -32,7 +32,7 @@ class Attention(nnx.Module):
         inner = nnx.initializers.normal(tower.width**-0.5 * (2 * tower.layers) ** -0.5)
         outer = nnx.initializers.normal(tower.width**-0.5)
 
-        def linear(init: nnx.initializers.Initializer) -> nnx.Linear:
+        def linear(init: jax.nn.initializers.Initializer) -> nnx.Linear:
             return nnx.Linear(tower.width, tower.width, kernel_init=init, dtype=dtype, rngs=rngs)
 
         self.heads = tower.heads
@@ -40,6 +40,7 @@ class Attention(nnx.Module):
         self.out = linear(outer)
 
     def __call__(self, x: Float[Array, "b t w"], *, causal: bool) -> Float[Array, "b t w"]:
+        """Mixes positions; if `causal`, each sees only those before it, and itself."""
         batch, length, width = x.shape
         query, key, value = (
             project(x).reshape(batch, length, self.heads, width // self.heads)
@@ -69,6 +70,7 @@ class Block(nnx.Module):
         self.down = nnx.Linear(hidden, width, kernel_init=down, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t w"], *, causal: bool) -> Float[Array, "b t w"]:
+        """One layer; `causal` as in `Attention`."""
         x = x + self.attention(self.norm1(x), causal=causal)
         return x + self.down(_activate(self.activation, self.up(self.norm2(x))))
 
@@ -115,7 +117,8 @@ class ImageTower(nnx.Module):
         x = self.norm_pre(x)
         for block in self.blocks:
             x = block(x, causal=False)
-        return self.norm_post(x[:, 0])
+        pooled: Array = self.norm_post(x[:, 0])
+        return pooled
 
 
 class TextTower(nnx.Module):
@@ -135,7 +138,7 @@ class TextTower(nnx.Module):
         self.norm_post = nnx.LayerNorm(tower.width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b w"]:
-        """Pooled features. What follows the first end token changes nothing: attention is causal."""
+        """Pooled features; what follows the end token changes nothing, as attention is causal."""
         x = self.token_embed(tokens)
         x = x + self.position_embed[: tokens.shape[1]].astype(x.dtype)
         for block in self.blocks:
@@ -145,7 +148,8 @@ class TextTower(nnx.Module):
         else:
             end = jnp.argmax(tokens == self.eos_token_id, axis=1)
         # Norms are per position, so only the pooled one needs it.
-        return self.norm_post(jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0])
+        pooled: Array = self.norm_post(jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0])
+        return pooled
 
 
 class Clip(nnx.Module):

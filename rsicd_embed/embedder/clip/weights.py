@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,9 @@ from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.errors import WeightsError
 
-Path_ = tuple[str | int, ...]
+# The parameters of `Clip`, and where one stands among them: ("image", "blocks", 0, "up", "bias").
+Params: TypeAlias = "nnx.State[Any, Any]"
+ParamPath: TypeAlias = tuple[Any, ...]
 
 # Buffers that older checkpoints carry beside the parameters.
 _BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
@@ -74,14 +76,14 @@ class _Entry:
         return tensor
 
 
-def _entry(path: Path_) -> _Entry:
+def _entry(path: ParamPath) -> _Entry:
     if path in _WHOLE:
         return _Entry(_WHOLE[path], "linear" if path[-1] == "kernel" else "same")
     tower, leaf = path[0], path[-1]
     if path[1] == "blocks":
-        module = f"encoder.layers.{path[2]}.{_BLOCK[path[3:-1]]}"  # type: ignore[index]
+        module = f"encoder.layers.{path[2]}.{_BLOCK[path[3:-1]]}"
     else:
-        module = _TOWER[path[:-1]]  # type: ignore[index]
+        module = _TOWER[path[:-1]]
     layout: Literal["same", "linear", "conv"] = "same"
     if leaf == "kernel":
         layout = "conv" if path[1] == "patch_embed" else "linear"
@@ -94,7 +96,7 @@ def _abstract(config: ClipConfig, dtype: Any = jnp.float32) -> Clip:
     return nnx.eval_shape(lambda: Clip(config, dtype=dtype, rngs=nnx.Rngs(0)))
 
 
-def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> nnx.State:
+def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> Params:
     """Tensors by Hugging Face name → float32 parameters of `Clip`.
 
     Raises:
@@ -125,7 +127,7 @@ def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> nnx
     return nnx.from_flat_state([(path, nnx.Param(jnp.asarray(v))) for path, v in flat.items()])
 
 
-def params_to_hf(params: nnx.State) -> dict[str, np.ndarray]:
+def params_to_hf(params: Params) -> dict[str, np.ndarray]:
     """Parameters of `Clip` → tensors by Hugging Face name, in the parameters' dtype."""
     tensors = {}
     for path, variable in nnx.to_flat_state(params):
@@ -135,7 +137,7 @@ def params_to_hf(params: nnx.State) -> dict[str, np.ndarray]:
     return tensors
 
 
-def build(config: ClipConfig, params: nnx.State, *, dtype: Any = jnp.float32) -> Clip:
+def build(config: ClipConfig, params: Params, *, dtype: Any = jnp.float32) -> Clip:
     """A model that holds `params` and computes in `dtype`; nothing is initialised twice."""
     model = _abstract(config, dtype)
     nnx.update(model, params)
@@ -162,7 +164,7 @@ def save_tensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
     path.write_bytes(save(dict(tensors), metadata={"format": "pt"}))
 
 
-def digest(config: ClipConfig, params: nnx.State) -> str:
+def digest(config: ClipConfig, params: Params) -> str:
     """Hash of the config and every parameter (as float32), whatever file they came from."""
     sha = hashlib.sha256(repr(config).encode())
     flat = {_entry(path).name: v for path, v in nnx.to_flat_state(params)}

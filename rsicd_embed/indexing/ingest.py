@@ -1,0 +1,146 @@
+"""Ingest: images of a source → an embedder → a store. Resumable; embeds only what changed."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rsicd_embed.datasets.base import Example, Skipped, Source
+from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.errors import ImageError
+from rsicd_embed.images import read_bytes, read_rgb
+from rsicd_embed.indexing.upkeep import known_rows, update_attributes, vanished
+from rsicd_embed.indexing.writer import Loaded, Writer
+from rsicd_embed.parallel import ordered_map
+from rsicd_embed.stores.base import VectorStore
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Summary:
+    """What an ingest did.
+
+    Attributes:
+        embedded: images that were new or whose bytes had changed.
+        updated: images whose attributes or place had changed, not their bytes; vectors were kept.
+        unchanged: images that were in the store as they are.
+        removed: rows whose image has vanished (`prune`).
+        skipped: images that could not be read.
+        seconds: wall time.
+    """
+
+    embedded: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def images_per_s(self) -> float:
+        """Embedded images a second."""
+        return self.embedded / self.seconds if self.seconds else 0.0
+
+
+def ingest(
+    sources: Sequence[Source],
+    embedder: Embedder,
+    store: VectorStore,
+    *,
+    strict: bool = False,
+    prune: bool = False,
+    progress: Progress = lambda done: None,
+) -> Summary:
+    """Brings `store` up to date with `sources`.
+
+    Rows are committed every few seconds: an interrupted run goes on where it stopped.
+
+    Args:
+        sources: with ids that do not meet (`datasets.sources.open_sources`).
+        embedder: the one the store was opened with.
+        store: where rows go.
+        strict: an unreadable image ends the run; what was embedded before it is kept.
+        prune: removes rows whose uri lies in a source's folder, whose image file is gone, and
+            whose id no source has.
+        progress: called with the number of images dealt with since the last call.
+
+    Raises:
+        ImageError: an unreadable image, if `strict`.
+        StoreError: the store refuses the rows.
+    """
+    started = time.perf_counter()
+    summary = Summary()
+    known = known_rows(store)
+    for source in sources:
+        _ingest_one(source, embedder, store, known, summary, strict=strict, progress=progress)
+    if prune:
+        summary.removed = store.delete(vanished(store, sources))
+    if summary.embedded or summary.updated or summary.removed:
+        store.optimize()
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def _ingest_one(
+    source: Source,
+    embedder: Embedder,
+    store: VectorStore,
+    known: dict[str, str],
+    summary: Summary,
+    *,
+    strict: bool,
+    progress: Progress,
+) -> None:
+    def load(example: Example) -> Loaded | Example | Skipped:
+        """Runs on threads; an Example comes back where the store has these very bytes."""
+        uri = example.uri
+        try:
+            data = _image_bytes(example.path)
+            sha256 = hashlib.sha256(data).hexdigest()
+            if known.get(example.id) == sha256:
+                return example
+            image = read_rgb(data)
+            return Loaded(
+                example, uri, sha256, embedder.preprocess(image), image.width, image.height
+            )
+        except ImageError as error:
+            return Skipped(uri, str(error))
+
+    writer = Writer(store, embedder, source.schema, known)
+    summary.skipped += source.skipped
+    if strict and source.skipped:
+        raise ImageError(f"{source.skipped[0].uri}: {source.skipped[0].reason}")
+    same: dict[str, Example] = {}
+    new: dict[str, str] = {}
+    try:
+        for outcome in ordered_map(load, source.examples, ahead=4 * embedder.batch_size):
+            if isinstance(outcome, Loaded):
+                writer.add(outcome)
+                summary.embedded += 1
+                new[outcome.example.id] = outcome.sha256
+            elif isinstance(outcome, Skipped):
+                summary.skipped.append(outcome)
+                if strict:
+                    raise ImageError(f"{outcome.uri}: {outcome.reason}")
+            else:
+                same[outcome.id] = outcome
+            progress(1)
+    finally:
+        writer.flush()
+    known.update(new)
+    updated = update_attributes(store, source.schema, same)
+    summary.updated += updated
+    summary.unchanged += len(same) - updated
+
+
+def _image_bytes(path: Path) -> bytes:
+    with suppress(OSError, ValueError):  # which reading it tells
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise ImageError("not a regular file")
+    return read_bytes(path)

@@ -1,0 +1,95 @@
+"""What an ingest does to rows without embedding: new attributes, new places, vanished images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsicd_embed.datasets.base import Example, Source, plain_path
+from rsicd_embed.stores.base import VectorStore
+
+
+def known_rows(store: VectorStore) -> dict[str, str]:
+    """id → sha256 of every row."""
+    known: dict[str, str] = {}
+    for batch in store.scan(["id", "sha256"]):
+        known.update(zip(batch["id"].to_pylist(), batch["sha256"].to_pylist(), strict=True))
+    return known
+
+
+def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, Example]) -> int:
+    """Writes new attributes and uris to rows whose image is the same; returns how many."""
+    if not same:
+        return 0
+    held = store.schema.names
+    names = [name for name in schema.names if name in held]
+    lacking = [name for name in schema.names if name not in held]
+    changed: set[str] = {
+        id_
+        for id_, example in same.items()
+        if any(example.attributes.get(name) not in (None, []) for name in lacking)
+    }
+    for batch in store.scan(["id", "uri", *names]):
+        for row in batch.to_pylist():
+            example = same.get(row["id"])
+            if example and (
+                row["uri"] != example.uri
+                or any(not _equal(row[name], example.attributes.get(name)) for name in names)
+            ):
+                changed.add(row["id"])
+    if changed:
+        store.upsert(_renewed(store, schema, {id_: same[id_] for id_ in changed}))
+    return len(changed)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Equality for which NaN equals NaN."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other or (one != one and other != other))
+
+
+def _renewed(
+    store: VectorStore, schema: pa.Schema, examples: Mapping[str, Example]
+) -> Iterator[pa.RecordBatch]:
+    wanted = pa.array(list(examples), pa.string())
+    for batch in store.scan():
+        rows = batch.filter(pc.is_in(batch["id"], wanted))
+        if not rows.num_rows:
+            continue
+        ours = [examples[id_] for id_ in rows["id"].to_pylist()]
+        columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+        columns["uri"] = pa.array([example.uri for example in ours])
+        for one in schema:
+            columns[one.name] = pa.array([e.attributes.get(one.name) for e in ours], one.type)
+        yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+
+
+def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
+    """Ids of rows below a source's root that no source has and whose file is gone."""
+    roots = tuple(plain_path(source.root) for source in sources)
+    present = {example.id for source in sources for example in source.examples}
+    gone = []
+    for batch in store.scan(["id", "uri"]):
+        for id_, uri in zip(batch["id"].to_pylist(), batch["uri"].to_pylist(), strict=True):
+            if id_ in present or not uri:
+                continue
+            path = Path(uri)
+            if any(path.is_relative_to(root) for root in roots) and _is_gone(path):
+                gone.append(id_)
+    return gone
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether there is surely no file; one that may not be looked at is not gone."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

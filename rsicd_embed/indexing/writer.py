@@ -1,0 +1,114 @@
+"""What an ingest has read → vectors → rows in the store, by batches and by time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsicd_embed.datasets.base import Example
+from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
+from rsicd_embed.stores.base import VectorStore
+
+# What an interrupted run may have to do again: few enough seconds, enough rows for a commit.
+COMMIT_S = 10.0
+COMMIT_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image that is to be embedded: its pixels as the embedder wants them."""
+
+    example: Example
+    uri: str
+    sha256: str
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
+class Writer:
+    """Embeds by batches and commits by time."""
+
+    def __init__(
+        self,
+        store: VectorStore,
+        embedder: Embedder,
+        attributes: pa.Schema,
+        known: Mapping[str, str],
+    ) -> None:
+        """Refuses columns that do not fit before anything is embedded; `known`: the store's ids."""
+        self._store = store
+        self._known = known
+        self._embedder = embedder
+        self._schema = row_schema(embedder.dim, attributes)
+        store.upsert([pa.RecordBatch.from_pylist([], self._schema)])
+        self._waiting: list[Loaded] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._committed = time.perf_counter()
+
+    def add(self, loaded: Loaded) -> None:
+        """Takes an image; embeds once a batch is full, commits once it has been a while."""
+        self._waiting.append(loaded)
+        if len(self._waiting) < self._embedder.batch_size:
+            return
+        self._embed()
+        rows = sum(batch.num_rows for batch in self._batches)
+        if rows >= COMMIT_ROWS or time.perf_counter() - self._committed >= COMMIT_S:
+            self._commit()
+
+    def flush(self) -> None:
+        """Embeds and commits what waits, after an interruption too: the work is done already."""
+        self._embed()
+        self._commit()
+
+    def _embed(self) -> None:
+        some, self._waiting = self._waiting, []
+        if some:
+            vectors = self._embedder.embed_pixels(np.stack([one.pixels for one in some]))
+            self._batches.append(_rows(some, vectors, self._schema))
+
+    def _commit(self) -> None:
+        batches, self._batches = self._batches, []
+        if batches:
+            self._store.upsert([self._with_held_attributes(batch) for batch in batches])
+        self._committed = time.perf_counter()
+
+    def _with_held_attributes(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Adds what the store has of these images and this source says nothing of."""
+        held = [name for name in self._store.schema.names if name not in batch.schema.names]
+        replaced = [id_ for id_ in batch["id"].to_pylist() if id_ in self._known]
+        if not held or not replaced:
+            return batch
+        wanted = pa.array(replaced, pa.string())
+        found = pa.Table.from_batches(
+            one.filter(pc.is_in(one["id"], wanted)) for one in self._store.scan(["id", *held])
+        )
+        places = pc.index_in(batch["id"], found["id"].combine_chunks())
+        for name in held:
+            batch = batch.append_column(name, found[name].combine_chunks().take(places))
+        return batch
+
+
+def _rows(some: Sequence[Loaded], vectors: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
+    columns: dict[str, Any] = {
+        "id": [one.example.id for one in some],
+        VECTOR: vector_array(vectors),
+        "uri": [one.uri for one in some],
+        "sha256": [one.sha256 for one in some],
+        "width": [one.width for one in some],
+        "height": [one.height for one in some],
+    }
+    for name in schema.names[len(FIXED_COLUMNS) :]:
+        columns[name] = [one.example.attributes.get(name) for one in some]
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, schema.field(name).type)
+        for name, column in columns.items()
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
