@@ -48,11 +48,11 @@ def open_store(uri: str, *, embedder: Embedder | None = None) -> VectorStore:
     return open_(uri, Provenance(embedder.name, embedder.fingerprint, embedder.dim))
 
 
-def open_sources(paths: Sequence[str | Path]) -> list[Source]:
+def open_sources(paths: Sequence[str | Path], *, split: str | None = None) -> list[Source]:
     """Folders, image files and manifests; see `rsicd_embed.datasets.sources.open_sources`."""
     from rsicd_embed.datasets.sources import open_sources as open_
 
-    return open_([Path(path) for path in paths])
+    return open_([Path(path) for path in paths], split=split)
 
 
 def ingest(

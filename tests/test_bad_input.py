@@ -471,7 +471,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "config that is not text": (content("config.json", b"\xff\xfe"), "config.json is not JSON"),
     "broken preprocessor": (content("preprocessor_config.json", "{"), "is not JSON"),
     "crop of another size": (
-        setting("preprocessor_config.json", crop_size=99), "expected a crop of 32×32",
+        setting("preprocessor_config.json", crop_size=99), "expected pixels of 32×32",
     ),
     "broken weights": (content("model.safetensors", b"garbage"), "safetensors cannot be read"),
     "empty weights": (content("model.safetensors", b""), "safetensors cannot be read"),

@@ -20,9 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rsicd_embed
-from rsicd_embed import indexing
 from rsicd_embed.errors import DatasetError, ImageError, SchemaError
-from rsicd_embed.indexing import Summary
+from rsicd_embed.indexing import Summary, writer
 from rsicd_embed.parallel import batched, ordered_map
 
 from .conftest import picture
@@ -144,6 +143,31 @@ def test_new_attributes_are_written_without_embedding(
     stored = rows(uri)
     assert (stored["a.png"]["label"], stored["a.png"]["cloud"]) == ("beach", None)
     assert stored["b.png"]["label"] is None
+
+
+def test_a_changed_image_keeps_what_another_source_said_of_it(
+    embedder: Counting, uri: str, pictures: Path
+) -> None:
+    said = [{"path": name, "label": f"label of {name}", "lat": 1.5} for name in IDS]
+    ingest(embedder, uri, manifest(pictures / "m.jsonl", *said))
+    before = rows(uri)["a.png"]
+    picture(50).save(pictures / "a.png")
+    picture(51).save(pictures / "new.png")
+    assert counts(ingest(embedder, uri, pictures)) == (2, 0, 4, 0, 0)
+    after = rows(uri)
+    assert after["a.png"]["sha256"] != before["sha256"]
+    assert (after["a.png"]["label"], after["a.png"]["lat"]) == ("label of a.png", 1.5)
+    assert (after["new.png"]["label"], after["new.png"]["lat"]) == (None, None)
+
+
+def test_one_split_of_a_source(embedder: Counting, exact: str, pictures: Path) -> None:
+    said = [{"path": name, "split": "test" if name < "c" else "train"} for name in IDS]
+    source = manifest(pictures / "m.jsonl", *said)
+    with rsicd_embed.open_store(exact, embedder=embedder) as store:
+        rsicd_embed.ingest(rsicd_embed.open_sources([source], split="test"), embedder, store)
+    assert sorted(rows(exact)) == ["a.png", "b.png"]
+    with pytest.raises(DatasetError, match="the split 'val', found test, train"):
+        rsicd_embed.open_sources([source], split="val")
 
 
 def test_rows_that_a_source_has_no_word_on_are_not_written_again(
@@ -384,7 +408,7 @@ def test_an_embedder_that_fails_loses_nothing(
 def test_long_runs_commit_as_they_go(
     embedder: Counting, exact: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "_COMMIT_ROWS", 2)
+    monkeypatch.setattr(writer, "COMMIT_ROWS", 2)
     seen = []
     embedder.before = lambda: seen.append(len(rows(exact)))
     ingest(embedder, exact, pictures)

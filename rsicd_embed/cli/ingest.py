@@ -14,6 +14,7 @@ from rsicd_embed.cli.base import json_option, model_option, note, print_json, sh
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @store_option
 @model_option("the bundled model")
+@click.option("--split", help="Only the images that the source puts in this split.")
 @click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read.")
 @click.option(
     "--prune", is_flag=True, help="Remove rows of these sources whose image has vanished."
@@ -30,6 +31,7 @@ def ingest(
     sources: tuple[Path, ...],
     store_uri: str,
     model: str | None,
+    split: str | None,
     strict: bool,
     prune: bool,
     batch_size: int,
@@ -45,7 +47,7 @@ def ingest(
     from rsicd_embed import indexing
     from rsicd_embed.cli.progress import image_progress
 
-    opened = rsicd_embed.open_sources(sources)
+    opened = rsicd_embed.open_sources(sources, split=split)
     embedder = rsicd_embed.load_embedder(model, batch_size=batch_size)
     with rsicd_embed.open_store(store_uri, embedder=embedder) as store:
         total = sum(len(source.examples) for source in opened)

@@ -29,16 +29,18 @@ def open_source(path: Path) -> Source:
     return folder.load_file(path)
 
 
-def open_sources(paths: Sequence[Path]) -> list[Source]:
+def open_sources(paths: Sequence[Path], *, split: str | None = None) -> list[Source]:
     """Several sources, whose ids must not meet and whose columns must agree in type.
 
     A column that is of an integer type in one source and of a float type in another is of the
-    float type in both, and so on.
+    float type in both, and so on. With `split`, only the images that the source puts in it.
 
     Raises:
         DatasetError: as `open_source`, or two of them clash.
     """
     sources = [open_source(path) for path in paths]
+    if split is not None:
+        sources = [_only(source, split) for source in sources]
     seen: dict[str, Example] = {}
     for example in (example for source in sources for example in source.examples):
         other = seen.setdefault(example.id, example)
@@ -57,3 +59,13 @@ def open_sources(paths: Sequence[Path]) -> list[Source]:
         replace(source, schema=pa.schema([unified.field(name) for name in source.schema.names]))
         for source in sources
     ]
+
+
+def _only(source: Source, split: str) -> Source:
+    examples = source.split(split)
+    if not examples:
+        found = sorted({example.split or "none" for example in source.examples})
+        raise DatasetError(
+            f"{source.root}: expected images of the split {split!r}, found {', '.join(found)}"
+        )
+    return replace(source, examples=examples)
