@@ -11,9 +11,10 @@ import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
 from rsicd_embed.embedder import preprocess, tokenizer
+from rsicd_embed.embedder.clip import checkpoint, weights
 from rsicd_embed.embedder.clip import config as clip_config
-from rsicd_embed.embedder.clip import weights
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
+from rsicd_embed.embedder.jsonfile import read_json
 from rsicd_embed.errors import ModelError
 
 
@@ -25,7 +26,7 @@ def load(directory: Path, *, name: str, batch_size: int = 64) -> ClipEmbedder:
         WeightsError: the weights do not fit the config.
     """
     config = clip_config.from_hf(read_json(directory / "config.json"))
-    params = weights.params_from_hf(config, weights.load_tensors(directory))
+    params = weights.params_from_hf(config, checkpoint.load(directory))
     pixels = preprocess.from_hf(read_json(directory / "preprocessor_config.json"))
     side = config.image_size
     made = pixels.crop or pixels.resize
@@ -41,23 +42,6 @@ def load(directory: Path, *, name: str, batch_size: int = 64) -> ClipEmbedder:
         eos_token_id=config.eos_token_id,
     )
     return ClipEmbedder(config, params, tokens, pixels, name=name, batch_size=batch_size)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        ModelError: it is missing or is no JSON object.
-    """
-    if not path.is_file():
-        raise ModelError(f"expected {path.name} in {path.parent}, found none")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def save(
@@ -96,4 +80,4 @@ def save(
     tokens.no_truncation()
     tokens.no_padding()
     tokens.save(str(directory / "tokenizer.json"))
-    weights.save_tensors(tensors, directory / "model.safetensors")
+    checkpoint.save_safetensors(tensors, directory / checkpoint.SAFETENSORS)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
@@ -142,26 +139,6 @@ def build(config: ClipConfig, params: Params, *, dtype: Any = jnp.float32) -> Cl
     model = _abstract(config, dtype)
     nnx.update(model, params)
     return model
-
-
-def load_tensors(directory: Path) -> dict[str, np.ndarray]:
-    """Reads the checkpoint of a Hugging Face directory.
-
-    Raises:
-        WeightsError: no `model.safetensors`, or it cannot be read.
-    """
-    path = directory / "model.safetensors"
-    if not path.is_file():
-        raise WeightsError(f"expected {path.name} in {directory}, found none")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}; fetch it again") from error
-
-
-def save_tensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
-    """Writes `model.safetensors` as transformers expects it."""
-    path.write_bytes(save(dict(tensors), metadata={"format": "pt"}))
 
 
 def digest(config: ClipConfig, params: Params) -> str:

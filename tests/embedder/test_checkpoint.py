@@ -1,0 +1,157 @@
+"""Every format a checkpoint comes in gives the same embedder; a hostile one gives an error."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from flax.serialization import msgpack_serialize
+from safetensors.numpy import load_file, save_file
+
+from rsicd_embed.embedder.clip import checkpoint
+from rsicd_embed.embedder.loading import load_embedder
+from rsicd_embed.errors import WeightsError
+
+Tensors = dict[str, np.ndarray]
+
+
+def as_shards(tensors: Tensors, folder: Path) -> None:
+    names = sorted(tensors)
+    files = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, some in files.items():
+        save_file({name: tensors[name] for name in some}, folder / file)
+    weight_map = {name: file for file, some in files.items() for name in some}
+    (folder / checkpoint.INDEX).write_text(json.dumps({"weight_map": weight_map}))
+
+
+def as_flax(tensors: Tensors, folder: Path) -> None:
+    """As FlaxCLIPModel.save_pretrained wrote it: flax-community/clip-rsicd is such a file."""
+    tree: dict[str, object] = {}
+    for name, tensor in tensors.items():
+        *module, leaf = name.split(".")
+        if leaf == "weight" and tensor.ndim == 4:
+            leaf, tensor = "kernel", tensor.transpose(2, 3, 1, 0)
+        elif leaf == "weight" and "embedding" in module[-1]:
+            leaf = "embedding"
+        elif leaf == "weight" and tensor.ndim == 2:
+            leaf, tensor = "kernel", tensor.T
+        elif leaf == "weight":
+            leaf = "scale"
+        node: dict[str, object] = tree
+        for key in module:
+            node = node.setdefault(key, {})  # type: ignore[assignment]
+        node[leaf] = np.ascontiguousarray(tensor)
+    (folder / checkpoint.FLAX).write_bytes(msgpack_serialize(tree))
+
+
+def as_torch(tensors: Tensors, folder: Path) -> None:
+    state = {name: torch.tensor(tensor) for name, tensor in tensors.items()}
+    name = "visual_projection.weight"
+    state[name] = torch.nn.Parameter(state[name].T.contiguous().T)  # not in row order
+    torch.save(state, folder / checkpoint.TORCH)
+
+
+@pytest.fixture
+def copy(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model without its weights."""
+    copied = shutil.copytree(tiny_model, tmp_path / "copy")
+    (copied / checkpoint.SAFETENSORS).unlink()
+    return copied
+
+
+@pytest.mark.parametrize("write", [as_shards, as_flax, as_torch])
+def test_formats(tiny_model: Path, copy: Path, write: Callable[[Tensors, Path], None]) -> None:
+    write(load_file(tiny_model / checkpoint.SAFETENSORS), copy)
+    ours = load_embedder(copy)
+    assert ours.fingerprint == load_embedder(tiny_model).fingerprint
+
+
+@pytest.mark.parametrize("write", ["torch", "safetensors"])
+def test_bfloat16(tiny_model: Path, copy: Path, write: str) -> None:
+    tensors = load_file(tiny_model / checkpoint.SAFETENSORS)
+    state = {name: torch.tensor(tensor).bfloat16() for name, tensor in tensors.items()}
+    if write == "torch":
+        torch.save(state, copy / checkpoint.TORCH)
+    else:
+        from safetensors.torch import save_file as save_torch
+
+        save_torch(state, copy / checkpoint.SAFETENSORS)
+    found = checkpoint.load(copy)
+    assert {tensor.dtype for tensor in found.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(found[name], tensor.astype(ml_dtypes.bfloat16))
+    assert load_embedder(copy).embed_texts(["a"]).shape == (1, 64)
+
+
+def test_position_ids_of_old_checkpoints_are_known(tiny_model: Path, copy: Path) -> None:
+    tensors = load_file(tiny_model / checkpoint.SAFETENSORS)
+    tensors["text_model.embeddings.position_ids"] = np.arange(32)[None]
+    save_file(tensors, copy / checkpoint.SAFETENSORS)
+    assert load_embedder(copy).fingerprint == load_embedder(tiny_model).fingerprint
+
+
+class Evil:
+    """Runs a command when unpickled by an unpickler that lets it."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("evil",)
+
+
+def bin_file(path: Path, content: object) -> None:
+    data = io.BytesIO()
+    pickle.Pickler(data, protocol=2).dump(content)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", data.getvalue())
+
+
+def test_a_pickle_cannot_run_anything(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy)
+    bin_file(copy / checkpoint.TORCH, {"weight": Evil()})
+    with pytest.raises(WeightsError, match=r"refers to .*mkdir.*do not trust"):
+        load_embedder(copy)
+    assert not (copy / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (checkpoint.TORCH, b"not a zip", "expected a zip file"),
+        (checkpoint.TORCH, b"", "expected a zip file"),
+        (checkpoint.FLAX, b"\xc1garbage", "cannot be read"),
+        (checkpoint.INDEX, b"{}", "expected a weight_map"),
+        (checkpoint.INDEX, b'{"weight_map": {"a": "../a.safetensors"}}', "beside it"),
+        (checkpoint.INDEX, b'{"weight_map": {"a": "missing.safetensors"}}', "beside it"),
+    ],
+)
+def test_broken_files(copy: Path, name: str, content: bytes, message: str) -> None:
+    (copy / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_embedder(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_of_something_else(copy: Path) -> None:
+    bin_file(copy / checkpoint.TORCH, ["a", "list"])
+    with pytest.raises(WeightsError, match="expected a state dict"):
+        load_embedder(copy)
+
+
+def test_a_tensor_beyond_its_storage(copy: Path) -> None:
+    torch.save({"a": torch.ones(4, 4)}, copy / "whole.bin")
+    with zipfile.ZipFile(copy / "whole.bin") as whole:
+        entries = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(copy / checkpoint.TORCH, "w") as cut:
+        for name, data in entries.items():
+            cut.writestr(name, data[:8] if "/data/" in name else data)
+    with pytest.raises(WeightsError, match=r"cannot be read|beyond its storage"):
+        load_embedder(copy)
