@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from rsicd_embed.embedder import hub
 from rsicd_embed.embedder.clip import directory
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.errors import ModelError
@@ -12,7 +13,6 @@ from rsicd_embed.errors import ModelError
 BUNDLED = "bundled"
 _BUNDLED_DIRECTORY = Path(__file__).parent / "bundled"
 _HUB_ID = re.compile(r"(?P<repo>[\w][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-_FILES = ["config.json", "preprocessor_config.json", "tokenizer*.json", "model.safetensors"]
 
 
 def load_embedder(model: str | Path | None = None, *, batch_size: int = 64) -> ClipEmbedder:
@@ -41,39 +41,5 @@ def load_embedder(model: str | Path | None = None, *, batch_size: int = 64) -> C
             f"expected a model directory or a Hugging Face id such as "
             f"openai/clip-vit-base-patch32, found {found}: {model}"
         )
-    local = _download(match["repo"], match["revision"])
+    local = hub.download(match["repo"], match["revision"])
     return directory.load(local, name=str(model), batch_size=batch_size)
-
-
-def _download(repo: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    what = repo + (f"@{revision}" if revision else "")
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES))
-    except HFValidationError as error:
-        raise ModelError(f"{what} is no Hugging Face id: {error}") from error
-    except GatedRepoError as error:
-        raise ModelError(f"{what} is gated: accept its terms on the Hub and log in") from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"{repo} has no revision {revision!r}; name another") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"no directory and no Hugging Face model {what!r}; check the name, or log in"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"{what} is not a directory here, and the Hugging Face Hub cannot be reached; "
-            "connect, or give a local directory"
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{what} cannot be fetched from the Hub: {reason}") from error

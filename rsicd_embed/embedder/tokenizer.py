@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.processors import TemplateProcessing
 
 from rsicd_embed.errors import ModelError
 
 # Sequences are padded to a multiple of this, so that few shapes are compiled.
 _BUCKET = 16
+
+BEGIN_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class Tokenizer:
@@ -51,17 +57,59 @@ class Tokenizer:
         return ids
 
 
+def clip_bpe(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> FastTokenizer:
+    """CLIP's byte-pair encoding: lower case, words split by kind, begin and end tokens added."""
+    tokenizer = clip_pipeline(
+        models.BPE(
+            dict(vocabulary), list(merges), end_of_word_suffix=WORD_END, unk_token=END_OF_TEXT
+        )
+    )
+    ids = [(token, vocabulary[token]) for token in (BEGIN_OF_TEXT, END_OF_TEXT)]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token, _ in ids])
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{BEGIN_OF_TEXT} $A {END_OF_TEXT}",
+        pair=f"{BEGIN_OF_TEXT} $A {END_OF_TEXT} $B:1 {END_OF_TEXT}:1",
+        special_tokens=ids,
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def clip_pipeline(model: models.Model) -> FastTokenizer:
+    """What CLIP does to a text before `model` sees its words."""
+    tokenizer = FastTokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    return tokenizer
+
+
 def load(directory: Path, *, context_length: int, vocab_size: int, eos_token_id: int) -> Tokenizer:
-    """Reads the `tokenizer.json` of a Hugging Face directory.
+    """Reads the `tokenizer.json`, or `vocab.json` and `merges.txt`, of a Hugging Face directory.
 
     Raises:
         ModelError: it is missing, broken, or makes ids that the model has no embedding for.
     """
     path = directory / "tokenizer.json"
-    if not path.is_file():
-        raise ModelError(f"expected tokenizer.json in {directory}, found none")
+    vocabulary = directory / "vocab.json"
     try:
-        tokenizer = FastTokenizer.from_file(str(path))
+        if path.is_file():
+            tokenizer = FastTokenizer.from_file(str(path))
+        elif vocabulary.is_file() and (directory / "merges.txt").is_file():
+            path = vocabulary
+            tokenizer = clip_bpe(*_read_vocabulary(vocabulary, directory / "merges.txt"))
+        else:
+            raise ModelError(
+                f"expected tokenizer.json in {directory} (or vocab.json and merges.txt), found none"
+            )
+    except ModelError:
+        raise
     except Exception as error:  # the binding raises bare Exception
         raise ModelError(f"{path} is not a tokenizer: {error}; fetch it again") from error
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -79,6 +127,16 @@ def load(directory: Path, *, context_length: int, vocab_size: int, eos_token_id:
     return Tokenizer(
         tokenizer, context_length=context_length, pad_id=_pad_id(directory, tokenizer, encoded[-1])
     )
+
+
+def _read_vocabulary(
+    vocabulary: Path, merges: Path
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    lines = merges.read_text(encoding="utf-8").splitlines()
+    pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ModelError(f"{merges}: expected two tokens a line")
+    return json.loads(vocabulary.read_text(encoding="utf-8")), [(a, b) for a, b in pairs]
 
 
 def _pad_id(directory: Path, tokenizer: FastTokenizer, default: int) -> int:

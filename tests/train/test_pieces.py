@@ -99,6 +99,7 @@ def test_any_text_can_be_spelt() -> None:
     assert 1023 not in ids[1:-1]  # no byte is unknown
     assert tokenizer.decode(ids).replace("</w>", " ").split() == text.split()
     assert len(tokenizer.encode("a desert").ids) == 4  # seen words are one token each
+    assert tokenizer.to_str() == bpe.train(CAPTIONS, 1024).to_str()
 
 
 def examples(folder: Path, n: int) -> list[Example]:

@@ -24,6 +24,7 @@ SAFETENSORS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 FLAX = "flax_model.msgpack"
 TORCH = "pytorch_model.bin"
+FILES = (SAFETENSORS, INDEX, FLAX, TORCH)
 
 _DTYPES: dict[str, Any] = {
     "F64": np.float64,
@@ -53,6 +54,21 @@ def load(directory: Path) -> Tensors:
     raise WeightsError(f"expected {', '.join(readers)} in {directory}, found none")
 
 
+def shard_names(index: Path) -> list[str]:
+    """The files that a `model.safetensors.index.json` refers to, all of them beside it.
+
+    Raises:
+        WeightsError: it is not an index, or refers to another folder.
+    """
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict):
+        raise WeightsError(f"{index}: expected a weight_map")
+    files = sorted({str(name) for name in names.values()})
+    if any(Path(file).name != file for file in files):
+        raise WeightsError(f"{index}: expected plain file names, found {', '.join(files)}")
+    return files
+
+
 def save_safetensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
     """Writes `model.safetensors` as transformers expects it."""
     path.write_bytes(save(dict(tensors), metadata={"format": "pt"}))
@@ -76,13 +92,9 @@ def _safetensors(path: Path) -> Tensors:
 
 
 def _shards(path: Path) -> Tensors:
-    names = read_json(path).get("weight_map")
-    if not isinstance(names, dict):
-        raise WeightsError(f"{path}: expected a weight_map")
-    files = sorted({str(name) for name in names.values()})
     tensors: Tensors = {}
-    for file in files:
-        if Path(file).name != file or not (path.parent / file).is_file():
+    for file in shard_names(path):
+        if not (path.parent / file).is_file():
             raise WeightsError(f"{path}: expected {file!r} beside it, found none; fetch it again")
         tensors |= _safetensors(path.parent / file)
     return tensors

@@ -1,0 +1,109 @@
+"""CLIP checkpoints of the Hugging Face Hub, through its cache, pinned to a revision if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rsicd_embed.embedder.clip import checkpoint
+from rsicd_embed.errors import ModelError, RsicdEmbedError
+
+_SETTINGS = ("config.json", "preprocessor_config.json")
+# A tokenizer is either of the two; what else there is, is optional.
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_OPTIONAL = ("tokenizer_config.json",)
+
+
+def download(repo: str, revision: str | None = None) -> Path:
+    """The local directory of a repository's CLIP; fetches only the files that are needed.
+
+    With HF_HUB_OFFLINE set, or without a network, what is in the cache is used.
+
+    Raises:
+        ModelError: no network and not cached, no such repository or revision, gated, or files
+            missing.
+    """
+    from huggingface_hub import (
+        _CACHED_NO_EXIST,
+        hf_hub_download,
+        try_to_load_from_cache,
+    )
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    what = repo + (f"@{revision}" if revision else "")
+    unreachable: list[Exception] = []
+
+    def fetch(name: str) -> Path:
+        return Path(hf_hub_download(repo, name, revision=revision))
+
+    def fetch_if_there(*names: str) -> bool:
+        try:
+            for name in names:
+                # Without a network, asking again for what is known to be absent takes 20 s.
+                if try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST:
+                    return False
+                fetch(name)
+        except EntryNotFoundError as error:  # the cache alone cannot tell why
+            if isinstance(error, LocalEntryNotFoundError):
+                unreachable.append(error)
+            return False
+        return True
+
+    def absent(names: tuple[str, ...]) -> Exception:
+        if unreachable:
+            return unreachable[0]
+        return ModelError(f"{what} has none of {', '.join(names)}: it is no CLIP checkpoint")
+
+    with _hub_errors(what):
+        config, *_ = [fetch(name) for name in _SETTINGS]
+        if not any(fetch_if_there(*names) for names in _TOKENIZERS):
+            raise absent(sum(_TOKENIZERS, ()))
+        for name in _OPTIONAL:
+            fetch_if_there(name)
+        found = next((n for n in checkpoint.FILES if fetch_if_there(n)), None)
+        if found is None:
+            raise absent(checkpoint.FILES)
+        if found == checkpoint.INDEX:
+            for shard in checkpoint.shard_names(config.parent / found):
+                fetch(shard)
+    return config.parent
+
+
+@contextmanager
+def _hub_errors(what: str) -> Iterator[None]:
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except RsicdEmbedError:
+        raise
+    except GatedRepoError as error:
+        raise ModelError(f"{what} is gated: accept its terms on the Hub, and log in") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{what}: the repository has no such revision; name another") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{what} is neither a directory here nor a model on the Hub; check the name, or log in"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"{what} is not a directory here, and the Hugging Face Hub cannot be reached; "
+            "connect, or give a local directory"
+        ) from error
+    except EntryNotFoundError as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{what} is no CLIP checkpoint: a file is missing ({reason})") from error
+    except HFValidationError as error:
+        raise ModelError(f"{what} is no Hugging Face id: {error}; write owner/name") from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{what} cannot be fetched from the Hub: {reason}") from error
