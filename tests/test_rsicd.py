@@ -14,9 +14,9 @@ import rsicd_embed
 from rsicd_embed.bench.evaluate import Evaluator
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Source
-from rsicd_embed.embedder import loading
+from rsicd_embed.embedder import locate
 
-BUNDLED = Path(loading.__file__).parent / "bundled"
+BUNDLED = Path(locate.__file__).parent / "bundled"
 STORES = ("exact", "nmslib", "lancedb")
 QUERIES, K = 200, 10
 

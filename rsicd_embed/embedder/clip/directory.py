@@ -10,38 +10,28 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
-from rsicd_embed.embedder import preprocess, tokenizer
-from rsicd_embed.embedder.clip import checkpoint, weights
+from rsicd_embed.embedder import preprocess
+from rsicd_embed.embedder.clip import checkpoint, parts, weights
 from rsicd_embed.embedder.clip import config as clip_config
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
-from rsicd_embed.embedder.jsonfile import read_json
-from rsicd_embed.errors import ModelError
 
 
 def load(directory: Path, *, name: str, batch_size: int = 64) -> ClipEmbedder:
-    """Reads config, weights, tokenizer and preprocessing.
+    """Reads a model.
 
     Raises:
         ModelError: a file is missing or is not what its name says.
         WeightsError: the weights do not fit the config.
     """
-    config = clip_config.from_hf(read_json(directory / "config.json"))
-    params = weights.params_from_hf(config, checkpoint.load(directory))
-    pixels = preprocess.from_hf(read_json(directory / "preprocessor_config.json"))
-    side = config.image_size
-    made = pixels.crop or pixels.resize
-    if made != (side, side):
-        raise ModelError(
-            f"{directory}: expected pixels of {side}×{side} as config.json says, "
-            f"found {made} in preprocessor_config.json"
-        )
-    tokens = tokenizer.load(
-        directory,
-        context_length=config.context_length,
-        vocab_size=config.vocab_size,
-        eos_token_id=config.eos_token_id,
+    found = parts.read(directory)
+    return ClipEmbedder(
+        found.config,
+        weights.params_from_hf(found.config, found.tensors),
+        found.tokenizer,
+        found.preprocessor,
+        name=name,
+        batch_size=batch_size,
     )
-    return ClipEmbedder(config, params, tokens, pixels, name=name, batch_size=batch_size)
 
 
 def save(

@@ -15,13 +15,13 @@ from PIL import Image
 from rsicd_embed.embedder.clip import weights
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
+from rsicd_embed.embedder.clip.parts import fingerprint
 from rsicd_embed.embedder.clip.weights import Params
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import ImageLike, read_rgb
 from rsicd_embed.parallel import batched, ordered_map
-from rsicd_embed.records import Fingerprint
 
 
 def normalise(pixels: jax.Array, how: Preprocessor) -> jax.Array:
@@ -72,14 +72,8 @@ class ClipEmbedder:
     @cached_property
     def fingerprint(self) -> str:
         """Hashes of the weights, the preprocessing and the tokenizer."""
-        return str(
-            Fingerprint(
-                weights=weights.digest(self.config, self._params),
-                preprocessing=self.preprocessor.digest(),
-                tokenizer=self.tokenizer.digest(),
-                dim=self.dim,
-            )
-        )
+        tensors = weights.params_to_hf(self._params)
+        return fingerprint(self.config, tensors, self.tokenizer, self.preprocessor)
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """An upright RGB picture → uint8 (image_size, image_size, 3)."""

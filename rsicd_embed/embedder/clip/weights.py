@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rsicd_embed.embedder.clip.checkpoint import BUFFERS
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.errors import WeightsError
@@ -19,9 +18,6 @@ from rsicd_embed.errors import WeightsError
 # The parameters of `Clip`, and where one stands among them: ("image", "blocks", 0, "up", "bias").
 Params: TypeAlias = "nnx.State[Any, Any]"
 ParamPath: TypeAlias = tuple[Any, ...]
-
-# Buffers that older checkpoints carry beside the parameters.
-_BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 _TOWERS = {"image": "vision_model", "text": "text_model"}
 _BLOCK = {
@@ -103,7 +99,7 @@ def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> Par
     entries = {path: _entry(path) for path in shapes}
     wanted = {entry.name for entry in entries.values()}
     problems = [f"missing {name}" for name in sorted(wanted - set(tensors))]
-    problems += [f"unused {name}" for name in sorted(set(tensors) - wanted - set(_BUFFERS))]
+    problems += [f"unused {name}" for name in sorted(set(tensors) - wanted - set(BUFFERS))]
     flat = {}
     for path, entry in entries.items():
         if entry.name not in tensors:
@@ -139,13 +135,3 @@ def build(config: ClipConfig, params: Params, *, dtype: Any = jnp.float32) -> Cl
     model = _abstract(config, dtype)
     nnx.update(model, params)
     return model
-
-
-def digest(config: ClipConfig, params: Params) -> str:
-    """Hash of the config and every parameter (as float32), whatever file they came from."""
-    sha = hashlib.sha256(repr(config).encode())
-    flat = {_entry(path).name: v for path, v in nnx.to_flat_state(params)}
-    for name in sorted(flat):
-        sha.update(name.encode())
-        sha.update(np.ascontiguousarray(jax.device_get(flat[name][...]), dtype=np.float32).data)
-    return sha.hexdigest()[:16]

@@ -1,0 +1,128 @@
+"""`import rsicd_embed.lancedb` registers the embedding function `rsicd-clip` with LanceDB.
+
+    from lancedb.embeddings import get_registry
+    from lancedb.pydantic import LanceModel, Vector
+
+    clip = get_registry().get("rsicd-clip").create()  # or model="openai/clip-vit-base-patch32"
+
+    class Tile(LanceModel):
+        uri: str = clip.SourceField()
+        vector: Vector(clip.ndims()) = clip.VectorField()
+
+    table = lancedb.connect("./db").create_table("tiles", schema=Tile)
+    table.add([{"uri": "a.jpg"}])
+    table.search("a harbour").distance_type("cosine").limit(5).to_list()
+
+JAX is imported when something is embedded, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import numpy as np
+import pyarrow as pa
+from lancedb.embeddings import EmbeddingFunction, register
+from PIL import Image
+from pydantic import PrivateAttr
+
+from rsicd_embed.embedder.clip import parts
+from rsicd_embed.embedder.locate import locate
+from rsicd_embed.errors import ImageError
+from rsicd_embed.images import ImageLike
+from rsicd_embed.records import require_same_fingerprint
+
+ALIAS = "rsicd-clip"
+
+
+@register(ALIAS)  # type: ignore[no-untyped-call]
+class RsicdClip(EmbeddingFunction):
+    """Images and texts → unit vectors, by any model that `rsicd_embed.load_embedder` takes.
+
+    A table remembers the model and its fingerprint: it cannot be reopened with another one, even
+    of the same name.
+
+    Attributes:
+        model: the bundled one, a Hugging Face id (with `@revision`), or a directory.
+        batch_size: images embedded at once.
+        fingerprint: filled in by `create`.
+    """
+
+    model: str | None = None
+    batch_size: int = 64
+    fingerprint: str | None = None
+    max_retries: int = 0  # nothing here gets better by waiting
+    _embedder: Any = PrivateAttr(default=None)
+
+    @classmethod
+    def create(cls, **settings: Any) -> Self:
+        """Finds the model, and pins what it is.
+
+        Raises:
+            ModelError: there is no such model.
+            FingerprintError: a table's model has changed since its vectors were made.
+        """
+        found = locate(settings.get("model"))
+        now = parts.read(found.directory).fingerprint
+        pinned = settings.get("fingerprint") or now
+        require_same_fingerprint(
+            pinned, now, store="the table", made_by=f"{found.name}, as it was then"
+        )
+        pinned_settings = settings | {"model": found.name, "fingerprint": now}
+        function: Self = super().create(**pinned_settings)  # type: ignore[no-untyped-call]
+        return function
+
+    def ndims(self) -> int:
+        """Length of a vector."""
+        assert self.fingerprint is not None, "made without create()"
+        return int(self.fingerprint.partition("/dim:")[2].partition("/")[0])
+
+    def compute_source_embeddings(self, images: Any, *_: Any, **__: Any) -> list[Any]:
+        """Paths, `file:` URIs, bytes of files or Pillow images → vectors; None stays None.
+
+        Raises:
+            ImageError: one of them cannot be read.
+        """
+        items = _items(images)
+        given = [_readable(item) for item in items if item is not None]
+        vectors = iter(self._model().embed_images(given))
+        return [None if item is None else next(vectors) for item in items]
+
+    def compute_query_embeddings(  # type: ignore[override]
+        self, query: Any, *_: Any, **__: Any
+    ) -> list[np.ndarray]:
+        """A text, or a picture (Pillow image, path object, bytes of a file) → one vector."""
+        embedder = self._model()
+        if isinstance(query, str):
+            return list(embedder.embed_texts([query]))
+        return list(embedder.embed_images([_readable(query)]))
+
+    def _model(self) -> Any:
+        if self._embedder is None:
+            from rsicd_embed.embedder.loading import load_embedder
+
+            self._embedder = load_embedder(self.model, batch_size=self.batch_size)
+        return self._embedder
+
+
+def _items(images: Any) -> Sequence[Any]:
+    if isinstance(images, pa.Array | pa.ChunkedArray):
+        return list(images.to_pylist())
+    if isinstance(images, str | bytes | Path | Image.Image):
+        return [images]
+    return list(images)
+
+
+def _readable(item: Any) -> ImageLike:
+    if not isinstance(item, str | bytes | Path | Image.Image):
+        raise ImageError(f"expected a path, bytes or a Pillow image, found {type(item).__name__}")
+    if isinstance(item, str) and "://" in item:
+        parsed = urlparse(item)
+        if parsed.scheme != "file":
+            raise ImageError(f"expected a local file, found {item}; fetch it first")
+        return url2pathname(parsed.path)
+    return item

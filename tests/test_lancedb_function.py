@@ -1,0 +1,121 @@
+"""The embedding function in LanceDB's own API."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
+from lancedb.pydantic import LanceModel, Vector
+
+import rsicd_embed.lancedb
+from rsicd_embed.embedder.loading import load_embedder
+from rsicd_embed.errors import FingerprintError, ImageError, ModelError
+from tests.conftest import picture, write_model
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_model: Path) -> Path:
+    return shutil.copytree(tiny_model, tmp_path / "model")
+
+
+@pytest.fixture
+def function(model: Path) -> Any:
+    return get_registry().get(rsicd_embed.lancedb.ALIAS).create(model=str(model))
+
+
+def new_table(function: Any, folder: Path) -> Any:
+    class Tile(LanceModel):  # type: ignore[misc]
+        uri: str = function.SourceField()
+        label: str
+        vector: Vector(function.ndims()) = function.VectorField()  # type: ignore[valid-type]
+
+    return lancedb.connect(folder).create_table("tiles", schema=Tile)
+
+
+def tiles(pictures: Path) -> list[dict[str, str]]:
+    paths = sorted(p for p in pictures.rglob("*") if p.is_file())
+    return [{"uri": str(p), "label": "odd" if i % 2 else "even"} for i, p in enumerate(paths)]
+
+
+def test_add_and_search(function: Any, model: Path, pictures: Path, tmp_path: Path) -> None:
+    table = new_table(function, tmp_path / "db")
+    rows = tiles(pictures)
+    table.add(rows)
+    ours = load_embedder(model)
+    vectors = np.stack(table.to_arrow()["vector"].to_pylist())
+    np.testing.assert_allclose(vectors, ours.embed_images([r["uri"] for r in rows]), atol=1e-5)
+    scores = (ours.embed_texts(["a desert"]) @ vectors.T)[0]
+    found = table.search("a desert").distance_type("cosine").limit(3).to_list()
+    assert [hit["uri"] for hit in found] == [rows[i]["uri"] for i in np.argsort(-scores)[:3]]
+    odd = table.search("a desert").distance_type("cosine").where("label = 'odd'").to_list()
+    assert {hit["label"] for hit in odd} == {"odd"}
+    same = table.search(picture(0)).distance_type("cosine").limit(1).to_list()
+    assert same[0]["uri"] == rows[0]["uri"]
+
+
+def test_a_table_reopens_with_its_model(function: Any, pictures: Path, tmp_path: Path) -> None:
+    new_table(function, tmp_path / "db").add(tiles(pictures))
+    code = (
+        "import lancedb, rsicd_embed.lancedb, sys;"
+        f"t = lancedb.connect({str(tmp_path / 'db')!r}).open_table('tiles');"
+        "config = t.embedding_functions['vector'].function;"
+        "assert 'jax' not in sys.modules;"
+        "print(config.fingerprint, len(t.search('a desert').limit(2).to_list()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [function.fingerprint, "2"], done.stderr
+
+
+def test_another_model_under_the_same_name_is_refused(
+    function: Any, model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    new_table(function, tmp_path / "db").add(tiles(pictures))
+    shutil.rmtree(model)
+    write_model(model, seed=9)
+    table = lancedb.connect(tmp_path / "db").open_table("tiles")
+    with pytest.raises(FingerprintError, match="weights"):
+        table.search("a desert").limit(1).to_list()
+    with pytest.raises(FingerprintError, match="weights"):
+        table.add(tiles(pictures))
+
+
+def test_what_images_may_be(function: Any, pictures: Path) -> None:
+    path = pictures / "a.png"
+    forms = [str(path), path.as_uri(), path.read_bytes(), picture(0), path, None]
+    vectors = function.compute_source_embeddings(forms)
+    assert vectors[-1] is None
+    for vector in vectors[:-1]:
+        np.testing.assert_allclose(vector, vectors[0], atol=1e-6)
+    column = pa.chunked_array([[str(path)], [None]])
+    assert function.compute_source_embeddings(column)[1] is None
+
+
+def test_what_images_may_not_be(function: Any, tmp_path: Path) -> None:
+    for wrong in ("http://127.0.0.1/a.png", str(tmp_path / "none.png"), 5):
+        with pytest.raises(ImageError):
+            function.compute_source_embeddings([wrong])
+    with pytest.raises(ModelError):
+        get_registry().get("rsicd-clip").create(model=str(tmp_path / "none"))
+
+
+def test_bytes_in_a_table(function: Any, pictures: Path, tmp_path: Path) -> None:
+    schema = pa.schema(
+        [pa.field("image", pa.binary()), pa.field("vector", pa.list_(pa.float32(), 64))]
+    )
+    config = EmbeddingFunctionConfig(
+        source_column="image", vector_column="vector", function=function
+    )
+    table = lancedb.connect(tmp_path / "db").create_table(
+        "t", schema=schema, embedding_functions=[config]
+    )
+    table.add([{"image": (pictures / "a.png").read_bytes()}])
+    assert table.count_rows() == 1
+    assert abs(np.linalg.norm(table.to_arrow()["vector"][0].as_py()) - 1) < 1e-5
