@@ -19,6 +19,7 @@ JAX is imported when something is embedded, not before.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlparse
@@ -32,9 +33,9 @@ from pydantic import PrivateAttr
 
 from rsicd_embed.embedder.clip import parts
 from rsicd_embed.embedder.locate import locate
-from rsicd_embed.errors import ImageError
+from rsicd_embed.errors import ImageError, ModelError
 from rsicd_embed.images import ImageLike
-from rsicd_embed.records import require_same_fingerprint
+from rsicd_embed.records import Provenance, fingerprint_parts, require_same_model
 
 ALIAS = "rsicd-clip"
 
@@ -67,19 +68,19 @@ class RsicdClip(EmbeddingFunction):
             FingerprintError: a table's model has changed since its vectors were made.
         """
         found = locate(settings.get("model"))
-        now = parts.read(found.directory).fingerprint
-        pinned = settings.get("fingerprint") or now
-        require_same_fingerprint(
-            pinned, now, store="the table", made_by=f"{found.name}, as it was then"
-        )
-        pinned_settings = settings | {"model": found.name, "fingerprint": now}
+        model = parts.read(found.directory)
+        now = Provenance(found.name, model.fingerprint, model.config.dim)
+        pinned = replace(now, fingerprint=settings.get("fingerprint") or now.fingerprint)
+        require_same_model(pinned, now, "the table")
+        pinned_settings = settings | {"model": found.name, "fingerprint": now.fingerprint}
         function: Self = super().create(**pinned_settings)  # type: ignore[no-untyped-call]
         return function
 
     def ndims(self) -> int:
         """Length of a vector."""
-        assert self.fingerprint is not None, "made without create()"
-        return int(self.fingerprint.partition("/dim:")[2].partition("/")[0])
+        if self.fingerprint is None:
+            raise ModelError(f"expected an embedding function made by {ALIAS}'s create()")
+        return int(fingerprint_parts(self.fingerprint)["dim"])
 
     def compute_source_embeddings(self, images: Any, *_: Any, **__: Any) -> list[Any]:
         """Paths, `file:` URIs, bytes of files or Pillow images → vectors; None stays None.

@@ -89,26 +89,6 @@ class Fingerprint:
         return "/".join(f"{name}:{value}" for name, value in dataclasses.asdict(self).items())
 
 
-def require_same_fingerprint(stored: str, given: str, *, store: str, made_by: str) -> None:
-    """Refuses to mix vectors of two models; both arguments are `str(Fingerprint)`.
-
-    Raises:
-        FingerprintError: saying which parts differ, and what to do.
-    """
-    if stored == given:
-        return
-    parts = [dict(item.partition(":")[::2] for item in one.split("/")) for one in (stored, given)]
-    differing = [
-        f"{name} {parts[0].get(name, 'absent')} ≠ {parts[1].get(name, 'absent')}"
-        for name in dict.fromkeys([*parts[0], *parts[1]])
-        if parts[0].get(name) != parts[1].get(name)
-    ]
-    raise FingerprintError(
-        f"{store} holds vectors of model {made_by!r}, not of the model given "
-        f"({'; '.join(differing)}); pass --model {made_by}, or use another store"
-    )
-
-
 @dataclass(frozen=True)
 class Provenance:
     """What an embedder tells a store about itself: its name, fingerprint and dimension."""
@@ -116,3 +96,33 @@ class Provenance:
     model: str
     fingerprint: str
     dim: int
+
+
+def fingerprint_parts(fingerprint: str) -> dict[str, str]:
+    """`str(Fingerprint)` → its parts by name."""
+    return {name: value for name, _, value in (p.partition(":") for p in fingerprint.split("/"))}
+
+
+def require_same_model(stored: Provenance, given: Provenance, store: str) -> None:
+    """Refuses to mix vectors of two models.
+
+    Raises:
+        FingerprintError: saying which parts differ, and what to do.
+    """
+    if stored.fingerprint == given.fingerprint:
+        return
+    was, now = fingerprint_parts(stored.fingerprint), fingerprint_parts(given.fingerprint)
+    differing = "; ".join(
+        f"{name} {was.get(name, 'absent')} ≠ {now.get(name, 'absent')}"
+        for name in dict.fromkeys([*was, *now])
+        if was.get(name) != now.get(name)
+    )
+    if stored.model == given.model:
+        raise FingerprintError(
+            f"{store} holds vectors of model {stored.model!r} as it was, and it has changed since "
+            f"({differing}); bring the old one back, or use another store"
+        )
+    raise FingerprintError(
+        f"{store} holds vectors of model {stored.model!r}, not of {given.model!r} ({differing}); "
+        f"pass --model {stored.model}, or use another store"
+    )

@@ -16,6 +16,7 @@ ROOT = Path(rsicd_embed.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "parallel": set(),
+    "files": {"errors"},
     "plugins": {"errors"},
     "records": {"errors"},
     "images": {"errors"},
@@ -23,15 +24,15 @@ MAY_IMPORT = {
     "embedder.base": {"errors", "records", "parallel", "images"},
     "stores.base": {"errors", "records", "parallel", "plugins"},
     "embedder": {"errors", "records", "parallel", "images", "embedder.base"},
-    "stores": {"errors", "records", "parallel", "plugins", "stores.base"},
+    "stores": {"errors", "files", "records", "parallel", "plugins", "stores.base"},
     # LanceDB's embedding functions: what joins the two.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
     "indexing": {
-        "errors", "records", "parallel", "datasets", "images", "embedder.base",
+        "errors", "files", "records", "parallel", "datasets", "images", "embedder.base",
         "stores.base",
     },
     "train": {
-        "errors", "records", "parallel", "datasets", "embedder", "images", "embedder.base",
+        "errors", "files", "records", "parallel", "datasets", "embedder", "images", "embedder.base",
     },
     "bench": {
         "errors", "records", "parallel", "plugins", "datasets", "images", "embedder.base",

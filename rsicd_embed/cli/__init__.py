@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rsicd_embed.cli.base import Group
+from rsicd_embed.cli.embed import embed
 from rsicd_embed.cli.info import info
 from rsicd_embed.cli.ingest import ingest
 from rsicd_embed.cli.search import search
@@ -17,5 +18,5 @@ def main() -> None:
     """Search satellite imagery in plain words."""
 
 
-for command in (ingest, search, info, train):
+for command in (ingest, embed, search, info, train):
     main.add_command(command)

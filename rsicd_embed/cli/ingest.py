@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
@@ -57,10 +56,7 @@ def ingest(
             )
         rows = len(store)
     if as_json:
-        print_json(
-            dataclasses.asdict(summary)
-            | {"seconds": round(summary.seconds, 3), "images_per_s": round(summary.images_per_s, 1)}
-        )
+        print_json(summary.as_json())
     else:
         show(
             f"{summary.embedded} embedded, {summary.updated} updated, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rsicd_embed.embedder.clip import directory
+from rsicd_embed.embedder.clip.compiled import keep_compiled_programs
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ModelError
@@ -24,5 +25,6 @@ def load_embedder(model: str | Path | None = None, *, batch_size: int = 64) -> C
     """
     if batch_size < 1:
         raise ModelError(f"expected a batch size ≥ 1, found {batch_size}")
+    keep_compiled_programs()
     found = locate(model)
     return directory.load(found.directory, name=found.name, batch_size=batch_size)

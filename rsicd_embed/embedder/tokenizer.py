@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -45,9 +46,17 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str], *, length: int | None = None) -> np.ndarray:
         """Texts → int32 (n, t): t is `length`, or the longest text rounded up to a bucket.
 
-        A text longer than the context is cut, and keeps its end token, as the reference does.
+        A text longer than the context is cut, and keeps its end token, as the reference does; a
+        warning says so.
         """
         encodings = self._tokenizer.encode_batch(list(texts))
+        cut = sum(bool(encoding.overflowing) for encoding in encodings)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(encodings)} texts are longer than the model's context of "
+                f"{self.context_length} tokens and were cut",
+                stacklevel=3,
+            )
         if length is None:
             longest = max((len(encoding.ids) for encoding in encodings), default=1)
             length = min(-(-longest // _BUCKET) * _BUCKET, self.context_length)

@@ -7,8 +7,9 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.embedder.base import Embedder
@@ -46,6 +47,13 @@ class Summary:
     def images_per_s(self) -> float:
         """Embedded images a second."""
         return self.embedded / self.seconds if self.seconds else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `--json` prints."""
+        return asdict(self) | {
+            "seconds": round(self.seconds, 3),
+            "images_per_s": round(self.images_per_s, 1),
+        }
 
 
 def ingest(

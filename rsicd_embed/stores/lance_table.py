@@ -16,6 +16,7 @@ import lancedb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from rsicd_embed import files
 from rsicd_embed.errors import (
     RsicdEmbedError,
     StoreCorruptError,
@@ -24,7 +25,7 @@ from rsicd_embed.errors import (
     StoreURIError,
 )
 from rsicd_embed.records import Provenance, row_schema
-from rsicd_embed.stores import files, opening
+from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreURI
 
 _KEY = b"rsicd-embed"

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from rsicd_embed.errors import StoreCorruptError, StoreError
+from rsicd_embed.files import FileEntry
 from rsicd_embed.records import Provenance
-from rsicd_embed.stores.files import FileEntry
 
 FILE = "manifest.json"
 FORMAT = "rsicd-embed segments"

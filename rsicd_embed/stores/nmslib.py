@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import VECTOR
-from rsicd_embed.stores import changes, files, scoring
+from rsicd_embed.stores import changes, scoring
 from rsicd_embed.stores.graph import EF_CONSTRUCTION, NEIGHBOURS, Graph
 from rsicd_embed.stores.manifest import GraphEntry, Manifest
 from rsicd_embed.stores.scoring import Candidates

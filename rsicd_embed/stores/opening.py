@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rsicd_embed.errors import FingerprintError, StoreError, StoreNotFoundError, StoreURIError
-from rsicd_embed.records import Provenance, require_same_fingerprint
+from rsicd_embed.files import TEMPORARY
+from rsicd_embed.records import Provenance, require_same_model
 from rsicd_embed.stores.base import StoreURI
-from rsicd_embed.stores.files import TEMPORARY
 
 LOCK_TIMEOUT_S = 10.0  # upserts of a few thousand rows take well under a second
 
@@ -63,9 +63,7 @@ def require_provenance(stored: Provenance, given: Provenance | None, store: str)
     """
     if given is None:
         return
-    require_same_fingerprint(
-        stored.fingerprint, given.fingerprint, store=store, made_by=stored.model
-    )
+    require_same_model(stored, given, store)
     if stored.dim != given.dim:
         raise FingerprintError(
             f"{store} holds vectors of length {stored.dim} made by model {stored.model!r}, "

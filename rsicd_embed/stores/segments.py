@@ -26,9 +26,10 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError, StoreError, StoreLockedError
 from rsicd_embed.records import VECTOR, Provenance, vector_matrix
-from rsicd_embed.stores import files, manifest, opening
+from rsicd_embed.stores import manifest, opening
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.manifest import Manifest, SegmentEntry
 from rsicd_embed.stores.parts import Part, Rows, without_vector

@@ -24,6 +24,7 @@ from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import TrainError
+from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.train import tokenizer as bpe
 from rsicd_embed.train.checkpoint import Checkpoints
 from rsicd_embed.train.config import PRESETS, TrainConfig
@@ -204,6 +205,11 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    aside = path.with_suffix(".new")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    aside.replace(path)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    with storage_errors(f"cannot write {path}"):
+        write_file(path, lambda aside: _write_text(aside, text))
+        sync_folder(path.parent)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

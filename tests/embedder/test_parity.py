@@ -140,7 +140,8 @@ def test_tokens(tiny_model: Path) -> None:
     theirs = CLIPTokenizer.from_pretrained(tiny_model)(
         TEXTS, padding="max_length", truncation=True, max_length=length, return_tensors="np"
     )
-    np.testing.assert_array_equal(ours(TEXTS, length=length), theirs["input_ids"])
+    with pytest.warns(UserWarning, match="1 of 8 texts"):
+        np.testing.assert_array_equal(ours(TEXTS, length=length), theirs["input_ids"])
 
 
 SIZES = [(224, 224), (500, 333), (333, 500), (100, 90), (1, 1), (37, 1200), (225, 224), (10000, 3)]

@@ -1,0 +1,67 @@
+"""`rsicd-embed embed`: images → vectors in a file, for people who bring their own store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rsicd_embed.cli.base import json_option, model_option, note, print_json, show
+
+SUFFIXES = (".parquet", ".npy")
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A .parquet file with ids, vectors and attributes; or a .npy matrix, with ids beside it.",
+)
+@model_option("the bundled model")
+@click.option("--split", help="Only the images that the source puts in this split.")
+@click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read.")
+@click.option(
+    "--batch-size",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Images embedded at once.",
+)
+@json_option
+def embed(
+    sources: tuple[Path, ...],
+    output: Path,
+    model: str | None,
+    split: str | None,
+    strict: bool,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Embed images into a file.
+
+    A SOURCE is what `ingest` takes. Rows are in the order of the sources, without the images that
+    cannot be read. Beside OUT.npy, OUT.ids.json lists the ids of its rows.
+    """
+    if output.suffix not in SUFFIXES:
+        raise click.UsageError(f"expected an output named *{' or *'.join(SUFFIXES)}: {output}")
+    import rsicd_embed
+    from rsicd_embed.cli.progress import image_progress
+    from rsicd_embed.indexing.export import write_vectors
+
+    opened = rsicd_embed.open_sources(sources, split=split)
+    embedder = rsicd_embed.load_embedder(model, batch_size=batch_size)
+    with image_progress("embed", sum(len(source.examples) for source in opened)) as advance:
+        summary = write_vectors(opened, embedder, output, strict=strict, progress=advance)
+    if as_json:
+        print_json(summary.as_json())
+    else:
+        show(
+            f"{summary.embedded} vectors of length {embedder.dim} in {output}, "
+            f"{len(summary.skipped)} skipped, in {summary.seconds:.1f} s "
+            f"({summary.images_per_s:.1f} images/s)"
+        )
+    for skipped in summary.skipped:
+        note(f"skipped {skipped.uri}: {skipped.reason}")

@@ -1,0 +1,76 @@
+"""`rsicd-embed embed`: vectors in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import rsicd_embed
+
+from .helpers import run
+
+IDS = ["a.png", "b.png", "c.jpg", "d.tif", "sub/e.png"]
+
+
+def test_parquet(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+    manifest = pictures / "m.jsonl"
+    rows = [{"path": name, "label": f"label {i}"} for i, name in enumerate(reversed(IDS))]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / "vectors.parquet"
+    outcome = run("embed", manifest, "-o", output, "--model", tiny_model, "--json")
+    assert outcome.document["embedded"] == 5
+    table = pq.read_table(output)
+    assert table["id"].to_pylist() == list(reversed(IDS))
+    assert table["label"].to_pylist() == [row["label"] for row in rows]
+    embedder = rsicd_embed.load_embedder(tiny_model)
+    vectors = np.stack(table["vector"].to_pylist())
+    wanted = embedder.embed_images([pictures / name for name in reversed(IDS)])
+    np.testing.assert_allclose(vectors, wanted, atol=1e-6)
+    said = json.loads(table.schema.metadata[b"rsicd-embed"])
+    assert said == {"model": str(tiny_model), "fingerprint": embedder.fingerprint}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "vectors.parquet"]
+
+
+def test_npy_leaves_out_what_cannot_be_read(
+    pictures: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (pictures / "b.png").write_text("broken")
+    output = tmp_path / "vectors.npy"
+    outcome = run("embed", pictures, "-o", output, "--model", tiny_model, "--json")
+    assert [one["uri"] for one in outcome.document["skipped"]] == [str(pictures / "b.png")]
+    ids = json.loads((tmp_path / "vectors.ids.json").read_text())
+    assert ids == [name for name in IDS if name != "b.png"]
+    vectors = np.load(output)
+    assert (vectors.dtype, vectors.shape) == (np.float32, (4, 64))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vectors.parquet", "vectors.npy"])
+def test_nothing_readable_is_an_empty_file(
+    pictures: Path, tiny_model: Path, tmp_path: Path, name: str
+) -> None:
+    for path in pictures.rglob("*.*"):
+        path.write_text("broken")
+    output = tmp_path / name
+    run("embed", pictures, "-o", output, "--model", tiny_model)
+    found = np.load(output) if name.endswith("npy") else pq.read_table(output)
+    assert len(found) == 0
+
+
+def test_a_failure_leaves_the_old_file(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "vectors.npy"
+    output.write_text("old")
+    (pictures / "b.png").write_text("broken")
+    failed = run("embed", pictures, "-o", output, "--model", tiny_model, "--strict")
+    assert "b.png: not a picture" in failed.error
+    assert output.read_text() == "old"
+
+
+def test_outputs_that_make_no_sense(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+    assert run("embed", pictures, "-o", tmp_path / "vectors.csv").status == 2
+    nowhere = tmp_path / "none" / "vectors.npy"
+    assert "cannot write" in run("embed", pictures, "-o", nowhere, "--model", tiny_model).error
