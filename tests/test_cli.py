@@ -181,6 +181,15 @@ def test_where_is_applied_before_k(stored: str) -> None:
     assert run(*search, "width > 999").document["hits"] == []
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(stored: str) -> None:
+    outcome = run("search", "boats " * 60, "--store", stored, "--json")
+    assert outcome.status == 0
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("warning: 1 of 1 texts are longer than the model's context")
+    assert len(outcome.document["hits"]) == 5
+
+
 def test_search_uses_the_model_of_the_store(
     stored: str, tiny_model: Path, other_model: Path
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -59,7 +60,9 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; what it raises is told in one line, or in full with `--debug`."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _tell_warning
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except (KeyboardInterrupt, click.Abort):
@@ -70,6 +73,10 @@ class Group(click.Group):
                 traceback.print_exc()
             note(f"error: {_one_line(error)}")
             ctx.exit(1)
+
+
+def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    note(f"warning: {' '.join(str(message).split())}")
 
 
 def _one_line(error: Exception) -> str:

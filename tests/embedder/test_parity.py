@@ -144,6 +144,17 @@ def test_tokens(tiny_model: Path) -> None:
         np.testing.assert_array_equal(ours(TEXTS, length=length), theirs["input_ids"])
 
 
+def test_tokens_by_the_references_own_rules(tiny_model: Path) -> None:
+    """From the vocabulary alone, so that none of our tokenizer.json's rules are used."""
+    model = json.loads((tiny_model / "tokenizer.json").read_text())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    theirs = CLIPTokenizer(vocab=model["vocab"], merges=merges)
+    ours = load_embedder(tiny_model).tokenizer
+    short = [text for text in TEXTS if len(text) < 100]
+    padded = theirs(short, padding="max_length", max_length=32, return_tensors="np")
+    np.testing.assert_array_equal(ours(short, length=32), padded["input_ids"])
+
+
 SIZES = [(224, 224), (500, 333), (333, 500), (100, 90), (1, 1), (37, 1200), (225, 224), (10000, 3)]
 
 
