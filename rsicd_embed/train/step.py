@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.devices import place_on
 from rsicd_embed.embedder.clip.embedder import normalise
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.clip.weights import Params
@@ -73,11 +73,6 @@ def decayed(params: Params) -> Params:
     return nnx.from_flat_state(flat)
 
 
-def data_mesh() -> Mesh:
-    """All devices in one axis. Auto axes: the loss is written over the global batch."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-
-
 def make_step(
     graph: nnx.GraphDef[Clip],
     model: ClipConfig,
@@ -89,8 +84,7 @@ def make_step(
 ) -> Step:
     """One step: augment, embed, loss over the global batch, update."""
     update = optimizer(config, steps)
-    mesh = data_mesh()
-    by_batch = NamedSharding(mesh, PartitionSpec("data"))  # type: ignore[no-untyped-call]
+    by_batch = place_on(jax.devices()).by_batch
     root = jax.random.key(config.seed)
     keep = max(1, round(keep_patches * model.patches))
 
@@ -126,7 +120,7 @@ def make_step(
 
 def initial_state(params: Any, config: TrainConfig, steps: int) -> State:
     """Before the first step, replicated on every device."""
-    everywhere = NamedSharding(data_mesh(), PartitionSpec())  # type: ignore[no-untyped-call]
+    everywhere = place_on(jax.devices()).everywhere
     state = State(params, optimizer(config, steps).init(params), jnp.zeros((), jnp.int32))
     placed: State = jax.device_put(state, everywhere)
     return placed

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.embedder.loading import load_embedder
-from rsicd_embed.errors import ImageError
+from rsicd_embed.errors import ImageError, ModelError
 from tests.conftest import picture, write_model
 
 
@@ -67,6 +71,59 @@ def test_a_broken_image_is_named(embedder: Embedder, tmp_path: Path) -> None:
     path.write_text("not a picture")
     with pytest.raises(ImageError, match=r"no\.jpg \(number 1\): not a picture"):
         embedder.embed_images([picture(0), path])
+
+
+def test_all_local_devices_share_the_work(tiny_model: Path) -> None:
+    code = (
+        "import jax, numpy as np, sys, rsicd_embed as r\n"
+        "from tests.conftest import picture\n"
+        f"e = r.load_embedder({str(tiny_model)!r}, batch_size=20)\n"
+        "v = e.embed_images([picture(i) for i in range(27)])\n"
+        "t = e.embed_texts(['boats', 'a desert', 'a port'])\n"
+        "print(jax.device_count(), e._placement.devices)\n"
+        "np.save(sys.argv[1], np.concatenate([v, t]))\n"
+    )
+    path = tiny_model.parent / "vectors.npy"
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["8", "8"], done.stderr
+    one = load_embedder(tiny_model)
+    images = one.embed_images([picture(i) for i in range(27)])
+    texts = one.embed_texts(["boats", "a desert", "a port"])
+    np.testing.assert_allclose(np.load(path), np.concatenate([images, texts]), atol=1e-5)
+
+
+def test_bfloat16_is_close(tiny_model: Path) -> None:
+    images, texts = [picture(i) for i in range(4)], ["boats", "a desert"]
+    full, half = load_embedder(tiny_model), load_embedder(tiny_model, precision="bfloat16")
+    assert full.fingerprint == half.fingerprint
+    for one, other in (
+        (full.embed_images(images), half.embed_images(images)),
+        (full.embed_texts(texts), half.embed_texts(texts)),
+    ):
+        assert (one != other).any()
+        assert (one * other).sum(axis=1).min() > 0.999
+        np.testing.assert_allclose(np.linalg.norm(other, axis=1), 1, atol=1e-5)
+    with pytest.raises(ModelError, match="expected precision"):
+        load_embedder(tiny_model, precision="float8")
+
+
+def test_a_batch_too_large_for_the_device(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
+
+    monkeypatch.setattr("rsicd_embed.embedder.clip.embedder._encode_image", full)
+    with pytest.raises(ModelError, match=r"a batch of 64 does not fit .* try a batch size of 32"):
+        load_embedder(tiny_model, batch_size=64).embed_images([picture(0)] * 64)
 
 
 def test_long_texts_are_cut_to_the_context(embedder: Embedder) -> None:

@@ -13,10 +13,13 @@ from tokenizers import Tokenizer as FastTokenizer
 from rsicd_embed.embedder import preprocess
 from rsicd_embed.embedder.clip import checkpoint, parts, weights
 from rsicd_embed.embedder.clip import config as clip_config
+from rsicd_embed.embedder.clip.devices import Precision
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 
 
-def load(directory: Path, *, name: str, batch_size: int = 64) -> ClipEmbedder:
+def load(
+    directory: Path, *, name: str, batch_size: int = 64, precision: Precision | None = None
+) -> ClipEmbedder:
     """Reads a model.
 
     Raises:
@@ -31,6 +34,7 @@ def load(directory: Path, *, name: str, batch_size: int = 64) -> ClipEmbedder:
         found.preprocessor,
         name=name,
         batch_size=batch_size,
+        precision=precision,
     )
 
 

@@ -14,12 +14,13 @@ from PIL import Image
 
 from rsicd_embed.embedder.clip import weights
 from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.devices import Precision, compute_dtype, place_on
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.clip.parts import fingerprint
 from rsicd_embed.embedder.clip.weights import Params
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
-from rsicd_embed.errors import ImageError
+from rsicd_embed.errors import ImageError, ModelError
 from rsicd_embed.images import ImageLike, read_rgb
 from rsicd_embed.parallel import batched, ordered_map
 
@@ -55,14 +56,18 @@ class ClipEmbedder:
         *,
         name: str,
         batch_size: int = 64,
-        dtype: Any = jnp.float32,
+        precision: Precision | None = None,
     ) -> None:
+        """Puts the model on every local device; `precision` as in `devices.compute_dtype`."""
         self.name = name
         self.batch_size = batch_size
         self.config = config
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
-        self._graph, self._params = nnx.split(weights.build(config, params, dtype=dtype))
+        self._placement = place_on(jax.local_devices())
+        model = weights.build(config, params, dtype=compute_dtype(precision))
+        self._graph, held = nnx.split(model)
+        self._params = jax.device_put(held, self._placement.everywhere)
 
     @property
     def dim(self) -> int:
@@ -106,12 +111,28 @@ class ClipEmbedder:
     def _batches(self, run: Any, inputs: np.ndarray) -> np.ndarray:
         """Runs batches of few shapes: full ones, then the rest padded to a power of four."""
         outputs = [np.empty((0, self.dim), np.float32)]
-        for start in range(0, len(inputs), self.batch_size):
-            some = inputs[start : start + self.batch_size]
-            size = 1
+        devices = self._placement.devices
+        largest = -(-self.batch_size // devices) * devices
+        for start in range(0, len(inputs), largest):
+            some = inputs[start : start + largest]
+            size = devices
             while size < len(some):
                 size *= 4
-            size = min(size, self.batch_size)
+            size = min(size, largest)
             padding = [(0, size - len(some))] + [(0, 0)] * (inputs.ndim - 1)
-            outputs.append(np.asarray(run(np.pad(some, padding)))[: len(some)])
+            batch = jax.device_put(np.pad(some, padding), self._placement.by_batch)
+            outputs.append(_on_device(run, batch)[: len(some)])
         return np.concatenate(outputs)
+
+
+def _on_device(run: Any, batch: jax.Array) -> np.ndarray:
+    try:
+        return np.asarray(run(batch))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        size = len(batch)
+        raise ModelError(
+            f"a batch of {size} does not fit the memory of {jax.devices()[0].device_kind}; "
+            f"try a batch size of {max(1, size // 2)}"
+        ) from error
