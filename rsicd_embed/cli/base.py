@@ -37,6 +37,19 @@ def model_option(default: str) -> Callable[[F], F]:
     )
 
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="What the model computes in.  [default: float32 on a CPU, bfloat16 elsewhere]",
+)
+batch_size_option = click.option(
+    "--batch-size",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Images embedded at once.",
+)
+
 _debug_option = click.Option(
     ["--debug"],
     is_flag=True,

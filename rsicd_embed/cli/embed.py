@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from rsicd_embed.cli.base import json_option, model_option, note, print_json, show
+from rsicd_embed.cli.base import (
+    batch_size_option,
+    json_option,
+    model_option,
+    note,
+    precision_option,
+    print_json,
+    show,
+)
+
+if TYPE_CHECKING:
+    from rsicd_embed.embedder.clip.devices import Precision
 
 SUFFIXES = (".parquet", ".npy")
 
@@ -23,13 +35,8 @@ SUFFIXES = (".parquet", ".npy")
 @model_option("the bundled model")
 @click.option("--split", help="Only the images that the source puts in this split.")
 @click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read.")
-@click.option(
-    "--batch-size",
-    default=64,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Images embedded at once.",
-)
+@batch_size_option
+@precision_option
 @json_option
 def embed(
     sources: tuple[Path, ...],
@@ -38,6 +45,7 @@ def embed(
     split: str | None,
     strict: bool,
     batch_size: int,
+    precision: Precision | None,
     as_json: bool,
 ) -> None:
     """Embed images into a file.
@@ -52,7 +60,7 @@ def embed(
     from rsicd_embed.indexing.export import write_vectors
 
     opened = rsicd_embed.open_sources(sources, split=split)
-    embedder = rsicd_embed.load_embedder(model, batch_size=batch_size)
+    embedder = rsicd_embed.load_embedder(model, batch_size=batch_size, precision=precision)
     with image_progress("embed", sum(len(source.examples) for source in opened)) as advance:
         summary = write_vectors(opened, embedder, output, strict=strict, progress=advance)
     if as_json:

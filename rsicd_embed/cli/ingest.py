@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from rsicd_embed.cli.base import json_option, model_option, note, print_json, show, store_option
+from rsicd_embed.cli.base import (
+    batch_size_option,
+    json_option,
+    model_option,
+    note,
+    precision_option,
+    print_json,
+    show,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from rsicd_embed.embedder.clip.devices import Precision
 
 
 @click.command()
@@ -18,13 +31,8 @@ from rsicd_embed.cli.base import json_option, model_option, note, print_json, sh
 @click.option(
     "--prune", is_flag=True, help="Remove rows of these sources whose image has vanished."
 )
-@click.option(
-    "--batch-size",
-    default=64,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Images embedded at once.",
-)
+@batch_size_option
+@precision_option
 @json_option
 def ingest(
     sources: tuple[Path, ...],
@@ -34,6 +42,7 @@ def ingest(
     strict: bool,
     prune: bool,
     batch_size: int,
+    precision: Precision | None,
     as_json: bool,
 ) -> None:
     """Embed images into a store.
@@ -47,7 +56,7 @@ def ingest(
     from rsicd_embed.cli.progress import image_progress
 
     opened = rsicd_embed.open_sources(sources, split=split)
-    embedder = rsicd_embed.load_embedder(model, batch_size=batch_size)
+    embedder = rsicd_embed.load_embedder(model, batch_size=batch_size, precision=precision)
     with rsicd_embed.open_store(store_uri, embedder=embedder) as store:
         total = sum(len(source.examples) for source in opened)
         with image_progress("ingest", total) as advance:
