@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from rsicd_embed.errors import RsicdEmbedError
 
 STORES = "rsicd_embed.stores"
+EMBEDDERS = "rsicd_embed.embedders"
 
 
 def names(group: str) -> list[str]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from rsicd_embed import plugins
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.embedder.loading import load_embedder
-from rsicd_embed.errors import ImageError, ModelError
+from rsicd_embed.errors import ModelError
+from rsicd_embed.testing.embedders import EmbedderContract
 from tests.conftest import picture, write_model
 
 
@@ -26,28 +30,31 @@ def embedder(tiny_model: Path) -> Embedder:
     return load_embedder(tiny_model, batch_size=4)
 
 
-def test_is_an_embedder(embedder: Embedder, tiny_model: Path) -> None:
-    assert isinstance(embedder, Embedder)
-    assert embedder.name == str(tiny_model)
-    assert f"dim:{embedder.dim}" in embedder.fingerprint
+class TestClip(EmbedderContract):
+    @pytest.fixture
+    def embedder(self, tiny_model: Path) -> Any:
+        return load_embedder(tiny_model, batch_size=4)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 4, 5, 9])
-def test_vectors_are_unit_rows_in_input_order(embedder: Embedder, n: int) -> None:
-    images = [picture(i) for i in range(n)]
-    for vectors, alone in (
-        (embedder.embed_images(images), [embedder.embed_images([i]) for i in images]),
-        (
-            embedder.embed_texts([f"{i} boats" for i in range(n)]),
-            [embedder.embed_texts([f"{i} boats"]) for i in range(n)],
-        ),
-    ):
-        assert vectors.shape == (n, embedder.dim)
-        assert vectors.dtype == np.float32
-        assert vectors.flags.c_contiguous
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-        for row, one in zip(vectors, alone, strict=True):
-            np.testing.assert_allclose(row, one[0], atol=1e-5)
+class TestExamplePlugin(EmbedderContract):
+    """The one in examples/, as an installed package would offer it."""
+
+    @pytest.fixture
+    def embedder(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        point = EntryPoint("colour", "examples.embedder_plugin:load", plugins.EMBEDDERS)
+        monkeypatch.setattr(plugins, "entry_points", lambda **_: [point])
+        return load_embedder("colour:", batch_size=4)
+
+    def test_it_knows_colours(self, embedder: Any) -> None:
+        images = [Image.new("RGB", (9, 9), colour) for colour in ("red", "green", "blue")]
+        texts = ["a blue sea", "green fields", "red roofs"]
+        scores = embedder.embed_texts(texts) @ embedder.embed_images(images).T
+        assert scores.argmax(axis=1).tolist() == [2, 1, 0]
+
+
+def test_the_built_in_has_an_entry_point_too(tiny_model: Path) -> None:
+    named = load_embedder(f"clip:{tiny_model}")
+    assert named.fingerprint == load_embedder(tiny_model).fingerprint
 
 
 def test_different_inputs_give_different_vectors(embedder: Embedder) -> None:
@@ -55,22 +62,6 @@ def test_different_inputs_give_different_vectors(embedder: Embedder) -> None:
     texts = embedder.embed_texts(["a desert", "boats in a port"])
     assert np.abs(images[0] - images[1]).max() > 1e-3
     assert np.abs(texts[0] - texts[1]).max() > 1e-3
-
-
-def test_a_picture_a_path_and_bytes_are_the_same(embedder: Embedder, tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    picture(3).save(path)
-    data = io.BytesIO()
-    picture(3).save(data, "PNG")
-    vectors = embedder.embed_images([picture(3), path, str(path), data.getvalue()])
-    np.testing.assert_allclose(vectors, vectors[[0]].repeat(4, axis=0), atol=1e-6)
-
-
-def test_a_broken_image_is_named(embedder: Embedder, tmp_path: Path) -> None:
-    path = tmp_path / "no.jpg"
-    path.write_text("not a picture")
-    with pytest.raises(ImageError, match=r"no\.jpg \(number 1\): not a picture"):
-        embedder.embed_images([picture(0), path])
 
 
 def test_all_local_devices_share_the_work(tiny_model: Path) -> None:

@@ -18,11 +18,12 @@ from rsicd_embed.embedder.clip.devices import Precision, compute_dtype, place_on
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.clip.parts import fingerprint
 from rsicd_embed.embedder.clip.weights import Params
+from rsicd_embed.embedder.images_to_pixels import read_pixels
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
-from rsicd_embed.errors import ImageError, ModelError
-from rsicd_embed.images import ImageLike, read_rgb
-from rsicd_embed.parallel import batched, ordered_map
+from rsicd_embed.errors import ModelError
+from rsicd_embed.images import ImageLike
+from rsicd_embed.parallel import batched
 
 
 def normalise(pixels: jax.Array, how: Preprocessor) -> jax.Array:
@@ -91,7 +92,7 @@ class ClipEmbedder:
 
     def embed_images(self, images: Iterable[ImageLike]) -> np.ndarray:
         """Pictures, paths or the bytes of files → float32 (n, dim), decoded on threads."""
-        pixels = ordered_map(self._read, enumerate(images), ahead=2 * self.batch_size)
+        pixels = read_pixels(images, self.preprocess, ahead=2 * self.batch_size)
         vectors = [self.embed_pixels(np.stack(some)) for some in batched(pixels, self.batch_size)]
         return np.concatenate(vectors) if vectors else np.empty((0, self.dim), np.float32)
 
@@ -99,14 +100,6 @@ class ClipEmbedder:
         """Texts → float32 (n, dim)."""
         run = partial(_encode_text, self._graph, self._params)
         return self._batches(run, self.tokenizer(texts))
-
-    def _read(self, item: tuple[int, ImageLike]) -> np.ndarray:
-        position, image = item
-        try:
-            return self.preprocess(read_rgb(image))
-        except ImageError as error:
-            what = image if not isinstance(image, bytes | Image.Image) else "image"
-            raise ImageError(f"{what} (number {position}): {error}") from error
 
     def _batches(self, run: Any, inputs: np.ndarray) -> np.ndarray:
         """Runs batches of few shapes: full ones, then the rest padded to a power of four."""
