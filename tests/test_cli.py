@@ -190,6 +190,19 @@ def test_a_warning_is_one_line(stored: str) -> None:
     assert len(outcome.document["hits"]) == 5
 
 
+def test_profile_names_the_slowest_stage(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+    store = f"exact:{tmp_path / 'store'}"
+    ingest = ("ingest", pictures, "--store", store, "--model", tiny_model, "--json", "--profile")
+    outcome = run(*ingest)
+    stages = outcome.document["stages"]
+    assert list(stages) == ["read", "decode", "resize", "embed", "write", "index"]
+    assert 0 < sum(stages.values()) < 10 * outcome.document["seconds"]
+    lines = outcome.stderr.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == list(stages)
+    assert lines[-1].startswith("limited by ")
+    assert "read" in run(*ingest).document["stages"]  # nothing to embed
+
+
 def test_search_uses_the_model_of_the_store(
     stored: str, tiny_model: Path, other_model: Path
 ) -> None:

@@ -20,6 +20,7 @@ from rsicd_embed.cli.base import (
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.devices import Precision
+    from rsicd_embed.indexing import Summary
 
 
 @click.command()
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prune", is_flag=True, help="Remove rows of these sources whose image has vanished."
 )
+@click.option("--profile", is_flag=True, help="Say how long each stage took, and which limits.")
 @batch_size_option
 @precision_option
 @json_option
@@ -41,6 +43,7 @@ def ingest(
     split: str | None,
     strict: bool,
     prune: bool,
+    profile: bool,
     batch_size: int,
     precision: Precision | None,
     as_json: bool,
@@ -73,5 +76,23 @@ def ingest(
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
             f"({summary.images_per_s:.1f} images/s); {rows} rows in {store_uri}"
         )
+    if profile:
+        for line in _profile(summary):
+            note(line)
     for skipped in summary.skipped:
         note(f"skipped {skipped.uri}: {skipped.reason}")
+
+
+def _profile(summary: Summary) -> list[str]:
+    from rsicd_embed.indexing.stages import elapsed_s
+
+    alone = elapsed_s(summary.stages)
+    slowest = max(alone, key=lambda name: alone[name])
+    lines = [f"{name:<7} {seconds:8.2f} s busy" for name, seconds in summary.stages.items()]
+    rate = summary.embedded / alone[slowest] if alone[slowest] else 0.0
+    share = alone[slowest] / summary.seconds if summary.seconds else 0.0
+    lines.append(
+        f"limited by {slowest}: {alone[slowest]:.2f} s of {summary.seconds:.2f} s ({share:.0%}), "
+        f"{rate:.1f} images/s alone"
+    )
+    return lines

@@ -15,6 +15,7 @@ from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import read_bytes, read_rgb
+from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.indexing.upkeep import known_rows, update_attributes, vanished
 from rsicd_embed.indexing.writer import Loaded, Writer
 from rsicd_embed.parallel import ordered_map
@@ -34,6 +35,7 @@ class Summary:
         removed: rows whose image has vanished (`prune`).
         skipped: images that could not be read.
         seconds: wall time.
+        stages: busy seconds by stage, summed over threads (`stages.Stages`).
     """
 
     embedded: int = 0
@@ -42,6 +44,7 @@ class Summary:
     removed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def images_per_s(self) -> float:
@@ -53,6 +56,7 @@ class Summary:
         return asdict(self) | {
             "seconds": round(self.seconds, 3),
             "images_per_s": round(self.images_per_s, 1),
+            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
         }
 
 
@@ -83,15 +87,19 @@ def ingest(
         StoreError: the store refuses the rows.
     """
     started = time.perf_counter()
-    summary = Summary()
+    summary, stages = Summary(), Stages()
     known = known_rows(store)
     for source in sources:
-        _ingest_one(source, embedder, store, known, summary, strict=strict, progress=progress)
+        _ingest_one(
+            source, embedder, store, known, summary, stages, strict=strict, progress=progress
+        )
     if prune:
         summary.removed = store.delete(vanished(store, sources))
     if summary.embedded or summary.updated or summary.removed:
-        store.optimize()
+        with stages("index"):
+            store.optimize()
     summary.seconds = time.perf_counter() - started
+    summary.stages = stages.seconds()
     return summary
 
 
@@ -101,6 +109,7 @@ def _ingest_one(
     store: VectorStore,
     known: dict[str, str],
     summary: Summary,
+    stages: Stages,
     *,
     strict: bool,
     progress: Progress,
@@ -109,18 +118,20 @@ def _ingest_one(
         """Runs on threads; an Example comes back where the store has these very bytes."""
         uri = example.uri
         try:
-            data = _image_bytes(example.path)
-            sha256 = hashlib.sha256(data).hexdigest()
+            with stages("read"):
+                data = _image_bytes(example.path)
+                sha256 = hashlib.sha256(data).hexdigest()
             if known.get(example.id) == sha256:
                 return example
-            image = read_rgb(data)
-            return Loaded(
-                example, uri, sha256, embedder.preprocess(image), image.width, image.height
-            )
+            with stages("decode"):
+                image = read_rgb(data)
+            with stages("resize"):
+                pixels = embedder.preprocess(image)
+            return Loaded(example, uri, sha256, pixels, image.width, image.height)
         except ImageError as error:
             return Skipped(uri, str(error))
 
-    writer = Writer(store, embedder, source.schema, known)
+    writer = Writer(store, embedder, source.schema, known, stages)
     summary.skipped += source.skipped
     if strict and source.skipped:
         raise ImageError(f"{source.skipped[0].uri}: {source.skipped[0].reason}")

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
 
@@ -42,10 +43,12 @@ class Writer:
         embedder: Embedder,
         attributes: pa.Schema,
         known: Mapping[str, str],
+        stages: Stages,
     ) -> None:
         """Refuses columns that do not fit before anything is embedded; `known`: the store's ids."""
         self._store = store
         self._known = known
+        self._stages = stages
         self._embedder = embedder
         self._schema = row_schema(embedder.dim, attributes)
         store.upsert([pa.RecordBatch.from_pylist([], self._schema)])
@@ -71,13 +74,15 @@ class Writer:
     def _embed(self) -> None:
         some, self._waiting = self._waiting, []
         if some:
-            vectors = self._embedder.embed_pixels(np.stack([one.pixels for one in some]))
+            with self._stages("embed"):
+                vectors = self._embedder.embed_pixels(np.stack([one.pixels for one in some]))
             self._batches.append(_rows(some, vectors, self._schema))
 
     def _commit(self) -> None:
         batches, self._batches = self._batches, []
         if batches:
-            self._store.upsert([self._with_held_attributes(batch) for batch in batches])
+            with self._stages("write"):
+                self._store.upsert([self._with_held_attributes(batch) for batch in batches])
         self._committed = time.perf_counter()
 
     def _with_held_attributes(self, batch: pa.RecordBatch) -> pa.RecordBatch:
