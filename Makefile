@@ -2,10 +2,12 @@
 # make test   installs what tests need, and runs them
 # All in .venv, from Python 3.11 or later and a package registry.
 
-PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python,$(shell \
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 python,$(shell \
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(p))))
 BIN := .venv/bin
 
+# Two pips in one environment would get in each other's way.
+.NOTPARALLEL:
 .PHONY: demo test lint types clean
 
 demo: .venv/demo.stamp
@@ -26,7 +28,7 @@ clean:
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or later, found none; install one, or give PYTHON=…"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/%.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"

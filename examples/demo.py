@@ -7,6 +7,8 @@ georeferenced tiles. Everything else is done with the `rsicd-embed` command, and
 from __future__ import annotations
 
 import argparse
+import hashlib
+import itertools
 import json
 import shlex
 import subprocess
@@ -18,6 +20,8 @@ from typing import Any
 from PIL import Image
 
 from rsicd_embed.app import sheet
+from rsicd_embed.embedder.clip import parts
+from rsicd_embed.embedder.locate import locate
 
 STORES = ("lancedb", "nmslib", "exact")
 EARTH_QUERIES = ("desert", "green forest", "blue sea", "snow mountains", "islands in the sea")
@@ -42,23 +46,29 @@ def cut_tiles(world: Path, folder: Path) -> Path:
         return manifest
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
+    columns = round(360 / TILE_DEG)
     with Image.open(world) as image:
-        side = round(image.width * TILE_DEG / 360)
-        for top in range(0, image.height - side + 1, side):
-            for left in range(0, image.width - side + 1, side):
-                west, north = left / image.width * 360 - 180, 90 - top / image.height * 180
-                name = f"tile_{north:+05.1f}_{west:+06.1f}.jpg"
-                image.crop((left, top, left + side, top + side)).save(folder / name, quality=92)
-                rows.append(
-                    {
-                        "path": name,
-                        "lat": north - TILE_DEG / 2,
-                        "lon": west + TILE_DEG / 2,
-                        "bbox": [west, north - TILE_DEG, west + TILE_DEG, north],
-                    }
-                )
+        xs = [round(i * image.width / columns) for i in range(columns + 1)]
+        ys = [round(i * image.height / (columns // 2)) for i in range(columns // 2 + 1)]
+        for (top, bottom), (left, right) in itertools.product(
+            itertools.pairwise(ys), itertools.pairwise(xs)
+        ):
+            west, east = (x / image.width * 360 - 180 for x in (left, right))
+            north, south = (90 - y / image.height * 180 for y in (top, bottom))
+            lat, lon = (north + south) / 2, (west + east) / 2
+            name = f"tile_{lat:+06.2f}_{lon:+07.2f}.jpg"
+            image.crop((left, top, right, bottom)).save(folder / name, quality=92)
+            place = {"lat": lat, "lon": lon, "bbox": [west, south, east, north]}
+            rows.append({"path": name, **place})
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return manifest
+
+
+def identity(source: Path) -> str:
+    """Tells stores of other pictures, or by another bundled model, apart."""
+    model = parts.read(locate(None).directory)
+    text = f"{source.resolve()} {model.fingerprint}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def run(*words: str) -> str:
@@ -102,20 +112,11 @@ def main() -> None:
     name = "own" if options.images else "earth"
     source = options.images or cut_tiles(blue_marble(), options.out / "tiles")
     queries = options.query or (QUERIES if options.images else EARTH_QUERIES)
-    for kind in STORES:
-        print(
-            run(
-                "rsicd-embed",
-                "ingest",
-                str(source),
-                "--store",
-                f"{kind}:{options.out}/{name}-{kind}",
-            )
-        )
-    rows = [
-        search(query, f"{STORES[0]}:{options.out}/{name}-{STORES[0]}", options.k)
-        for query in queries
-    ]
+    folder = options.out / f"{name}-{identity(source)}"
+    stores = [f"{kind}:{folder / kind}" for kind in STORES]
+    for store in stores:
+        print(run("rsicd-embed", "ingest", str(source), "--store", store))
+    rows = [search(query, stores[0], options.k) for query in queries]
     path = options.out / f"{name}.png"
     sheet.save(rows, path)
     print(f"\nThe pictures are in {path.resolve()}: open it.")

@@ -42,7 +42,7 @@ ALIAS = "rsicd-clip"
 
 @register(ALIAS)  # type: ignore[no-untyped-call]
 class RsicdClip(EmbeddingFunction):
-    """Images and texts → unit vectors, by any model that `rsicd_embed.load_embedder` takes.
+    """Images and texts → unit vectors, by any CLIP that `rsicd_embed.load_embedder` takes.
 
     A table remembers the model and its fingerprint: it cannot be reopened with another one, even
     of the same name.
@@ -56,7 +56,7 @@ class RsicdClip(EmbeddingFunction):
     model: str | None = None
     batch_size: int = 64
     fingerprint: str | None = None
-    max_retries: int = 0  # nothing here gets better by waiting
+    max_retries: int = 0
     _embedder: Any = PrivateAttr(default=None)
 
     @classmethod
@@ -102,11 +102,23 @@ class RsicdClip(EmbeddingFunction):
             return list(embedder.embed_texts([query]))
         return list(embedder.embed_images([_readable(query)]))
 
+    # LanceDB's own would hide the error, and nothing here gets better by waiting.
+    def compute_source_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """`compute_source_embeddings`, once."""
+        return self.compute_source_embeddings(*args, **kwargs)
+
+    def compute_query_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """`compute_query_embeddings`, once."""
+        return self.compute_query_embeddings(*args, **kwargs)
+
     def _model(self) -> Any:
         if self._embedder is None:
-            from rsicd_embed.embedder.loading import load_embedder
+            from rsicd_embed.embedder.loading import load_clip
 
-            self._embedder = load_embedder(self.model, batch_size=self.batch_size)
+            loaded = load_clip(self.model, batch_size=self.batch_size)
+            now = Provenance(loaded.name, loaded.fingerprint, loaded.dim)
+            require_same_model(replace(now, fingerprint=self.fingerprint or ""), now, "the table")
+            self._embedder = loaded
         return self._embedder
 
 

@@ -1,6 +1,6 @@
 """Puts a training run's best model into the package, with its model card and the log of the run.
 
-    python scripts/bundle_model.py --run runs/small --dataset ../shared/data/rsicd
+    python scripts/bundle_model.py --run runs/bundled --dataset PATH/TO/rsicd --machine "a laptop"
 
 The figures in the card are measured here, on the val split, with the model as it will be shipped.
 """
@@ -21,7 +21,7 @@ import rsicd_embed.embedder
 from rsicd_embed.bench.evaluate import PROMPT, Evaluator
 from rsicd_embed.datasets import captioned
 from rsicd_embed.embedder.clip.model import Clip
-from rsicd_embed.embedder.loading import load_embedder
+from rsicd_embed.embedder.loading import load_clip
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.loop import Run
 
@@ -46,7 +46,7 @@ tags: [clip, remote-sensing, satellite]
 # The bundled model
 
 A small CLIP for aerial and satellite images: what `rsicd-embed` uses when no `--model` is given.
-It was trained from nothing by the project's own `train` command, on a CPU.
+It was trained from nothing by the project's own `train` command.
 
 | | |
 | --- | --- |
@@ -57,7 +57,7 @@ It was trained from nothing by the project's own `train` command, on a CPU.
 | data | RSICD's train split: {train_images} images, {train_captions} distinct captions (Lu et al. 2017, arXiv:1712.07835) |
 | class names | seen in training: {class_share:.0%} of the captions were made from the image's class |
 | chosen | epoch {epoch} of {epochs}, by the mean of zero-shot top-1 and mR on val |
-| cost | {hours:.1f} hours on two CPU cores that other work shared |
+| cost | {hours:.1f} hours on {machine}, evaluation on val not counted |
 
 ## Figures on RSICD's val split
 
@@ -78,11 +78,11 @@ on RSICD's test split). For real work give one of those to `--model`.
 
 ```sh
 rsicd-embed train --dataset PATH/TO/rsicd --out runs/bundled{flags}
-python scripts/bundle_model.py --run runs/bundled --dataset PATH/TO/rsicd
+python scripts/bundle_model.py --run runs/bundled --dataset PATH/TO/rsicd --machine "…"
 ```
 
-`training_config.json` and `training_log.jsonl` beside this file are the run's settings and its log,
-a row an epoch.
+`training_run.json` and `training_log.jsonl` beside this file are the run's settings and its log, a
+row an epoch.
 """
 
 BEGIN, END = "<!-- figures: scripts/bundle_model.py -->", "<!-- end of figures -->"
@@ -117,29 +117,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--machine", required=True, help="what it was trained on, for the card")
     options = parser.parse_args()
 
-    shutil.rmtree(BUNDLED, ignore_errors=True)
-    BUNDLED.mkdir()
+    aside = BUNDLED.with_name("bundled.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
     for name in FILES:
-        shutil.copy(options.run / "best" / name, BUNDLED / name)
-    shutil.copy(options.run / "config.json", BUNDLED / "training_config.json")
-    shutil.copy(options.run / "metrics.jsonl", BUNDLED / "training_log.jsonl")
+        shutil.copy(options.run / "best" / name, aside / name)
+    shutil.copy(options.run / "run.json", aside / "training_run.json")
+    shutil.copy(options.run / "metrics.jsonl", aside / "training_log.jsonl")
+    shutil.rmtree(BUNDLED, ignore_errors=True)
+    aside.rename(BUNDLED)
 
     source = captioned.load(options.dataset)
     train, val = source.split("train"), source.split("val")
     evaluate = Evaluator(val)
-    model = load_embedder()
-    settings = json.loads((options.run / "config.json").read_text())
+    model = load_clip()
+    settings = json.loads((options.run / "run.json").read_text())["settings"]
     config = TrainConfig(**settings)
     run = Run(config, options.run, FastTokenizer.from_file(str(BUNDLED / "tokenizer.json")))
     fresh = nnx.state(Clip(run.shape, rngs=nnx.Rngs(config.seed)))
     figures = {"trained": evaluate(model), "untrained": evaluate(run.embedder(fresh))}
-    (BUNDLED / "val_metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
+    said = {"fingerprint": model.fingerprint, "prompt": PROMPT, **figures}
+    (BUNDLED / "val_metrics.json").write_text(json.dumps(said, indent=2) + "\n")
 
     log = [json.loads(line) for line in (options.run / "metrics.jsonl").read_text().splitlines()]
     best = max(log, key=lambda row: row.get("mr", -1.0) + row.get("zeroshot_top1", -1.0))
-    named = [e for e in val if captioned.label_in_name(e.path.name)]
+    named = [e for e in val if captioned.label_in_name(e.path.name) == e.label]
     classes = {captioned.label_in_name(e.path.name) for e in named}
     table = ["| | trained | untrained |", "| --- | --- | --- |"] + [
         f"| {words} | {figures['trained'][name]:.3f} | {figures['untrained'][name]:.3f} |"
@@ -170,6 +175,7 @@ def main() -> None:
         prompt=PROMPT,
         chance=1 / len(classes),
         val_images=f"{len(val):,}",
+        machine=options.machine,
         flags=flags(settings),
     )
     (BUNDLED / "README.md").write_text(

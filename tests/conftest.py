@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+# Beside the project, unless said otherwise.
+DATA = Path(os.environ.get("RSICD_EMBED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 CAPTIONS = [
     "many planes are parked near a large building in an airport .",
@@ -23,7 +25,7 @@ def rsicd() -> Path:
     """The real RSICD, where it has been put beside the project."""
     folder = DATA / "rsicd"
     if not folder.is_dir():
-        pytest.skip("needs the RSICD data set in ../shared/data/rsicd")
+        pytest.skip(f"needs the RSICD data set in {folder}")
     return folder
 
 

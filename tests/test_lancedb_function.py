@@ -106,6 +106,19 @@ def test_what_images_may_not_be(function: Any, tmp_path: Path) -> None:
         get_registry().get("rsicd-clip").create(model=str(tmp_path / "none"))
 
 
+def test_lancedb_passes_our_errors_on(function: Any, tmp_path: Path) -> None:
+    table = new_table(function, tmp_path / "db")
+    with pytest.raises(ImageError, match=r"none\.png .*cannot be read"):
+        table.add([{"uri": str(tmp_path / "none.png"), "label": "x"}])
+
+
+def test_a_model_that_changes_under_a_function(function: Any, model: Path) -> None:
+    shutil.rmtree(model)
+    write_model(model, seed=9)
+    with pytest.raises(FingerprintError, match="has changed since"):
+        function.compute_query_embeddings("a desert")
+
+
 def test_bytes_in_a_table(function: Any, pictures: Path, tmp_path: Path) -> None:
     schema = pa.schema(
         [pa.field("image", pa.binary()), pa.field("vector", pa.list_(pa.float32(), 64))]

@@ -46,6 +46,7 @@ def here(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def test_every_command_works_in_its_order(here: Path) -> None:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
+    assert 'pip install ".[train]"' in README
     commands = [line for line in lines if line.startswith("rsicd-embed ")]
     assert len(commands) >= 7
     for line in commands:

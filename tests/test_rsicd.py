@@ -33,6 +33,8 @@ def source(rsicd: Path) -> Source:
 
 def test_the_card_says_what_the_model_does(embedder: Any, source: Source) -> None:
     said = json.loads((BUNDLED / "val_metrics.json").read_text())
+    # A fingerprint that changes with the code would lock users out of their stores.
+    assert embedder.fingerprint == said["fingerprint"]
     measured = Evaluator(source.split("val"))(embedder)
     # Kernels differ between machines: a handful of 1,094 images may change places.
     assert measured == pytest.approx(said["trained"], abs=0.006)

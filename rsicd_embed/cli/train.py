@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rsicd_embed.cli.base import F
+from rsicd_embed.cli.base import F, json_option, note, print_json, show
+from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import PRESETS, TrainConfig
 
 _DEFAULTS = TrainConfig()
+_FRACTION = click.FloatRange(0, 1)
+_POSITIVE_FRACTION = click.FloatRange(0, 1, min_open=True)
+_POSITIVE = click.FloatRange(0, min_open=True)
 
 
 def _option(flag: str, text: str, **how: Any) -> Callable[[F], F]:
@@ -35,26 +38,44 @@ def _option(flag: str, text: str, **how: Any) -> Callable[[F], F]:
     help="Folder of the run; the same folder resumes it. The model is in OUT/best.",
 )
 @_option("--preset", "Shape of the model.", type=click.Choice(sorted(PRESETS)))
-@_option("--epochs", "Passes over the train split.")
-@_option("--batch-size", "Images a step, over all devices.")
-@_option("--learning-rate", "Peak of the cosine schedule.")
-@_option("--weight-decay", "AdamW's.")
-@_option("--class-captions", "Fraction of captions made from class names.")
-@_option("--keep-patches", "Fraction of the patches kept in training.")
-@_option("--unmasked", "Fraction of the epochs, at the end, that keep every patch.")
-@_option("--eval-every", "Epochs between evaluations on val.")
+@_option("--epochs", "Passes over the train split.", type=click.IntRange(1))
+@_option("--batch-size", "Images a step, over all devices.", type=click.IntRange(1))
+@_option("--learning-rate", "Peak of the cosine schedule.", type=_POSITIVE)
+@_option("--weight-decay", "AdamW's.", type=click.FloatRange(0))
+@_option("--class-captions", "Fraction of captions made from class names.", type=_FRACTION)
+@_option("--keep-patches", "Fraction of the patches kept in training.", type=_POSITIVE_FRACTION)
+@_option("--unmasked", "Fraction of the epochs, at the end, keeping all patches.", type=_FRACTION)
+@_option("--eval-every", "Epochs between evaluations on val.", type=click.IntRange(1))
 @_option("--seed", "Of weights, order, captions and augmentation.")
-def train(dataset: Path, out: Path, **settings: Any) -> None:
-    """Train a CLIP model from scratch on captioned images."""
+@json_option
+def train(dataset: Path, out: Path, as_json: bool, **settings: Any) -> None:
+    """Train a CLIP model from scratch on captioned images.
+
+    Prints the row of the best epoch on val; its model is in OUT/best.
+    """
     from rsicd_embed.bench.evaluate import Evaluator
     from rsicd_embed.datasets import captioned
-    from rsicd_embed.train.loop import train as run
+
+    try:
+        from rsicd_embed.train.loop import train as run
+    except ModuleNotFoundError as error:
+        raise TrainError(
+            f"training needs {error.name}, which is not installed: pip install 'rsicd-embed[train]'"
+        ) from error
 
     source = captioned.load(dataset)
     config = dataclasses.replace(_DEFAULTS, **settings)
 
-    def report(row: dict[str, Any]) -> None:
-        parts = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()]
-        print("  ".join(parts), file=sys.stderr, flush=True)  # noqa: T201
+    evaluate = Evaluator(source.split("val"))
+    best = run(config, source.split("train"), out, evaluate, lambda row: note(_line(row)))
+    if as_json:
+        print_json(best)
+    else:
+        show(f"best: {_line(best)}  in {out / 'best'}")
 
-    run(config, source.split("train"), out, Evaluator(source.split("val")), report)
+
+def _line(row: dict[str, Any]) -> str:
+    return "  ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in row.items()
+    )

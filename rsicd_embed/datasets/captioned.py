@@ -58,13 +58,13 @@ def load(folder: Path) -> Source:
     if not entries:
         raise DatasetError(f"{path}: expected images, found none")
     images = _image_folder(folder, [entry["filename"] for entry in entries])
-    labels = _labels(folder)
+    labels = _labels(folder) or _labels_in_names([entry["filename"] for entry in entries])
     examples = {}
     for entry in entries:
         name = entry["filename"]
         attributes = {
             "captions": entry["captions"],
-            "label": labels.get(name) or label_in_name(name),
+            "label": labels.get(name),
             "split": entry["split"],
         }
         examples[name] = Example(name, images / name, attributes)
@@ -94,6 +94,12 @@ def label_in_name(name: str) -> str | None:
     """`beach` of `beach_12.jpg`; None for a name of another form."""
     match = _CLASS_IN_NAME.match(name)
     return match[1] if match else None
+
+
+def _labels_in_names(names: Sequence[str]) -> dict[str, str]:
+    """Classes from file names, unless all say the same: `tile_3.jpg` names no class."""
+    labels = {name: label for name in names if (label := label_in_name(Path(name).name))}
+    return labels if len(set(labels.values())) > 1 else {}
 
 
 def _labels(folder: Path) -> dict[str, str]:

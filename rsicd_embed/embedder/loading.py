@@ -14,6 +14,8 @@ from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ModelError
 
+CLIP = "clip"
+
 
 class Load(Protocol):
     """What an entry point of group `rsicd_embed.embedders` refers to."""
@@ -42,7 +44,11 @@ def load_embedder(
     if batch_size < 1:
         raise ModelError(f"expected a batch size ≥ 1, found {batch_size}")
     name, colon, argument = str(model).partition(":")
+    if colon and name == CLIP:
+        return load_clip(argument, batch_size=batch_size, precision=precision)
     if colon and name in plugins.names(plugins.EMBEDDERS):
+        if precision is not None:
+            raise ModelError(f"expected no precision with {model}: only CLIPs take one")
         load = cast(Load, plugins.load(plugins.EMBEDDERS, name))
         return load(argument, batch_size=batch_size)
     return load_clip(model, batch_size=batch_size, precision=precision)

@@ -30,6 +30,8 @@ def locate(model: str | Path | None) -> Located:
     """
     if model is None or str(model) == BUNDLED:
         return Located(_BUNDLED_DIRECTORY, BUNDLED)
+    if not str(model).strip():
+        raise ModelError("expected a model, found an empty name; leave --model out for the bundled")
     path = Path(model).expanduser()
     if path.is_dir():
         return Located(path, str(path.resolve()))

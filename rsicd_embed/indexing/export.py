@@ -28,7 +28,7 @@ def write_vectors(
     strict: bool = False,
     progress: Progress = lambda done: None,
 ) -> Summary:
-    """Embeds images into `output`, which appears whole or not at all.
+    """Embeds images into `output`; each file appears whole or not at all.
 
     `*.parquet` has a row an image: id, vector, uri, sha256, width, height and its attributes.
     `*.npy` has the vectors, float32 (n, dim); `*.ids.json` beside it, their ids. Both are in the
@@ -48,8 +48,14 @@ def write_vectors(
             rows = _in_order(store.scan().read_all(), sources)
             if output.suffix == ".npy":
                 ids = json.dumps(rows["id"].to_pylist(), ensure_ascii=False)
-                write_file(output.with_suffix(".ids.json"), lambda path: _write_text(path, ids))
-                write_file(output, lambda path: _save(path, vector_matrix(rows[VECTOR])))
+                beside = output.with_suffix(".ids.json")
+
+                def save_both(path: Path) -> None:
+                    """Fills both before either is renamed."""
+                    _save(path, vector_matrix(rows[VECTOR]))
+                    write_file(beside, lambda aside: _write_text(aside, ids))
+
+                write_file(output, save_both)
             else:
                 model = {"model": provenance.model, "fingerprint": provenance.fingerprint}
                 rows = rows.replace_schema_metadata({"rsicd-embed": json.dumps(model)})

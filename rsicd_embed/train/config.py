@@ -46,7 +46,7 @@ class TrainConfig:
         clip_norm: gradients are scaled down to this global norm.
         class_captions: fraction of captions replaced by one made of the image's class name.
         keep_patches: fraction of the patches an image keeps in training (FLIP, arXiv:2212.00794).
-        unmasked: fraction of the steps, at the end, in which every patch is kept.
+        unmasked: fraction of the epochs, at the end, in which every patch is kept.
         eval_every: epochs between evaluations on val.
         seed: of the initial weights, the order, the captions and the augmentation.
     """

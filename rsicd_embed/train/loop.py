@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shutil
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from tokenizers import Tokenizer as FastTokenizer
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
-from rsicd_embed.embedder.clip import directory
-from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.model import Clip
-from rsicd_embed.embedder.preprocess import Preprocessor
-from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors, sync_folder, write_file
-from rsicd_embed.train import tokenizer as bpe
 from rsicd_embed.train.checkpoint import Checkpoints
-from rsicd_embed.train.config import PRESETS, TrainConfig
+from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.data import CaptionedImages
+from rsicd_embed.train.run import Run, open_run, write_text
 from rsicd_embed.train.step import State, initial_state, make_step
 
 Evaluate = Callable[[Embedder], dict[str, float]]
@@ -36,53 +29,6 @@ Report = Callable[[dict[str, Any]], None]
 
 # Images are kept this much larger than the model's, so that crops have room to move.
 _MARGIN = 1.125
-
-
-@dataclass(frozen=True)
-class Run:
-    """A model being trained from scratch, and where its files go."""
-
-    config: TrainConfig
-    out: Path
-    tokens: FastTokenizer
-
-    @property
-    def shape(self) -> Any:
-        """The model's ClipConfig."""
-        return PRESETS[self.config.preset]
-
-    @property
-    def preprocessor(self) -> Preprocessor:
-        """Squares of the model's size."""
-        size = self.shape.image_size
-        return Preprocessor(resize=size, crop=(size, size))
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """`tokens` with the model's context."""
-        return Tokenizer(
-            self.tokens,
-            context_length=self.shape.context_length,
-            pad_id=self.shape.eos_token_id,
-        )
-
-    def embedder(self, params: Any) -> ClipEmbedder:
-        """The model as it stands, for evaluation."""
-        return ClipEmbedder(
-            self.shape, params, self.tokenizer, self.preprocessor, name=str(self.out / "best")
-        )
-
-    def export(self, params: Any, to: Path) -> None:
-        """Writes a Hugging Face directory in float16, aside, and puts it in place whole."""
-        aside = to.with_name(to.name + ".new")
-        shutil.rmtree(aside, ignore_errors=True)
-        directory.save(aside, self.shape, params, self.tokens, self.preprocessor, dtype=np.float16)
-        old = to.with_name(to.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if to.exists():
-            to.rename(old)
-        aside.rename(to)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def train(
@@ -104,8 +50,21 @@ def train(
     Raises:
         TrainError: the data cannot be used, or the loss is not finite; the last checkpoint stays.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    run = Run(config, out, _vocabulary(config, examples, out))
+    with open_run(config, examples, out) as run:
+        return _train(run, examples, evaluate, report)
+
+
+def score(row: dict[str, Any]) -> float:
+    """What the best epoch is chosen by; -1 for an epoch that was not evaluated."""
+    if "mr" not in row:
+        return -1.0
+    return float(row["mr"] + row.get("zeroshot_top1", row["mr"])) / 2
+
+
+def _train(
+    run: Run, examples: Sequence[Example], evaluate: Evaluate, report: Report
+) -> dict[str, Any]:
+    config, out = run.config, run.out
     data = CaptionedImages(
         examples,
         run.tokenizer,
@@ -134,28 +93,26 @@ def train(
     rows = _read_rows(out / "metrics.jsonl")
     with Checkpoints(out / "checkpoints") as checkpoints:
         state, first = checkpoints.restore(state)
+        if len(rows) < first:
+            raise TrainError(
+                f"{out / 'metrics.jsonl'}: expected the log of {first} epochs, found {len(rows)}; "
+                "bring it back, or give another --out"
+            )
         rows = rows[:first]
         for epoch in range(first, config.epochs):
-            late = epoch >= config.epochs * (1 - config.unmasked)
+            late = epoch >= config.epochs - math.ceil(config.epochs * config.unmasked)
             row: dict[str, Any] = {"epoch": epoch + 1}
             state, measured = _one_epoch(whole if late else masked, state, data, config, epoch)
             row |= measured
             if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
                 row |= evaluate(run.embedder(state.params))
                 if score(row) > max(map(score, rows), default=-1.0):
-                    run.export(state.params, out / "best")
+                    run.export(state.params)
             rows.append(row)
             _write_rows(out / "metrics.jsonl", rows)
             checkpoints.save(state, epoch + 1)
             report(row)
     return max(rows, key=score)
-
-
-def score(row: dict[str, Any]) -> float:
-    """What the best epoch is chosen by; -1 for an epoch that was not evaluated."""
-    if "mr" not in row:
-        return -1.0
-    return float(row["mr"] + row.get("zeroshot_top1", row["mr"])) / 2
 
 
 def _one_epoch(
@@ -181,23 +138,6 @@ def _one_epoch(
     }
 
 
-def _vocabulary(config: TrainConfig, examples: Sequence[Example], out: Path) -> FastTokenizer:
-    """The run's byte-pair vocabulary, learnt on its first start."""
-    path, settings = out / "tokenizer.json", out / "config.json"
-    content = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-    if settings.exists():
-        if settings.read_text(encoding="utf-8") != content:
-            raise TrainError(
-                f"{out} holds a run with other settings ({settings}); give another --out"
-            )
-        return FastTokenizer.from_file(str(path))
-    captions = (caption for example in examples for caption in example.captions)
-    tokenizer = bpe.train(captions, PRESETS[config.preset].vocab_size)
-    tokenizer.save(str(path))
-    settings.write_text(content, encoding="utf-8")
-    return tokenizer
-
-
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
@@ -207,9 +147,5 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     with storage_errors(f"cannot write {path}"):
-        write_file(path, lambda aside: _write_text(aside, text))
+        write_file(path, lambda aside: write_text(aside, text))
         sync_folder(path.parent)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -95,7 +95,7 @@ def test_any_text_can_be_spelt() -> None:
     tokenizer = bpe.train(CAPTIONS, 1024)
     text = "naïve 日本 🛰 q"
     ids = tokenizer.encode(text).ids
-    assert ids[0], ids[-1] == (1022, 1023)
+    assert (ids[0], ids[-1]) == (1022, 1023)
     assert 1023 not in ids[1:-1]  # no byte is unknown
     assert tokenizer.decode(ids).replace("</w>", " ").split() == text.split()
     assert len(tokenizer.encode("a desert").ids) == 4  # seen words are one token each

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from rsicd_embed.bench.evaluate import Evaluator
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.loading import load_embedder
-from rsicd_embed.errors import TrainError
+from rsicd_embed.errors import DatasetError, TrainError
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.loop import train
 
@@ -86,6 +87,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(source: Any, tmp_path: Path
     assert [row["epoch"] for row in rows["stopped"]] == [3, 4]
     for one, other in zip(rows["whole"][2:], rows["stopped"], strict=True):
         assert one["loss"] == other["loss"]
+    whole, stopped = (tmp_path / name / "best" for name in ("whole", "stopped"))
+    for path in whole.iterdir():
+        assert path.read_bytes() == (stopped / path.name).read_bytes(), path.name
 
 
 def test_a_folder_of_another_run_is_refused(source: Any, tmp_path: Path) -> None:
@@ -94,6 +98,21 @@ def test_a_folder_of_another_run_is_refused(source: Any, tmp_path: Path) -> None
     train(once, examples, tmp_path, evaluate)
     with pytest.raises(TrainError, match="holds a run with other settings"):
         train(CONFIG, examples, tmp_path, evaluate)
+    with pytest.raises(TrainError, match="holds a run with other data"):
+        train(once, examples[1:], tmp_path, evaluate)
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(TrainError, match="another process is training"),
+    ):
+        train(once, examples, tmp_path, evaluate)
+    (tmp_path / "best").rename(tmp_path / "best.old")  # as if stopped between two renames
+    log = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(TrainError, match="expected the log of 1 epochs, found 0"):
+        train(once, examples, tmp_path, evaluate)
+    (tmp_path / "metrics.jsonl").write_text(log)
+    assert train(once, examples, tmp_path, evaluate) == json.loads(log)
+    assert (tmp_path / "best" / "model.safetensors").exists()
 
 
 def test_a_batch_larger_than_the_data(source: Any, tmp_path: Path) -> None:
@@ -108,11 +127,26 @@ def test_a_loss_that_is_not_finite_stops_the_run(source: Any, tmp_path: Path) ->
         train(config, source.split("train"), tmp_path, Evaluator(source.split("val")))
 
 
-def test_val_without_classes_is_still_evaluated(source: Any, tmp_path: Path) -> None:
+def test_val_without_classes_is_still_evaluated(
+    source: Any, tmp_path: Path, tiny_model: Path
+) -> None:
     unnamed = [
-        Example(f"{i}", e.path.rename(tmp_path / f"{i}.png"), {"captions": e.captions})
-        for i, e in enumerate(source.split("val"))
+        Example(f"{i}", e.path, {"captions": e.captions}) for i, e in enumerate(source.split("val"))
     ]
-    metrics = Evaluator(unnamed)(load_embedder())
+    metrics = Evaluator(unnamed)(load_embedder(tiny_model))
     assert "mr" in metrics
     assert "zeroshot_top1" not in metrics
+
+
+def test_val_that_cannot_be_evaluated_is_told_before_training(
+    source: Any, tmp_path: Path, tiny_model: Path
+) -> None:
+    with pytest.raises(DatasetError, match="found none"):
+        Evaluator([])
+    path = source.examples[0].path
+    with pytest.raises(DatasetError, match="expected a caption"):
+        Evaluator([Example("mute", path)])
+    broken = tmp_path / "broken.png"
+    broken.write_text("rubbish")
+    with pytest.raises(DatasetError, match=r"broken\.png: not a picture"):
+        Evaluator([Example("broken", broken, {"captions": ["a"]})])(load_embedder(tiny_model))
