@@ -20,6 +20,16 @@ _BUCKET = 16
 
 BEGIN_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+# Texts whose ids show how a tokenizer treats case, spaces, accents, digits and special tokens.
+_PROBES = (
+    "A Photo of SEVERAL boats",
+    "  tabs\tand\nlines ",
+    "it's naïve, don't!!!",
+    "É 日本 🛰 ﬁ cafe\u0301",
+    "12 3.5 b2b",
+    "a <|endoftext|> b",
+    "",
+)
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -40,7 +50,11 @@ class Tokenizer:
 
     def digest(self) -> str:
         """Hash of everything that decides which ids a text gets."""
-        content = f"{self.pad_id} {self._tokenizer.to_str()}"
+        # Not the library's own serialisation, which may change with its version.
+        vocabulary = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items())
+        merges = json.loads(self._tokenizer.to_str())["model"].get("merges")
+        probes = [self._tokenizer.encode(text).ids for text in _PROBES]
+        content = json.dumps([self.context_length, self.pad_id, vocabulary, merges, probes])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def __call__(self, texts: Sequence[str], *, length: int | None = None) -> np.ndarray:
