@@ -24,7 +24,15 @@ from rsicd_embed.embedder.clip import parts
 from rsicd_embed.embedder.locate import locate
 
 STORES = ("lancedb", "nmslib", "exact")
-EARTH_QUERIES = ("desert", "green forest", "blue sea", "snow mountains", "islands in the sea")
+# What to ask, and which rows may answer.
+EARTH_QUERIES = (
+    ("desert", None),
+    ("desert", "lat BETWEEN -60 AND 0"),
+    ("blue sea", None),
+    ("snow mountains", None),
+    ("beach with white waves", None),
+    ("green meadow", None),
+)
 QUERIES = ("airport", "farmland", "river with a bridge", "dense residential area", "beach")
 TILE_DEG = 7.5
 
@@ -89,16 +97,16 @@ def place(hit: dict[str, Any]) -> str:
     return f"{abs(lat):.1f}°{'NS'[lat < 0]} {abs(lon):.1f}°{'EW'[lon < 0]}"
 
 
-def search(query: str, store: str, k: int) -> sheet.Row:
+def search(query: str, where: str | None, store: str, k: int) -> sheet.Row:
     """Searches, prints the hits, and returns them as a row of the contact sheet."""
-    found = json.loads(
-        run("rsicd-embed", "search", query, "--store", store, "-k", str(k), "--json")
-    )
+    condition = ["--where", where] if where else []
+    words = ["rsicd-embed", "search", query, "--store", store, "-k", str(k), *condition, "--json"]
+    found = json.loads(run(*words))
     hits = []
     for hit in found["hits"]:
         print(f"  {hit['rank']:>2}  {hit['score']:+.3f}  {place(hit)}")
         hits.append(sheet.Hit(hit["uri"], (f"{hit['score']:+.3f}", place(hit))))
-    return sheet.Row(query, tuple(hits))
+    return sheet.Row(f"{query}   where {where}" if where else query, tuple(hits))
 
 
 def main() -> None:
@@ -111,12 +119,14 @@ def main() -> None:
     options = parser.parse_args()
     name = "own" if options.images else "earth"
     source = options.images or cut_tiles(blue_marble(), options.out / "tiles")
-    queries = options.query or (QUERIES if options.images else EARTH_QUERIES)
+    queries = [(query, None) for query in options.query or QUERIES]
+    if not (options.query or options.images):
+        queries = list(EARTH_QUERIES)
     folder = options.out / f"{name}-{identity(source)}"
     stores = [f"{kind}:{folder / kind}" for kind in STORES]
     for store in stores:
         print(run("rsicd-embed", "ingest", str(source), "--store", store))
-    rows = [search(query, stores[0], options.k) for query in queries]
+    rows = [search(query, where, stores[0], options.k) for query, where in queries]
     path = options.out / f"{name}.png"
     sheet.save(rows, path)
     print(f"\nThe pictures are in {path.resolve()}: open it.")
