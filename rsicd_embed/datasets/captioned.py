@@ -40,8 +40,8 @@ def find_json(folder: Path) -> Path | None:
 def load(folder: Path) -> Source:
     """Reads the images, captions, splits and classes of a dataset folder; opens no image.
 
-    A class comes from `labels.json`, else from `txtclasses_*/CLASS.txt`, else from a file name
-    such as `beach_12.jpg`.
+    A class comes from `labels.json`, else from `txtclasses_*/CLASS.txt`, else from file names
+    such as `beach_12.jpg`, unless that would make all of one class.
 
     Raises:
         DatasetError: no `dataset_*.json`, or it is not of that form, or its images are not there.
@@ -97,9 +97,8 @@ def label_in_name(name: str) -> str | None:
 
 
 def _labels_in_names(names: Sequence[str]) -> dict[str, str]:
-    """Classes from file names, unless all say the same: `tile_3.jpg` names no class."""
     labels = {name: label for name in names if (label := label_in_name(Path(name).name))}
-    return labels if len(set(labels.values())) > 1 else {}
+    return labels if len(set(labels.values())) > 1 else {}  # `tile_3.jpg` names no class
 
 
 def _labels(folder: Path) -> dict[str, str]:

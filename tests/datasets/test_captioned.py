@@ -34,18 +34,25 @@ def test_captions_splits_and_labels(tmp_path: Path) -> None:
         tmp_path,
         entry("beach_1.jpg", "train", " a  beach \n here . ", "", "sand ."),
         entry("00012.jpg", "test"),
-        entry("port.jpg", None),
+        entry("port_3.jpg", None),
     )
     source = open_source(tmp_path)
     assert source.root == tmp_path / "images"
     assert source.schema == captioned.SCHEMA
     beach, number, port = source.examples
     assert beach.captions == ("a beach here .", "sand .")
-    assert [example.label for example in source.examples] == ["beach", None, None]
+    assert [example.label for example in source.examples] == ["beach", None, "port"]
     assert (number.captions, number.split, port.split) == ((), "test", None)
     assert beach.path == tmp_path / "images" / "beach_1.jpg"
     assert source.split("train") == (beach,)
     assert source.split("val") == ()
+
+
+def test_a_name_that_all_share_is_no_class(tmp_path: Path) -> None:
+    write(tmp_path, entry("tile_1.jpg"), entry("tile_2.jpg"))
+    assert [e.label for e in open_source(tmp_path).examples] == [None, None]
+    (tmp_path / "labels.json").write_text(json.dumps({"tile_1.jpg": "shore"}))
+    assert [e.label for e in open_source(tmp_path).examples] == ["shore", None]
 
 
 def test_labels_come_from_lists_of_names_or_from_json(tmp_path: Path) -> None:
@@ -53,7 +60,7 @@ def test_labels_come_from_lists_of_names_or_from_json(tmp_path: Path) -> None:
     lists = tmp_path / "txtclasses_x"
     lists.mkdir()
     (lists / "pond.txt").write_text("00012.jpg\nnot_there.jpg\n")
-    assert [e.label for e in open_source(tmp_path).examples] == ["beach", "pond"]
+    assert [e.label for e in open_source(tmp_path).examples] == [None, "pond"]
     (tmp_path / "labels.json").write_text(json.dumps({"beach_1.jpg": "shore"}))
     assert [e.label for e in open_source(tmp_path).examples] == ["shore", None]
 
