@@ -402,6 +402,7 @@ def test_an_empty_store_has_no_hits(scheme: str, tiny_model: Path, tmp_path: Pat
     assert run("info", "--store", store, "--json").document["rows"] == 0
 
 
+@pytest.mark.filterwarnings("default:1 of 1 texts are longer")
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_wrong_questions(scheme: str, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
     store = f"{scheme}:{tmp_path / 'store'}"

@@ -99,6 +99,7 @@ def test_few_rows_have_no_graph(uri: str) -> None:
 
 def test_upsert_folds_by_itself(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nmslib_store, "FOLD_ROWS", 1500)
+    monkeypatch.setattr(nmslib_store, "FOLD_SHARE", 0.5)
     with open_store(uri, MADE_BY) as store:
         fill(store)
         assert "over 2000 rows" in store.info().index
