@@ -168,7 +168,10 @@ def test_attributes_in_json(uri: str, pictures: Path, tiny_model: Path) -> None:
     }  # fmt: skip
     plain = run("search", "port", "--store", uri).stdout
     assert plain.count("\n") == 1
-    assert "a.png  nan=nan  inf=inf  list=nan  at=2020-05-17 00:00:00  flag=True  count=3" in plain
+    assert (
+        "a.png  nan=nan  inf=inf  list=[nan, 1.5]  at=2020-05-17 00:00:00  flag=True  count=3"
+        in plain
+    )
 
 
 def test_where_is_applied_before_k(stored: str) -> None:
@@ -188,6 +191,15 @@ def test_a_warning_is_one_line(stored: str) -> None:
     (line,) = outcome.stderr.splitlines()
     assert line.startswith("warning: 1 of 1 texts are longer than the model's context")
     assert len(outcome.document["hits"]) == 5
+
+
+def test_lists_in_a_line(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+    row = {"path": "a.png", "bbox": [7.5, -60, 15.25, 0], "captions": ["the first", "a second"]}
+    (pictures / "m.jsonl").write_text(json.dumps(row) + "\n")
+    store = f"exact:{tmp_path / 'store'}"
+    run("ingest", pictures / "m.jsonl", "--store", store, "--model", tiny_model)
+    (line,) = run("search", "port", "--store", store).stdout.splitlines()
+    assert line.endswith("a.png  bbox=[7.5, -60, 15.25, 0]  captions=the first")
 
 
 def test_profile_names_the_slowest_stage(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -88,7 +88,11 @@ def search(
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, list):
-        value = value[0] if value else ""
-    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    """A value in few characters: of several captions the first, of several numbers all."""
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        text = "[" + ", ".join(map(_short, value)) + "]"
+    elif isinstance(value, list):
+        text = value[0] if value else ""
+    else:
+        text = f"{value:.5g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 60 else text[:59] + "…"
