@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ def read_rgb(source: ImageLike) -> Image.Image:
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(_too_large(str(error))) from error
+        found = re.search(r"\d+", str(error))
+        raise ImageError(_too_large(f"{int(found[0]):,}" if found else "more")) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"not a picture of a known format ({', '.join(FORMATS)})") from error
     except MemoryError as error:
