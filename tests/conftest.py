@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from rsicd_embed.testing.embedders import picture as picture
 
 # Beside the project, unless said otherwise.
 DATA = Path(os.environ.get("RSICD_EMBED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -57,13 +57,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another tiny random CLIP."""
     return write_model(tmp_path_factory.mktemp("models") / "other", seed=1)
-
-
-def picture(seed: int, size: tuple[int, int] = (40, 36)) -> Image.Image:
-    """A picture with structure: a few random blocks of colour, width × height."""
-    rng = np.random.default_rng(seed)
-    blocks = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    return Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)
 
 
 @pytest.fixture
