@@ -43,12 +43,12 @@ def open_store(uri: str, *, embedder: Embedder | None = None) -> VectorStore:
     Without an embedder the store must exist, and holds whatever model's vectors.
     See `rsicd_embed.stores.base.open_store` for the errors.
     """
-    from rsicd_embed.records import Provenance
+    from rsicd_embed.embedder.base import provenance
     from rsicd_embed.stores.base import open_store as open_
 
     if embedder is None:
         return open_(uri)
-    return open_(uri, Provenance(embedder.name, embedder.fingerprint, embedder.dim))
+    return open_(uri, provenance(embedder))
 
 
 def open_sources(paths: Sequence[str | Path], *, split: str | None = None) -> list[Source]:

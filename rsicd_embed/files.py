@@ -65,7 +65,7 @@ def sync_folder(folder: Path) -> None:
         sync_file(folder)
 
 
-def write_file(path: Path, write: Callable[[Path], None]) -> FileEntry:
+def write_file(path: Path, write: Callable[[Path], object]) -> FileEntry:
     """Makes `path` in one step: `write` fills a file beside it, which is synced and renamed.
 
     The folder itself is not synced: call `sync_folder` once the last file of a change is there.

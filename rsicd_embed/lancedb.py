@@ -31,6 +31,7 @@ from lancedb.embeddings import EmbeddingFunction, register
 from PIL import Image
 from pydantic import PrivateAttr
 
+from rsicd_embed.embedder.base import provenance
 from rsicd_embed.embedder.clip import parts
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ImageError, ModelError
@@ -116,7 +117,7 @@ class RsicdClip(EmbeddingFunction):
             from rsicd_embed.embedder.loading import load_clip
 
             loaded = load_clip(self.model, batch_size=self.batch_size)
-            now = Provenance(loaded.name, loaded.fingerprint, loaded.dim)
+            now = provenance(loaded)
             require_same_model(replace(now, fingerprint=self.fingerprint or ""), now, "the table")
             self._embedder = loaded
         return self._embedder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def write_model(directory: Path, seed: int) -> Path:
     pixels = Preprocessor(resize=size, crop=(size, size))
     hf.save(directory, shape, params, bpe.train(CAPTIONS, shape.vocab_size), pixels)
     return directory
+
+
+@pytest.fixture(scope="module")
+def load_each_model_once() -> Iterator[None]:
+    """For tests that run many commands in this process."""
+    import rsicd_embed
+    from tests.helpers import cached
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rsicd_embed, "load_embedder", cached(rsicd_embed.load_embedder))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import shutil
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,11 @@ from rsicd_embed.errors import ImageError, ModelError, WeightsError
 from rsicd_embed.images import MAX_PIXELS, read_rgb
 
 from .conftest import picture
-from .helpers import SCHEMES, cached, rows, run
+from .helpers import SCHEMES, rows, run
 
 load_embedder = rsicd_embed.load_embedder
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _load_each_model_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rsicd_embed, "load_embedder", cached(rsicd_embed.load_embedder))
-        yield
+pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +22,11 @@ from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import open_store
 
 from .conftest import picture
-from .helpers import SCHEMES, cached, rows, run
+from .helpers import SCHEMES, rows, run
 
 IDS = ["a.png", "b.png", "c.jpg", "d.tif", "sub/e.png"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _load_each_model_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rsicd_embed, "load_embedder", cached(rsicd_embed.load_embedder))
-        yield
+pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
 
 @pytest.fixture

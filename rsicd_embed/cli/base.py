@@ -7,12 +7,16 @@ import math
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rsicd_embed.errors import RsicdEmbedError
+
+if TYPE_CHECKING:
+    from rsicd_embed.datasets.base import Skipped
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,6 +53,28 @@ batch_size_option = click.option(
     type=click.IntRange(1),
     help="Images embedded at once.",
 )
+
+
+def embedding_options(command: F) -> F:
+    """What every command that embeds images takes: sources, model, how, and `--json`."""
+    for option in (
+        json_option,
+        precision_option,
+        batch_size_option,
+        click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read."),
+        click.option("--split", help="Only the images that the source puts in this split."),
+        model_option("the bundled model"),
+        click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path)),
+    ):
+        command = option(command)
+    return command
+
+
+def tell_skipped(skipped: Iterable[Skipped]) -> None:
+    """A line for each image that was left out."""
+    for one in skipped:
+        note(f"skipped {one.uri}: {one.reason}")
+
 
 _debug_option = click.Option(
     ["--debug"],

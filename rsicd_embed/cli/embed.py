@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from rsicd_embed.cli.base import (
-    batch_size_option,
-    json_option,
-    model_option,
-    note,
-    precision_option,
+    embedding_options,
     print_json,
     show,
+    tell_skipped,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +21,7 @@ SUFFIXES = (".parquet", ".npy")
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@embedding_options
 @click.option(
     "-o",
     "--output",
@@ -32,12 +29,6 @@ SUFFIXES = (".parquet", ".npy")
     type=click.Path(dir_okay=False, path_type=Path),
     help="A .parquet file with ids, vectors and attributes; or a .npy matrix, with ids beside it.",
 )
-@model_option("the bundled model")
-@click.option("--split", help="Only the images that the source puts in this split.")
-@click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read.")
-@batch_size_option
-@precision_option
-@json_option
 def embed(
     sources: tuple[Path, ...],
     output: Path,
@@ -71,5 +62,4 @@ def embed(
             f"{len(summary.skipped)} skipped, in {summary.seconds:.1f} s "
             f"({summary.images_per_s:.1f} images/s)"
         )
-    for skipped in summary.skipped:
-        note(f"skipped {skipped.uri}: {skipped.reason}")
+    tell_skipped(summary.skipped)

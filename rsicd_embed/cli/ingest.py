@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from rsicd_embed.cli.base import (
-    batch_size_option,
-    json_option,
-    model_option,
+    embedding_options,
     note,
-    precision_option,
     print_json,
     show,
     store_option,
+    tell_skipped,
 )
 
 if TYPE_CHECKING:
@@ -24,18 +22,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@embedding_options
 @store_option
-@model_option("the bundled model")
-@click.option("--split", help="Only the images that the source puts in this split.")
-@click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read.")
 @click.option(
     "--prune", is_flag=True, help="Remove rows of these sources whose image has vanished."
 )
 @click.option("--profile", is_flag=True, help="Say how long each stage took, and which limits.")
-@batch_size_option
-@precision_option
-@json_option
 def ingest(
     sources: tuple[Path, ...],
     store_uri: str,
@@ -79,8 +71,7 @@ def ingest(
     if profile:
         for line in _profile(summary):
             note(line)
-    for skipped in summary.skipped:
-        note(f"skipped {skipped.uri}: {skipped.reason}")
+    tell_skipped(summary.skipped)
 
 
 def _profile(summary: Summary) -> list[str]:

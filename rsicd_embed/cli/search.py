@@ -39,8 +39,9 @@ def search(
 ) -> None:
     """Find images by words, or by an image."""
     import rsicd_embed
+    from rsicd_embed.embedder.base import provenance
     from rsicd_embed.errors import ModelError
-    from rsicd_embed.records import Provenance, require_same_model
+    from rsicd_embed.records import require_same_model
 
     if (text is None) == (image is None):
         raise click.UsageError("give either TEXT or --image FILE")
@@ -57,9 +58,7 @@ def search(
                 f"the model that made {store_uri} cannot be loaded; if it has moved, "
                 f"say where with --model: {error}"
             ) from error
-        require_same_model(
-            made_by, Provenance(embedder.name, embedder.fingerprint, embedder.dim), store_uri
-        )
+        require_same_model(made_by, provenance(embedder), store_uri)
         if text is not None:
             queries = embedder.embed_texts([text])
         else:

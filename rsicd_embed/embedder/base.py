@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.images import ImageLike
+from rsicd_embed.records import Provenance
 
 
 @runtime_checkable
@@ -58,3 +59,8 @@ class Embedder(Protocol):
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts → float32 (n, dim); one longer than the context is cut."""
         ...
+
+
+def provenance(embedder: Embedder) -> Provenance:
+    """What a store remembers of the embedder that made its vectors."""
+    return Provenance(embedder.name, embedder.fingerprint, embedder.dim)

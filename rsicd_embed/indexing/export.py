@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from rsicd_embed.datasets.base import Source
-from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
-from rsicd_embed.records import VECTOR, Provenance, vector_matrix
+from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.base import open_store
 
 
@@ -42,8 +42,8 @@ def write_vectors(
         storage_errors(f"cannot write {output}"),
         tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder,
     ):
-        provenance = Provenance(embedder.name, embedder.fingerprint, embedder.dim)
-        with open_store(f"exact:{Path(folder, 'store')}", provenance) as store:
+        made_by = provenance(embedder)
+        with open_store(f"exact:{Path(folder, 'store')}", made_by) as store:
             summary = ingest(sources, embedder, store, strict=strict, progress=progress)
             rows = _in_order(store.scan().read_all(), sources)
             if output.suffix == ".npy":
@@ -53,11 +53,11 @@ def write_vectors(
                 def save_both(path: Path) -> None:
                     """Fills both before either is renamed."""
                     _save(path, vector_matrix(rows[VECTOR]))
-                    write_file(beside, lambda aside: _write_text(aside, ids))
+                    write_file(beside, lambda aside: aside.write_text(ids, "utf-8"))
 
                 write_file(output, save_both)
             else:
-                model = {"model": provenance.model, "fingerprint": provenance.fingerprint}
+                model = {"model": made_by.model, "fingerprint": made_by.fingerprint}
                 rows = rows.replace_schema_metadata({"rsicd-embed": json.dumps(model)})
                 write_file(output, lambda path: pyarrow.parquet.write_table(rows, path))
         sync_folder(output.parent)
@@ -73,7 +73,3 @@ def _in_order(rows: pa.Table, sources: Sequence[Source]) -> pa.Table:
 def _save(path: Path, vectors: np.ndarray) -> None:
     with path.open("wb") as file:  # numpy would add a suffix to the name
         np.save(file, vectors)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

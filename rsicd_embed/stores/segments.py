@@ -127,7 +127,8 @@ class SegmentLog:
     def commit(self, new: Manifest) -> Snapshot:
         """Makes `new`, whose files are there, the newest state; only while `writing`."""
         files.sync_folder(self.folder)
-        files.write_file(self._path, lambda path: _write(path, manifest.encode(new)))
+        content = manifest.encode(new)
+        files.write_file(self._path, lambda path: path.write_bytes(content))
         files.sync_folder(self.folder)
         return self.read()
 
@@ -148,9 +149,11 @@ class SegmentLog:
     def add_numbers(self, prefix: str, numbers: np.ndarray) -> files.FileEntry:
         """Writes row or node numbers, below 2**32."""
         content = numbers.astype("<u4").tobytes()
-        return self.add_file(prefix, "u32", lambda path: _write(path, content))
+        return self.add_file(prefix, "u32", lambda path: path.write_bytes(content))
 
-    def add_file(self, prefix: str, suffix: str, write: Callable[[Path], None]) -> files.FileEntry:
+    def add_file(
+        self, prefix: str, suffix: str, write: Callable[[Path], object]
+    ) -> files.FileEntry:
         """Writes a file of a new name, which counts once a manifest names it."""
         name = f"{prefix}-{secrets.token_hex(8)}.{suffix}"
         return files.write_file(self.folder / name, write)
@@ -237,7 +240,3 @@ class SegmentLog:
 
 def _mapped(path: Path) -> pa.RecordBatch:
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -21,7 +21,7 @@ from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.train.checkpoint import Checkpoints
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.data import CaptionedImages
-from rsicd_embed.train.run import Run, open_run, write_text
+from rsicd_embed.train.run import Run, open_run
 from rsicd_embed.train.step import State, initial_state, make_step
 
 Evaluate = Callable[[Embedder], dict[str, float]]
@@ -147,5 +147,5 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     with storage_errors(f"cannot write {path}"):
-        write_file(path, lambda aside: write_text(aside, text))
+        write_file(path, lambda aside: aside.write_text(text, "utf-8"))
         sync_folder(path.parent)

@@ -121,7 +121,7 @@ def _vocabulary(config: TrainConfig, examples: Sequence[Example], out: Path) -> 
     tokenizer = bpe.train(captions, PRESETS[config.preset].vocab_size)
     write_file(path, lambda aside: tokenizer.save(str(aside)))
     text = json.dumps(said, indent=2) + "\n"
-    write_file(identity, lambda aside: write_text(aside, text))
+    write_file(identity, lambda aside: aside.write_text(text, "utf-8"))
     sync_folder(out)
     return tokenizer
 
@@ -132,8 +132,3 @@ def _digest(examples: Sequence[Example]) -> str:
     for example in examples:
         sha.update(json.dumps([example.id, example.captions, example.label]).encode())
     return sha.hexdigest()[:16]
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file in UTF-8."""
-    path.write_text(text, encoding="utf-8")

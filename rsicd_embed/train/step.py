@@ -107,8 +107,7 @@ def make_step(
         loss, gradients = jax.value_and_grad(loss_of)(state.params, views, kept, tokens, groups)
         updates, memory = update.update(gradients, state.optimizer, state.params)
         params = _clamp_logit_scale(optax.apply_updates(state.params, updates))
-        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
-        return State(params, memory, state.step + 1), metrics
+        return State(params, memory, state.step + 1), {"loss": loss}
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         arrays = jax.device_put((batch.pixels, batch.tokens, batch.groups), by_batch)
