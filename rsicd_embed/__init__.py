@@ -21,7 +21,7 @@ from rsicd_embed.errors import RsicdEmbedError
 if TYPE_CHECKING:
     from rsicd_embed.datasets.base import Source
     from rsicd_embed.embedder.base import Embedder
-    from rsicd_embed.embedder.clip.devices import Precision
+    from rsicd_embed.embedder.clip.backends.base import Backend, Precision
     from rsicd_embed.indexing import Summary
     from rsicd_embed.stores.base import VectorStore
 
@@ -29,12 +29,16 @@ __all__ = ["RsicdEmbedError", "ingest", "load_embedder", "open_sources", "open_s
 
 
 def load_embedder(
-    model: str | Path | None = None, *, batch_size: int = 64, precision: Precision | None = None
+    model: str | Path | None = None,
+    *,
+    batch_size: int = 64,
+    precision: Precision | None = None,
+    backend: Backend | None = None,
 ) -> Embedder:
     """Loads a CLIP; see `rsicd_embed.embedder.loading.load_embedder`."""
     from rsicd_embed.embedder.loading import load_embedder as load
 
-    return load(model, batch_size=batch_size, precision=precision)
+    return load(model, batch_size=batch_size, precision=precision, backend=backend)
 
 
 def open_store(uri: str, *, embedder: Embedder | None = None) -> VectorStore:

@@ -87,8 +87,11 @@ def cached(load: Callable[..., Any]) -> Callable[..., Any]:
     """`load_embedder` that loads a model once, and gives it the batch size that is asked for."""
     models: dict[Any, Any] = {}
 
-    def load_once(model: Any = None, *, batch_size: int = 64, precision: Any = None) -> Any:
+    def load_once(
+        model: Any = None, *, batch_size: int = 64, precision: Any = None, backend: Any = None
+    ) -> Any:
         assert precision is None
+        assert backend is None
         key = str(model)
         if key not in models:
             models[key] = load(model)

@@ -318,7 +318,7 @@ def test_what_was_not_foreseen_is_told_in_one_line(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(rsicd_embed, "load_embedder", fail)
+    monkeypatch.setattr(rsicd_embed, "open_store", fail)
     outcome = run("search", "port", "--store", stored)
     assert (outcome.status, outcome.stdout) == (1, "")
     assert outcome.stderr == "error: unexpected RuntimeError: two lines (--debug shows where)\n"

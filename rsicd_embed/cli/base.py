@@ -46,6 +46,11 @@ precision_option = click.option(
     type=click.Choice(["float32", "bfloat16"]),
     help="What the model computes in.  [default: float32 on a CPU, bfloat16 elsewhere]",
 )
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["jax", "openvino", "numpy"]),
+    help="What the model runs on; openvino is the fastest on a CPU.  [default: jax]",
+)
 batch_size_option = click.option(
     "--batch-size",
     default=64,
@@ -60,6 +65,7 @@ def embedding_options(command: F) -> F:
     for option in (
         json_option,
         precision_option,
+        backend_option,
         batch_size_option,
         click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read."),
         click.option("--split", help="Only the images that the source puts in this split."),

@@ -15,7 +15,7 @@ from rsicd_embed.cli.base import (
 )
 
 if TYPE_CHECKING:
-    from rsicd_embed.embedder.clip.devices import Precision
+    from rsicd_embed.embedder.clip.backends.base import Backend, Precision
 
 SUFFIXES = (".parquet", ".npy")
 
@@ -37,6 +37,7 @@ def embed(
     strict: bool,
     batch_size: int,
     precision: Precision | None,
+    backend: Backend | None,
     as_json: bool,
 ) -> None:
     """Embed images into a file.
@@ -51,7 +52,9 @@ def embed(
     from rsicd_embed.indexing.export import write_vectors
 
     opened = rsicd_embed.open_sources(sources, split=split)
-    embedder = rsicd_embed.load_embedder(model, batch_size=batch_size, precision=precision)
+    embedder = rsicd_embed.load_embedder(
+        model, batch_size=batch_size, precision=precision, backend=backend
+    )
     with image_progress("embed", sum(len(source.examples) for source in opened)) as advance:
         summary = write_vectors(opened, embedder, output, strict=strict, progress=advance)
     if as_json:

@@ -17,7 +17,7 @@ from rsicd_embed.cli.base import (
 )
 
 if TYPE_CHECKING:
-    from rsicd_embed.embedder.clip.devices import Precision
+    from rsicd_embed.embedder.clip.backends.base import Backend, Precision
     from rsicd_embed.indexing import Summary
 
 
@@ -38,6 +38,7 @@ def ingest(
     profile: bool,
     batch_size: int,
     precision: Precision | None,
+    backend: Backend | None,
     as_json: bool,
 ) -> None:
     """Embed images into a store.
@@ -51,7 +52,9 @@ def ingest(
     from rsicd_embed.cli.progress import image_progress
 
     opened = rsicd_embed.open_sources(sources, split=split)
-    embedder = rsicd_embed.load_embedder(model, batch_size=batch_size, precision=precision)
+    embedder = rsicd_embed.load_embedder(
+        model, batch_size=batch_size, precision=precision, backend=backend
+    )
     with rsicd_embed.open_store(store_uri, embedder=embedder) as store:
         total = sum(len(source.examples) for source in opened)
         with image_progress("ingest", total) as advance:

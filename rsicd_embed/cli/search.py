@@ -40,6 +40,7 @@ def search(
     """Find images by words, or by an image."""
     import rsicd_embed
     from rsicd_embed.embedder.base import provenance
+    from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import ModelError
     from rsicd_embed.records import require_same_model
 
@@ -50,7 +51,7 @@ def search(
     with rsicd_embed.open_store(store_uri) as store:
         made_by = store.provenance
         try:
-            embedder = rsicd_embed.load_embedder(model or made_by.model)
+            embedder = load_for_a_query(model or made_by.model)
         except ModelError as error:
             if model:
                 raise

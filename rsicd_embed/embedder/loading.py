@@ -7,9 +7,9 @@ from typing import Protocol, cast
 
 from rsicd_embed import plugins
 from rsicd_embed.embedder.base import Embedder
-from rsicd_embed.embedder.clip import directory
-from rsicd_embed.embedder.clip.compiled import keep_compiled_programs
-from rsicd_embed.embedder.clip.devices import Precision
+from rsicd_embed.embedder.clip import parts
+from rsicd_embed.embedder.clip.backends.base import Backend, Precision
+from rsicd_embed.embedder.clip.backends.choice import towers
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ModelError
@@ -26,7 +26,11 @@ class Load(Protocol):
 
 
 def load_embedder(
-    model: str | Path | None = None, *, batch_size: int = 64, precision: Precision | None = None
+    model: str | Path | None = None,
+    *,
+    batch_size: int = 64,
+    precision: Precision | None = None,
+    backend: Backend | None = None,
 ) -> Embedder:
     """Loads an embedder.
 
@@ -36,30 +40,52 @@ def load_embedder(
             entry point NAME of group `rsicd_embed.embedders`.
         batch_size: images embedded at once, over all local devices.
         precision: what a CLIP computes in; None for float32 on a CPU, bfloat16 elsewhere.
+        backend: what a CLIP runs on; None for jax.
 
     Raises:
-        ModelError: there is no such model, or it is not a CLIP.
+        ModelError: there is no such model, it is not a CLIP, or the backend cannot run it.
         WeightsError: its weights do not fit its config.
     """
     if batch_size < 1:
         raise ModelError(f"expected a batch size ≥ 1, found {batch_size}")
-    name, colon, argument = str(model).partition(":")
-    if colon and name == CLIP:
-        return load_clip(argument, batch_size=batch_size, precision=precision)
-    if colon and name in plugins.names(plugins.EMBEDDERS):
-        if precision is not None:
-            raise ModelError(f"expected no precision with {model}: only CLIPs take one")
-        load = cast(Load, plugins.load(plugins.EMBEDDERS, name))
-        return load(argument, batch_size=batch_size)
-    return load_clip(model, batch_size=batch_size, precision=precision)
+    name, argument = _entry_point(model)
+    if name is None:
+        return load_clip(argument, batch_size=batch_size, precision=precision, backend=backend)
+    if precision is not None or backend is not None:
+        option = "precision" if precision is not None else "backend"
+        raise ModelError(f"expected no {option} with {model}: only CLIPs take one")
+    load = cast(Load, plugins.load(plugins.EMBEDDERS, name))
+    return load(str(argument), batch_size=batch_size)
+
+
+def load_for_a_query(model: str | Path | None = None) -> Embedder:
+    """The embedder that has embedded one text or image soonest, its loading included.
+
+    For a CLIP that is NumPy's: it compiles nothing, and JAX alone takes longer to import.
+    """
+    name, _ = _entry_point(model)
+    return load_embedder(model, backend="numpy" if name is None else None)
 
 
 def load_clip(
-    model: str | Path | None = None, *, batch_size: int = 64, precision: Precision | None = None
+    model: str | Path | None = None,
+    *,
+    batch_size: int = 64,
+    precision: Precision | None = None,
+    backend: Backend | None = None,
 ) -> ClipEmbedder:
     """Loads a CLIP; see `load_embedder`."""
-    keep_compiled_programs()
     found = locate(model)
-    return directory.load(
-        found.directory, name=found.name, batch_size=batch_size, precision=precision
-    )
+    read = parts.read(found.directory)
+    engine = towers(read, backend or "jax", precision)
+    return ClipEmbedder(read, engine, name=found.name, batch_size=batch_size)
+
+
+def _entry_point(model: str | Path | None) -> tuple[str | None, str | Path | None]:
+    """The entry point, None for the built-in CLIP, and what it is given."""
+    name, colon, argument = str(model).partition(":")
+    if colon and name == CLIP:
+        return None, argument
+    if colon and name in plugins.names(plugins.EMBEDDERS):
+        return name, argument
+    return None, model

@@ -22,8 +22,10 @@ from filelock import FileLock, Timeout
 from tokenizers import Tokenizer as FastTokenizer
 
 from rsicd_embed.datasets.base import Example
-from rsicd_embed.embedder.clip import directory
+from rsicd_embed.embedder.clip import directory, weights
+from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
+from rsicd_embed.embedder.clip.parts import Parts
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import TrainError
@@ -62,9 +64,10 @@ class Run:
 
     def embedder(self, params: Any) -> ClipEmbedder:
         """The model as it stands, for evaluation."""
-        return ClipEmbedder(
-            self.shape, params, self.tokenizer, self.preprocessor, name=str(self.out / "best")
-        )
+        tensors = weights.params_to_hf(params)
+        parts = Parts(self.shape, tensors, self.tokenizer, self.preprocessor)
+        towers = JaxTowers(self.shape, params, self.preprocessor)
+        return ClipEmbedder(parts, towers, name=str(self.out / "best"))
 
     @property
     def best(self) -> Path:

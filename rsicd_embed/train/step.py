@@ -14,8 +14,7 @@ from flax import nnx
 
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.devices import place_on
-from rsicd_embed.embedder.clip.embedder import normalise
-from rsicd_embed.embedder.clip.model import Clip
+from rsicd_embed.embedder.clip.model import Clip, normalise
 from rsicd_embed.embedder.clip.weights import Params
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.train.augment import random_patches, random_view

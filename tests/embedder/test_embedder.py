@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from rsicd_embed import plugins
 from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.embedder.clip.backends import on_openvino
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import ModelError
 from rsicd_embed.testing.embedders import EmbedderContract
@@ -34,6 +35,24 @@ class TestClip(EmbedderContract):
     @pytest.fixture
     def embedder(self, tiny_model: Path) -> Any:
         return load_embedder(tiny_model, batch_size=4)
+
+
+class TestClipOnOpenvino(EmbedderContract):
+    @pytest.fixture
+    def embedder(self, tiny_model: Path) -> Any:
+        return load_embedder(tiny_model, batch_size=4, backend="openvino")
+
+
+class TestClipOnOpenvinoInBfloat16(EmbedderContract):
+    @pytest.fixture
+    def embedder(self, tiny_model: Path) -> Any:
+        return load_embedder(tiny_model, batch_size=4, backend="openvino", precision="bfloat16")
+
+
+class TestClipOnNumpy(EmbedderContract):
+    @pytest.fixture
+    def embedder(self, tiny_model: Path) -> Any:
+        return load_embedder(tiny_model, batch_size=4, backend="numpy")
 
 
 class TestExamplePlugin(EmbedderContract):
@@ -71,7 +90,7 @@ def test_all_local_devices_share_the_work(tiny_model: Path) -> None:
         f"e = r.load_embedder({str(tiny_model)!r}, batch_size=20)\n"
         "v = e.embed_images([picture(i) for i in range(27)])\n"
         "t = e.embed_texts(['boats', 'a desert', 'a port'])\n"
-        "print(jax.device_count(), e._placement.devices)\n"
+        "print(jax.device_count(), e._towers.devices)\n"
         "np.save(sys.argv[1], np.concatenate([v, t]))\n"
     )
     path = tiny_model.parent / "vectors.npy"
@@ -91,19 +110,72 @@ def test_all_local_devices_share_the_work(tiny_model: Path) -> None:
     np.testing.assert_allclose(np.load(path), np.concatenate([images, texts]), atol=1e-5)
 
 
-def test_bfloat16_is_close(tiny_model: Path) -> None:
+@pytest.mark.parametrize(
+    ("backend", "precision", "least"),
+    [
+        ("jax", "bfloat16", 0.999),
+        ("openvino", "float32", 0.999999),
+        ("openvino", "bfloat16", 0.999),
+        ("numpy", "float32", 0.999999),
+    ],
+)
+def test_engines_and_precisions_agree(
+    tiny_model: Path, backend: Any, precision: Any, least: float
+) -> None:
     images, texts = [picture(i) for i in range(4)], ["boats", "a desert"]
-    full, half = load_embedder(tiny_model), load_embedder(tiny_model, precision="bfloat16")
-    assert full.fingerprint == half.fingerprint
-    for one, other in (
-        (full.embed_images(images), half.embed_images(images)),
-        (full.embed_texts(texts), half.embed_texts(texts)),
+    ours = load_embedder(tiny_model)
+    other = load_embedder(tiny_model, backend=backend, precision=precision)
+    assert ours.fingerprint == other.fingerprint
+    for one, two in (
+        (ours.embed_images(images), other.embed_images(images)),
+        (ours.embed_texts(texts), other.embed_texts(texts)),
     ):
-        assert (one != other).any()
-        assert (one * other).sum(axis=1).min() > 0.999
-        np.testing.assert_allclose(np.linalg.norm(other, axis=1), 1, atol=1e-5)
-    with pytest.raises(ModelError, match="expected precision"):
-        load_embedder(tiny_model, precision="float8")
+        assert (one != two).any()  # it is not the same engine after all
+        assert (one * two).sum(axis=1).min() > least
+        np.testing.assert_allclose(np.linalg.norm(two, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "float8"}, "expected precision float32 or bfloat16, found 'float8'"),
+        ({"backend": "torch"}, "expected backend jax, openvino or numpy, found 'torch'"),
+        ({"backend": "numpy", "precision": "bfloat16"}, "numpy computes in float32"),
+    ],
+)
+def test_engines_that_there_are_not(
+    tiny_model: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_embedder(tiny_model, **options)
+
+
+def test_openvino_is_an_extra(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"pip install 'rsicd-embed\[openvino\]'"):
+        load_embedder(tiny_model, backend="openvino")
+
+
+def test_an_engine_that_gives_other_vectors_is_refused(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One layer norm gone wrong, as an engine's faulty fusion would."""
+
+    def wrong(self: Any, x: Any, weight: Any, bias: Any, eps: float) -> Any:
+        return self.add(x, self.constant(bias))
+
+    monkeypatch.setattr(on_openvino._OpenvinoOps, "layer_norm", wrong)
+    with pytest.raises(ModelError, match=r"expected a cosine of at least 0\.999 to float32, found"):
+        load_embedder(tiny_model, backend="openvino")
+
+
+def test_a_query_needs_no_jax(tiny_model: Path) -> None:
+    code = (
+        "import sys; from rsicd_embed.embedder.loading import load_for_a_query as load\n"
+        f"e = load({str(tiny_model)!r}); print(e.embed_texts(['boats']).shape)\n"
+        "assert not {'jax', 'flax', 'openvino', 'torch'} & set(sys.modules), sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_batch_too_large_for_the_device(
@@ -112,7 +184,7 @@ def test_a_batch_too_large_for_the_device(
     def full(*_: object) -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
 
-    monkeypatch.setattr("rsicd_embed.embedder.clip.embedder._encode_image", full)
+    monkeypatch.setattr("rsicd_embed.embedder.clip.backends.on_jax._encode_image", full)
     with pytest.raises(ModelError, match=r"a batch of 64 does not fit .* try a batch size of 32"):
         load_embedder(tiny_model, batch_size=64).embed_images([picture(0)] * 64)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -13,8 +12,14 @@ from PIL import Image
 
 from rsicd_embed.embedder import preprocess
 from rsicd_embed.embedder.clip import config as clip_config
+from rsicd_embed.embedder.clip import tensors as clip_tensors
 from rsicd_embed.embedder.clip import weights
+from rsicd_embed.embedder.clip.backends.base import Towers
+from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
+from rsicd_embed.embedder.clip.backends.on_numpy import NumpyTowers
+from rsicd_embed.embedder.clip.backends.on_openvino import OpenvinoTowers
 from rsicd_embed.embedder.loading import load_embedder
+from rsicd_embed.embedder.preprocess import Preprocessor
 from tests.reference import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 TINY_TEXT = {
@@ -46,26 +51,37 @@ def tiny(activation: str, **text: object) -> CLIPConfig:
     )
 
 
-def both(reference: CLIPModel, pixels: np.ndarray, tokens: np.ndarray) -> list[np.ndarray]:
-    """Image and text vectors of the reference, then of ours with its weights."""
-    with torch.no_grad():
-        out = reference(pixel_values=torch.tensor(pixels), input_ids=torch.tensor(tokens))
+HOW = Preprocessor(resize=None, crop=None)
+ENGINES = ("jax", "numpy", "openvino")
+
+
+def engine(name: str, reference: CLIPModel) -> Towers:
+    """The reference's weights on one of our engines."""
     config = clip_config.from_hf(reference.config.to_dict())
-    tensors = {name: value.numpy() for name, value in reference.state_dict().items()}
-    ours = weights.build(config, weights.params_from_hf(config, tensors))
-    return [
-        out.image_embeds.numpy(),
-        out.text_embeds.numpy(),
-        np.asarray(ours.encode_image(jnp.asarray(pixels.transpose(0, 2, 3, 1)))),
-        np.asarray(ours.encode_text(jnp.asarray(tokens, jnp.int32))),
-    ]
+    state = {name: value.numpy() for name, value in reference.state_dict().items()}
+    tensors = clip_tensors.checked(config, state)
+    if name == "jax":
+        return JaxTowers(config, weights.params_from_hf(config, tensors), HOW)
+    return {"numpy": NumpyTowers, "openvino": OpenvinoTowers}[name](config, tensors, HOW)
 
 
 def assert_same_vectors(reference: CLIPModel, pixels: np.ndarray, tokens: np.ndarray) -> None:
-    images, texts, our_images, our_texts = both(reference, pixels, tokens)
-    for theirs, ours in ((images, our_images), (texts, our_texts)):
-        assert (theirs * ours).sum(axis=1).min() >= 0.99999
-        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    normal = torch.tensor(HOW.normalise(pixels).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        out = reference(pixel_values=normal, input_ids=torch.tensor(tokens))
+    for name in ENGINES:
+        ours = engine(name, reference)
+        for theirs, vectors in (
+            (out.image_embeds.numpy(), ours.encode_images(pixels)),
+            (out.text_embeds.numpy(), ours.encode_texts(tokens.astype(np.int32))),
+        ):
+            assert vectors.dtype == np.float32, name
+            assert (theirs * vectors).sum(axis=1).min() >= 0.99999, name
+            np.testing.assert_allclose(vectors, theirs, atol=2e-5, err_msg=name)
+
+
+def random_pixels(rng: np.random.Generator, count: int, side: int) -> np.ndarray:
+    return rng.integers(0, 256, (count, side, side, 3), np.uint8)
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
@@ -79,8 +95,7 @@ def test_tiny_model(activation: str) -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 97, (3, 10))
     tokens[0, 5:], tokens[1, 9], tokens[2, 3] = 98, 98, 98  # padded, full, text after the end
-    pixels = rng.normal(size=(3, 3, 32, 32)).astype(np.float32)
-    assert_same_vectors(reference, pixels, tokens)
+    assert_same_vectors(reference, random_pixels(rng, 3, 32), tokens)
 
 
 def test_old_checkpoints_pool_the_text_at_the_highest_id() -> None:
@@ -91,17 +106,48 @@ def test_old_checkpoints_pool_the_text_at_the_highest_id() -> None:
     tokens = rng.integers(3, 98, (2, 8))
     tokens[0, 4], tokens[1, 7] = 98, 98
     tokens[0, 2] = 2  # an ordinary token there
-    assert_same_vectors(reference, rng.normal(size=(2, 3, 32, 32)).astype(np.float32), tokens)
+    assert_same_vectors(reference, random_pixels(rng, 2, 32), tokens)
 
 
-def test_full_size_vit_b_32() -> None:
-    torch.manual_seed(0)
+# Width, heads, patch and side of the image tower; width and heads of the text tower; joint width.
+PUBLISHED = {
+    "B/32": (768, 12, 32, 224, 512, 8, 512),
+    "B/16": (768, 12, 16, 224, 512, 8, 512),
+    "L/14": (1024, 16, 14, 224, 768, 12, 768),
+    "L/14@336": (1024, 16, 14, 336, 768, 12, 768),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_shapes(name: str) -> None:
+    """Every published CLIP with a ViT, in all but the number of layers."""
+    width, heads, patch, side, text_width, text_heads, dim = PUBLISHED[name]
+    layers = {"num_hidden_layers": 2}
+    vision = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
+    text = {"hidden_size": text_width, "num_attention_heads": text_heads}
+    reference = CLIPModel(
+        CLIPConfig(
+            vision_config=vision | layers | {"image_size": side, "patch_size": patch},
+            text_config=text | layers | {"intermediate_size": 4 * text_width},
+            projection_dim=dim,
+        )
+    ).eval()
+    assert_same_vectors_of_full_size(reference)
+
+
+@pytest.mark.slow
+def test_all_layers_of_vit_b_32() -> None:
     reference = CLIPModel(CLIPConfig()).eval()
     assert sum(p.numel() for p in reference.parameters()) > 150e6
+    assert_same_vectors_of_full_size(reference)
+
+
+def assert_same_vectors_of_full_size(reference: CLIPModel) -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 49406, (2, 77))
     tokens[0, 30:], tokens[1, 76] = 49407, 49407
-    assert_same_vectors(reference, rng.normal(size=(2, 3, 224, 224)).astype(np.float32), tokens)
+    side = reference.config.vision_config.image_size
+    assert_same_vectors(reference, random_pixels(rng, 2, side), tokens)
 
 
 def test_a_saved_directory_is_a_hugging_face_checkpoint(tiny_model: Path) -> None:

@@ -25,8 +25,6 @@ INDEX = "model.safetensors.index.json"
 FLAX = "flax_model.msgpack"
 TORCH = "pytorch_model.bin"
 FILES = (SAFETENSORS, INDEX, FLAX, TORCH)
-# What older checkpoints carry beside the parameters.
-BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 _DTYPES: dict[str, Any] = {
     "F64": np.float64,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rsicd_embed.errors import ModelError
-
-Precision = Literal["float32", "bfloat16"]
+from rsicd_embed.embedder.clip.backends.base import Precision
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,7 @@ def place_on(devices: Sequence[Any]) -> Placement:
 
 
 def compute_dtype(precision: Precision | None) -> Any:
-    """What is computed in: bfloat16 on TPUs and GPUs, float32 on CPUs, unless said.
-
-    Raises:
-        ModelError: another precision.
-    """
+    """What is computed in: bfloat16 on TPUs and GPUs, float32 on CPUs, unless said."""
     if precision is None:
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    if precision not in ("float32", "bfloat16"):
-        raise ModelError(f"expected precision float32 or bfloat16, found {precision!r}")
     return jnp.dtype(precision)

@@ -1,4 +1,4 @@
-"""A CLIP model ↔ a directory in the Hugging Face layout."""
+"""A CLIP model → a directory in the Hugging Face layout, which `parts.read` reads back."""
 
 from __future__ import annotations
 
@@ -11,31 +11,8 @@ import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
 from rsicd_embed.embedder import preprocess
-from rsicd_embed.embedder.clip import checkpoint, parts, weights
+from rsicd_embed.embedder.clip import checkpoint, weights
 from rsicd_embed.embedder.clip import config as clip_config
-from rsicd_embed.embedder.clip.devices import Precision
-from rsicd_embed.embedder.clip.embedder import ClipEmbedder
-
-
-def load(
-    directory: Path, *, name: str, batch_size: int = 64, precision: Precision | None = None
-) -> ClipEmbedder:
-    """Reads a model.
-
-    Raises:
-        ModelError: a file is missing or is not what its name says.
-        WeightsError: the weights do not fit the config.
-    """
-    found = parts.read(directory)
-    return ClipEmbedder(
-        found.config,
-        weights.params_from_hf(found.config, found.tensors),
-        found.tokenizer,
-        found.preprocessor,
-        name=name,
-        batch_size=batch_size,
-        precision=precision,
-    )
 
 
 def save(
@@ -47,7 +24,7 @@ def save(
     *,
     dtype: type = np.float32,
 ) -> None:
-    """Writes a directory that `load`, and transformers' `from_pretrained`, read back."""
+    """Writes a directory that `load_embedder`, and transformers' `from_pretrained`, read back."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, np.ndarray] = {
         name: np.asarray(jax.device_get(tensor)).astype(dtype)

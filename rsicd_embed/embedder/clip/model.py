@@ -15,8 +15,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from rsicd_embed.embedder.clip.config import LEGACY_EOS_TOKEN_ID, ClipConfig, TowerConfig
+from rsicd_embed.embedder.preprocess import Preprocessor
 
 LOGIT_SCALE_INIT = math.log(1 / 0.07)
+
+
+def normalise(pixels: jax.Array, how: Preprocessor) -> jax.Array:
+    """uint8 (b, h, w, 3) → float32, on the device; `Preprocessor.normalise` to 1e-6."""
+    mean, std = jnp.asarray(how.mean), jnp.asarray(how.std)
+    return (pixels.astype(jnp.float32) * how.scale - mean) / std
 
 
 def _activate(name: str, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:

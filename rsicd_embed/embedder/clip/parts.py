@@ -11,6 +11,7 @@ import numpy as np
 
 from rsicd_embed.embedder import preprocess, tokenizer
 from rsicd_embed.embedder.clip import checkpoint, config
+from rsicd_embed.embedder.clip import tensors as clip_tensors
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.jsonfile import read_json
 from rsicd_embed.embedder.preprocess import Preprocessor
@@ -21,7 +22,7 @@ from rsicd_embed.records import Fingerprint
 
 @dataclass(frozen=True)
 class Parts:
-    """A model in a directory: its shape, tensors by Hugging Face name, and what feeds it."""
+    """A model: its shape, float32 tensors by Hugging Face name, and what feeds it."""
 
     config: ClipConfig
     tensors: Mapping[str, np.ndarray]
@@ -30,8 +31,19 @@ class Parts:
 
     @property
     def fingerprint(self) -> str:
-        """Hashes of the weights, the preprocessing and the tokenizer."""
-        return fingerprint(self.config, self.tensors, self.tokenizer, self.preprocessor)
+        """`str(Fingerprint)`, whatever files and dtypes the tensors came from."""
+        sha = hashlib.sha256(repr(self.config).encode())
+        for name in sorted(self.tensors):
+            sha.update(name.encode())
+            sha.update(np.ascontiguousarray(self.tensors[name]).data)
+        return str(
+            Fingerprint(
+                weights=sha.hexdigest()[:16],
+                preprocessing=self.preprocessor.digest(),
+                tokenizer=self.tokenizer.digest(),
+                dim=self.config.dim,
+            )
+        )
 
 
 def read(directory: Path) -> Parts:
@@ -39,10 +51,10 @@ def read(directory: Path) -> Parts:
 
     Raises:
         ModelError: a file is missing or is not what its name says.
-        WeightsError: the weights cannot be read.
+        WeightsError: the weights cannot be read, or do not fit the config.
     """
     shape = config.from_hf(read_json(directory / "config.json"))
-    tensors = checkpoint.load(directory)
+    tensors = clip_tensors.checked(shape, checkpoint.load(directory))
     pixels = preprocess.from_hf(read_json(directory / "preprocessor_config.json"))
     side, made = shape.image_size, pixels.crop or pixels.resize
     if made != (side, side):
@@ -57,24 +69,3 @@ def read(directory: Path) -> Parts:
         eos_token_id=shape.eos_token_id,
     )
     return Parts(shape, tensors, tokens, pixels)
-
-
-def fingerprint(
-    shape: ClipConfig,
-    tensors: Mapping[str, np.ndarray],
-    tokens: Tokenizer,
-    pixels: Preprocessor,
-) -> str:
-    """`str(Fingerprint)`, whatever files and dtypes the tensors came from."""
-    sha = hashlib.sha256(repr(shape).encode())
-    for name in sorted(set(tensors) - set(checkpoint.BUFFERS)):
-        sha.update(name.encode())
-        sha.update(np.ascontiguousarray(tensors[name], dtype=np.float32).data)
-    return str(
-        Fingerprint(
-            weights=sha.hexdigest()[:16],
-            preprocessing=pixels.digest(),
-            tokenizer=tokens.digest(),
-            dim=shape.dim,
-        )
-    )

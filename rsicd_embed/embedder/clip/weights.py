@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rsicd_embed.embedder.clip.checkpoint import BUFFERS
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
-from rsicd_embed.errors import WeightsError
 
 # The parameters of `Clip`, and where one stands among them: ("image", "blocks", 0, "up", "bias").
 Params: TypeAlias = "nnx.State[Any, Any]"
@@ -90,34 +88,13 @@ def _abstract(config: ClipConfig, dtype: Any = jnp.float32) -> Clip:
 
 
 def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> Params:
-    """Tensors by Hugging Face name → float32 parameters of `Clip`.
-
-    Raises:
-        WeightsError: a tensor is missing, unused, misshapen or not finite; all are named.
-    """
-    shapes = dict(nnx.to_flat_state(nnx.state(_abstract(config))))
-    entries = {path: _entry(path) for path in shapes}
-    wanted = {entry.name for entry in entries.values()}
-    problems = [f"missing {name}" for name in sorted(wanted - set(tensors))]
-    problems += [f"unused {name}" for name in sorted(set(tensors) - wanted - set(BUFFERS))]
-    flat = {}
-    for path, entry in entries.items():
-        if entry.name not in tensors:
-            continue
-        expected = entry.to_hf(np.broadcast_to(np.float32(0), shapes[path].shape)).shape
-        tensor = np.asarray(tensors[entry.name], dtype=np.float32)
-        # Some checkpoints keep the scalar as a vector of one.
-        tensor = tensor.reshape(()) if expected == () and tensor.size == 1 else tensor
-        if tensor.shape != expected:
-            problems.append(f"{entry.name}: expected shape {expected}, found {tensor.shape}")
-        elif not np.isfinite(tensor).all():
-            problems.append(f"{entry.name}: NaN or infinity")
-        else:
-            flat[path] = entry.from_hf(tensor)
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; {len(problems) - 8} more" if problems[8:] else "")
-        raise WeightsError(f"the weights do not fit the config: {shown}")
-    return nnx.from_flat_state([(path, nnx.Param(jnp.asarray(v))) for path, v in flat.items()])
+    """`tensors.checked` by Hugging Face name → float32 parameters of `Clip`."""
+    paths = [path for path, _ in nnx.to_flat_state(nnx.state(_abstract(config)))]
+    flat = []
+    for path in paths:
+        entry = _entry(path)
+        flat.append((path, nnx.Param(jnp.asarray(entry.from_hf(tensors[entry.name])))))
+    return nnx.from_flat_state(flat)
 
 
 def params_to_hf(params: Params) -> dict[str, np.ndarray]:

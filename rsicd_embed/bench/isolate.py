@@ -1,0 +1,171 @@
+"""Each candidate in a process of its own, and all of them asked in the same way.
+
+PyTorch, ONNX Runtime, OpenVINO and XLA each bring a pool of threads (some of which spin while they
+wait), an allocator, and sometimes the same library in another version. In one process they would
+disturb one another and the peak of memory would be everyone's; in processes of their own each is as
+its users have it. Timing happens inside the process, so that what goes through the pipe costs the
+figures nothing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
+
+from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.errors import RsicdEmbedError
+
+T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
+
+_PATIENCE_S = 5.0
+
+
+class Place(Protocol[T]):
+    """Where something is held, and asked."""
+
+    def ask(self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`function(held, …)`, there."""
+        ...
+
+    def close(self) -> None:
+        """Ends it."""
+        ...
+
+
+class Here(Generic[T]):
+    """In this process."""
+
+    def __init__(self, name: str, make: Callable[[], T]) -> None:
+        del name
+        self._held = make()
+
+    def ask(self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`function(held, …)`."""
+        return function(self._held, *args, **kwargs)
+
+    def close(self) -> None:
+        """Lets go of what is held."""
+        del self._held
+
+
+class Apart(Generic[T]):
+    """In a new process. `make`, functions, arguments and results must be picklable."""
+
+    def __init__(self, name: str, make: Callable[[], T]) -> None:
+        """Makes what is held, and waits for it.
+
+        Raises:
+            BenchError: it cannot be made; `name` is told, and why.
+        """
+        self._name = name
+        context = multiprocessing.get_context("spawn")  # fork and threads do not go together
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make), daemon=True)
+        self._process.start()
+        theirs.close()
+        try:
+            self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`function(held, …)`, in that process.
+
+        Raises:
+            BenchError: it failed there, or the process has ended.
+        """
+        with suppress(BrokenPipeError):  # which the missing answer tells
+            self._pipe.send((function, args, kwargs))
+        answer: R = self._answer()
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        with suppress(OSError):
+            self._pipe.close()
+        self._process.join(_PATIENCE_S)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(_PATIENCE_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _answer(self) -> Any:
+        try:
+            failure, answer = self._pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._process.join(_PATIENCE_S)
+            raise BenchError(
+                f"{self._name}: its process ended with status {self._process.exitcode}; "
+                "with -9, the machine has run out of memory: take a smaller batch or model"
+            ) from error
+        if failure is not None:
+            told, trace = failure
+            error = BenchError(f"{self._name}: {told}")
+            error.add_note(trace)
+            raise error
+        return answer
+
+
+def once(name: str, function: Callable[[], R]) -> R:
+    """What `function` returns, from a process that is gone afterwards."""
+    with Apart(name, _nothing) as place:
+        return place.ask(_call, function)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _call(_: None, function: Callable[[], R]) -> R:
+    return function()
+
+
+def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and closes the pipe
+    os.dup2(2, 1)  # stdout is the parent's, for its result
+    sys.stdout = sys.stderr
+    # Several processes may share a GPU; JAX would take most of its memory at once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
+        try:
+            held = make()
+        except Exception as error:
+            pipe.send((_told(error), None))
+            return
+        pipe.send((None, None))
+        while True:
+            function, args, kwargs = pipe.recv()
+            try:
+                answer = (None, function(held, *args, **kwargs))
+            except Exception as error:
+                answer = (_told(error), None)
+            pipe.send(answer)
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """One line, and the traceback for who asks for it."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, RsicdEmbedError):
+        text = f"{type(error).__name__}: {text[:300] or 'no message'}"
+    return text, "".join(traceback.format_exception(error))

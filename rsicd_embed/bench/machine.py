@@ -1,0 +1,109 @@
+"""What a benchmark ran on and with: without it a figure means nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rsicd_embed.parallel import cpu_count
+
+PACKAGES = (
+    *("rsicd-embed", "numpy", "jax", "jaxlib", "flax", "pillow", "pyarrow", "lancedb", "pylance"),
+    *("nmslib", "nmslib-metabrainz", "torch", "torchvision", "transformers", "onnx", "onnxscript"),
+    *("onnxruntime", "openvino", "open-clip-torch"),
+)
+# What decides how fast a matrix product can be.
+_ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
+
+
+def describe(accelerators: Sequence[str] = ()) -> dict[str, Any]:
+    """The machine, the versions and the state of the source, as JSON; no names of hosts or folders.
+
+    Example:
+        >>> sorted(describe())[:5]
+        ['accelerators', 'cores', 'cpu', 'git', 'isa']
+    """
+    cpu, isa = _cpu()
+    return {
+        "cpu": cpu,
+        "isa": isa,
+        "cores": cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "accelerators": list(accelerators),
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": versions(PACKAGES),
+        "git": git_state(Path(__file__)),
+    }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(file: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that tracks `file`, and whether tracked files differ from it.
+
+    None where the file is not tracked (an installed package) or there is no git.
+    """
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return None
+    commit = _git(file.parent, "rev-parse", "HEAD")
+    changed = _git(file.parent, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": bool(changed)} if commit else None
+
+
+def nvidia_gpus() -> list[str]:
+    """Names of NVIDIA's GPUs, as their driver tells them; none without it."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    told = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or ""
+    return [line.strip() for line in told.splitlines() if line.strip()]
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    return _output("git", "-C", str(folder), *arguments)
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _cpu() -> tuple[str, list[str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip().lower(), value.strip())
+    flags = (found.get("flags") or found.get("features") or "").split()
+    name = found.get("model name") or platform.processor() or platform.machine()
+    return name, [one for one in _ISA if one in flags]
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None

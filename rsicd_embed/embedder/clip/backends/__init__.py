@@ -1,0 +1,1 @@
+"""Engines that a CLIP's towers run on: JAX, OpenVINO, NumPy."""

@@ -1,0 +1,130 @@
+"""CLIP's forward pass over any array library, for inference from a checkpoint's own tensors.
+
+The same computation as `clip.model`, which trains; the tests hold both against the reference.
+Shapes: b images or texts, t tokens or patches, w width, d joint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from rsicd_embed.embedder.clip.config import LEGACY_EOS_TOKEN_ID, ClipConfig, TowerConfig
+from rsicd_embed.embedder.preprocess import Preprocessor
+
+Tensors = Mapping[str, np.ndarray]
+T = TypeVar("T")
+
+
+class Ops(Protocol[T]):
+    """The operations that a CLIP is made of; T is the library's array."""
+
+    def add(self, x: T, y: T) -> T:
+        """Their sum."""
+        ...
+
+    def normalise(self, pixels: T, how: Preprocessor) -> T:
+        """uint8 (b, h, w, 3) → floats, as `Preprocessor.normalise`."""
+        ...
+
+    def patches(self, pixels: T, weight: np.ndarray) -> T:
+        """Floats (b, h, w, 3), kernel (w, 3, side, side) → (b, patches, w), row by row."""
+        ...
+
+    def positioned(self, x: T, positions: np.ndarray) -> T:
+        """(b, t, w) plus the first t rows of positions."""
+        ...
+
+    def prepend(self, x: T, token: np.ndarray) -> T:
+        """(b, t, w) → (b, t + 1, w) with `token` (w,) first."""
+        ...
+
+    def lookup(self, table: np.ndarray, tokens: T) -> T:
+        """Rows of (n, w) by int32 (b, t) → (b, t, w)."""
+        ...
+
+    def at(self, x: T, places: T) -> T:
+        """(b, t, w) and int32 (b,) → (b, w), for each of the batch the token at its place."""
+        ...
+
+    def first(self, x: T) -> T:
+        """(b, t, w) → (b, w), the first tokens."""
+        ...
+
+    def linear(self, x: T, weight: np.ndarray, bias: np.ndarray | None) -> T:
+        """(…, in) by (out, in) → (…, out)."""
+        ...
+
+    def layer_norm(self, x: T, weight: np.ndarray, bias: np.ndarray, eps: float) -> T:
+        """To mean 0 and variance 1 over the last axis, then scaled and shifted."""
+        ...
+
+    def attention(self, query: T, key: T, value: T, *, heads: int, causal: bool) -> T:
+        """Multi-head attention of (b, t, w), scaled by the root of a head's width."""
+        ...
+
+    def activate(self, x: T, name: str) -> T:
+        """`quick_gelu` or the exact `gelu`."""
+        ...
+
+    def unit(self, x: T) -> T:
+        """(b, d) to length 1."""
+        ...
+
+
+def image_vectors(
+    ops: Ops[T], config: ClipConfig, tensors: Tensors, how: Preprocessor, pixels: T
+) -> T:
+    """uint8 (b, side, side, 3) → unit vectors (b, d)."""
+    name = "vision_model.embeddings"
+    x = ops.patches(ops.normalise(pixels, how), tensors[f"{name}.patch_embedding.weight"])
+    x = ops.prepend(x, tensors[f"{name}.class_embedding"])
+    x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
+    x = _norm(ops, tensors, "vision_model.pre_layrnorm", x, config.vision)
+    x = _blocks(ops, tensors, "vision_model", x, config.vision, causal=False)
+    x = _norm(ops, tensors, "vision_model.post_layernorm", ops.first(x), config.vision)
+    return ops.unit(ops.linear(x, tensors["visual_projection.weight"], None))
+
+
+def text_vectors(ops: Ops[T], config: ClipConfig, tensors: Tensors, tokens: T, ends: T) -> T:
+    """int32 (b, t), and the `text_ends` of them → unit vectors (b, d)."""
+    name = "text_model.embeddings"
+    x = ops.lookup(tensors[f"{name}.token_embedding.weight"], tokens)
+    x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
+    x = _blocks(ops, tensors, "text_model", x, config.text, causal=True)
+    x = _norm(ops, tensors, "text_model.final_layer_norm", ops.at(x, ends), config.text)
+    return ops.unit(ops.linear(x, tensors["text_projection.weight"], None))
+
+
+def text_ends(config: ClipConfig, tokens: np.ndarray) -> np.ndarray:
+    """Where each text of int32 (b, t) is pooled: int32 (b,); see `LEGACY_EOS_TOKEN_ID`."""
+    legacy = config.eos_token_id == LEGACY_EOS_TOKEN_ID
+    ends: np.ndarray = np.argmax(tokens if legacy else tokens == config.eos_token_id, axis=1)
+    return ends.astype(np.int32)
+
+
+def _blocks(
+    ops: Ops[T], tensors: Tensors, model: str, x: T, tower: TowerConfig, *, causal: bool
+) -> T:
+    for layer in range(tower.layers):
+        name = f"{model}.encoder.layers.{layer}"
+        y = _norm(ops, tensors, f"{name}.layer_norm1", x, tower)
+        query, key, value = (
+            _linear(ops, tensors, f"{name}.self_attn.{one}_proj", y) for one in "qkv"
+        )
+        y = ops.attention(query, key, value, heads=tower.heads, causal=causal)
+        x = ops.add(x, _linear(ops, tensors, f"{name}.self_attn.out_proj", y))
+        y = _norm(ops, tensors, f"{name}.layer_norm2", x, tower)
+        y = ops.activate(_linear(ops, tensors, f"{name}.mlp.fc1", y), tower.activation)
+        x = ops.add(x, _linear(ops, tensors, f"{name}.mlp.fc2", y))
+    return x
+
+
+def _linear(ops: Ops[T], tensors: Tensors, name: str, x: T) -> T:
+    return ops.linear(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+
+def _norm(ops: Ops[T], tensors: Tensors, name: str, x: T, tower: TowerConfig) -> T:
+    return ops.layer_norm(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], tower.eps)

@@ -1,0 +1,114 @@
+"""The towers in NumPy: nothing to import, nothing to compile, so the first vector comes soonest.
+
+What one query from a cold shell needs. For many images the other engines are faster.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rsicd_embed.embedder.clip.backends import graph
+from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.preprocess import Preprocessor
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+Array = npt.NDArray[Any]
+
+
+class _NumpyOps:
+    """See `graph.Ops`."""
+
+    def add(self, x: Array, y: Array) -> Array:
+        return np.add(x, y)
+
+    def normalise(self, pixels: Array, how: Preprocessor) -> Array:
+        return how.normalise(pixels)
+
+    def patches(self, pixels: Array, weight: Array) -> Array:
+        batch, high, wide, _ = pixels.shape
+        width, _, side, _ = weight.shape
+        split = pixels.reshape(batch, high // side, side, wide // side, side, 3)
+        flat = split.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, side * side * 3)
+        return self.linear(flat, weight.transpose(0, 2, 3, 1).reshape(width, -1), None)
+
+    def positioned(self, x: Array, positions: Array) -> Array:
+        return np.add(x, positions[: x.shape[1]])
+
+    def prepend(self, x: Array, token: Array) -> Array:
+        first = np.broadcast_to(token, (len(x), 1, len(token)))
+        return np.concatenate([first, x], axis=1)
+
+    def lookup(self, table: Array, tokens: Array) -> Array:
+        return np.take(table, tokens, axis=0)
+
+    def at(self, x: Array, places: Array) -> Array:
+        found: Array = x[np.arange(len(x)), places]
+        return found
+
+    def first(self, x: Array) -> Array:
+        found: Array = x[:, 0]
+        return found
+
+    def linear(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        # One product, where matmul over three axes would make one for each of the batch.
+        y = x.reshape(-1, x.shape[-1]) @ weight.T
+        if bias is not None:
+            y += bias
+        return y.reshape(*x.shape[:-1], -1)
+
+    def layer_norm(self, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = np.square(centred).mean(axis=-1, keepdims=True)
+        return np.asarray(centred / np.sqrt(variance + np.float32(eps)) * weight + bias)
+
+    def attention(
+        self, query: Array, key: Array, value: Array, *, heads: int, causal: bool
+    ) -> Array:
+        batch, length, width = query.shape
+        q, k, v = (
+            x.reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3)
+            for x in (query, key, value)
+        )
+        scores = q @ k.transpose(0, 1, 3, 2) * np.float32((width // heads) ** -0.5)
+        if causal:
+            scores[:, :, ~np.tri(length, dtype=bool)] = -np.inf
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        return (scores @ v).transpose(0, 2, 1, 3).reshape(batch, length, width)
+
+    def activate(self, x: Array, name: str) -> Array:
+        if name == "quick_gelu":
+            # exp of a huge number is infinite, and the sigmoid then rightly 0.
+            with np.errstate(over="ignore"):
+                return np.asarray(x / (1 + np.exp(np.float32(-1.702) * x)))
+        return x * np.float32(0.5) * (1 + np.asarray(_erf(x * np.float32(2**-0.5)), np.float32))
+
+    def unit(self, x: Array) -> Array:
+        length = np.linalg.norm(x, axis=-1, keepdims=True)
+        return np.asarray(x / np.maximum(length, np.float32(1e-12)))
+
+
+class NumpyTowers:
+    """See `base.Towers`."""
+
+    devices = 1
+    fixed_shapes = False
+
+    def __init__(self, config: ClipConfig, tensors: graph.Tensors, how: Preprocessor) -> None:
+        self._config, self._tensors, self._how = config, tensors, how
+
+    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (b, side, side, 3) → float32 (b, dim)."""
+        return graph.image_vectors(_NumpyOps(), self._config, self._tensors, self._how, pixels)
+
+    def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
+        """int32 (b, t) → float32 (b, dim)."""
+        ends = graph.text_ends(self._config, tokens)
+        return graph.text_vectors(_NumpyOps(), self._config, self._tensors, tokens, ends)
