@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +62,22 @@ def read_rgb(source: ImageLike) -> Image.Image:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """The content of a file, of one moment.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: it cannot be read, or is being written to.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            data = file.read()
+            after = os.fstat(file.fileno())
+        if stat.S_ISREG(before.st_mode) and (
+            (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+            or len(data) != after.st_size
+        ):
+            raise ImageError("changed while it was read; try again when it is written")
+        return data
     except MemoryError as error:
         raise ImageError("too large for this machine's memory; tile it first") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a null character

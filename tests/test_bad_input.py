@@ -536,3 +536,30 @@ def test_a_hub_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(ModelError, match=f"^{name} is not a directory here, and") as caught:
             load_embedder(name)
         assert "cannot be reached" in str(caught.value)
+
+
+def test_an_image_that_changes_while_it_is_read(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera or a download still writes to it: neither half a picture nor a wrong hash."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    picture(0).save(folder / "still.png")
+    picture(1).save(folder / "growing.png")
+    fstat = os.fstat
+
+    def grow(descriptor: int) -> os.stat_result:
+        state = fstat(descriptor)
+        if os.path.samestat(state, (folder / "growing.png").stat()):
+            with (folder / "growing.png").open("ab") as file:
+                file.write(b"more")
+        return state
+
+    monkeypatch.setattr("rsicd_embed.images.os.fstat", grow)
+    done = run("ingest", str(folder), "--store", uri, "--json").document
+    assert done["embedded"] == 1
+    assert [one["reason"] for one in done["skipped"]] == [
+        "changed while it was read; try again when it is written"
+    ]
+    monkeypatch.undo()
+    assert run("ingest", str(folder), "--store", uri, "--json").document["embedded"] == 1
