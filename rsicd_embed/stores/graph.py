@@ -11,16 +11,12 @@ from typing import Any
 import numpy as np
 
 from rsicd_embed.errors import StoreError
+from rsicd_embed.stores import recall
 
 NEIGHBOURS = 16
 EF_CONSTRUCTION = 200
 _RECALL_GOAL = 0.9995
 _EF_LADDER = (400, 800, 1600)
-# How far the queries that measure recall lie from rows, in lengths of a vector: a row itself is
-# too easy, and a text lies farther from the images it describes than those from each other.
-_NOISE = (0.0, 0.5, 2.0)
-_SAMPLE = 100
-_K = 10
 _SEED = 20_211
 _BLOCK_ROWS = 16_384
 
@@ -119,24 +115,15 @@ class Graph:
 
     def measure(self, matrix: np.ndarray) -> Measured:
         """ANN recall@10 on rows moved a little, for the least efSearch that is enough."""
-        random = np.random.default_rng(_SEED)
-        chosen = random.choice(len(matrix), size=min(_SAMPLE, len(matrix)), replace=False)
-        noise = random.standard_normal((len(chosen), matrix.shape[1]))
-        noise *= np.resize(_NOISE, len(noise))[:, None] / np.linalg.norm(noise, axis=1)[:, None]
-        moved = matrix[chosen] + noise
-        queries = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+        queries = recall.queries_near(matrix[recall.sample(len(matrix))])
         exact = queries @ matrix.T
-        k = min(_K, len(matrix))
-        # A row as similar as the k-th counts, whichever of several equals it is.
-        kth = np.partition(exact, len(matrix) - k, axis=1)[:, len(matrix) - k] - 1e-6
+        k = min(recall.K, len(matrix))
+        kth = np.partition(exact, len(matrix) - k, axis=1)[:, len(matrix) - k]
         measured = Measured(_EF_LADDER[0], 0.0)
         for ef_search in _EF_LADDER:
             found = self.nearest(queries, k, ef_search)
-            good = sum(
-                min(k, int(np.count_nonzero(exact[query, rows] >= kth[query])))
-                for query, (rows, _) in enumerate(found)
-            )
-            measured = Measured(ef_search, good / (k * len(queries)))
+            similarities = [exact[query, rows] for query, (rows, _) in enumerate(found)]
+            measured = Measured(ef_search, recall.recall(similarities, kth, k))
             if measured.ann_recall >= _RECALL_GOAL:
                 break
         return measured

@@ -1,8 +1,10 @@
 """`lancedb:PATH[#table]`: a LanceDB table, in a local folder or an object store.
 
-Searches are exact and go through the kernel that all stores share: up to `CACHE_ROWS` rows are
-held in memory as long as the table's version stays the same, more are streamed from it. LanceDB's
-own scan takes some thirty times as long, and its SQL quotes names in another way.
+From `lance_index.INDEX_ROWS` rows on, searches without `where` go through LanceDB's index, and what
+it finds is scored again. All others are exact and go through the kernel that all stores share: up
+to `CACHE_ROWS` rows are held in memory as long as the table's version stays the same, more are
+streamed from it. LanceDB's own scan takes some thirty times as long, and its SQL quotes names in
+another way.
 """
 
 from __future__ import annotations
@@ -16,19 +18,20 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import VECTOR, Provenance
-from rsicd_embed.stores import scoring
+from rsicd_embed.stores import lance_index, lance_rows, scoring
 from rsicd_embed.stores.base import StoreInfo, StoreURI
-from rsicd_embed.stores.filters import matching
+from rsicd_embed.stores.lance_index import AnnIndex
 from rsicd_embed.stores.lance_table import Place, lance_errors, plain_schema
-from rsicd_embed.stores.parts import Part, Rows, chosen_schema, scan, without_vector
-from rsicd_embed.stores.rows import checked_ids, conform, unit_vectors
+from rsicd_embed.stores.parts import Rows, chosen_schema, scan
+from rsicd_embed.stores.rows import checked_ids, conform
 from rsicd_embed.stores.streaming import search_stream
 
 CACHE_ROWS = 200_000  # 400 MB of vectors of length 512
-_STREAM_ROWS = 16_384
+_LARGEST_SHARE = 0.01  # a search for more of the rows than this is better done exactly
 _KEEP_VERSIONS = timedelta(hours=1)  # long enough for any search that still reads one
 
 
@@ -39,6 +42,7 @@ class _State:
     version: int
     schema: pa.Schema
     count: int
+    index: AnnIndex | None = None
     rows: Rows | None = None
     has_vectors: bool = False
 
@@ -81,6 +85,7 @@ class LanceStore:
                 self._table.add_columns(pa.schema(added))
             merge = self._table.merge_insert("id")
             merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+            self._after_upsert()
         return int(rows.num_rows)
 
     def delete(self, ids: Iterable[str]) -> int:
@@ -96,15 +101,19 @@ class LanceStore:
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
         """The k best rows for each query; see `VectorStore.search`."""
+        units = scoring.unit_queries(queries, self.provenance.dim)
+        count = scoring.require_k(k)
         with self._mutex:
             now = self._now()
+            if now.index and where is None and 0 < count <= _LARGEST_SHARE * now.count:
+                hits = self._by_index(now, now.index, units, count)
+                if hits is not None:
+                    return hits
             if now.count > CACHE_ROWS:
-                units = scoring.unit_queries(queries, self.provenance.dim)
-                count = scoring.require_k(k)
                 with lance_errors(f"cannot read {self.uri}"):
                     return search_stream(self._stream(now, where), now.schema, units, count)
             rows = self._held(now, vectors=True)
-        return scoring.search(rows, queries, k, where)
+        return scoring.search(rows, queries, count, where)
 
     def scan(
         self, columns: Sequence[str] | None = None, where: str | None = None
@@ -122,10 +131,9 @@ class LanceStore:
         )
 
     def optimize(self) -> None:
-        """Compacts the table's files, and removes versions that nobody reads any more."""
+        """Compacts the table's files, brings the index up to date, and removes old versions."""
         with self._mutex, self._place.writing():
-            self._table.checkout_latest()
-            self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+            self._optimize()
 
     def info(self) -> StoreInfo:
         """What is in the store."""
@@ -137,8 +145,8 @@ class LanceStore:
             dim=self.provenance.dim,
             model=self.provenance.model,
             fingerprint=self.provenance.fingerprint,
-            index="exact scan",
-            ann_recall=1.0,
+            index=str(now.index or "exact scan"),
+            ann_recall=now.index.ann_recall if now.index else 1.0,
             bytes=size,
             columns={field.name: str(field.type) for field in now.schema},
         )
@@ -174,18 +182,16 @@ class LanceStore:
             version = int(self._table.version)
             if self._state is None or self._state.version != version:
                 schema = plain_schema(self._table.schema)
-                self._state = _State(version, schema, int(self._table.count_rows()))
+                index = lance_index.known(self._table.schema)
+                self._state = _State(version, schema, int(self._table.count_rows()), index)
             return self._state
 
     def _held(self, now: _State, *, vectors: bool) -> Rows:
         """All rows of a small table, from memory where they are there already."""
         if now.rows is None or (vectors and not now.has_vectors):
-            parts = tuple(
-                part
-                for rows in self._stream(now, None, now.schema.names if vectors else ["id"])
-                for part in rows.parts
-            )
-            now = replace(now, rows=_in_one_part(now.schema, parts), has_vectors=vectors)
+            stream = self._stream(now, None, now.schema.names if vectors else ["id"])
+            parts = [part for rows in stream for part in rows.parts]
+            now = replace(now, rows=lance_rows.in_one_part(now.schema, parts), has_vectors=vectors)
             self._state = now
         assert now.rows is not None
         return now.rows
@@ -193,48 +199,28 @@ class LanceStore:
     def _stream(
         self, now: _State, where: str | None, columns: Sequence[str] | None = None
     ) -> Iterator[Rows]:
-        """Rows of this version, some thousand at a time; those that `where` refuses are dead.
+        return lance_rows.stream(self._table, now.schema, self.uri, where, columns)
 
-        All attributes come along, and the vectors if `columns` (None: all) has them.
-        """
-        if where is not None:  # to refuse a wrong one whether or not there are rows
-            matching(without_vector(now.schema).empty_table(), where)
-        names = [
-            name
-            for name in now.schema.names
-            if name != VECTOR or columns is None or VECTOR in columns
-        ]
+    def _by_index(self, now: _State, index: AnnIndex, units: np.ndarray, k: int) -> pa.Table | None:
+        """The k best rows that the index finds; None where it finds fewer than there are."""
         with lance_errors(f"cannot read {self.uri}"):
-            batches = self._table.search().select(names).to_batches(batch_size=_STREAM_ROWS)
-        return self._parts(now, batches, where)
+            rows, pairs = lance_index.nearest(self._table, index, units, k, now.schema, self.uri)
+        hits = scoring.hit_table(rows, units, pairs, k)
+        return hits if len(hits) == k * len(units) else None
 
-    def _parts(
-        self, now: _State, batches: Iterable[pa.RecordBatch], where: str | None
-    ) -> Iterator[Rows]:
-        dim = self.provenance.dim
-        attribute_schema = without_vector(now.schema)
-        reader = iter(batches)
-        while True:
-            with lance_errors(f"cannot read {self.uri}"):
-                batch = next(reader, None)
-            if batch is None:
-                return
-            attributes = pa.record_batch(
-                [batch.column(name) for name in attribute_schema.names], schema=attribute_schema
-            )
-            matrix = np.empty((len(batch), 0), dtype=np.float32)
-            if VECTOR in batch.schema.names:
-                # Something else may have written to the table, so its vectors are checked.
-                matrix = unit_vectors(batch.column(VECTOR), dim, self.uri)
-            live = None
-            if where is not None:
-                live = matching(pa.Table.from_batches([attributes]), where)
-            yield Rows(now.schema, (Part(matrix, attributes, live),))
+    def _after_upsert(self) -> None:
+        now = self._now()
+        if lance_index.is_due(self._table, now.index, now.count, CACHE_ROWS):
+            self._optimize()
 
+    def _optimize(self) -> None:
+        self._table.checkout_latest()
+        self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+        now = self._now()
 
-def _in_one_part(schema: pa.Schema, parts: tuple[Part, ...]) -> Rows:
-    if not parts:
-        return Rows(schema, ())
-    table = pa.Table.from_batches([part.attributes for part in parts]).combine_chunks()
-    matrix = np.concatenate([part.matrix for part in parts])
-    return Rows(schema, (Part(matrix, table.to_batches()[0]),))
+        def kth_best(queries: np.ndarray, k: int) -> np.ndarray:
+            hits = search_stream(self._stream(now, None), now.schema, queries, k)
+            last: np.ndarray = hits.filter(pc.equal(hits["rank"], k))["score"].to_numpy()
+            return last
+
+        lance_index.renew(self._table, now.index, now.count, now.schema, self.uri, kth_best)

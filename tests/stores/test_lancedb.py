@@ -37,7 +37,7 @@ class TestLanceStreamed(StoreContract):
     @pytest.fixture(autouse=True)
     def nothing_is_held(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lance_store, "CACHE_ROWS", -1)
-        monkeypatch.setattr(lance_store, "_STREAM_ROWS", 1000)
+        monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 1000)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_streamed_search_forgets_the_worse_rows(
         store.upsert([batch([f"i{i}" for i in range(3000)], vectors)])
         expected = store.search(queries, k=4)
         monkeypatch.setattr(lance_store, "CACHE_ROWS", 0)
-        monkeypatch.setattr(lance_store, "_STREAM_ROWS", 100)
+        monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 100)
         monkeypatch.setattr(streaming, "_SPARE_ROWS", 10)
         assert store.search(queries, k=4).equals(expected)
 

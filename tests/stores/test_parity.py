@@ -67,7 +67,7 @@ def test_same_hits(stores: list[VectorStore], monkeypatch: pytest.MonkeyPatch) -
         for (k, where), hits in expected.items():
             assert store.search(queries, k, where).equals(hits), (store.uri, k, where)
     monkeypatch.setattr(lancedb, "CACHE_ROWS", 0)
-    monkeypatch.setattr(lancedb, "_STREAM_ROWS", 128)
+    monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 128)
     for (k, where), hits in expected.items():
         assert stores[2].search(queries, k, where).equals(hits), ("streamed", k, where)
     alone = [stores[1].search(query, 10) for query in queries]

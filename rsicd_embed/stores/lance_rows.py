@@ -1,0 +1,79 @@
+"""Rows of a LanceDB table, checked and turned into what the shared kernel searches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rsicd_embed.records import VECTOR
+from rsicd_embed.stores.filters import matching
+from rsicd_embed.stores.lance_table import lance_errors
+from rsicd_embed.stores.parts import Part, Rows, without_vector
+from rsicd_embed.stores.rows import unit_vectors
+
+STREAM_ROWS = 16_384
+
+
+def part_of(batch: pa.RecordBatch, schema: pa.Schema, uri: str, where: str | None = None) -> Part:
+    """A batch with the columns of `schema`, its vectors perhaps left out; rows refused are dead.
+
+    Raises:
+        StoreError: something else has written vectors that are not of unit length.
+    """
+    attribute_schema = without_vector(schema)
+    attributes = pa.record_batch(
+        [batch.column(name) for name in attribute_schema.names], schema=attribute_schema
+    )
+    matrix = np.empty((len(batch), 0), dtype=np.float32)
+    if VECTOR in batch.schema.names:
+        matrix = unit_vectors(batch.column(VECTOR), schema.field(VECTOR).type.list_size, uri)
+    live = None
+    if where is not None:
+        live = matching(pa.Table.from_batches([attributes]), where)
+    return Part(matrix, attributes, live)
+
+
+def stream(
+    table: Any,
+    schema: pa.Schema,
+    uri: str,
+    where: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> Iterator[Rows]:
+    """Rows of the version that `table` is at, some thousand at a time; those refused are dead.
+
+    All attributes come along, and the vectors if `columns` (None: all) has them.
+    """
+    if where is not None:  # to refuse a wrong one whether or not there are rows
+        matching(without_vector(schema).empty_table(), where)
+    names = [
+        name for name in schema.names if name != VECTOR or columns is None or VECTOR in columns
+    ]
+    with lance_errors(f"cannot read {uri}"):
+        batches = table.search().select(names).to_batches(batch_size=STREAM_ROWS)
+    return _read(batches, schema, uri, where)
+
+
+def _read(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, uri: str, where: str | None
+) -> Iterator[Rows]:
+    reader = iter(batches)
+    while True:
+        with lance_errors(f"cannot read {uri}"):
+            batch = next(reader, None)
+        if batch is None:
+            return
+        yield Rows(schema, (part_of(batch, schema, uri, where),))
+
+
+def in_one_part(schema: pa.Schema, parts: Iterable[Part]) -> Rows:
+    """Parts without dead rows, joined."""
+    held = tuple(parts)
+    if not held:
+        return Rows(schema, ())
+    table = pa.Table.from_batches([part.attributes for part in held]).combine_chunks()
+    matrix = np.concatenate([part.matrix for part in held])
+    return Rows(schema, (Part(matrix, table.to_batches()[0]),))

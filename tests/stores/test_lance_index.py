@@ -1,0 +1,166 @@
+"""LanceDB's own index, used by itself once a table is large enough for it to pay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rsicd_embed.stores import lance_index, lance_rows
+from rsicd_embed.stores import lancedb as lance_store
+from rsicd_embed.stores.base import VectorStore, open_store
+
+from .contract import MADE_BY, batch, unit
+
+ROWS = 3000
+
+
+@pytest.fixture(autouse=True)
+def small_tables_have_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
+    monkeypatch.setattr(lance_index, "STALE_ROWS", 500)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[VectorStore]:
+    with open_store(f"lancedb:{tmp_path / 'store'}", MADE_BY) as opened:
+        names = [f"{i:05}" for i in range(ROWS)]
+        opened.upsert([batch(names, unit(ROWS), label=["a", "b", None] * (ROWS // 3))])
+        opened.optimize()
+        yield opened
+
+
+def reads_every_row(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is added to for each search that does not go through the index."""
+    calls: list[object] = []
+    stream = lance_rows.stream
+
+    def counted(*arguments: object, **others: object) -> object:
+        calls.append(arguments)
+        return stream(*arguments, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lance_store.lance_rows, "stream", counted)
+    return calls
+
+
+def exact(vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[str]]:
+    order = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k]
+    return [[f"{i:05}" for i in row] for row in order]
+
+
+def by_query(hits: pa.Table, queries: int) -> list[list[str]]:
+    rows = hits.to_pylist()
+    return [[row["id"] for row in rows if row["query"] == query] for query in range(queries)]
+
+
+def test_its_recall_is_measured_and_shown(store: VectorStore) -> None:
+    info = store.info()
+    assert info.index.startswith("IVF_SQ (nprobes=20, refine=2) measured over 3000 rows")
+    assert info.ann_recall is not None
+    assert lance_index.RECALL_GOAL <= info.ann_recall <= 1.0
+
+
+def test_searches_go_through_it(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = reads_every_row(store, monkeypatch)
+    queries = unit(40, seed=1)
+    hits = store.search(queries, k=10)
+    assert not calls
+    wanted = exact(unit(ROWS), queries, 10)
+    same = sum(len(set(a) & set(b)) for a, b in zip(by_query(hits, 40), wanted, strict=True))
+    assert same / 400 >= 0.99
+    assert hits["score"].to_pylist()[:10] == sorted(hits["score"].to_pylist()[:10], reverse=True)
+    one = store.search(queries[3], k=10)
+    assert by_query(one, 1)[0] == by_query(hits, 40)[3]
+    assert one["score"].to_pylist() == hits["score"].to_pylist()[30:40]
+
+
+def test_conditions_and_large_k_are_exact(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = reads_every_row(store, monkeypatch)
+    hits = store.search(unit(1, seed=2), k=7, where="label = 'b'")
+    assert set(hits["label"].to_pylist()) == {"b"}
+    assert len(hits) == 7
+    assert calls
+    everything = store.search(unit(1, seed=2), k=ROWS + 5)
+    assert len(everything) == ROWS
+
+
+def test_what_was_written_since_is_found(store: VectorStore) -> None:
+    queries = unit(3, seed=9)
+    store.upsert([batch(["new", "00000"], queries[:2])])
+    assert [one[0] for one in by_query(store.search(queries, k=5), 3)][:2] == ["new", "00000"]
+    store.delete(["new"])
+    assert "new" not in by_query(store.search(queries, k=5), 3)[0]
+    store.upsert([batch(["new"], queries[2:])])
+    assert [one[0] for one in by_query(store.search(queries, k=5), 3)][1:] == ["00000", "new"]
+    store.optimize()
+    assert by_query(store.search(queries[2], k=1), 1) == [["new"]]
+
+
+def test_it_is_remembered_by_the_table(store: VectorStore, tmp_path: Path) -> None:
+    before = store.info()
+    with open_store(f"lancedb:{tmp_path / 'store'}", MADE_BY) as again:
+        assert again.info().index == before.index
+        assert again.info().ann_recall == before.ann_recall
+
+
+def test_growth_measures_and_then_rebuilds_it(store: VectorStore) -> None:
+    def write(count: int, seed: int) -> None:
+        store.upsert([batch([f"{seed}-{i}" for i in range(count)], unit(count, seed=seed))])
+
+    write(400, 1)
+    store.optimize()
+    assert "over 3400 rows" in store.info().index
+    write(100, 2)  # too few to measure again
+    store.optimize()
+    assert "over 3400 rows" in store.info().index
+    write(4000, 3)  # more than an upsert leaves unindexed
+    assert "over 7500 rows" in store.info().index
+    queries = unit(20, seed=3)
+    assert [one[0] for one in by_query(store.search(queries, k=1), 20)] == [
+        f"3-{i}" for i in range(20)
+    ]
+
+
+def test_settings_grow_until_the_goal_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance_index, "_LADDER", ((1, 1), (2, 1), (50, 4)))
+    monkeypatch.setattr(
+        lance_index, "IvfSq", lambda **how: lancedb.index.IvfSq(**how, num_partitions=32)
+    )
+    with open_store(f"lancedb:{tmp_path / 'store'}", MADE_BY) as store:
+        store.upsert([batch([str(i) for i in range(ROWS)], unit(ROWS))])
+        store.optimize()
+        info = store.info()
+        assert "nprobes=50, refine=4" in info.index
+        assert info.ann_recall is not None
+        assert info.ann_recall >= 0.99
+
+
+def test_an_index_that_is_gone_costs_time_only(store: VectorStore, tmp_path: Path) -> None:
+    table = lancedb.connect(tmp_path / "store").open_table("images")
+    table.drop_index("vector_idx")
+    queries = unit(5, seed=4)
+    assert by_query(store.search(queries, k=10), 5) == exact(unit(ROWS), queries, 10)
+    store.optimize()
+    table.checkout_latest()
+    assert table.index_stats("vector_idx").num_unindexed_rows == 0
+
+
+@pytest.mark.parametrize("said", ["not JSON", "[]", json.dumps({"rows": 1})])
+def test_metadata_that_is_not_ours(store: VectorStore, tmp_path: Path, said: str) -> None:
+    table = lancedb.connect(tmp_path / "store").open_table("images")
+    table.update_field_metadata({"path": "vector", "metadata": {"rsicd-embed.index": said}})
+    assert store.info().index == "exact scan"
+    assert by_query(store.search(unit(1, seed=5), k=10), 1) == exact(
+        unit(ROWS), unit(1, seed=5), 10
+    )
+    store.optimize()
+    assert store.info().index.startswith("IVF_SQ")
