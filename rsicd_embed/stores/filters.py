@@ -94,12 +94,12 @@ def _shown(where: str) -> str:
 
 def _explained(error: BaseException, schema: pa.Schema) -> str:
     """What DataFusion says, in one line and in terms of the columns a user knows."""
-    columns = ", ".join(_quoted(name) for name in schema.names)
+    columns = ", ".join(quoted(name) for name in schema.names)
     text = str(error).replace(f"{_TABLE}.", "")
     unknown = re.search(r"No field named (\S+?)\.(?:\s|$)", text)
     if unknown:
         name = unknown[1].strip('"')
-        same = [_quoted(one) for one in schema.names if one.lower() == name.lower()]
+        same = [quoted(one) for one in schema.names if one.lower() == name.lower()]
         hint = f"did you mean {same[0]}? " if same else ""
         if name == "vector":
             hint = "vectors are compared by the query, not in where; "
@@ -107,6 +107,11 @@ def _explained(error: BaseException, schema: pa.Schema) -> str:
     parser = re.search(r"ParserError\(\"(.*)\"\)", text)
     if parser:
         return f"not understood: {parser[1]}; expected one SQL condition"
+    return plain_words(text) or type(error).__name__
+
+
+def plain_words(text: str) -> str:
+    """What DataFusion says, in one line of at most 300 characters, without its own jargon."""
     text = text.partition("Candidate functions:")[0]
     text = re.sub(
         r"\b((DataFusion|Arrow|External|Execution|Schema|SQL) error|Error during planning): "
@@ -116,9 +121,10 @@ def _explained(error: BaseException, schema: pa.Schema) -> str:
         flags=re.MULTILINE,
     )
     text = " ".join(text.split())
-    return (text if len(text) <= 300 else f"{text[:297]}…") or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}…"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A column as it is typed in SQL."""
     # Unquoted names are folded to lower case, so others must be shown as they are to be typed.
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else f'"{name}"'

@@ -120,6 +120,9 @@ class Rows:
 
     def _located(self, positions: np.ndarray) -> Iterator[tuple[Part, np.ndarray, np.ndarray]]:
         """For each part in use: it, the indices into `positions`, and the rows in the part."""
+        if len(self.parts) == 1:  # most stores, most of the time
+            yield self.parts[0], np.arange(len(positions)), positions
+            return
         owners = np.searchsorted(self.offsets, positions, side="right") - 1
         for index in np.unique(owners):
             where = np.flatnonzero(owners == index)

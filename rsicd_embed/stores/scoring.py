@@ -166,7 +166,7 @@ def _nearest_block(
 
 
 def _above_kth(query: np.ndarray, score: np.ndarray, k: int, margin: float) -> np.ndarray:
-    """Indices of the pairs within `margin` of their query's k-th best score."""
+    """Indices of the pairs within `margin` of their query's k-th best, by query, then -score."""
     if not len(query):
         return np.zeros(0, dtype=np.int64)
     order = np.lexsort((-score, query))
@@ -196,24 +196,31 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
     scores = score_pairs(rows, queries, candidates)
     kept = _above_kth(candidates.query, scores, k, 0.0)
     query, row, score = candidates.query[kept], candidates.row[kept], scores[kept]
-    ids = rows.take(row, ["id"])["id"]
-    table = pa.table({"query": query, "score": score, "id": ids})
-    keys = [("query", "ascending"), ("score", "descending"), ("id", "ascending")]
-    order = pc.sort_indices(table, sort_keys=keys).to_numpy()
-    query, row, score = query[order], row[order], score[order]
+    tied = (query[1:] == query[:-1]) & (score[1:] == score[:-1])
+    if tied.any():
+        order = _by_id(rows, query, row, score)
+        query, row, score = query[order], row[order], score[order]
     rank = np.arange(len(query)) - np.searchsorted(query, query, side="left") + 1
     best = rank <= k
     query, row, score, rank = query[best], row[best], score[best], rank[best]
-    others = [name for name in rows.schema.names if name not in ("id", VECTOR)]
-    attributes = rows.take(row, ["id", *others])
-    columns = [
-        pa.array(query.astype(np.int32)),
-        pa.array(rank.astype(np.int32)),
-        attributes["id"],
-        pa.array(score),
-        *(attributes[name] for name in others),
-    ]
-    return pa.table(columns, schema=hit_schema(rows.schema))
+    schema = hit_schema(rows.schema)
+    attributes = rows.take(row, ["id", *schema.names[len(HIT_COLUMNS) :]])
+    hits = {
+        "query": pa.array(query.astype(np.int32)),
+        "rank": pa.array(rank.astype(np.int32)),
+        "id": attributes.column(0),
+        "score": pa.array(score),
+    }
+    columns = [hits[name] for name in HIT_COLUMNS]
+    return pa.table([*columns, *attributes.columns[1:]], schema=schema)
+
+
+def _by_id(rows: Rows, query: np.ndarray, row: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """The order by query, then (-score, id)."""
+    table = pa.table({"query": query, "score": score, "id": rows.take(row, ["id"])["id"]})
+    keys = [("query", "ascending"), ("score", "descending"), ("id", "ascending")]
+    order: np.ndarray = pc.sort_indices(table, sort_keys=keys).to_numpy()
+    return order
 
 
 def hit_schema(schema: pa.Schema) -> pa.Schema:
