@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed import plugins
-from rsicd_embed.errors import StoreURIError
+from rsicd_embed.errors import StoreError, StoreURIError
 from rsicd_embed.records import Provenance
 
 
@@ -148,6 +149,69 @@ class VectorStore(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class Versioned(VectorStore, Protocol):
+    """A store that can keep its present state under a name, show it, and go back to it."""
+
+    def tags(self) -> dict[str, int]:
+        """Name → number of the state, of each tag."""
+        ...
+
+    def tag(self, name: str) -> None:
+        """Keeps the present state.
+
+        Raises:
+            StoreError: there is such a tag already, or that is no name for one.
+        """
+        ...
+
+    def untag(self, name: str) -> None:
+        """Lets go of what a tag keeps; StoreError where there is none."""
+        ...
+
+    def as_of(self, version: str) -> VectorStore:
+        """The state that a tag keeps, to be read only; StoreError where there is none.
+
+        Some stores take the number of a state too, as long as they have it.
+        """
+        ...
+
+    def restore(self, version: str) -> None:
+        """Makes that state the newest again, model and all, in one step."""
+        ...
+
+    def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:
+        """Puts rows of another model in place of all there are, in one step; returns how many.
+
+        Store objects that were open before must be opened again: they refuse to mix the models.
+        """
+        ...
+
+
+def require_versioned(store: VectorStore) -> Versioned:
+    """The store, if it keeps versions.
+
+    Raises:
+        StoreError: it does not.
+    """
+    if not isinstance(store, Versioned):
+        raise StoreError(f"{store.uri}: stores of this kind keep no versions")
+    return store
+
+
+def require_tag(name: str) -> str:
+    """The name, if a tag may have it.
+
+    Raises:
+        StoreError: it may not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z_][A-Za-z0-9_.-]*", name):
+        raise StoreError(
+            f"expected a tag of letters, digits, '_', '-' and '.', with a letter, found {name!r}"
+        )
+    return name
 
 
 class StoreType(Protocol):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.records import VECTOR, vector_array
+from rsicd_embed.records import VECTOR, Provenance, vector_array
 from rsicd_embed.stores.manifest import Manifest, SegmentEntry
 from rsicd_embed.stores.parts import Part
-from rsicd_embed.stores.rows import attributes_of
+from rsicd_embed.stores.rows import attributes_of, conform, with_attributes
 from rsicd_embed.stores.segments import SegmentLog, Snapshot
+
+_SEGMENT_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,32 @@ def delete(log: SegmentLog, now: Snapshot, ids: pa.Array, keep: int) -> int:
         schema = now.rows.schema
         log.commit(_next(now, _settled(log, staged, schema, keep), schema))
     return buried
+
+
+def replace_all(
+    log: SegmentLog, now: Snapshot, batches: Iterable[pa.RecordBatch], provenance: Provenance
+) -> int:
+    """Puts rows of another model in place of all there are, as one change; returns how many.
+
+    Args:
+        log: locked for writing.
+        now: its newest state.
+        batches: each id once, in all of them; of one schema.
+        provenance: what made their vectors.
+    """
+    segments: list[SegmentEntry] = []
+    schema = with_attributes(provenance.dim, pa.schema([]))
+    held: list[pa.RecordBatch] = []
+    for batch in chain(batches, [None]):
+        if batch is not None:
+            held.append(batch)
+        if held and (batch is None or sum(len(one) for one in held) >= _SEGMENT_ROWS):
+            rows = conform(held, schema)
+            schema, held = rows.schema, []
+            segments.append(log.add_rows(rows))
+    state = replace(now.manifest, provenance=provenance)
+    log.commit(_next(replace(now, manifest=state), segments, schema))
+    return sum(segment.rows for segment in segments)
 
 
 def merge_all(log: SegmentLog, now: Snapshot) -> Snapshot:

@@ -178,14 +178,22 @@ class Place:
                 "restore it from a backup, or delete it and ingest again"
             ) from error
 
+    def table(self) -> Any:
+        """The table, opened once more."""
+        return self._connect().open_table(self.uri.table)
+
+    def overwrite(self, rows: pa.RecordBatchReader, provenance: Provenance) -> Any:
+        """A new version with nothing but these rows; only while `writing`."""
+        schema = rows.schema.with_metadata(_said(provenance))
+        said = pa.RecordBatchReader.from_batches(
+            schema, (batch.replace_schema_metadata(schema.metadata) for batch in rows)
+        )
+        return self._connect().create_table(
+            self.uri.table, data=said, schema=schema, mode="overwrite"
+        )
+
     def _create(self, provenance: Provenance) -> Any:
-        said = {
-            "format": _FORMAT,
-            "model": provenance.model,
-            "fingerprint": provenance.fingerprint,
-            "dim": provenance.dim,
-        }
-        schema = row_schema(provenance.dim).with_metadata({_KEY: json.dumps(said).encode()})
+        schema = row_schema(provenance.dim).with_metadata(_said(provenance))
         made: list[Path] = []
         try:
             with lance_errors(f"cannot make a store at {self.uri}"):
@@ -236,6 +244,16 @@ class Place:
             if written:
                 files.sync_folder(Path(folder))
         files.sync_folder(self.folder)
+
+
+def _said(provenance: Provenance) -> dict[bytes, bytes]:
+    said = {
+        "format": _FORMAT,
+        "model": provenance.model,
+        "fingerprint": provenance.fingerprint,
+        "dim": provenance.dim,
+    }
+    return {_KEY: json.dumps(said).encode()}
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.errors import StoreError
-from rsicd_embed.records import VECTOR, Provenance
-from rsicd_embed.stores import lance_index, lance_rows, scoring
+from rsicd_embed.records import VECTOR, Provenance, require_same_model
+from rsicd_embed.stores import lance_index, lance_rows, lance_versions, scoring
 from rsicd_embed.stores.base import StoreInfo, StoreURI
 from rsicd_embed.stores.lance_index import AnnIndex
 from rsicd_embed.stores.lance_table import Place, lance_errors, plain_schema
@@ -32,7 +32,6 @@ from rsicd_embed.stores.streaming import search_stream
 
 CACHE_ROWS = 200_000  # 400 MB of vectors of length 512
 _LARGEST_SHARE = 0.01  # a search for more of the rows than this is better done exactly
-_KEEP_VERSIONS = timedelta(hours=1)  # long enough for any search that still reads one
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,9 @@ class _State:
 class LanceStore:
     """A VectorStore on a LanceDB table; see `VectorStore` for what its methods promise."""
 
-    def __init__(self, place: Place, table: Any) -> None:
-        self.uri = str(place.uri)
+    def __init__(self, place: Place, table: Any, version: str | None = None) -> None:
+        self.uri = str(place.uri) + (f" as of {version}" if version else "")
+        self._version = version  # the one to read, None for the newest
         self.provenance: Provenance = place.provenance(table)
         self._place = place
         self._open_table: Any | None = table
@@ -75,8 +75,7 @@ class LanceStore:
         rows = conform(batches, schema)  # before locking: making the batches may take long
         if not rows.num_rows:
             return 0
-        with self._mutex, self._place.writing():
-            now = self._now()
+        with self._writing() as now:
             if now.schema != schema:  # another process added columns meanwhile
                 rows = conform(rows.to_batches(), now.schema)
             added = [field for field in rows.schema if field.name not in now.schema.names]
@@ -95,8 +94,7 @@ class LanceStore:
             return 0
         # One commit for all. Doubling quotes is all the escaping that a SQL string needs.
         listed = ", ".join("'" + one.replace("'", "''") + "'" for one in chosen)
-        with self._mutex, self._place.writing():
-            self._table.checkout_latest()
+        with self._writing():
             return int(self._table.delete(f"id IN ({listed})").num_deleted_rows)
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
@@ -132,8 +130,45 @@ class LanceStore:
 
     def optimize(self) -> None:
         """Compacts the table's files, brings the index up to date, and removes old versions."""
-        with self._mutex, self._place.writing():
+        with self._writing():
             self._optimize()
+
+    def tags(self) -> dict[str, int]:
+        """Name → version of each tag."""
+        with lance_errors(f"cannot read {self.uri}"):
+            return lance_versions.tags(self._table)
+
+    def tag(self, name: str) -> None:
+        """Keeps the present version; see `Versioned.tag`."""
+        with self._writing():
+            lance_versions.add_tag(self._table, name, self.uri)
+
+    def untag(self, name: str) -> None:
+        """Lets go of what a tag keeps; see `Versioned.untag`."""
+        with self._writing():
+            lance_versions.remove_tag(self._table, name, self.uri)
+
+    def as_of(self, version: str) -> Self:
+        """The version of a tag or number, to be read only; see `Versioned.as_of`."""
+        with lance_errors(f"cannot read {self.uri}"):
+            number = lance_versions.number_of(self._table, version, self.uri)
+            table = self._place.table()
+            table.checkout(number)
+        return type(self)(self._place, table, version)
+
+    def restore(self, version: str) -> None:
+        """Makes a version the newest again; see `Versioned.restore`."""
+        with self._writing():
+            self._table.restore(lance_versions.number_of(self._table, version, self.uri))
+            self.provenance = self._place.provenance(self._table)
+
+    def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:
+        """Puts rows of another model in place of all; see `Versioned.replace`."""
+        with self._writing():
+            rows = lance_versions.uniform(batches, provenance.dim)
+            self._open_table = self._place.overwrite(rows, provenance)
+            self.provenance = provenance
+            return len(self)
 
     def info(self) -> StoreInfo:
         """What is in the store."""
@@ -169,6 +204,14 @@ class LanceStore:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def _writing(self) -> Iterator[_State]:
+        """Holds the lock, and gives the newest version."""
+        if self._version is not None:
+            raise StoreError(f"{self.uri} can be read only; restore it first")
+        with self._mutex, self._place.writing():
+            yield self._now()
+
     @property
     def _table(self) -> Any:
         if self._open_table is None:
@@ -178,9 +221,11 @@ class LanceStore:
     def _now(self) -> _State:
         """The newest version, with what is held of it."""
         with self._mutex, lance_errors(f"cannot read {self.uri}"):
-            self._table.checkout_latest()
+            if self._version is None:
+                self._table.checkout_latest()
             version = int(self._table.version)
             if self._state is None or self._state.version != version:
+                require_same_model(self._place.provenance(self._table), self.provenance, self.uri)
                 schema = plain_schema(self._table.schema)
                 index = lance_index.known(self._table.schema)
                 self._state = _State(version, schema, int(self._table.count_rows()), index)
@@ -214,8 +259,7 @@ class LanceStore:
             self._optimize()
 
     def _optimize(self) -> None:
-        self._table.checkout_latest()
-        self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+        self._table.optimize(cleanup_older_than=lance_versions.keep(self._table))
         now = self._now()
 
         def kth_best(queries: np.ndarray, k: int) -> np.ndarray:

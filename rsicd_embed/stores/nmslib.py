@@ -48,7 +48,7 @@ class NmslibStore(SegmentStore):
 
     def optimize(self) -> None:
         """Merges all segments into one, and builds a graph over it unless there is a good one."""
-        with self._log.writing() as now:
+        with self._writing() as now:
             self._fold(now)
 
     def close(self) -> None:

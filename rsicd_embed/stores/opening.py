@@ -47,6 +47,11 @@ def listing(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def no_version(store: object, version: str, tags: list[str]) -> str:
+    """The message for a state that is not kept."""
+    return f"{store}: no version {version!r}; tags: {listing(tags) or 'none'}"
+
+
 def not_found(uri: StoreURI, detail: str = "") -> StoreNotFoundError:
     """The error for a store that is to be read and is not there."""
     return StoreNotFoundError(

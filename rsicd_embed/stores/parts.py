@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.errors import SchemaError
-from rsicd_embed.records import VECTOR, vector_array
+from rsicd_embed.records import VECTOR, vector_array, vector_matrix
 from rsicd_embed.stores.filters import matching
 
 _SCAN_ROWS = 8192
@@ -127,6 +127,13 @@ class Rows:
         for index in np.unique(owners):
             where = np.flatnonzero(owners == index)
             yield self.parts[index], where, positions[where] - self.offsets[index]
+
+
+def rows_of(table: pa.Table) -> Rows:
+    """The rows of a table, vectors included; nothing is copied."""
+    batches = table.to_batches()
+    parts = (Part(vector_matrix(one[VECTOR]), one.drop_columns([VECTOR])) for one in batches)
+    return Rows(table.schema, tuple(parts))
 
 
 def without_vector(schema: pa.Schema) -> pa.Schema:

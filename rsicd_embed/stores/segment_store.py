@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from types import TracebackType
+import dataclasses
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Self
 
-import numpy as np
 import pyarrow as pa
 
+from rsicd_embed import files
 from rsicd_embed.errors import StoreError, StoreURIError
-from rsicd_embed.records import Provenance
-from rsicd_embed.stores import changes, scoring
+from rsicd_embed.records import Provenance, require_same_model
+from rsicd_embed.stores import changes, segment_tags
 from rsicd_embed.stores.base import StoreInfo, StoreURI
 from rsicd_embed.stores.manifest import Manifest
-from rsicd_embed.stores.parts import scan
+from rsicd_embed.stores.parts import Rows
+from rsicd_embed.stores.row_store import RowStore
 from rsicd_embed.stores.rows import checked_ids, conform
 from rsicd_embed.stores.segments import SegmentLog, Snapshot
 
 
-class SegmentStore:
+class SegmentStore(RowStore):
     """A VectorStore on a folder of segments; see `VectorStore` for what its methods promise."""
 
     kind: ClassVar[str]
 
     def __init__(self, uri: StoreURI, log: SegmentLog) -> None:
-        self.uri = str(uri)
+        self.uri = str(uri) + (f" as of {log.tag}" if log.tag else "")
+        self._parsed = uri
         self.provenance: Provenance = log.read().manifest.provenance
         self._open_log: SegmentLog | None = log
 
@@ -38,10 +41,9 @@ class SegmentStore:
             )
         return cls(uri, SegmentLog.open(uri, cls.kind, provenance, create=create))
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Arrow schema of the rows."""
-        return self._now().rows.schema
+    def rows(self) -> Rows:
+        """The newest rows."""
+        return self._now().rows
 
     def upsert(self, batches: Iterable[pa.RecordBatch]) -> int:
         """Inserts rows, replacing those with the same id; see `VectorStore.upsert`."""
@@ -49,7 +51,7 @@ class SegmentStore:
         table = conform(batches, schema)  # before locking: making the batches may take long
         if not table.num_rows:
             return 0
-        with self._log.writing() as now:
+        with self._writing() as now:
             if now.rows.schema != schema:  # another process added columns meanwhile
                 table = conform(table.to_batches(), now.rows.schema)
             after = changes.upsert(self._log, now, table, self._kept(now.manifest))
@@ -61,58 +63,63 @@ class SegmentStore:
         chosen = checked_ids(ids)
         if not len(chosen):
             return 0
-        with self._log.writing() as now:
+        with self._writing() as now:
             return changes.delete(self._log, now, chosen, self._kept(now.manifest))
-
-    def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
-        """The k best rows for each query; see `VectorStore.search`."""
-        return scoring.search(self._now().rows, queries, k, where)
-
-    def scan(
-        self, columns: Sequence[str] | None = None, where: str | None = None
-    ) -> pa.RecordBatchReader:
-        """Live rows as record batches; see `VectorStore.scan`."""
-        return scan(self._now().rows, columns, where)
 
     def optimize(self) -> None:
         """Merges all segments into one without dead rows."""
-        with self._log.writing() as now:
+        with self._writing() as now:
             changes.merge_all(self._log, now)
+
+    def tags(self) -> dict[str, int]:
+        """Name → number of the state, of each tag."""
+        with files.storage_errors(f"cannot read {self.uri}"):
+            kept = segment_tags.kept(self._log.folder, self.kind)
+        return {name: state.generation for name, state in kept.items()}
+
+    def tag(self, name: str) -> None:
+        """Keeps the present state; see `Versioned.tag`."""
+        with self._log.writing() as now:
+            if name in segment_tags.names(self._log.folder):
+                raise StoreError(f"{self.uri}: tag {name!r} is there already; take another name")
+            segment_tags.write(self._log.folder, name, now.raw)
+
+    def untag(self, name: str) -> None:
+        """Lets go of what a tag keeps; see `Versioned.untag`."""
+        with self._log.writing():
+            self._log.at(name)
+            segment_tags.remove(self._log.folder, name)
+
+    def as_of(self, version: str) -> Self:
+        """What a tag keeps, to be read only; see `Versioned.as_of`."""
+        return type(self)(self._parsed, self._log.at(version))
+
+    def restore(self, version: str) -> None:
+        """Makes what a tag keeps the newest state; see `Versioned.restore`."""
+        with self._log.writing() as now:
+            kept = self._log.at(version).read().manifest
+            self._log.commit(dataclasses.replace(kept, generation=now.manifest.generation + 1))
+            self.provenance = kept.provenance
+
+    def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:
+        """Puts rows of another model in place of all; see `Versioned.replace`."""
+        with self._log.writing() as now:
+            count = changes.replace_all(self._log, now, batches, provenance)
+            self.provenance = provenance
+            return count
 
     def info(self) -> StoreInfo:
         """What is in the store."""
         now = self._now()
         index, recall = self._index(now)
-        return StoreInfo(
-            rows=len(now.rows),
-            dim=self.provenance.dim,
-            model=self.provenance.model,
-            fingerprint=self.provenance.fingerprint,
-            index=index,
-            ann_recall=recall,
-            bytes=len(now.raw) + sum(entry.bytes for entry in now.manifest.files),
-            columns={field.name: str(field.type) for field in now.rows.schema},
-        )
-
-    def __len__(self) -> int:
-        return len(self._now().rows)
+        size = len(now.raw) + sum(entry.bytes for entry in now.manifest.files)
+        return dataclasses.replace(super().info(), index=index, ann_recall=recall, bytes=size)
 
     def close(self) -> None:
         """Lets go of the files; the store is not usable afterwards."""
         if self._open_log is not None:
             self._open_log.close()
             self._open_log = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def _log(self) -> SegmentLog:
@@ -121,7 +128,16 @@ class SegmentStore:
         return self._open_log
 
     def _now(self) -> Snapshot:
-        return self._log.read()
+        now = self._log.read()
+        require_same_model(now.manifest.provenance, self.provenance, self.uri)
+        return now
+
+    @contextmanager
+    def _writing(self) -> Iterator[Snapshot]:
+        """Holds the lock, and gives the newest state, if it is still of the same model."""
+        with self._log.writing() as now:
+            require_same_model(now.manifest.provenance, self.provenance, self.uri)
+            yield now
 
     def _kept(self, manifest: Manifest) -> int:
         """How many of the first segments must not be merged."""

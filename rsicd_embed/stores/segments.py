@@ -5,6 +5,7 @@
     PATH/dead-….u32             positions of a segment's rows that were replaced or deleted
     PATH/graph-….hnsw           a nearest-neighbour graph over one segment
     PATH/owners-….u32           the graph's node of each row, where equal rows share nodes
+    PATH/tag-….json             a manifest of before that is kept, and its files with it
     PATH/.lock                  held by the process that writes
 
 Files never change once a manifest names them, so a reader keeps a consistent state while others
@@ -29,7 +30,7 @@ from filelock import FileLock, Timeout
 from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError, StoreError, StoreLockedError
 from rsicd_embed.records import VECTOR, Provenance, vector_matrix
-from rsicd_embed.stores import manifest, opening
+from rsicd_embed.stores import manifest, opening, segment_tags
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.manifest import Manifest, SegmentEntry
 from rsicd_embed.stores.parts import Part, Rows, without_vector
@@ -51,10 +52,11 @@ class Snapshot:
 class SegmentLog:
     """Reads the newest state of a folder of segments, and replaces it by the next one."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, kind: str, tag: str | None = None) -> None:
         self.folder = folder
+        self.tag = tag  # the state to read, None for the newest
         self._kind = kind
-        self._path = folder / manifest.FILE
+        self._path = segment_tags.path_of(folder, tag) if tag else folder / manifest.FILE
         self._mutex = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._batches: dict[str, pa.RecordBatch] = {}
@@ -108,6 +110,8 @@ class SegmentLog:
             StoreLockedError: another process is writing.
             StoreError: the folder cannot be written to; its state is what it was.
         """
+        if self.tag:
+            raise StoreError(f"{self.folder}: tag {self.tag!r} can be read only; restore it first")
         lock = FileLock(self.folder / ".lock", timeout=opening.LOCK_TIMEOUT_S)
         with files.storage_errors(f"cannot write to {self.folder}, which stays as it was"):
             try:
@@ -157,6 +161,17 @@ class SegmentLog:
         """Writes a file of a new name, which counts once a manifest names it."""
         name = f"{prefix}-{secrets.token_hex(8)}.{suffix}"
         return files.write_file(self.folder / name, write)
+
+    def at(self, tag: str) -> SegmentLog:
+        """What a tag keeps, to be read only.
+
+        Raises:
+            StoreError: there is no such tag.
+        """
+        found = segment_tags.names(self.folder)
+        if tag not in found:
+            raise StoreError(opening.no_version(self.folder, tag, found))
+        return SegmentLog(self.folder, self._kind, tag)
 
     def close(self) -> None:
         """Lets go of the files; what reads from them keeps them open as long as it lives."""
@@ -229,8 +244,9 @@ class SegmentLog:
     def _sweep(self) -> None:
         """Removes our files that the manifest does not name; only while locked."""
         with suppress(OSError, StoreError):
-            found = manifest.decode(self._raw(), self._path, self._kind)
-            named = {entry.name for entry in found.files}
+            states = [manifest.decode(self._raw(), self._path, self._kind)]
+            states += segment_tags.kept(self.folder, self._kind).values()
+            named = {entry.name for state in states for entry in state.files}
             with os.scandir(self.folder) as entries:
                 for entry in entries:
                     if entry.name.startswith(_PREFIXES) and entry.name not in named:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from .contract import StoreContract
+from .contract import FolderContract
 
 
-class TestExact(StoreContract):
+class TestExact(FolderContract):
     scheme = "exact"

@@ -22,14 +22,14 @@ from rsicd_embed.stores import lancedb as lance_store
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import VectorStore, open_store
 
-from .contract import MADE_BY, StoreContract, batch, stored, unit
+from .contract import MADE_BY, FolderContract, batch, stored, unit
 
 
-class TestLance(StoreContract):
+class TestLance(FolderContract):
     scheme = "lancedb"
 
 
-class TestLanceStreamed(StoreContract):
+class TestLanceStreamed(FolderContract):
     """The same for a table that is too large to hold in memory."""
 
     scheme = "lancedb"

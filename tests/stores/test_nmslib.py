@@ -17,14 +17,14 @@ from rsicd_embed.stores import nmslib as nmslib_store
 from rsicd_embed.stores import scoring
 from rsicd_embed.stores.base import VectorStore, open_store
 
-from .contract import MADE_BY, StoreContract, batch, stored, unit
+from .contract import MADE_BY, FolderContract, batch, stored, unit
 
 
-class TestNmslib(StoreContract):
+class TestNmslib(FolderContract):
     scheme = "nmslib"
 
 
-class TestNmslibWithGraph(StoreContract):
+class TestNmslibWithGraph(FolderContract):
     """The same with a graph for the smallest store, built by every upsert."""
 
     scheme = "nmslib"
@@ -36,7 +36,7 @@ class TestNmslibWithGraph(StoreContract):
         monkeypatch.setattr(nmslib_store, "_LARGEST_SHARE", 1.0)
         monkeypatch.setattr(nmslib_store, "_SPARE", 1)
 
-    def test_info(self, store: VectorStore) -> None:
+    def test_info_of_few_rows(self, store: VectorStore) -> None:
         store.upsert([batch(["a", "b"], n=[1, 2])])
         info = store.info()
         assert info.index == "HNSW (M=16, efConstruction=200, efSearch=400) over 2 rows"

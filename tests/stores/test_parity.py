@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores import lancedb, nmslib
 from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.testing.stores.machine import SETTINGS, StoreMachine
 
-from .contract import DIM, MADE_BY, batch, stored, unit
+from .contract import DIM, MADE_BY, batch, unit
 
 SCHEMES = ("exact", "nmslib", "lancedb")
 
@@ -105,93 +101,17 @@ def test_same_schema_and_info(stores: list[VectorStore]) -> None:
     assert len({str(store.info().columns) for store in stores}) == 1
 
 
-IDS = st.sampled_from(["a", "b", "c'", "d\n", "é", *(f"i{n}" for n in range(20))])
-VECTORS = st.integers(0, 11)  # few directions, so that ties are frequent
-POOL = unit(12, DIM, seed=6)
+class StoresAgree(StoreMachine):
+    """To the last bit, since all score with the same kernel."""
 
+    tolerance = 0
 
-class StoresAgree(RuleBasedStateMachine):
-    """Every store behaves like a dict with brute-force search, whatever is done to it."""
-
-    @initialize()
-    def start(self) -> None:
-        self.folder = TemporaryDirectory()
-        self.model: dict[str, tuple[int, int | None]] = {}
-        self.stores = [self._opened(scheme) for scheme in SCHEMES]
-        for store in self.stores:  # so that there is a column for conditions
-            store.upsert([batch(["a"], n=[1])])
-            store.delete(["a"])
-
-    def _opened(self, scheme: str) -> VectorStore:
-        return open_store(f"{scheme}:{self.folder.name}/{scheme}", MADE_BY)
-
-    @rule(
-        written=st.lists(
-            st.tuples(IDS, VECTORS, st.none() | st.integers(0, 3)), min_size=1, max_size=12
-        )
-    )
-    def upsert(self, written: list[tuple[str, int, int | None]]) -> None:
-        ids, vectors, numbers = zip(*written, strict=True)
-        one = batch(list(ids), POOL[list(vectors)], n=pa.array(numbers, pa.int64()))
-        for store in self.stores:
-            assert store.upsert([one]) == len(set(ids))
-        self.model |= {key: (vector, n) for key, vector, n in written}
-
-    @rule(ids=st.lists(IDS, max_size=8))
-    def delete(self, ids: list[str]) -> None:
-        for store in self.stores:
-            assert store.delete(ids) == len(set(ids) & set(self.model))
-        for key in ids:
-            self.model.pop(key, None)
-
-    @rule()
-    def optimize(self) -> None:
-        for store in self.stores:
-            store.optimize()
-
-    @rule(scheme=st.sampled_from(range(3)))
-    def reopen(self, scheme: int) -> None:
-        self.stores[scheme].close()
-        self.stores[scheme] = self._opened(SCHEMES[scheme])
-
-    @rule(vector=VECTORS, k=st.integers(1, 30), where=st.sampled_from([None, "n > 1", "n is null"]))
-    def search(self, vector: int, k: int, where: str | None) -> None:
-        accepts: Any = {
-            None: lambda n: True,
-            "n > 1": lambda n: n is not None and n > 1,
-            "n is null": lambda n: n is None,
-        }[where]
-        cosine = POOL.astype(float) @ POOL[vector].astype(float)
-        expected = sorted(
-            (-round(cosine[one], 5), key) for key, (one, n) in self.model.items() if accepts(n)
-        )[:k]
-        hits = [store.search(POOL[vector], k, where) for store in self.stores]
-        assert hits[0]["id"].to_pylist() == [key for _, key in expected]
-        assert all(one.equals(hits[0]) for one in hits[1:])
-
-    @invariant()
-    def same_rows(self) -> None:
-        expected = {key: (POOL[vector].tobytes(), n) for key, (vector, n) in self.model.items()}
-        for store in getattr(self, "stores", []):
-            assert len(store) == len(expected)
-            got = {key: (row["vector"], row.get("n")) for key, row in stored(store).items()}
-            assert got == expected
-
-    def teardown(self) -> None:
-        for store in getattr(self, "stores", []):
-            store.close()
-        if hasattr(self, "folder"):
-            self.folder.cleanup()
+    def uris(self, folder: Path) -> list[str]:
+        return [f"{scheme}:{folder / scheme}" for scheme in SCHEMES[1:]]
 
 
 class TestStoresAgree(StoresAgree.TestCase):
-    settings = settings(
-        max_examples=8,
-        stateful_step_count=15,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    settings = SETTINGS
 
     @pytest.fixture(autouse=True)
     def graphs_even_for_few_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:

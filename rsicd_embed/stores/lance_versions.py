@@ -1,0 +1,70 @@
+"""Tags and older versions of a LanceDB table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+
+from rsicd_embed.errors import StoreError
+from rsicd_embed.stores import opening
+from rsicd_embed.stores.base import require_tag
+from rsicd_embed.stores.rows import conform, with_attributes
+
+KEEP = timedelta(hours=1)  # long enough for any search that still reads an old version
+
+
+def tags(table: Any) -> dict[str, int]:
+    """Tag → version."""
+    return {name: int(tag["version"]) for name, tag in table.tags.list().items()}
+
+
+def add_tag(table: Any, name: str, uri: str) -> None:
+    """Gives the version that `table` is at a name; StoreError where the name is taken."""
+    if require_tag(name) in tags(table):
+        raise StoreError(f"{uri}: tag {name!r} is there already; take another name")
+    table.tags.create(name, table.version)
+
+
+def remove_tag(table: Any, name: str, uri: str) -> None:
+    """Removes a tag; StoreError where there is none."""
+    if name not in tags(table):
+        raise StoreError(opening.no_version(uri, name, sorted(tags(table))))
+    table.tags.delete(name)
+
+
+def number_of(table: Any, version: str, uri: str) -> int:
+    """The version that a tag, or digits, mean.
+
+    Raises:
+        StoreError: the table does not have it.
+    """
+    tagged = tags(table)
+    number = tagged.get(version, int(version) if version.isdecimal() else -1)
+    if all(int(one["version"]) != number for one in table.list_versions()):
+        raise StoreError(opening.no_version(uri, version, sorted(tagged)))
+    return number
+
+
+def keep(table: Any) -> timedelta:
+    """From which age on versions may be removed: LanceDB refuses where one of them is tagged."""
+    tagged = set(tags(table).values())
+    made = [one["timestamp"] for one in table.list_versions() if int(one["version"]) in tagged]
+    if not made:
+        return KEEP
+    oldest = min(made)
+    age: timedelta = datetime.now(oldest.tzinfo) - oldest
+    return max(KEEP, age + timedelta(minutes=1))
+
+
+def uniform(batches: Iterable[pa.RecordBatch], dim: int) -> pa.RecordBatchReader:
+    """Checked rows, all with the columns of the first batch."""
+    rest = iter(batches)
+    schema = with_attributes(dim, pa.schema([]))
+    first = next(rest, None)
+    head = conform([first], schema) if first is not None else schema.empty_table()
+    checked = (one for batch in rest for one in conform([batch], head.schema).to_batches())
+    return pa.RecordBatchReader.from_batches(head.schema, chain(head.to_batches(), checked))

@@ -1,0 +1,88 @@
+"""What a store need not write itself if it can show its rows as Arrow batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+
+from rsicd_embed.errors import StoreError
+from rsicd_embed.records import Provenance
+from rsicd_embed.stores import parts, scoring
+from rsicd_embed.stores.base import StoreInfo
+from rsicd_embed.stores.parts import Rows
+
+
+class RowStore:
+    """The half of a `VectorStore` that reads: exact search, conditions, scans and info.
+
+    A subclass sets `uri` and `provenance`, gives `rows`, and has an `upsert` and a `delete` of its
+    own.
+    """
+
+    uri: str
+    provenance: Provenance
+    _closed = False
+
+    def rows(self) -> Rows:
+        """The newest rows (`parts.rows_of` makes them of a table); see `require_open`."""
+        raise NotImplementedError
+
+    def require_open(self) -> None:
+        """Raises StoreError once the store is closed."""
+        if self._closed:
+            raise StoreError(f"{self.uri} is closed; open it again")
+
+    def close(self) -> None:
+        """Frees what is held; the store is not usable afterwards."""
+        self._closed = True
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the rows."""
+        return self.rows().schema
+
+    def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
+        """The k best rows for each query; see `VectorStore.search`."""
+        return scoring.search(self.rows(), queries, k, where)
+
+    def scan(
+        self, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pa.RecordBatchReader:
+        """Live rows as record batches; see `VectorStore.scan`."""
+        return parts.scan(self.rows(), columns, where)
+
+    def optimize(self) -> None:
+        """Nothing: there is no index to fold rows into."""
+        self.require_open()
+
+    def info(self) -> StoreInfo:
+        """What is in the store."""
+        rows = self.rows()
+        return StoreInfo(
+            rows=len(rows),
+            dim=self.provenance.dim,
+            model=self.provenance.model,
+            fingerprint=self.provenance.fingerprint,
+            index="exact scan",
+            ann_recall=1.0,
+            bytes=None,
+            columns={field.name: str(field.type) for field in rows.schema},
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

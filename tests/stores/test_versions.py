@@ -1,0 +1,152 @@
+"""Tags, older states, and the one step from one model's vectors to another's: in every store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rsicd_embed.errors import FingerprintError, StoreError
+from rsicd_embed.records import Provenance
+from rsicd_embed.stores.base import Versioned, open_store, require_versioned
+
+from .contract import MADE_BY, batch, stored, unit
+
+OTHER = Provenance("other", MADE_BY.fingerprint.replace("dim:", "dim:1"), 5)
+
+
+@pytest.fixture(params=["exact", "nmslib", "lancedb"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"{request.param}:{tmp_path / 'store'}"
+
+
+@pytest.fixture
+def store(uri: str) -> Iterator[Versioned]:
+    with open_store(uri, MADE_BY) as opened:
+        opened.upsert([batch(["a", "b"], label=["x", "y"])])
+        yield require_versioned(opened)
+
+
+def ids(store: object) -> set[str]:
+    return set(stored(store))  # type: ignore[arg-type]
+
+
+def test_a_tag_keeps_a_state(store: Versioned, uri: str) -> None:
+    before = stored(store)
+    store.tag("first")
+    store.upsert([batch(["b", "c"], unit(2, seed=3), height=[1, 2])])
+    store.delete(["a"])
+    store.optimize()
+    assert list(store.tags()) == ["first"]
+    for opened in (store, require_versioned(open_store(uri))):
+        assert ids(opened) == {"b", "c"}
+        with opened.as_of("first") as old:
+            assert stored(old) == before
+            assert old.search(unit(1), k=5)["id"].to_pylist()
+            assert old.info().rows == len(old) == 2
+            for change in (
+                lambda old=old: old.upsert([batch(["z"])]),
+                lambda old=old: old.delete(["a"]),
+                lambda old=old: old.optimize(),
+            ):
+                with pytest.raises(StoreError, match="read only; restore it first"):
+                    change()
+
+
+def test_restore_goes_back_and_can_be_undone(store: Versioned, uri: str) -> None:
+    before = stored(store)
+    store.tag("first")
+    store.upsert([batch(["c"])])
+    store.tag("second")
+    store.restore("first")
+    assert stored(store) == before
+    store.upsert([batch(["d"])])
+    with open_store(uri, MADE_BY) as again:
+        assert ids(again) == {"a", "b", "d"}
+    store.restore("second")
+    assert ids(store) == {"a", "b", "c"}
+
+
+def test_untag_lets_go(store: Versioned, uri: str) -> None:
+    store.tag("first")
+    store.delete(["a", "b"])
+    store.untag("first")
+    store.upsert([batch(["c"])])
+    assert store.tags() == {}
+    with pytest.raises(StoreError, match=r"no version 'first'; tags: none"):
+        store.as_of("first")
+    folder = Path(uri.partition(":")[2])
+    if not uri.startswith("lancedb"):
+        assert len(list(folder.glob("rows-*"))) == 1
+
+
+@pytest.mark.parametrize("name", ["", "7", "a b", "../x", "a/b", "ä"])
+def test_names_that_no_tag_may_have(store: Versioned, name: str) -> None:
+    with pytest.raises(StoreError, match="expected a tag of letters"):
+        store.tag(name)
+
+
+def test_unknown_and_repeated_tags(store: Versioned) -> None:
+    store.tag("here")
+    with pytest.raises(StoreError, match="'here' is there already"):
+        store.tag("here")
+    for doing in (store.as_of, store.restore, store.untag):
+        with pytest.raises(StoreError, match=r"no version 'gone'; tags: here"):
+            doing("gone")
+
+
+def test_versions_by_number_in_lancedb(tmp_path: Path) -> None:
+    with open_store(f"lancedb:{tmp_path / 'store'}", MADE_BY) as opened:
+        store = require_versioned(opened)
+        store.upsert([batch(["a"])])
+        number = store.as_of("2")
+        store.upsert([batch(["b"])])
+        assert ids(number) == {"a"}
+        store.tag("now")
+        for _ in range(3):
+            store.upsert([batch(["c"])])
+            store.optimize()  # which LanceDB refuses to do while an old version has a tag
+        assert ids(store.as_of("now")) == {"a", "b"}
+
+
+def test_rows_of_another_model_replace_all_in_one_step(store: Versioned, uri: str) -> None:
+    before = stored(store)
+    store.tag("old")
+    other = require_versioned(open_store(uri))
+    count = store.replace(
+        (batch([f"{i}"], unit(1, OTHER.dim, seed=i), label=["n"]) for i in range(3)), OTHER
+    )
+    assert count == 3
+    assert store.provenance == OTHER
+    assert ids(store) == {"0", "1", "2"}
+    assert store.search(unit(1, OTHER.dim, seed=1), k=1)["id"].to_pylist() == ["1"]
+    for doing in (
+        lambda: other.search(unit(1)),
+        lambda: other.upsert([batch(["z"])]),
+        lambda: len(other),
+        lambda: open_store(uri, MADE_BY),
+    ):
+        with pytest.raises(FingerprintError, match="holds vectors of model 'other'"):
+            doing()
+    with open_store(uri, OTHER) as again:
+        assert ids(again) == {"0", "1", "2"}
+    store.restore("old")
+    assert store.provenance == MADE_BY
+    assert stored(store) == before
+    assert stored(other) == before
+
+
+def test_nothing_is_replaced_by_bad_rows(store: Versioned) -> None:
+    before = stored(store)
+    with pytest.raises(Exception, match=re.escape("unit vectors")):
+        store.replace([batch(["x"], np.full((1, OTHER.dim), 3, np.float32))], OTHER)
+    assert stored(store) == before
+    assert store.provenance == MADE_BY
+
+
+def test_replace_by_nothing(store: Versioned) -> None:
+    assert store.replace([], OTHER) == 0
+    assert len(store) == 0
