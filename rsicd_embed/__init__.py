@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 from rsicd_embed.errors import RsicdEmbedError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from rsicd_embed.datasets.base import Source
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.embedder.clip.backends.base import Backend, Precision
     from rsicd_embed.indexing import Summary
     from rsicd_embed.stores.base import VectorStore
 
-__all__ = ["RsicdEmbedError", "ingest", "load_embedder", "open_sources", "open_store"]
+__all__ = ["RsicdEmbedError", "ingest", "load_embedder", "open_sources", "open_store", "sql"]
 
 
 def load_embedder(
@@ -69,3 +71,19 @@ def ingest(
     from rsicd_embed.indexing import ingest as run
 
     return run(sources, embedder, store, **options)
+
+
+def sql(query: str, store: VectorStore, embedder: Embedder | None = None) -> pa.Table:
+    """Answers a SQL query over the rows of a store, its table `images`; see `rsicd_embed.query`.
+
+    Without an embedder, `similarity` and `similarity_image` load the model that made the store.
+    `rsicd_embed.query.run` gives the same in batches.
+    """
+    from rsicd_embed.query import run
+
+    def load() -> Embedder:
+        from rsicd_embed.embedder.loading import load_for_a_query
+
+        return load_for_a_query(store.provenance.model) if embedder is None else embedder
+
+    return run(query, store, load).read_all()

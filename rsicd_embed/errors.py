@@ -16,7 +16,8 @@ Each message is one line that states what was expected, what was found, and what
         ├── FingerprintError       its vectors were made by another model
         ├── SchemaError            rows or columns do not fit it
         ├── QueryError             a query vector or k is not usable
-        └── FilterError            a `where` predicate is not usable
+        ├── FilterError            a `where` predicate is not usable
+        └── SQLError               a SQL query is not usable
 """
 
 from __future__ import annotations
@@ -80,3 +81,7 @@ class QueryError(StoreError):
 
 class FilterError(StoreError):
     """A `where` predicate has a syntax error, an unknown column or a wrong type."""
+
+
+class SQLError(StoreError):
+    """A SQL query has a syntax error, an unknown name or a wrong type, or would write."""

@@ -24,6 +24,11 @@ _REMEDIES = {
 }
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept between runs: `$XDG_CACHE_HOME/rsicd-embed`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsicd-embed"
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """A file of a store as it was written: its name in the folder, length and SHA-256."""

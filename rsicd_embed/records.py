@@ -49,11 +49,11 @@ def vector_matrix(column: pa.FixedSizeListArray | pa.ChunkedArray) -> np.ndarray
     return values.reshape(len(column), dim)
 
 
-def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str) -> None:
+def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int = 0) -> None:
     """Checks float32 (n, dim): finite, L2-normalised to 1e-3 (stores are no place to guess).
 
     Raises:
-        SchemaError: with the first offending position.
+        SchemaError: with the first offending position; the first row is called `first`.
     """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise SchemaError(f"{what}: expected vectors of shape (n, {dim}), found {vectors.shape}")
@@ -62,8 +62,8 @@ def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str) -> None:
     if bad.size:
         row = int(bad[0])
         raise SchemaError(
-            f"{what}: expected finite unit vectors, found norm {norms[row]:.6g} at row {row}; "
-            "divide each vector by its L2 norm"
+            f"{what}: expected finite unit vectors, found norm {norms[row]:.6g} "
+            f"at row {first + row}; divide each vector by its L2 norm"
         )
 
 
@@ -103,6 +103,16 @@ def fingerprint_parts(fingerprint: str) -> dict[str, str]:
     return {name: value for name, _, value in (p.partition(":") for p in fingerprint.split("/"))}
 
 
+def differences(one: Provenance, other: Provenance) -> str:
+    """Which parts of two fingerprints differ, and how."""
+    was, now = fingerprint_parts(one.fingerprint), fingerprint_parts(other.fingerprint)
+    return "; ".join(
+        f"{name} {was.get(name, 'absent')} ≠ {now.get(name, 'absent')}"
+        for name in dict.fromkeys([*was, *now])
+        if was.get(name) != now.get(name)
+    )
+
+
 def require_same_model(stored: Provenance, given: Provenance, store: str) -> None:
     """Refuses to mix vectors of two models.
 
@@ -111,12 +121,7 @@ def require_same_model(stored: Provenance, given: Provenance, store: str) -> Non
     """
     if stored.fingerprint == given.fingerprint:
         return
-    was, now = fingerprint_parts(stored.fingerprint), fingerprint_parts(given.fingerprint)
-    differing = "; ".join(
-        f"{name} {was.get(name, 'absent')} ≠ {now.get(name, 'absent')}"
-        for name in dict.fromkeys([*was, *now])
-        if was.get(name) != now.get(name)
-    )
+    differing = differences(stored, given)
     if stored.model == given.model:
         raise FingerprintError(
             f"{store} holds vectors of model {stored.model!r} as it was, and it has changed since "

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "datasets": {"errors", "records", "parallel", "images"},
     "embedder.base": {"errors", "records", "parallel", "images"},
     "stores.base": {"errors", "records", "parallel", "plugins"},
-    "embedder": {"errors", "plugins", "records", "parallel", "images", "embedder.base"},
+    "embedder": {"errors", "files", "plugins", "records", "parallel", "images", "embedder.base"},
     "stores": {"errors", "files", "records", "parallel", "plugins", "stores.base"},
     # LanceDB's embedding functions: what joins the two.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
@@ -31,12 +31,16 @@ MAY_IMPORT = {
         "errors", "files", "records", "parallel", "datasets", "images", "embedder.base",
         "stores.base",
     },
+    # SQL with similarities: through the protocols, and the kernel that gives scores.
+    "query": {
+        "errors", "records", "parallel", "images", "embedder.base", "stores.base", "stores",
+    },
     "train": {
         "errors", "files", "records", "parallel", "datasets", "embedder", "images", "embedder.base",
     },
     "bench": {
-        "errors", "records", "parallel", "plugins", "datasets", "images", "embedder.base",
-        "stores.base", "stores",
+        "errors", "files", "records", "parallel", "plugins", "datasets", "images", "embedder.base",
+        "stores.base", "stores", "indexing",
     },
 }  # fmt: skip
 ANYTHING = {
@@ -54,9 +58,12 @@ LIBRARIES = {
     "orbax": {"train"},
     "lancedb": {"stores", "lancedb"},
     "nmslib": {"stores"},
-    "datafusion": {"stores"},
-    "transformers": {"train"},
-    "torch": set(),
+    "datafusion": {"stores", "query"},
+    # Its references are optional.
+    "transformers": {"train", "bench"},
+    "torch": {"bench"},
+    "onnxruntime": {"bench"},
+    "openvino": {"embedder", "bench"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -45,7 +45,7 @@ class ImageTower:
 
         Example:
             >>> ImageTower(224, 32, 768, 12, 3072, 512).flops / 1e9  # ViT-B/32
-            8.817475584
+            8.81762304
         """
         t, w, h = self.tokens, self.width, self.mlp_width
         patches = 2 * (t - 1) * 3 * self.patch_size**2 * w

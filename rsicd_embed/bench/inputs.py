@@ -27,11 +27,11 @@ def pixels(n: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def texts(n: int, seed: int = 0) -> list[str]:
-    """Captions of five to twenty words.
+    """Captions of about five to fifteen words.
 
     Example:
         >>> texts(1)
-        ['a harbour near some boats']
+        ['a stadium near many buildings and a road and green trees and the sea']
     """
     draw = random.Random(seed)
     found = []

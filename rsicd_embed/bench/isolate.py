@@ -14,8 +14,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
@@ -24,16 +24,19 @@ from rsicd_embed.bench.errors import BenchError
 from rsicd_embed.errors import RsicdEmbedError
 
 T = TypeVar("T")
+Held = TypeVar("Held", covariant=True)
 R = TypeVar("R")
 P = ParamSpec("P")
 
 _PATIENCE_S = 5.0
 
 
-class Place(Protocol[T]):
+class Place(Protocol[Held]):
     """Where something is held, and asked."""
 
-    def ask(self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def ask(
+        self, function: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         """`function(held, …)`, there."""
         ...
 
@@ -61,8 +64,8 @@ class Here(Generic[T]):
 class Apart(Generic[T]):
     """In a new process. `make`, functions, arguments and results must be picklable."""
 
-    def __init__(self, name: str, make: Callable[[], T]) -> None:
-        """Makes what is held, and waits for it.
+    def __init__(self, name: str, make: Callable[[], T], *, without: Sequence[str] = ()) -> None:
+        """Makes what is held, and waits for it; environment variables `without` are not set there.
 
         Raises:
             BenchError: it cannot be made; `name` is told, and why.
@@ -71,7 +74,8 @@ class Apart(Generic[T]):
         context = multiprocessing.get_context("spawn")  # fork and threads do not go together
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make), daemon=True)
-        self._process.start()
+        with _unset(without):
+            self._process.start()
         theirs.close()
         try:
             self._answer()
@@ -121,10 +125,19 @@ class Apart(Generic[T]):
             ) from error
         if failure is not None:
             told, trace = failure
-            error = BenchError(f"{self._name}: {told}")
-            error.add_note(trace)
-            raise error
+            failed = BenchError(f"{self._name}: {told}")
+            failed.add_note(trace)
+            raise failed
         return answer
+
+
+@contextmanager
+def _unset(names: Sequence[str]) -> Iterator[None]:
+    held = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(held)
 
 
 def once(name: str, function: Callable[[], R]) -> R:
@@ -156,6 +169,7 @@ def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
         pipe.send((None, None))
         while True:
             function, args, kwargs = pipe.recv()
+            answer: tuple[Any, Any]
             try:
                 answer = (None, function(held, *args, **kwargs))
             except Exception as error:

@@ -18,6 +18,11 @@ PACKAGES = (
     *("nmslib", "nmslib-metabrainz", "torch", "torchvision", "transformers", "onnx", "onnxscript"),
     *("onnxruntime", "openvino", "open-clip-torch"),
 )
+# Prefixes of environment variables that change how fast the libraries above are.
+_ENVIRONMENT = (
+    *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "XLA_", "JAX_", "ATEN_"),
+    *("CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "MALLOC_", "LD_PRELOAD"),
+)
 # What decides how fast a matrix product can be.
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 
@@ -27,7 +32,7 @@ def describe(accelerators: Sequence[str] = ()) -> dict[str, Any]:
 
     Example:
         >>> sorted(describe())[:5]
-        ['accelerators', 'cores', 'cpu', 'git', 'isa']
+        ['accelerators', 'cores', 'cpu', 'environment', 'git']
     """
     cpu, isa = _cpu()
     return {
@@ -37,9 +42,12 @@ def describe(accelerators: Sequence[str] = ()) -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "accelerators": list(accelerators),
-        "os": f"{platform.system()} {platform.release()}",
+        "os": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "packages": versions(PACKAGES),
+        "environment": {
+            name: value for name, value in sorted(os.environ.items()) if _matters(name, value)
+        },
         "git": git_state(Path(__file__)),
     }
 
@@ -73,6 +81,11 @@ def nvidia_gpus() -> list[str]:
         return []
     told = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or ""
     return [line.strip() for line in told.splitlines() if line.strip()]
+
+
+def _matters(name: str, value: str) -> bool:
+    """Whether a variable bears on speed; folders (of caches, say) are nobody's business."""
+    return name.startswith(_ENVIRONMENT) and os.sep not in value
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

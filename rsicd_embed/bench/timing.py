@@ -26,7 +26,7 @@ class Plan:
     Attributes:
         rounds: samples of each candidate.
         seed: of the orders.
-        least_s: a sample lasts at least so long, by as many calls as that needs.
+        least_s: a sample lasts at least so long, by as many calls as that needs; 0 for one call.
         settle_s: pause before a sample, in which threads of the one before may go to sleep.
     """
 
@@ -75,6 +75,8 @@ def sampler(run: Callable[[], object]) -> Sampler:
 def calls_for(take: Sampler, least_s: float) -> int:
     """Fewest calls, about, that take `least_s` together. The first call is a warm-up."""
     take(1)
+    if least_s <= 0:
+        return 1
     calls, wanted_ns = 1, least_s * 1e9
     while calls < _MOST_CALLS:
         taken_ns = max(1, take(calls))

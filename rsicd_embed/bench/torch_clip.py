@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,11 +43,10 @@ def mend_torchvision() -> None:
 
     That build lacks operators which the wheel refers to; declaring them is enough for CLIP.
     """
-    if _KEPT or importlib.util.find_spec("torchvision") is None:
+    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
         return
-    import torch
-
-    operators = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+    library: Any = importlib.import_module("torch.library")
+    operators = library.Library("torchvision", "FRAGMENT")
     _KEPT.append(operators)
     try:
         importlib.import_module("torchvision")
@@ -73,22 +73,24 @@ class TorchClip:
         mend_torchvision()
         import transformers
 
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+        logging: Any = transformers.logging
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         torch.set_num_threads(cpu_count())
         self.directory = model
         try:
-            self.clip: Any = transformers.CLIPModel.from_pretrained(
+            clip: Any = transformers.CLIPModel.from_pretrained(
                 str(model.path),
                 attn_implementation="sdpa",
                 dtype=torch.float32,
                 local_files_only=True,
-            ).eval()
+            )
             self.tokenizer: Any = transformers.CLIPTokenizer.from_pretrained(
                 str(model.path), local_files_only=True
             )
         except (OSError, ValueError) as error:
             raise BenchError(f"transformers cannot read {model.path}: {error}") from error
+        self.clip = clip.eval()
         self._mean = torch.tensor(model.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(model.std).view(1, 3, 1, 1)
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import click
 
 from rsicd_embed.cli.base import Group
+from rsicd_embed.cli.bench import bench
 from rsicd_embed.cli.embed import embed
 from rsicd_embed.cli.info import info
 from rsicd_embed.cli.ingest import ingest
+from rsicd_embed.cli.reembed import reembed
 from rsicd_embed.cli.search import search
+from rsicd_embed.cli.sql import sql
+from rsicd_embed.cli.store import store
 from rsicd_embed.cli.train import train
 
 
@@ -18,5 +22,5 @@ def main() -> None:
     """Search satellite imagery in plain words."""
 
 
-for command in (ingest, embed, search, info, train):
+for command in (ingest, embed, search, sql, info, store, reembed, train, bench):
     main.add_command(command)

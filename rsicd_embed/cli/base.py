@@ -132,10 +132,15 @@ def _one_line(error: Exception) -> str:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout, in UTF-8; NaN and infinity become null, dates and such text."""
+    """One JSON document on stdout; see `as_json`."""
+    click.echo(as_json(document))
+
+
+def as_json(document: Any) -> bytes:
+    """JSON in UTF-8; NaN and infinity become null, dates and such text."""
     text = json.dumps(_plain(document), ensure_ascii=False, allow_nan=False, default=str)
     # As bytes, whatever the terminal's encoding; a lone surrogate becomes its JSON escape.
-    click.echo(text.encode("utf-8", "backslashreplace"))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _plain(value: Any) -> Any:

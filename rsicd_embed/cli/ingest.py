@@ -46,11 +46,22 @@ def ingest(
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, or a folder with a dataset_*.json
     (RSICD, UCM, Sydney). Images that are in the store already are not embedded again, so an
     interrupted run goes on where it stopped.
+
+    Or it is a Parquet file that export or embed wrote: its vectors are taken as they are, without
+    the model.
     """
     import rsicd_embed
     from rsicd_embed import indexing
+    from rsicd_embed.cli.imports import import_rows, row_files
     from rsicd_embed.cli.progress import image_progress
 
+    files = row_files(sources)
+    if files:
+        if prune:
+            raise click.UsageError("--prune looks for images; files of rows have none")
+        summary, rows = import_rows(files, store_uri, model, split, strict=strict)
+        _tell(summary, rows, store_uri, as_json=as_json, profile=profile)
+        return
     opened = rsicd_embed.open_sources(sources, split=split)
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
@@ -62,14 +73,17 @@ def ingest(
                 opened, embedder, store, strict=strict, prune=prune, progress=advance
             )
         rows = len(store)
+    _tell(summary, rows, store_uri, as_json=as_json, profile=profile)
+
+
+def _tell(summary: Summary, rows: int, store_uri: str, *, as_json: bool, profile: bool) -> None:
     if as_json:
         print_json(summary.as_json())
     else:
         show(
-            f"{summary.embedded} embedded, {summary.updated} updated, "
-            f"{summary.unchanged} unchanged, {summary.removed} removed, "
+            f"{_counts(summary)}{summary.unchanged} unchanged, {summary.removed} removed, "
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
-            f"({summary.images_per_s:.1f} images/s); {rows} rows in {store_uri}"
+            f"({_rate(summary, summary.seconds)}); {rows} rows in {store_uri}"
         )
     if profile:
         for line in _profile(summary):

@@ -24,22 +24,28 @@ from rsicd_embed.cli.base import note, on_terminal
 _LINE_EVERY_S = 10.0
 
 
-class _ImagesPerSecond(ProgressColumn):
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f} images/s")
+        return Text(f"{task.speed or 0:.1f} {self._unit}/s")
 
 
 @contextmanager
-def image_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields what is to be called with the number of images just done."""
+def image_progress(
+    what: str, total: int, unit: str = "images"
+) -> Iterator[Callable[[int], None]]:
+    """Yields what is to be called with the number of images, or other units, just done."""
     if not on_terminal():
-        yield _Lines(what, total).advance
+        yield _Lines(what, total, unit).advance
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _ImagesPerSecond(),
+        _Rate(unit),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
@@ -52,8 +58,8 @@ def image_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 class _Lines:
     """For logs: at most one line in ten seconds."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self._what, self._total, self._unit, self._done = what, total, unit, 0
         self._started = self._shown = time.perf_counter()
 
     def advance(self, done: int) -> None:
@@ -63,4 +69,5 @@ class _Lines:
             self._shown = now
             rate = self._done / (now - self._started)
             left = (self._total - self._done) / rate
-            note(f"{self._what}: {self._done}/{self._total}, {rate:.1f} images/s, ETA {left:.0f} s")
+            done = f"{self._done}/{self._total}, {rate:.1f} {self._unit}/s"
+            note(f"{self._what}: {done}, ETA {left:.0f} s")

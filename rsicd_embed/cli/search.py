@@ -27,6 +27,7 @@ _HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height")
 @model_option("the model that made the store")
 @click.option("-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Hits wanted.")
 @click.option("--where", metavar="SQL", help="Only rows for which this predicate is true.")
+@click.option("--as-of", metavar="VERSION", help="Look at an older state: a tag, or a number.")
 @json_option
 def search(
     text: str | None,
@@ -35,31 +36,19 @@ def search(
     model: str | None,
     k: int,
     where: str | None,
+    as_of: str | None,
     as_json: bool,
 ) -> None:
     """Find images by words, or by an image."""
     import rsicd_embed
-    from rsicd_embed.embedder.base import provenance
-    from rsicd_embed.embedder.loading import load_for_a_query
-    from rsicd_embed.errors import ModelError
-    from rsicd_embed.records import require_same_model
+    from rsicd_embed.cli.models import embedder_for, state_of
 
     if (text is None) == (image is None):
         raise click.UsageError("give either TEXT or --image FILE")
     if text is not None and text.encode("utf-8", "replace").decode() != text:
         raise click.UsageError("TEXT is not UTF-8")
-    with rsicd_embed.open_store(store_uri) as store:
-        made_by = store.provenance
-        try:
-            embedder = load_for_a_query(model or made_by.model)
-        except ModelError as error:
-            if model:
-                raise
-            raise ModelError(
-                f"the model that made {store_uri} cannot be loaded; if it has moved, "
-                f"say where with --model: {error}"
-            ) from error
-        require_same_model(made_by, provenance(embedder), store_uri)
+    with rsicd_embed.open_store(store_uri) as newest, state_of(newest, as_of) as store:
+        embedder = embedder_for(store, store_uri, model)
         if text is not None:
             queries = embedder.embed_texts([text])
         else:

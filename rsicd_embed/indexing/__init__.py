@@ -1,5 +1,6 @@
 """Bringing a store up to date with images."""
 
 from rsicd_embed.indexing.ingest import Summary, ingest
+from rsicd_embed.indexing.reembed import Reembedded, reembed, staging_folder
 
-__all__ = ["Summary", "ingest"]
+__all__ = ["Reembedded", "Summary", "ingest", "reembed", "staging_folder"]

@@ -1,23 +1,68 @@
-"""Vectors as files: embedded through a store that is thrown away."""
+"""Vectors as files: a store's rows, or images embedded through a store that is thrown away."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 
+from rsicd_embed import rowfile
 from rsicd_embed.datasets.base import Source
 from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.errors import DatasetError, StoreError
 from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
 from rsicd_embed.records import VECTOR, vector_matrix
-from rsicd_embed.stores.base import open_store
+from rsicd_embed.rowfile import RowFile
+from rsicd_embed.stores.base import VectorStore, open_store
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export did.
+
+    Attributes:
+        rows: written.
+        bytes: length of the file.
+        sha256: of the file, in hex.
+        seconds: wall time.
+    """
+
+    rows: int
+    bytes: int
+    sha256: str
+    seconds: float
+
+
+def export_rows(
+    store: VectorStore,
+    output: Path,
+    *,
+    where: str | None = None,
+    progress: Progress = lambda rows: None,
+) -> Exported:
+    """Writes a store's rows to a Parquet file, which `import_rows` takes into any other store.
+
+    The file appears whole or not at all; memory is bounded. One that an earlier export wrote is
+    replaced, any other is not.
+
+    Raises:
+        FilterError: `where` cannot be understood.
+        StoreError: the file cannot be written, or another one is in its place.
+    """
+    started = time.perf_counter()
+    _require_ours(output)
+    reader = store.scan(None, where)
+    written = rowfile.write(output, reader, reader.schema, store.provenance, progress)
+    seconds = time.perf_counter() - started
+    return Exported(written.rows, written.bytes, written.sha256, seconds)
 
 
 def write_vectors(
@@ -30,7 +75,7 @@ def write_vectors(
 ) -> Summary:
     """Embeds images into `output`; each file appears whole or not at all.
 
-    `*.parquet` has a row an image: id, vector, uri, sha256, width, height and its attributes.
+    `*.parquet` is a file of rows such as `export_rows` writes, with a row an image.
     `*.npy` has the vectors, float32 (n, dim); `*.ids.json` beside it, their ids. Both are in the
     order of the sources.
 
@@ -57,11 +102,24 @@ def write_vectors(
 
                 write_file(output, save_both)
             else:
-                model = {"model": made_by.model, "fingerprint": made_by.fingerprint}
-                rows = rows.replace_schema_metadata({"rsicd-embed": json.dumps(model)})
-                write_file(output, lambda path: pyarrow.parquet.write_table(rows, path))
+                rowfile.write(output, rows.to_batches(), rows.schema, made_by)
         sync_folder(output.parent)
     return summary
+
+
+def _require_ours(output: Path) -> None:
+    with storage_errors(f"cannot write {output}"):
+        if not output.exists():
+            return
+    try:
+        ours = RowFile.open(output) is not None
+    except DatasetError:
+        ours = False
+    if not ours:
+        raise StoreError(
+            f"{output} exists, and is not a file of rows that rsicd-embed wrote; "
+            "name another file, or remove it"
+        )
 
 
 def _in_order(rows: pa.Table, sources: Sequence[Source]) -> pa.Table:

@@ -31,7 +31,8 @@ class Summary:
     Attributes:
         embedded: images that were new or whose bytes had changed.
         updated: images whose attributes or place had changed, not their bytes; vectors were kept.
-        unchanged: images that were in the store as they are.
+        unchanged: images, or rows of files, that were in the store as they are.
+        imported: rows from files of rows that were new, or not in the store as they are.
         removed: rows whose image has vanished (`prune`).
         skipped: images that could not be read.
         seconds: wall time.
@@ -41,6 +42,7 @@ class Summary:
     embedded: int = 0
     updated: int = 0
     unchanged: int = 0
+    imported: int = 0
     removed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     seconds: float = 0.0

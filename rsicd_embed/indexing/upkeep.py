@@ -21,6 +21,18 @@ def known_rows(store: VectorStore) -> dict[str, str]:
     return known
 
 
+def held_rows(store: VectorStore, ids: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:
+    """Columns of the rows with these ids, in their order; null where the store has no such row."""
+    names = list(dict.fromkeys(["id", *columns]))
+    found = pa.Table.from_batches(
+        (one.filter(pc.is_in(one["id"], ids)) for one in store.scan(names)),
+        pa.schema([store.schema.field(name) for name in names]),
+    ).combine_chunks()
+    places = pc.index_in(ids, found["id"].combine_chunks())
+    taken = [column.combine_chunks().take(places) for column in found.select(columns).columns]
+    return pa.RecordBatch.from_arrays(taken, list(columns))
+
+
 def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, Example]) -> int:
     """Writes new attributes and uris to rows whose image is the same; returns how many."""
     if not same:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.indexing.stages import Stages
+from rsicd_embed.indexing.upkeep import held_rows
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
 
@@ -88,16 +88,11 @@ class Writer:
     def _with_held_attributes(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Adds what the store has of these images and this source says nothing of."""
         held = [name for name in self._store.schema.names if name not in batch.schema.names]
-        replaced = [id_ for id_ in batch["id"].to_pylist() if id_ in self._known]
-        if not held or not replaced:
+        if not held or not any(id_ in self._known for id_ in batch["id"].to_pylist()):
             return batch
-        wanted = pa.array(replaced, pa.string())
-        found = pa.Table.from_batches(
-            one.filter(pc.is_in(one["id"], wanted)) for one in self._store.scan(["id", *held])
-        )
-        places = pc.index_in(batch["id"], found["id"].combine_chunks())
+        found = held_rows(self._store, batch["id"], held)
         for name in held:
-            batch = batch.append_column(name, found[name].combine_chunks().take(places))
+            batch = batch.append_column(name, found[name])
         return batch
 
 

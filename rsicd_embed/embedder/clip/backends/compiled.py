@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import jax
+
+from rsicd_embed.files import cache_folder
 
 
 def keep_compiled_programs() -> None:
@@ -18,6 +18,5 @@ def keep_compiled_programs() -> None:
     settings: Any = jax.config
     if settings.jax_compilation_cache_dir is not None:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    settings.update("jax_compilation_cache_dir", str(cache / "rsicd-embed" / "xla"))
+    settings.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     settings.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,0 +1,126 @@
+"""Candidates that embed the same batch: how they are made, asked, timed, and held to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.bench.isolate import Apart, Here, Place
+from rsicd_embed.bench.record import significant
+from rsicd_embed.bench.timing import Sampler, sample
+
+# Least cosine of two candidates' vectors for which they do the same work. Bfloat16 loses about
+# 6e-5 on ViT-B/32; another image's vector is further away than that (`agreement`).
+AGREEMENT = 0.999
+IMAGES, TEXTS = "images", "texts"
+
+
+class Vectors(Protocol):
+    """The part of an `Embedder` that is timed."""
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (n, H, W, 3) → float32 (n, dim)."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts → float32 (n, dim)."""
+        ...
+
+
+Make = Callable[[], Vectors]
+
+
+class Held:
+    """A candidate and what it embeds."""
+
+    def __init__(self, model: Vectors) -> None:
+        self.model = model
+        self.given: dict[str, Any] = {}
+
+    def embed(self, what: str) -> np.ndarray:
+        """Vectors of what it was given."""
+        if what == IMAGES:
+            return self.model.embed_pixels(self.given[what])
+        return self.model.embed_texts(self.given[what])
+
+    def take(self, what: str, given: Any) -> np.ndarray:
+        """Keeps a batch to embed again and again; its vectors."""
+        self.given[what] = given
+        return self.embed(what)
+
+    def sample(self, what: str, calls: int) -> int:
+        """Nanoseconds that `calls` batches take."""
+        return sample(lambda: self.embed(what), calls)
+
+    def pixel_shape(self) -> tuple[int, ...]:
+        """(H, W, 3); only an `Embedder` knows."""
+        embedder: Any = self.model
+        shape: tuple[int, ...] = embedder.preprocess(Image.new("RGB", (32, 32))).shape
+        return shape
+
+
+@dataclass(frozen=True)
+class _Holding:
+    """Picklable: makes a `Held`."""
+
+    make: Make
+
+    def __call__(self) -> Held:
+        return Held(self.make())
+
+
+def hold(stack: ExitStack, name: str, make: Make, *, here: bool) -> Place[Held]:
+    """Makes a candidate, in this process or in one of its own until the stack is left."""
+    holding = _Holding(make)
+    held: Place[Held] = Here(name, holding) if here else Apart(name, holding)
+    stack.callback(held.close)
+    return held
+
+
+def batch_sampler(held: Place[Held], what: str) -> Sampler:
+    """Times the batch that was given, where it is held."""
+    return lambda calls: held.ask(Held.sample, what, calls)
+
+
+def give(places: Mapping[str, Place[Held]], what: str, batch: Any) -> dict[str, dict[str, float]]:
+    """Hands the same batch to all; how far each agrees with the first.
+
+    Raises:
+        BenchError: one gives other vectors than the first.
+    """
+    first, found = next(iter(places)), {}
+    ours: np.ndarray | None = None
+    for name, held in places.items():
+        vectors = held.ask(Held.take, what, batch)
+        ours = vectors if ours is None else ours
+        if vectors.shape != ours.shape:
+            raise BenchError(f"{name}: expected {what} → {ours.shape}, found {vectors.shape}")
+        found[name] = agreement(ours, vectors)
+        least = found[name]["least_cosine"]
+        if not least >= AGREEMENT:  # not <, which NaN would pass
+            raise BenchError(
+                f"{name} does not give the vectors of {first}: expected a cosine of at least "
+                f"{AGREEMENT} for the same {what}, found {least:.6f}; it would not be a comparison"
+            )
+    return found
+
+
+def agreement(vectors: np.ndarray, others: np.ndarray) -> dict[str, float]:
+    """Least cosine of two models' vectors of the same inputs; and, to judge it, what is usual.
+
+    `between_inputs` is the median cosine of the vectors of different inputs: agreement says
+    something only as far as it is above that.
+    """
+    same = np.einsum("nd,nd->n", vectors, others, dtype=np.float64)
+    between = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    return {
+        "least_cosine": significant(float(same.min()), 8),
+        "largest_difference": significant(float(np.abs(vectors - others).max()), 3),
+        "between_inputs": significant(float(np.median(between)), 4) if between.size else 1.0,
+    }

@@ -1,0 +1,82 @@
+"""The peak of resident memory of an ingest, in a process of its own."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.bench.isolate import once
+from rsicd_embed.datasets.sources import open_sources
+from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.indexing import ingest
+from rsicd_embed.stores.base import open_store
+
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
+
+
+def of_ingest(
+    make: Callable[[], Embedder], images: Path, scheme: str, parent: Path | None = None
+) -> dict[str, Any]:
+    """Ingests a folder into a new store in a new process; what memory that took.
+
+    `loaded_bytes` is resident once the model is loaded and has embedded a batch;
+    `ingest_peak_bytes` is the most that was resident from there on, `peak_bytes` the most ever:
+    loading may have taken more for a moment. Pages of files that are mapped count as resident.
+
+    Raises:
+        BenchError: not every image was embedded.
+    """
+    return once(f"memory of {scheme}", partial(_measured, make, images, scheme, parent))
+
+
+def resident(name: str) -> int:
+    """VmRSS or VmHWM of this process, in bytes; the peak for both where there is no /proc."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _measured(
+    make: Callable[[], Embedder], images: Path, scheme: str, parent: Path | None
+) -> dict[str, Any]:
+    embedder = make()
+    pixels = embedder.preprocess(Image.new("RGB", (64, 64)))
+    embedder.embed_pixels(np.stack([pixels] * embedder.batch_size))
+    loaded, loading_peak = resident("VmRSS"), resident("VmHWM")
+    with suppress(OSError):
+        _RESET.write_text("5")  # VmHWM starts anew
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=parent) as folder:
+        sources = open_sources([images])
+        with open_store(f"{scheme}:{folder}/store", provenance(embedder)) as store:
+            summary = ingest(sources, embedder, store)
+            rows = len(store)
+    found = sum(len(source.examples) for source in sources)
+    if not summary.embedded == rows == found:
+        raise BenchError(f"expected {found} images embedded, found {summary.embedded}")
+    peak = resident("VmHWM")
+    return {
+        "images": found,
+        "store": scheme,
+        "seconds": round(time.perf_counter() - started, 3),
+        "loaded_bytes": loaded,
+        "ingest_peak_bytes": peak,
+        "peak_bytes": max(peak, loading_peak),
+    }

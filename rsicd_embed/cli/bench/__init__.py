@@ -1,0 +1,21 @@
+"""`rsicd-embed bench`: how fast, beside what else there is, on this machine."""
+
+from __future__ import annotations
+
+import click
+
+from rsicd_embed.cli.base import Group
+from rsicd_embed.cli.bench.embed import embed
+from rsicd_embed.cli.bench.ingest import ingest
+
+
+@click.group(cls=Group)
+def bench() -> None:
+    """Measure speed and memory; each run leaves a JSON record.
+
+    Figures of two runs, or of two machines, are not to be compared: let one run measure all.
+    """
+
+
+for command in (embed, ingest):
+    bench.add_command(command)

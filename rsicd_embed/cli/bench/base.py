@@ -1,0 +1,161 @@
+"""What the benchmarks' commands share: options, models, and what they say meanwhile."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsicd_embed.cli.base import F, json_option, model_option, note, on_terminal
+
+if TYPE_CHECKING:
+    from rsicd_embed.embedder.base import Embedder
+
+SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
+_LINE_EVERY_S = 10.0
+# Least load, as a part of the processors, at which figures are not to be trusted.
+_QUIET = 0.25
+_ARGUMENTS = "rsicd_embed.bench.arguments"
+
+
+def bench_options(command: F) -> F:
+    """What every benchmark takes: a model, rounds, where the record goes, and `--json`."""
+    for option in (
+        json_option,
+        click.option(
+            "-o",
+            "--output",
+            required=True,
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Folder of the record, a JSON file named after the benchmark.",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Of the order of the rounds."),
+        click.option(
+            "--rounds",
+            default=10,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Samples of each candidate.",
+        ),
+        click.option(
+            "--batch-size",
+            default=64,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Images embedded at once.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "bfloat16"]),
+            help="Of the backends that do not say.  [default: each backend's own]",
+        ),
+        click.option(
+            "--shape",
+            type=click.Choice(SHAPES),
+            help="Instead of a model, one of this shape with random weights, made on the spot.",
+        ),
+        model_option("the bundled model"),
+    ):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model on one backend in one precision. Picklable; called, it loads the embedder."""
+
+    model: str | None
+    batch_size: int
+    backend: str | None
+    precision: str | None
+
+    @property
+    def name(self) -> str:
+        """Of the candidate."""
+        return f"rsicd-embed {self.backend or 'default'} {self.precision or ''}".rstrip()
+
+    def __call__(self) -> Embedder:
+        """Loads it."""
+        import rsicd_embed
+
+        how: dict[str, Any] = {"precision": self.precision, "backend": self.backend}
+        return rsicd_embed.load_embedder(self.model, batch_size=self.batch_size, **how)
+
+
+def variants(
+    model: str | None, batch_size: int, backends: tuple[str, ...], precision: str | None
+) -> list[Variant]:
+    """One for each `--backend NAME[:PRECISION]`; the default backend where none is given."""
+    found = []
+    for text in dict.fromkeys(backends or ("",)):
+        backend, _, own = text.partition(":")
+        found.append(Variant(model, batch_size, backend or None, own or precision))
+    return found
+
+
+@contextmanager
+def model_or_shape(model: str | None, shape: str | None) -> Iterator[str | None]:
+    """What `--model` and `--shape` mean; the directory of a shape lasts as long as the block."""
+    if shape is None:
+        yield model
+        return
+    if model is not None:
+        raise click.UsageError("expected --model or --shape, found both")
+    from rsicd_embed.bench.inputs import texts
+    from rsicd_embed.bench.isolate import once
+    from rsicd_embed.train import untrained
+
+    with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
+        directory = Path(folder, shape)
+        once(f"making a {shape}", partial(untrained.write, directory, shape, texts(512)))
+        yield str(directory)
+
+
+class Recorded(click.Command):
+    """A command that keeps its arguments as they were typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keeps them for `command_line`."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def command_line(context: click.Context) -> str:
+    """The command as it can be given again, without where its record went."""
+    words = ["rsicd-embed", *context.command_path.split()[1:]]
+    given = iter(context.meta[_ARGUMENTS])
+    for word in given:
+        if word in ("-o", "--output"):
+            next(given, None)
+        elif word != "--json" and not word.startswith(("-o", "--output=")):
+            words.append(word)
+    return shlex.join(words)
+
+
+def tell_noise(run: Mapping[str, Any]) -> None:
+    """Says so where the machine had something else to do."""
+    load, cores = run["machine"]["load_1min"], run["machine"]["cores"]
+    if load is not None and load > _QUIET * cores:
+        note(f"the load average was {load} on {cores} processors before the run: not quiet")
+
+
+def teller() -> Callable[[str], None]:
+    """Says on stderr what is being done: all of it on a terminal, a line now and then elsewhere."""
+    shown = time.monotonic()
+
+    def tell(doing: str) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if on_terminal() or now - shown >= _LINE_EVERY_S:
+            shown = now
+            note(doing)
+
+    return tell

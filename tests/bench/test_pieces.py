@@ -1,0 +1,133 @@
+"""The pieces that benchmarks are made of: operations, inputs, agreement, processes, records."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rsicd_embed.bench import inputs, machine, memory, pictures, record
+from rsicd_embed.bench.candidates import agreement
+from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.bench.flops import ImageTower
+from rsicd_embed.bench.isolate import Apart, Here, once
+from rsicd_embed.bench.matmul import Products, Shape
+from rsicd_embed.errors import StoreError
+from rsicd_embed.images import read_rgb
+
+B32 = ImageTower(224, 32, 768, 12, 3072, 512)
+
+
+def test_operations_of_published_shapes() -> None:
+    assert B32.tokens == 50
+    assert B32.flops == pytest.approx(8.8e9, rel=0.01)
+    assert ImageTower(224, 16, 768, 12, 3072, 512).flops == pytest.approx(35.1e9, rel=0.01)
+    assert ImageTower(224, 14, 1024, 24, 4096, 768).flops == pytest.approx(162e9, rel=0.01)
+
+
+def test_operations_of_a_tower_counted_by_hand() -> None:
+    """Two tokens of width 3, one layer, one patch of 2 × 2 pixels, hidden 5, embedding 7."""
+    patches, linear = 2 * 12 * 3, 4 * 2 * 2 * 3 * 3
+    attention, mlp, projection = 2 * 2 * 2 * 2 * 3, 2 * 2 * 2 * 3 * 5, 2 * 3 * 7
+    by_hand = patches + linear + attention + mlp + projection
+    assert ImageTower(2, 2, 3, 1, 5, 7).flops == by_hand
+
+
+def test_inputs_are_the_same_for_a_seed_and_no_two_alike() -> None:
+    one = inputs.pixels(4, (20, 30, 3))
+    assert (one.shape, one.dtype) == ((4, 20, 30, 3), np.uint8)
+    np.testing.assert_array_equal(one, inputs.pixels(4, (20, 30, 3)))
+    assert len({image.tobytes() for image in one}) == 4
+    assert inputs.texts(9) == inputs.texts(9)
+    assert len(set(inputs.texts(9))) > 1
+
+
+def test_agreement_is_the_least_cosine_and_says_what_is_usual() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    others = vectors.copy()
+    others[2] = (0, 0.6, 0.8)
+    assert agreement(vectors, vectors)["least_cosine"] == 1.0
+    assert agreement(vectors, others)["least_cosine"] == pytest.approx(0.8)
+    assert agreement(vectors, others)["largest_difference"] == pytest.approx(0.6)
+    assert agreement(vectors, vectors)["between_inputs"] == 0.0
+
+
+@pytest.mark.parametrize("place", [Here, Apart])
+def test_what_is_held_answers_wherever_it_is(place: type) -> None:
+    held = place("a list", list)
+    assert held.ask(list.append, 5) is None
+    assert held.ask(len) == 1
+    held.close()
+
+
+def test_failures_in_another_process_are_told_in_one_line() -> None:
+    with pytest.raises(BenchError, match=r"^mine: ValueError: invalid literal") as caught:
+        once("mine", partial(int, "x"))
+    assert "Traceback" in caught.value.__notes__[0]
+    with pytest.raises(BenchError, match=r"^theirs: its process ended with status 3"):
+        once("theirs", partial(os._exit, 3))
+    with pytest.raises(BenchError, match=r"^other: ValueError"):
+        Apart("other", partial(int, "x"))
+
+
+def test_kernels_may_be_chosen_by_the_environment_but_not_for_the_peak(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    shape = Shape(4, 3, 2)
+    make = partial(Products, "numpy", [shape])
+    with Apart("sgemm", make, without=["OPENBLAS_CORETYPE", "NOT_SET"]) as place:
+        assert place.ask(Products.sample, shape, 1) > 0
+        assert place.ask(_variable) is None
+    assert machine.describe()["environment"]["OPENBLAS_CORETYPE"] == "Haswell"
+
+
+def _variable(_: object) -> str | None:
+    return os.environ.get("OPENBLAS_CORETYPE")
+
+
+def test_the_machine_without_names_of_hosts_and_folders() -> None:
+    found = machine.describe(["a GPU"])
+    assert found["accelerators"] == ["a GPU"]
+    assert found["cores"] >= 1
+    assert found["packages"]["numpy"] == np.__version__
+    assert str(Path.home()) not in json.dumps(found)
+    assert machine.versions(["no-such-package"]) == {}
+
+
+def test_no_git_state_outside_a_checkout(tmp_path: Path) -> None:
+    (tmp_path / "a.py").touch()
+    assert machine.git_state(tmp_path / "a.py") is None
+
+
+def test_generated_pictures(tmp_path: Path) -> None:
+    pictures.write(tmp_path, 7, (16, 40), distinct=3)
+    files = sorted(tmp_path.rglob("*.jpg"))
+    assert len(files) == 7
+    sizes = [read_rgb(file).size for file in files]
+    assert {side for size in sizes for side in size} == {16, 28, 40}
+    assert len({file.read_bytes() for file in files}) == 3
+
+
+def test_a_peak_of_memory_is_no_less_than_what_is_resident() -> None:
+    held = np.ones(4_000_000)
+    assert memory.resident("VmHWM") >= memory.resident("VmRSS") > held.nbytes
+
+
+def test_a_record_is_written_whole_and_an_older_one_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "runs"
+    record.claim(folder)
+    record.save(folder, "one", {"a": 1})
+    path = record.save(folder, "one", {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert [one.name for one in folder.iterdir()] == ["one.json"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot write to .*file"):
+        record.claim(tmp_path / "file" / "runs")

@@ -1,0 +1,193 @@
+"""`rsicd-embed sql`: its JSON, its table, what it loads, and how it fails."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import rsicd_embed
+
+from .helpers import SCHEMES, run
+
+pytestmark = pytest.mark.usefixtures("load_each_model_once")
+
+GROUPS = (
+    "SELECT label, count(*) AS n, avg(similarity('a beach')) FROM images "
+    "GROUP BY label ORDER BY 3 DESC"
+)
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return f"exact:{tmp_path / 'store'}"
+
+
+@pytest.fixture
+def stored(uri: str, pictures: Path, tiny_model: Path) -> str:
+    """A store with the five pictures, some of them labelled."""
+    rows = [
+        {"path": "a.png", "label": "port", "cloud": 0.5},
+        {"path": "b.png", "label": "it's", "cloud": math.nan},
+        {"path": "c.jpg", "label": "port", "cloud": math.inf},
+        {"path": "d.tif"},
+        {"path": "sub/e.png", "label": "two\nlines \x1b[31m海"},
+    ]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), pictures / "m.parquet")
+    outcome = run("ingest", pictures / "m.parquet", "--store", uri, "--model", tiny_model)
+    assert outcome.status == 0
+    return uri
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_any_store(scheme: str, pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+    uri = f"{scheme}:{tmp_path / 'store'}"
+    run("ingest", pictures, "--store", uri, "--model", tiny_model)
+    hits = run("search", "a port", "--store", uri, "-k", 3, "--json").document["hits"]
+    query = "SELECT id, similarity('a port') AS score FROM images ORDER BY score DESC LIMIT 3"
+    outcome = run("sql", query, "--store", uri, "--json")
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert outcome.document == {
+        "columns": ["id", "score"],
+        "rows": [[hit["id"], hit["score"]] for hit in hits],
+    }
+    image = pictures / "c.jpg"
+    by_image = run("search", "--image", image, "--store", uri, "--json").document["hits"]
+    query = f"SELECT id, similarity_image('{image}') FROM images ORDER BY 2 DESC, id"
+    found = run("sql", query, "--store", uri, "--json").document["rows"]
+    assert found == [[hit["id"], hit["score"]] for hit in by_image]
+
+
+def test_json(stored: str) -> None:
+    document = run("sql", GROUPS, "--store", stored, "--json").document
+    assert document["columns"] == ["label", "n", "avg(similarity('a beach'))"]
+    assert {row[0]: row[1] for row in document["rows"]} == {
+        "port": 2, "it's": 1, None: 1, "two\nlines \x1b[31m海": 1
+    }  # fmt: skip
+    means = [row[2] for row in document["rows"]]
+    assert means == sorted(means, reverse=True)
+    outcome = run("sql", "SELECT id FROM images WHERE width < 0", "--store", stored, "--json")
+    assert outcome.stdout == '{"columns": ["id"], "rows": []}\n'
+
+
+def test_values_in_json(stored: str) -> None:
+    (row,) = run(
+        "sql",
+        "SELECT 'NaN'::double, '-inf'::float, 1.5, 3, true, NULL, [1.0, 'NaN'], [[1], []], "
+        "{'a': 'x', 'b': 'inf'::double}, X'00ff', DATE '2020-05-17', TIME '12:30:00', "
+        "TIMESTAMP '2020-05-17T01:02:03.123456789', "
+        "arrow_cast(0, 'Timestamp(Second, Some(\"UTC\"))'), "
+        "arrow_cast(1500000000, 'Duration(Nanosecond)'), CAST(2.5 AS DECIMAL(5, 2)), 'ü\n\"', "
+        "[TIMESTAMP '2020-05-17T01:02:03.5'], arrow_cast('a', 'Dictionary(Int32, Utf8)'), "
+        "arrow_cast(1e15, 'Timestamp(Second, None)') > now()",
+        "--store", stored, "--json",
+    ).document["rows"]  # fmt: skip
+    assert row == [
+        None, None, 1.5, 3, True, None, [1.0, None], [[1], []], {"a": "x", "b": None}, "00ff",
+        "2020-05-17", "12:30:00", "2020-05-17 01:02:03.123456", "1970-01-01 00:00:00+00:00",
+        "0:00:01.500000", "2.50", 'ü\n"', ["2020-05-17 01:02:03.500000"], "a", True,
+    ]  # fmt: skip
+
+
+def test_now_and_beyond(stored: str) -> None:
+    query = "SELECT now(), interval '1 day', arrow_cast(1e12, 'Timestamp(Second, None)')"
+    for how in ([], ["--json"]):
+        assert run("sql", query, "--store", stored, *how).status == 0
+    now, _, beyond = run("sql", query, "--store", stored, "--json").document["rows"][0]
+    passed = abs(dt.datetime.fromisoformat(now) - dt.datetime.now(dt.UTC).replace(tzinfo=None))
+    assert passed < dt.timedelta(minutes=5)
+    assert isinstance(beyond, str)
+
+
+def test_vectors_in_json_are_those_of_the_store(stored: str) -> None:
+    found = run("sql", "SELECT vector, id FROM images ORDER BY id", "--store", stored, "--json")
+    with rsicd_embed.open_store(stored) as store:
+        rows = sorted(store.scan().read_all().to_pylist(), key=lambda row: str(row["id"]))
+    assert found.document["rows"] == [[row["vector"], row["id"]] for row in rows]
+
+
+def test_a_table(stored: str) -> None:
+    query = 'SELECT id, label, cloud, vector, 1e9 AS "big\n" FROM images ORDER BY id LIMIT 5'
+    outcome = run("sql", query, "--store", stored)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    lines = outcome.stdout.splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == [
+        "id", "-" * 9, "a.png", "b.png", "c.jpg", "d.tif", "sub/e.png"
+    ]  # fmt: skip
+    assert lines[0].split() == ["id", "label", "cloud", "vector", "big\\n"]
+    assert "two\\nlines \\x1b[31m海" in lines[-1]
+    assert lines[5].split()[:3] == ["d.tif", "NULL", "NULL"]
+    assert lines[3].split()[:3] == ["b.png", "it's", "nan"]
+    assert all(line.endswith("…  1e+09") for line in lines[2:])
+    assert len({line.index("1e+09") for line in lines[2:]}) == 1
+    empty = run("sql", "SELECT id FROM images WHERE width < 0", "--store", stored)
+    assert empty.stdout == "id\n--\n"
+
+
+def test_many_rows(stored: str) -> None:
+    """More than are held back at first, all of them once, in JSON and as a table."""
+    query = "SELECT value AS n, value * 1000 AS more FROM generate_series(1, 12345)"
+    document = run("sql", query, "--store", stored, "--json").document
+    assert document["rows"] == [[n, 1000 * n] for n in range(1, 12346)]
+    lines = run("sql", query, "--store", stored).stdout.splitlines()
+    assert len(lines) == 12347
+    assert lines[-1].split() == ["12345", "12345000"]
+
+
+def test_failures(stored: str, tiny_model: Path, other_model: Path, tmp_path: Path) -> None:
+    def error(query: str, *options: object) -> str:
+        return run("sql", query, "--store", stored, "--json", *map(str, options)).error
+
+    assert "no column nothing; columns of images: id, vector" in error("SELECT nothing FROM images")
+    assert "no table 'pictures'" in error("SELECT id FROM pictures")
+    assert "expected one query that reads" in error("DROP TABLE images")
+    assert "not understood" in error("SELEKT id FROM images")
+    assert "Cannot cast string" in error("SELECT CAST(label AS INT) FROM images")
+    assert "expected similarity('a text')" in error("SELECT similarity(label) FROM images")
+    refused = error("SELECT similarity('x') FROM images", "--model", other_model)
+    assert refused == run("search", "x", "--store", stored, "--model", other_model).error
+    missing = error(f"SELECT similarity_image('{tmp_path}/gone.png') FROM images")
+    assert "gone.png" in missing
+    absent = run("sql", "SELECT 1", "--store", f"exact:{tmp_path / 'absent'}")
+    assert "no store at" in absent.error
+    same = run(
+        "sql", "SELECT similarity('x') FROM images", "--store", stored, "--model", tiny_model
+    )
+    assert same.status == 0
+    assert run("sql", "SELECT 1", "--store", stored, "--model", other_model).status == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--store", "exact:x"], ["SELECT 1"], ["SELECT '\udcff'", "--store", "exact:x"]]
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    outcome = run("sql", *arguments)
+    assert (outcome.status, outcome.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("query", "absent"),
+    [
+        ("SELECT count(*) FROM images", ["jax", "tokenizers", "rsicd_embed.embedder.loading"]),
+        ("SELECT max(similarity('a beach')) FROM images", ["jax", "flax"]),
+    ],
+)
+def test_no_more_is_loaded_than_is_needed(stored: str, query: str, absent: list[str]) -> None:
+    code = (
+        "import sys; from rsicd_embed.cli import main\n"
+        "main(sys.argv[2:], standalone_mode=False)\n"
+        "assert not set(sys.argv[1].split(',')) & set(sys.modules), sys.modules.keys()"
+    )
+    command = [",".join(absent), "sql", query, "--store", stored, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *command], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)["rows"]) == 1
