@@ -25,9 +25,19 @@ if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.embedder.clip.backends.base import Backend, Precision
     from rsicd_embed.indexing import Summary
+    from rsicd_embed.indexing.export import Exported
     from rsicd_embed.stores.base import VectorStore
 
-__all__ = ["RsicdEmbedError", "ingest", "load_embedder", "open_sources", "open_store", "sql"]
+__all__ = [
+    "RsicdEmbedError",
+    "export_rows",
+    "import_rows",
+    "ingest",
+    "load_embedder",
+    "open_sources",
+    "open_store",
+    "sql",
+]
 
 
 def load_embedder(
@@ -71,6 +81,28 @@ def ingest(
     from rsicd_embed.indexing import ingest as run
 
     return run(sources, embedder, store, **options)
+
+
+def export_rows(store: VectorStore, output: str | Path, *, where: str | None = None) -> Exported:
+    """Writes a store's rows, vectors and all, to a Parquet file that `import_rows` takes.
+
+    See `rsicd_embed.indexing.export.export_rows`.
+    """
+    from rsicd_embed.indexing.export import export_rows as run
+
+    return run(store, Path(output), where=where)
+
+
+def import_rows(paths: Sequence[str | Path], store_uri: str) -> Summary:
+    """Brings a store up to date with files that `export_rows` or `rsicd-embed embed` wrote.
+
+    It is made where it is absent. See `rsicd_embed.indexing.importing`.
+    """
+    from rsicd_embed.indexing import importing
+
+    checked = importing.check_rows(importing.open_files([Path(path) for path in paths]))
+    with importing.open_store_for(checked[0].file, store_uri) as store:
+        return importing.import_rows(checked, store)
 
 
 def sql(query: str, store: VectorStore, embedder: Embedder | None = None) -> pa.Table:

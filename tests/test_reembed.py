@@ -73,6 +73,9 @@ def test_a_tag_is_searched_and_restored(stored: str, images: Path, tiny_model: P
     then = run(*search, "--as-of", "before").document
     assert len(then["hits"]) == 6
     assert len(run(*search).document["hits"]) == 5
+    count = ("sql", "SELECT count(*) FROM images", "--store", stored, "--json")
+    assert run(*count, "--as-of", "before").document["rows"] == [[6]]
+    assert run(*count).document["rows"] == [[5]]
     assert list(run("store", "tags", "--store", stored, "--json").document["tags"]) == ["before"]
     assert run("store", "restore", "before", "--store", stored).status == 0
     assert run(*search).document["hits"] == then["hits"]

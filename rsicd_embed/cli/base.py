@@ -32,6 +32,11 @@ json_option = click.option(
 )
 
 
+as_of_option = click.option(
+    "--as-of", metavar="VERSION", help="Look at an older state: a tag, or a number."
+)
+
+
 def model_option(default: str) -> Callable[[F], F]:
     """`--model`, with what is taken when it is not given."""
     return click.option(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rsicd_embed.cli.base import (
+    as_of_option,
     json_option,
     model_option,
     note,
@@ -24,10 +25,10 @@ _HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height")
 @click.argument("text", required=False)
 @click.option("--image", type=click.Path(path_type=Path), help="Search by this image instead.")
 @store_option
+@as_of_option
 @model_option("the model that made the store")
 @click.option("-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Hits wanted.")
 @click.option("--where", metavar="SQL", help="Only rows for which this predicate is true.")
-@click.option("--as-of", metavar="VERSION", help="Look at an older state: a tag, or a number.")
 @json_option
 def search(
     text: str | None,

@@ -20,11 +20,11 @@ _SUFFIXES = {
 _FUNCTIONS = {"array_has", "lower", "upper", "starts_with"}  # none of them fails on any value
 
 
-class _NotOurs(Exception):  # noqa: N818
+class _NotPushedError(Exception):
     """An expression that is left to DataFusion."""
 
 
-def store_condition(plan: Any, table: str, parse: Callable[[str], Any]) -> str | None:
+def store_condition(plan: Any, parse: Callable[[str], Any]) -> str | None:
     """A condition that all rows which a query can use fulfil; None where there is none.
 
     It is made of the conjuncts of the WHERE right above the one scan of the table. Each is written
@@ -33,7 +33,6 @@ def store_condition(plan: Any, table: str, parse: Callable[[str], Any]) -> str |
 
     Args:
         plan: the query's logical plan, not optimised.
-        table: name of the table.
         parse: from a condition's text to DataFusion's expression.
     """
     # The display shows scans in subqueries too, which `inputs` does not; a literal that looks like
@@ -74,13 +73,13 @@ def _written(expression: Any) -> str:
     """An expression as SQL with unqualified names, in parentheses.
 
     Raises:
-        _NotOurs: there is something in it that a store is not asked.
+        _NotPushedError: there is something in it that a store is not asked.
     """
     kind = expression.variant_name()
     if kind == "Column":
         name: str = expression.to_variant().name()
         if name == VECTOR:
-            raise _NotOurs
+            raise _NotPushedError
         return '"' + name.replace('"', '""') + '"'
     if kind == "Literal":
         return _literal(expression.python_value().as_py())
@@ -106,7 +105,7 @@ def _call(kind: str, operator: str, operands: Sequence[str], negation: str) -> s
         return f"{first} {negation}BETWEEN {others[0]} AND {others[1]}"
     if kind == "ScalarFunction" and operator in _FUNCTIONS:
         return f"{operator}({', '.join(operands)})"
-    raise _NotOurs
+    raise _NotPushedError
 
 
 def _literal(value: object) -> str:
@@ -116,4 +115,4 @@ def _literal(value: object) -> str:
         return repr(value)
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
-    raise _NotOurs
+    raise _NotPushedError

@@ -42,7 +42,7 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
     session = Session(table, placeholders())
     frame = session.plan(query)
     names = [_shown(name, calls) for name in frame.schema().names]
-    where = store_condition(frame.logical_plan(), TABLE, session.parse)
+    asked = frame.logical_plan()
     if calls:
         similar = Similarities(calls, store.provenance.dim, of_scores=VECTOR not in table.columns)
         table = StoreTable(store, similar.column if similar.of_scores else None, similar.type)
@@ -56,7 +56,8 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
         for name, field in zip(names, frame.schema(), strict=True)
     ]
     schema = pa.schema(fields)
-    table.start(where)
+    where = store_condition(asked, session.parse)
+    table.start(where, hold="RecursiveQuery" in asked.display_indent())
     return pa.RecordBatchReader.from_batches(schema, _batches(session, frame, table, schema))
 
 
@@ -87,7 +88,7 @@ def _planned_with_rows(session: Session, query: str, calls: Sequence[Call]) -> A
     name = calls[0].function
     if text.startswith("no column"):
         advice = f"it compares the rows of {TABLE}: use it in a SELECT that is FROM {TABLE}"
-    elif "mbiguous" in text:
+    elif "ambiguous" in text.lower():
         advice = (
             "several tables have rows to compare: compute it for one of them, in a subquery "
             f"(SELECT id, {name}(…) AS score FROM {TABLE})"

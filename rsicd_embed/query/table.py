@@ -37,15 +37,16 @@ class StoreTable(Dataset):  # type: ignore[misc]
             place = self._schema.get_field_index(VECTOR)
             self._schema = self._schema.set(place, pa.field(VECTOR, kind, nullable=False))
         self._mutex = threading.Lock()
-        self.start(None)
+        self.start()
 
-    def start(self, where: str | None) -> None:
+    def start(self, where: str | None = None, *, hold: bool = False) -> None:
         """Forgets what was planned and read, before a query runs.
 
         Args:
             where: a condition on all rows that it can use, if it scans the table but once.
+            hold: a scan may be repeated.
         """
-        self._where = where
+        self._where, self._hold = where, hold
         self._scans: list[list[str]] = []
         self._held: list[pa.RecordBatch] | None = None
         self.failure: BaseException | None = None  # of reading; DataFusion keeps only its text
@@ -82,7 +83,7 @@ class StoreTable(Dataset):  # type: ignore[misc]
             raise
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        if len(self._scans) == 1:
+        if len(self._scans) == 1 and not self._hold:
             return self._read(columns, self._where)
         with self._mutex:
             if self._held is None:

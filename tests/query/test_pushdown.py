@@ -104,6 +104,14 @@ def test_one_state_for_all_scans(exact: VectorStore) -> None:
     assert scans(query, exact) == [(["id", "width"], None)]
 
 
+def test_one_state_for_a_scan_that_is_repeated(exact: VectorStore) -> None:
+    query = (
+        "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n, images "
+        "WHERE i < 4 AND id = '2/2') SELECT count(*) FROM n"
+    )
+    assert scans(query, exact) == [(["id"], None)]
+
+
 def test_a_limit_stops_reading(exact: VectorStore) -> None:
     seen = []
 
