@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "stores": {"errors", "files", "records", "parallel", "plugins", "stores.base"},
     # LanceDB's embedding functions: what joins the two.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
+    "rowfile": {"errors", "files", "records"},
     "indexing": {
         "errors", "files", "records", "parallel", "datasets", "images", "embedder.base",
-        "stores.base",
+        "stores.base", "rowfile",
     },
     # SQL with similarities: through the protocols, and the kernel that gives scores.
     "query": {

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import rsicd_embed
+from rsicd_embed.embedder.base import provenance
+from rsicd_embed.rowfile import RowFile
 
 from .helpers import run
 
@@ -30,8 +32,9 @@ def test_parquet(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
     vectors = np.stack(table["vector"].to_pylist())
     wanted = embedder.embed_images([pictures / name for name in reversed(IDS)])
     np.testing.assert_allclose(vectors, wanted, atol=1e-6)
-    said = json.loads(table.schema.metadata[b"rsicd-embed"])
-    assert said == {"model": str(tiny_model), "fingerprint": embedder.fingerprint}
+    said = RowFile.open(output)
+    assert said is not None
+    assert said.provenance == provenance(embedder)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "vectors.parquet"]
 
 

@@ -1,10 +1,13 @@
 """Each candidate in a process of its own, and all of them asked in the same way.
 
-PyTorch, ONNX Runtime, OpenVINO and XLA each bring a pool of threads (some of which spin while they
-wait), an allocator, and sometimes the same library in another version. In one process they would
-disturb one another and the peak of memory would be everyone's; in processes of their own each is as
-its users have it. Timing happens inside the process, so that what goes through the pipe costs the
-figures nothing.
+PyTorch, ONNX Runtime, OpenVINO and XLA each bring a pool of threads, an allocator, and sometimes the
+same library in another version. In processes of their own each is as its users have it, one that
+runs out of memory takes no other with it, and environment variables can be set for one alone.
+
+It is not a matter of speed: with batches of ViT-B/32 on two processors, timed in the same rounds
+alone and with all the others loaded in one process, no difference was seen beyond the noise;
+threads that spin while they wait have stopped long before a sample of a second is over. Timing
+happens inside the process, so that what goes through the pipe costs the figures nothing.
 """
 
 from __future__ import annotations

@@ -27,13 +27,11 @@ class Plan:
         rounds: samples of each candidate.
         seed: of the orders.
         least_s: a sample lasts at least so long, by as many calls as that needs; 0 for one call.
-        settle_s: pause before a sample, in which threads of the one before may go to sleep.
     """
 
     rounds: int = 10
     seed: int = 0
     least_s: float = 0.2
-    settle_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -96,7 +94,6 @@ def rounds(
         draw.shuffle(order)
         taken = {}
         for name in order:
-            time.sleep(plan.settle_s)
             taken[name] = samplers[name](calls[name]) / calls[name]
         yield {name: taken[name] for name in samplers}
 

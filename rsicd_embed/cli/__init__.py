@@ -7,6 +7,7 @@ import click
 from rsicd_embed.cli.base import Group
 from rsicd_embed.cli.bench import bench
 from rsicd_embed.cli.embed import embed
+from rsicd_embed.cli.export import export
 from rsicd_embed.cli.info import info
 from rsicd_embed.cli.ingest import ingest
 from rsicd_embed.cli.reembed import reembed
@@ -22,5 +23,5 @@ def main() -> None:
     """Search satellite imagery in plain words."""
 
 
-for command in (ingest, embed, search, sql, info, store, reembed, train, bench):
+for command in (ingest, embed, search, sql, info, export, store, reembed, train, bench):
     main.add_command(command)

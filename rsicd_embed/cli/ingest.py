@@ -60,7 +60,7 @@ def ingest(
         if prune:
             raise click.UsageError("--prune looks for images; files of rows have none")
         summary, rows = import_rows(files, store_uri, model, split, strict=strict)
-        _tell(summary, rows, store_uri, as_json=as_json, profile=profile)
+        _tell(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
         return
     opened = rsicd_embed.open_sources(sources, split=split)
     embedder = rsicd_embed.load_embedder(
@@ -73,34 +73,41 @@ def ingest(
                 opened, embedder, store, strict=strict, prune=prune, progress=advance
             )
         rows = len(store)
-    _tell(summary, rows, store_uri, as_json=as_json, profile=profile)
+    _tell(summary, rows, store_uri, "images", as_json=as_json, profile=profile)
 
 
-def _tell(summary: Summary, rows: int, store_uri: str, *, as_json: bool, profile: bool) -> None:
+def _tell(
+    summary: Summary, rows: int, store_uri: str, unit: str, *, as_json: bool, profile: bool
+) -> None:
+    if unit == "rows":
+        counts, done = f"{summary.imported} imported", summary.imported
+    else:
+        counts, done = f"{summary.embedded} embedded, {summary.updated} updated", summary.embedded
     if as_json:
         print_json(summary.as_json())
     else:
+        rate = done / summary.seconds if summary.seconds else 0.0
         show(
-            f"{_counts(summary)}{summary.unchanged} unchanged, {summary.removed} removed, "
+            f"{counts}, {summary.unchanged} unchanged, {summary.removed} removed, "
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
-            f"({_rate(summary, summary.seconds)}); {rows} rows in {store_uri}"
+            f"({rate:.1f} {unit}/s); {rows} rows in {store_uri}"
         )
     if profile:
-        for line in _profile(summary):
+        for line in _profile(summary, done, unit):
             note(line)
     tell_skipped(summary.skipped)
 
 
-def _profile(summary: Summary) -> list[str]:
+def _profile(summary: Summary, done: int, unit: str) -> list[str]:
     from rsicd_embed.indexing.stages import elapsed_s
 
     alone = elapsed_s(summary.stages)
     slowest = max(alone, key=lambda name: alone[name])
     lines = [f"{name:<7} {seconds:8.2f} s busy" for name, seconds in summary.stages.items()]
-    rate = summary.embedded / alone[slowest] if alone[slowest] else 0.0
+    rate = done / alone[slowest] if alone[slowest] else 0.0
     share = alone[slowest] / summary.seconds if summary.seconds else 0.0
     lines.append(
         f"limited by {slowest}: {alone[slowest]:.2f} s of {summary.seconds:.2f} s ({share:.0%}), "
-        f"{rate:.1f} images/s alone"
+        f"{rate:.1f} {unit}/s alone"
     )
     return lines

@@ -34,9 +34,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def image_progress(
-    what: str, total: int, unit: str = "images"
-) -> Iterator[Callable[[int], None]]:
+def image_progress(what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
     """Yields what is to be called with the number of images, or other units, just done."""
     if not on_terminal():
         yield _Lines(what, total, unit).advance
@@ -69,5 +67,7 @@ class _Lines:
             self._shown = now
             rate = self._done / (now - self._started)
             left = (self._total - self._done) / rate
-            done = f"{self._done}/{self._total}, {rate:.1f} {self._unit}/s"
-            note(f"{self._what}: {done}, ETA {left:.0f} s")
+            note(
+                f"{self._what}: {self._done}/{self._total}, {rate:.1f} {self._unit}/s, "
+                f"ETA {left:.0f} s"
+            )

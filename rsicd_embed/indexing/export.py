@@ -110,6 +110,8 @@ def write_vectors(
 def _require_ours(output: Path) -> None:
     with storage_errors(f"cannot write {output}"):
         if not output.exists():
+            if not output.parent.is_dir():
+                raise StoreError(f"cannot write {output}: its folder is not there; make it first")
             return
     try:
         ours = RowFile.open(output) is not None

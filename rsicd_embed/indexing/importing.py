@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +23,26 @@ from rsicd_embed.stores.base import VectorStore, open_store
 # What is upserted at once.
 _STEP_ROWS = 65_536
 _STEP_BYTES = 1 << 27
+
+
+def open_files(paths: Sequence[Path]) -> list[RowFile]:
+    """Files that `export` or `embed` wrote.
+
+    Raises:
+        DatasetError: there are none, or one is another file, or is not there.
+    """
+    if not paths:
+        raise DatasetError("expected files that export or embed wrote, found none")
+    files = []
+    for path in paths:
+        file = RowFile.open(path)
+        if file is None:
+            raise DatasetError(
+                f"{path}: expected a Parquet file that export or embed wrote, found "
+                f"{'another one' if path.exists() else 'nothing there'}"
+            )
+        files.append(file)
+    return files
 
 
 def check_rows(
@@ -124,7 +145,12 @@ def import_rows(
         # Columns that do not fit are refused before anything is written.
         store.upsert([pa.RecordBatch.from_pylist([], file.file.schema)])
         known = _known_ids(store)
-        for step in _steps(file.batches()):
+        steps = _steps(file.batches())
+        while True:
+            with stages("load"):
+                step = next(steps, None)
+            if step is None:
+                break
             with stages("compare"):
                 changed = _changed(store, known, step)
             if changed.num_rows:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,7 +26,7 @@ def encode(provenance: Provenance, schema: pa.Schema) -> dict[bytes, bytes]:
         "dim": provenance.dim,
         "schema": base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode(),
     }
-    return {KEY: json.dumps(said, ensure_ascii=False).encode()}
+    return {KEY: json.dumps(said | {"sha256": _checksum(said)}).encode()}
 
 
 def decode(raw: bytes, path: Path) -> tuple[Provenance, pa.Schema]:
@@ -35,19 +37,20 @@ def decode(raw: bytes, path: Path) -> tuple[Provenance, pa.Schema]:
     """
     try:
         said = json.loads(raw)
-        version = said["format"]
-        if version != FORMAT:
+        if said["format"] != FORMAT:
             raise DatasetError(
-                f"{path}: expected format version {FORMAT}, found {version!r}; upgrade rsicd-embed"
+                f"{path}: expected format version {FORMAT}, found {said['format']!r}; "
+                "upgrade rsicd-embed"
             )
+        if said.pop("sha256") != _checksum(said):
+            raise ValueError("checksum")
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(said["schema"])))
-        made_by = Provenance(said["model"], said["fingerprint"], said["dim"])
-        if [type(one) for one in (made_by.model, made_by.fingerprint, made_by.dim)] != [
-            str, str, int,
-        ]:  # fmt: skip
-            raise ValueError("types")
-    except (ValueError, KeyError, TypeError, OSError, pa.ArrowException):
+        return Provenance(said["model"], said["fingerprint"], said["dim"]), schema
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException):
         raise DatasetError(
             f"{path}: its metadata do not say which model made its vectors; export it again"
         ) from None
-    return made_by, schema
+
+
+def _checksum(said: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

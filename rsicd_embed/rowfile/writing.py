@@ -51,7 +51,7 @@ def write(
         with (
             aside.open("wb") as sink,
             pyarrow.parquet.ParquetWriter(
-                sink, columns, compression="zstd", use_dictionary=False, write_page_checksum=True
+                sink, columns, compression="snappy", use_dictionary=False, write_page_checksum=True
             ) as writer,
         ):
             for group in _groups(batches):

@@ -8,7 +8,8 @@ class TestMine(StoreContract):
 Its scheme must be found by entry point, in a process of its own too: install your package, or put
 a folder with its `.dist-info` on PYTHONPATH. What the tests match of messages comes with the parts
 of `rsicd_embed.stores` that they check: `opening` (what is there, and whose), `rows.conform` (rows
-to be written), `filters` and `parts.scan` (`where`), `scoring` (queries and hits).
+to be written), `filters` and `parts.scan` (`where`), `scoring` (queries and hits); `row_store` has
+the reading half of a store made of them.
 
 `machine.StoreMachine` does more than that: it drives stores at random, beside a dict. It needs
 hypothesis.

@@ -1,0 +1,79 @@
+"""Processes that may die: started from a clean one that has the imports done, in milliseconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from rsicd_embed.stores import graph, lance_index, lancedb, nmslib
+
+HANG_S = 60.0
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([__name__, "rsicd_embed.testing.stress.corruption"])
+
+# LanceDB warns of forks, whose process has not used it yet here.
+warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
+
+
+def small_indexes() -> None:
+    """Gives small stores what only large ones have: a graph, an index, rows not in it, merges."""
+    nmslib.GRAPH_ROWS, nmslib.FOLD_ROWS = 50, 60
+    nmslib._SPARE, nmslib._LARGEST_SHARE = 2, 1.0
+    graph._EF_LADDER = (400,)
+    lance_index.INDEX_ROWS, lance_index.STALE_ROWS = 150, 40
+    lancedb.CACHE_ROWS, lancedb._LARGEST_SHARE = 150, 1.0
+
+
+class Worker:
+    """A process that runs `job(tell, *arguments)`; what it tells is read until it ends.
+
+    Messages are tuples, the first of each a word.
+    """
+
+    def __init__(self, job: Callable[..., None], *arguments: Any) -> None:
+        self._ours, theirs = _CONTEXT.Pipe(duplex=False)
+        self.process: BaseProcess = _CONTEXT.Process(target=_run, args=(job, theirs, arguments))
+        self.process.start()
+        theirs.close()
+
+    def messages(self, after: tuple[str, float | None] = ("", None)) -> Iterator[tuple[Any, ...]]:
+        """What it tells until it ends; `after` some word and seconds, it is killed.
+
+        Raises:
+            TimeoutError: it told nothing for `HANG_S`.
+        """
+        word, delay_s = after
+        until: float | None = None
+        while True:
+            wait_s = HANG_S if until is None else max(0.0, until - time.monotonic())
+            if not self._ours.poll(wait_s):
+                self.process.kill()
+                if until is None:
+                    self.process.join()
+                    raise TimeoutError(f"no sign of life for {HANG_S:g} s")
+                until = None
+                continue
+            try:
+                message: tuple[Any, ...] = self._ours.recv()
+            except (EOFError, ConnectionResetError):
+                break
+            if message[0] == word and delay_s is not None:
+                until = time.monotonic() + delay_s
+            yield message
+        self.process.join()
+
+    @property
+    def signal(self) -> int:
+        """What ended it: a signal's number, or 0."""
+        return max(0, -(self.process.exitcode or 0))
+
+
+def _run(job: Callable[..., None], pipe: Connection, arguments: tuple[Any, ...]) -> None:
+    small_indexes()
+    job(lambda *message: pipe.send(message), *arguments)
+    pipe.close()
