@@ -91,6 +91,38 @@ def write_file(path: Path, write: Callable[[Path], object]) -> FileEntry:
     return entry
 
 
+def replace_file(path: Path, write: Callable[[Path], object]) -> FileEntry:
+    """`write_file`, then the folder synced; where that fails, what was there before is put back.
+
+    Raises:
+        OSError: from the disk; `path` is as it was.
+        StoreError: from the disk, which did not let it be put back either.
+    """
+    older = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-older")
+    existed = path.exists()
+    with suppress(OSError):  # some file systems have no links
+        if existed:
+            os.link(path, older)
+    try:
+        entry = write_file(path, write)
+        try:
+            sync_folder(path.parent)
+        except OSError as error:
+            with storage_errors(f"{path} is changed, but a power cut may undo that"):
+                try:
+                    if existed:
+                        os.replace(older, path)  # noqa: PTH105
+                    else:
+                        path.unlink()
+                except OSError:
+                    raise error from None
+            raise
+    finally:
+        with suppress(OSError):
+            older.unlink()
+    return entry
+
+
 def verify(folder: Path, entry: FileEntry, remedy: str) -> Path:
     """The path of a file that is still what was written.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from rsicd_embed.records import Provenance
 
 @dataclass(frozen=True)
 class StoreURI:
-    """`scheme:location[#table]`, for example `lancedb:./tiles#images`."""
+    """`scheme:location[?option=value&…][#table]`, for example `lancedb:./tiles#images`."""
 
     scheme: str
     location: str
     table: str = "images"
+    options: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> StoreURI:
@@ -38,11 +40,41 @@ class StoreURI:
                 f"expected a store URI such as lancedb:./tiles or nmslib:./index, found {text!r}; "
                 f"known schemes: {', '.join(plugins.names(plugins.STORES))}"
             )
-        return cls(scheme, location, table or "images")
+        # Only what cannot but be options is taken for them: a path may have a question mark.
+        found = re.fullmatch(r"(.+?)\?(\w+=[\w.]+(?:&\w+=[\w.]+)*)", location)
+        options: list[tuple[str, str]] = []
+        if found:
+            location = found[1]
+            pairs = (one.partition("=") for one in found[2].split("&"))
+            options = [(name, value) for name, _, value in pairs]
+        return cls(scheme, location, table or "images", tuple(options))
 
     def __str__(self) -> str:
+        options = "&".join(f"{name}={value}" for name, value in self.options)
         suffix = "" if self.table == "images" else f"#{self.table}"
-        return f"{self.scheme}:{self.location}{suffix}"
+        return f"{self.scheme}:{self.location}{'?' if options else ''}{options}{suffix}"
+
+    def numbers(self, **limits: tuple[float, float]) -> dict[str, float]:
+        """The options that are given, of those that a store knows: name=(least, most).
+
+        Raises:
+            StoreURIError: one that it does not know, or of another value.
+        """
+        found: dict[str, float] = {}
+        for name, value in self.options:
+            if name not in limits:
+                known = ", ".join(limits) or "none"
+                raise StoreURIError(f"{self}: no option {name!r} in {self.scheme} stores; {known}")
+            least, most = limits[name]
+            try:
+                found[name] = float(value)
+            except ValueError:
+                found[name] = math.nan
+            if not least <= found[name] <= most:
+                raise StoreURIError(
+                    f"{self}: expected {name} from {least:g} to {most:g}, found {value!r}"
+                )
+        return found
 
 
 @dataclass(frozen=True)

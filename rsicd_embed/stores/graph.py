@@ -13,12 +13,26 @@ import numpy as np
 from rsicd_embed.errors import StoreError
 from rsicd_embed.stores import recall
 
-NEIGHBOURS = 16
-EF_CONSTRUCTION = 200
-_RECALL_GOAL = 0.9995
 _EF_LADDER = (400, 800, 1600)
 _SEED = 20_211
 _BLOCK_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a graph is built and searched.
+
+    Attributes:
+        neighbours: M, the links of a node on each layer.
+        ef_construction: how many nodes are kept in view when a node is linked.
+        ef_search: how many when the graph is searched; None to find it by measurement.
+        recall: the ANN recall@10 that is aimed at by that.
+    """
+
+    neighbours: int = 16
+    ef_construction: int = 200
+    ef_search: int | None = None
+    recall: float = 0.9995
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class Graph:
         self._mutex = threading.Lock()  # efSearch is a setting of the index, not of a query
 
     @classmethod
-    def build(cls, matrix: np.ndarray) -> Graph:
+    def build(cls, matrix: np.ndarray, how: Settings) -> Graph:
         """Builds a graph over float32 (n, dim) unit vectors, on all cores."""
         index = _empty()
         first, owners = distinct_rows(matrix)
@@ -59,7 +73,7 @@ class Graph:
             index.addDataPointBatch(np.ascontiguousarray(matrix))
         else:
             index.addDataPointBatch(matrix[first])
-        settings = {"M": NEIGHBOURS, "efConstruction": EF_CONSTRUCTION, "post": 0}
+        settings = {"M": how.neighbours, "efConstruction": how.ef_construction, "post": 0}
         index.createIndex(settings, print_progress=False)
         return cls(index, owners if len(first) < len(matrix) else None, len(matrix))
 
@@ -70,14 +84,14 @@ class Graph:
         index.loadIndex(str(path), load_data=False)
         return cls(index, owners, rows)
 
-    def save(self, path: Path, dim: int) -> None:
+    def save(self, path: Path, dim: int, neighbours: int) -> None:
         """Writes the graph.
 
         Raises:
             StoreError: the disk has no room; the library itself would write half a file.
         """
         least = self._nodes * 4 * dim
-        need = int(1.2 * self._nodes * (4 * dim + 8 * NEIGHBOURS + 64))
+        need = int(1.2 * self._nodes * (4 * dim + 8 * neighbours + 64))
         free = shutil.disk_usage(path.parent).free
         if free >= need:
             self._index.saveIndex(str(path), save_data=False)
@@ -113,18 +127,19 @@ class Graph:
         rows = [self._rows[self._starts[node] : self._starts[node + 1]] for node in nodes]
         return np.concatenate([nodes[:0], *rows]), np.repeat(similarities, counts)
 
-    def measure(self, matrix: np.ndarray) -> Measured:
+    def measure(self, matrix: np.ndarray, how: Settings) -> Measured:
         """ANN recall@10 on rows moved a little, for the least efSearch that is enough."""
+        ladder = (how.ef_search,) if how.ef_search else _EF_LADDER
         queries = recall.queries_near(matrix[recall.sample(len(matrix))])
         exact = queries @ matrix.T
         k = min(recall.K, len(matrix))
         kth = np.partition(exact, len(matrix) - k, axis=1)[:, len(matrix) - k]
-        measured = Measured(_EF_LADDER[0], 0.0)
-        for ef_search in _EF_LADDER:
+        measured = Measured(ladder[0], 0.0)
+        for ef_search in ladder:
             found = self.nearest(queries, k, ef_search)
             similarities = [exact[query, rows] for query, (rows, _) in enumerate(found)]
             measured = Measured(ef_search, recall.recall(similarities, kth, k))
-            if measured.ann_recall >= _RECALL_GOAL:
+            if measured.ann_recall >= how.recall:
                 break
         return measured
 

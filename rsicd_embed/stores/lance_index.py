@@ -84,7 +84,13 @@ def is_due(table: Any, index: AnnIndex | None, rows: int, most: int) -> bool:
 
 
 def renew(
-    table: Any, index: AnnIndex | None, rows: int, schema: pa.Schema, uri: str, kth_best: KthBest
+    table: Any,
+    index: AnnIndex | None,
+    rows: int,
+    schema: pa.Schema,
+    uri: str,
+    kth_best: KthBest,
+    goal: float,
 ) -> None:
     """Builds, rebuilds or measures the index of an optimised table, as its growth demands."""
     if rows < INDEX_ROWS:
@@ -96,7 +102,7 @@ def renew(
     elif 1 / _MEASURE <= rows / index.rows <= _MEASURE:
         return
     built = rows if index is None else index.built_rows
-    measured = _measure(table, AnnIndex(built, rows, 0, 0, 0.0), schema, uri, kth_best)
+    measured = _measure(table, AnnIndex(built, rows, 0, 0, 0.0), schema, uri, kth_best, goal)
     said = {_KEY.decode(): json.dumps(asdict(measured))}
     table.update_field_metadata({"path": VECTOR, "metadata": said})
 
@@ -127,7 +133,7 @@ def nearest(
 
 
 def _measure(
-    table: Any, index: AnnIndex, schema: pa.Schema, uri: str, kth_best: KthBest
+    table: Any, index: AnnIndex, schema: pa.Schema, uri: str, kth_best: KthBest, goal: float
 ) -> AnnIndex:
     """The least settings of the ladder that reach the goal, or its last."""
     offsets = sorted(recall.sample(index.rows).tolist())
@@ -140,6 +146,6 @@ def _measure(
         scores = score_pairs(rows, queries.astype(np.float64), pairs)
         found = [np.sort(scores[pairs.query == one])[-recall.K :] for one in range(len(queries))]
         index = replace(index, ann_recall=recall.recall(found, kth, recall.K))
-        if index.ann_recall >= RECALL_GOAL:
+        if index.ann_recall >= goal:
             break
     return index

@@ -1,4 +1,4 @@
-"""`lancedb:PATH[#table]`: a LanceDB table, in a local folder or an object store.
+"""`lancedb:PATH[?recall=…][#table]`: a LanceDB table, in a local folder or an object store.
 
 From `lance_index.INDEX_ROWS` rows on, searches without `where` go through LanceDB's index, and what
 it finds is scored again. All others are exact and go through the kernel that all stores share: up
@@ -51,6 +51,7 @@ class LanceStore:
 
     def __init__(self, place: Place, table: Any, version: str | None = None) -> None:
         self.uri = str(place.uri) + (f" as of {version}" if version else "")
+        self._goal = self.goal(place.uri)
         self._version = version  # the one to read, None for the newest
         self.provenance: Provenance = place.provenance(table)
         self._place = place
@@ -61,8 +62,14 @@ class LanceStore:
     @classmethod
     def open(cls, uri: StoreURI, provenance: Provenance | None, *, create: bool) -> Self:
         """Opens the table at `uri`; see `StoreType.open`."""
+        cls.goal(uri)  # before anything is made
         place = Place.of(uri)
         return cls(place, place.open(provenance, create=create))
+
+    @staticmethod
+    def goal(uri: StoreURI) -> float:
+        """The ANN recall@10 that a URI asks for; StoreURIError for another option."""
+        return uri.numbers(recall=(0.1, 1)).get("recall", lance_index.RECALL_GOAL)
 
     @property
     def schema(self) -> pa.Schema:
@@ -267,4 +274,6 @@ class LanceStore:
             last: np.ndarray = hits.filter(pc.equal(hits["rank"], k))["score"].to_numpy()
             return last
 
-        lance_index.renew(self._table, now.index, now.count, now.schema, self.uri, kth_best)
+        lance_index.renew(
+            self._table, now.index, now.count, now.schema, self.uri, kth_best, self._goal
+        )

@@ -77,6 +77,8 @@ class Manifest:
         attributes: the columns beyond the six fixed ones.
         segments: the older first.
         graph: where one was built.
+        tags: the files of the states that are kept, which the newest alone knows.
+        tag: under which name this state is kept; None for the newest.
     """
 
     kind: str
@@ -85,6 +87,8 @@ class Manifest:
     attributes: pa.Schema
     segments: tuple[SegmentEntry, ...] = ()
     graph: GraphEntry | None = None
+    tags: tuple[FileEntry, ...] = ()
+    tag: str | None = None
 
     @property
     def files(self) -> list[FileEntry]:
@@ -103,13 +107,15 @@ def encode(manifest: Manifest) -> bytes:
         "attributes": base64.b64encode(manifest.attributes.serialize().to_pybytes()).decode(),
         "segments": [asdict(segment) for segment in manifest.segments],
         "graph": asdict(manifest.graph) if manifest.graph else None,
+        "tags": [asdict(tag) for tag in manifest.tags],
+        "tag": manifest.tag,
     }
     whole = {"format": FORMAT, "version": VERSION, "sha256": _checksum(body), "body": body}
     return json.dumps(whole, indent=1).encode()
 
 
-def decode(raw: bytes, path: Path, kind: str) -> Manifest:
-    """Reads manifest.json.
+def decode(raw: bytes, path: Path, kind: str, tag: str | None = None) -> Manifest:
+    """Reads manifest.json, or what keeps the state of `tag`.
 
     Raises:
         StoreError: it is that of another kind of store.
@@ -138,6 +144,8 @@ def decode(raw: bytes, path: Path, kind: str) -> Manifest:
         raise StoreCorruptError(
             f"{path} is damaged: its checksum is not that of its content; {remedy}"
         ) from None
+    if manifest.tag != tag:
+        raise StoreCorruptError(f"{path} is damaged: it holds another state; {remedy}")
     if manifest.kind != kind:
         raise StoreError(
             f"{path.parent} is a store of kind {manifest.kind!r}, not {kind!r}; "
@@ -164,6 +172,8 @@ def _manifest(body: dict[str, Any]) -> Manifest:
             for one in body["segments"]
         ),
         graph=_graph(graph) if graph else None,
+        tags=tuple(FileEntry(**one) for one in body.get("tags", ())),
+        tag=body.get("tag"),
     )
 
 

@@ -1,4 +1,6 @@
-"""`nmslib:PATH`: a folder of segments, the first of them searched through an NMSLib HNSW graph.
+"""`nmslib:PATH[?M=…&efConstruction=…&efSearch=…&recall=…]`: an HNSW graph over rows in a folder.
+
+It is a folder of segments, the first of them searched through an NMSLib HNSW graph.
 
 Rows upserted since the graph was built are scanned exactly, dead ones are dropped, and every
 candidate is scored again, so hits differ from an exact scan's only where the graph missed a row.
@@ -16,11 +18,12 @@ from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import changes, scoring
-from rsicd_embed.stores.graph import EF_CONSTRUCTION, NEIGHBOURS, Graph
+from rsicd_embed.stores.base import StoreURI
+from rsicd_embed.stores.graph import Graph, Settings
 from rsicd_embed.stores.manifest import GraphEntry, Manifest
 from rsicd_embed.stores.scoring import Candidates
 from rsicd_embed.stores.segment_store import SegmentStore
-from rsicd_embed.stores.segments import Snapshot
+from rsicd_embed.stores.segments import SegmentLog, Snapshot
 
 GRAPH_ROWS = 1_000  # fewer are scanned in less time than the graph's overhead
 FOLD_ROWS = 50_000  # an upsert folds by itself when more rows than this are fresh
@@ -35,6 +38,20 @@ class NmslibStore(SegmentStore):
 
     kind = "nmslib"
     _graph: tuple[str, Graph] | None = None
+
+    def __init__(self, uri: StoreURI, log: SegmentLog) -> None:
+        super().__init__(uri, log)
+        self._how = self.settings(uri)
+
+    @classmethod
+    def settings(cls, uri: StoreURI) -> Settings:
+        """What a URI says of graphs that are built from now on; and of all searches, efSearch."""
+        given = uri.numbers(
+            M=(2, 256), efConstruction=(4, 10_000), efSearch=(10, 100_000), recall=(0.1, 1)
+        )
+        names = {"M": "neighbours", "efConstruction": "ef_construction", "efSearch": "ef_search"}
+        whole = {names[one]: int(value) for one, value in given.items() if one in names}
+        return replace(Settings(recall=given.get("recall", Settings.recall)), **whole)
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
         """The k best rows for each query; see `VectorStore.search`."""
@@ -67,7 +84,9 @@ class NmslibStore(SegmentStore):
         fetch = math.ceil((count + _SPARE) * entry.rows / live) + _SPARE
         if fetch > _LARGEST_SHARE * entry.rows or not len(units):
             return scoring.search(rows, queries, k, where)
-        found = self._loaded(entry).nearest(units.astype(np.float32), fetch, entry.ef_search)
+        found = self._loaded(entry).nearest(
+            units.astype(np.float32), fetch, self._how.ef_search or entry.ef_search
+        )
         masks = rows.masks(None)
         chosen, doubtful = _chosen(found, masks[0], count)
         parts = [chosen, scoring.nearest(rows, units, count, masks, first=1)]
@@ -116,10 +135,12 @@ class NmslibStore(SegmentStore):
         if len(now.rows) < GRAPH_ROWS:
             return
         matrix, segment = now.rows.parts[0].matrix, now.manifest.segments[0]
-        graph = Graph.build(matrix)
-        measured = graph.measure(matrix)
+        graph = Graph.build(matrix, self._how)
+        measured = graph.measure(matrix, self._how)
         dim = now.rows.schema.field(VECTOR).type.list_size
-        file = self._log.add_file("graph", "hnsw", lambda path: graph.save(path, dim))
+        file = self._log.add_file(
+            "graph", "hnsw", lambda path: graph.save(path, dim, self._how.neighbours)
+        )
         owners = None
         if graph.owners is not None:
             owners = self._log.add_numbers("owners", graph.owners)
@@ -127,8 +148,8 @@ class NmslibStore(SegmentStore):
             file,
             segment.file.name,
             segment.rows,
-            NEIGHBOURS,
-            EF_CONSTRUCTION,
+            self._how.neighbours,
+            self._how.ef_construction,
             measured.ef_search,
             measured.ann_recall,
             owners,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rsicd_embed.errors import FingerprintError, StoreError, StoreNotFoundError, StoreURIError
-from rsicd_embed.files import TEMPORARY
+from rsicd_embed.files import TEMPORARY, storage_errors
 from rsicd_embed.records import Provenance, require_same_model
 from rsicd_embed.stores.base import StoreURI
 
@@ -40,6 +43,20 @@ def strangers(folder: Path) -> list[str]:
         for path in folder.iterdir()
         if not path.name.startswith(TEMPORARY) and not path.name.endswith(".lock")
     )
+
+
+@contextmanager
+def stored_anyway(store: str) -> Iterator[None]:
+    """Makes a warning of what fails once an upsert's rows are stored: they are, and are found."""
+    try:
+        with storage_errors("the disk failed"):
+            yield
+    except StoreError as error:
+        warnings.warn(
+            f"{store}: the rows are stored, but its index was not brought up to date ({error}); "
+            "optimize does so",
+            stacklevel=4,
+        )
 
 
 def listing(names: list[str], most: int = 5) -> str:

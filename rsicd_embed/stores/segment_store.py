@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
-from rsicd_embed import files
 from rsicd_embed.errors import StoreError, StoreURIError
 from rsicd_embed.records import Provenance, require_same_model
 from rsicd_embed.stores import changes, segment_tags
-from rsicd_embed.stores.base import StoreInfo, StoreURI
+from rsicd_embed.stores.base import StoreInfo, StoreURI, require_tag
 from rsicd_embed.stores.manifest import Manifest
+from rsicd_embed.stores.opening import stored_anyway
 from rsicd_embed.stores.parts import Rows
 from rsicd_embed.stores.row_store import RowStore
 from rsicd_embed.stores.rows import checked_ids, conform
@@ -39,7 +39,13 @@ class SegmentStore(RowStore):
             raise StoreURIError(
                 f"{uri}: {cls.kind} stores have no tables; use {uri.scheme}:{uri.location}"
             )
+        cls.settings(uri)  # before anything is made
         return cls(uri, SegmentLog.open(uri, cls.kind, provenance, create=create))
+
+    @classmethod
+    def settings(cls, uri: StoreURI) -> Any:
+        """What the options of a URI say; StoreURIError for one that is not known."""
+        return uri.numbers()
 
     def rows(self) -> Rows:
         """The newest rows."""
@@ -55,7 +61,8 @@ class SegmentStore(RowStore):
             if now.rows.schema != schema:  # another process added columns meanwhile
                 table = conform(table.to_batches(), now.rows.schema)
             after = changes.upsert(self._log, now, table, self._kept(now.manifest))
-            self._after_upsert(after)
+            with stored_anyway(self.uri):
+                self._after_upsert(after)
         return int(table.num_rows)
 
     def delete(self, ids: Iterable[str]) -> int:
@@ -73,22 +80,20 @@ class SegmentStore(RowStore):
 
     def tags(self) -> dict[str, int]:
         """Name → number of the state, of each tag."""
-        with files.storage_errors(f"cannot read {self.uri}"):
-            kept = segment_tags.kept(self._log.folder, self.kind)
-        return {name: state.generation for name, state in kept.items()}
+        return {name: state.generation for name, state in self._log.kept().items()}
 
     def tag(self, name: str) -> None:
         """Keeps the present state; see `Versioned.tag`."""
         with self._log.writing() as now:
-            if name in segment_tags.names(self._log.folder):
+            if require_tag(name) in segment_tags.entries(now.manifest):
                 raise StoreError(f"{self.uri}: tag {name!r} is there already; take another name")
-            segment_tags.write(self._log.folder, name, now.raw)
+            self._log.commit(segment_tags.added(self._log.folder, name, now.manifest))
 
     def untag(self, name: str) -> None:
         """Lets go of what a tag keeps; see `Versioned.untag`."""
-        with self._log.writing():
-            self._log.at(name)
-            segment_tags.remove(self._log.folder, name)
+        with self._log.writing() as now:
+            self._log.require_tag(name)
+            self._log.commit(segment_tags.removed(name, now.manifest))
 
     def as_of(self, version: str) -> Self:
         """What a tag keeps, to be read only; see `Versioned.as_of`."""
@@ -98,7 +103,12 @@ class SegmentStore(RowStore):
         """Makes what a tag keeps the newest state; see `Versioned.restore`."""
         with self._log.writing() as now:
             kept = self._log.at(version).read().manifest
-            self._log.commit(dataclasses.replace(kept, generation=now.manifest.generation + 1))
+            newest = now.manifest
+            self._log.commit(
+                dataclasses.replace(
+                    kept, generation=newest.generation + 1, tags=newest.tags, tag=None
+                )
+            )
             self.provenance = kept.provenance
 
     def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:

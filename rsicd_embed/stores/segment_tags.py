@@ -1,15 +1,20 @@
-"""Tags of a folder of segments: copies of its manifest that keep the files they name."""
+"""Tags of a folder of segments: manifests of before, which the newest one names."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rsicd_embed import files
+from rsicd_embed.errors import StoreCorruptError
+from rsicd_embed.files import FileEntry
 from rsicd_embed.stores import manifest
 from rsicd_embed.stores.base import require_tag
 from rsicd_embed.stores.manifest import Manifest
 
-_PREFIX, _SUFFIX = "tag-", ".json"
+PREFIX = "tag-"
+_SUFFIX = ".json"
+_REMEDY = "let go of it, or restore its file from a backup"
 
 
 def path_of(folder: Path, name: str) -> Path:
@@ -18,32 +23,36 @@ def path_of(folder: Path, name: str) -> Path:
     Raises:
         StoreError: that is no name for a tag.
     """
-    return folder / f"{_PREFIX}{require_tag(name)}{_SUFFIX}"
+    return folder / f"{PREFIX}{require_tag(name)}{_SUFFIX}"
 
 
-def names(folder: Path) -> list[str]:
-    """The tags that there are, sorted."""
-    found = [path.name for path in folder.glob(f"{_PREFIX}*{_SUFFIX}")]
-    return sorted(name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for name in found)
+def entries(newest: Manifest) -> dict[str, FileEntry]:
+    """Name → file of the tags that there are, sorted."""
+    names = {one.name.removeprefix(PREFIX).removesuffix(_SUFFIX): one for one in newest.tags}
+    return dict(sorted(names.items()))
 
 
-def kept(folder: Path, kind: str) -> dict[str, Manifest]:
-    """The states that tags keep.
+def read(folder: Path, name: str, entry: FileEntry, kind: str) -> Manifest:
+    """The state that a tag keeps.
 
     Raises:
-        StoreCorruptError: one cannot be read.
+        StoreCorruptError: its file is gone, or is not what was written.
     """
-    paths = {name: path_of(folder, name) for name in names(folder)}
-    return {name: manifest.decode(path.read_bytes(), path, kind) for name, path in paths.items()}
+    try:
+        path = files.verify(folder, entry, _REMEDY)
+        return manifest.decode(path.read_bytes(), path, kind, name)
+    except FileNotFoundError as error:
+        raise StoreCorruptError(f"{error.filename} is gone; {_REMEDY}") from None
 
 
-def write(folder: Path, name: str, raw: bytes) -> None:
-    """Keeps the state whose manifest is `raw`."""
-    files.write_file(path_of(folder, name), lambda path: path.write_bytes(raw))
-    files.sync_folder(folder)
+def added(folder: Path, name: str, newest: Manifest) -> Manifest:
+    """Writes the newest state down under a name, which counts once what comes back is committed."""
+    content = manifest.encode(replace(newest, tag=name, tags=()))
+    entry = files.write_file(path_of(folder, name), lambda path: path.write_bytes(content))
+    return replace(newest, tags=(*newest.tags, entry))
 
 
-def remove(folder: Path, name: str) -> None:
-    """Lets go of a state; its files go with the next change."""
-    path_of(folder, name).unlink()
-    files.sync_folder(folder)
+def removed(name: str, newest: Manifest) -> Manifest:
+    """The newest state without a tag, whose files go once that is committed."""
+    gone = entries(newest)[name]
+    return replace(newest, tags=tuple(one for one in newest.tags if one != gone))

@@ -5,7 +5,7 @@
     PATH/dead-….u32             positions of a segment's rows that were replaced or deleted
     PATH/graph-….hnsw           a nearest-neighbour graph over one segment
     PATH/owners-….u32           the graph's node of each row, where equal rows share nodes
-    PATH/tag-….json             a manifest of before that is kept, and its files with it
+    PATH/tag-….json             a manifest of before that the newest keeps, with its files
     PATH/.lock                  held by the process that writes
 
 Files never change once a manifest names them, so a reader keeps a consistent state while others
@@ -36,7 +36,7 @@ from rsicd_embed.stores.manifest import Manifest, SegmentEntry
 from rsicd_embed.stores.parts import Part, Rows, without_vector
 from rsicd_embed.stores.rows import with_attributes
 
-_PREFIXES = ("rows-", "dead-", "graph-", "owners-", files.TEMPORARY)
+_PREFIXES = ("rows-", "dead-", "graph-", "owners-", segment_tags.PREFIX, files.TEMPORARY)
 _DAMAGED = "restore the folder from a backup, or delete it and ingest again"
 
 
@@ -132,8 +132,7 @@ class SegmentLog:
         """Makes `new`, whose files are there, the newest state; only while `writing`."""
         files.sync_folder(self.folder)
         content = manifest.encode(new)
-        files.write_file(self._path, lambda path: path.write_bytes(content))
-        files.sync_folder(self.folder)
+        files.replace_file(self._path, lambda path: path.write_bytes(content))
         return self.read()
 
     def add_rows(self, table: pa.Table) -> SegmentEntry:
@@ -168,10 +167,30 @@ class SegmentLog:
         Raises:
             StoreError: there is no such tag.
         """
-        found = segment_tags.names(self.folder)
-        if tag not in found:
-            raise StoreError(opening.no_version(self.folder, tag, found))
+        entry = self.require_tag(tag)
+        with files.storage_errors(f"cannot read {self.folder}"):
+            segment_tags.read(self.folder, tag, entry, self._kind)
         return SegmentLog(self.folder, self._kind, tag)
+
+    def require_tag(self, tag: str) -> files.FileEntry:
+        """The file of a tag; StoreError where there is none."""
+        found = segment_tags.entries(self.read().manifest)
+        if tag not in found:
+            raise StoreError(opening.no_version(self.folder, tag, list(found)))
+        return found[tag]
+
+    def kept(self) -> dict[str, Manifest]:
+        """The states that tags keep.
+
+        Raises:
+            StoreCorruptError: one cannot be read.
+        """
+        with files.storage_errors(f"cannot read {self.folder}"):
+            found = segment_tags.entries(self.read().manifest)
+            return {
+                tag: segment_tags.read(self.folder, tag, entry, self._kind)
+                for tag, entry in found.items()
+            }
 
     def close(self) -> None:
         """Lets go of the files; what reads from them keeps them open as long as it lives."""
@@ -207,7 +226,7 @@ class SegmentLog:
             ) from None
 
     def _load(self, raw: bytes) -> Snapshot:
-        found = manifest.decode(raw, self._path, self._kind)
+        found = manifest.decode(raw, self._path, self._kind, self.tag)
         schema = with_attributes(found.provenance.dim, found.attributes)
         rows = Rows(schema, tuple(self._part(entry, schema) for entry in found.segments))
         named = {entry.name for entry in found.files}
@@ -244,9 +263,10 @@ class SegmentLog:
     def _sweep(self) -> None:
         """Removes our files that the manifest does not name; only while locked."""
         with suppress(OSError, StoreError):
-            states = [manifest.decode(self._raw(), self._path, self._kind)]
-            states += segment_tags.kept(self.folder, self._kind).values()
+            newest = manifest.decode(self._raw(), self._path, self._kind)
+            states = [newest, *self.kept().values()]
             named = {entry.name for state in states for entry in state.files}
+            named |= {entry.name for entry in newest.tags}
             with os.scandir(self.folder) as entries:
                 for entry in entries:
                     if entry.name.startswith(_PREFIXES) and entry.name not in named:

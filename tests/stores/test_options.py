@@ -1,0 +1,71 @@
+"""Options in a store's URI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lancedb.index import IvfSq
+
+from rsicd_embed.errors import StoreURIError
+from rsicd_embed.stores import lance_index
+from rsicd_embed.stores.base import StoreURI, open_store
+
+from .contract import MADE_BY, batch, unit
+
+
+@pytest.mark.parametrize(
+    ("text", "location", "options"),
+    [
+        ("nmslib:./a?M=32", "./a", (("M", "32"),)),
+        ("nmslib:./a?M=32&recall=0.9", "./a", (("M", "32"), ("recall", "0.9"))),
+        ("nmslib:./what?", "./what?", ()),
+        ("nmslib:./what?M=32/b", "./what?M=32/b", ()),
+        ("nmslib:./a?b&c=1", "./a?b&c=1", ()),
+        ("lancedb:s3://b/c?recall=1#t", "s3://b/c", (("recall", "1"),)),
+    ],
+)
+def test_parsed_and_shown(text: str, location: str, options: tuple[tuple[str, str], ...]) -> None:
+    uri = StoreURI.parse(text)
+    assert (uri.location, uri.options) == (location, options)
+    assert str(uri) == text
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("exact:{}?M=3", "no option 'M' in exact stores; none"),
+        ("nmslib:{}?m=3", "no option 'm' in nmslib stores; M, efConstruction, efSearch, recall"),
+        ("nmslib:{}?M=1", "expected M from 2 to 256, found '1'"),
+        ("nmslib:{}?recall=high", "expected recall from 0.1 to 1, found 'high'"),
+        ("lancedb:{}?recall=1.5", "expected recall from 0.1 to 1, found '1.5'"),
+        ("lancedb:{}?nprobes=5", "no option 'nprobes' in lancedb stores; recall"),
+    ],
+)
+def test_refused_before_anything_is_made(tmp_path: Path, uri: str, message: str) -> None:
+    with pytest.raises(StoreURIError, match=message):
+        open_store(uri.format(tmp_path / "store"), MADE_BY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_is_built_as_told(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    rows = [batch([f"{i}" for i in range(1200)], unit(1200))]
+    with open_store(f"nmslib:{folder}?M=7&efConstruction=50&efSearch=90", MADE_BY) as store:
+        store.upsert(rows)
+        store.optimize()
+        assert "M=7, efConstruction=50, efSearch=90" in store.info().index
+    with open_store(f"nmslib:{folder}", MADE_BY) as again:
+        assert "M=7, efConstruction=50, efSearch=90" in again.info().index
+        assert again.search(unit(1200)[5], k=1)["id"].to_pylist() == ["5"]
+
+
+def test_a_goal_is_reached_or_all_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
+    monkeypatch.setattr(lance_index, "_LADDER", ((1, 1), (50, 4)))
+    monkeypatch.setattr(lance_index, "IvfSq", lambda **how: IvfSq(**how, num_partitions=32))
+    for goal, found in (("0.1", "nprobes=1,"), ("1", "nprobes=50,")):
+        with open_store(f"lancedb:{tmp_path / goal}?recall={goal}", MADE_BY) as store:
+            store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
+            store.optimize()
+            assert found in store.info().index
