@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -33,10 +34,14 @@ from pydantic import PrivateAttr
 
 from rsicd_embed.embedder.base import provenance
 from rsicd_embed.embedder.clip import parts
-from rsicd_embed.embedder.locate import locate
+from rsicd_embed.embedder.clip.backends.base import Backend, Precision
+from rsicd_embed.embedder.locate import Located, locate
 from rsicd_embed.errors import ImageError, ModelError
 from rsicd_embed.images import ImageLike
 from rsicd_embed.records import Provenance, fingerprint_parts, require_same_model
+
+if TYPE_CHECKING:
+    from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 
 ALIAS = "rsicd-clip"
 
@@ -51,14 +56,18 @@ class RsicdClip(EmbeddingFunction):
     Attributes:
         model: the bundled one, a Hugging Face id (with `@revision`), or a directory.
         batch_size: images embedded at once.
+        backend: jax, openvino or numpy.
+        precision: float32 or bfloat16; None for what suits the device.
         fingerprint: filled in by `create`.
     """
 
     model: str | None = None
     batch_size: int = 64
+    backend: Backend = "jax"
+    precision: Precision | None = None
     fingerprint: str | None = None
     max_retries: int = 0
-    _embedder: Any = PrivateAttr(default=None)
+    _found: Located | None = PrivateAttr(default=None)
 
     @classmethod
     def create(cls, **settings: Any) -> Self:
@@ -69,12 +78,12 @@ class RsicdClip(EmbeddingFunction):
             FingerprintError: a table's model has changed since its vectors were made.
         """
         found = locate(settings.get("model"))
-        model = parts.read(found.directory)
-        now = Provenance(found.name, model.fingerprint, model.config.dim)
+        now = _provenance(found, _signature(found.directory))
         pinned = replace(now, fingerprint=settings.get("fingerprint") or now.fingerprint)
         require_same_model(pinned, now, "the table")
         pinned_settings = settings | {"model": found.name, "fingerprint": now.fingerprint}
         function: Self = super().create(**pinned_settings)  # type: ignore[no-untyped-call]
+        function._found = found
         return function
 
     def ndims(self) -> int:
@@ -113,14 +122,42 @@ class RsicdClip(EmbeddingFunction):
         return self.compute_query_embeddings(*args, **kwargs)
 
     def _model(self) -> Any:
-        if self._embedder is None:
-            from rsicd_embed.embedder.loading import load_clip
+        found = self._found or locate(self.model)
+        signature = _signature(found.directory)
+        how = (self.batch_size, self.precision, self.backend)
+        loaded = _embedder(found, signature, *how)
+        now = provenance(loaded)
+        require_same_model(replace(now, fingerprint=self.fingerprint or ""), now, "the table")
+        return loaded
 
-            loaded = load_clip(self.model, batch_size=self.batch_size)
-            now = provenance(loaded)
-            require_same_model(replace(now, fingerprint=self.fingerprint or ""), now, "the table")
-            self._embedder = loaded
-        return self._embedder
+
+# LanceDB makes the function anew for each `add` and `search`, so what is slow is kept here.
+Signature = tuple[tuple[str, int, int], ...]
+
+
+def _signature(directory: Path) -> Signature:
+    """What tells that a file of a model has changed: names, sizes, times."""
+    states = ((path.name, path.stat()) for path in sorted(directory.iterdir()) if path.is_file())
+    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+
+
+@lru_cache(maxsize=8)
+def _provenance(found: Located, signature: Signature) -> Provenance:
+    model = parts.read(found.directory)
+    return Provenance(found.name, model.fingerprint, model.config.dim)
+
+
+@lru_cache(maxsize=2)
+def _embedder(
+    found: Located,
+    signature: Signature,
+    batch_size: int,
+    precision: Precision | None,
+    backend: Backend,
+) -> ClipEmbedder:
+    from rsicd_embed.embedder.loading import load_clip
+
+    return load_clip(found.name, batch_size=batch_size, precision=precision, backend=backend)
 
 
 def _items(images: Any) -> Sequence[Any]:

@@ -133,3 +133,30 @@ def test_bytes_in_a_table(function: Any, pictures: Path, tmp_path: Path) -> None
     table.add([{"image": (pictures / "a.png").read_bytes()}])
     assert table.count_rows() == 1
     assert abs(np.linalg.norm(table.to_arrow()["vector"][0].as_py()) - 1) < 1e-5
+
+
+def test_a_model_is_loaded_once(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LanceDB makes the function anew, twice, for each `add`."""
+    from rsicd_embed.embedder import loading
+    from rsicd_embed.embedder.clip import parts
+
+    calls: list[object] = []
+    load, read = loading.load_clip, parts.read
+    monkeypatch.setattr(loading, "load_clip", lambda *a, **o: calls.append("load") or load(*a, **o))
+    monkeypatch.setattr(parts, "read", lambda path: calls.append("read") or read(path))
+    make = get_registry().get(rsicd_embed.lancedb.ALIAS).create
+    table = new_table(make(model=str(model)), tmp_path / "db")
+    for _ in range(3):
+        table.add(tiles(pictures)[:1])
+    assert calls == ["read", "load", "read"]  # the second is load's own
+
+
+@pytest.mark.parametrize("backend", ["openvino", "numpy"])
+def test_engines(model: Path, pictures: Path, tmp_path: Path, backend: str) -> None:
+    make = get_registry().get(rsicd_embed.lancedb.ALIAS).create
+    table = new_table(make(model=str(model), backend=backend), tmp_path / "db")
+    table.add(tiles(pictures)[:2])
+    again = lancedb.connect(tmp_path / "db").open_table("tiles")
+    assert len(again.search("a desert").distance_type("cosine").to_list()) == 2

@@ -1,8 +1,8 @@
 """Each candidate in a process of its own, and all of them asked in the same way.
 
-PyTorch, ONNX Runtime, OpenVINO and XLA each bring a pool of threads, an allocator, and sometimes the
-same library in another version. In processes of their own each is as its users have it, one that
-runs out of memory takes no other with it, and environment variables can be set for one alone.
+PyTorch, ONNX Runtime, OpenVINO and XLA each bring a pool of threads, an allocator, and sometimes
+the same library in another version. In processes of their own each is as its users have it, one
+that runs out of memory takes no other with it, and environment variables can be set for one alone.
 
 It is not a matter of speed: with batches of ViT-B/32 on two processors, timed in the same rounds
 alone and with all the others loaded in one process, no difference was seen beyond the noise;

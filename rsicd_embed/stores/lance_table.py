@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,12 @@ from rsicd_embed.errors import (
 from rsicd_embed.records import Provenance, row_schema
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreURI
+from rsicd_embed.stores.lance_sums import Checks
 
 _KEY = b"rsicd-embed"
 _FORMAT = 1
+_LANCE_ERRORS = (RuntimeError, ValueError, KeyError, pa.ArrowException)
+_PANICS = ("RustPanic", "PanicException")
 _CLOCK_S = 2.0  # file times may be this much coarser than the clock
 
 
@@ -41,7 +44,10 @@ def lance_errors(doing: str) -> Iterator[None]:
             yield
     except RsicdEmbedError:
         raise
-    except (RuntimeError, ValueError) as error:
+    except BaseException as error:
+        # A panic of LanceDB's own code is no Exception.
+        if not isinstance(error, _LANCE_ERRORS) and type(error).__name__ not in _PANICS:
+            raise
         text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", " ".join(str(error).split()))
         text = text.replace("lance error: ", "")
         raise StoreError(
@@ -56,10 +62,12 @@ class Place:
     Attributes:
         uri: as it was given.
         folder: of the database; None where it is remote.
+        checks: of the table's files; None where it is remote.
     """
 
     uri: StoreURI
     folder: Path | None
+    checks: Checks | None
 
     @classmethod
     def of(cls, uri: StoreURI) -> Place:
@@ -70,7 +78,10 @@ class Place:
                 f"{uri}: expected a table name of letters, digits, '_', '-' and '.', "
                 f"found {uri.table!r}"
             )
-        return cls(uri, None if remote else opening.local_folder(uri))
+        if remote:
+            return cls(uri, None, None)
+        folder = opening.local_folder(uri)
+        return cls(uri, folder, Checks(folder / f"{uri.table}.lance"))
 
     def open(self, provenance: Provenance | None, *, create: bool) -> Any:
         """The table, made where it is absent; see `StoreType.open` for what it raises."""
@@ -114,10 +125,11 @@ class Place:
             ) from None
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, undo: Callable[[], bool]) -> Iterator[None]:
         """Holds the lock of a local table while it is written to, and syncs what was written.
 
-        Lance's own commits let two writers insert the same new id twice, and do not fsync.
+        Lance's own commits let two writers insert the same new id twice, and do not fsync. Where
+        that fails, `undo` is called; it returns whether all is as it was.
         """
         lock = self._lock()
         with lance_errors(f"cannot write to {self.uri}, which stays as it was"):
@@ -132,8 +144,19 @@ class Place:
             started = time.time()
             with lance_errors(f"cannot write to {self.uri}, which stays as it was"):
                 yield
-            with files.storage_errors(f"{self.uri} is changed, but a power cut may undo that"):
+            try:
                 self._sync(started)
+            except OSError:
+                undone = False
+                with suppress(Exception):
+                    undone = undo()
+                said = (
+                    f"cannot write to {self.uri}, which stays as it was"
+                    if undone
+                    else f"{self.uri} is changed, but a power cut may undo that"
+                )
+                with files.storage_errors(said):
+                    raise
         finally:
             lock.__exit__(None, None, None)
 
@@ -165,6 +188,8 @@ class Place:
     def _existing(self, tables: list[str]) -> Any | None:
         if self.uri.table not in tables:
             return None
+        if self.checks:
+            self.checks.small()  # some damage would stop the process
         try:
             return self._connect().open_table(self.uri.table)
         except ValueError as error:
@@ -199,7 +224,7 @@ class Place:
             with lance_errors(f"cannot make a store at {self.uri}"):
                 if self.folder is not None:
                     made = files.make_folder(self.folder)
-                with self.writing():
+                with self.writing(lambda: False):
                     table = self._existing(self._tables())  # another process may be faster
                     if table is None:
                         table = self._connect().create_table(self.uri.table, schema=schema)
@@ -244,6 +269,8 @@ class Place:
             if written:
                 files.sync_folder(Path(folder))
         files.sync_folder(self.folder)
+        if self.checks and self.uri.table in self._tables():
+            self.checks.renew(int(self.table().version))
 
 
 def _said(provenance: Provenance) -> dict[bytes, bytes]:

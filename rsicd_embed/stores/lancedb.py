@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.errors import StoreError
+from rsicd_embed.errors import StoreCorruptError, StoreError
 from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import lance_index, lance_rows, lance_versions, scoring
 from rsicd_embed.stores.base import StoreInfo, StoreURI
 from rsicd_embed.stores.lance_index import AnnIndex
 from rsicd_embed.stores.lance_table import Place, lance_errors, plain_schema
+from rsicd_embed.stores.opening import stored_anyway
 from rsicd_embed.stores.parts import Rows, chosen_schema, scan
 from rsicd_embed.stores.rows import checked_ids, conform
 from rsicd_embed.stores.streaming import search_stream
@@ -91,7 +92,8 @@ class LanceStore:
                 self._table.add_columns(pa.schema(added))
             merge = self._table.merge_insert("id")
             merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
-            self._after_upsert()
+            with stored_anyway(self.uri), lance_errors("LanceDB failed"):
+                self._after_upsert()
         return int(rows.num_rows)
 
     def delete(self, ids: Iterable[str]) -> int:
@@ -110,6 +112,7 @@ class LanceStore:
         count = scoring.require_k(k)
         with self._mutex:
             now = self._now()
+            self._check(now)
             if now.index and where is None and 0 < count <= _LARGEST_SHARE * now.count:
                 hits = self._by_index(now, now.index, units, count)
                 if hits is not None:
@@ -126,6 +129,7 @@ class LanceStore:
         """Live rows as record batches; see `VectorStore.scan`."""
         with self._mutex:
             now = self._now()
+            self._check(now)
             schema = chosen_schema(now.schema, columns)
             if now.count <= CACHE_ROWS:
                 rows = self._held(now, vectors=VECTOR in schema.names)
@@ -143,6 +147,7 @@ class LanceStore:
     def tags(self) -> dict[str, int]:
         """Name → version of each tag."""
         with lance_errors(f"cannot read {self.uri}"):
+            self._check_tags()
             return lance_versions.tags(self._table)
 
     def tag(self, name: str) -> None:
@@ -158,6 +163,7 @@ class LanceStore:
     def as_of(self, version: str) -> Self:
         """The version of a tag or number, to be read only; see `Versioned.as_of`."""
         with lance_errors(f"cannot read {self.uri}"):
+            self._check_tags()
             number = lance_versions.number_of(self._table, version, self.uri)
             table = self._place.table()
             table.checkout(number)
@@ -166,6 +172,7 @@ class LanceStore:
     def restore(self, version: str) -> None:
         """Makes a version the newest again; see `Versioned.restore`."""
         with self._writing():
+            self._check_tags()
             self._table.restore(lance_versions.number_of(self._table, version, self.uri))
             self.provenance = self._place.provenance(self._table)
 
@@ -216,8 +223,30 @@ class LanceStore:
         """Holds the lock, and gives the newest version."""
         if self._version is not None:
             raise StoreError(f"{self.uri} can be read only; restore it first")
-        with self._mutex, self._place.writing():
-            yield self._now()
+        before: list[int] = []
+        with self._mutex, self._place.writing(lambda: self._undo(*before)):
+            now = self._now()
+            before.append(now.version)
+            self._check(now)
+            yield now
+
+    def _undo(self, version: int) -> bool:
+        """Goes back to a version, if another is the newest; whether there was something to undo."""
+        self._table.checkout_latest()
+        if self._table.version == version:
+            return False  # a tag, perhaps
+        self._table.restore(version)
+        self.provenance = self._place.provenance(self._table)
+        return True
+
+    def _check(self, now: _State) -> None:
+        """Verifies the files of a table that is not too large to be read as a whole."""
+        if self._place.checks and now.count <= CACHE_ROWS:
+            self._place.checks.large()
+
+    def _check_tags(self) -> None:
+        if self._place.checks:
+            self._place.checks.tags()
 
     @property
     def _table(self) -> Any:
@@ -232,11 +261,30 @@ class LanceStore:
                 self._table.checkout_latest()
             version = int(self._table.version)
             if self._state is None or self._state.version != version:
+                self._check_version(version)
                 require_same_model(self._place.provenance(self._table), self.provenance, self.uri)
                 schema = plain_schema(self._table.schema)
                 index = lance_index.known(self._table.schema)
                 self._state = _State(version, schema, int(self._table.count_rows()), index)
             return self._state
+
+    def _check_version(self, version: int) -> None:
+        """Verifies what says which rows there are, and that this is the newest version.
+
+        Raises:
+            StoreCorruptError: a newer one was there before.
+        """
+        checks = self._place.checks
+        if checks is None:
+            return
+        checks.small()
+        if self._version is None and version < checks.version():
+            self._table.checkout_latest()  # it may be newer than what we saw before
+            if self._table.version < checks.version():
+                raise StoreCorruptError(
+                    f"{self.uri}: version {checks.version()} is gone, {version} is the newest "
+                    "that is there; restore the table from a backup"
+                )
 
     def _held(self, now: _State, *, vectors: bool) -> Rows:
         """All rows of a small table, from memory where they are there already."""

@@ -164,11 +164,12 @@ def _require_swept(store: VectorStore, folder: Path) -> None:
     if isinstance(store, SegmentStore):
         states = [store._now().manifest, *_kept(store)]
         named = {entry.name for one in states for entry in one.files}
-        left += [name for name in names if not name.startswith((".lock", "manifest", "tag-"))]
+        named |= {entry.name for entry in states[0].tags}
+        left += [name for name in names if not name.startswith((".lock", "manifest"))]
         left = [name for name in left if name not in named]
     if left:
         raise Mismatch(f"left behind: {', '.join(sorted(left))}")
 
 
 def _kept(store: SegmentStore) -> list[Any]:
-    return [store._log.at(name).read().manifest for name in store.tags()]
+    return list(store._log.kept().values())

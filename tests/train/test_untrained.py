@@ -1,0 +1,39 @@
+"""Models of published shapes with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rsicd_embed
+from rsicd_embed.cli.bench.base import SHAPES
+from rsicd_embed.errors import ModelError
+from rsicd_embed.train import untrained
+from rsicd_embed.train.config import PRESETS
+from tests.conftest import picture
+
+TEXTS = ["boats in a harbour", "a desert", "planes at an airport"]
+
+
+def test_a_model_that_tells_inputs_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(untrained.SHAPES, "vit-b-32", PRESETS["tiny"])
+    untrained.write(tmp_path, "vit-b-32", TEXTS)
+    embedder = rsicd_embed.load_embedder(tmp_path, backend="numpy")
+    for vectors in (
+        embedder.embed_images([picture(i) for i in range(3)]),
+        embedder.embed_texts(TEXTS),
+    ):
+        assert (vectors @ vectors.T)[np.triu_indices(3, 1)].max() < 0.999
+    again, other = tmp_path / "again", tmp_path / "other"
+    untrained.write(again, "vit-b-32", TEXTS)
+    untrained.write(other, "vit-b-32", TEXTS, seed=1)
+    assert rsicd_embed.load_embedder(again, backend="numpy").fingerprint == embedder.fingerprint
+    assert rsicd_embed.load_embedder(other, backend="numpy").fingerprint != embedder.fingerprint
+
+
+def test_shapes_are_those_that_the_command_offers(tmp_path: Path) -> None:
+    assert tuple(untrained.SHAPES) == SHAPES
+    with pytest.raises(ModelError, match="expected a shape of vit-b-32"):
+        untrained.write(tmp_path, "vit-g-14", TEXTS)
