@@ -82,23 +82,33 @@ class Block(nnx.Module):
         return x + self.down(_activate(self.activation, self.up(self.norm2(x))))
 
 
+class PatchEmbed(nnx.Module):
+    """A convolution whose stride is its size, as the one matrix product that it is.
+
+    As a convolution it takes three times as long on a CPU (64 images of 224 px in patches of 32).
+    """
+
+    def __init__(self, side: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        kernel = nnx.initializers.normal(0.02)(rngs.params(), (side, side, 3, width), jnp.float32)
+        self.kernel = nnx.Param(kernel)
+        self.dtype = dtype
+
+    def __call__(self, pixels: Float[Array, "b side side 3"]) -> Float[Array, "b p w"]:
+        """Patches row by row."""
+        side, _, channels, width = self.kernel.shape
+        batch, rows = pixels.shape[0], pixels.shape[1] // side
+        cut = pixels.astype(self.dtype).reshape(batch, rows, side, rows, side, channels)
+        flat = cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * rows, -1)
+        return flat @ self.kernel[...].astype(self.dtype).reshape(-1, width)
+
+
 class ImageTower(nnx.Module):
     """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) with a norm before it."""
 
     def __init__(self, config: ClipConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        tower, patch = config.vision, config.patch_size
+        tower = config.vision
         init = nnx.initializers.normal(0.02)
-        self.patch_embed = nnx.Conv(
-            3,
-            tower.width,
-            (patch, patch),
-            strides=(patch, patch),
-            padding="VALID",
-            use_bias=False,
-            kernel_init=init,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.patch_embed = PatchEmbed(config.patch_size, tower.width, dtype=dtype, rngs=rngs)
         self.class_embed = nnx.Param(
             nnx.initializers.normal(tower.width**-0.5)(rngs.params(), (tower.width,), jnp.float32)
         )
@@ -114,9 +124,9 @@ class ImageTower(nnx.Module):
     ) -> Float[Array, "b w"]:
         """Pooled features; `keep` selects the patches to look at (FLIP, arXiv:2212.00794)."""
         patches = self.patch_embed(pixels)
-        batch, _, _, width = patches.shape
+        batch, _, width = patches.shape
         positions = self.position_embed[...].astype(patches.dtype)
-        x = patches.reshape(batch, -1, width) + positions[1:]
+        x = patches + positions[1:]
         if keep is not None:
             x = jnp.take_along_axis(x, keep[:, :, None], axis=1)
         first = self.class_embed[...].astype(x.dtype) + positions[0]
