@@ -1,0 +1,93 @@
+"""`benchmarks/README.md` from the records beside it: every figure there comes from one of them.
+
+python scripts/bench_tables.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def head(run: dict[str, Any]) -> Iterator[str]:
+    """What ran, and where."""
+    machine = run["machine"]
+    yield (
+        f"`{run['command']}`: {machine['cpu']}, {machine['cores']} cores, "
+        f"{run['started'][:10]}, load {machine['load_1min']} before it.\n"
+    )
+
+
+def embed(run: dict[str, Any]) -> Iterator[str]:
+    """Models alone, beside references."""
+    yield "| | images/s (95%) | best | × first | of float32 peak |\n|---|---|---|---|---|"
+    peak, flop = run["peak"]["gflop_per_s"] * 1e9, run["flop_per_image"]
+    first = next(iter(run["images"]["candidates"]))
+    ratios = {one["of"]: one["ratio"] for one in run["images"]["ratios"] if one["to"] == first}
+    for name, one in run["images"]["candidates"].items():
+        low, high = one["per_s_interval"]
+        yield (
+            f"| {name} | {one['per_s']:.1f} ({low:.1f}–{high:.1f}) | {one['per_s_best']:.1f} | "
+            f"{ratios.get(name, 1):.2f} | {one['per_s'] * flop / peak:.0%} |"
+        )
+    yield f"\nFloat32 peak: {peak / 1e9:.0f} GFLOP/s ({run['peak']['best']})."
+
+
+def ingest(run: dict[str, Any]) -> Iterator[str]:
+    """End to end, beside its halves; and memory."""
+    yield "| | images/s | of model alone | of both in turn |\n|---|---|---|---|"
+    for name, one in run["candidates"].items():
+        line = f"| {name} | {one['per_s']:.1f} |"
+        part = run["ingests"].get(name)
+        if part:
+            line += f" {part['of_model_alone']['ratio']:.0%} | {part['of_sum']['ratio']:.0%} |"
+        else:
+            line += " | |"
+        yield line
+    if run["memory"]:
+        yield "\n| images | peak memory, MB |\n|---|---|"
+        for one in run["memory"]:
+            yield f"| {one['images']:,} | {one['peak_bytes'] / 1e6:.0f} |"
+
+
+def function(run: dict[str, Any]) -> Iterator[str]:
+    """LanceDB's embedding functions."""
+    yield "| | images/s |\n|---|---|"
+    for name, one in run["candidates"].items():
+        yield f"| {name} | {one['per_s']:.1f} |"
+    for one in run["ratios"]:
+        low, high = one["interval"]
+        yield f"\n{one['of']} is {one['ratio']:.2f} ({low:.2f}–{high:.2f}) × {one['to']}."
+
+
+def cold(run: dict[str, Any]) -> Iterator[str]:
+    """Searches from a cold shell."""
+    yield f"{run['settings']['rows']:,} rows.\n\n| store | median, s | best, s |\n|---|---|---|"
+    for name, one in run["candidates"].items():
+        yield f"| {name} | {one['ns']['median'] / 1e9:.2f} | {one['ns']['min'] / 1e9:.2f} |"
+
+
+SHOWN = {"embed": embed, "ingest": ingest, "lancedb-function": function, "cold-search": cold}
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [
+        "# Recorded runs\n",
+        "Written by `python scripts/bench_tables.py` from the JSON files here, which hold the raw "
+        "samples.\nCompare figures of one table only: machines differ, and so do their hours.",
+    ]
+    for path in sorted(FOLDER.glob("*/*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        show = SHOWN.get(run.get("task"))
+        if show:
+            lines += [f"\n## {path.parent.name}\n", *head(run), *show(run)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (FOLDER / "README.md").write_text(page(), encoding="utf-8")
