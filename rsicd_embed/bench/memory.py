@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +14,11 @@ from PIL import Image
 
 from rsicd_embed.bench.errors import BenchError
 from rsicd_embed.bench.isolate import once
+from rsicd_embed.bench.resident import forget_peak, resident
 from rsicd_embed.datasets.sources import open_sources
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.indexing import ingest
 from rsicd_embed.stores.base import open_store
-
-_STATUS = Path("/proc/self/status")
-_RESET = Path("/proc/self/clear_refs")
 
 
 def of_ingest(
@@ -41,18 +36,6 @@ def of_ingest(
     return once(f"memory of {scheme}", partial(_measured, make, images, scheme, parent))
 
 
-def resident(name: str) -> int:
-    """VmRSS or VmHWM of this process, in bytes; the peak for both where there is no /proc."""
-    try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def _measured(
     make: Callable[[], Embedder], images: Path, scheme: str, parent: Path | None
 ) -> dict[str, Any]:
@@ -60,8 +43,7 @@ def _measured(
     pixels = embedder.preprocess(Image.new("RGB", (64, 64)))
     embedder.embed_pixels(np.stack([pixels] * embedder.batch_size))
     loaded, loading_peak = resident("VmRSS"), resident("VmHWM")
-    with suppress(OSError):
-        _RESET.write_text("5")  # VmHWM starts anew
+    forget_peak()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=parent) as folder:
         sources = open_sources([images])

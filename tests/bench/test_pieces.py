@@ -115,7 +115,8 @@ def test_generated_pictures(tmp_path: Path) -> None:
 
 def test_a_peak_of_memory_is_no_less_than_what_is_resident() -> None:
     held = np.ones(4_000_000)
-    assert memory.resident("VmHWM") >= memory.resident("VmRSS") > held.nbytes
+    resident = memory.resident("VmRSS")  # before the peak, which it may raise
+    assert memory.resident("VmHWM") >= resident > held.nbytes
 
 
 def test_a_record_is_written_whole_and_an_older_one_replaced(tmp_path: Path) -> None:

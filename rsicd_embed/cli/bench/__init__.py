@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rsicd_embed.cli.base import Group
+from rsicd_embed.cli.bench.ann import ann
 from rsicd_embed.cli.bench.embed import embed
 from rsicd_embed.cli.bench.ingest import ingest
 
@@ -17,5 +18,5 @@ def bench() -> None:
     """
 
 
-for command in (embed, ingest):
+for command in (ann, embed, ingest):
     bench.add_command(command)

@@ -1,0 +1,111 @@
+"""A contender where it is held: filled, asked and timed, query by query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rsicd_embed.bench.ann.contenders import Contender
+from rsicd_embed.bench.ann.workload import Workload
+from rsicd_embed.bench.isolate import Apart, Here, Place
+from rsicd_embed.bench.resident import forget_peak, resident
+from rsicd_embed.bench.timing import sample
+
+Make = Callable[[], Contender]
+
+
+class Held:
+    """A contender, the queries it is asked, and where among them it is."""
+
+    def __init__(self, make: Make, queries: np.ndarray, k: int) -> None:
+        self._contender = make()
+        self._queries, self._k = queries, k
+        self._next = 0
+
+    def fill(self, workload: Workload, batch_rows: int) -> dict[str, Any]:
+        """Upserts all rows; nanoseconds of each batch, and the peak of memory.
+
+        Making the batches is not timed.
+        """
+        forget_peak()
+        taken = []
+        for batch in workload.batches(batch_rows):
+            started = time.perf_counter_ns()
+            self._contender.upsert(batch)
+            taken.append(time.perf_counter_ns() - started)
+        return {"ns": sum(taken), "batch_ns": taken, "peak_bytes": resident("VmHWM")}
+
+    def optimize(self) -> dict[str, Any]:
+        """Nanoseconds, and the peak of memory."""
+        forget_peak()
+        started = time.perf_counter_ns()
+        self._contender.optimize()
+        taken = time.perf_counter_ns() - started
+        return {"ns": taken, "peak_bytes": resident("VmHWM")}
+
+    def index(self) -> str:
+        """How it searches."""
+        return self._contender.index()
+
+    def configure(self, words: str) -> None:
+        """Searches with a store's settings from now on."""
+        self._contender.configure(words)
+
+    def answers(self, where: str | None, budget_s: float) -> tuple[int, list[np.ndarray]]:
+        """Nanoseconds of the first search, and the rows found for each query, one by one.
+
+        When the time is over, the queries that are left are not asked.
+        """
+        found: list[np.ndarray] = []
+        begun = time.perf_counter_ns()
+        first = 0
+        for at in range(len(self._queries)):
+            started = time.perf_counter_ns()
+            answer = self._contender.search(self._queries[at : at + 1], self._k, where)
+            first = first or max(1, time.perf_counter_ns() - started)
+            found += self._contender.found(answer, 1)
+            if time.perf_counter_ns() - begun > budget_s * 1e9:
+                break
+        return first, found
+
+    def batch_answers(self, size: int) -> list[np.ndarray]:
+        """The rows found for the first queries, asked all at once."""
+        return self._contender.found(self._contender.search(self._queries[:size], self._k), size)
+
+    def singles(self, where: str | None, calls: int) -> np.ndarray:
+        """int64 (calls,): the nanoseconds of each of so many searches for one query.
+
+        The queries are taken in turn, from where the last call ended.
+        """
+        search, queries, k = self._contender.search, self._queries, self._k
+        clock, at, taken = time.perf_counter_ns, self._next, np.empty(calls, np.int64)
+        for call in range(calls):
+            query = queries[at : at + 1]
+            started = clock()
+            search(query, k, where)
+            taken[call] = clock() - started
+            at = (at + 1) % len(queries)
+        self._next = at
+        return taken
+
+    def batches(self, size: int, calls: int) -> int:
+        """Nanoseconds that so many searches for `size` queries at once take."""
+        return sample(partial(self._contender.search, self._queries[:size], self._k), calls)
+
+    def peak_bytes(self) -> int:
+        """Of memory since this process began, or began to fill or to optimize."""
+        return resident("VmHWM")
+
+    def end(self) -> None:
+        """Closes what is held."""
+        self._contender.close()
+
+
+def hold(name: str, make: Make, workload: Workload, k: int, *, here: bool) -> Place[Held]:
+    """Makes a contender, in this process or in one of its own."""
+    making = partial(Held, make, workload.queries, k)
+    return Here(name, making) if here else Apart(name, making)

@@ -1,0 +1,206 @@
+"""`bench ann` from end to end."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from rsicd_embed.bench.ann import vectors
+from rsicd_embed.bench.ann.held import Held
+from rsicd_embed.records import Provenance, vector_array
+from rsicd_embed.stores import lance_index
+from rsicd_embed.stores.base import open_store
+from tests.helpers import run
+
+from .test_ann_pieces import unit, whole
+
+STORES = ["exact", "nmslib", "lancedb"]
+
+
+def ann(*options: str | Path) -> Any:
+    return run("bench", "ann", "--rounds", "2", "--one-process", *options)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("rsicd_embed.cli.bench.ann"), "_SAMPLE_S", 0.005)
+
+
+@pytest.mark.usefixtures("quick")
+def test_all_stores_from_end_to_end(tmp_path: Path) -> None:
+    done = ann(
+        *("--rows", "2000", "--dim", "16", "--queries", "30", "--selectivity", "10,0.1"),
+        *("--builds", "2", "-o", tmp_path, "--json"),
+    )
+    assert done.status == 0, done.stderr
+    found = done.document
+    assert found == json.loads((tmp_path / "bench-ann.json").read_text())
+    assert (found["task"], found["complete"], found["vectors"]["rows"]) == ("ann", True, 1990)
+    libraries = [f"library of {name}" for name in STORES]
+    assert set(found["contenders"]) == {*STORES, *libraries[1:]}
+    for one in found["contenders"].values():
+        assert one["upsert"]["rows_per_s"] > 0
+        assert len(one["optimize"]["samples_ns"]) == 2
+        assert one["disk_bytes"] > 1990 * 16 * 4
+    states = found["states"]
+    assert set(states) == {"as upserted", "optimized", "10% of the rows", "0.1% of the rows"}
+    assert set(states["as upserted"]["contenders"]) == {*STORES, libraries[0], libraries[2]}
+    assert set(states["optimized"]["contenders"]) == {*STORES, *libraries}
+    assert set(states["0.1% of the rows"]["contenders"]) == {*STORES, libraries[2]}
+    for told in states.values():
+        assert told["overhead"]["fraction"] < told["overhead"]["goal"] == 0.02
+        for one in told["contenders"].values():
+            assert one["ann_recall"] > 0.99
+            single = one["single"]
+            assert 0 < single["p50_ns"] <= single["p95_ns"] <= single["p99_ns"]
+            assert len(single["by_round"]["p50_ns"]) == 2
+    for one in states["optimized"]["contenders"].values():
+        assert one["batch"]["per_s"] > 0
+        assert one["batch"]["ann_recall"] > 0.99
+    compared = {(one["of"], one["to"], one["what"]) for one in states["optimized"]["ratios"]}
+    for what in ("single p50", "single p95", "single p99", "batch QPS"):
+        assert {(name, f"library of {name}", what) for name in STORES} <= compared
+    assert {one["what"] for one in found["ratios"]} == {"upsert", "optimize", "both"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_index_of_lancedb_beside_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
+    done = ann(
+        "--rows", "2000", "--dim", "16", "--stores", "lancedb", "--queries", "30", "-o", tmp_path
+    )
+    assert done.status == 0, done.stderr
+    found = json.loads((tmp_path / "bench-ann.json").read_text())
+    before, after = found["states"].values()
+    library = "library of lancedb"
+    assert before["contenders"][library]["index"] == "exact scan"
+    assert after["contenders"][library]["index"] == "IVF_SQ"
+    assert "nprobes=" in after["contenders"]["lancedb"]["index"]
+    assert "ANN recall@10" in done.stdout
+    assert "beside its library" in done.stdout
+
+
+@pytest.mark.slow
+def test_each_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = run(
+        *("bench", "ann", "--rounds", "2", "--rows", "500", "--dim", "8", "-o", tmp_path),
+        *("--stores", "exact,nmslib?M=8&efSearch=50", "--json"),
+    )
+    assert done.status == 0, done.stderr
+    states = done.document["states"]
+    for one in states["optimized"]["contenders"].values():
+        assert one["peak_bytes"] > 10_000_000
+    # Too few rows for a graph of the store's, so there is nothing to compare.
+    assert {one["of"] for one in states["optimized"]["ratios"]} == {"exact"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_interrupted_run_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Held) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Held, "optimize", interrupted)
+    done = ann("--rows", "300", "--dim", "8", "--stores", "exact", "-o", tmp_path)
+    assert done.status == 130
+    found = json.loads((tmp_path / "bench-ann.json").read_text())
+    assert found["complete"] is False
+    assert list(found["states"]) == ["as upserted"]
+    assert "what was measured until then" in done.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_vectors_of_files_and_stores(tmp_path: Path) -> None:
+    matrix = unit(40, 6)
+    np.save(tmp_path / "a.npy", 3 * matrix.astype(np.float64))
+    columns = {"name": pa.array(["x"] * 40), "vector": vector_array(matrix)}
+    pa.parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    uri = f"exact:{tmp_path / 'store'}"
+    with open_store(uri, Provenance("m", "weights:w", 6)) as store:
+        ids = pa.array([f"{one:02}" for one in range(40)])
+        store.upsert([pa.record_batch({"id": ids, "vector": vector_array(matrix)})])
+    for source in (
+        vectors.from_file(tmp_path / "a.npy"),
+        vectors.from_file(tmp_path / "a.parquet"),
+        vectors.from_store(uri),
+    ):
+        np.testing.assert_allclose(whole(source), matrix, atol=1e-6)
+    out = tmp_path / "out"
+    for option in (("--vectors", tmp_path / "a.npy"), ("--store", uri)):
+        done = ann(*option, "--stores", "exact", "--k", "3", "-o", out, "--json")
+        assert done.status == 0, done.stderr
+        assert (done.document["vectors"]["rows"], done.document["vectors"]["dim"]) == (36, 6)
+
+
+def test_files_that_hold_something_else(tmp_path: Path) -> None:
+    bad = unit(30, 4)
+    bad[17, 2] = np.nan
+    np.save(tmp_path / "nan.npy", bad)
+    bad[17] = 0
+    np.save(tmp_path / "zero.npy", bad)
+    np.save(tmp_path / "flat.npy", np.zeros(9, np.float32))
+    np.save(tmp_path / "text.npy", np.array([["a"]]))
+    np.save(tmp_path / "object.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "few.npy", unit(5, 4))
+    (tmp_path / "noise.npy").write_bytes(b"no matrix")
+    (tmp_path / "noise.parquet").write_bytes(b"no table")
+    (tmp_path / "a.csv").touch()
+    pa.parquet.write_table(pa.table({"a": [1]}), tmp_path / "none.parquet")
+    uneven = pa.table({"vector": pa.array([[1.0, 0.0], [1.0]] * 20)})
+    pa.parquet.write_table(uneven, tmp_path / "uneven.parquet")
+    for name, told in {
+        "absent.npy": "found no such file",
+        "a.csv": "expected a file of vectors, .npy or .parquet, found a file that ends in '.csv'",
+        "nan.npy": "found norm nan at row 17; remove that row",
+        "zero.npy": "found norm 0.0 at row 17; remove that row",
+        "flat.npy": "expected numbers of shape (n, dim), found float32 (9,)",
+        "text.npy": "expected numbers of shape (n, dim)",
+        "object.npy": "it cannot be read",
+        "noise.npy": "it cannot be read",
+        "noise.parquet": "it cannot be read",
+        "none.parquet": "expected a column 'vector' of lists of numbers, found columns a",
+        "uneven.parquet": "expected vectors of one length",
+        "few.npy": "expected more than 9 rows, found 5",
+    }.items():
+        error = ann("--vectors", tmp_path / name, "-o", tmp_path / "out").error
+        assert told in error, error
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--stores", "faiss"], "expected stores of exact, lancedb, nmslib"),
+        (["--stores", "nmslib?speed"], "found 'nmslib?speed'"),
+        (["--stores", "nmslib?m=3"], "no option 'm' in nmslib stores"),
+        (["--stores", ""], "found ''"),
+        (["--selectivity", "0.01"], "expected a selectivity from 0.1 to 100 percent"),
+        (["--store", "exact:no/such/store"], "no/such/store"),
+        (["--rows", "9"], "expected more than 9 rows"),
+    ],
+)
+def test_refused_in_one_line(tmp_path: Path, options: list[str], told: str) -> None:
+    assert told in ann("-o", tmp_path, *options).error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--rows", "9", "--store", "exact:a"],
+        ["--selectivity", "many"],
+        ["--kind", "round"],
+        ["--k", "0"],
+    ],
+)
+def test_wrong_usage(tmp_path: Path, options: list[str]) -> None:
+    assert ann("-o", tmp_path, *options).status == 2
