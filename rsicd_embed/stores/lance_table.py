@@ -62,12 +62,12 @@ class Place:
     Attributes:
         uri: as it was given.
         folder: of the database; None where it is remote.
-        checks: of the table's files; None where it is remote.
+        checks: of the table's files.
     """
 
     uri: StoreURI
     folder: Path | None
-    checks: Checks | None
+    checks: Checks
 
     @classmethod
     def of(cls, uri: StoreURI) -> Place:
@@ -79,7 +79,7 @@ class Place:
                 f"found {uri.table!r}"
             )
         if remote:
-            return cls(uri, None, None)
+            return cls(uri, None, Checks(None))
         folder = opening.local_folder(uri)
         return cls(uri, folder, Checks(folder / f"{uri.table}.lance"))
 
@@ -188,8 +188,7 @@ class Place:
     def _existing(self, tables: list[str]) -> Any | None:
         if self.uri.table not in tables:
             return None
-        if self.checks:
-            self.checks.small()  # some damage would stop the process
+        self.checks.small()  # some damage would stop the process
         try:
             return self._connect().open_table(self.uri.table)
         except ValueError as error:
@@ -269,7 +268,7 @@ class Place:
             if written:
                 files.sync_folder(Path(folder))
         files.sync_folder(self.folder)
-        if self.checks and self.uri.table in self._tables():
+        if self.uri.table in self._tables():
             self.checks.renew(int(self.table().version))
 
 

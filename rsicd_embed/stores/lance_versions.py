@@ -29,11 +29,10 @@ def add_tag(table: Any, name: str, uri: str) -> None:
     table.tags.create(name, table.version)
 
 
-def remove_tag(table: Any, name: str, uri: str) -> None:
-    """Removes a tag; StoreError where there is none."""
+def require_known(table: Any, name: str, uri: str) -> None:
+    """StoreError where there is no such tag."""
     if name not in tags(table):
         raise StoreError(opening.no_version(uri, name, sorted(tags(table))))
-    table.tags.delete(name)
 
 
 def number_of(table: Any, version: str, uri: str) -> int:

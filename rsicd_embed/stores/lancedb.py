@@ -112,7 +112,6 @@ class LanceStore:
         count = scoring.require_k(k)
         with self._mutex:
             now = self._now()
-            self._check(now)
             if now.index and where is None and 0 < count <= _LARGEST_SHARE * now.count:
                 hits = self._by_index(now, now.index, units, count)
                 if hits is not None:
@@ -129,7 +128,6 @@ class LanceStore:
         """Live rows as record batches; see `VectorStore.scan`."""
         with self._mutex:
             now = self._now()
-            self._check(now)
             schema = chosen_schema(now.schema, columns)
             if now.count <= CACHE_ROWS:
                 rows = self._held(now, vectors=VECTOR in schema.names)
@@ -147,7 +145,7 @@ class LanceStore:
     def tags(self) -> dict[str, int]:
         """Name → version of each tag."""
         with lance_errors(f"cannot read {self.uri}"):
-            self._check_tags()
+            self._place.checks.tags()
             return lance_versions.tags(self._table)
 
     def tag(self, name: str) -> None:
@@ -158,12 +156,14 @@ class LanceStore:
     def untag(self, name: str) -> None:
         """Lets go of what a tag keeps; see `Versioned.untag`."""
         with self._writing():
-            lance_versions.remove_tag(self._table, name, self.uri)
+            lance_versions.require_known(self._table, name, self.uri)
+            self._place.checks.forget_tag(name)
+            self._table.tags.delete(name)
 
     def as_of(self, version: str) -> Self:
         """The version of a tag or number, to be read only; see `Versioned.as_of`."""
         with lance_errors(f"cannot read {self.uri}"):
-            self._check_tags()
+            self._place.checks.tags()
             number = lance_versions.number_of(self._table, version, self.uri)
             table = self._place.table()
             table.checkout(number)
@@ -172,7 +172,7 @@ class LanceStore:
     def restore(self, version: str) -> None:
         """Makes a version the newest again; see `Versioned.restore`."""
         with self._writing():
-            self._check_tags()
+            self._place.checks.tags()
             self._table.restore(lance_versions.number_of(self._table, version, self.uri))
             self.provenance = self._place.provenance(self._table)
 
@@ -240,13 +240,9 @@ class LanceStore:
         return True
 
     def _check(self, now: _State) -> None:
-        """Verifies the files of a table that is not too large to be read as a whole."""
-        if self._place.checks and now.count <= CACHE_ROWS:
+        """Verifies all rows before some are read, unless there are too many to be held."""
+        if now.count <= CACHE_ROWS:
             self._place.checks.large()
-
-    def _check_tags(self) -> None:
-        if self._place.checks:
-            self._place.checks.tags()
 
     @property
     def _table(self) -> Any:
@@ -261,30 +257,30 @@ class LanceStore:
                 self._table.checkout_latest()
             version = int(self._table.version)
             if self._state is None or self._state.version != version:
-                self._check_version(version)
+                version = self._checked(version)
                 require_same_model(self._place.provenance(self._table), self.provenance, self.uri)
                 schema = plain_schema(self._table.schema)
                 index = lance_index.known(self._table.schema)
                 self._state = _State(version, schema, int(self._table.count_rows()), index)
             return self._state
 
-    def _check_version(self, version: int) -> None:
-        """Verifies what says which rows there are, and that this is the newest version.
+    def _checked(self, version: int) -> int:
+        """Verifies what says which rows there are; returns the newest version, if it is there.
 
         Raises:
             StoreCorruptError: a newer one was there before.
         """
-        checks = self._place.checks
-        if checks is None:
-            return
-        checks.small()
-        if self._version is None and version < checks.version():
-            self._table.checkout_latest()  # it may be newer than what we saw before
-            if self._table.version < checks.version():
+        self._place.checks.small()
+        known = self._place.checks.version()
+        if self._version is None and version < known:
+            self._table.checkout_latest()  # another process may have been faster
+            version = int(self._table.version)
+            if version < known:
                 raise StoreCorruptError(
-                    f"{self.uri}: version {checks.version()} is gone, {version} is the newest "
-                    "that is there; restore the table from a backup"
+                    f"{self.uri}: version {known} is gone, {version} is the newest that is there; "
+                    "restore the table from a backup"
                 )
+        return version
 
     def _held(self, now: _State, *, vectors: bool) -> Rows:
         """All rows of a small table, from memory where they are there already."""
@@ -299,10 +295,12 @@ class LanceStore:
     def _stream(
         self, now: _State, where: str | None, columns: Sequence[str] | None = None
     ) -> Iterator[Rows]:
+        self._place.checks.large()
         return lance_rows.stream(self._table, now.schema, self.uri, where, columns)
 
     def _by_index(self, now: _State, index: AnnIndex, units: np.ndarray, k: int) -> pa.Table | None:
         """The k best rows that the index finds; None where it finds fewer than there are."""
+        self._check(now)
         with lance_errors(f"cannot read {self.uri}"):
             rows, pairs = lance_index.nearest(self._table, index, units, k, now.schema, self.uri)
         hits = scoring.hit_table(rows, units, pairs, k)

@@ -20,7 +20,7 @@ from rsicd_embed.errors import (
 )
 from rsicd_embed.stores import lancedb as lance_store
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
 
@@ -162,9 +162,11 @@ def test_sync_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(f"lancedb:{folder}", MADE_BY) as store:
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            with pytest.raises(StoreError, match="is changed, but a power cut may undo that"):
+            with pytest.raises(StoreError, match=r"stays as it was: No space left.*; free some"):
                 store.upsert([batch(["a"])])
-        assert len(store) == 1
+            with pytest.raises(StoreError, match="is changed, but a power cut may undo that"):
+                require_versioned(store).tag("first")
+        assert len(store) == 0
 
 
 def test_streamed_search_forgets_the_worse_rows(

@@ -234,3 +234,23 @@ def test_graph_that_was_replaced_meanwhile(uri: str) -> None:
         fresh = reader._now
         reader._now = lambda: next(states, None) or fresh()  # type: ignore[method-assign]
         assert reader.search(vectors[5], k=1)["id"].to_pylist() == ["i5"]
+
+
+def test_rows_are_stored_even_if_no_graph_can_be(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upsert does not fail, and call what it stored lost, because folding fails after it."""
+    monkeypatch.setattr(nmslib_store, "FOLD_ROWS", 100)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with open_store(uri, MADE_BY) as store:
+        vectors = unit(1500)
+        rows = batch([f"i{i}" for i in range(1500)], vectors)
+        with monkeypatch.context() as patch:
+            patch.setattr(graphs.Graph, "save", full)
+            with pytest.warns(UserWarning, match="rows are stored.*No space left.*optimize"):
+                assert store.upsert([rows]) == 1500
+        assert store.search(vectors[5], k=1)["id"].to_pylist() == ["i5"]
+        store.upsert([batch(["z"])])
+        store.optimize()
+        assert "HNSW" in store.info().index

@@ -14,6 +14,7 @@ import filelock
 import numpy as np
 import pytest
 
+from rsicd_embed import files
 from rsicd_embed.errors import (
     StoreCorruptError,
     StoreError,
@@ -22,7 +23,7 @@ from rsicd_embed.errors import (
     StoreURIError,
 )
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import open_store
+from rsicd_embed.stores.base import open_store, require_versioned
 
 from .contract import MADE_BY, batch, stored, unit
 
@@ -321,3 +322,58 @@ def test_scan_survives_what_follows(uri: str) -> None:
         store.delete([f"i{i}" for i in range(400)])
         store.optimize()
         assert reader.read_all().num_rows == 500
+
+
+def test_tags_that_are_swapped_lost_or_made_the_newest(uri: str, folder: Path) -> None:
+    """Each file knows which state it is, and the newest state knows its tags."""
+    filled(uri, rows=30)
+    with open_store(uri) as opened:
+        store = require_versioned(opened)
+        store.tag("one")
+        store.upsert([batch(["z"])])
+        store.tag("two")
+    one, two, newest = (folder / name for name in ("tag-one.json", "tag-two.json", "manifest.json"))
+    wholes = {path: path.read_bytes() for path in (one, two, newest)}
+    one.write_bytes(wholes[two])
+    two.write_bytes(wholes[one])
+    store = require_versioned(open_store(uri))
+    for use in (store.tags, lambda: store.as_of("one"), lambda: store.restore("two")):
+        with pytest.raises(StoreCorruptError, match="is damaged"):
+            use()
+    one.unlink()
+    for use in (store.tags, lambda: store.as_of("one")):
+        with pytest.raises(StoreCorruptError, match=r"tag-one.json is gone"):
+            use()
+    store.untag("one")  # what is damaged can be let go of
+    two.write_bytes(wholes[two])
+    assert list(store.tags()) == ["two"]
+    newest.write_bytes(wholes[two])
+    with pytest.raises(StoreCorruptError, match="is damaged: it holds another state"):
+        open_store(uri)
+
+
+def test_failing_sync_of_the_last_rename_takes_it_back(
+    uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(uri, rows=30)
+    renamed = []
+    replace, sync = os.replace, files.sync_folder
+
+    def notes(source: Path, target: Path) -> None:
+        renamed.append(target.name)
+        replace(source, target)
+
+    def fails(path: Path) -> None:
+        if renamed[-1:] == ["manifest.json"]:
+            raise OSError(5, "Input/output error")
+        sync(path)
+
+    with open_store(uri) as store:
+        before, left = stored(store), names(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", notes)
+            patch.setattr(files, "sync_folder", fails)
+            with pytest.raises(StoreError, match="stays as it was: Input/output error"):
+                store.upsert([batch(["z"])])
+        assert stored(store) == before
+        assert names(folder) == left

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rsicd_embed.errors import RsicdEmbedError
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
 from rsicd_embed.testing.stores.rows import MADE_BY, batch, stored, unit
 from rsicd_embed.testing.stress.damage import Files, damage
-from rsicd_embed.testing.stress.workers import Worker
+from rsicd_embed.testing.stress.workers import Worker, opened, scratch
 
 _ROWS = 240
 _MEMORY_BYTES = 4 << 30  # that an answer may take beyond what libraries reserve
@@ -60,7 +60,7 @@ class Damaged:
 def corrupt(scheme: str, mutations: int, seed: int) -> Damaged:
     """Opens `mutations` damaged copies; the seeds are those from `seed` on."""
     done = Damaged()
-    with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
+    with scratch() as folder:
         uri = f"{scheme}:{folder}/store"
         list(Worker(make, uri).messages())
         files = read_files(Path(folder, "store"))
@@ -91,12 +91,12 @@ def make(tell: Callable[..., None], uri: str) -> None:
     vectors[5:10] = vectors[4]
     ids = [f"i{i}" for i in range(_ROWS)]
     words = [f"a caption of {i}" if i % 7 else None for i in range(_ROWS)]
-    with open_store(uri, MADE_BY) as opened:
-        store = require_versioned(opened)
+    with open_store(uri, MADE_BY) as made:
+        store = require_versioned(made)
         store.upsert([batch(ids, vectors, n=list(range(_ROWS)), caption=words)])
         store.optimize()
         store.tag("first")
-        store.upsert([batch(ids[:9] + ["new"], unit(10, seed=1), n=[7] * 10, caption=["c"] * 10)])
+        store.upsert([batch([*ids[:9], "new"], unit(10, seed=1), n=[7] * 10, caption=["c"] * 10)])
         store.delete(ids[20:24])
         store.tag("second")
         store.upsert([batch(["last"], unit(1, seed=2), n=[8], extra=[True])])
@@ -164,15 +164,21 @@ def _outcome(uri: str, wanted: Answers) -> tuple[str, str]:
 
 def _questions(uri: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is asked of a store, each in its turn; all but the first come from one that is open."""
-    opened: list[VectorStore] = []
+    held: list[VectorStore] = []
 
     def now() -> VectorStore:
-        if not opened:
-            opened.append(stack.enter_context(open_store(uri)))
-        return opened[0]
+        if not held:
+            held.append(stack.enter_context(opened(uri)))
+        return held[0]
 
     def as_of(tag: str) -> VectorStore:
         return stack.enter_context(require_versioned(now()).as_of(tag))
+
+    def scan_of(tag: str) -> object:
+        return stored(as_of(tag))
+
+    def search_of(tag: str) -> object:
+        return as_of(tag).search(queries, k=3).to_pylist()
 
     queries = unit(3, seed=9)
     with ExitStack() as stack:
@@ -183,8 +189,8 @@ def _questions(uri: str) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "info", lambda: _info(now())
         yield "tags", lambda: require_versioned(now()).tags()
         for tag in ("first", "second"):
-            yield f"scan of {tag}", lambda tag=tag: stored(as_of(tag))
-            yield f"search of {tag}", lambda tag=tag: as_of(tag).search(queries, k=3).to_pylist()
+            yield f"scan of {tag}", partial(scan_of, tag)
+            yield f"search of {tag}", partial(search_of, tag)
 
 
 def _rows(store: VectorStore, columns: list[str], where: str) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def damage(files: Files, seed: int) -> Damage:
 
 
 def _group(name: str) -> str:
-    """`rows-0123.arrow` → `rows .arrow`: the folder, the word a name begins with, and its ending."""
+    """`rows-0123.arrow` → `/rows.arrow`: its folder, first word and ending."""
     folder, _, file = name.rpartition("/")
     word, dash, _ = file.partition("-")
     return f"{folder}/{word if dash and word.isalpha() else ''}.{file.rpartition('.')[2]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -17,8 +16,8 @@ from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.segment_store import SegmentStore
 from rsicd_embed.testing.stores.rows import MADE_BY
 from rsicd_embed.testing.stress import points
-from rsicd_embed.testing.stress.model import Mismatch, State, match, plan
-from rsicd_embed.testing.stress.workers import Worker
+from rsicd_embed.testing.stress.model import MismatchError, State, match, plan
+from rsicd_embed.testing.stress.workers import Worker, scratch
 
 _LIVES = 25  # kills before a store is begun anew
 _AT_POINTS = 0.6  # share of the writers that die at a step; the others do at any time
@@ -43,7 +42,7 @@ def kill(scheme: str, kills: int, seed: int) -> Killed:
     """Kills writers one after the other; each first checks what the one before has left."""
     done = Killed()
     while done.kills < kills and not done.failures:
-        with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
+        with scratch() as folder:
             series = _Series(f"{scheme}:{folder}/store", seed, done)
             lives = min(_LIVES, kills - done.kills)
             for life in range(lives + 1):
@@ -147,10 +146,8 @@ def write(
         tell("failed", traceback.format_exc(limit=-4))
 
 
-def _wait_for_death(
-    uri: str, moment: str, turn: int, tell: Callable[..., None]
-) -> None:
-    """Dies at the `turn`-th such moment from now, or is killed some time after it told to be ready."""
+def _wait_for_death(uri: str, moment: str, turn: int, tell: Callable[..., None]) -> None:
+    """Dies at the `turn`-th such moment from now, or is killed some time after it is ready."""
     if turn:
         watcher = points.killer(moment, turn, lambda name: tell("dies", name))
         points.watch(watcher, uri.partition(":")[0])
@@ -168,7 +165,7 @@ def _require_swept(store: VectorStore, folder: Path) -> None:
         left += [name for name in names if not name.startswith((".lock", "manifest"))]
         left = [name for name in left if name not in named]
     if left:
-        raise Mismatch(f"left behind: {', '.join(sorted(left))}")
+        raise MismatchError(f"left behind: {', '.join(sorted(left))}")
 
 
 def _kept(store: SegmentStore) -> list[Any]:

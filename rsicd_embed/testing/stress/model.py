@@ -24,7 +24,7 @@ _TOLERANCE = 2e-6
 Row = Mapping[str, object]
 
 
-class Mismatch(AssertionError):
+class MismatchError(AssertionError):
     """A store does not hold, or find, what it should."""
 
 
@@ -103,7 +103,7 @@ def plan(state: State, seed: int, step: int) -> Change:
     if kind == "delete":
         known = sorted(state.now.rows)
         count = chance.randint(1, 20)
-        ids = chance.sample(known, min(len(known), count)) + ["unknown"]
+        ids = [*chance.sample(known, min(len(known), count)), "unknown"]
         return Change(kind, ids=tuple(ids))
     made_by = state.now.provenance
     if kind == "replace":
@@ -116,7 +116,7 @@ def match(store: VectorStore, allowed: list[State], seed: int) -> State:
     """The one of some states that a store is in, searches included.
 
     Raises:
-        Mismatch: it is in none, or finds something else than it holds.
+        MismatchError: it is in none, or finds something else than it holds.
     """
     kept = require_versioned(store)
     found = Content(store.provenance, _plain(stored(store)))
@@ -126,9 +126,9 @@ def match(store: VectorStore, allowed: list[State], seed: int) -> State:
             tags[name] = Content(old.provenance, _plain(stored(old)))
     state = State(found, tags)
     if state not in allowed:
-        raise Mismatch("; or ".join(_difference(one, state) for one in allowed))
+        raise MismatchError("; or ".join(_difference(one, state) for one in allowed))
     if len(store) != len(found.rows):
-        raise Mismatch(f"{len(store)} rows are counted, {len(found.rows)} are there")
+        raise MismatchError(f"{len(store)} rows are counted, {len(found.rows)} are there")
     _match_search(store, found, seed)
     return state
 
@@ -139,17 +139,17 @@ def _match_search(store: VectorStore, content: Content, seed: int) -> None:
     hits = store.search(queries, k=5)
     if not ids:
         if hits.num_rows:
-            raise Mismatch(f"{hits.num_rows} hits in an empty store")
+            raise MismatchError(f"{hits.num_rows} hits in an empty store")
         return
     matrix = np.stack([np.frombuffer(_bytes(content.rows[one]), np.float32) for one in ids])
     scores = queries @ matrix.T
     best = -np.sort(-scores, axis=1)[:, :5]
     told = hits["score"].to_numpy().reshape(3, -1)
     if told.shape != best.shape or np.abs(told - best).max() > _TOLERANCE:
-        raise Mismatch(f"expected the scores {best.tolist()}, found {told.tolist()}")
+        raise MismatchError(f"expected the scores {best.tolist()}, found {told.tolist()}")
     at = [ids.index(one) for one in hits["id"].to_pylist()]
     if np.abs(scores[hits["query"].to_numpy(), at] - told.ravel()).max() > _TOLERANCE:
-        raise Mismatch("hits have the scores of other rows")
+        raise MismatchError("hits have the scores of other rows")
 
 
 def _bytes(row: Row) -> bytes:
@@ -171,7 +171,10 @@ def _batch(ids: list[str], dim: int, step: int, chance: random.Random) -> pa.Rec
 def _rows_of(rows: pa.RecordBatch) -> dict[str, Row]:
     listed = rows.to_pylist()
     return _plain(
-        {row["id"]: row | {"vector": np.array(row["vector"], np.float32).tobytes()} for row in listed}
+        {
+            row["id"]: row | {"vector": np.array(row["vector"], np.float32).tobytes()}
+            for row in listed
+        }
     )
 
 
@@ -186,7 +189,9 @@ def _difference(wanted: State, found: State) -> str:
     rows, others = wanted.now.rows, found.now.rows
     lost, extra = sorted(set(rows) - set(others)), sorted(set(others) - set(rows))
     changed = sorted(one for one in set(rows) & set(others) if rows[one] != others[one])
-    tags = sorted(one for one in {**wanted.tags, **found.tags} if wanted.tags.get(one) != found.tags.get(one))
+    tags = sorted(
+        one for one in {**wanted.tags, **found.tags} if wanted.tags.get(one) != found.tags.get(one)
+    )
     model = wanted.now.provenance != found.now.provenance
     return (
         f"of {len(rows)} rows {len(lost)} lost {lost[:3]}, {len(extra)} too many {extra[:3]}, "

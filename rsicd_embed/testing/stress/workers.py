@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-from rsicd_embed.stores import graph, lance_index, lancedb, nmslib
+from rsicd_embed import plugins
+from rsicd_embed.stores import lance_index, lancedb, nmslib
+from rsicd_embed.stores.base import StoreType, StoreURI, VectorStore
 
-HANG_S = 60.0
+HANG_S = 300.0
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__, "rsicd_embed.testing.stress.corruption"])
 
@@ -24,9 +30,26 @@ def small_indexes() -> None:
     """Gives small stores what only large ones have: a graph, an index, rows not in it, merges."""
     nmslib.GRAPH_ROWS, nmslib.FOLD_ROWS = 50, 60
     nmslib._SPARE, nmslib._LARGEST_SHARE = 2, 1.0
-    graph._EF_LADDER = (400,)
     lance_index.INDEX_ROWS, lance_index.STALE_ROWS = 150, 40
-    lancedb.CACHE_ROWS, lancedb._LARGEST_SHARE = 150, 1.0
+    lancedb.CACHE_ROWS, lancedb._LARGEST_SHARE = 300, 1.0
+
+
+@cache
+def _kind(scheme: str) -> StoreType:
+    return cast(StoreType, plugins.load(plugins.STORES, scheme))
+
+
+def opened(uri: str) -> VectorStore:
+    """`open_store(uri)`, but looks for what provides it only once: that takes longest."""
+    parsed = StoreURI.parse(uri)
+    return _kind(parsed.scheme).open(parsed, None, create=False)
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder, in memory where there is one: a killed process loses nothing that was written."""
+    memory = Path("/dev/shm")
+    folder = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+    return tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=folder)
 
 
 class Worker:
