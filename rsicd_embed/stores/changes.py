@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.records import VECTOR, Provenance, vector_array
+from rsicd_embed.records import Provenance
 from rsicd_embed.stores.manifest import Manifest, SegmentEntry
-from rsicd_embed.stores.parts import Part
 from rsicd_embed.stores.rows import attributes_of, conform, with_attributes
+from rsicd_embed.stores.segment_files import Fresh, Piece, Segment
 from rsicd_embed.stores.segments import SegmentLog, Snapshot
 
 _SEGMENT_ROWS = 50_000
@@ -23,8 +23,7 @@ _SEGMENT_ROWS = 50_000
 class _Staged:
     """A segment on its way into the next state; `died` tells that its tombstones are to change."""
 
-    entry: SegmentEntry
-    part: Part
+    segment: Segment
     died: bool
 
 
@@ -40,13 +39,13 @@ def upsert(log: SegmentLog, now: Snapshot, table: pa.Table, keep: int) -> Snapsh
     staged, _ = _bury(now, table["id"])
     # Merging a segment at most twice as long as what follows leaves O(log n) segments after n
     # upserts, and writes each row O(log n) times.
-    pieces, rows = [table], table.num_rows
-    while len(staged) > keep and staged[-1].part.live_rows <= 2 * rows:
-        part = staged.pop().part
-        pieces.insert(0, _live_table(part, table.schema))
-        rows += part.live_rows
+    pieces: list[Piece] = [Fresh(table)]
+    rows = table.num_rows
+    while len(staged) > keep and staged[-1].segment.live_rows <= 2 * rows:
+        pieces.insert(0, staged.pop().segment)
+        rows += pieces[0].live_rows
     segments = _settled(log, staged, table.schema, keep)
-    return log.commit(_next(now, [*segments, log.add_rows(pa.concat_tables(pieces))], table.schema))
+    return log.commit(_next(now, [*segments, log.add_rows(pieces, table.schema)], table.schema))
 
 
 def delete(log: SegmentLog, now: Snapshot, ids: pa.Array, keep: int) -> int:
@@ -78,7 +77,7 @@ def replace_all(
         if held and (batch is None or sum(len(one) for one in held) >= _SEGMENT_ROWS):
             rows = conform(held, schema)
             schema, held = rows.schema, []
-            segments.append(log.add_rows(rows))
+            segments.append(log.add_rows([Fresh(rows)], schema))
     state = replace(now.manifest, provenance=provenance)
     log.commit(_next(replace(now, manifest=state), segments, schema))
     return sum(segment.rows for segment in segments)
@@ -86,26 +85,27 @@ def replace_all(
 
 def merge_all(log: SegmentLog, now: Snapshot) -> Snapshot:
     """Leaves one segment without dead rows, or none."""
-    parts, schema = now.rows.parts, now.rows.schema
-    if not parts or (len(parts) == 1 and parts[0].live is None):
+    segments, schema = now.segments, now.rows.schema
+    if not segments or (len(segments) == 1 and segments[0].part.live is None):
         return now
-    tables = [_live_table(part, schema) for part in parts if part.live_rows]
-    segments = [log.add_rows(pa.concat_tables(tables))] if tables else []
-    return log.commit(_next(now, segments, schema))
+    live = [segment for segment in segments if segment.live_rows]
+    merged = [log.add_rows(live, schema)] if live else []
+    return log.commit(_next(now, merged, schema))
 
 
 def _bury(now: Snapshot, ids: pa.Array | pa.ChunkedArray) -> tuple[list[_Staged], int]:
     """The segments with the rows of `ids` dead, and how many rows that newly are."""
     staged, buried = [], 0
-    for entry, part in zip(now.manifest.segments, now.rows.parts, strict=True):
-        hit = pc.is_in(part.attributes.column("id"), value_set=ids).to_numpy(zero_copy_only=False)
+    for segment in now.segments:
+        part = segment.part
+        hit = pc.is_in(part.attributes["id"], value_set=ids).to_numpy()
         if part.live is not None:
             hit &= part.live
         count = int(np.count_nonzero(hit))
         if count:
             live = ~hit if part.live is None else part.live & ~hit
-            part = replace(part, live=live)
-        staged.append(_Staged(entry, part, died=count > 0))
+            segment = replace(segment, part=replace(part, live=live))
+        staged.append(_Staged(segment, died=count > 0))
         buried += count
     return staged, buried
 
@@ -116,24 +116,23 @@ def _settled(
     """Writes what has changed in segments: tombstones, or fewer rows where most are dead."""
     settled = []
     for index, one in enumerate(staged):
-        live = one.part.live_rows
+        entry, part = one.segment.entry, one.segment.part
+        live = part.live_rows
         if live == 0:
             continue
-        if one.died and index >= keep and 2 * live < len(one.part):
-            settled.append(log.add_rows(_live_table(one.part, schema)))
-        elif one.died and one.part.live is not None:
-            dead = np.flatnonzero(~one.part.live)
-            settled.append(
-                replace(one.entry, dead=len(dead), tombstones=log.add_numbers("dead", dead))
-            )
+        if one.died and index >= keep and 2 * live < len(part):
+            settled.append(log.add_rows([one.segment], schema))
+        elif one.died and part.live is not None:
+            dead = np.flatnonzero(~part.live)
+            settled.append(replace(entry, dead=len(dead), tombstones=log.add_numbers("dead", dead)))
         else:
-            settled.append(one.entry)
+            settled.append(entry)
     return settled
 
 
 def _next(now: Snapshot, segments: list[SegmentEntry], schema: pa.Schema) -> Manifest:
     graph = now.manifest.graph
-    if graph and graph.segment not in {segment.file.name for segment in segments}:
+    if graph and graph.segment not in {segment.vectors.name for segment in segments}:
         graph = None
     return replace(
         now.manifest,
@@ -142,20 +141,3 @@ def _next(now: Snapshot, segments: list[SegmentEntry], schema: pa.Schema) -> Man
         segments=tuple(segments),
         graph=graph,
     )
-
-
-def _live_table(part: Part, schema: pa.Schema) -> pa.Table:
-    """A part's live rows with the columns of `schema`, null where the part lacks them."""
-    live = slice(None) if part.live is None else part.live
-    attributes = part.attributes
-    if part.live is not None:
-        attributes = attributes.filter(pa.array(part.live))
-    columns = []
-    for field in schema:
-        if field.name == VECTOR:
-            columns.append(vector_array(part.matrix[live]))
-        elif field.name in attributes.schema.names:
-            columns.append(attributes.column(field.name))
-        else:
-            columns.append(pa.nulls(len(attributes), field.type))
-    return pa.table(columns, schema=schema)

@@ -24,15 +24,14 @@ def part_of(batch: pa.RecordBatch, schema: pa.Schema, uri: str, where: str | Non
         StoreError: something else has written vectors that are not of unit length.
     """
     attribute_schema = without_vector(schema)
-    attributes = pa.record_batch(
-        [batch.column(name) for name in attribute_schema.names], schema=attribute_schema
-    )
+    columns = [batch.column(name) for name in attribute_schema.names]
+    attributes = pa.table(columns, schema=attribute_schema)
     matrix = np.empty((len(batch), 0), dtype=np.float32)
     if VECTOR in batch.schema.names:
         matrix = unit_vectors(batch.column(VECTOR), schema.field(VECTOR).type.list_size, uri)
     live = None
     if where is not None:
-        live = matching(pa.Table.from_batches([attributes]), where)
+        live = matching(attributes, where)
     return Part(matrix, attributes, live)
 
 
@@ -74,6 +73,6 @@ def in_one_part(schema: pa.Schema, parts: Iterable[Part]) -> Rows:
     held = tuple(parts)
     if not held:
         return Rows(schema, ())
-    table = pa.Table.from_batches([part.attributes for part in held]).combine_chunks()
+    attributes = pa.concat_tables([part.attributes for part in held]).combine_chunks()
     matrix = np.concatenate([part.matrix for part in held])
-    return Rows(schema, (Part(matrix, table.to_batches()[0]),))
+    return Rows(schema, (Part(matrix, attributes),))

@@ -17,7 +17,7 @@ from rsicd_embed.records import Provenance
 
 FILE = "manifest.json"
 FORMAT = "rsicd-embed segments"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,15 @@ class SegmentEntry:
     """Rows written together, and which of them have died since.
 
     Attributes:
-        file: an Arrow IPC file of one record batch.
-        rows: in the file, dead ones included.
+        vectors: float32 (rows, dim) as an .npy file.
+        attributes: the other columns as an Arrow IPC file.
+        rows: in the files, dead ones included.
         dead: how many are dead.
         tombstones: positions of the dead rows, little-endian uint32; None where all are live.
     """
 
-    file: FileEntry
+    vectors: FileEntry
+    attributes: FileEntry
     rows: int
     dead: int = 0
     tombstones: FileEntry | None = None
@@ -43,7 +45,7 @@ class GraphEntry:
 
     Attributes:
         file: the graph as the library saved it.
-        segment: name of the segment's file.
+        segment: name of the segment's vectors.
         rows: in the segment.
         owners: the node of each row, little-endian uint32; None where row i is node i.
         neighbours, ef_construction: what it was built with.
@@ -93,7 +95,7 @@ class Manifest:
     @property
     def files(self) -> list[FileEntry]:
         """Every file of this state but the manifest."""
-        found = [segment.file for segment in self.segments]
+        found = [one for segment in self.segments for one in (segment.vectors, segment.attributes)]
         found += [segment.tombstones for segment in self.segments if segment.tombstones]
         return found + (self.graph.files if self.graph else [])
 
@@ -133,7 +135,8 @@ def decode(raw: bytes, path: Path, kind: str, tag: str | None = None) -> Manifes
         ) from None
     if version != VERSION:
         raise StoreCorruptError(
-            f"{path}: expected format version {VERSION}, found {version!r}; upgrade rsicd-embed"
+            f"{path}: expected format version {VERSION}, found {version!r}; "
+            "read it with the rsicd-embed that wrote it, or ingest again into a new folder"
         )
     try:
         body = whole["body"]
@@ -164,7 +167,8 @@ def _manifest(body: dict[str, Any]) -> Manifest:
         attributes=pa.ipc.read_schema(buffer),
         segments=tuple(
             SegmentEntry(
-                FileEntry(**one["file"]),
+                FileEntry(**one["vectors"]),
+                FileEntry(**one["attributes"]),
                 one["rows"],
                 one["dead"],
                 FileEntry(**one["tombstones"]) if one["tombstones"] else None,

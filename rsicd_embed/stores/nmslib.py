@@ -146,7 +146,7 @@ class NmslibStore(SegmentStore):
             owners = self._log.add_numbers("owners", graph.owners)
         entry = GraphEntry(
             file,
-            segment.file.name,
+            segment.vectors.name,
             segment.rows,
             self._how.neighbours,
             self._how.ef_construction,

@@ -28,7 +28,7 @@ class Part:
     """
 
     matrix: np.ndarray
-    attributes: pa.RecordBatch
+    attributes: pa.Table
     live: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -72,7 +72,13 @@ class Rows:
             part.attributes if part.live is None else part.attributes.filter(pa.array(part.live))
             for part in self.parts
         ]
-        return pa.Table.from_batches(live, self.attribute_schema)
+        return pa.concat_tables([self.attribute_schema.empty_table(), *live])
+
+    @cached_property
+    def _batches(self) -> tuple[list[pa.RecordBatch], np.ndarray]:
+        """The attributes as they lie, and int64 (batches + 1,), where each begins."""
+        batches = [batch for part in self.parts for batch in part.attributes.to_batches()]
+        return batches, np.cumsum([0, *map(len, batches)], dtype=np.int64)
 
     def masks(self, where: str | None) -> list[np.ndarray | None]:
         """For each part the rows that are live and that `where` accepts; None for all of them.
@@ -100,17 +106,18 @@ class Rows:
         """float32 (m, dim) at int64 `positions` (m,)."""
         dim = self.schema.field(VECTOR).type.list_size
         taken = np.empty((len(positions), dim), dtype=np.float32)
-        for part, where, local in self._located(positions):
-            taken[where] = part.matrix[local]
+        for index, where, local in _located(positions, self.offsets):
+            taken[where] = self.parts[index].matrix[local]
         return taken
 
     def take(self, positions: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Attribute columns at int64 `positions` (m,), in their order."""
         schema = pa.schema([self.schema.field(name) for name in columns])
         taken, order = [], []
-        # Part by part: taking from a chunked column would first copy all of it.
-        for part, where, local in self._located(positions):
-            taken.append(part.attributes.select(list(columns)).take(pa.array(local)))
+        batches, offsets = self._batches
+        # Batch by batch: taking from a chunked column would first copy all of it.
+        for index, where, local in _located(positions, offsets):
+            taken.append(batches[index].select(list(columns)).take(pa.array(local)))
             order.append(where)
         table = pa.Table.from_batches(taken, schema)
         if len(taken) <= 1:
@@ -118,21 +125,27 @@ class Rows:
         back = np.argsort(np.concatenate(order), kind="stable")
         return table.combine_chunks().take(pa.array(back))
 
-    def _located(self, positions: np.ndarray) -> Iterator[tuple[Part, np.ndarray, np.ndarray]]:
-        """For each part in use: it, the indices into `positions`, and the rows in the part."""
-        if len(self.parts) == 1:  # most stores, most of the time
-            yield self.parts[0], np.arange(len(positions)), positions
-            return
-        owners = np.searchsorted(self.offsets, positions, side="right") - 1
-        for index in np.unique(owners):
-            where = np.flatnonzero(owners == index)
-            yield self.parts[index], where, positions[where] - self.offsets[index]
+
+def _located(
+    positions: np.ndarray, offsets: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """For each piece in use: its number, the indices into `positions`, and the rows in it."""
+    if len(offsets) == 2:  # most stores, most of the time
+        yield 0, np.arange(len(positions)), positions
+        return
+    owners = np.searchsorted(offsets, positions, side="right") - 1
+    for index in np.unique(owners):
+        where = np.flatnonzero(owners == index)
+        yield int(index), where, positions[where] - offsets[index]
 
 
 def rows_of(table: pa.Table) -> Rows:
     """The rows of a table, vectors included; nothing is copied."""
-    batches = table.to_batches()
-    parts = (Part(vector_matrix(one[VECTOR]), one.drop_columns([VECTOR])) for one in batches)
+    attributes = table.drop_columns([VECTOR])
+    parts, start = [], 0
+    for chunk in table[VECTOR].chunks:
+        parts.append(Part(vector_matrix(chunk), attributes.slice(start, len(chunk))))
+        start += len(chunk)
     return Rows(table.schema, tuple(parts))
 
 
@@ -173,10 +186,10 @@ def _batches(
     rows: Rows, schema: pa.Schema, masks: list[np.ndarray | None]
 ) -> Iterator[pa.RecordBatch]:
     for part, mask in zip(rows.parts, masks, strict=True):
-        for start in range(0, len(part), _SCAN_ROWS):
-            stop = min(start + _SCAN_ROWS, len(part))
-            kept = slice(start, stop)
-            attributes = part.attributes.slice(start, stop - start)
+        start = 0
+        for attributes in part.attributes.to_batches(max_chunksize=_SCAN_ROWS):
+            kept = slice(start, start + len(attributes))
+            start = kept.stop
             vectors = part.matrix[kept]
             if mask is not None:
                 if not mask[kept].any():

@@ -1,7 +1,8 @@
 """A folder of segments: each change adds files, then renames a new manifest into place.
 
     PATH/manifest.json          which files make up the newest state, with their SHA-256
-    PATH/rows-….arrow           a segment: rows that were written together, memory-mapped
+    PATH/vectors-….npy          a segment, rows that were written together: their vectors
+    PATH/rows-….arrow           … and their other columns; both are memory-mapped
     PATH/dead-….u32             positions of a segment's rows that were replaced or deleted
     PATH/graph-….hnsw           a nearest-neighbour graph over one segment
     PATH/owners-….u32           the graph's node of each row, where equal rows share nodes
@@ -18,7 +19,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,23 +30,40 @@ from filelock import FileLock, Timeout
 
 from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError, StoreError, StoreLockedError
-from rsicd_embed.records import VECTOR, Provenance, vector_matrix
-from rsicd_embed.stores import manifest, opening, segment_tags
+from rsicd_embed.records import VECTOR, Provenance
+from rsicd_embed.stores import manifest, opening, segment_files, segment_tags
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.manifest import Manifest, SegmentEntry
-from rsicd_embed.stores.parts import Part, Rows, without_vector
+from rsicd_embed.stores.parts import Part, Rows
 from rsicd_embed.stores.rows import with_attributes
+from rsicd_embed.stores.segment_files import Piece, Segment
 
-_PREFIXES = ("rows-", "dead-", "graph-", "owners-", segment_tags.PREFIX, files.TEMPORARY)
+_PREFIXES = (
+    "vectors-",
+    "rows-",
+    "dead-",
+    "graph-",
+    "owners-",
+    segment_tags.PREFIX,
+    files.TEMPORARY,
+)
 _DAMAGED = "restore the folder from a backup, or delete it and ingest again"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One state of a folder; `raw` is the manifest's content, which tells it from others."""
+    """One state of a folder.
+
+    Attributes:
+        raw: the manifest's content, which tells it from other states.
+        manifest: that, understood.
+        segments: the older first.
+        rows: of all segments, each as one part.
+    """
 
     raw: bytes
     manifest: Manifest
+    segments: tuple[Segment, ...]
     rows: Rows
 
 
@@ -59,7 +77,7 @@ class SegmentLog:
         self._path = segment_tags.path_of(folder, tag) if tag else folder / manifest.FILE
         self._mutex = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._batches: dict[str, pa.RecordBatch] = {}
+        self._parts: dict[str, Part] = {}  # by the name of their vectors' file
         self._dead: dict[str, np.ndarray] = {}
 
     @classmethod
@@ -135,19 +153,18 @@ class SegmentLog:
         files.replace_file(self._path, lambda path: path.write_bytes(content))
         return self.read()
 
-    def add_rows(self, table: pa.Table) -> SegmentEntry:
+    def add_rows(self, pieces: Sequence[Piece], schema: pa.Schema) -> SegmentEntry:
         """Writes a segment of at least one row, which counts once a manifest names it."""
-        batches = table.combine_chunks().to_batches()
-        if len(batches) != 1:
-            raise StoreError("expected less than 2 GiB in a column; upsert in smaller calls")
-
-        def write(path: Path) -> None:
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_batch(batches[0])
-
-        entry = self.add_file("rows", "arrow", write)
-        self._batches[entry.name] = _mapped(self.folder / entry.name)
-        return SegmentEntry(entry, table.num_rows)
+        dim = schema.field(VECTOR).type.list_size
+        vectors = self.add_file(
+            "vectors", "npy", lambda path: segment_files.write_vectors(path, pieces, dim)
+        )
+        attributes = self.add_file(
+            "rows", "arrow", lambda path: segment_files.write_attributes(path, pieces, schema)
+        )
+        part = segment_files.mapped(self.folder / vectors.name, self.folder / attributes.name)
+        self._parts[vectors.name] = part
+        return SegmentEntry(vectors, attributes, len(part))
 
     def add_numbers(self, prefix: str, numbers: np.ndarray) -> files.FileEntry:
         """Writes row or node numbers, below 2**32."""
@@ -196,7 +213,7 @@ class SegmentLog:
         """Lets go of the files; what reads from them keeps them open as long as it lives."""
         with self._mutex:
             self._snapshot = None
-            self._batches.clear()
+            self._parts.clear()
             self._dead.clear()
 
     def _create(self, provenance: Provenance) -> None:
@@ -228,37 +245,28 @@ class SegmentLog:
     def _load(self, raw: bytes) -> Snapshot:
         found = manifest.decode(raw, self._path, self._kind, self.tag)
         schema = with_attributes(found.provenance.dim, found.attributes)
-        rows = Rows(schema, tuple(self._part(entry, schema) for entry in found.segments))
+        segments = tuple(self._segment(entry, schema) for entry in found.segments)
         named = {entry.name for entry in found.files}
-        self._batches = {name: one for name, one in self._batches.items() if name in named}
+        self._parts = {name: one for name, one in self._parts.items() if name in named}
         self._dead = {name: one for name, one in self._dead.items() if name in named}
-        return Snapshot(raw, found, rows)
+        return Snapshot(raw, found, segments, Rows(schema, tuple(one.part for one in segments)))
 
-    def _part(self, entry: SegmentEntry, schema: pa.Schema) -> Part:
-        batch = self._batches.get(entry.file.name)
-        if batch is None:
-            path = files.verify(self.folder, entry.file, _DAMAGED)
-            batch = self._batches[entry.file.name] = _mapped(path)
+    def _segment(self, entry: SegmentEntry, schema: pa.Schema) -> Segment:
+        part = self._parts.get(entry.vectors.name)
+        if part is None:
+            vectors = files.verify(self.folder, entry.vectors, _DAMAGED)
+            attributes = files.verify(self.folder, entry.attributes, _DAMAGED)
+            part = self._parts[vectors.name] = segment_files.mapped(vectors, attributes)
         live = None
         if entry.tombstones:
             dead = self._dead.get(entry.tombstones.name)
             if dead is None:
                 path = files.verify(self.folder, entry.tombstones, _DAMAGED)
                 dead = self._dead[path.name] = np.fromfile(path, dtype="<u4")
-            live = np.ones(len(batch), dtype=bool)
+            live = np.ones(len(part), dtype=bool)
             live[dead] = False
-        attributes = without_vector(schema)
-        columns = [
-            batch.column(field.name)
-            if field.name in batch.schema.names
-            else pa.nulls(len(batch), field.type)  # it was added after these rows
-            for field in attributes
-        ]
-        return Part(
-            vector_matrix(batch.column(VECTOR)),
-            pa.record_batch(columns, schema=attributes),
-            live,
-        )
+        attributes = segment_files.fitted(part.attributes, schema)
+        return Segment(self.folder, entry, Part(part.matrix, attributes, live))
 
     def _sweep(self) -> None:
         """Removes our files that the manifest does not name; only while locked."""
@@ -272,7 +280,3 @@ class SegmentLog:
                     if entry.name.startswith(_PREFIXES) and entry.name not in named:
                         with suppress(OSError):
                             Path(entry.path).unlink()
-
-
-def _mapped(path: Path) -> pa.RecordBatch:
-    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)

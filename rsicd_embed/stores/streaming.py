@@ -43,5 +43,5 @@ def _best(rows: Rows, queries: np.ndarray, k: int) -> tuple[Part, ...]:
     positions = np.unique(_candidates(rows, queries, k).row)
     if not len(positions):
         return ()
-    taken = rows.take(positions, rows.attribute_schema.names).combine_chunks()
-    return (Part(rows.vectors(positions), taken.to_batches()[0]),)
+    taken = rows.take(positions, rows.attribute_schema.names)
+    return (Part(rows.vectors(positions), taken),)
