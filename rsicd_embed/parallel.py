@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_M_ARENA_MAX = -8  # of glibc's malloc.h
+
 
 def cpu_count() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_one_heap() -> None:
+    """Makes the threads of this process allocate from one heap; for programs, not for libraries.
+
+    glibc gives each thread its own, and images that are decoded by some and embedded by others
+    leave holes in all of them. It helps only before there are threads: NumPy makes some when it
+    is imported. Other C libraries have one heap anyway, and `MALLOC_ARENA_MAX` in the environment
+    is left in force.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def ordered_map(

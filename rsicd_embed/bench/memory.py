@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.bench.errors import BenchError
-from rsicd_embed.bench.isolate import once
+from rsicd_embed.bench.isolate import Apart
 from rsicd_embed.bench.resident import forget_peak, resident
 from rsicd_embed.datasets.sources import open_sources
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.indexing import ingest
+from rsicd_embed.parallel import share_one_heap
 from rsicd_embed.stores.base import open_store
 
 
@@ -33,11 +33,13 @@ def of_ingest(
     Raises:
         BenchError: not every image was embedded.
     """
-    return once(f"memory of {scheme}", partial(_measured, make, images, scheme, parent))
+    # The heap is as in the commands.
+    with Apart(f"memory of {scheme}", share_one_heap) as place:
+        return place.ask(_measured, make, images, scheme, parent)
 
 
 def _measured(
-    make: Callable[[], Embedder], images: Path, scheme: str, parent: Path | None
+    _: None, make: Callable[[], Embedder], images: Path, scheme: str, parent: Path | None
 ) -> dict[str, Any]:
     embedder = make()
     pixels = embedder.preprocess(Image.new("RGB", (64, 64)))

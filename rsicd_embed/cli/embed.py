@@ -13,6 +13,7 @@ from rsicd_embed.cli.base import (
     show,
     tell_skipped,
 )
+from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.backends.base import Backend, Precision
@@ -47,6 +48,7 @@ def embed(
     """
     if output.suffix not in SUFFIXES:
         raise click.UsageError(f"expected an output named *{' or *'.join(SUFFIXES)}: {output}")
+    share_one_heap()
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.indexing.export import write_vectors

@@ -15,6 +15,7 @@ from rsicd_embed.cli.base import (
     store_option,
     tell_skipped,
 )
+from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.backends.base import Backend, Precision
@@ -50,6 +51,7 @@ def ingest(
     Or it is a Parquet file that export or embed wrote: its vectors are taken as they are, without
     the model.
     """
+    share_one_heap()
     import rsicd_embed
     from rsicd_embed import indexing
     from rsicd_embed.cli.imports import import_rows, row_files

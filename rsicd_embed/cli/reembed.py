@@ -17,6 +17,7 @@ from rsicd_embed.cli.base import (
     store_option,
     tell_skipped,
 )
+from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.backends.base import Backend, Precision
@@ -46,6 +47,7 @@ def reembed(
     Images are read from where they were when they were ingested. Searches see the old vectors
     until all new ones are there. An interrupted run goes on where it stopped.
     """
+    share_one_heap()
     import rsicd_embed
     from rsicd_embed import indexing
     from rsicd_embed.cli.progress import image_progress
