@@ -43,6 +43,18 @@ class Measured:
     ann_recall: float
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a graph gave: int64 (m,) query numbers and rows, float32 (m,) cosine similarities.
+
+    By query, then best first.
+    """
+
+    query: np.ndarray
+    row: np.ndarray
+    similarity: np.ndarray
+
+
 class Graph:
     """A graph over the rows of a matrix. It must never see a query of another length, or NaN.
 
@@ -63,6 +75,7 @@ class Graph:
             self._starts = np.flatnonzero(np.diff(owners[self._rows], prepend=-1, append=-1))
             self._nodes = len(self._starts) - 1
         self._mutex = threading.Lock()  # efSearch is a setting of the index, not of a query
+        self._ef_search = 0
 
     @classmethod
     def build(cls, matrix: np.ndarray, how: Settings) -> Graph:
@@ -101,31 +114,34 @@ class Graph:
                 f"{free} bytes are free; free some space and try again"
             )
 
-    def nearest(
-        self, queries: np.ndarray, k: int, ef_search: int
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """About the k nearest distinct rows to each of float32 (q, dim) finite queries.
+    def nearest(self, queries: np.ndarray, k: int, ef_search: int) -> Found:
+        """About the k nearest distinct rows to each of float32 (q, dim) finite queries, q ≥ 1.
 
-        Returns:
-            For each query row numbers, those of equal rows included, and float32 cosine
-            similarities, best first.
+        Rows that are equal to those come along.
         """
         with self._mutex:
-            self._index.setQueryTimeParams({"efSearch": max(ef_search, 4 * k)})
+            if self._ef_search != max(ef_search, 4 * k):
+                self._ef_search = max(ef_search, 4 * k)
+                self._index.setQueryTimeParams({"efSearch": self._ef_search})
             if len(queries) == 1:  # no threads to start for one
                 found = [self._index.knnQuery(queries[0], k=k)]
             else:
                 found = self._index.knnQueryBatch(queries, k=k)
-        return [self._expanded(nodes, 1.0 - distances) for nodes, distances in found]
+        query = np.repeat(np.arange(len(found)), [len(nodes) for nodes, _ in found])
+        rows = np.concatenate([nodes for nodes, _ in found])
+        similarity = 1.0 - np.concatenate([distances for _, distances in found])
+        if self.owners is not None:
+            query, rows, similarity = self._expanded(query, rows, similarity)
+        return Found(query, rows.astype(np.int64), similarity)
 
     def _expanded(
-        self, nodes: np.ndarray, similarities: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self.owners is None:
-            return nodes, similarities
+        self, query: np.ndarray, nodes: np.ndarray, similarity: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All rows of each node, in place of it."""
         counts = self._starts[nodes + 1] - self._starts[nodes]
-        rows = [self._rows[self._starts[node] : self._starts[node + 1]] for node in nodes]
-        return np.concatenate([nodes[:0], *rows]), np.repeat(similarities, counts)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = self._rows[np.repeat(self._starts[nodes], counts) + within]
+        return np.repeat(query, counts), rows, np.repeat(similarity, counts)
 
     def measure(self, matrix: np.ndarray, how: Settings) -> Measured:
         """ANN recall@10 on rows moved a little, for the least efSearch that is enough."""
@@ -137,7 +153,8 @@ class Graph:
         measured = Measured(ladder[0], 0.0)
         for ef_search in ladder:
             found = self.nearest(queries, k, ef_search)
-            similarities = [exact[query, rows] for query, (rows, _) in enumerate(found)]
+            ends = np.searchsorted(found.query, np.arange(1, len(queries)))
+            similarities = np.split(exact[found.query, found.row], ends)
             measured = Measured(ef_search, recall.recall(similarities, kth, k))
             if measured.ann_recall >= how.recall:
                 break

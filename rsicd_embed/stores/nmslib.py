@@ -19,7 +19,7 @@ from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import changes, scoring
 from rsicd_embed.stores.base import StoreURI
-from rsicd_embed.stores.graph import Graph, Settings
+from rsicd_embed.stores.graph import Found, Graph, Settings
 from rsicd_embed.stores.manifest import GraphEntry, Manifest
 from rsicd_embed.stores.scoring import Candidates
 from rsicd_embed.stores.segment_store import SegmentStore
@@ -88,7 +88,7 @@ class NmslibStore(SegmentStore):
             units.astype(np.float32), fetch, self._how.ef_search or entry.ef_search
         )
         masks = rows.masks(None)
-        chosen, doubtful = _chosen(found, masks[0], count)
+        chosen, doubtful = _chosen(found, masks[0], count, len(units))
         parts = [chosen, scoring.nearest(rows, units, count, masks, first=1)]
         if doubtful.size:
             # Exact for these queries alone: the graph gave too few live rows, or more ties may
@@ -171,22 +171,20 @@ class NmslibStore(SegmentStore):
 
 
 def _chosen(
-    found: list[tuple[np.ndarray, np.ndarray]], live: np.ndarray | None, k: int
+    found: Found, live: np.ndarray | None, k: int, queries: int
 ) -> tuple[Candidates, np.ndarray]:
-    """The live nodes of each query, and the queries for which they may not be enough."""
-    queries, nodes, doubtful = [], [], []
-    for query, (near, similarity) in enumerate(found):
-        alive = np.ones(len(near), dtype=bool) if live is None else live[near]
-        kept, scores = near[alive], similarity[alive]
-        if len(kept) < k or similarity[-1] >= scores[k - 1] - scoring.MARGIN:
-            doubtful.append(query)
-        else:
-            queries.append(np.full(len(kept), query))
-            nodes.append(kept)
-    empty = np.zeros(0, dtype=np.int64)
-    return (
-        Candidates(
-            np.concatenate([empty, *queries]), np.concatenate([empty, *nodes]).astype(np.int64)
-        ),
-        np.array(doubtful, dtype=np.int64),
-    )
+    """The live rows that may be among the k best of a query, and the queries that lack some."""
+    worst = np.full(queries, np.inf, dtype=np.float32)
+    worst[found.query] = found.similarity  # the last of each query stays
+    query, row, similarity = found.query, found.row, found.similarity
+    if live is not None:
+        alive = live[row]
+        query, row, similarity = query[alive], row[alive], similarity[alive]
+    counts = np.bincount(query, minlength=queries)
+    begins = np.cumsum(counts) - counts
+    enough = counts >= k
+    least = np.full(queries, np.inf, dtype=np.float32)
+    least[enough] = similarity[begins[enough] + k - 1] - scoring.MARGIN
+    least[worst >= least] = np.inf
+    chosen = similarity >= least[query]
+    return Candidates(query[chosen], row[chosen]), np.flatnonzero(np.isinf(least))

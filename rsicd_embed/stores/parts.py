@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.errors import SchemaError
-from rsicd_embed.records import VECTOR, vector_array, vector_matrix
+from rsicd_embed.records import HIT_COLUMNS, VECTOR, vector_array, vector_matrix
 from rsicd_embed.stores.filters import matching
 
 _SCAN_ROWS = 8192
@@ -59,6 +59,13 @@ class Rows:
     def attribute_schema(self) -> pa.Schema:
         """`schema` without the vector."""
         return without_vector(self.schema)
+
+    @cached_property
+    def hit_schema(self) -> pa.Schema:
+        """The schema of a table of hits among these rows."""
+        types = (pa.int32(), pa.int32(), pa.string(), pa.float32())
+        fixed = [pa.field(name, kind) for name, kind in zip(HIT_COLUMNS, types, strict=True)]
+        return pa.schema(fixed + [field for field in self.attribute_schema if field.name != "id"])
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -110,17 +117,18 @@ class Rows:
             taken[where] = self.parts[index].matrix[local]
         return taken
 
-    def take(self, positions: np.ndarray, columns: Sequence[str]) -> pa.Table:
+    def take(self, positions: np.ndarray, columns: list[str]) -> pa.Table:
         """Attribute columns at int64 `positions` (m,), in their order."""
-        schema = pa.schema([self.schema.field(name) for name in columns])
         taken, order = [], []
         batches, offsets = self._batches
         # Batch by batch: taking from a chunked column would first copy all of it.
         for index, where, local in _located(positions, offsets):
-            taken.append(batches[index].select(list(columns)).take(pa.array(local)))
+            taken.append(batches[index].select(columns).take(pa.array(local)))
             order.append(where)
-        table = pa.Table.from_batches(taken, schema)
-        if len(taken) <= 1:
+        if not taken:
+            return self.attribute_schema.empty_table().select(columns)
+        table = pa.Table.from_batches(taken)
+        if len(taken) == 1:
             return table
         back = np.argsort(np.concatenate(order), kind="stable")
         return table.combine_chunks().take(pa.array(back))

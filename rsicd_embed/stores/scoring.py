@@ -22,7 +22,7 @@ from rsicd_embed.stores.parts import Rows
 MARGIN = 4e-6
 _BLOCK_ROWS = 65_536
 _BLOCK_QUERIES = 256
-_BLOCK_PAIRS = 8_192
+_BLOCK_PAIRS = 512  # whose float64 copies stay in the cache
 _SPARSE = 0.1  # below this share of rows, copying the chosen ones is faster than masking all
 
 
@@ -104,6 +104,8 @@ def nearest(
         masks: for each part the rows to search (bool), or None for all.
         first: the part to begin with.
     """
+    if first == len(rows.parts):
+        return joined([])
     found = [
         _nearest_block(rows, queries[start : start + _BLOCK_QUERIES], k, masks, first, start)
         for start in range(0, len(queries), _BLOCK_QUERIES)
@@ -194,16 +196,15 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
         the vector; sorted by query, then (-score, id).
     """
     scores = score_pairs(rows, queries, candidates)
-    kept = _above_kth(candidates.query, scores, k, 0.0)
-    query, row, score = candidates.query[kept], candidates.row[kept], scores[kept]
-    tied = (query[1:] == query[:-1]) & (score[1:] == score[:-1])
-    if tied.any():
+    order = np.lexsort((-scores, candidates.query))
+    query, row, score = candidates.query[order], candidates.row[order], scores[order]
+    if np.any((query[1:] == query[:-1]) & (score[1:] == score[:-1])):
         order = _by_id(rows, query, row, score)
         query, row, score = query[order], row[order], score[order]
-    rank = np.arange(len(query)) - np.searchsorted(query, query, side="left") + 1
+    rank = np.arange(1, len(query) + 1) - np.searchsorted(query, query)
     best = rank <= k
     query, row, score, rank = query[best], row[best], score[best], rank[best]
-    schema = hit_schema(rows.schema)
+    schema = rows.hit_schema
     attributes = rows.take(row, ["id", *schema.names[len(HIT_COLUMNS) :]])
     hits = {
         "query": pa.array(query.astype(np.int32)),
@@ -212,7 +213,7 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
         "score": pa.array(score),
     }
     columns = [hits[name] for name in HIT_COLUMNS]
-    return pa.table([*columns, *attributes.columns[1:]], schema=schema)
+    return pa.Table.from_arrays([*columns, *attributes.columns[1:]], schema=schema)
 
 
 def _by_id(rows: Rows, query: np.ndarray, row: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -221,13 +222,6 @@ def _by_id(rows: Rows, query: np.ndarray, row: np.ndarray, score: np.ndarray) ->
     keys = [("query", "ascending"), ("score", "descending"), ("id", "ascending")]
     order: np.ndarray = pc.sort_indices(table, sort_keys=keys).to_numpy()
     return order
-
-
-def hit_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema of a table of hits from rows of `schema`."""
-    types = (pa.int32(), pa.int32(), pa.string(), pa.float32())
-    fixed = [pa.field(name, kind) for name, kind in zip(HIT_COLUMNS, types, strict=True)]
-    return pa.schema(fixed + [f for f in schema if f.name not in ("id", VECTOR)])
 
 
 def search(rows: Rows, queries: np.ndarray, k: int, where: str | None) -> pa.Table:
