@@ -15,6 +15,7 @@ from rsicd_embed.errors import FingerprintError, SchemaError
 
 VECTOR = "vector"
 HIT_COLUMNS = ("query", "rank", "id", "score")
+_BLOCK_ROWS = 256  # whose float64 copy stays in the cache
 
 
 def row_schema(dim: int, attributes: pa.Schema | None = None) -> pa.Schema:
@@ -49,15 +50,21 @@ def vector_matrix(column: pa.FixedSizeListArray | pa.ChunkedArray) -> np.ndarray
     return values.reshape(len(column), dim)
 
 
-def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int = 0) -> None:
-    """Checks float32 (n, dim): finite, L2-normalised to 1e-3 (stores are no place to guess).
+def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int = 0) -> np.ndarray:
+    """Checks real (n, dim): finite, L2-normalised to 1e-3 (stores are no place to guess).
+
+    Returns:
+        float64 (n,): the L2 norm of each.
 
     Raises:
         SchemaError: with the first offending position; the first row is called `first`.
     """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise SchemaError(f"{what}: expected vectors of shape (n, {dim}), found {vectors.shape}")
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    norms = np.empty(len(vectors))
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        wide = vectors[start : start + _BLOCK_ROWS].astype(np.float64)
+        norms[start : start + len(wide)] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
     bad = np.flatnonzero(~(np.abs(norms - 1.0) < 1e-3))
     if bad.size:
         row = int(bad[0])
@@ -65,6 +72,7 @@ def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int
             f"{what}: expected finite unit vectors, found norm {norms[row]:.6g} "
             f"at row {first + row}; divide each vector by its L2 norm"
         )
+    return norms
 
 
 @dataclass(frozen=True)

@@ -145,13 +145,12 @@ def unit_vectors(column: pa.Array, dim: int, what: str) -> np.ndarray:
     if values.null_count:
         raise SchemaError(f"{what}: expected vectors of numbers, found nulls in them")
     matrix = values.to_numpy(zero_copy_only=False).reshape(len(column), dim)
-    wide = matrix.astype(np.float64)
-    require_unit_vectors(wide, dim, what=what)
-    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+    norms = require_unit_vectors(matrix, dim, what=what)
     narrow = np.ascontiguousarray(matrix, dtype=np.float32)
     off = np.abs(norms - 1.0) > _RENORMALISE
     if off.any():
-        narrow = np.where(off[:, None], wide / norms[:, None], narrow).astype(np.float32)
+        narrow = narrow.copy()
+        narrow[off] = matrix[off].astype(np.float64) / norms[off, None]
     return narrow
 
 
