@@ -25,7 +25,7 @@ from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import lance_index, lance_rows, lance_versions, scoring
 from rsicd_embed.stores.base import StoreInfo, StoreURI
 from rsicd_embed.stores.lance_index import AnnIndex
-from rsicd_embed.stores.lance_table import Place, lance_errors, plain_schema
+from rsicd_embed.stores.lance_table import Place, Stamp, lance_errors, plain_schema
 from rsicd_embed.stores.opening import stored_anyway
 from rsicd_embed.stores.parts import Rows, chosen_schema, scan
 from rsicd_embed.stores.rows import checked_ids, conform
@@ -37,7 +37,11 @@ _LARGEST_SHARE = 0.01  # a search for more of the rows than this is better done 
 
 @dataclass(frozen=True)
 class _State:
-    """What is held of one version of the table; `rows` has no vectors until a search needs them."""
+    """What is held of one version of the table.
+
+    `stamp` is what `Place.stamp` was before it was read; `rows` has no vectors until a search needs
+    them.
+    """
 
     version: int
     schema: pa.Schema
@@ -45,6 +49,7 @@ class _State:
     index: AnnIndex | None = None
     rows: Rows | None = None
     has_vectors: bool = False
+    stamp: Stamp | None = None
 
 
 class LanceStore:
@@ -253,6 +258,9 @@ class LanceStore:
     def _now(self) -> _State:
         """The newest version, with what is held of it."""
         with self._mutex, lance_errors(f"cannot read {self.uri}"):
+            stamp = self._place.stamp() if self._version is None else frozenset()
+            if self._state and stamp is not None and self._state.stamp == stamp:
+                return self._state
             if self._version is None:
                 self._table.checkout_latest()
             version = int(self._table.version)
@@ -262,6 +270,7 @@ class LanceStore:
                 schema = plain_schema(self._table.schema)
                 index = lance_index.known(self._table.schema)
                 self._state = _State(version, schema, int(self._table.count_rows()), index)
+            self._state = replace(self._state, stamp=stamp)
             return self._state
 
     def _checked(self, version: int) -> int:

@@ -134,7 +134,7 @@ def unit_vectors(column: pa.Array, dim: int, what: str) -> np.ndarray:
     listed = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
     if not listed or not (pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type)):
         raise SchemaError(f"{what}: expected vectors as lists of {dim} float32, found {kind}")
-    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    lengths = [kind.list_size] if pt.is_fixed_size_list(kind) else _lengths(column)
     if lengths not in ([], [dim]):
         wrong = next(length for length in lengths if length != dim)
         raise SchemaError(
@@ -152,6 +152,11 @@ def unit_vectors(column: pa.Array, dim: int, what: str) -> np.ndarray:
         narrow = narrow.copy()
         narrow[off] = matrix[off].astype(np.float64) / norms[off, None]
     return narrow
+
+
+def _lengths(column: pa.Array) -> list[int]:
+    lengths: list[int] = pc.unique(pc.list_value_length(column)).to_pylist()
+    return lengths
 
 
 def _last_of_each_id(table: pa.Table) -> pa.Table:
