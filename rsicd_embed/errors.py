@@ -85,3 +85,7 @@ class FilterError(StoreError):
 
 class SQLError(StoreError):
     """A SQL query has a syntax error, an unknown name or a wrong type, or would write."""
+
+
+class BenchError(RsicdEmbedError):
+    """A benchmark cannot be run, or what it compares is not the same thing."""

@@ -14,12 +14,11 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.bench import inputs, record
-from rsicd_embed.bench.errors import BenchError
 from rsicd_embed.bench.stats import paired_ratio
 from rsicd_embed.bench.timing import Plan, Progress, Sampler, Samples, measure, sampler
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.embedder.base import Embedder, provenance
-from rsicd_embed.errors import ImageError
+from rsicd_embed.errors import BenchError, ImageError
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing import ingest
 from rsicd_embed.indexing.stages import elapsed_s

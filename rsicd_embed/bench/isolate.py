@@ -20,11 +20,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from rsicd_embed.bench.errors import BenchError
-from rsicd_embed.errors import RsicdEmbedError
+from rsicd_embed.closing import Closing
+from rsicd_embed.errors import BenchError, RsicdEmbedError
 
 T = TypeVar("T")
 Held = TypeVar("Held", covariant=True)
@@ -64,7 +63,7 @@ class Here(Generic[T]):
         del self._held
 
 
-class Apart(Generic[T]):
+class Apart(Closing, Generic[T]):
     """In a new process. `make`, functions, arguments and results must be picklable."""
 
     def __init__(self, name: str, make: Callable[[], T], *, without: Sequence[str] = ()) -> None:
@@ -105,17 +104,6 @@ class Apart(Generic[T]):
         if self._process.is_alive():
             self._process.terminate()
             self._process.join(_PATIENCE_S)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _answer(self) -> Any:
         try:

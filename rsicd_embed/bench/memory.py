@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rsicd_embed.bench.errors import BenchError
 from rsicd_embed.bench.isolate import Apart
 from rsicd_embed.bench.resident import forget_peak, resident
 from rsicd_embed.datasets.sources import open_sources
 from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.errors import BenchError
 from rsicd_embed.indexing import ingest
 from rsicd_embed.parallel import share_one_heap
 from rsicd_embed.stores.base import open_store

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rsicd_embed.bench.errors import BenchError
 from rsicd_embed.bench.exported import OnnxRuntime, OpenVino, export
 from rsicd_embed.bench.isolate import once
 from rsicd_embed.bench.torch_clip import ClipDirectory, TorchClip
+from rsicd_embed.errors import BenchError
 
 _TORCH = ("torch", "transformers")
 _EXPORT = (*_TORCH, "onnx", "onnxscript")

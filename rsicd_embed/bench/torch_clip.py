@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.errors import BenchError
 from rsicd_embed.parallel import cpu_count
 
 _KEPT: list[Any] = []

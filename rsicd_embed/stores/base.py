@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, cast, runtime_checkable
@@ -101,6 +101,29 @@ class StoreInfo:
     ann_recall: float | None
     bytes: int | None
     columns: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        provenance: Provenance,
+        schema: pa.Schema,
+        rows: int,
+        *,
+        index: str,
+        ann_recall: float | None,
+        bytes: int | None,
+    ) -> StoreInfo:
+        """That of a store whose vectors have this provenance, and whose rows this schema."""
+        return cls(
+            rows=rows,
+            dim=provenance.dim,
+            model=provenance.model,
+            fingerprint=provenance.fingerprint,
+            index=index,
+            ann_recall=ann_recall,
+            bytes=bytes,
+            columns={field.name: str(field.type) for field in schema},
+        )
 
 
 @runtime_checkable
@@ -243,6 +266,17 @@ def require_tag(name: str) -> str:
         raise StoreError(
             f"expected a tag of letters, digits, '_', '-' and '.', with a letter, found {name!r}"
         )
+    return name
+
+
+def require_new_tag(name: str, tags: Container[str], store: str) -> str:
+    """The name, if a tag may have it and none has.
+
+    Raises:
+        StoreError: it may not, or one has.
+    """
+    if require_tag(name) in tags:
+        raise StoreError(f"{store}: tag {name!r} is there already; take another name")
     return name
 
 

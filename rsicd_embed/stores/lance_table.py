@@ -99,6 +99,11 @@ class Place:
         opening.require_provenance(self.provenance(table), provenance, str(self.uri))
         return table
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether `writing` keeps other processes from writing: not where the table is remote."""
+        return self.folder is not None
+
     def stamp(self) -> Stamp | None:
         """Something that is another once the table has a new version; None where nothing tells.
 

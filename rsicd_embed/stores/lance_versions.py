@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rsicd_embed.errors import StoreError
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import require_tag
+from rsicd_embed.stores.base import require_new_tag
 from rsicd_embed.stores.rows import conform, with_attributes
 
 KEEP = timedelta(hours=1)  # long enough for any search that still reads an old version
@@ -24,15 +24,14 @@ def tags(table: Any) -> dict[str, int]:
 
 def add_tag(table: Any, name: str, uri: str) -> None:
     """Gives the version that `table` is at a name; StoreError where the name is taken."""
-    if require_tag(name) in tags(table):
-        raise StoreError(f"{uri}: tag {name!r} is there already; take another name")
-    table.tags.create(name, table.version)
+    table.tags.create(require_new_tag(name, tags(table), uri), table.version)
 
 
 def require_known(table: Any, name: str, uri: str) -> None:
     """StoreError where there is no such tag."""
-    if name not in tags(table):
-        raise StoreError(opening.no_version(uri, name, sorted(tags(table))))
+    known = tags(table)
+    if name not in known:
+        raise StoreError(opening.no_version(uri, name, sorted(known)))
 
 
 def number_of(table: Any, version: str, uri: str) -> int:

@@ -13,17 +13,18 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rsicd_embed.closing import Closing
 from rsicd_embed.errors import StoreCorruptError, StoreError
 from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import lance_index, lance_rows, lance_versions, scoring
 from rsicd_embed.stores.base import StoreInfo, StoreURI
+from rsicd_embed.stores.lance_ids import SeenIds
 from rsicd_embed.stores.lance_index import AnnIndex
 from rsicd_embed.stores.lance_table import Place, Stamp, lance_errors, plain_schema
 from rsicd_embed.stores.opening import stored_anyway
@@ -52,7 +53,7 @@ class _State:
     stamp: Stamp | None = None
 
 
-class LanceStore:
+class LanceStore(Closing):
     """A VectorStore on a LanceDB table; see `VectorStore` for what its methods promise."""
 
     def __init__(self, place: Place, table: Any, version: str | None = None) -> None:
@@ -63,6 +64,7 @@ class LanceStore:
         self._place = place
         self._open_table: Any | None = table
         self._state: _State | None = None
+        self._seen: SeenIds | None = None
         self._mutex = threading.RLock()
 
     @classmethod
@@ -95,8 +97,15 @@ class LanceStore:
             if added:
                 # A commit of its own, which changes no row: it only adds nulls.
                 self._table.add_columns(pa.schema(added))
-            merge = self._table.merge_insert("id")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+            if now.count == 0 and self._place.is_locked:  # else another may add the same ids
+                self._seen = SeenIds(now.version)
+            if self._seen and not self._seen.may_have(rows["id"]):
+                self._table.add(rows)
+            else:
+                merge = self._table.merge_insert("id")
+                merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+            if self._seen:
+                self._seen.note(rows["id"])
             with stored_anyway(self.uri), lance_errors("LanceDB failed"):
                 self._after_upsert()
         return int(rows.num_rows)
@@ -177,6 +186,7 @@ class LanceStore:
     def restore(self, version: str) -> None:
         """Makes a version the newest again; see `Versioned.restore`."""
         with self._writing():
+            self._seen = None
             self._place.checks.tags()
             self._table.restore(lance_versions.number_of(self._table, version, self.uri))
             self.provenance = self._place.provenance(self._table)
@@ -184,6 +194,7 @@ class LanceStore:
     def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:
         """Puts rows of another model in place of all; see `Versioned.replace`."""
         with self._writing():
+            self._seen = None
             rows = lance_versions.uniform(batches, provenance.dim)
             self._open_table = self._place.overwrite(rows, provenance)
             self.provenance = provenance
@@ -194,15 +205,13 @@ class LanceStore:
         now = self._now()
         with lance_errors(f"cannot read {self.uri}"):
             size = self._place.bytes(self._table)
-        return StoreInfo(
-            rows=now.count,
-            dim=self.provenance.dim,
-            model=self.provenance.model,
-            fingerprint=self.provenance.fingerprint,
+        return StoreInfo.of(
+            self.provenance,
+            now.schema,
+            now.count,
             index=str(now.index or "exact scan"),
             ann_recall=now.index.ann_recall if now.index else 1.0,
             bytes=size,
-            columns={field.name: str(field.type) for field in now.schema},
         )
 
     def __len__(self) -> int:
@@ -211,17 +220,6 @@ class LanceStore:
     def close(self) -> None:
         """Frees the memory; the store is not usable afterwards."""
         self._open_table = self._state = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @contextmanager
     def _writing(self) -> Iterator[_State]:
@@ -233,7 +231,11 @@ class LanceStore:
             now = self._now()
             before.append(now.version)
             self._check(now)
+            if self._seen and self._seen.version != now.version:
+                self._seen = None
             yield now
+            if self._seen:
+                self._seen.version = int(self._table.version)
 
     def _undo(self, version: int) -> bool:
         """Goes back to a version, if another is the newest; whether there was something to undo."""

@@ -26,7 +26,7 @@ from rsicd_embed.stores.segment_store import SegmentStore
 from rsicd_embed.stores.segments import SegmentLog, Snapshot
 
 GRAPH_ROWS = 1_000  # fewer are scanned in less time than the graph's overhead
-FOLD_ROWS = 50_000  # an upsert folds by itself when more rows than this are fresh
+FOLD_ROWS = 100_000  # an upsert folds by itself when more rows than this are fresh
 FOLD_SHARE = 1.0  # … and more than this share of the graph's rows
 _SPARE = 10  # fetched beyond k, so that ties at the k-th place are seen
 _LARGEST_SHARE = 0.1  # a search for more of the rows than this is faster exactly

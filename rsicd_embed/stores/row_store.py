@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
+from rsicd_embed.closing import Closing
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores import parts, scoring
@@ -16,7 +15,7 @@ from rsicd_embed.stores.base import StoreInfo
 from rsicd_embed.stores.parts import Rows
 
 
-class RowStore:
+class RowStore(Closing):
     """The half of a `VectorStore` that reads: exact search, conditions, scans and info.
 
     A subclass sets `uri` and `provenance`, gives `rows`, and has an `upsert` and a `delete` of its
@@ -62,27 +61,14 @@ class RowStore:
     def info(self) -> StoreInfo:
         """What is in the store."""
         rows = self.rows()
-        return StoreInfo(
-            rows=len(rows),
-            dim=self.provenance.dim,
-            model=self.provenance.model,
-            fingerprint=self.provenance.fingerprint,
+        return StoreInfo.of(
+            self.provenance,
+            rows.schema,
+            len(rows),
             index="exact scan",
             ann_recall=1.0,
             bytes=None,
-            columns={field.name: str(field.type) for field in rows.schema},
         )
 
     def __len__(self) -> int:
         return len(self.rows())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

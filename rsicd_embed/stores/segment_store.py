@@ -12,7 +12,7 @@ import pyarrow as pa
 from rsicd_embed.errors import StoreError, StoreURIError
 from rsicd_embed.records import Provenance, require_same_model
 from rsicd_embed.stores import changes, segment_tags
-from rsicd_embed.stores.base import StoreInfo, StoreURI, require_tag
+from rsicd_embed.stores.base import StoreInfo, StoreURI, require_new_tag
 from rsicd_embed.stores.manifest import Manifest
 from rsicd_embed.stores.opening import stored_anyway
 from rsicd_embed.stores.parts import Rows
@@ -85,8 +85,7 @@ class SegmentStore(RowStore):
     def tag(self, name: str) -> None:
         """Keeps the present state; see `Versioned.tag`."""
         with self._log.writing() as now:
-            if require_tag(name) in segment_tags.entries(now.manifest):
-                raise StoreError(f"{self.uri}: tag {name!r} is there already; take another name")
+            require_new_tag(name, segment_tags.entries(now.manifest), self.uri)
             self._log.commit(segment_tags.added(self._log.folder, name, now.manifest))
 
     def untag(self, name: str) -> None:
@@ -123,7 +122,14 @@ class SegmentStore(RowStore):
         now = self._now()
         index, recall = self._index(now)
         size = len(now.raw) + sum(entry.bytes for entry in now.manifest.files)
-        return dataclasses.replace(super().info(), index=index, ann_recall=recall, bytes=size)
+        return StoreInfo.of(
+            self.provenance,
+            now.rows.schema,
+            len(now.rows),
+            index=index,
+            ann_recall=recall,
+            bytes=size,
+        )
 
     def close(self) -> None:
         """Lets go of the files; the store is not usable afterwards."""
@@ -138,16 +144,17 @@ class SegmentStore(RowStore):
         return self._open_log
 
     def _now(self) -> Snapshot:
-        now = self._log.read()
-        require_same_model(now.manifest.provenance, self.provenance, self.uri)
-        return now
+        return self._of_same_model(self._log.read())
 
     @contextmanager
     def _writing(self) -> Iterator[Snapshot]:
         """Holds the lock, and gives the newest state, if it is still of the same model."""
         with self._log.writing() as now:
-            require_same_model(now.manifest.provenance, self.provenance, self.uri)
-            yield now
+            yield self._of_same_model(now)
+
+    def _of_same_model(self, now: Snapshot) -> Snapshot:
+        require_same_model(now.manifest.provenance, self.provenance, self.uri)
+        return now
 
     def _kept(self, manifest: Manifest) -> int:
         """How many of the first segments must not be merged."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from rsicd_embed.closing import Closing
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.step import State
 
 
-class Checkpoints:
+class Checkpoints(Closing):
     """The last two states of a run, each with the epoch that comes next."""
 
     def __init__(self, directory: Path) -> None:
@@ -49,15 +49,8 @@ class Checkpoints:
         leaves = dict(enumerate_leaves(jax.tree.leaves(state)))
         self._manager.save(next_epoch, args=ocp.args.StandardSave(leaves))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Waits until the last checkpoint is written."""
         self._manager.wait_until_finished()
         self._manager.close()
 

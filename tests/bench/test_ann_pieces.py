@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from rsicd_embed.bench.ann import contenders, truth, vectors, workload
-from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.errors import BenchError
 from rsicd_embed.stores import lance_index
 
 # Cosines to the first axis: 1, .8, .6, .6, .6, 0.

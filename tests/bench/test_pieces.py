@@ -12,11 +12,10 @@ import pytest
 
 from rsicd_embed.bench import inputs, machine, memory, pictures, record
 from rsicd_embed.bench.candidates import agreement
-from rsicd_embed.bench.errors import BenchError
 from rsicd_embed.bench.flops import ImageTower
 from rsicd_embed.bench.isolate import Apart, Here, once
 from rsicd_embed.bench.matmul import Products, Shape
-from rsicd_embed.errors import StoreError
+from rsicd_embed.errors import BenchError, StoreError
 from rsicd_embed.images import read_rgb
 
 B32 = ImageTower(224, 32, 768, 12, 3072, 512)

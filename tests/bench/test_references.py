@@ -11,11 +11,11 @@ import pytest
 import rsicd_embed
 from rsicd_embed.bench import inputs, references
 from rsicd_embed.bench.candidates import agreement
-from rsicd_embed.bench.errors import BenchError
 from rsicd_embed.bench.exported import OnnxRuntime, OpenVino, export
 from rsicd_embed.bench.torch_clip import ClipDirectory, TorchClip
 from rsicd_embed.cli.bench.embed import _describe
 from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.errors import BenchError
 from tests.conftest import picture
 
 TEXTS = ["boats in a port", "a desert", "farmland", "a building", "planes"]

@@ -21,6 +21,7 @@ from rsicd_embed.errors import (
 from rsicd_embed.stores import lancedb as lance_store
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
+from rsicd_embed.stores.lance_ids import SeenIds
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
 
@@ -207,3 +208,34 @@ def test_version_is_noticed(folder: Path) -> None:
         assert store.search(np.ones(8), k=5).num_rows == 1
         lancedb.connect(folder).open_table("images").delete("id = 'a'")
         assert store.search(np.ones(8), k=5).num_rows == 0
+
+
+def test_ids_are_replaced_whoever_wrote_them(folder: Path) -> None:
+    """Rows with new ids are appended; what another store object or a restore did is noticed."""
+    one = open_store(f"lancedb:{folder}", MADE_BY)
+    one.upsert([batch(["a", "b"], n=[1, 1])])
+    with open_store(f"lancedb:{folder}") as other:
+        other.upsert([batch(["c"], n=[2])])
+        one.upsert([batch(["c", "d"], n=[3, 3])])
+        other.upsert([batch(["d", "e"], n=[4, 4])])
+    versioned = require_versioned(one)
+    versioned.tag("before")
+    one.delete(["a", "b", "c", "d", "e"])
+    one.upsert([batch(["a"], n=[5])])
+    versioned.restore("before")
+    one.upsert([batch(["b", "f"], n=[6, 6])])
+    one.optimize()
+    one.upsert([batch(["f", "g"], n=[7, 7])])
+    expected = {"a": 1, "b": 6, "c": 3, "d": 4, "e": 4, "f": 7, "g": 7}
+    assert {id_: row["n"] for id_, row in stored(one).items()} == expected
+    assert len(one) == len(expected)
+
+
+def test_seen_ids() -> None:
+    seen = SeenIds(1)
+    assert not seen.may_have(pa.chunked_array([["a"]]))
+    seen.note(pa.chunked_array([["b", "a"]]))
+    seen.note(pa.chunked_array([["c"], ["a"]]))
+    assert not seen.may_have(pa.chunked_array([["d", "e"]]))
+    for known in "abc":
+        assert seen.may_have(pa.chunked_array([["d", known]]))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed import plugins
-from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.errors import BenchError
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import StoreURI, open_store
 

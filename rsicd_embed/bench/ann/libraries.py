@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.bench.ann.contenders import SCAN, grouped, numbers
-from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.graph import Settings
 from rsicd_embed.stores.lance_versions import KEEP

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.errors import BenchError
 
 # Twice over the rounding of a float32 product of unit vectors, up to some thousand dimensions.
 MARGIN = 1e-5

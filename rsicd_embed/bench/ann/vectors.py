@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores.base import open_store
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.bench.ann.vectors import Source
-from rsicd_embed.bench.errors import BenchError
+from rsicd_embed.errors import BenchError
 from rsicd_embed.records import row_schema, vector_array
 
 HELD_OUT, MOVED, FAR = "held out", "moved", "far"

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import json_option, note, print_json, show
 from rsicd_embed.cli.bench.ann_lines import lines
-from rsicd_embed.cli.bench.base import Recorded, command_line, tell_noise, teller
+from rsicd_embed.cli.bench.base import Recorded, command_line, finish, record_options, teller
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.ann.vectors import Source
@@ -60,13 +59,6 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     help="Also search under filters that leave so many of the rows, such as 100,10,1,0.1.",
 )
 @click.option(
-    "--rounds",
-    default=10,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Samples of each contender's searches.",
-)
-@click.option(
     "--builds",
     default=1,
     show_default=True,
@@ -87,7 +79,6 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     type=click.IntRange(2),
     help="Most queries searched for at once.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of all that is drawn.")
 @click.option("--no-libraries", is_flag=True, help="Do not call the libraries directly, too.")
 @click.option("--one-process", is_flag=True, help="Not each in a process of its own.")
 @click.option(
@@ -95,14 +86,7 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Where the stores are made, and removed.  [default: the folder of temporary files]",
 )
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the record, a JSON file named after the benchmark.",
-)
-@json_option
+@record_options
 @click.pass_context
 def ann(
     context: click.Context,
@@ -165,17 +149,7 @@ def ann(
         run |= measured(
             workload, settings, Plan(rounds, seed, least_s=_SAMPLE_S), Path(folder), tell
         )
-    path = record.save(output, NAME, run)
-    if as_json:
-        print_json(run)
-    else:
-        for line in lines(run):
-            show(line)
-        show(f"record: {path}")
-    tell_noise(run)
-    if not run["complete"]:
-        note(f"what was measured until then is in {path}")
-        raise click.Abort
+    finish(output, NAME, run, lines, as_json=as_json)
 
 
 def _source(uri: str | None, file: Path | None, made: dict[str, Any], seed: int) -> Source:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import F, json_option, model_option, note, on_terminal
+from rsicd_embed.cli.base import (
+    F,
+    batch_size_option,
+    json_option,
+    model_option,
+    note,
+    on_terminal,
+    print_json,
+    show,
+)
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
@@ -26,8 +35,8 @@ _QUIET = 0.25
 _ARGUMENTS = "rsicd_embed.bench.arguments"
 
 
-def bench_options(command: F) -> F:
-    """What every benchmark takes: a model, rounds, where the record goes, and `--json`."""
+def record_options(command: F) -> F:
+    """What every benchmark takes: rounds, a seed, where the record goes, and `--json`."""
     for option in (
         json_option,
         click.option(
@@ -37,7 +46,7 @@ def bench_options(command: F) -> F:
             type=click.Path(file_okay=False, path_type=Path),
             help="Folder of the record, a JSON file named after the benchmark.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Of the order of the rounds."),
+        click.option("--seed", default=0, show_default=True, help="Of all that is drawn."),
         click.option(
             "--rounds",
             default=10,
@@ -45,13 +54,16 @@ def bench_options(command: F) -> F:
             type=click.IntRange(1),
             help="Samples of each candidate.",
         ),
-        click.option(
-            "--batch-size",
-            default=64,
-            show_default=True,
-            type=click.IntRange(1),
-            help="Images embedded at once.",
-        ),
+    ):
+        command = option(command)
+    return command
+
+
+def embedding_bench_options(command: F) -> F:
+    """What every benchmark of a model takes."""
+    for option in (
+        record_options,
+        batch_size_option,
         click.option(
             "--precision",
             type=click.Choice(["float32", "bfloat16"]),
@@ -66,6 +78,30 @@ def bench_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def finish(
+    output: Path,
+    name: str,
+    run: dict[str, Any],
+    lines: Callable[[Any], list[str]],
+    *,
+    as_json: bool,
+) -> None:
+    """Saves a record and shows what is in it; status 1 where the run was interrupted."""
+    from rsicd_embed.bench import record
+
+    path = record.save(output, name, run)
+    if as_json:
+        print_json(run)
+    else:
+        for line in lines(run):
+            show(line)
+        show(f"record: {path}")
+    _tell_noise(run)
+    if not run["complete"]:
+        note(f"what was measured until then is in {path}")
+        raise click.Abort
 
 
 @dataclass(frozen=True)
@@ -140,7 +176,7 @@ def command_line(context: click.Context) -> str:
     return shlex.join(words)
 
 
-def tell_noise(run: Mapping[str, Any]) -> None:
+def _tell_noise(run: Mapping[str, Any]) -> None:
     """Says so where the machine had something else to do."""
     load, cores = run["machine"]["load_1min"], run["machine"]["cores"]
     if load is not None and load > _QUIET * cores:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import note, print_json, show
+from rsicd_embed.cli.base import note
 from rsicd_embed.cli.bench.base import (
     Recorded,
     Variant,
-    bench_options,
     command_line,
+    embedding_bench_options,
+    finish,
     model_or_shape,
-    tell_noise,
     teller,
     variants,
 )
@@ -30,7 +30,7 @@ _MATMUL_SIDE = 4096
 
 
 @click.command(cls=Recorded)
-@bench_options
+@embedding_bench_options
 @click.option(
     "--backend",
     "backends",
@@ -98,18 +98,9 @@ def embed(
         plan = Plan(rounds, seed)
         run |= bench.run(candidates, settings, plan, tower=tower, progress=teller())
     run["left_out"] = left_out
-    path = record.save(output, NAME, run)
-    if as_json:
-        print_json(run)
-    else:
-        for line in _lines(run):
-            show(line)
-        show(f"record: {path}")
     for name, why in left_out.items():
         note(f"left out: {name} {why}")
-    tell_noise(run)
-    if not run["complete"]:
-        raise click.Abort
+    finish(output, NAME, run, _lines, as_json=as_json)
 
 
 def _candidates(

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import print_json, show
 from rsicd_embed.cli.bench.base import (
     Recorded,
-    bench_options,
     command_line,
+    embedding_bench_options,
+    finish,
     model_or_shape,
-    tell_noise,
     teller,
     variants,
 )
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 NAME = "bench-ingest"
 _STORES = ("exact", "lancedb")
-
-
 _MEMORY = ("loaded_bytes", "ingest_peak_bytes", "peak_bytes")
 
 
@@ -47,7 +44,7 @@ def _counts(context: click.Context, option: click.Parameter, value: str | None) 
 
 @click.command(cls=Recorded)
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path))
-@bench_options
+@embedding_bench_options
 @click.option("--backend", metavar="NAME[:PRECISION]", help="What the model runs on.")
 @click.option(
     "--images",
@@ -137,22 +134,13 @@ def ingest(
                 pictures.write(Path(folder), count, sides)
                 peak = memory.of_ingest(variant, Path(folder), kinds[0].scheme, kinds[0].parent)
             run["memory"].append(peak)
-    path = record.save(output, NAME, run)
-    if as_json:
-        print_json(run)
-    else:
-        for line in _lines(run):
-            show(line)
-        show(f"record: {path}")
-    tell_noise(run)
-    if not run["complete"]:
-        raise click.Abort
+    finish(output, NAME, run, _lines, as_json=as_json)
 
 
 def _kinds(stores: tuple[str, ...]) -> list[StoreKind]:
     from rsicd_embed import plugins
-    from rsicd_embed.bench.errors import BenchError
     from rsicd_embed.bench.ingest import StoreKind
+    from rsicd_embed.errors import BenchError
 
     found = []
     for text in dict.fromkeys(stores or _STORES):
