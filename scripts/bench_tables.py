@@ -71,7 +71,38 @@ def cold(run: dict[str, Any]) -> Iterator[str]:
         yield f"| {name} | {one['ns']['median'] / 1e9:.2f} | {one['ns']['min'] / 1e9:.2f} |"
 
 
-SHOWN = {"embed": embed, "ingest": ingest, "lancedb-function": function, "cold-search": cold}
+def ann(run: dict[str, Any]) -> Iterator[str]:
+    """Vector stores, and their libraries on the same vectors with the same settings."""
+    vectors, told = run["vectors"], run["states"]["optimized"]
+    yield f"{vectors['rows']:,} vectors of length {vectors['dim']} ({vectors['source']}).\n"
+    yield "| | rows/s of a median batch | optimize, s | ANN recall@10 | p50, ms | p95, ms | QPS |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, one in told["contenders"].items():
+        single, batch, filled = one["single"], one.get("batch", {}), "| |"
+        if name in run["contenders"]:
+            built = run["contenders"][name]
+            filled = f"{built['upsert']['rows_per_s_of_median_batch']:,.0f} | "
+            filled += f"{built['optimize']['s']:.1f} |"
+        yield (
+            f"| {name} | {filled} {one['ann_recall']:.4f} | {single['p50_ns'] / 1e6:.2f} | "
+            f"{single['p95_ns'] / 1e6:.2f} | "
+            + (f"{batch['per_s']:,.0f} |" if "per_s" in batch else "|")
+        )
+    if told["ratios"]:
+        yield "\n| beside its library | | ratio (95%) |\n|---|---|---|"
+    for one in told["ratios"]:
+        if one["what"] in ("single p50", "batch QPS"):
+            low, high = one["interval"]
+            yield f"| {one['of']} | {one['what']} | {one['ratio']:.2f} ({low:.2f}–{high:.2f}) |"
+
+
+SHOWN = {
+    "embed": embed,
+    "ingest": ingest,
+    "lancedb-function": function,
+    "cold-search": cold,
+    "ann": ann,
+}
 
 
 def page() -> str:
