@@ -1,14 +1,18 @@
-"""What every test may use: small pictures, and a small model with random weights."""
+"""What every test may use: small pictures, small models with random weights, and stores."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import rsicd_embed
 from rsicd_embed.testing.embedders import picture as picture
+
+from .helpers import IDS, SCHEMES, Counting, cached, run
 
 # Beside the project, unless said otherwise.
 DATA = Path(os.environ.get("RSICD_EMBED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -51,9 +55,6 @@ def write_model(directory: Path, seed: int) -> Path:
 @pytest.fixture(scope="module")
 def load_each_model_once() -> Iterator[None]:
     """For tests that run many commands in this process."""
-    import rsicd_embed
-    from tests.helpers import cached
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rsicd_embed, "load_embedder", cached(rsicd_embed.load_embedder))
         yield
@@ -76,6 +77,42 @@ def pictures(tmp_path: Path) -> Path:
     """A folder with five pictures, one of them in a folder of its own."""
     folder = tmp_path / "pictures"
     (folder / "sub").mkdir(parents=True)
-    for i, name in enumerate(["a.png", "b.png", "c.jpg", "d.tif", "sub/e.png"]):
+    for i, name in enumerate(IDS):
         picture(i).save(folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def _loaded(tiny_model: Path) -> Any:
+    return rsicd_embed.load_embedder(tiny_model)
+
+
+@pytest.fixture
+def embedder(_loaded: Any) -> Counting:
+    """The tiny model, which counts what it embeds."""
+    return Counting(_loaded)
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """A store that is not there yet."""
+    return f"exact:{tmp_path / 'store'}"
+
+
+@pytest.fixture(params=SCHEMES)
+def each_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store of each kind that is not there yet."""
+    return f"{request.param}:{tmp_path / 'store'}"
+
+
+@pytest.fixture
+def stored(uri: str, pictures: Path, tiny_model: Path) -> str:
+    """A store with the five pictures."""
+    assert run("ingest", pictures, "--store", uri, "--model", tiny_model).status == 0
+    return uri
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where rows can be written to."""
+    return tmp_path / "rows.parquet"

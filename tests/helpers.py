@@ -1,22 +1,34 @@
-"""What several test files share: counting embedders, stores read back, and the command line."""
+"""What several test files share: ingests and embedders that count, rows, and the command line."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import io
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from click.testing import CliRunner
+from PIL import Image
 
 import rsicd_embed
 from rsicd_embed.cli import main
 from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.indexing import Summary
+from rsicd_embed.records import Provenance
+from rsicd_embed.stores.base import open_store
+from rsicd_embed.testing.stores import MADE_BY, batch, stored, unit
 
 SCHEMES = ("exact", "nmslib", "lancedb")
+
+# The ids of the fixture `pictures`.
+IDS = ["a.png", "b.png", "c.jpg", "d.tif", "sub/e.png"]
 
 
 class Counting:
@@ -46,6 +58,37 @@ def rows(uri: str) -> dict[str, dict[str, Any]]:
     """The rows of a store by id."""
     with rsicd_embed.open_store(uri) as store:
         return {row["id"]: row for row in store.scan().read_all().to_pylist()}
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """A picture as the bytes of a file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def manifest(path: Path, *entries: dict[str, Any]) -> Path:
+    """A JSON Lines file with an entry for each image."""
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    return path
+
+
+def ingest(embedder: Counting, uri: str, sources: Path | Sequence[Path], **options: Any) -> Summary:
+    """Brings a store up to date with files, folders and manifests."""
+    paths = [sources] if isinstance(sources, Path) else sources
+    with rsicd_embed.open_store(uri, embedder=embedder) as store:
+        return rsicd_embed.ingest(rsicd_embed.open_sources(paths), embedder, store, **options)
+
+
+def counts(summary: Summary) -> tuple[int, int, int, int, int]:
+    """embedded, updated, unchanged, removed, skipped."""
+    return (
+        summary.embedded,
+        summary.updated,
+        summary.unchanged,
+        summary.removed,
+        len(summary.skipped),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +124,51 @@ def run(*arguments: str | Path) -> Outcome:
         traceback.print_exception(result.exception)
         raise AssertionError(f"{arguments} let an exception through") from result.exception
     return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+# Rows of all types, with odd ids.
+ROWS = batch(
+    ["it's", '"', "a\nb", "木/é.jpg", "", "x" * 3000, "%_"],
+    unit(7, seed=3),
+    uri=["/a", None, "/c", "/d", "/e", "/f", "/g"],
+    sha256=["0" * 64, *[None] * 6],
+    width=pa.array([224, None, 3, 4, 5, 6, 7], pa.int32()),
+    label=["port", None, "", "it's", "x" * 100_000, "é", "f"],
+    captions=[["a", "b"], None, [], [None], ["\n"], ["x"], ["y"]],
+    at=pa.array([dt.datetime(2020, 1, 1), *[None] * 6], pa.timestamp("us", "UTC")),
+    share=pa.array([0.1, -0.0, None, 1e-300, np.inf, 2, 3]),
+    box=pa.array([[1.0, 2.0, 3.0, 4.0], *[None] * 6], pa.list_(pa.float64())),
+    geo=[{"lon": 1.5, "name": "x"}, None, {"lon": None, "name": None}, None, None, None, None],
+    flag=pa.array([True, False, *[None] * 5]),
+    nothing=pa.nulls(7, pa.int16()),
+    raw=pa.array([b"\x00\xff", *[None] * 6]),
+)
+
+
+def filled(uri: str, rows: pa.RecordBatch = ROWS, made_by: Provenance = MADE_BY) -> str:
+    """A store that has these rows."""
+    with open_store(uri, made_by) as store:
+        store.upsert([rows])
+    return uri
+
+
+def content(uri: str) -> tuple[Any, ...]:
+    """All that a store holds, vectors as bytes."""
+    with open_store(uri) as store:
+        return store.provenance, store.schema.to_string(), stored(store)
+
+
+def exported(file: Path, rows: pa.RecordBatch = ROWS, made_by: Provenance = MADE_BY) -> Path:
+    """A file of these rows."""
+    with TemporaryDirectory() as folder:
+        uri = filled(f"exact:{folder}/store", rows, made_by)
+        assert run("export", "--store", uri, "-o", file).status == 0
+    return file
+
+
+def ingest_rows(file: Path, uri: str, *options: str) -> Any:
+    """What `ingest` of a file of rows says."""
+    return run("ingest", file, "--store", uri, "--json", *options).document
 
 
 def cached(load: Callable[..., Any]) -> Callable[..., Any]:

@@ -26,11 +26,6 @@ GROUPS = (
 
 
 @pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return f"exact:{tmp_path / 'store'}"
-
-
-@pytest.fixture
 def stored(uri: str, pictures: Path, tiny_model: Path) -> str:
     """A store with the five pictures, some of them labelled."""
     rows = [

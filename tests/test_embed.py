@@ -13,9 +13,7 @@ import rsicd_embed
 from rsicd_embed.embedder.base import provenance
 from rsicd_embed.rowfile import RowFile
 
-from .helpers import run
-
-IDS = ["a.png", "b.png", "c.jpg", "d.tif", "sub/e.png"]
+from .helpers import IDS, run
 
 
 def test_parquet(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:

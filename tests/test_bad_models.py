@@ -1,0 +1,144 @@
+"""Models that are broken, absent or out of reach: refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import rsicd_embed
+from rsicd_embed.errors import ModelError, WeightsError
+
+from .helpers import run
+
+pytestmark = pytest.mark.usefixtures("load_each_model_once")
+
+load_embedder = rsicd_embed.load_embedder
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, to be broken."""
+    return shutil.copytree(tiny_model, tmp_path / "model")
+
+
+def weights(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], object]:
+    def breaking(model: Path) -> None:
+        tensors = load_file(model / "model.safetensors")
+        change(tensors)
+        save_file(tensors, model / "model.safetensors")
+
+    return breaking
+
+
+def content(name: str, text: str | bytes) -> Callable[[Path], object]:
+    data = text.encode() if isinstance(text, str) else text
+    return lambda model: (model / name).write_bytes(data)
+
+
+def setting(name: str, **values: Any) -> Callable[[Path], object]:
+    def breaking(model: Path) -> None:
+        config = json.loads((model / name).read_text())
+        (model / name).write_text(json.dumps(config | values))
+
+    return breaking
+
+
+def without(name: str) -> Callable[[Path], object]:
+    return lambda model: (model / name).unlink()
+
+
+NAME = "text_model.final_layer_norm.bias"
+BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing weight": (weights(lambda t: t.pop(NAME)), f"missing {NAME}"),
+    "extra weight": (weights(lambda t: t.update(more=np.zeros(2, np.float32))), "unused more"),
+    "misshapen weight": (
+        weights(lambda t: t.update({NAME: np.zeros(3, np.float32)})), f"{NAME}: expected shape",
+    ),
+    "NaN weight": (weights(lambda t: t[NAME].__setitem__(0, np.nan)), f"{NAME}: NaN"),
+    "no config": (without("config.json"), "expected config.json in"),
+    "no weights": (without("model.safetensors"), "model.safetensors"),
+    "no tokenizer": (without("tokenizer.json"), "expected tokenizer.json in"),
+    "no preprocessor": (without("preprocessor_config.json"), "expected preprocessor_config.json"),
+    "config of another model": (content("config.json", '{"model_type": "bert"}'), "found 'bert'"),
+    "broken config": (content("config.json", "{"), "config.json is not JSON"),
+    "config that is a list": (content("config.json", "[]"), "expected a JSON object, found list"),
+    "config that is not text": (content("config.json", b"\xff\xfe"), "config.json is not JSON"),
+    "broken preprocessor": (content("preprocessor_config.json", "{"), "is not JSON"),
+    "crop of another size": (
+        setting("preprocessor_config.json", crop_size=99), "expected pixels of 32×32",
+    ),
+    "broken weights": (content("model.safetensors", b"garbage"), "safetensors cannot be read"),
+    "empty weights": (content("model.safetensors", b""), "safetensors cannot be read"),
+    "broken tokenizer": (content("tokenizer.json", "{}"), "tokenizer.json is not a tokenizer"),
+    "tokenizer of another model": (setting("config.json", text_config={}), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_model_that_is_broken_is_refused(name: str, model: Path) -> None:
+    breaking, message = BREAKS[name]
+    breaking(model)
+    with pytest.raises(ModelError) as caught:
+        load_embedder(model)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    if "weight" in name:
+        assert isinstance(caught.value, WeightsError)
+
+
+def test_a_tokenizer_with_more_words_than_the_model(model: Path) -> None:
+    path = model / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["added_tokens"].append(
+        tokenizer["added_tokens"][0] | {"id": 4096, "content": "<more>"}
+    )
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelError, match="vocabulary of 4096, found 4096; the tokenizer belongs"):
+        load_embedder(model)
+
+
+def test_a_broken_model_is_told_in_one_line_and_makes_no_store(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    without("config.json")(model)
+    store = tmp_path / "store"
+    error = run("ingest", pictures, "--store", f"exact:{store}", "--model", model).error
+    assert error == f"error: expected config.json in {model}, found none"
+    assert not store.exists()
+
+
+def test_a_model_that_is_a_file_or_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_text("x")
+    with pytest.raises(ModelError, match=r"found a file: .*model\.bin"):
+        load_embedder(file)
+    for name in ("a b", "no-slash", "/nowhere/at/all", "a/b/c", "../a"):
+        with pytest.raises(ModelError, match="found no such directory"):
+            load_embedder(name)
+    with pytest.raises(ModelError, match="batch size ≥ 1, found 0"):
+        load_embedder(file, batch_size=0)
+
+
+def test_a_hub_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="no Hugging Face id"):
+        load_embedder("some/bad--name")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name in ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32@v1"):
+        with pytest.raises(ModelError, match=f"^{name} is not a directory here, and") as caught:
+            load_embedder(name)
+        assert "cannot be reached" in str(caught.value)

@@ -1,0 +1,119 @@
+"""`rsicd-embed ingest`: what it prints, and how it fails or is interrupted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rsicd_embed
+
+from .conftest import picture
+from .helpers import IDS, rows, run
+
+pytestmark = pytest.mark.usefixtures("load_each_model_once")
+
+
+def test_skipped_images_are_listed_and_the_run_succeeds(
+    uri: str, pictures: Path, tiny_model: Path
+) -> None:
+    (pictures / "b.png").write_text("no picture")
+    ingest = ("ingest", pictures, "--store", uri, "--model", tiny_model)
+    outcome = run(*ingest, "--json")
+    assert (outcome.status, outcome.document["embedded"]) == (0, 4)
+    (skipped,) = outcome.document["skipped"]
+    assert skipped["uri"] == str(pictures / "b.png")
+    assert skipped["reason"].startswith("not a picture")
+    assert outcome.stderr == f"skipped {skipped['uri']}: {skipped['reason']}\n"
+    plain = run(*ingest)
+    assert plain.stdout.startswith("0 embedded, 0 updated, 4 unchanged, 0 removed, 1 skipped in ")
+    assert plain.stdout.endswith(f"; 4 rows in {uri}\n")
+    assert plain.stderr == outcome.stderr
+
+
+def test_strict_fails_in_one_line_and_keeps_what_was_embedded(
+    uri: str, pictures: Path, tiny_model: Path
+) -> None:
+    (pictures / "b.png").write_text("no picture")
+    outcome = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--strict", "--json")
+    assert outcome.error.startswith(f"error: {pictures / 'b.png'}: not a picture")
+    assert sorted(rows(uri)) == ["a.png"]
+
+
+def test_prune(stored: str, pictures: Path, tiny_model: Path) -> None:
+    (pictures / "b.png").unlink()
+    ingest = ("ingest", pictures, "--store", stored, "--model", tiny_model, "--json")
+    assert run(*ingest).document["removed"] == 0
+    assert run(*ingest, "--prune").document["removed"] == 1
+    assert sorted(rows(stored)) == ["a.png", "c.jpg", "d.tif", "sub/e.png"]
+
+
+def test_several_sources_and_small_batches(
+    uri: str, pictures: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    picture(8).save(tmp_path / "z.png")
+    outcome = run(
+        "ingest", pictures, tmp_path / "z.png", "--store", uri, "--model", tiny_model,
+        "--batch-size", 1, "--json",
+    )  # fmt: skip
+    assert outcome.document["embedded"] == 6
+    assert sorted(rows(uri)) == [*IDS, "z.png"]
+
+
+def test_an_rsicd_like_folder_keeps_its_captions(
+    uri: str, pictures: Path, tiny_model: Path
+) -> None:
+    entry = {"filename": "a.png", "split": "test", "sentences": [{"raw": "a port ."}]}
+    (pictures / "dataset_x.json").write_text(json.dumps({"images": [entry]}))
+    run("ingest", pictures, "--store", uri, "--model", tiny_model)
+    (hit,) = run("search", "port", "--store", uri, "--json").document["hits"]
+    assert (hit["captions"], hit["split"], hit["label"]) == (["a port ."], "test", None)
+
+
+def test_profile_names_the_slowest_stage(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+    store = f"exact:{tmp_path / 'store'}"
+    ingest = ("ingest", pictures, "--store", store, "--model", tiny_model, "--json", "--profile")
+    outcome = run(*ingest)
+    stages = outcome.document["stages"]
+    assert list(stages) == ["read", "decode", "resize", "embed", "write", "index"]
+    assert 0 < sum(stages.values()) < 10 * outcome.document["seconds"]
+    lines = outcome.stderr.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == list(stages)
+    assert lines[-1].startswith("limited by ")
+    assert "read" in run(*ingest).document["stages"]  # nothing to embed
+
+
+def test_ingest_refuses_another_model(
+    stored: str, pictures: Path, tiny_model: Path, other_model: Path
+) -> None:
+    before = rows(stored)
+    outcome = run("ingest", pictures, "--store", stored, "--model", other_model)
+    assert f"holds vectors of model '{tiny_model}'" in outcome.error
+    assert rows(stored) == before
+
+
+def test_interruption_says_how_to_go_on(
+    uri: str, pictures: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = rsicd_embed.load_embedder(tiny_model, batch_size=2)
+    embed, calls = embedder.embed_pixels, []
+
+    def interrupt(pixels: np.ndarray) -> np.ndarray:
+        calls.append(len(pixels))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return embed(pixels)
+
+    ingest = (
+        "ingest", pictures, "--store", uri, "--model", tiny_model, "--batch-size", 2, "--json",
+    )  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(embedder, "embed_pixels", interrupt)
+        outcome = run(*ingest)
+    assert (outcome.status, outcome.stdout) == (130, "")
+    assert outcome.stderr == "interrupted; run the same command again to go on\n"
+    assert sorted(rows(uri)) == IDS[:2]
+    again = run(*ingest).document
+    assert (again["embedded"], again["unchanged"]) == (3, 2)

@@ -1,0 +1,122 @@
+"""`rsicd-embed search`: its hits in lines and in JSON, and the model that it asks."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import rsicd_embed
+from rsicd_embed.cli.search import _short
+from rsicd_embed.records import Provenance
+from rsicd_embed.stores.base import open_store
+
+from .conftest import picture
+from .helpers import run
+
+pytestmark = pytest.mark.usefixtures("load_each_model_once")
+
+
+def test_attributes_in_json(uri: str, pictures: Path, tiny_model: Path) -> None:
+    """NaN and infinity are null, times are text, the rest keeps its type."""
+    table = pa.table(
+        {
+            "path": ["a.png"],
+            "nan": [math.nan],
+            "inf": [math.inf],
+            "list": [[math.nan, 1.5]],
+            "at": [dt.datetime(2020, 5, 17)],
+            "flag": [True],
+            "count": [3],
+            "none": pa.array([None], pa.string()),
+        }
+    )
+    pyarrow.parquet.write_table(table, pictures / "m.parquet")
+    run("ingest", pictures / "m.parquet", "--store", uri, "--model", tiny_model)
+    (hit,) = run("search", "port", "--store", uri, "--json").document["hits"]
+    assert {name: hit[name] for name in table.column_names[1:]} == {
+        "nan": None, "inf": None, "list": [None, 1.5], "at": "2020-05-17 00:00:00",
+        "flag": True, "count": 3, "none": None,
+    }  # fmt: skip
+    plain = run("search", "port", "--store", uri).stdout
+    assert plain.count("\n") == 1
+    assert (
+        "a.png  nan=nan  inf=inf  list=[nan, 1.5]  at=2020-05-17 00:00:00  flag=True  count=3"
+        in plain
+    )
+
+
+def test_where_is_applied_before_k(stored: str) -> None:
+    search = ("search", "port", "--store", stored, "-k", 2, "--json", "--where")
+    hits = run(*search, "id in ('c.jpg', 'd.tif') and width > 1").document["hits"]
+    assert sorted(hit["id"] for hit in hits) == ["c.jpg", "d.tif"]
+    nothing = run("search", "port", "--store", stored, "--where", "width > 999")
+    assert (nothing.status, nothing.stdout) == (0, "")
+    assert nothing.stderr.startswith("no hits")
+    assert run(*search, "width > 999").document["hits"] == []
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(stored: str) -> None:
+    outcome = run("search", "boats " * 60, "--store", stored, "--json")
+    assert outcome.status == 0
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("warning: 1 of 1 texts are longer than the model's context")
+    assert len(outcome.document["hits"]) == 5
+
+
+def test_lists_in_a_line(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+    row = {"path": "a.png", "bbox": [7.5, -60, 15.25, 0], "captions": ["the first", "a second"]}
+    (pictures / "m.jsonl").write_text(json.dumps(row) + "\n")
+    store = f"exact:{tmp_path / 'store'}"
+    run("ingest", pictures / "m.jsonl", "--store", store, "--model", tiny_model)
+    (line,) = run("search", "port", "--store", store).stdout.splitlines()
+    assert line.endswith("a.png  bbox=[7.5, -60, 15.25, 0]  captions=the first")
+
+
+def test_search_uses_the_model_of_the_store(
+    stored: str, tiny_model: Path, other_model: Path
+) -> None:
+    own = run("search", "port", "--store", stored, "--json").document
+    assert own == run("search", "port", "--store", stored, "--json", "--model", tiny_model).document
+    refused = run("search", "port", "--store", stored, "--json", "--model", other_model).error
+    assert f"holds vectors of model '{tiny_model}'" in refused
+    assert f"pass --model {tiny_model}" in refused
+
+
+def test_a_model_that_has_moved(stored: str, tiny_model: Path, tmp_path: Path) -> None:
+    with rsicd_embed.open_store(stored) as store:
+        made_by = store.provenance
+    gone = Provenance(str(tmp_path / "gone"), made_by.fingerprint, made_by.dim)
+    uri = f"exact:{tmp_path / 'moved'}"
+    open_store(uri, gone).close()
+    error = run("search", "port", "--store", uri).error
+    assert "say where with --model" in error
+    assert str(tmp_path / "gone") in error
+    assert run("search", "port", "--store", uri, "--model", tiny_model).status == 0
+
+
+def test_names_that_would_break_a_line_are_escaped(
+    uri: str, pictures: Path, tiny_model: Path
+) -> None:
+    name = 'two\nlines\x1b[31m "ü海".png'
+    picture(9).save(pictures / name)
+    bad = pictures / "bad\n.png"
+    bad.write_text("")
+    outcome = run("ingest", pictures, "--store", uri, "--model", tiny_model)
+    assert outcome.stderr == f"skipped {pictures}/bad\\n.png: empty file\n"
+    search = ("search", "--image", pictures / name, "--store", uri, "-k", 1)
+    assert 'two\\nlines\\x1b[31m "ü海".png' in run(*search).stdout
+    document = run(*search, "--json").document
+    assert document["hits"][0]["id"] == name
+    assert document["query"] == str(pictures / name)
+
+
+def test_short_hits() -> None:
+    assert _short("x" * 61) == "x" * 59 + "…"
+    assert [_short(one) for one in ([], ["a", "b"], 0.123456789, 5)] == ["", "a", "0.12346", "5"]

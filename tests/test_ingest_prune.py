@@ -1,0 +1,85 @@
+"""Images that are gone: their rows stay, unless an ingest that may tell prunes them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import picture
+from .helpers import IDS, Counting, counts, ingest, manifest, rows
+
+
+def test_a_vanished_file_stays_unless_pruned(
+    embedder: Counting, each_uri: str, pictures: Path
+) -> None:
+    ingest(embedder, each_uri, pictures)
+    (pictures / "c.jpg").unlink()
+    assert counts(ingest(embedder, each_uri, pictures)) == (0, 0, 4, 0, 0)
+    assert sorted(rows(each_uri)) == IDS
+    assert counts(ingest(embedder, each_uri, pictures, prune=True)) == (0, 0, 4, 1, 0)
+    assert sorted(rows(each_uri)) == ["a.png", "b.png", "d.tif", "sub/e.png"]
+
+
+def test_a_renamed_folder_below_the_source_can_be_pruned(
+    embedder: Counting, uri: str, pictures: Path
+) -> None:
+    ingest(embedder, uri, pictures)
+    (pictures / "sub").rename(pictures / "new")
+    assert counts(ingest(embedder, uri, pictures, prune=True)) == (1, 0, 4, 1, 0)
+    assert "new/e.png" in rows(uri)
+    assert "sub/e.png" not in rows(uri)
+
+
+def test_prune_touches_only_rows_below_the_source(
+    embedder: Counting, uri: str, pictures: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "pictures2"  # the same first letters are not the same folder
+    other.mkdir()
+    for name in ("y.png", "z.png"):
+        picture(5).save(other / name)
+    ingest(embedder, uri, [pictures, other])
+    (other / "z.png").unlink()
+    (pictures / "a.png").unlink()
+    assert ingest(embedder, uri, pictures, prune=True).removed == 1
+    assert sorted(rows(uri)) == [*IDS[1:], "y.png", "z.png"]
+
+
+def test_prune_removes_no_row_whose_image_is_there(
+    embedder: Counting, uri: str, pictures: Path
+) -> None:
+    """One file, or a manifest of some files, says nothing about the others of its folder."""
+    ingest(embedder, uri, pictures)
+    (pictures / "b.png").unlink()
+    assert counts(ingest(embedder, uri, pictures / "a.png", prune=True)) == (0, 0, 1, 0, 0)
+    table = manifest(pictures / "m.jsonl", {"id": "x", "path": "a.png"})
+    assert counts(ingest(embedder, uri, table, prune=True)) == (1, 0, 0, 1, 0)
+    assert sorted(rows(uri)) == ["a.png", "c.jpg", "d.tif", "sub/e.png", "x"]
+
+
+def test_prune_keeps_what_a_manifest_still_lists(
+    embedder: Counting, uri: str, pictures: Path
+) -> None:
+    table = manifest(pictures / "m.jsonl", {"path": "a.png"}, {"path": "b.png"})
+    ingest(embedder, uri, table)
+    (pictures / "b.png").unlink()
+    assert counts(ingest(embedder, uri, table, prune=True)) == (0, 0, 1, 0, 1)
+    assert sorted(rows(uri)) == ["a.png", "b.png"]
+
+
+def test_prune_keeps_what_may_not_be_looked_at(
+    embedder: Counting, uri: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(embedder, uri, pictures)
+    (pictures / "b.png").unlink()
+    stat = Path.stat
+
+    def refused(path: Path, **options: Any) -> os.stat_result:
+        if path.name == "b.png":
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert ingest(embedder, uri, pictures, prune=True).removed == 0
