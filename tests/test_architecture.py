@@ -15,6 +15,7 @@ ROOT = Path(rsicd_embed.__file__).parent
 # `images` reads pictures for everyone: it imports errors only.
 MAY_IMPORT = {
     "errors": set(),
+    "closing": set(),
     "parallel": set(),
     "files": {"errors"},
     "plugins": {"errors"},
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "embedder.base": {"errors", "records", "parallel", "images"},
     "stores.base": {"errors", "records", "parallel", "plugins"},
     "embedder": {"errors", "files", "plugins", "records", "parallel", "images", "embedder.base"},
-    "stores": {"errors", "files", "records", "parallel", "plugins", "stores.base"},
+    "stores": {"errors", "closing", "files", "records", "parallel", "plugins", "stores.base"},
     # LanceDB's embedding functions: what joins the two.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
     "rowfile": {"errors", "files", "records"},
@@ -37,11 +38,12 @@ MAY_IMPORT = {
         "errors", "records", "parallel", "images", "embedder.base", "stores.base", "stores",
     },
     "train": {
-        "errors", "files", "records", "parallel", "datasets", "embedder", "images", "embedder.base",
+        "errors", "closing", "files", "records", "parallel", "datasets", "embedder", "images",
+        "embedder.base",
     },
     "bench": {
-        "errors", "files", "records", "parallel", "plugins", "datasets", "images", "embedder.base",
-        "stores.base", "stores", "indexing",
+        "errors", "closing", "files", "records", "parallel", "plugins", "datasets", "images",
+        "embedder.base", "stores.base", "stores", "indexing",
     },
 }  # fmt: skip
 ANYTHING = {

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from rsicd_embed.stores import lance_index, lance_rows
-from rsicd_embed.stores import lancedb as lance_store
 from rsicd_embed.stores.base import VectorStore, open_store
 
 from .contract import MADE_BY, batch, unit
@@ -44,7 +43,7 @@ def reads_every_row(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> list
         calls.append(arguments)
         return stream(*arguments, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lance_store.lance_rows, "stream", counted)
+    monkeypatch.setattr(lance_rows, "stream", counted)
     return calls
 
 

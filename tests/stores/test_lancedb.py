@@ -18,8 +18,7 @@ from rsicd_embed.errors import (
     StoreNotFoundError,
     StoreURIError,
 )
-from rsicd_embed.stores import lancedb as lance_store
-from rsicd_embed.stores import opening
+from rsicd_embed.stores import lance_reader, opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
 from rsicd_embed.stores.lance_ids import SeenIds
 
@@ -37,7 +36,7 @@ class TestLanceStreamed(FolderContract):
 
     @pytest.fixture(autouse=True)
     def nothing_is_held(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lance_store, "CACHE_ROWS", -1)
+        monkeypatch.setattr(lance_reader, "CACHE_ROWS", -1)
         monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 1000)
 
 
@@ -180,7 +179,7 @@ def test_streamed_search_forgets_the_worse_rows(
     with open_store(f"lancedb:{folder}", MADE_BY) as store:
         store.upsert([batch([f"i{i}" for i in range(3000)], vectors)])
         expected = store.search(queries, k=4)
-        monkeypatch.setattr(lance_store, "CACHE_ROWS", 0)
+        monkeypatch.setattr(lance_reader, "CACHE_ROWS", 0)
         monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 100)
         monkeypatch.setattr(streaming, "_SPARE_ROWS", 10)
         assert store.search(queries, k=4).equals(expected)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from rsicd_embed.records import Provenance
-from rsicd_embed.stores import lancedb, nmslib
+from rsicd_embed.stores import lance_reader, nmslib
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.testing.stores.machine import SETTINGS, StoreMachine
 
@@ -62,7 +62,7 @@ def test_same_hits(stores: list[VectorStore], monkeypatch: pytest.MonkeyPatch) -
     for store in stores[1:]:
         for (k, where), hits in expected.items():
             assert store.search(queries, k, where).equals(hits), (store.uri, k, where)
-    monkeypatch.setattr(lancedb, "CACHE_ROWS", 0)
+    monkeypatch.setattr(lance_reader, "CACHE_ROWS", 0)
     monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 128)
     for (k, where), hits in expected.items():
         assert stores[2].search(queries, k, where).equals(hits), ("streamed", k, where)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rsicd_embed import plugins
-from rsicd_embed.stores import lance_index, lancedb, nmslib
+from rsicd_embed.stores import lance_index, lance_reader, nmslib
 from rsicd_embed.stores.base import StoreType, StoreURI, VectorStore
 
 HANG_S = 120
@@ -31,7 +31,7 @@ def small_indexes() -> None:
     nmslib.GRAPH_ROWS, nmslib.FOLD_ROWS = 50, 60
     nmslib._SPARE, nmslib._LARGEST_SHARE = 2, 1.0
     lance_index.INDEX_ROWS, lance_index.STALE_ROWS = 150, 40
-    lancedb.CACHE_ROWS, lancedb._LARGEST_SHARE = 300, 1.0
+    lance_reader.CACHE_ROWS, lance_reader._LARGEST_SHARE = 300, 1.0
 
 
 @cache
