@@ -78,7 +78,7 @@ class LanceReader(Closing):
                     return hits
             if now.count > CACHE_ROWS:
                 with lance_errors(f"cannot read {self.uri}"):
-                    return search_stream(self._stream(now, where), now.schema, units, count)
+                    return search_stream(self._passing(now, where), now.schema, units, count)
             rows = self._held(now, vectors=True)
         return scoring.search(rows, queries, count, where)
 
@@ -180,6 +180,13 @@ class LanceReader(Closing):
     ) -> Iterator[Rows]:
         self._place.checks.large()
         return lance_rows.stream(self._table, now.schema, self.uri, where, columns)
+
+    def _passing(self, now: State, where: str | None) -> Iterator[Rows]:
+        """All rows, or those that `where` accepts; what is refused may come along, dead."""
+        if where is None:
+            return self._stream(now, None)
+        self._place.checks.large()
+        return lance_rows.selected(self._table, now.schema, self.uri, where)
 
     def _by_index(self, now: State, index: AnnIndex, units: np.ndarray, k: int) -> pa.Table | None:
         """The k best rows that the index finds; None where it finds fewer than there are."""

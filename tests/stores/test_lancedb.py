@@ -18,7 +18,7 @@ from rsicd_embed.errors import (
     StoreNotFoundError,
     StoreURIError,
 )
-from rsicd_embed.stores import lance_reader, opening
+from rsicd_embed.stores import lance_reader, lance_rows, opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
 from rsicd_embed.stores.lance_ids import SeenIds
 
@@ -167,6 +167,28 @@ def test_sync_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(StoreError, match="is changed, but a power cut may undo that"):
                 require_versioned(store).tag("first")
         assert len(store) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_few_rows_of_a_large_table_are_fetched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Whether the rows that a condition leaves are fetched or read on to, they are the same."""
+    queries = unit(3, seed=7)
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        for part in range(3):
+            ids = [f"{part}-{i}" for i in range(100)]
+            store.upsert([batch(ids, unit(100, seed=part), n=list(range(100)))])
+        store.delete([f"1-{i}" for i in range(50)])
+        expected = {
+            where: store.search(queries, k=5, where=where)
+            for where in ("n < 10", "n >= 60", "n < 0", "id LIKE '1-%'")
+        }
+        monkeypatch.setattr(lance_reader, "CACHE_ROWS", 0)
+        monkeypatch.setattr(lance_rows, "_FETCHED_SHARE", share)
+        monkeypatch.setattr(lance_rows, "STREAM_ROWS", 7)
+        for where, hits in expected.items():
+            assert store.search(queries, k=5, where=where) == hits
 
 
 def test_streamed_search_forgets_the_worse_rows(
