@@ -13,10 +13,11 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rsicd_embed import files
 from rsicd_embed.bench import record
 from rsicd_embed.testing.stress.corruption import corrupt
 from rsicd_embed.testing.stress.faults import fail
@@ -28,12 +29,18 @@ STORES = ("exact", "nmslib", "lancedb")
 def timed(what: str, task: Any, *arguments: object) -> dict[str, Any]:
     """What a task found, and how long it took."""
     started = time.monotonic()
-    found = asdict(task(*arguments)) | {"seconds": round(time.monotonic() - started, 1)}
+    # Not asdict: it counts the pairs of a Counter.
+    found = vars(task(*arguments)) | {"seconds": round(time.monotonic() - started, 1)}
     brief = {name: value for name, value in found.items() if not isinstance(value, (dict, list))}
     print(f"{what}: {brief}", file=sys.stderr)
     for problem in [*found.get("failures", ()), *found.get("examples", ())]:
         print(f"  {problem}", file=sys.stderr)
     return found
+
+
+def write(text: str, path: Path) -> None:
+    """Writes a record."""
+    path.write_text(text, encoding="utf-8")
 
 
 def bad(found: dict[str, Any]) -> bool:
@@ -59,20 +66,19 @@ def main() -> None:
     given = [one for one in sys.argv[1:] if one not in ("-o", "--output", str(options.output))]
     command = shlex.join(["python", "scripts/stress_stores.py", *given])
     run = record.document("stress-stores", settings, command=command)
-    run["stores"] = {
-        scheme: {
+    run["stores"] = {}
+    for scheme in stores:
+        run["stores"][scheme] = {
             "kills": timed(f"{scheme}, kills", kill, scheme, options.kills, options.seed),
             "faults": timed(f"{scheme}, faults", fail, scheme, options.faults, options.seed),
             "corruption": timed(
                 f"{scheme}, corruption", corrupt, scheme, options.mutations, options.seed
             ),
         }
-        for scheme in stores
-    }
-    text = json.dumps(run, indent=1, ensure_ascii=False) + "\n"
-    if options.output:
-        options.output.write_text(text, encoding="utf-8")
-    else:
+        text = json.dumps(run, indent=1, ensure_ascii=False) + "\n"
+        if options.output:
+            files.write_file(options.output, partial(write, text))
+    if not options.output:
         print(text, end="")
     if any(bad(found) for one in run["stores"].values() for found in one.values()):
         raise SystemExit(1)
