@@ -1,4 +1,4 @@
-"""`rsicd-embed train`: a CLIP from scratch on captioned images."""
+"""`rsicd-embed train`: a CLIP from scratch on captioned images; and the command `train plan`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from rsicd_embed.cli.base import F, json_option, note, print_json, show
+from rsicd_embed.cli.base import F, Group, json_option, note, print_json, show
+from rsicd_embed.cli.train_plan import plan
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import PRESETS, TrainConfig
 
@@ -24,18 +26,18 @@ def _option(flag: str, text: str, **how: Any) -> Callable[[F], F]:
     return click.option(flag, default=getattr(_DEFAULTS, name), show_default=True, help=text, **how)
 
 
-@click.command()
+@click.group(cls=Group, invoke_without_command=True, subcommand_metavar="[COMMAND [ARGS]...]")
+# Required, but not for a command below; see `_require`.
 @click.option(
     "--dataset",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder with dataset_*.json and its images; the train split is trained on, val chosen on.",
+    help="Folder with dataset_*.json and its images; the train split is trained on, val chosen on."
+    "  [required]",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the run; the same folder resumes it. The model is in OUT/best.",
+    help="Folder of the run; the same folder resumes it. The model is in OUT/best.  [required]",
 )
 @_option("--preset", "Shape of the model.", type=click.Choice(sorted(PRESETS)))
 @_option("--epochs", "Passes over the train split.", type=click.IntRange(1))
@@ -48,11 +50,18 @@ def _option(flag: str, text: str, **how: Any) -> Callable[[F], F]:
 @_option("--eval-every", "Epochs between evaluations on val.", type=click.IntRange(1))
 @_option("--seed", "Of weights, order, captions and augmentation.")
 @json_option
-def train(dataset: Path, out: Path, as_json: bool, **settings: Any) -> None:
+@click.pass_context
+def train(
+    context: click.Context, /, dataset: Path, out: Path, as_json: bool, **settings: Any
+) -> None:
     """Train a CLIP model from scratch on captioned images.
 
     Prints the row of the best epoch on val; its model is in OUT/best.
     """
+    if context.invoked_subcommand:
+        _refuse_options(context)
+        return
+    _require(context, "dataset", "out")
     from rsicd_embed.bench.evaluate import Evaluator
     from rsicd_embed.datasets import captioned
 
@@ -72,6 +81,24 @@ def train(dataset: Path, out: Path, as_json: bool, **settings: Any) -> None:
         print_json(best)
     else:
         show(f"best: {_line(best)}  in {out / 'best'}")
+
+
+train.add_command(plan)
+
+
+def _require(context: click.Context, *names: str) -> None:
+    for option in context.command.params:
+        if option.name in names and context.params[option.name] is None:
+            raise click.MissingParameter(ctx=context, param=option)
+
+
+def _refuse_options(context: click.Context) -> None:
+    for name in context.params:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"options of training do not go with `{context.invoked_subcommand}`; "
+                "give its own after it."
+            )
 
 
 def _line(row: dict[str, Any]) -> str:

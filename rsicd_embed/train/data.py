@@ -14,6 +14,14 @@ from rsicd_embed.errors import ImageError, TrainError
 from rsicd_embed.images import read_rgb
 from rsicd_embed.parallel import ordered_map
 
+# Images are kept this much larger than the model's, so that crops have room to move.
+_MARGIN = 1.125
+
+
+def stored_side(image_size: int) -> int:
+    """Height and width of the pixels in a batch, for a model that sees `image_size`."""
+    return round(image_size * _MARGIN)
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -20,15 +20,12 @@ from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.train.checkpoint import Checkpoints
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.data import CaptionedImages
+from rsicd_embed.train.data import CaptionedImages, stored_side
 from rsicd_embed.train.run import Run, open_run
 from rsicd_embed.train.step import State, initial_state, make_step
 
 Evaluate = Callable[[Embedder], dict[str, float]]
 Report = Callable[[dict[str, Any]], None]
-
-# Images are kept this much larger than the model's, so that crops have room to move.
-_MARGIN = 1.125
 
 
 def train(
@@ -68,7 +65,7 @@ def _train(
     data = CaptionedImages(
         examples,
         run.tokenizer,
-        side=round(run.shape.image_size * _MARGIN),
+        side=stored_side(run.shape.image_size),
         class_captions=config.class_captions,
         seed=config.seed,
     )

@@ -1,9 +1,9 @@
-"""The optimiser and the compiled training step, over every local device."""
+"""The optimiser and the compiled training step, over every local device or those that are given."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,10 +80,35 @@ def make_step(
     steps: int,
     *,
     keep_patches: float,
+    devices: Sequence[Any] | None = None,
 ) -> Step:
-    """One step: augment, embed, loss over the global batch, update."""
+    """One step on `devices`, or on all there are: places a batch on them and runs `jitted_step`."""
+    run = jitted_step(graph, model, config, pixels_config, steps, keep_patches=keep_patches)
+    by_batch = place_on(devices or jax.devices()).by_batch
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        arrays = jax.device_put((batch.pixels, batch.tokens, batch.groups), by_batch)
+        new: tuple[State, dict[str, jax.Array]] = run(state, *arrays)
+        return new
+
+    return step
+
+
+def jitted_step(
+    graph: nnx.GraphDef[Clip],
+    model: ClipConfig,
+    config: TrainConfig,
+    pixels_config: Preprocessor,
+    steps: int,
+    *,
+    keep_patches: float,
+) -> Any:
+    """Augment, embed, loss over the global batch, update: what is compiled for the devices.
+
+    It takes a State, on every device, and the arrays of a Batch, split over the devices, and gives
+    the next State and the metrics. `lower` takes their shapes alone.
+    """
     update = optimizer(config, steps)
-    by_batch = place_on(jax.devices()).by_batch
     root = jax.random.key(config.seed)
     keep = max(1, round(keep_patches * model.patches))
 
@@ -108,19 +133,20 @@ def make_step(
         params = _clamp_logit_scale(optax.apply_updates(state.params, updates))
         return State(params, memory, state.step + 1), {"loss": loss}
 
-    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        arrays = jax.device_put((batch.pixels, batch.tokens, batch.groups), by_batch)
-        new: tuple[State, dict[str, jax.Array]] = run(state, *arrays)
-        return new
-
-    return step
+    return run
 
 
-def initial_state(params: Any, config: TrainConfig, steps: int) -> State:
-    """Before the first step, replicated on every device."""
-    everywhere = place_on(jax.devices()).everywhere
-    state = State(params, optimizer(config, steps).init(params), jnp.zeros((), jnp.int32))
-    placed: State = jax.device_put(state, everywhere)
+def first_state(params: Any, config: TrainConfig, steps: int) -> State:
+    """Before the first step."""
+    return State(params, optimizer(config, steps).init(params), jnp.zeros((), jnp.int32))
+
+
+def initial_state(
+    params: Any, config: TrainConfig, steps: int, devices: Sequence[Any] | None = None
+) -> State:
+    """Before the first step, replicated on `devices`, or on all there are."""
+    everywhere = place_on(devices or jax.devices()).everywhere
+    placed: State = jax.device_put(first_state(params, config, steps), everywhere)
     return placed
 
 

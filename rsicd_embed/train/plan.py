@@ -1,0 +1,185 @@
+"""Does a training step fit the memory of TPUs, what does it cost, and how large may a batch be?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train.aot import Compiled, Workload, compile_step, compiler_limit, tpu_devices
+from rsicd_embed.train.topology import parse
+
+# The loss and its gradient keep three float32 arrays as large as the logits: measured on the loss
+# alone, compiled for v3-8, with batches of 16,384 (3.3) and 65,536 (3.1).
+_LOGITS_BYTES = 3 * 4
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """Bytes of a device as `fixed + each · n + squared · n²`, where n is the global batch."""
+
+    fixed: float
+    each: float
+    squared: float
+
+    def at(self, batch: int) -> int:
+        """Bytes with this global batch."""
+        return round(self.fixed + self.each * batch + self.squared * batch**2)
+
+    def largest(self, limit: int, devices: int) -> int:
+        """The largest global batch within `limit` bytes, a multiple of the devices; 0 for none."""
+        free = limit - self.fixed
+        if free <= 0:
+            return 0
+        root = math.sqrt(self.each**2 + 4 * self.squared * free)
+        return int(2 * free / (self.each + root)) // devices * devices
+
+
+def memory_model(one: Compiled, devices: int) -> MemoryModel:
+    """Memory by batch, from one that was compiled.
+
+    The old state and the next one are always there; the logits, split over the devices by rows,
+    grow with the square of the batch; all else is taken to grow with the batch. From a batch with
+    room to spare that is what larger ones need without recomputing anything, told the more roughly
+    the larger they are. The compiler takes still larger ones, recomputing activations, which costs
+    FLOPs.
+    """
+    fixed = one.state_bytes + one.output_bytes
+    squared = _LOGITS_BYTES / devices
+    n = one.global_batch
+    return MemoryModel(fixed, max(0, one.hbm_bytes - fixed - squared * n**2) / n, squared)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Whether a step fits, and what it costs.
+
+    Attributes:
+        topology: as it was asked for.
+        devices: number of JAX devices.
+        hbm_bytes_per_device: arguments, temporaries, and outputs as far as they are not written
+            over arguments.
+        hbm_capacity_bytes: memory of a device.
+        hbm_limit_bytes: what of it a program may take.
+        flops_per_step: over all devices.
+        collective_bytes_per_device: see `collectives.collective_bytes`.
+        compiled_global_batch: the batch that was compiled. Where it is not `global_batch`, the
+            compiler has refused that one, and all figures but the largest batch are those of the
+            compiled one, except hbm_bytes_per_device and the FLOPs, which are scaled.
+        largest_global_batch: a multiple of the devices; see `memory_model`.
+        largest_is_estimate: whether it was derived from the compiled batch, not compiled.
+        compile_seconds: of all that was compiled.
+    """
+
+    topology: str
+    model: str
+    precision: str
+    keep_patches: float
+    devices: int
+    global_batch: int
+    fits: bool
+    hbm_bytes_per_device: int
+    hbm_capacity_bytes: int
+    hbm_limit_bytes: int
+    argument_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    flops_per_step: int
+    flops_per_device: int
+    collective_bytes_per_device: dict[str, int]
+    compiled_global_batch: int
+    largest_global_batch: int
+    largest_is_estimate: bool
+    compile_seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return dataclasses.asdict(self)
+
+
+def plan(topology: str, workload: Workload, global_batch: int, *, verify: bool = False) -> Plan:
+    """Compiles the step for a TPU topology, and says what it needs.
+
+    A batch that the compiler refuses is halved until it accepts one.
+
+    Args:
+        topology: see `topology.parse`.
+        workload: the step.
+        global_batch: images a step, over all devices.
+        verify: whether the largest batch is compiled too, and made smaller until it fits.
+
+    Raises:
+        TrainError: no such topology, a batch that its devices cannot share, no libtpu, or a model
+            that does not fit with one image a device.
+    """
+    target = parse(topology)
+    count = target.devices
+    if global_batch < 1 or global_batch % count:
+        raise TrainError(
+            f"expected a batch divisible by the {count} devices of {topology}, "
+            f"found {global_batch}; give another --global-batch"
+        )
+    devices = tpu_devices(target)
+    limit = min(target.hbm_bytes, compiler_limit(devices) or target.hbm_bytes)
+    started = time.perf_counter()
+    one = _compile_at_most(workload, devices, global_batch)
+    if one is None:
+        raise TrainError(
+            f"expected a model that fits {topology} with one image a device, found "
+            f"{workload.model}, which does not; give a topology with more memory a device"
+        )
+    model = memory_model(one, count)
+    bytes_there = one.hbm_bytes if one.global_batch == global_batch else model.at(global_batch)
+    fits = one.global_batch == global_batch and bytes_there <= limit
+    largest = model.largest(limit, count)
+    largest = max(largest, global_batch) if fits else min(largest, global_batch - count)
+    if verify:
+        largest = _accepted(workload, devices, largest, limit, global_batch if fits else 0)
+    flops = round(one.flops * global_batch / one.global_batch)
+    return Plan(
+        topology=topology,
+        model=workload.model,
+        precision=workload.precision,
+        keep_patches=workload.keep_patches,
+        devices=count,
+        global_batch=global_batch,
+        fits=fits,
+        hbm_bytes_per_device=bytes_there,
+        hbm_capacity_bytes=target.hbm_bytes,
+        hbm_limit_bytes=limit,
+        argument_bytes=one.argument_bytes,
+        output_bytes=one.output_bytes,
+        temporary_bytes=one.temporary_bytes,
+        flops_per_step=flops * count,
+        flops_per_device=flops,
+        collective_bytes_per_device=one.collectives,
+        compiled_global_batch=one.global_batch,
+        largest_global_batch=largest,
+        largest_is_estimate=not verify,
+        compile_seconds=round(time.perf_counter() - started, 1),
+    )
+
+
+def _compile_at_most(workload: Workload, devices: Sequence[Any], batch: int) -> Compiled | None:
+    """The step with this batch, or half of it, or half of that …; None if none is accepted."""
+    while batch:
+        if compiled := compile_step(workload, devices, batch):
+            return compiled
+        batch = batch // 2 // len(devices) * len(devices)
+    return None
+
+
+def _accepted(
+    workload: Workload, devices: Sequence[Any], batch: int, limit: int, proven: int
+) -> int:
+    """This batch, or one a sixteenth smaller, and so on until it fits or is the `proven` one."""
+    while batch > proven:
+        compiled = compile_step(workload, devices, batch)
+        if compiled and compiled.hbm_bytes <= limit:
+            return batch
+        batch = batch * 15 // 16 // len(devices) * len(devices)
+    return proven

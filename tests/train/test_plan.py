@@ -1,0 +1,349 @@
+"""Plans of the training step: names, memory, traffic; and, with libtpu, the compiler's own word."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from rsicd_embed.cli import main
+from rsicd_embed.cli.train_plan import lines
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train import aot, topology
+from rsicd_embed.train import plan as planning
+from rsicd_embed.train.aot import MODELS, Compiled, Workload
+from rsicd_embed.train.collectives import collective_bytes
+from rsicd_embed.train.plan import MemoryModel, Plan, memory_model
+from rsicd_embed.train.topology import parse
+
+TINY = Workload("tiny")
+GIB = 1 << 30
+CONTRACT = {
+    "topology", "global_batch", "hbm_bytes_per_device", "hbm_capacity_bytes", "flops_per_step",
+    "fits",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command sets it; gone after the test."""
+    for name, value in topology.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["train", "plan", *arguments])
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("name", "libtpus", "devices", "gib"),
+    [
+        ("v2-8", "v2:2x2", 8, 8),
+        ("v3-8", "v3:2x2", 8, 16),
+        ("V3-32", "v3:4x4", 32, 16),
+        ("v4-8", "v4:2x2x1", 4, 32),
+        ("v4:2x2x1", "v4:2x2x1", 4, 32),
+        ("v5e-8", "v5e:2x4", 8, 16),
+        ("v5litepod-8", "v5e:2x4", 8, 16),
+        ("v5e:2x4", "v5e:2x4", 8, 16),
+        ("v5p-8", "v5p:2x2x1", 4, 95),
+        ("v5p:2x2x1", "v5p:2x2x1", 4, 95),
+        (" v6e-8 ", "v6e:2x4", 8, 32),
+        ("v6e:2x4", "v6e:2x4", 8, 32),
+    ],
+)
+def test_topologies(name: str, libtpus: str, devices: int, gib: int) -> None:
+    found = parse(name)
+    assert (found.name, found.devices, found.hbm_bytes) == (libtpus, devices, gib * GIB)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "v3", "v3-7", "v9-8", "v5e-2", "v5e:0x2", "v3:2", "tpu", "3-8"]
+)
+def test_an_unknown_topology_is_told_in_one_line(name: str) -> None:
+    result = run("--topology", name)
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(
+        f"error: expected a TPU topology, found {name!r}; give one of v2-8, v3-8"
+    )
+
+
+def test_without_libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    result = run("--topology", "v3-8", "--preset", "tiny")
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        "error: compiling for TPUs needs libtpu, which is not installed: "
+        "pip install 'rsicd-embed[train,tpu]'"
+    )
+
+
+def test_the_extra_that_it_names_brings_libtpu() -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    assert any(one.startswith("jax[tpu]") for one in extras["tpu"])  # of the version JAX wants
+
+
+def test_wrong_usage(tmp_path: Path) -> None:
+    assert run().exit_code == 2
+    both = run("--topology", "v3-8", "--shape", "vit-b-32", "--preset", "tiny")
+    assert both.exit_code == 2
+    before = CliRunner().invoke(main, ["train", "--epochs", "3", "plan", "--topology", "v3-8"])
+    assert before.exit_code == 2
+    assert "options of training do not go with `plan`" in before.stderr
+    for arguments in ([], ["--dataset", str(tmp_path)]):
+        alone = CliRunner().invoke(main, ["train", *arguments])
+        assert alone.exit_code == 2
+        assert "Missing option '--" in alone.stderr
+
+
+def test_the_command_offers_every_shape() -> None:
+    help_text = CliRunner().invoke(main, ["train", "plan", "--help"]).stdout
+    assert all(name in help_text for name in MODELS)
+    with pytest.raises(TrainError, match=r"expected a model of vit-b-32, .*tiny"):
+        Workload("huge")
+    with pytest.raises(TrainError, match="keep_patches in"):
+        Workload("tiny", keep_patches=0)
+
+
+# Traffic.
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "  %all-reduce.3 = f32[1024]{0:T(1024)} all-reduce(%a), channel_id=1",
+            {"all-reduce": 4096},
+        ),
+        (
+            "  %all-gather.2 = bf16[1024,64]{0,1:T(8,128)(2,1)} all-gather(%f), dimensions={0}",
+            {"all-gather": 1024 * 64 * 2},
+        ),
+        (
+            "  ROOT %r = (f32[8,4]{1,0:T(8,128)S(1)}, s32[]{:T(128)}, /*index=5*/pred[3]{0}) "
+            "all-reduce(%x, %y, %z), to_apply=%add",
+            {"all-reduce": 8 * 4 * 4 + 4 + 3},
+        ),
+        ("  %p.1 = s4[5]{0} collective-permute(%x)", {"collective-permute": 3}),
+        ("%p = c64[2,<=3] all-to-all(%x)", {"all-to-all": 48}),
+        ("  rs = f8e4m3fn[16]{0} reduce-scatter(x), dimensions={0}", {"reduce-scatter": 16}),
+        # Of an asynchronous pair the end counts, which has the result alone.
+        ("  %s = (f32[2]{0}, f32[16]{0}) all-gather-start(%x)", {}),
+        ("  %d = f32[16]{0} all-gather-done(%s)", {"all-gather": 64}),
+        # Not collectives, whatever they are called or made of.
+        ("  %all-reduce.7 = f32[4]{0} fusion(%all-reduce.3), calls=%all-reduce(f32[4])", {}),
+        ('  %f = f32[4]{0} add(%a, %b), metadata={op_name="x = f32[4] all-reduce("}', {}),
+        ("%region.1 (a: f32[], b: f32[]) -> f32[] {", {}),
+    ],
+)
+def test_collectives_of_a_line(line: str, expected: dict[str, int]) -> None:
+    assert collective_bytes(line) == expected
+
+
+def test_collectives_of_a_program() -> None:
+    text = """HloModule jit_run, num_partitions=8
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  %g = f32[32]{0} all-gather(%p), dimensions={0}
+  %r.1 = f32[32]{0} all-reduce(%g), to_apply=%add
+  ROOT %r.2 = f32[4]{0} all-reduce(%p), to_apply=%add
+}
+"""
+    assert collective_bytes(text) == {"all-gather": 128, "all-reduce": 144}
+
+
+# Memory.
+
+
+def compiled(batch: int, temporary: int = 0, state: int = 100) -> Compiled:
+    return Compiled(batch, state + batch, state, state, temporary, 7.0 * batch, {"all-reduce": 5})
+
+
+def test_the_memory_model_meets_what_it_was_made_from() -> None:
+    one = compiled(64, temporary=100_000)
+    model = memory_model(one, devices=8)
+    assert model.at(64) == one.hbm_bytes
+    assert model.at(0) == 200
+    assert model.largest(one.hbm_bytes + 1, 8) == 64
+    assert model.largest(199, 8) == 0
+
+
+def test_larger_batches_take_more_and_more_memory_takes_larger_batches() -> None:
+    model = MemoryModel(fixed=1e9, each=5e6, squared=1.5)
+    sizes = [model.at(n) for n in range(0, 4096, 64)]
+    assert sizes == sorted(sizes)
+    for limit in (2 * GIB, 16 * GIB, 95 * GIB):
+        largest = model.largest(limit, 8)
+        assert largest % 8 == 0
+        assert model.at(largest) <= limit < model.at(largest + 8)
+
+
+# Plans, with a compiler that is made up.
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Takes batches up to 1,000, of a megabyte an image and device; the batches it was given."""
+    asked: list[int] = []
+
+    def compile_step(workload: Workload, devices: Any, batch: int) -> Compiled | None:
+        asked.append(batch)
+        return compiled(batch, temporary=batch << 20) if batch <= 1000 else None
+
+    monkeypatch.setattr(planning, "tpu_devices", lambda target: range(target.devices))
+    monkeypatch.setattr(planning, "compiler_limit", lambda devices: 15 * GIB)
+    monkeypatch.setattr(planning, "compile_step", compile_step)
+    return asked
+
+
+def test_a_batch_that_fits(compiler: list[int]) -> None:
+    result = run("--topology", "v3-8", "--preset", "tiny", "--global-batch", "512", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    plan = json.loads(result.stdout)
+    assert plan.keys() >= CONTRACT
+    assert plan["topology"] == "v3-8"
+    assert plan["global_batch"] == plan["compiled_global_batch"] == 512
+    assert plan["fits"] is True
+    assert plan["hbm_bytes_per_device"] == 100 + 512 + 100 + (512 << 20)
+    assert plan["hbm_capacity_bytes"] == 16 * GIB
+    assert plan["hbm_limit_bytes"] == 15 * GIB
+    assert plan["flops_per_step"] == 8 * plan["flops_per_device"] == 8 * 7 * 512
+    assert plan["largest_is_estimate"] is True
+    assert 14_000 < plan["largest_global_batch"] < 15 * 1024
+    assert compiler == [512]
+
+
+def test_a_batch_that_the_compiler_refuses(compiler: list[int]) -> None:
+    plan = planning.plan("v3-8", TINY, 2400)
+    assert compiler == [2400, 1200, 600]
+    assert (plan.fits, plan.global_batch, plan.compiled_global_batch) == (False, 2400, 600)
+    assert plan.largest_global_batch < 2400
+    assert plan.flops_per_step == 8 * 7 * 2400
+    text = "\n".join(lines(plan))
+    assert "does not fit" in text
+    assert "estimated from a batch of 600" in text
+
+
+def test_too_little_memory(compiler: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    little = topology.Chip(1, devices=2, cores=2, shapes={4: (2, 2)})
+    monkeypatch.setitem(topology.CHIPS, "v3", little)
+    fits = {n: planning.plan("v3-8", TINY, n) for n in (64, 256, 504, 512, 800)}
+    assert [plan.fits for plan in fits.values()] == [True, True, True, False, False]
+    assert all(plan.largest_global_batch in (504, 512) for plan in fits.values())
+    assert fits[512].largest_global_batch == 504
+    assert fits[64].hbm_capacity_bytes == GIB // 2
+
+
+def test_the_largest_batch_is_compiled_when_asked(compiler: list[int]) -> None:
+    plan = planning.plan("v3-8", TINY, 800, verify=True)
+    assert plan.largest_is_estimate is False
+    assert plan.largest_global_batch in (800, compiler[-1])
+    assert compiler[0] == 800 <= plan.largest_global_batch
+    assert compiler[1:] == sorted(compiler[1:], reverse=True)
+    assert "compiled" in list(lines(plan))[-2]
+
+
+def test_a_model_that_never_fits(monkeypatch: pytest.MonkeyPatch, compiler: list[int]) -> None:
+    monkeypatch.setattr(planning, "compile_step", lambda *_: None)
+    with pytest.raises(TrainError, match="expected a model that fits v3-8 with one image a device"):
+        planning.plan("v3-8", TINY, 64)
+
+
+def test_a_batch_that_devices_cannot_share() -> None:
+    with pytest.raises(TrainError, match="divisible by the 8 devices of v3-8, found 12"):
+        planning.plan("v3-8", TINY, 12)
+
+
+# Plans, with XLA.
+
+
+def parameters(model: str) -> int:
+    """Number of a model's parameters."""
+    from flax import nnx
+
+    from rsicd_embed.embedder.clip.model import Clip
+
+    state = nnx.state(nnx.eval_shape(lambda: Clip(MODELS[model], rngs=nnx.Rngs(0))))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state))
+
+
+def test_a_plan_of_this_machines_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that is planned is the one that is run: it compiles for what is here, too."""
+    monkeypatch.setattr(planning, "tpu_devices", lambda target: jax.devices()[:1])
+    plan = planning.plan("v5e-1", TINY, 8)
+    assert plan.fits
+    state = 3 * 4 * parameters("tiny")  # parameters and two moments
+    assert state < plan.output_bytes < state * 1.01
+    assert state < plan.argument_bytes < state * 1.01 + 8 * (36 * 36 * 3 + 32 * 4 + 4)
+    assert plan.temporary_bytes > 0
+    assert plan.collective_bytes_per_device == {}
+
+
+@pytest.fixture(scope="module")
+def devices() -> Any:
+    pytest.importorskip("libtpu", reason="compiling for TPUs needs libtpu")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in topology.ENVIRONMENT.items():
+            patch.setenv(name, value)
+        return aot.tpu_devices(parse("v3-8"))
+
+
+def test_what_the_compiler_leaves_to_programs(devices: Any) -> None:
+    assert len(devices) == 8
+    limit = aot.compiler_limit(devices)
+    assert limit is not None
+    assert 15 * GIB < limit < 16 * GIB
+
+
+def test_a_topology_that_libtpu_does_not_know(devices: Any) -> None:
+    with pytest.raises(TrainError, match="a topology that libtpu knows, found v5e:3x5"):
+        aot.tpu_devices(parse("v5e:3x5"))
+
+
+@pytest.mark.parametrize("name", ["v2-8", "v4-8", "v5e-1", "v5e-8", "v5p-8", "v6e-8"])
+def test_topologies_have_the_devices_that_libtpu_says(devices: Any, name: str) -> None:
+    assert len(aot.tpu_devices(parse(name))) == parse(name).devices
+
+
+@pytest.mark.slow
+def test_a_real_plan_says_what_the_compiler_says(
+    devices: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = aot.lower_step(TINY, devices, 16).compile()
+    memory, costs = program.memory_analysis(), program.cost_analysis()
+    result = run("--topology", "v3-8", "--preset", "tiny", "--global-batch", "16", "--json")
+    plan = Plan(**json.loads(result.stdout))
+    assert plan.fits
+    assert plan.hbm_bytes_per_device == (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    assert plan.flops_per_step == 8 * costs["flops"]
+    gradients = 4 * parameters("tiny")
+    assert gradients < plan.collective_bytes_per_device["all-reduce"] < 1.1 * gradients
+
+    larger = planning.plan("v3-8", TINY, 256)
+    assert larger.hbm_bytes_per_device > plan.hbm_bytes_per_device
+    assert larger.flops_per_step > plan.flops_per_step
+    limit = larger.hbm_bytes_per_device - 1
+    monkeypatch.setattr(planning, "compiler_limit", lambda devices: limit)
+    refused = planning.plan("v3-8", TINY, 256)
+    assert not refused.fits
+    assert refused.largest_global_batch < 256
