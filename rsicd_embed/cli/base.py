@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
+PRECISIONS = ("float32", "bfloat16")
+
 store_option = click.option(
     "--store",
     "store_uri",
@@ -48,7 +51,7 @@ def model_option(default: str) -> Callable[[F], F]:
 
 precision_option = click.option(
     "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
+    type=click.Choice(PRECISIONS),
     help="What the model computes in.  [default: float32 on a CPU, bfloat16 elsewhere]",
 )
 backend_option = click.option(

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsicd_embed.cli.base import json_option, print_json, show
+from rsicd_embed.cli.base import PRECISIONS, SHAPES, json_option, print_json, show
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import PRESETS
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.backends.base import Precision
     from rsicd_embed.train.plan import Plan
-
-_SHAPES = ["vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336"]
 
 
 @click.command()
@@ -25,7 +23,7 @@ _SHAPES = ["vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336"]
     required=True,
     help="TPUs: v2-8, v3-8, v4-8, v5e-8, v5p-8, v6e-8 and larger, or a shape such as v5e:2x4.",
 )
-@click.option("--shape", type=click.Choice(_SHAPES), help="Published model.  [default: vit-b-32]")
+@click.option("--shape", type=click.Choice(SHAPES), help="Published model.  [default: vit-b-32]")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Model that `train` makes.")
 @click.option(
     "--global-batch",
@@ -45,7 +43,7 @@ _SHAPES = ["vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336"]
     "--precision",
     default="float32",
     show_default=True,
-    type=click.Choice(["float32", "bfloat16"]),
+    type=click.Choice(PRECISIONS),
     help="What the towers compute in; `train` uses float32.",
 )
 @click.option(

@@ -119,10 +119,11 @@ class Graph:
 
         Rows that are equal to those come along.
         """
+        wanted = max(ef_search, 4 * k)
         with self._mutex:
-            if self._ef_search != max(ef_search, 4 * k):
-                self._ef_search = max(ef_search, 4 * k)
-                self._index.setQueryTimeParams({"efSearch": self._ef_search})
+            if self._ef_search != wanted:
+                self._index.setQueryTimeParams({"efSearch": wanted})
+                self._ef_search = wanted
             if len(queries) == 1:  # no threads to start for one
                 found = [self._index.knnQuery(queries[0], k=k)]
             else:

@@ -112,7 +112,7 @@ class Place:
         if self.folder is None:
             return None
         try:
-            with os.scandir(self.folder / f"{self.uri.table}.lance" / "_versions") as versions:
+            with os.scandir(self._table_folder() / "_versions") as versions:
                 return {(one.name, one.inode()) for one in versions}
         except OSError:
             return None

@@ -146,13 +146,15 @@ def write_attributes(path: Path, pieces: Sequence[Piece], schema: pa.Schema) -> 
 def _blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same rows in batches of about `_BLOCK_BYTES`, or of one row that is larger."""
     held: list[pa.RecordBatch] = []
+    size = 0
     for batch in batches:
         step = max(1, len(batch) * _BLOCK_BYTES // max(1, batch.nbytes))
         for start in range(0, len(batch), step):
             one = batch.slice(start, step)
-            if held and sum(other.nbytes for other in held) + one.nbytes > _BLOCK_BYTES:
+            if held and size + one.nbytes > _BLOCK_BYTES:
                 yield pa.concat_batches(held)
-                held = []
+                held, size = [], 0
             held.append(one)
+            size += one.nbytes
     if held:
         yield pa.concat_batches(held)

@@ -22,7 +22,7 @@ from rsicd_embed.train.checkpoint import Checkpoints
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.data import CaptionedImages, stored_side
 from rsicd_embed.train.run import Run, open_run
-from rsicd_embed.train.step import State, initial_state, make_step
+from rsicd_embed.train.step import State, initial_state, jitted_step, make_step
 
 Evaluate = Callable[[Embedder], dict[str, float]]
 Report = Callable[[dict[str, Any]], None]
@@ -84,7 +84,9 @@ def _train(
     state = initial_state(params, config, steps)
 
     def step_with(keep: float) -> Any:
-        return make_step(graph, run.shape, config, run.preprocessor, steps, keep_patches=keep)
+        return make_step(
+            jitted_step(graph, run.shape, config, run.preprocessor, steps, keep_patches=keep)
+        )
 
     masked, whole = step_with(config.keep_patches), step_with(1.0)
     rows = _read_rows(out / "metrics.jsonl")

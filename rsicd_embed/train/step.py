@@ -1,9 +1,9 @@
-"""The optimiser and the compiled training step, over every local device or those that are given."""
+"""The optimiser and the compiled training step, over every local device."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,19 +72,9 @@ def decayed(params: Params) -> Params:
     return nnx.from_flat_state(flat)
 
 
-def make_step(
-    graph: nnx.GraphDef[Clip],
-    model: ClipConfig,
-    config: TrainConfig,
-    pixels_config: Preprocessor,
-    steps: int,
-    *,
-    keep_patches: float,
-    devices: Sequence[Any] | None = None,
-) -> Step:
-    """One step on `devices`, or on all there are: places a batch on them and runs `jitted_step`."""
-    run = jitted_step(graph, model, config, pixels_config, steps, keep_patches=keep_patches)
-    by_batch = place_on(devices or jax.devices()).by_batch
+def make_step(run: Any) -> Step:
+    """What runs a `jitted_step` on batches, which it places on all local devices."""
+    by_batch = place_on(jax.devices()).by_batch
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         arrays = jax.device_put((batch.pixels, batch.tokens, batch.groups), by_batch)
@@ -141,11 +131,9 @@ def first_state(params: Any, config: TrainConfig, steps: int) -> State:
     return State(params, optimizer(config, steps).init(params), jnp.zeros((), jnp.int32))
 
 
-def initial_state(
-    params: Any, config: TrainConfig, steps: int, devices: Sequence[Any] | None = None
-) -> State:
-    """Before the first step, replicated on `devices`, or on all there are."""
-    everywhere = place_on(devices or jax.devices()).everywhere
+def initial_state(params: Any, config: TrainConfig, steps: int) -> State:
+    """Before the first step, replicated on every local device."""
+    everywhere = place_on(jax.devices()).everywhere
     placed: State = jax.device_put(first_state(params, config, steps), everywhere)
     return placed
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rsicd_embed
-from rsicd_embed.cli.bench.base import SHAPES
+from rsicd_embed.cli.base import SHAPES
 from rsicd_embed.errors import ModelError
 from rsicd_embed.train import untrained
 from rsicd_embed.train.config import PRESETS

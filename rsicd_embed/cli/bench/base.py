@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsicd_embed.cli.base import (
+    PRECISIONS,
+    SHAPES,
     F,
     batch_size_option,
     json_option,
@@ -28,7 +30,6 @@ from rsicd_embed.cli.base import (
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
 
-SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
 _LINE_EVERY_S = 10.0
 # Least load, as a part of the processors, at which figures are not to be trusted.
 _QUIET = 0.25
@@ -66,7 +67,7 @@ def embedding_bench_options(command: F) -> F:
         batch_size_option,
         click.option(
             "--precision",
-            type=click.Choice(["float32", "bfloat16"]),
+            type=click.Choice(PRECISIONS),
             help="Of the backends that do not say.  [default: each backend's own]",
         ),
         click.option(
