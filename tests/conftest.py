@@ -42,9 +42,9 @@ def write_model(directory: Path, seed: int) -> Path:
     from rsicd_embed.embedder.clip.model import Clip
     from rsicd_embed.embedder.preprocess import Preprocessor
     from rsicd_embed.train import tokenizer as bpe
-    from rsicd_embed.train.config import PRESETS
+    from rsicd_embed.train.shapes import SHAPES
 
-    shape = PRESETS["tiny"]
+    shape = SHAPES["tiny"]
     _, params = nnx.split(Clip(shape, rngs=nnx.Rngs(seed)))
     size = shape.image_size
     pixels = Preprocessor(resize=size, crop=(size, size))

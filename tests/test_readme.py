@@ -53,7 +53,7 @@ def test_every_command_works_in_its_order(here: Path) -> None:
         words = shlex.split(line)[1:]
         if words[0] == "train":  # as it stands, it would take an hour
             words = [word.replace("PATH/TO/rsicd", str(here / "toy")) for word in words]
-            words += ["--preset", "tiny", "--epochs", "1", "--batch-size", "4"]
+            words += ["--shape", "tiny", "--epochs", "1", "--batch-size", "4"]
         result = CliRunner().invoke(main, words)
         assert result.exit_code == 0, f"{line}\n{result.output}"
         assert result.stdout or words[0] == "train"

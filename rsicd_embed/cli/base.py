@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
+# Published models, and all that can be trained from nothing; named here so that `--help` is quick.
+PUBLISHED_SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
+SHAPES = ("tiny", "small", *PUBLISHED_SHAPES)
 PRECISIONS = ("float32", "bfloat16")
 
 store_option = click.option(

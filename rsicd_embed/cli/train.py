@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from rsicd_embed.cli.base import F, Group, json_option, note, print_json, show
+from rsicd_embed.cli.base import SHAPES, F, Group, json_option, note, print_json, show
 from rsicd_embed.cli.train_plan import plan
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import PRESETS, TrainConfig
+from rsicd_embed.train.config import TrainConfig, parse
 
-_DEFAULTS = TrainConfig()
+_DEFAULTS = parse.flat(TrainConfig())
 _FRACTION = click.FloatRange(0, 1)
 _POSITIVE_FRACTION = click.FloatRange(0, 1, min_open=True)
 _POSITIVE = click.FloatRange(0, min_open=True)
 
+# Options that stand for a setting; the others are reached by --set.
+_SETTINGS: dict[str, str] = {}
 
-def _option(flag: str, text: str, **how: Any) -> Callable[[F], F]:
+
+def _option(flag: str, setting: str, text: str, kind: Any) -> Callable[[F], F]:
     name = flag.removeprefix("--").replace("-", "_")
-    return click.option(flag, default=getattr(_DEFAULTS, name), show_default=True, help=text, **how)
+    _SETTINGS[name] = setting
+    default = _DEFAULTS[setting]
+    shown = "" if default is None else f"  [default: {default}]"
+    return click.option(flag, name, type=kind, help=text + shown)
 
 
 @click.group(cls=Group, invoke_without_command=True, subcommand_metavar="[COMMAND [ARGS]...]")
@@ -39,22 +44,58 @@ def _option(flag: str, text: str, **how: Any) -> Callable[[F], F]:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the run; the same folder resumes it. The model is in OUT/best.  [required]",
 )
-@_option("--preset", "Shape of the model.", type=click.Choice(sorted(PRESETS)))
-@_option("--epochs", "Passes over the train split.", type=click.IntRange(1))
-@_option("--batch-size", "Images a step, over all devices.", type=click.IntRange(1))
-@_option("--learning-rate", "Peak of the cosine schedule.", type=_POSITIVE)
-@_option("--weight-decay", "AdamW's.", type=click.FloatRange(0))
-@_option("--class-captions", "Fraction of captions made from class names.", type=_FRACTION)
-@_option("--keep-patches", "Fraction of the patches kept in training.", type=_POSITIVE_FRACTION)
-@_option("--unmasked", "Fraction of the epochs, at the end, keeping all patches.", type=_FRACTION)
-@_option("--eval-every", "Epochs between evaluations on val.", type=click.IntRange(1))
-@_option("--seed", "Of weights, order, captions and augmentation.")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="TOML file of settings, or the name of a preset; see `train presets`.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting, such as optimizer.warmup=0.1; counts more than --config.",
+)
+@_option("--init", "model.init", "Checkpoint to fine-tune, as --model takes it.", str)
+@_option("--shape", "model.shape", "Shape of a model from nothing.", click.Choice(SHAPES))
+@_option("--epochs", "epochs", "Passes over the train split.", click.IntRange(1))
+@_option("--batch-size", "batch_size", "Images a step, over all devices.", click.IntRange(1))
+@_option("--learning-rate", "optimizer.learning_rate", "Peak of the schedule.", _POSITIVE)
+@_option("--weight-decay", "optimizer.weight_decay", "On matrices only.", click.FloatRange(0))
+@_option(
+    "--class-captions",
+    "data.class_captions",
+    "Fraction of captions made from class names.",
+    _FRACTION,
+)
+@_option(
+    "--keep-patches",
+    "step.keep_patches",
+    "Fraction of the patches kept in training.",
+    _POSITIVE_FRACTION,
+)
+@_option(
+    "--unmasked",
+    "step.unmasked",
+    "Fraction of the epochs, at the end, keeping all patches.",
+    _FRACTION,
+)
+@_option("--eval-every", "eval_every", "Epochs between evaluations on val.", click.IntRange(1))
+@_option("--seed", "seed", "Of weights, order, captions and augmentation.", click.IntRange(0))
 @json_option
 @click.pass_context
 def train(
-    context: click.Context, /, dataset: Path, out: Path, as_json: bool, **settings: Any
+    context: click.Context,
+    /,
+    dataset: Path,
+    out: Path,
+    config_file: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Train a CLIP model from scratch on captioned images.
+    """Train a CLIP model on captioned images: from nothing, or from a checkpoint.
 
     Prints the row of the best epoch on val; its model is in OUT/best.
     """
@@ -62,6 +103,7 @@ def train(
         _refuse_options(context)
         return
     _require(context, "dataset", "out")
+    config = _config(config_file, assignments, options)
     from rsicd_embed.bench.evaluate import Evaluator
     from rsicd_embed.datasets import captioned
 
@@ -73,8 +115,6 @@ def train(
         ) from error
 
     source = captioned.load(dataset)
-    config = dataclasses.replace(_DEFAULTS, **settings)
-
     evaluate = Evaluator(source.split("val"))
     best = run(config, source.split("train"), out, evaluate, lambda row: note(_line(row)))
     if as_json:
@@ -84,6 +124,16 @@ def train(
 
 
 train.add_command(plan)
+
+
+def _config(
+    file: str | None, assignments: tuple[str, ...], options: Mapping[str, Any]
+) -> TrainConfig:
+    """Defaults, then the file, then what the command line says."""
+    settings = parse.read(file) if file else {}
+    settings |= dict(parse.assignment(one) for one in assignments)
+    settings |= {_SETTINGS[name]: value for name, value in options.items() if value is not None}
+    return parse.replaced(TrainConfig(), settings)
 
 
 def _require(context: click.Context, *names: str) -> None:

@@ -10,7 +10,6 @@ import click
 
 from rsicd_embed.cli.base import PRECISIONS, SHAPES, json_option, print_json, show
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import PRESETS
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.backends.base import Precision
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
     required=True,
     help="TPUs: v2-8, v3-8, v4-8, v5e-8, v5p-8, v6e-8 and larger, or a shape such as v5e:2x4.",
 )
-@click.option("--shape", type=click.Choice(SHAPES), help="Published model.  [default: vit-b-32]")
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Model that `train` makes.")
+@click.option(
+    "--shape", type=click.Choice(SHAPES), default="vit-b-32", show_default=True, help="The model."
+)
 @click.option(
     "--global-batch",
     default=1024,
@@ -52,8 +52,7 @@ if TYPE_CHECKING:
 @json_option
 def plan(
     topology: str,
-    shape: str | None,
-    preset: str | None,
+    shape: str,
     global_batch: int,
     keep_patches: float,
     precision: Precision,
@@ -65,8 +64,6 @@ def plan(
     Prints what memory it needs and whether that is there, its FLOPs, what it sends between devices,
     and the largest batch. Takes a minute or two for a ViT-B/32.
     """
-    if shape and preset:
-        raise click.UsageError("--shape and --preset exclude each other.")
     from rsicd_embed.train.topology import ENVIRONMENT, parse
 
     parse(topology)  # told before JAX is loaded
@@ -80,7 +77,7 @@ def plan(
             "pip install 'rsicd-embed[train,tpu]'"
         ) from error
 
-    workload = Workload(preset or shape or "vit-b-32", keep_patches, precision)
+    workload = Workload(shape, keep_patches, precision)
     found = make_plan(topology, workload, global_batch, verify=verify)
     if as_json:
         print_json(found.as_json())

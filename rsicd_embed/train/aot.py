@@ -18,19 +18,16 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 
 from rsicd_embed.embedder.clip.backends.base import Precision
-from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.devices import place_on
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.collectives import collective_bytes
-from rsicd_embed.train.config import PRESETS, TrainConfig
+from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.data import stored_side
+from rsicd_embed.train.shapes import SHAPES
 from rsicd_embed.train.step import first_state, jitted_step
 from rsicd_embed.train.topology import KNOWN, Topology
-from rsicd_embed.train.untrained import SHAPES
-
-MODELS: dict[str, ClipConfig] = SHAPES | PRESETS
 
 _STEPS = 1000  # in a run; it only sets constants of the learning rate's schedule
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -41,7 +38,7 @@ class Workload:
     """A training step.
 
     Attributes:
-        model: a name of MODELS.
+        model: a name of SHAPES.
         keep_patches: fraction of the patches each image keeps. With 1, as in the last epochs of a
             run, the step needs the most memory.
         precision: what the towers compute in; parameters and their updates are float32.
@@ -52,8 +49,8 @@ class Workload:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if self.model not in MODELS:
-            raise TrainError(f"expected a model of {', '.join(MODELS)}, found {self.model!r}")
+        if self.model not in SHAPES:
+            raise TrainError(f"expected a model of {', '.join(SHAPES)}, found {self.model!r}")
         if not 0 < self.keep_patches <= 1:
             raise TrainError(f"expected keep_patches in (0, 1], found {self.keep_patches}")
 
@@ -154,7 +151,7 @@ def measure(program: jax.stages.Compiled, global_batch: int) -> Compiled:
 
 def lower_step(workload: Workload, devices: Sequence[Any], global_batch: int) -> Any:
     """The step that `train` runs, lowered for `devices` with the shapes of its arguments alone."""
-    model = MODELS[workload.model]
+    model = SHAPES[workload.model]
     config = TrainConfig(batch_size=global_batch)
     dtype = jnp.dtype(workload.precision)
     graph, params = nnx.split(

@@ -66,7 +66,7 @@ def _train(
         examples,
         run.tokenizer,
         side=stored_side(run.shape.image_size),
-        class_captions=config.class_captions,
+        class_captions=config.data.class_captions,
         seed=config.seed,
     )
     if config.batch_size > len(data):
@@ -88,7 +88,7 @@ def _train(
             jitted_step(graph, run.shape, config, run.preprocessor, steps, keep_patches=keep)
         )
 
-    masked, whole = step_with(config.keep_patches), step_with(1.0)
+    masked, whole = step_with(config.step.keep_patches), step_with(1.0)
     rows = _read_rows(out / "metrics.jsonl")
     with Checkpoints(out / "checkpoints") as checkpoints:
         state, first = checkpoints.restore(state)
@@ -99,7 +99,7 @@ def _train(
             )
         rows = rows[:first]
         for epoch in range(first, config.epochs):
-            late = epoch >= config.epochs - math.ceil(config.epochs * config.unmasked)
+            late = epoch >= config.epochs - math.ceil(config.epochs * config.step.unmasked)
             row: dict[str, Any] = {"epoch": epoch + 1}
             state, measured = _one_epoch(whole if late else masked, state, data, config, epoch)
             row |= measured

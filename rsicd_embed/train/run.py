@@ -31,7 +31,8 @@ from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors, sync_file, sync_folder, write_file
 from rsicd_embed.train import tokenizer as bpe
-from rsicd_embed.train.config import PRESETS, TrainConfig
+from rsicd_embed.train.config import TrainConfig
+from rsicd_embed.train.shapes import SHAPES
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Run:
     @property
     def shape(self) -> Any:
         """The model's ClipConfig."""
-        return PRESETS[self.config.preset]
+        return SHAPES[self.config.model.shape]
 
     @property
     def preprocessor(self) -> Preprocessor:
@@ -121,7 +122,7 @@ def _vocabulary(config: TrainConfig, examples: Sequence[Example], out: Path) -> 
             (out / "best.old").rename(out / "best")
         return FastTokenizer.from_file(str(path))
     captions = (caption for example in examples for caption in example.captions)
-    tokenizer = bpe.train(captions, PRESETS[config.preset].vocab_size)
+    tokenizer = bpe.train(captions, SHAPES[config.model.shape].vocab_size)
     write_file(path, lambda aside: tokenizer.save(str(aside)))
     text = json.dumps(said, indent=2) + "\n"
     write_file(identity, lambda aside: aside.write_text(text, "utf-8"))

@@ -41,23 +41,23 @@ def schedule(config: TrainConfig, steps: int) -> optax.Schedule:
     """Learning rate by step: linear warm-up, cosine decay to a hundredth."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=max(1, int(config.warmup * steps)),
+        peak_value=config.optimizer.learning_rate,
+        warmup_steps=max(1, int(config.optimizer.warmup * steps)),
         decay_steps=max(2, steps),
-        end_value=config.learning_rate / 100,
+        end_value=config.optimizer.learning_rate / 100,
     )
 
 
 def optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
     """AdamW with clipped gradients; decay on matrices only."""
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
+        optax.clip_by_global_norm(config.optimizer.clip_norm),
         optax.adamw(
             schedule(config, steps),
             b1=0.9,
             b2=0.98,
             eps=1e-6,
-            weight_decay=config.weight_decay,
+            weight_decay=config.optimizer.weight_decay,
             mask=decayed,
         ),
     )

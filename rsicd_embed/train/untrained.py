@@ -8,36 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from rsicd_embed.embedder.clip import directory, weights
-from rsicd_embed.embedder.clip.config import ClipConfig, TowerConfig
 from rsicd_embed.embedder.clip.tensors import shapes
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError
 from rsicd_embed.train import tokenizer as bpe
-
-
-def _openai(vision: TowerConfig, text: TowerConfig, dim: int, size: int, patch: int) -> ClipConfig:
-    return ClipConfig(
-        vision=vision,
-        text=text,
-        dim=dim,
-        image_size=size,
-        patch_size=patch,
-        vocab_size=49408,
-        context_length=77,
-        eos_token_id=49407,
-    )
-
-
-_BASE, _BASE_TEXT = TowerConfig(768, 12, 12, 3072), TowerConfig(512, 12, 8, 2048)
-_LARGE, _LARGE_TEXT = TowerConfig(1024, 24, 16, 4096), TowerConfig(768, 12, 12, 3072)
-
-# OpenAI's, Radford et al. 2021, table 19 (arXiv:2103.00020).
-SHAPES = {
-    "vit-b-32": _openai(_BASE, _BASE_TEXT, 512, 224, 32),
-    "vit-b-16": _openai(_BASE, _BASE_TEXT, 512, 224, 16),
-    "vit-l-14": _openai(_LARGE, _LARGE_TEXT, 768, 224, 14),
-    "vit-l-14-336": _openai(_LARGE, _LARGE_TEXT, 768, 336, 14),
-}
+from rsicd_embed.train.shapes import SHAPES
 
 
 def write(folder: Path, shape: str, texts: Sequence[str], seed: int = 0) -> None:

@@ -15,7 +15,6 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train import tokenizer as bpe
 from rsicd_embed.train.augment import random_patches, random_view
-from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.data import CaptionedImages
 from rsicd_embed.train.loss import symmetric_cross_entropy
 from tests.conftest import CAPTIONS, picture
@@ -164,18 +163,3 @@ def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
     found[1].path.write_bytes(b"rubbish")
     with pytest.raises(TrainError, match=r"beach_1\.png: not a picture"):
         CaptionedImages(found, number_texts, side=8, class_captions=0, seed=0)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"preset": "huge"},
-        {"epochs": 0},
-        {"warmup": 2.0},
-        {"keep_patches": 0.0},
-        {"learning_rate": 0.0},
-    ],
-)
-def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
-    with pytest.raises(TrainError, match="expected"):
-        TrainConfig(**wrong)  # type: ignore[arg-type]

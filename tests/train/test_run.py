@@ -17,18 +17,23 @@ from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import DatasetError, TrainError
-from rsicd_embed.train.config import TrainConfig
+from rsicd_embed.train.config import (
+    ModelConfig,
+    OptimizerConfig,
+    StepConfig,
+    TrainConfig,
+    parse,
+)
 from rsicd_embed.train.loop import train
 
 COLOURS = {"desert": (230, 190, 100), "forest": (20, 90, 20), "sea": (20, 60, 160)}
 CONFIG = TrainConfig(
-    preset="tiny",
+    ModelConfig(shape="tiny"),
+    optimizer=OptimizerConfig(learning_rate=3e-3),
+    step=StepConfig(keep_patches=0.5, unmasked=0.25),
     epochs=4,
     batch_size=12,
-    learning_rate=3e-3,
     eval_every=2,
-    keep_patches=0.5,
-    unmasked=0.25,
 )
 
 
@@ -122,7 +127,7 @@ def test_a_batch_larger_than_the_data(source: Any, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(source: Any, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, learning_rate=1e30)
+    config = parse.replaced(CONFIG, {"optimizer.learning_rate": 1e30})
     with pytest.raises(TrainError, match="not finite at step"):
         train(config, source.split("train"), tmp_path, Evaluator(source.split("val")))
 

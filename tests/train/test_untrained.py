@@ -11,14 +11,14 @@ import rsicd_embed
 from rsicd_embed.cli.base import SHAPES
 from rsicd_embed.errors import ModelError
 from rsicd_embed.train import untrained
-from rsicd_embed.train.config import PRESETS
+from rsicd_embed.train.shapes import SHAPES as ALL_SHAPES
 from tests.conftest import picture
 
 TEXTS = ["boats in a harbour", "a desert", "planes at an airport"]
 
 
 def test_a_model_that_tells_inputs_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(untrained.SHAPES, "vit-b-32", PRESETS["tiny"])
+    monkeypatch.setitem(untrained.SHAPES, "vit-b-32", untrained.SHAPES["tiny"])
     untrained.write(tmp_path, "vit-b-32", TEXTS)
     embedder = rsicd_embed.load_embedder(tmp_path, backend="numpy")
     for vectors in (
@@ -34,6 +34,6 @@ def test_a_model_that_tells_inputs_apart(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_shapes_are_those_that_the_command_offers(tmp_path: Path) -> None:
-    assert tuple(untrained.SHAPES) == SHAPES
-    with pytest.raises(ModelError, match="expected a shape of vit-b-32"):
+    assert tuple(ALL_SHAPES) == SHAPES
+    with pytest.raises(ModelError, match="expected a shape of tiny"):
         untrained.write(tmp_path, "vit-g-14", TEXTS)

@@ -16,7 +16,7 @@ import click
 
 from rsicd_embed.cli.base import (
     PRECISIONS,
-    SHAPES,
+    PUBLISHED_SHAPES,
     F,
     batch_size_option,
     json_option,
@@ -72,7 +72,7 @@ def embedding_bench_options(command: F) -> F:
         ),
         click.option(
             "--shape",
-            type=click.Choice(SHAPES),
+            type=click.Choice(PUBLISHED_SHAPES),
             help="Instead of a model, one of this shape with random weights, made on the spot.",
         ),
         model_option("the bundled model"),

@@ -1,0 +1,68 @@
+"""Settings: their defaults, files, assignments, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train.config import TrainConfig, parse
+
+
+def test_settings_by_name() -> None:
+    settings = {"epochs": 3, "optimizer.learning_rate": 1, "model.init": "some/model"}
+    config = parse.replaced(TrainConfig(), settings)
+    assert config.epochs == 3
+    assert config.optimizer.learning_rate == 1.0
+    assert isinstance(config.optimizer.learning_rate, float)
+    assert config.model.init == "some/model"
+    assert config.optimizer.warmup == TrainConfig().optimizer.warmup
+    assert parse.replaced(TrainConfig(), parse.flat(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("model.shape", "huge", "expected shape to be one of tiny, small"),
+        ("epochs", 0, "expected epochs ≥ 1, found 0"),
+        ("epochs", 2.5, "expected epochs to be an integer, found 2.5"),
+        ("epochs", True, "expected epochs to be an integer, found True"),
+        ("optimizer.warmup", 2.0, r"expected warmup in \[0, 1\], found 2.0"),
+        ("optimizer.warmup", float("nan"), r"expected warmup in \[0, 1\], found nan"),
+        ("step.keep_patches", 0, "expected keep_patches > 0"),
+        ("optimizer.learning_rate", 0.0, "expected learning_rate > 0"),
+        ("optimizer.learning_rate", "fast", "expected optimizer.learning_rate to be a number"),
+        ("optimizer.lerning_rate", 1.0, "such as optimizer.learning_rate.*found 'optimizer.lern"),
+        ("optimizer", 1.0, "found 'optimizer'"),
+        ("epochs.of", 1, "found 'epochs.of'"),
+        ("model.init", 3, "expected model.init to be text or none, found 3"),
+    ],
+)
+def test_settings_that_make_no_sense(name: str, value: object, complaint: str) -> None:
+    with pytest.raises(TrainError, match=complaint):
+        parse.replaced(TrainConfig(), {name: value})
+
+
+def test_assignments() -> None:
+    for text, found in {
+        "epochs=3": ("epochs", 3),
+        "optimizer.learning_rate = 1e-5": ("optimizer.learning_rate", 1e-5),
+        "model.init=openai/clip-vit-base-patch32": ("model.init", "openai/clip-vit-base-patch32"),
+        'model.init="a = b"': ("model.init", "a = b"),
+    }.items():
+        assert parse.assignment(text) == found
+    with pytest.raises(TrainError, match="expected NAME=VALUE, found 'epochs'"):
+        parse.assignment("epochs")
+    assert parse.replaced(TrainConfig(), {"model.init": "none"}).model.init is None
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("epochs = 2\n[optimizer]\nwarmup = 0.5\n[published]\ntop1 = 0.8\n")
+    assert parse.read(path) == {"epochs": 2, "optimizer.warmup": 0.5}
+    path.write_text("epochs = ")
+    with pytest.raises(TrainError, match="cannot be read as TOML"):
+        parse.read(path)
+    with pytest.raises(TrainError, match=r"expected a TOML file or one of .* found 'absent'"):
+        parse.read("absent")
