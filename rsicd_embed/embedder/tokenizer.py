@@ -43,6 +43,13 @@ class Tokenizer:
         self.context_length = context_length
         self.pad_id = pad_id
 
+    def stored(self) -> FastTokenizer:
+        """The library's tokenizer as a model's directory has it, without length limits."""
+        copy = FastTokenizer.from_str(self._tokenizer.to_str())
+        copy.no_truncation()
+        copy.no_padding()
+        return copy
+
     @property
     def vocab_size(self) -> int:
         """Number of tokens, special ones included."""

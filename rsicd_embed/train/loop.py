@@ -64,8 +64,8 @@ def _train(
     config, out = run.config, run.out
     data = CaptionedImages(
         examples,
-        run.tokenizer,
-        side=stored_side(run.shape.image_size),
+        run.start.tokenizer,
+        side=stored_side(run.start.shape.image_size),
         class_captions=config.data.class_captions,
         seed=config.seed,
     )
@@ -80,12 +80,13 @@ def _train(
             f"found {config.batch_size}; give another --batch-size"
         )
     steps = len(data) // config.batch_size * config.epochs
-    graph, params = nnx.split(Clip(run.shape, rngs=nnx.Rngs(config.seed)))
-    state = initial_state(params, config, steps)
+    shape = run.start.shape
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Clip(shape, rngs=nnx.Rngs(0))))
+    state = initial_state(run.start.params, config, steps)
 
     def step_with(keep: float) -> Any:
         return make_step(
-            jitted_step(graph, run.shape, config, run.preprocessor, steps, keep_patches=keep)
+            jitted_step(graph, shape, config, run.start.preprocessor, steps, keep_patches=keep)
         )
 
     masked, whole = step_with(config.step.keep_patches), step_with(1.0)

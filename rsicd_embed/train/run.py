@@ -1,13 +1,12 @@
 """A training run's folder: what is trained, on what, and the best model so far.
 
-OUT/run.json        settings, and a digest of the data
-OUT/tokenizer.json  the vocabulary, learnt on the first start
+OUT/run.json        settings, and digests of the data and of the checkpoint that was started from
+OUT/tokenizer.json  the vocabulary of a model from nothing, learnt on the first start
 OUT/best/           the best model, in the Hugging Face layout
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -26,49 +25,26 @@ from rsicd_embed.embedder.clip import directory, weights
 from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.parts import Parts
-from rsicd_embed.embedder.preprocess import Preprocessor
-from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors, sync_file, sync_folder, write_file
-from rsicd_embed.train import tokenizer as bpe
-from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train import start
+from rsicd_embed.train.config import TrainConfig, parse
+from rsicd_embed.train.start import Start
 
 
 @dataclass(frozen=True)
 class Run:
-    """A model being trained from scratch, and where its files go."""
+    """A model being trained, and where its files go."""
 
     config: TrainConfig
     out: Path
-    tokens: FastTokenizer
-
-    @property
-    def shape(self) -> Any:
-        """The model's ClipConfig."""
-        return SHAPES[self.config.model.shape]
-
-    @property
-    def preprocessor(self) -> Preprocessor:
-        """Squares of the model's size."""
-        size = self.shape.image_size
-        return Preprocessor(resize=size, crop=(size, size))
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """`tokens` with the model's context."""
-        return Tokenizer(
-            self.tokens,
-            context_length=self.shape.context_length,
-            pad_id=self.shape.eos_token_id,
-        )
+    start: Start
 
     def embedder(self, params: Any) -> ClipEmbedder:
         """The model as it stands, for evaluation."""
-        tensors = weights.params_to_hf(params)
-        parts = Parts(self.shape, tensors, self.tokenizer, self.preprocessor)
-        towers = JaxTowers(self.shape, params, self.preprocessor)
-        return ClipEmbedder(parts, towers, name=str(self.out / "best"))
+        shape, pixels = self.start.shape, self.start.preprocessor
+        parts = Parts(shape, weights.params_to_hf(params), self.start.tokenizer, pixels)
+        return ClipEmbedder(parts, JaxTowers(shape, params, pixels), name=str(self.best))
 
     @property
     def best(self) -> Path:
@@ -81,7 +57,12 @@ class Run:
         with storage_errors(f"cannot write {self.best}"):
             shutil.rmtree(aside, ignore_errors=True)
             directory.save(
-                aside, self.shape, params, self.tokens, self.preprocessor, dtype=np.float16
+                aside,
+                self.start.shape,
+                params,
+                self.start.tokenizer.stored(),
+                self.start.preprocessor,
+                dtype=np.float16,
             )
             for path in aside.iterdir():
                 sync_file(path)
@@ -99,35 +80,52 @@ def open_run(config: TrainConfig, examples: Sequence[Example], out: Path) -> Ite
     """Begins a run in `out`, or takes up the one that is there; one process at a time.
 
     Raises:
-        TrainError: another process is at it, or it has other settings or other data.
+        TrainError: another process is at it, or it has other settings, data or another start.
+        ModelError: the checkpoint to start from is none.
     """
     with storage_errors(f"cannot write to {out}"):
         out.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(out / ".lock", timeout=0):
-                yield Run(config, out, _vocabulary(config, examples, out))
+                yield Run(config, out, _start(config, examples, out))
         except Timeout:
             raise TrainError(f"another process is training in {out}; give another --out") from None
 
 
-def _vocabulary(config: TrainConfig, examples: Sequence[Example], out: Path) -> FastTokenizer:
-    path, identity = out / "tokenizer.json", out / "run.json"
-    said = {"settings": dataclasses.asdict(config), "data": _digest(examples)}
-    if identity.exists():
-        found = json.loads(identity.read_text(encoding="utf-8"))
-        for key, what in (("settings", "settings"), ("data", "data")):
-            if found.get(key) != said[key]:
-                raise TrainError(f"{out} holds a run with other {what}; give another --out")
-        if not (out / "best").exists() and (out / "best.old").exists():  # stopped between renames
-            (out / "best.old").rename(out / "best")
-        return FastTokenizer.from_file(str(path))
-    captions = (caption for example in examples for caption in example.captions)
-    tokenizer = bpe.train(captions, SHAPES[config.model.shape].vocab_size)
-    write_file(path, lambda aside: tokenizer.save(str(aside)))
-    text = json.dumps(said, indent=2) + "\n"
-    write_file(identity, lambda aside: aside.write_text(text, "utf-8"))
-    sync_folder(out)
-    return tokenizer
+def _start(config: TrainConfig, examples: Sequence[Example], out: Path) -> Start:
+    vocabulary = out / "tokenizer.json"
+    found = _identity(out)
+    if config.model.init is not None:
+        begun = start.from_checkpoint(config.model.init)
+    elif found is not None:
+        tokens = FastTokenizer.from_file(str(vocabulary))
+        begun = start.from_nothing(config.model.shape, tokens, config.seed)
+    else:
+        captions = (caption for example in examples for caption in example.captions)
+        tokens = start.learn_vocabulary(captions, config.model.shape)
+        write_file(vocabulary, lambda aside: tokens.save(str(aside)))
+        begun = start.from_nothing(config.model.shape, tokens, config.seed)
+    said = {"settings": parse.flat(config), "data": _digest(examples), "start": begun.origin}
+    said = json.loads(json.dumps(said))  # tuples are lists there
+    if found is None:
+        text = json.dumps(said, indent=2) + "\n"
+        write_file(out / "run.json", lambda aside: aside.write_text(text, "utf-8"))
+        sync_folder(out)
+        return begun
+    for key, what in {"settings": "settings", "data": "data", "start": "first weights"}.items():
+        if found.get(key) != said[key]:
+            raise TrainError(f"{out} holds a run with other {what}; give another --out")
+    if not (out / "best").exists() and (out / "best.old").exists():  # stopped between renames
+        (out / "best.old").rename(out / "best")
+    return begun
+
+
+def _identity(out: Path) -> dict[str, Any] | None:
+    path = out / "run.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _digest(examples: Sequence[Example]) -> str:

@@ -1,0 +1,63 @@
+"""What a run starts from: a model from nothing, or a checkpoint that is fine-tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from flax import nnx
+from tokenizers import Tokenizer as FastTokenizer
+
+from rsicd_embed.embedder.clip import parts, weights
+from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.model import Clip
+from rsicd_embed.embedder.locate import locate
+from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.embedder.tokenizer import Tokenizer
+from rsicd_embed.train import tokenizer as bpe
+from rsicd_embed.train.shapes import SHAPES
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model before its first step.
+
+    Attributes:
+        shape: of its towers.
+        tokenizer: texts → the tokens it knows.
+        preprocessor: the pixels it sees.
+        params: float32 parameters of `Clip`, on the host's default device.
+        origin: the fingerprint of the checkpoint; empty for a model from nothing.
+    """
+
+    shape: ClipConfig
+    tokenizer: Tokenizer
+    preprocessor: Preprocessor
+    params: weights.Params
+    origin: str = ""
+
+
+def from_nothing(shape: str, tokens: FastTokenizer, seed: int) -> Start:
+    """Random weights of a shape of SHAPES; images become squares of the model's size."""
+    config = SHAPES[shape]
+    side = config.image_size
+    tokenizer = Tokenizer(tokens, context_length=config.context_length, pad_id=config.eos_token_id)
+    params = nnx.state(Clip(config, rngs=nnx.Rngs(seed)))
+    return Start(config, tokenizer, Preprocessor(side, (side, side)), params)
+
+
+def from_checkpoint(model: str) -> Start:
+    """A checkpoint as `--model` takes it.
+
+    Raises:
+        ModelError: there is none, or it is not a CLIP.
+        WeightsError: its weights do not fit its config.
+    """
+    read = parts.read(locate(model).directory)
+    params = weights.params_from_hf(read.config, read.tensors)
+    return Start(read.config, read.tokenizer, read.preprocessor, params, read.fingerprint)
+
+
+def learn_vocabulary(captions: Iterable[str], shape: str) -> FastTokenizer:
+    """The vocabulary of a model from nothing."""
+    return bpe.train(captions, SHAPES[shape].vocab_size)
