@@ -25,7 +25,7 @@ from typing import Any
 from rsicd_embed.bench import inputs, pictures, record
 from rsicd_embed.bench.isolate import Apart, once
 from rsicd_embed.bench.timing import Plan, measure, sample
-from rsicd_embed.bench.torch_clip import mend_torchvision
+from rsicd_embed.torchvision_import import mend_torchvision
 from rsicd_embed.train import untrained
 
 OURS, THEIRS = "rsicd-clip", "open-clip"

@@ -18,10 +18,11 @@ MAY_IMPORT = {
     "closing": set(),
     "parallel": set(),
     "files": {"errors"},
+    "torchvision_import": set(),
     "plugins": {"errors"},
     "records": {"errors"},
     "images": {"errors"},
-    "datasets": {"errors", "records", "parallel", "images"},
+    "datasets": {"errors", "files", "records", "parallel", "images"},
     "embedder.base": {"errors", "records", "parallel", "images"},
     "stores.base": {"errors", "records", "parallel", "plugins"},
     "embedder": {"errors", "files", "plugins", "records", "parallel", "images", "embedder.base"},
@@ -38,12 +39,12 @@ MAY_IMPORT = {
         "errors", "records", "parallel", "images", "embedder.base", "stores.base", "stores",
     },
     "train": {
-        "errors", "closing", "files", "records", "parallel", "datasets", "embedder", "images",
-        "embedder.base",
+        "errors", "closing", "files", "records", "parallel", "torchvision_import", "datasets",
+        "embedder", "images", "embedder.base",
     },
     "bench": {
-        "errors", "closing", "files", "records", "parallel", "plugins", "datasets", "images",
-        "embedder.base", "stores.base", "stores", "indexing",
+        "errors", "closing", "files", "records", "parallel", "plugins", "torchvision_import",
+        "datasets", "images", "embedder.base", "stores.base", "stores", "indexing",
     },
 }  # fmt: skip
 ANYTHING = {
@@ -65,7 +66,7 @@ LIBRARIES = {
     "datafusion": {"stores", "query"},
     # Its references are optional.
     "transformers": {"train", "bench"},
-    "torch": {"bench"},
+    "torch": {"train", "bench"},
     "onnxruntime": {"bench"},
     "openvino": {"embedder", "bench"},
     "click": {"cli"},

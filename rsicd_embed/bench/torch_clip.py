@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +12,7 @@ import numpy as np
 
 from rsicd_embed.errors import BenchError
 from rsicd_embed.parallel import cpu_count
-
-_KEPT: list[Any] = []
+from rsicd_embed.torchvision_import import mend_torchvision
 
 
 @dataclass(frozen=True)
@@ -36,23 +32,6 @@ class ClipDirectory:
     scale: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-
-
-def mend_torchvision() -> None:
-    """Lets torchvision's registry wheel be imported beside a CPU build of torch.
-
-    That build lacks operators which the wheel refers to; declaring them is enough for CLIP.
-    """
-    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
-        return
-    library: Any = importlib.import_module("torch.library")
-    operators = library.Library("torchvision", "FRAGMENT")
-    _KEPT.append(operators)
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 class TorchClip:

@@ -1,22 +1,49 @@
-"""CLIP checkpoints of the Hugging Face Hub, through its cache, pinned to a revision if asked."""
+"""Checkpoints of the Hugging Face Hub, through its cache, pinned to a revision if asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rsicd_embed.embedder.clip import checkpoint
 from rsicd_embed.errors import ModelError, RsicdEmbedError
 
-_SETTINGS = ("config.json", "preprocessor_config.json")
-# A tokenizer is either of the two; what else there is, is optional.
-_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-_OPTIONAL = ("tokenizer_config.json",)
+
+@dataclass(frozen=True)
+class Layout:
+    """What a checkpoint of one kind is made of.
+
+    Attributes:
+        kind: its name, for messages.
+        example: the id of one, for messages.
+        settings: files that it has; the first lies in the checkpoint's folder.
+        vocabularies: sets of files, of which it has one.
+        optional: files that it may have.
+        weights: files, of which it has one; the first that is there is taken.
+    """
+
+    kind: str
+    example: str
+    settings: tuple[str, ...]
+    vocabularies: tuple[tuple[str, ...], ...]
+    optional: tuple[str, ...]
+    weights: tuple[str, ...]
 
 
-def download(repo: str, revision: str | None = None) -> Path:
-    """The local directory of a repository's CLIP; fetches only the files that are needed.
+CLIP = Layout(
+    kind="CLIP",
+    example="openai/clip-vit-base-patch32",
+    settings=("config.json", "preprocessor_config.json"),
+    vocabularies=(("tokenizer.json",), ("vocab.json", "merges.txt")),
+    optional=("tokenizer_config.json",),
+    weights=checkpoint.FILES,
+)
+
+
+def download(repo: str, revision: str | None = None, layout: Layout = CLIP) -> Path:
+    """The local directory of a repository's checkpoint; fetches only the files that are needed.
 
     With HF_HUB_OFFLINE set, or without a network, what is in the cache is used.
 
@@ -53,17 +80,19 @@ def download(repo: str, revision: str | None = None) -> Path:
     def absent(names: tuple[str, ...]) -> Exception:
         if unreachable:
             return unreachable[0]
-        return ModelError(f"{what} has none of {', '.join(names)}: it is no CLIP checkpoint")
+        return ModelError(
+            f"{what} has none of {', '.join(names)}: it is no {layout.kind} checkpoint"
+        )
 
-    with _hub_errors(what):
-        config, *_ = [fetch(name) for name in _SETTINGS]
-        if not any(fetch_if_there(*names) for names in _TOKENIZERS):
-            raise absent(sum(_TOKENIZERS, ()))
-        for name in _OPTIONAL:
+    with _hub_errors(what, layout.kind):
+        config, *_ = [fetch(name) for name in layout.settings]
+        if not any(fetch_if_there(*names) for names in layout.vocabularies):
+            raise absent(sum(layout.vocabularies, ()))
+        for name in layout.optional:
             fetch_if_there(name)
-        found = next((n for n in checkpoint.FILES if fetch_if_there(n)), None)
+        found = next((n for n in layout.weights if fetch_if_there(n)), None)
         if found is None:
-            raise absent(checkpoint.FILES)
+            raise absent(layout.weights)
         if found == checkpoint.INDEX:
             for shard in checkpoint.shard_names(config.parent / found):
                 fetch(shard)
@@ -71,7 +100,7 @@ def download(repo: str, revision: str | None = None) -> Path:
 
 
 @contextmanager
-def _hub_errors(what: str) -> Iterator[None]:
+def _hub_errors(what: str, kind: str) -> Iterator[None]:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -101,7 +130,7 @@ def _hub_errors(what: str) -> Iterator[None]:
         ) from error
     except EntryNotFoundError as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"{what} is no CLIP checkpoint: a file is missing ({reason})") from error
+        raise ModelError(f"{what} is no {kind} checkpoint: a file is missing ({reason})") from error
     except HFValidationError as error:
         raise ModelError(f"{what} is no Hugging Face id: {error}; write owner/name") from error
     except (HfHubHTTPError, OSError) as error:

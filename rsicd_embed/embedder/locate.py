@@ -22,7 +22,7 @@ class Located:
     name: str
 
 
-def locate(model: str | Path | None) -> Located:
+def locate(model: str | Path | None, layout: hub.Layout = hub.CLIP) -> Located:
     """Finds a model: None or "bundled", a directory, or a Hugging Face id with `@revision`.
 
     Raises:
@@ -40,6 +40,6 @@ def locate(model: str | Path | None) -> Located:
         found = "a file" if path.exists() else "no such directory"
         raise ModelError(
             f"expected a model directory or a Hugging Face id such as "
-            f"openai/clip-vit-base-patch32, found {found}: {model}"
+            f"{layout.example}, found {found}: {model}"
         )
-    return Located(hub.download(match["repo"], match["revision"]), str(model))
+    return Located(hub.download(match["repo"], match["revision"], layout), str(model))

@@ -1,0 +1,143 @@
+"""Files of augmented captions: what is read, what is refused, and that what is written is read."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsicd_embed import files
+from rsicd_embed.datasets import captioned, textaug
+from rsicd_embed.datasets.base import Example
+from rsicd_embed.errors import DatasetError, StoreError
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def row(name: str, *captions: str) -> dict[str, Any]:
+    return {"filename": name, "captions": list(captions)}
+
+
+def examples(*ids: str) -> list[Example]:
+    return [
+        Example(one, Path("images") / one, {"captions": ["its own"], "split": "train"})
+        for one in ids
+    ]
+
+
+def test_names_lose_the_folder_that_all_share(tmp_path: Path) -> None:
+    path = tmp_path / "textaug_train_x.jsonl"
+    lines(path, row("x_images/b_1.jpg", " two  words\n", "", "b"), row("x_images/a_1.jpg", "a"))
+    assert textaug.load(path) == {"b_1.jpg": ("two words", "b"), "a_1.jpg": ("a",)}
+    assert list(textaug.load(path)) == ["b_1.jpg", "a_1.jpg"]
+    lines(path, row("all/one/x.jpg", "1"), row("all/two/x.jpg", "2"))
+    assert textaug.load(path) == {"one/x.jpg": ("1",), "two/x.jpg": ("2",)}
+
+
+def test_a_blank_line_is_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "textaug.jsonl"
+    path.write_text(json.dumps(row("a.jpg", "a")) + "\r\n\n  \n", encoding="utf-8")
+    assert textaug.load(path) == {"a.jpg": ("a",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a line for each image, found none"),
+        ("\n\n", "expected a line for each image, found none"),
+        ('{"filename": "a.jpg", "capti', "line 1: expected"),
+        ("[]", "line 1: expected"),
+        ('"a"', "line 1: expected"),
+        ('{"filename": "a.jpg"}', "line 1: expected .*KeyError"),
+        ('{"filename": 5, "captions": ["a"]}', "values of other types"),
+        ('{"filename": "a.jpg", "captions": "a"}', "values of other types"),
+        ('{"filename": "a.jpg", "captions": ["a", null]}', "a caption of another type"),
+        ('{"filename": "a.jpg", "captions": [" "]}', "captions of a.jpg, found none"),
+        ('{"filename": "", "captions": ["a"]}', "the name of an image file, found ''"),
+        (
+            '{"filename": "a.jpg", "captions": ["a"]}\n{"filename": "./a.jpg", "captions": ["b"]}',
+            "line 2: expected each image once, found ./a.jpg again",
+        ),
+    ],
+)
+def test_what_is_no_such_file_is_told_with_its_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "textaug.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DatasetError, match=message):
+        textaug.load(path)
+
+
+def test_what_is_no_text_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "textaug.jsonl"
+    path.write_bytes(b"\xff\xfe")
+    for one in (path, tmp_path, tmp_path / "absent"):
+        with pytest.raises(DatasetError, match="cannot be read as text"):
+            textaug.load(one)
+
+
+texts = st.text(min_size=1).map(lambda one: " ".join(one.split())).filter(bool)
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,3}\.jpg", fullmatch=True), st.lists(texts, min_size=1), min_size=1
+    )
+)
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, captions: dict[str, list[str]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "written.jsonl"
+    textaug.write(path, captions)
+    assert textaug.load(path) == {name: tuple(own) for name, own in captions.items()}
+
+
+def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "textaug.jsonl"
+    textaug.write(path, {"a.jpg": ["a"]})
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "sync_file", full)
+    with pytest.raises(StoreError, match=r"textaug\.jsonl cannot be written: .*free some space"):
+        textaug.write(path, {"b.jpg": ["b"]})
+    assert textaug.load(path) == {"a.jpg": ("a",)}
+    assert [one.name for one in tmp_path.iterdir()] == ["textaug.jsonl"]
+
+
+def test_examples_get_the_captions_of_their_image() -> None:
+    given_captions = {"a.jpg": ("1", "2"), "sub/b.jpg": ("3",)}
+    found = textaug.augmented(examples("images/a.jpg", "images/sub/b.jpg", "c.jpg"), given_captions)
+    assert [one.captions for one in found] == [("1", "2"), ("3",), ("its own",)]
+    assert [one.split for one in found] == ["train"] * 3
+    assert textaug.augmented([], given_captions) == []
+
+
+@pytest.mark.parametrize("captions", [{}, {"other.jpg": ("1",)}])
+def test_captions_of_other_images_are_refused(captions: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(DatasetError, match=r"such as a\.jpg, found them of (none|other)"):
+        textaug.augmented(examples("a.jpg"), captions)
+
+
+@pytest.mark.parametrize(
+    ("split", "file"), [("train", "train"), ("val", "valid"), ("test", "test")]
+)
+def test_the_published_captions_are_those_of_the_splits(rsicd: Path, split: str, file: str) -> None:
+    images = captioned.load(rsicd).split(split)
+    captions = textaug.load(rsicd / f"textaug_{file}_rsicd.jsonl")
+    assert set(captions) == {one.id for one in images}
+    found = textaug.augmented(images, captions)
+    assert all(
+        set(old.captions) <= set(new.captions) for old, new in zip(images, found, strict=True)
+    )
+    assert {len(one.captions) for one in found} == {5}
