@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rsicd_embed.embedder.clip import resnet_config
+from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.errors import ModelError
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -13,6 +15,11 @@ Activation = Literal["quick_gelu", "gelu"]
 # Up to transformers 4.30 every CLIP config said 2, whatever the tokenizer's end token was; the
 # text is then pooled at argmax(ids), which is right only because the end token has the highest id.
 LEGACY_EOS_TOKEN_ID = 2
+
+# `model_type` in config.json. transformers has none for a CLIP with a ResNet: its
+# VisionTextDualEncoder cannot project features that keep two axes of one, as a ResNet's do there.
+_VIT = "clip"
+_RESNET = "rsicd-embed-clip"
 
 
 @dataclass(frozen=True)
@@ -29,20 +36,20 @@ class TowerConfig:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """A CLIP model (Radford et al. 2021, arXiv:2103.00020) with a ViT image tower.
+    """A CLIP model (Radford et al. 2021, arXiv:2103.00020).
 
     Attributes:
-        vision: the image tower.
+        vision: the image tower, a ViT or a ResNet.
         text: the text tower.
         dim: length of the joint embedding.
-        image_size: height and width of the pixels, a multiple of `patch_size`.
-        patch_size: height and width of a patch.
+        image_size: height and width of the pixels, a multiple of a ViT's `patch_size`, or of 32.
+        patch_size: height and width of a ViT's patch; 0 for a ResNet, which has none.
         vocab_size: number of tokens.
         context_length: most tokens a text may have, begin and end tokens included.
         eos_token_id: where the text is pooled; 2 means argmax(ids), see LEGACY_EOS_TOKEN_ID.
     """
 
-    vision: TowerConfig
+    vision: TowerConfig | ResNetConfig
     text: TowerConfig
     dim: int
     image_size: int
@@ -53,21 +60,29 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         for tower, name in ((self.vision, "vision"), (self.text, "text")):
-            if tower.width % tower.heads:
+            if isinstance(tower, TowerConfig) and tower.width % tower.heads:
                 raise ModelError(
                     f"{name} tower: expected a width divisible by its heads, "
                     f"found {tower.width} and {tower.heads}"
                 )
-        if self.image_size % self.patch_size:
-            raise ModelError(
-                f"expected an image size divisible by the patch size, "
-                f"found {self.image_size} and {self.patch_size}"
-            )
+        if isinstance(self.vision, ResNetConfig):
+            if self.patch_size != 0:
+                raise ModelError(f"expected patch size 0 for a ResNet, found {self.patch_size}")
+            _check_size(self.image_size, resnet_config.STRIDE, "the ResNet's stride")
+        else:
+            _check_size(self.image_size, self.patch_size, "the patch size")
 
     @property
     def patches(self) -> int:
-        """Number of patches of an image."""
-        return (self.image_size // self.patch_size) ** 2
+        """Number of patches a ViT cuts an image into; 0 for a ResNet."""
+        return (self.image_size // self.patch_size) ** 2 if self.patch_size else 0
+
+
+def _check_size(image_size: int, unit: int, name: str) -> None:
+    if unit < 1 or image_size < unit or image_size % unit:
+        raise ModelError(
+            f"expected an image size divisible by {name}, found {image_size} and {unit}"
+        )
 
 
 # What transformers' CLIPVisionConfig and CLIPTextConfig take for a key that config.json lacks.
@@ -107,19 +122,20 @@ def _tower(config: Mapping[str, Any]) -> TowerConfig:
 
 
 def from_hf(config: Mapping[str, Any]) -> ClipConfig:
-    """Reads the content of a Hugging Face `config.json` of `model_type` clip.
+    """Reads the content of a `config.json`: Hugging Face's of a CLIP, or ours with a ResNet.
 
     Raises:
         ModelError: it describes another kind of model, or a CLIP that does not exist.
     """
-    if config.get("model_type") != "clip":
+    kind = config.get("model_type")
+    if kind not in (_VIT, _RESNET):
         raise ModelError(
-            f"expected model_type 'clip' in config.json, found {config.get('model_type')!r}; "
+            f"expected model_type {_VIT!r} or {_RESNET!r} in config.json, found {kind!r}; "
             "give a Hugging Face CLIP checkpoint"
         )
     # `*_config_dict` is how older checkpoints were written; where present, it wins.
     vision: dict[str, Any] = {
-        **_VISION_DEFAULTS,
+        **(_VISION_DEFAULTS if kind == _VIT else {"image_size": 224}),
         **(config.get("vision_config") or {}),
         **(config.get("vision_config_dict") or {}),
     }
@@ -128,22 +144,26 @@ def from_hf(config: Mapping[str, Any]) -> ClipConfig:
         **(config.get("text_config") or {}),
         **(config.get("text_config_dict") or {}),
     }
-    if vision["num_channels"] != 3:
-        raise ModelError(f"expected 3 image channels, found {vision['num_channels']}")
     return ClipConfig(
-        vision=_tower(vision),
+        vision=_vit(vision) if kind == _VIT else resnet_config.from_hf(vision),
         text=_tower(text),
         dim=config.get("projection_dim", 512),
         image_size=vision["image_size"],
-        patch_size=vision["patch_size"],
+        patch_size=vision["patch_size"] if kind == _VIT else 0,
         vocab_size=text["vocab_size"],
         context_length=text["max_position_embeddings"],
         eos_token_id=text["eos_token_id"],
     )
 
 
+def _vit(vision: Mapping[str, Any]) -> TowerConfig:
+    if vision["num_channels"] != 3:
+        raise ModelError(f"expected 3 image channels, found {vision['num_channels']}")
+    return _tower(vision)
+
+
 def to_hf(config: ClipConfig, *, bos_token_id: int, logit_scale: float) -> dict[str, Any]:
-    """The content of a `config.json` that transformers' CLIPConfig reads back."""
+    """The content of a `config.json`; transformers' CLIPConfig reads that of a ViT."""
 
     def tower(one: TowerConfig) -> dict[str, Any]:
         return {
@@ -156,17 +176,24 @@ def to_hf(config: ClipConfig, *, bos_token_id: int, logit_scale: float) -> dict[
             "projection_dim": config.dim,
         }
 
-    return {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
-        "projection_dim": config.dim,
-        "logit_scale_init_value": logit_scale,
-        "vision_config": {
+    kind: dict[str, Any]
+    vision: dict[str, Any]
+    if isinstance(config.vision, ResNetConfig):
+        kind = {"model_type": _RESNET}
+        vision = resnet_config.to_hf(config.vision) | {"image_size": config.image_size}
+    else:
+        kind = {"architectures": ["CLIPModel"], "model_type": _VIT}
+        vision = {
             **tower(config.vision),
             "model_type": "clip_vision_model",
             "image_size": config.image_size,
             "patch_size": config.patch_size,
-        },
+        }
+    return {
+        **kind,
+        "projection_dim": config.dim,
+        "logit_scale_init_value": logit_scale,
+        "vision_config": vision,
         "text_config": {
             **tower(config.text),
             "model_type": "clip_text_model",

@@ -25,6 +25,8 @@ class ClipEmbedder:
         self.tokenizer = parts.tokenizer
         self.preprocessor = parts.preprocessor
         self.fingerprint = parts.fingerprint
+        # What cosines are multiplied by where probabilities are wanted.
+        self.logit_scale = float(np.exp(parts.tensors["logit_scale"]))
         self._towers = towers
 
     @property

@@ -1,7 +1,8 @@
-"""CLIP in flax nnx: a ViT image tower, a causal text tower, and a joint embedding.
+"""CLIP in flax nnx: a ViT or ResNet image tower, a causal text tower, and a joint embedding.
 
-After Radford et al. 2021 (arXiv:2103.00020); numerically equal to Hugging Face's CLIPModel, which
-is the reference in the tests. Shapes: b images or texts, t tokens, p patches, w width, d joint.
+After Radford et al. 2021 (arXiv:2103.00020); with a ViT numerically equal to Hugging Face's
+CLIPModel, which is the reference in the tests. Shapes: b images or texts, t tokens, p patches,
+d joint.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from rsicd_embed.embedder.clip.config import LEGACY_EOS_TOKEN_ID, ClipConfig, TowerConfig
+from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.resnet import ResNet
+from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
+from rsicd_embed.embedder.clip.text import TextTower
+from rsicd_embed.embedder.clip.vit import VisionTransformer
 from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.errors import ModelError
 
 LOGIT_SCALE_INIT = math.log(1 / 0.07)
 
@@ -26,156 +32,23 @@ def normalise(pixels: jax.Array, how: Preprocessor) -> jax.Array:
     return (pixels.astype(jnp.float32) * how.scale - mean) / std
 
 
-def _activate(name: str, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
-    if name == "quick_gelu":
-        return x * jax.nn.sigmoid(1.702 * x)
-    return jax.nn.gelu(x, approximate=False)
-
-
-class Attention(nnx.Module):
-    """Multi-head self-attention; softmax in float32 whatever the compute dtype."""
-
-    def __init__(self, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        inner = nnx.initializers.normal(tower.width**-0.5 * (2 * tower.layers) ** -0.5)
-        outer = nnx.initializers.normal(tower.width**-0.5)
-
-        def linear(init: jax.nn.initializers.Initializer) -> nnx.Linear:
-            return nnx.Linear(tower.width, tower.width, kernel_init=init, dtype=dtype, rngs=rngs)
-
-        self.heads = tower.heads
-        self.query, self.key, self.value = linear(inner), linear(inner), linear(inner)
-        self.out = linear(outer)
-
-    def __call__(self, x: Float[Array, "b t w"], *, causal: bool) -> Float[Array, "b t w"]:
-        """Mixes positions; if `causal`, each sees only those before it, and itself."""
-        batch, length, width = x.shape
-        query, key, value = (
-            project(x).reshape(batch, length, self.heads, width // self.heads)
-            for project in (self.query, self.key, self.value)
-        )
-        scale = (width // self.heads) ** -0.5
-        scores = jnp.einsum("bqhc,bkhc->bhqk", query * scale, key).astype(jnp.float32)
-        if causal:
-            scores = jnp.where(jnp.tri(length, dtype=bool), scores, -jnp.inf)
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        mixed = jnp.einsum("bhqk,bkhc->bqhc", weights, value)
-        return self.out(mixed.reshape(batch, length, width))
-
-
-class Block(nnx.Module):
-    """A pre-norm transformer block: attention and a two-layer perceptron, each with a residual."""
-
-    def __init__(self, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        width, hidden = tower.width, tower.mlp_width
-        self.activation = tower.activation
-        self.norm1 = nnx.LayerNorm(width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
-        self.attention = Attention(tower, dtype=dtype, rngs=rngs)
-        self.norm2 = nnx.LayerNorm(width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
-        up = nnx.initializers.normal((2 * width) ** -0.5)
-        down = nnx.initializers.normal(width**-0.5 * (2 * tower.layers) ** -0.5)
-        self.up = nnx.Linear(width, hidden, kernel_init=up, dtype=dtype, rngs=rngs)
-        self.down = nnx.Linear(hidden, width, kernel_init=down, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b t w"], *, causal: bool) -> Float[Array, "b t w"]:
-        """One layer; `causal` as in `Attention`."""
-        x = x + self.attention(self.norm1(x), causal=causal)
-        return x + self.down(_activate(self.activation, self.up(self.norm2(x))))
-
-
-class PatchEmbed(nnx.Module):
-    """A convolution whose stride is its size, as the one matrix product that it is.
-
-    As a convolution it takes three times as long on a CPU (64 images of 224 px in patches of 32).
-    """
-
-    def __init__(self, side: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        kernel = nnx.initializers.normal(0.02)(rngs.params(), (side, side, 3, width), jnp.float32)
-        self.kernel = nnx.Param(kernel)
-        self.dtype = dtype
-
-    def __call__(self, pixels: Float[Array, "b side side 3"]) -> Float[Array, "b p w"]:
-        """Patches row by row."""
-        side, _, channels, width = self.kernel.shape
-        batch, rows = pixels.shape[0], pixels.shape[1] // side
-        cut = pixels.astype(self.dtype).reshape(batch, rows, side, rows, side, channels)
-        flat = cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * rows, -1)
-        return flat @ self.kernel[...].astype(self.dtype).reshape(-1, width)
-
-
-class ImageTower(nnx.Module):
-    """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) with a norm before it."""
-
-    def __init__(self, config: ClipConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        tower = config.vision
-        init = nnx.initializers.normal(0.02)
-        self.patch_embed = PatchEmbed(config.patch_size, tower.width, dtype=dtype, rngs=rngs)
-        self.class_embed = nnx.Param(
-            nnx.initializers.normal(tower.width**-0.5)(rngs.params(), (tower.width,), jnp.float32)
-        )
-        self.position_embed = nnx.Param(
-            init(rngs.params(), (config.patches + 1, tower.width), jnp.float32)
-        )
-        self.norm_pre = nnx.LayerNorm(tower.width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
-        self.blocks = nnx.List([Block(tower, dtype=dtype, rngs=rngs) for _ in range(tower.layers)])
-        self.norm_post = nnx.LayerNorm(tower.width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
-
-    def __call__(
-        self, pixels: Float[Array, "b side side 3"], keep: Int[Array, "b p"] | None = None
-    ) -> Float[Array, "b w"]:
-        """Pooled features; `keep` selects the patches to look at (FLIP, arXiv:2212.00794)."""
-        patches = self.patch_embed(pixels)
-        batch, _, width = patches.shape
-        positions = self.position_embed[...].astype(patches.dtype)
-        x = patches + positions[1:]
-        if keep is not None:
-            x = jnp.take_along_axis(x, keep[:, :, None], axis=1)
-        first = self.class_embed[...].astype(x.dtype) + positions[0]
-        x = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, width)), x], axis=1)
-        x = self.norm_pre(x)
-        for block in self.blocks:
-            x = block(x, causal=False)
-        pooled: Array = self.norm_post(x[:, 0])
-        return pooled
-
-
-class TextTower(nnx.Module):
-    """A causal transformer, pooled at the end-of-text token."""
-
-    def __init__(self, config: ClipConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        tower = config.text
-        init = nnx.initializers.normal(0.02)
-        self.eos_token_id = config.eos_token_id
-        self.token_embed = nnx.Embed(
-            config.vocab_size, tower.width, embedding_init=init, dtype=dtype, rngs=rngs
-        )
-        self.position_embed = nnx.Param(
-            init(rngs.params(), (config.context_length, tower.width), jnp.float32)
-        )
-        self.blocks = nnx.List([Block(tower, dtype=dtype, rngs=rngs) for _ in range(tower.layers)])
-        self.norm_post = nnx.LayerNorm(tower.width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
-
-    def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b w"]:
-        """Pooled features; what follows the end token changes nothing, as attention is causal."""
-        x = self.token_embed(tokens)
-        x = x + self.position_embed[: tokens.shape[1]].astype(x.dtype)
-        for block in self.blocks:
-            x = block(x, causal=True)
-        if self.eos_token_id == LEGACY_EOS_TOKEN_ID:
-            end = jnp.argmax(tokens, axis=1)
-        else:
-            end = jnp.argmax(tokens == self.eos_token_id, axis=1)
-        # Norms are per position, so only the pooled one needs it.
-        pooled: Array = self.norm_post(jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0])
-        return pooled
-
-
 class Clip(nnx.Module):
     """Images and texts in one space. Parameters are float32; `dtype` is what is computed in."""
 
     def __init__(
         self, config: ClipConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ) -> None:
-        self.image = ImageTower(config, dtype=dtype, rngs=rngs)
+        self.image: VisionTransformer | ResNet
+        if isinstance(config.vision, ResNetConfig):
+            self.image = ResNet(config.vision, dtype=dtype, rngs=rngs)
+        else:
+            self.image = VisionTransformer(
+                config.vision,
+                patch_size=config.patch_size,
+                patches=config.patches,
+                dtype=dtype,
+                rngs=rngs,
+            )
         self.text = TextTower(config, dtype=dtype, rngs=rngs)
 
         def projection(width: int) -> nnx.Linear:
@@ -191,8 +64,22 @@ class Clip(nnx.Module):
     def encode_image(
         self, pixels: Float[Array, "b side side 3"], keep: Int[Array, "b p"] | None = None
     ) -> Float[Array, "b d"]:
-        """Unit embeddings, float32, of normalised pixels."""
-        return _unit(self.image_projection(self.image(pixels, keep)))
+        """Unit embeddings, float32, of normalised pixels.
+
+        Args:
+            pixels: as `normalise` gives them.
+            keep: the patches that a ViT is to look at; None for all, and for a ResNet.
+
+        Raises:
+            ModelError: patches are to be kept by a ResNet, which has none.
+        """
+        if isinstance(self.image, VisionTransformer):
+            features = self.image(pixels, keep)
+        elif keep is None:
+            features = self.image(pixels)
+        else:
+            raise ModelError("a ResNet has no patches to choose from: expected keep None")
+        return _unit(self.image_projection(features))
 
     def encode_text(self, tokens: Int[Array, "b t"]) -> Float[Array, "b d"]:
         """Unit embeddings, float32, of int32 tokens with begin and end tokens, t ≤ context."""

@@ -7,35 +7,68 @@ from collections.abc import Mapping
 import numpy as np
 
 from rsicd_embed.embedder.clip.config import ClipConfig, TowerConfig
+from rsicd_embed.embedder.clip.resnet_config import Convolution, ResNetConfig
 from rsicd_embed.errors import WeightsError
 
 # What older checkpoints carry beside the parameters.
 BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
+
+RESNET_STEM = "vision_model.embedder.embedder.convolution"
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes(config: ClipConfig) -> Shapes:
     """Every tensor of a checkpoint, in PyTorch's layout: linear (out, in), convolution OIHW."""
-    vision, text = config.vision, config.text
-    side = config.patch_size
-    embeddings = {
-        "vision_model.embeddings.class_embedding": (vision.width,),
-        "vision_model.embeddings.patch_embedding.weight": (vision.width, 3, side, side),
-        "vision_model.embeddings.position_embedding.weight": (config.patches + 1, vision.width),
+    text = config.text
+    if isinstance(config.vision, ResNetConfig):
+        image = resnet_shapes(config.vision)
+    else:
+        image = _vit_shapes(config.vision, config.patch_size, config.patches)
+    return {
+        **image,
         "text_model.embeddings.token_embedding.weight": (config.vocab_size, text.width),
         "text_model.embeddings.position_embedding.weight": (config.context_length, text.width),
-    }
-    return {
-        **embeddings,
-        **_norm("vision_model.pre_layrnorm", vision.width),  # the reference's own spelling
-        **_norm("vision_model.post_layernorm", vision.width),
         **_norm("text_model.final_layer_norm", text.width),
-        **_blocks("vision_model", vision),
         **_blocks("text_model", text),
-        "visual_projection.weight": (config.dim, vision.width),
+        "visual_projection.weight": (config.dim, config.vision.width),
         "text_projection.weight": (config.dim, text.width),
         "logit_scale": (),
+    }
+
+
+def resnet_shapes(vision: ResNetConfig) -> Shapes:
+    """The tensors of a ResNet image tower; the names are transformers' ResNetModel's."""
+    found = _convolution(RESNET_STEM, vision.stem)
+    for stage, blocks in enumerate(vision.stages()):
+        for place, block in enumerate(blocks):
+            name = resnet_block(stage, place)
+            for layer, convolution in enumerate(block.convolutions):
+                found |= _convolution(f"{name}.layer.{layer}.convolution", convolution)
+            if block.shortcut is not None:
+                found |= _convolution(f"{name}.shortcut.convolution", block.shortcut)
+    return found
+
+
+def resnet_block(stage: int, place: int) -> str:
+    """What the names of a residual block's tensors begin with."""
+    return f"vision_model.encoder.stages.{stage}.layers.{place}"
+
+
+def _convolution(name: str, one: Convolution) -> Shapes:
+    kernel = (one.outputs, one.inputs, one.side, one.side)
+    return {f"{name}.weight": kernel, f"{name}.bias": (one.outputs,)}
+
+
+def _vit_shapes(vision: TowerConfig, side: int, patches: int) -> Shapes:
+    name = "vision_model.embeddings"
+    return {
+        f"{name}.class_embedding": (vision.width,),
+        f"{name}.patch_embedding.weight": (vision.width, 3, side, side),
+        f"{name}.position_embedding.weight": (patches + 1, vision.width),
+        **_norm("vision_model.pre_layrnorm", vision.width),  # the reference's own spelling
+        **_norm("vision_model.post_layernorm", vision.width),
+        **_blocks("vision_model", vision),
     }
 
 

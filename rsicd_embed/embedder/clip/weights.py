@@ -33,8 +33,10 @@ _TOWER = {
     ("image", "norm_post"): "post_layernorm",
     ("text", "norm_post"): "final_layer_norm",
     ("image", "patch_embed"): "embeddings.patch_embedding",
+    ("image", "stem"): "embedder.embedder.convolution",
     ("text", "token_embed"): "embeddings.token_embedding",
 }
+_CONVOLUTIONS = ("patch_embed", "stem", "stages")
 _WHOLE = {
     ("image", "class_embed"): "vision_model.embeddings.class_embedding",
     ("image", "position_embed"): "vision_model.embeddings.position_embedding.weight",
@@ -73,13 +75,20 @@ def _entry(path: ParamPath) -> _Entry:
     tower, leaf = path[0], path[-1]
     if path[1] == "blocks":
         module = f"encoder.layers.{path[2]}.{_BLOCK[path[3:-1]]}"
+    elif path[1] == "stages":
+        module = f"encoder.stages.{path[2]}.layers.{path[3]}.{_residual(path[4:-1])}.convolution"
     else:
         module = _TOWER[path[:-1]]
     layout: Literal["same", "linear", "conv"] = "same"
     if leaf == "kernel":
-        layout = "conv" if path[1] == "patch_embed" else "linear"
+        layout = "conv" if path[1] in _CONVOLUTIONS else "linear"
     kind = "bias" if leaf == "bias" else "weight"
     return _Entry(f"{_TOWERS[str(tower)]}.{module}.{kind}", layout)
+
+
+def _residual(path: ParamPath) -> str:
+    """("convolutions", 1) → layer.1, ("shortcut",) → shortcut."""
+    return f"layer.{path[1]}" if path[0] == "convolutions" else str(path[0])
 
 
 def _abstract(config: ClipConfig, dtype: Any = jnp.float32) -> Clip:

@@ -1,7 +1,8 @@
 """CLIP's forward pass over any array library, for inference from a checkpoint's own tensors.
 
 The same computation as `clip.model`, which trains; the tests hold both against the reference.
-Shapes: b images or texts, t tokens or patches, w width, d joint.
+Shapes: b images or texts, t tokens or patches, w width, d joint. A ResNet's maps, of b images and
+c channels, have their axes in whichever order the library likes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from rsicd_embed.embedder.clip.config import LEGACY_EOS_TOKEN_ID, ClipConfig, TowerConfig
+from rsicd_embed.embedder.clip.resnet_config import Convolution, ResNetConfig
+from rsicd_embed.embedder.clip.tensors import RESNET_STEM, resnet_block
 from rsicd_embed.embedder.preprocess import Preprocessor
 
 Tensors = Mapping[str, np.ndarray]
@@ -69,6 +72,26 @@ class Ops(Protocol[T]):
         """`quick_gelu` or the exact `gelu`."""
         ...
 
+    def maps(self, pixels: T) -> T:
+        """Floats (b, h, w, 3) → maps of three channels."""
+        ...
+
+    def convolution(self, x: T, weight: np.ndarray, bias: np.ndarray, how: Convolution) -> T:
+        """Maps by kernels (out, in, side, side), and (out,) added."""
+        ...
+
+    def relu(self, x: T) -> T:
+        """What is below 0 to 0."""
+        ...
+
+    def max_pool(self, x: T) -> T:
+        """The largest of each 3×3 positions, at a stride of 2; what lies outside never is."""
+        ...
+
+    def mean(self, x: T) -> T:
+        """Maps to (b, c), their means over all positions."""
+        ...
+
     def unit(self, x: T) -> T:
         """(b, d) to length 1."""
         ...
@@ -78,13 +101,11 @@ def image_vectors(
     ops: Ops[T], config: ClipConfig, tensors: Tensors, how: Preprocessor, pixels: T
 ) -> T:
     """uint8 (b, side, side, 3) → unit vectors (b, d)."""
-    name = "vision_model.embeddings"
-    x = ops.patches(ops.normalise(pixels, how), tensors[f"{name}.patch_embedding.weight"])
-    x = ops.prepend(x, tensors[f"{name}.class_embedding"])
-    x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
-    x = _norm(ops, tensors, "vision_model.pre_layrnorm", x, config.vision)
-    x = _blocks(ops, tensors, "vision_model", x, config.vision, causal=False)
-    x = _norm(ops, tensors, "vision_model.post_layernorm", ops.first(x), config.vision)
+    x = ops.normalise(pixels, how)
+    if isinstance(config.vision, ResNetConfig):
+        x = _resnet(ops, tensors, x, config.vision)
+    else:
+        x = _vit(ops, tensors, x, config.vision)
     return ops.unit(ops.linear(x, tensors["visual_projection.weight"], None))
 
 
@@ -103,6 +124,33 @@ def text_ends(config: ClipConfig, tokens: np.ndarray) -> np.ndarray:
     legacy = config.eos_token_id == LEGACY_EOS_TOKEN_ID
     ends: np.ndarray = np.argmax(tokens if legacy else tokens == config.eos_token_id, axis=1)
     return ends.astype(np.int32)
+
+
+def _vit(ops: Ops[T], tensors: Tensors, pixels: T, tower: TowerConfig) -> T:
+    name = "vision_model.embeddings"
+    x = ops.patches(pixels, tensors[f"{name}.patch_embedding.weight"])
+    x = ops.prepend(x, tensors[f"{name}.class_embedding"])
+    x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
+    x = _norm(ops, tensors, "vision_model.pre_layrnorm", x, tower)
+    x = _blocks(ops, tensors, "vision_model", x, tower, causal=False)
+    return _norm(ops, tensors, "vision_model.post_layernorm", ops.first(x), tower)
+
+
+def _resnet(ops: Ops[T], tensors: Tensors, pixels: T, tower: ResNetConfig) -> T:
+    def convolution(name: str, x: T, how: Convolution) -> T:
+        return ops.convolution(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], how)
+
+    x = ops.max_pool(ops.relu(convolution(RESNET_STEM, ops.maps(pixels), tower.stem)))
+    for stage, blocks in enumerate(tower.stages()):
+        for place, block in enumerate(blocks):
+            name, y = resnet_block(stage, place), x
+            for layer, how in enumerate(block.convolutions):
+                y = ops.relu(y) if layer else y
+                y = convolution(f"{name}.layer.{layer}.convolution", y, how)
+            if block.shortcut is not None:
+                x = convolution(f"{name}.shortcut.convolution", x, block.shortcut)
+            x = ops.relu(ops.add(x, y))
+    return ops.mean(x)
 
 
 def _blocks(

@@ -13,12 +13,16 @@ import numpy.typing as npt
 
 from rsicd_embed.embedder.clip.backends import graph
 from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
 
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
 Array = npt.NDArray[Any]
+
+# How much of a convolution's input is laid out at a time; little enough to stay near the processor.
+_WINDOW_BYTES = 16 << 20
 
 
 class _NumpyOps:
@@ -90,9 +94,47 @@ class _NumpyOps:
                 return np.asarray(x / (1 + np.exp(np.float32(-1.702) * x)))
         return x * np.float32(0.5) * (1 + np.asarray(_erf(x * np.float32(2**-0.5)), np.float32))
 
+    def maps(self, pixels: Array) -> Array:
+        return pixels  # (b, h, w, c), so that a window's rows lie together
+
+    def convolution(self, x: Array, weight: Array, bias: Array, how: Convolution) -> Array:
+        flat = weight.transpose(0, 2, 3, 1).reshape(how.outputs, -1).T
+        windows = _windows(x, how.side, how.stride, how.padding, fill=0.0)
+        batch, high, wide = windows.shape[:3]
+        found = np.empty((batch, high, wide, how.outputs), np.float32)
+        # Windows overlap, so that to lay them out takes up to side² times the memory of the map.
+        some = max(1, _WINDOW_BYTES // (windows[:1].size * windows.itemsize))
+        for start in range(0, batch, some):
+            rows = windows[start : start + some].reshape(-1, len(flat))
+            product = np.matmul(rows, flat, out=found[start : start + some].reshape(-1, len(bias)))
+            product += bias
+        return found
+
+    def relu(self, x: Array) -> Array:
+        return np.maximum(x, np.float32(0))
+
+    def max_pool(self, x: Array) -> Array:
+        windows = _windows(x, 3, 2, 1, fill=-np.inf)
+        found = windows[..., 0, 0, :].copy()
+        for row, column in np.ndindex(3, 3):
+            np.maximum(found, windows[..., row, column, :], out=found)
+        return found
+
+    def mean(self, x: Array) -> Array:
+        found: Array = x.mean(axis=(1, 2))
+        return found
+
     def unit(self, x: Array) -> Array:
         length = np.linalg.norm(x, axis=-1, keepdims=True)
         return np.asarray(x / np.maximum(length, np.float32(1e-12)))
+
+
+def _windows(x: Array, side: int, stride: int, padding: int, *, fill: float) -> Array:
+    """Maps (b, h, w, c) → a view of their windows, (b, h / stride, w / stride, side, side, c)."""
+    around = (padding, padding)
+    padded = np.pad(x, ((0, 0), around, around, (0, 0)), constant_values=fill) if padding else x
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(1, 2))
+    return windows[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3)
 
 
 class NumpyTowers:

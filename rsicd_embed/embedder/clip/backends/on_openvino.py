@@ -16,6 +16,7 @@ import numpy as np
 from rsicd_embed.embedder.clip.backends import graph
 from rsicd_embed.embedder.clip.backends.base import Precision
 from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.parallel import cpu_count
 
@@ -107,6 +108,25 @@ class _OpenvinoOps:
         if name == "quick_gelu":
             return op.multiply(x, op.sigmoid(op.multiply(x, np.float32(1.702))))
         return op.gelu(x, "erf")
+
+    def maps(self, pixels: _Node) -> _Node:
+        return op.transpose(pixels, [0, 3, 1, 2])
+
+    def convolution(
+        self, x: _Node, weight: np.ndarray, bias: np.ndarray, how: Convolution
+    ) -> _Node:
+        stride, around = [how.stride] * 2, [how.padding] * 2
+        y = op.convolution(x, self.constant(weight), stride, around, around, [1, 1])
+        return op.add(y, self.constant(bias.reshape(1, -1, 1, 1)))
+
+    def relu(self, x: _Node) -> _Node:
+        return op.relu(x)
+
+    def max_pool(self, x: _Node) -> _Node:
+        return op.max_pool(x, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3]).output(0)
+
+    def mean(self, x: _Node) -> _Node:
+        return op.reduce_mean(x, _ints(2, 3), False)
 
     def unit(self, x: _Node) -> _Node:
         return op.normalize_l2(x, _ints(1), 1e-12, "max")

@@ -1,0 +1,107 @@
+"""torchvision's ResNets, as trained on ImageNet → tensors of an image tower without norms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
+from rsicd_embed.embedder.clip.tensors import RESNET_STEM, resnet_block
+from rsicd_embed.errors import WeightsError
+
+# How the pixels are normalised that these models were trained on, after dividing by 255.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+_EPS = 1e-5  # of torch.nn.BatchNorm2d
+
+_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.conv1\.weight")
+
+Tensors = Mapping[str, np.ndarray]
+
+
+def fold(kernel: np.ndarray, norm: Tensors, eps: float = _EPS) -> tuple[np.ndarray, np.ndarray]:
+    """A convolution and the batch norm after it → one convolution with a bias.
+
+    Args:
+        kernel: (out, in, height, width).
+        norm: the norm's `weight`, `bias`, `running_mean` and `running_var`, each (out,).
+        eps: what the norm adds to the variance.
+
+    Returns:
+        Kernel and bias in float32, computed in float64; equal to the two in inference.
+    """
+    weight, bias, mean, variance = (
+        norm[name].astype(np.float64) for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = weight / np.sqrt(variance + eps)
+    folded = kernel.astype(np.float64) * scale[:, None, None, None]
+    return folded.astype(np.float32), (bias - mean * scale).astype(np.float32)
+
+
+def resnet(state: Tensors) -> tuple[ResNetConfig, dict[str, np.ndarray]]:
+    """The shape of a torchvision ResNet, and its image tower's tensors by our names.
+
+    Args:
+        state: its state dict; the classifier `fc` is left out.
+
+    Raises:
+        WeightsError: it is no ResNet of torchvision's, or lacks a tensor, or has one more.
+    """
+    left = {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.startswith("fc.") and not name.endswith(".num_batches_tracked")
+    }
+
+    def take(name: str) -> np.ndarray:
+        if name not in left:
+            raise WeightsError(f"expected a state dict of a torchvision ResNet, found no {name}")
+        return left.pop(name)
+
+    def folded(ours: str, kernel: str, norm: str) -> dict[str, np.ndarray]:
+        statistics = ("weight", "bias", "running_mean", "running_var")
+        weight, bias = fold(
+            take(f"{kernel}.weight"), {one: take(f"{norm}.{one}") for one in statistics}
+        )
+        return {f"{ours}.weight": weight, f"{ours}.bias": bias}
+
+    config = _shape(left)
+    found = folded(RESNET_STEM, "conv1", "bn1")
+    for stage, blocks in enumerate(config.stages()):
+        for place, block in enumerate(blocks):
+            ours, theirs = resnet_block(stage, place), f"layer{stage + 1}.{place}"
+            for layer in range(len(block.convolutions)):
+                found |= folded(
+                    f"{ours}.layer.{layer}.convolution",
+                    f"{theirs}.conv{layer + 1}",
+                    f"{theirs}.bn{layer + 1}",
+                )
+            if block.shortcut is not None:
+                found |= folded(
+                    f"{ours}.shortcut.convolution",
+                    f"{theirs}.downsample.0",
+                    f"{theirs}.downsample.1",
+                )
+    if left:
+        more = ", ".join(sorted(left)[:8])
+        raise WeightsError(f"expected a state dict of a torchvision ResNet, found {more} too")
+    return config, found
+
+
+def _shape(state: Tensors) -> ResNetConfig:
+    places = [match.groups() for match in map(_BLOCK.fullmatch, state) if match]
+    depths = [sum(stage == str(i) for stage, _ in places) for i in range(1, 5)]
+    last = "conv3" if "layer1.0.conv3.weight" in state else "conv2"
+    try:
+        return ResNetConfig(
+            widths=tuple(len(state[f"layer{i}.0.{last}.weight"]) for i in range(1, 5)),
+            depths=tuple(depths),
+            stem_width=len(state["conv1.weight"]),
+            bottleneck=last == "conv3",
+        )
+    except KeyError as error:
+        raise WeightsError(
+            f"expected a state dict of a torchvision ResNet, found no {error.args[0]}"
+        ) from error

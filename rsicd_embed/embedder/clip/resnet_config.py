@@ -1,0 +1,161 @@
+"""The shape of a ResNet image tower, and how a `config.json` tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rsicd_embed.errors import ModelError
+
+STRIDE = 32  # pixels of the image to one position of the last map, along each side
+_BOTTLENECK = 4  # how much narrower a bottleneck block is inside
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A square kernel with a bias, padded by half its side so that every pixel is a centre."""
+
+    inputs: int
+    outputs: int
+    side: int
+    stride: int = 1
+
+    @property
+    def padding(self) -> int:
+        """Zeros on each of the four sides, as in PyTorch; "SAME" would be lopsided at stride 2."""
+        return self.side // 2
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A block: convolutions with a ReLU between them, added to the input or to its shortcut."""
+
+    convolutions: tuple[Convolution, ...]
+    shortcut: Convolution | None
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """A ResNet (He et al. 2015, arXiv:1512.03385), its batch norms folded into the convolutions.
+
+    Attributes:
+        widths: channels that leave each stage; every stage but the first halves the map.
+        depths: blocks of each stage.
+        stem_width: channels of the first convolution.
+        bottleneck: blocks of three convolutions, as in ResNet-50; else of two, as in ResNet-18.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    stem_width: int = 64
+    bottleneck: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = (*self.widths, *self.depths, self.stem_width)
+        if len(self.widths) != 4 or len(self.depths) != 4 or min(sizes) < 1:
+            raise ModelError(
+                "expected a ResNet of four stages with widths and depths of 1 or more, "
+                f"found widths {self.widths}, depths {self.depths}, stem {self.stem_width}"
+            )
+        if self.bottleneck and any(width % _BOTTLENECK for width in self.widths):
+            raise ModelError(
+                f"expected bottleneck widths divisible by {_BOTTLENECK}, found {self.widths}"
+            )
+
+    @property
+    def width(self) -> int:
+        """Length of the pooled features."""
+        return self.widths[-1]
+
+    @property
+    def stem(self) -> Convolution:
+        """The first convolution; a 3×3 max-pool of stride 2 follows it."""
+        return Convolution(3, self.stem_width, side=7, stride=2)
+
+    def stages(self) -> Iterator[tuple[Residual, ...]]:
+        """The blocks of each stage; the first block of a stage may change width and size."""
+        inputs = self.stem_width
+        for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
+            first = self._block(inputs, width, stride=1 if stage == 0 else 2)
+            yield (first, *[self._block(width, width, stride=1)] * (depth - 1))
+            inputs = width
+
+    def maps(self, image_size: int) -> Iterator[tuple[Convolution, int]]:
+        """Every convolution, and the side of the map that it makes of such an image."""
+        side = image_size // self.stem.stride
+        yield self.stem, side
+        side //= 2  # the max-pool's
+        for blocks in self.stages():
+            for block in blocks:
+                for convolution in block.convolutions:
+                    side //= convolution.stride
+                    yield convolution, side
+                if block.shortcut is not None:
+                    yield block.shortcut, side
+
+    def _block(self, inputs: int, outputs: int, *, stride: int) -> Residual:
+        convolutions: tuple[Convolution, ...]
+        if self.bottleneck:
+            inner = outputs // _BOTTLENECK
+            convolutions = (
+                Convolution(inputs, inner, side=1),
+                Convolution(inner, inner, side=3, stride=stride),
+                Convolution(inner, outputs, side=1),
+            )
+        else:
+            convolutions = (
+                Convolution(inputs, outputs, side=3, stride=stride),
+                Convolution(outputs, outputs, side=3),
+            )
+        changes = inputs != outputs or stride != 1
+        shortcut = Convolution(inputs, outputs, side=1, stride=stride) if changes else None
+        return Residual(convolutions, shortcut)
+
+
+# What this tower is in the keys of transformers' ResNetConfig; a file may repeat it.
+_FIXED = {
+    "model_type": "resnet",
+    "num_channels": 3,
+    "hidden_act": "relu",
+    "downsample_in_first_stage": False,
+    "downsample_in_bottleneck": False,
+}
+_KINDS = {"basic": False, "bottleneck": True}
+
+
+def from_hf(vision: Mapping[str, Any]) -> ResNetConfig:
+    """Reads a `vision_config` with the keys of transformers' ResNetConfig.
+
+    Raises:
+        ModelError: a key is missing, or says what this tower is not.
+    """
+    for key, expected in _FIXED.items():
+        if vision.get(key, expected) != expected:
+            raise ModelError(
+                f"vision_config in config.json: expected {key} {expected!r}, found {vision[key]!r}"
+            )
+    try:
+        return ResNetConfig(
+            widths=tuple(int(width) for width in vision["hidden_sizes"]),
+            depths=tuple(int(depth) for depth in vision["depths"]),
+            stem_width=int(vision["embedding_size"]),
+            bottleneck=_KINDS[vision["layer_type"]],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            "vision_config in config.json: expected embedding_size, hidden_sizes, depths and a "
+            f"layer_type of {' or '.join(_KINDS)}, found {dict(vision)}"
+        ) from error
+
+
+def to_hf(config: ResNetConfig) -> dict[str, Any]:
+    """What `from_hf` reads back."""
+    kinds = {bottleneck: name for name, bottleneck in _KINDS.items()}
+    return {
+        "model_type": _FIXED["model_type"],
+        "embedding_size": config.stem_width,
+        "hidden_sizes": list(config.widths),
+        "depths": list(config.depths),
+        "layer_type": kinds[config.bottleneck],
+    }
