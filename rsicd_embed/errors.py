@@ -4,10 +4,13 @@ Each message is one line that states what was expected, what was found, and what
 
     RsicdEmbedError
     ├── ImageError                 an image cannot be read
+    ├── FindError                  a picture cannot be cut into the patches asked for
     ├── DatasetError               a source of images or captions is not as described
     ├── ModelError                 a model directory or id cannot be used
     │   └── WeightsError           its weights do not fit its config
+    ├── RequestError               a request to the server cannot be answered
     ├── TrainError                 training cannot start or go on
+    │   └── TrainStoppedError      a signal stopped it; it can be taken up again
     └── StoreError                 a store cannot be used
         ├── StoreURIError          its URI is not understood
         ├── StoreNotFoundError     there is no store at that URI
@@ -31,6 +34,10 @@ class ImageError(RsicdEmbedError):
     """An image cannot be read: not an image, truncated, too large, of a format not allowed."""
 
 
+class FindError(RsicdEmbedError):
+    """A picture cannot be cut into the patches asked for."""
+
+
 class DatasetError(RsicdEmbedError):
     """A source of images or captions is missing, empty, or not as described."""
 
@@ -45,6 +52,18 @@ class WeightsError(ModelError):
 
 class TrainError(RsicdEmbedError):
     """Training cannot start or go on."""
+
+
+class TrainStoppedError(TrainError):
+    """A signal stopped a run, which is checkpointed and can be taken up again."""
+
+
+class RequestError(RsicdEmbedError):
+    """A request to the server cannot be answered; `status` is HTTP's number for the reason."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class StoreError(RsicdEmbedError):

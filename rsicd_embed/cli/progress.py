@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -13,13 +14,14 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
-from rsicd_embed.cli.base import note, on_terminal
+from rsicd_embed.cli.base import note, on_terminal, printable
 
 _LINE_EVERY_S = 10.0
 
@@ -36,8 +38,25 @@ class _Rate(ProgressColumn):
 @contextmanager
 def image_progress(what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
     """Yields what is to be called with the number of images, or other units, just done."""
+    with meter(what, total, unit) as one:
+        yield one.advance
+
+
+class Meter(Protocol):
+    """Shows how far something is."""
+
+    def advance(self, done: int, what: str | None = None) -> None:
+        """So many units are just done; `what` is now being done, if it changes."""
+
+    def tell(self, line: str) -> None:
+        """A line that stays."""
+
+
+@contextmanager
+def meter(what: str, total: int, unit: str, *, done: int = 0) -> Iterator[Meter]:
+    """A meter that starts with `done` units done, perhaps in an earlier run."""
     if not on_terminal():
-        yield _Lines(what, total, unit).advance
+        yield _Lines(what, total, unit, done)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -49,23 +68,40 @@ def image_progress(what: str, total: int, unit: str = "images") -> Iterator[Call
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)
+        yield _Bar(bar, bar.add_task(what, total=total, completed=done))
+
+
+class _Bar:
+    """For terminals."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def advance(self, done: int, what: str | None = None) -> None:
+        self._bar.update(self._task, advance=done, description=what)
+
+    def tell(self, line: str) -> None:
+        self._bar.console.print(printable(line), markup=False, highlight=False)
 
 
 class _Lines:
     """For logs: at most one line in ten seconds."""
 
-    def __init__(self, what: str, total: int, unit: str) -> None:
-        self._what, self._total, self._unit, self._done = what, total, unit, 0
+    def __init__(self, what: str, total: int, unit: str, done: int) -> None:
+        self._what, self._total, self._unit, self._done = what, total, unit, done
+        self._before = done
         self._started = self._shown = time.perf_counter()
 
-    def advance(self, done: int) -> None:
+    def tell(self, line: str) -> None:
+        note(line)
+
+    def advance(self, done: int, what: str | None = None) -> None:
         self._done += done
+        self._what = what or self._what
         now = time.perf_counter()
         if now - self._shown >= _LINE_EVERY_S:
             self._shown = now
-            rate = self._done / (now - self._started)
+            rate = (self._done - self._before) / (now - self._started)
             left = (self._total - self._done) / rate
             note(
                 f"{self._what}: {self._done}/{self._total}, {rate:.1f} {self._unit}/s, "

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rsicd_embed.cli.base import PRECISIONS, SHAPES, json_option, print_json, show
+from rsicd_embed.cli.train_settings import config_options, read_config
 from rsicd_embed.errors import TrainError
+from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
 
 if TYPE_CHECKING:
-    from rsicd_embed.embedder.clip.backends.base import Precision
     from rsicd_embed.train.plan import Plan
+
+
+# The step of CLIP-rsicd, where neither settings nor options say otherwise.
+_DEFAULTS = TrainConfig(ModelConfig(shape="vit-b-32"), batch_size=1024)
 
 
 @click.command()
@@ -22,29 +27,26 @@ if TYPE_CHECKING:
     required=True,
     help="TPUs: v2-8, v3-8, v4-8, v5e-8, v5p-8, v6e-8 and larger, or a shape such as v5e:2x4.",
 )
+@config_options
 @click.option(
-    "--shape", type=click.Choice(SHAPES), default="vit-b-32", show_default=True, help="The model."
+    "--shape",
+    type=click.Choice(SHAPES),
+    help=f"The model, instead of the settings'.  [default: {_DEFAULTS.model.shape}]",
 )
 @click.option(
     "--global-batch",
-    default=1024,
-    show_default=True,
     type=click.IntRange(1),
-    help="Images a step, over all devices.",
+    help=f"Images a step, over all devices.  [default: {_DEFAULTS.batch_size}]",
 )
 @click.option(
     "--keep-patches",
-    default=1.0,
-    show_default=True,
     type=click.FloatRange(0, 1, min_open=True),
-    help="Fraction of the patches kept; the last epochs of a run keep all.",
+    help="Fraction of the patches kept.  [default: the most that the settings ever keep]",
 )
 @click.option(
     "--precision",
-    default="float32",
-    show_default=True,
     type=click.Choice(PRECISIONS),
-    help="What the towers compute in; `train` uses float32.",
+    help=f"What the towers compute in.  [default: {_DEFAULTS.step.precision}]",
 )
 @click.option(
     "--verify", is_flag=True, help="Compile the largest batch too, instead of estimating it."
@@ -52,21 +54,25 @@ if TYPE_CHECKING:
 @json_option
 def plan(
     topology: str,
-    shape: str,
-    global_batch: int,
-    keep_patches: float,
-    precision: Precision,
+    config_file: str | None,
+    assignments: tuple[str, ...],
+    shape: str | None,
+    global_batch: int | None,
+    keep_patches: float | None,
+    precision: str | None,
     verify: bool,
     as_json: bool,
 ) -> None:
     """Compile the training step for TPUs, without a TPU.
 
-    Prints what memory it needs and whether that is there, its FLOPs, what it sends between devices,
-    and the largest batch. Takes a minute or two for a ViT-B/32.
+    It is the step of `train` with the same settings, but without a teacher. Prints what memory it
+    needs and whether that is there, its FLOPs, what it sends between devices, and the largest
+    batch. Takes a minute or two for a ViT-B/32.
     """
-    from rsicd_embed.train.topology import ENVIRONMENT, parse
+    from rsicd_embed.train.topology import ENVIRONMENT
+    from rsicd_embed.train.topology import parse as parse_topology
 
-    parse(topology)  # told before JAX is loaded
+    parse_topology(topology)  # told before JAX is loaded
     os.environ.update(ENVIRONMENT)
     try:
         from rsicd_embed.train.aot import Workload
@@ -77,8 +83,19 @@ def plan(
             "pip install 'rsicd-embed[train,tpu]'"
         ) from error
 
-    workload = Workload(shape, keep_patches, precision)
-    found = make_plan(topology, workload, global_batch, verify=verify)
+    options: dict[str, Any] = {
+        "model.shape": shape,
+        "batch_size": global_batch,
+        "step.precision": precision,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if shape is not None:
+        given["model.init"] = None
+    config = parse.replaced(read_config(config_file, assignments, defaults=_DEFAULTS), given)
+    if keep_patches is None:
+        keep_patches = 1.0 if config.step.unmasked else config.step.keep_patches
+    workload = Workload(config, keep_patches)
+    found = make_plan(topology, workload, config.batch_size, verify=verify)
     if as_json:
         print_json(found.as_json())
     else:
@@ -95,8 +112,8 @@ def lines(plan: Plan) -> Iterator[str]:
         f"+ temporaries {_gib(plan.temporary_bytes)}"
     )
     yield (
-        f"{plan.model}, {plan.precision}, global batch {plan.global_batch:,} "
-        f"on {plan.topology}, {plan.devices} devices"
+        f"{plan.model}, {plan.precision}, {plan.shard}, "
+        f"global batch {plan.global_batch:,} on {plan.topology}, {plan.devices} devices"
     )
     yield (
         f"memory per device: {_gib(plan.hbm_bytes_per_device)} GiB ({parts if exact else source}) "

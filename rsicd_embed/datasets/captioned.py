@@ -72,7 +72,11 @@ def load(folder: Path) -> Source:
 
 
 def _entry(found: dict[str, Any]) -> dict[str, Any]:
-    captions = [" ".join(sentence["raw"].split()) for sentence in found.get("sentences") or ()]
+    texts = [sentence["raw"] for sentence in found.get("sentences") or ()]
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{found['filename']} has the caption {text!r}, which is no text")
+    captions = [" ".join(text.split()) for text in texts]
     split = found.get("split")
     return {
         "filename": Path(found["filename"]).as_posix(),

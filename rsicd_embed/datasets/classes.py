@@ -28,6 +28,9 @@ _READABLE = {
     "tenniscourt": "tennis court",
 }
 
+# What CLIP-rsicd asked in its zero-shot evaluation.
+PROMPT = "An aerial photograph of {category}"
+
 # How a class name is made into a caption for training.
 CAPTION_TEMPLATES = (
     "an aerial photograph of {category}",

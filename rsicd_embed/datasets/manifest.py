@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -27,6 +28,24 @@ def load(path: Path) -> Source:
     Raises:
         DatasetError: not a table, empty, without paths, or with an id or a path missing.
     """
+    rows = read(path)
+    examples: dict[str, Example] = {}
+    skipped = []
+    for row, example in enumerate(rows.examples, start=1):
+        if example.id in examples:
+            other = examples.pop(example.id)
+            why = f"row {row} of {path} has the same id {example.id!r}"
+            skipped.append(Skipped(other.uri, why))
+        examples[example.id] = example
+    return replace(rows, examples=tuple(examples.values()), skipped=tuple(skipped))
+
+
+def read(path: Path) -> Source:
+    """As `load`, but with an example for each row, so that ids may be there more than once.
+
+    Raises:
+        DatasetError: as `load`.
+    """
     table = _read(path)
     if not table.num_rows:
         raise DatasetError(f"{path}: expected images, found no rows")
@@ -42,19 +61,14 @@ def load(path: Path) -> Source:
     attributes = table.drop_columns(
         [name for name in {column, *FIXED_COLUMNS} if name in table.column_names]
     )
-    examples: dict[str, Example] = {}
-    skipped = []
+    examples = []
     for row, (id_, file, values) in enumerate(
         zip(ids, paths, attributes.to_pylist() or [{}] * len(paths), strict=True), start=1
     ):
         if not id_ or not file:
             raise DatasetError(f"{path}: row {row} has no {column if not file else 'id'}")
-        if id_ in examples:
-            other = examples.pop(id_)
-            skipped.append(Skipped(other.uri, f"row {row} of {path} has the same id {id_!r}"))
-        examples[id_] = Example(id_, _located(file, path.parent), values)
-    schema = attributes.schema.remove_metadata()
-    return Source(path.parent, tuple(examples.values()), schema, tuple(skipped))
+        examples.append(Example(id_, _located(file, path.parent), values))
+    return Source(path.parent, tuple(examples), attributes.schema.remove_metadata())
 
 
 def _located(file: str, folder: Path) -> Path:

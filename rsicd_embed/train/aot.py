@@ -5,6 +5,7 @@ XLA's compiler for TPUs comes with libtpu and runs on any machine.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -13,20 +14,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.experimental import topologies
-from jax.sharding import NamedSharding
 
-from rsicd_embed.embedder.clip.backends.base import Precision
-from rsicd_embed.embedder.clip.devices import place_on
-from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import TrainError
+from rsicd_embed.train import start
 from rsicd_embed.train.collectives import collective_bytes
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.data import stored_side
-from rsicd_embed.train.shapes import SHAPES
-from rsicd_embed.train.step import first_state, jitted_step
+from rsicd_embed.train.flops import abstract_arguments, embedding_flops
+from rsicd_embed.train.mesh import abstract, layout
+from rsicd_embed.train.objective import contrastive
+from rsicd_embed.train.step import Recipe, jitted_step
 from rsicd_embed.train.topology import KNOWN, Topology
 
 _STEPS = 1000  # in a run; it only sets constants of the learning rate's schedule
@@ -38,21 +36,41 @@ class Workload:
     """A training step.
 
     Attributes:
-        model: a name of SHAPES.
+        config: of the run that it is a step of.
         keep_patches: fraction of the patches each image keeps. With 1, as in the last epochs of a
             run, the step needs the most memory.
-        precision: what the towers compute in; parameters and their updates are float32.
     """
 
-    model: str
+    config: TrainConfig
     keep_patches: float = 1.0
-    precision: Precision = "float32"
 
-    def __post_init__(self) -> None:
-        if self.model not in SHAPES:
-            raise TrainError(f"expected a model of {', '.join(SHAPES)}, found {self.model!r}")
-        if not 0 < self.keep_patches <= 1:
-            raise TrainError(f"expected keep_patches in (0, 1], found {self.keep_patches}")
+    @property
+    def model(self) -> str:
+        """What the model is called."""
+        return self.config.model.init or self.config.model.shape
+
+    def unit(self, devices: int) -> int:
+        """What a batch must be divisible by."""
+        return devices * max(1, self.config.step.chunk)
+
+    def recipe(self, devices: Sequence[Any], global_batch: int) -> Recipe:
+        """The step on these devices.
+
+        Raises:
+            TrainError: they cannot share the batch.
+            ModelError: the checkpoint to start from is none.
+        """
+        config = dataclasses.replace(self.config, batch_size=global_batch)
+        model = start.shape_of(config.model)
+        return Recipe(
+            model,
+            config,
+            Preprocessor(model.image_size, (model.image_size, model.image_size)),
+            _STEPS,
+            contrastive(config.step),
+            layout(config.step.shard, devices),
+            self.keep_patches,
+        )
 
 
 @dataclass(frozen=True)
@@ -61,11 +79,12 @@ class Compiled:
 
     Attributes:
         global_batch: images a step, over all devices.
-        argument_bytes: the state, and the device's part of the batch.
+        argument_bytes: the device's part of the state and of the batch.
         output_bytes: the next state, as far as it is not written over the old one.
         state_bytes: the next state.
         temporary_bytes: activations, gradients and all else that lives within the step.
-        flops: of a step.
+        flops: of a step; the compiler may count less than `flops.step_flops`, where it found a
+            cheaper way, or more, where it computes something twice.
         collectives: see `collective_bytes`.
     """
 
@@ -81,6 +100,11 @@ class Compiled:
     def hbm_bytes(self) -> int:
         """All that lies in a device's memory."""
         return self.argument_bytes + self.output_bytes + self.temporary_bytes
+
+    @property
+    def batch_bytes(self) -> int:
+        """Of the arguments, the device's part of the batch."""
+        return self.argument_bytes - self.state_bytes
 
 
 def tpu_devices(topology: Topology) -> Sequence[Any]:
@@ -114,7 +138,8 @@ def compiler_limit(devices: Sequence[Any]) -> int | None:
 
     It keeps some for itself, and says how much is left only when a program asks for more.
     """
-    too_much = _array((1 << 40,), jnp.uint8, place_on(devices).everywhere)
+    everywhere = layout("data", devices).placement.everywhere
+    too_much = abstract((1 << 40,), jnp.uint8, everywhere)
     try:
         jax.jit(lambda x: x + 1).lower(too_much).compile()
     except jax.errors.JaxRuntimeError as error:
@@ -125,13 +150,19 @@ def compiler_limit(devices: Sequence[Any]) -> int | None:
 
 def compile_step(workload: Workload, devices: Sequence[Any], global_batch: int) -> Compiled | None:
     """Compiles the step that `train` runs; None if the compiler finds that it does not fit."""
+    recipe = workload.recipe(devices, global_batch)
     try:
-        program = lower_step(workload, devices, global_batch).compile()
+        program = lower_step(recipe).compile()
     except jax.errors.JaxRuntimeError as error:
         if str(error).startswith("RESOURCE_EXHAUSTED"):
             return None
         raise
-    return measure(program, global_batch)
+    found = measure(program, global_batch)
+    if recipe.parts == 1:
+        return found
+    # XLA counts a loop's body once.
+    uncounted = embedding_flops(recipe) * (1 - 1 / recipe.parts) / recipe.layout.devices
+    return dataclasses.replace(found, flops=found.flops + uncounted)
 
 
 def measure(program: jax.stages.Compiled, global_batch: int) -> Compiled:
@@ -149,33 +180,6 @@ def measure(program: jax.stages.Compiled, global_batch: int) -> Compiled:
     )
 
 
-def lower_step(workload: Workload, devices: Sequence[Any], global_batch: int) -> Any:
-    """The step that `train` runs, lowered for `devices` with the shapes of its arguments alone."""
-    model = SHAPES[workload.model]
-    config = TrainConfig(batch_size=global_batch)
-    dtype = jnp.dtype(workload.precision)
-    graph, params = nnx.split(
-        nnx.eval_shape(lambda: Clip(model, dtype=dtype, rngs=nnx.Rngs(config.seed)))
-    )
-    size, side = model.image_size, stored_side(model.image_size)
-    step = jitted_step(
-        graph,
-        model,
-        config,
-        Preprocessor(size, (size, size)),
-        _STEPS,
-        keep_patches=workload.keep_patches,
-    )
-    place = place_on(devices)
-    state = jax.tree.map(
-        lambda one: _array(one.shape, one.dtype, place.everywhere),
-        jax.eval_shape(lambda: first_state(params, config, _STEPS)),
-    )
-    pixels = _array((global_batch, side, side, 3), jnp.uint8, place.by_batch)
-    tokens = _array((global_batch, model.context_length), jnp.int32, place.by_batch)
-    groups = _array((global_batch,), jnp.int32, place.by_batch)
-    return step.lower(state, pixels, tokens, groups)
-
-
-def _array(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)  # type: ignore[no-untyped-call]
+def lower_step(recipe: Recipe) -> Any:
+    """The step that `train` runs, lowered with the shapes of its arguments alone."""
+    return jitted_step(recipe).lower(*abstract_arguments(recipe))

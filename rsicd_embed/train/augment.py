@@ -4,31 +4,71 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 
-MIN_AREA = 0.5
-JITTER = 0.25
+from rsicd_embed.train.config import AugmentConfig
+
+# Which view of which image a row is, int32 (b, 2), in a batch that says it.
+VIEWS = "views"
+
+
+def view_keys(seed: int, views: Int[Array, "b 2"]) -> Key[Array, " b"]:
+    """Of image and view, the keys from which `random_view` makes the same views each time."""
+    images = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), views[:, 0])
+    return jax.vmap(jax.random.fold_in)(images, views[:, 1])
 
 
 def random_view(
-    key: PRNGKeyArray, pixels: UInt8[Array, "b s s 3"], size: int
+    key: PRNGKeyArray,
+    pixels: UInt8[Array, "b s s 3"],
+    size: int,
+    how: AugmentConfig,
 ) -> Float[Array, "b size size 3"]:
-    """A random square crop of at least MIN_AREA, resized, turned, mirrored and recoloured.
+    """Random square crops, resized, mirrored, turned and recoloured, each in its own way.
 
-    Aerial images have no up: all eight symmetries of the square are equally likely. Values stay in
-    [0, 255].
+    With quarter turns and flips of probability 1/2 all eight symmetries of the square are equally
+    likely. Values stay in [0, 255].
+
+    Args:
+        key: views are a function of it.
+        pixels: a batch of images.
+        size: height and width of the views.
+        how: what is done, and how much; its engine does not matter but for what is not set.
     """
     keys = jax.random.split(key, len(pixels))
-    return jax.vmap(lambda k, image: _one(k, image, size))(keys, pixels)
+    return jax.vmap(lambda k, image: _one(k, image, size, how))(keys, pixels)
 
 
-def _one(key: PRNGKeyArray, image: UInt8[Array, "s s 3"], size: int) -> Float[Array, "size size 3"]:
-    crop, place, turn, colour = jax.random.split(key, 4)
+def _one(
+    key: PRNGKeyArray, image: UInt8[Array, "s s 3"], size: int, how: AugmentConfig
+) -> Float[Array, "size size 3"]:
+    crop, across, down, turn, colour = jax.random.split(key, 5)
+    view = _cropped(crop, image, size, how)
+    if how.horizontal_flip:
+        mirrored = jax.random.bernoulli(across, how.horizontal_flip)
+        view = jnp.where(mirrored, view[:, ::-1], view)
+    if how.vertical_flip:
+        view = jnp.where(jax.random.bernoulli(down, how.vertical_flip), view[::-1], view)
+    if how.quarter_turns:
+        quarter, half = jax.random.bernoulli(turn, shape=(2,))
+        view = jnp.where(quarter, jnp.rot90(view), view)
+        view = jnp.where(half, jnp.rot90(view, 2), view)
+    return _recoloured(colour, view, how.jitter) if how.jitter else view
+
+
+def _cropped(
+    key: PRNGKeyArray, image: UInt8[Array, "s s 3"], size: int, how: AugmentConfig
+) -> Float[Array, "size size 3"]:
+    """A crop of a fixed side, and one of a random area within it, at any places."""
+    first, crop, second = jax.random.split(key, 3)
     side = image.shape[0]
-    span = side * jnp.sqrt(jax.random.uniform(crop, minval=MIN_AREA, maxval=1.0))
-    start = jax.random.uniform(place, (2,)) * (side - span)
+    outer = side * how.crop_side
+    least, most = how.crop_area
+    span = outer * jnp.sqrt(jax.random.uniform(crop, minval=least, maxval=most))
+    start = jax.random.uniform(first, (2,)) * (side - outer)
+    start += jax.random.uniform(second, (2,)) * (outer - span)
     scale = size / span
-    view = jax.image.scale_and_translate(
+    return jax.image.scale_and_translate(
         image.astype(jnp.float32),
         (size, size, 3),
         (0, 1),
@@ -37,15 +77,12 @@ def _one(key: PRNGKeyArray, image: UInt8[Array, "s s 3"], size: int) -> Float[Ar
         method="linear",
         antialias=True,
     )
-    transpose, up_down, left_right = jax.random.bernoulli(turn, shape=(3,))
-    view = jnp.where(transpose, view.transpose(1, 0, 2), view)
-    view = jnp.where(up_down, view[::-1], view)
-    view = jnp.where(left_right, view[:, ::-1], view)
-    return _recolour(colour, view)
 
 
-def _recolour(key: PRNGKeyArray, view: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
-    brightness, contrast, saturation = 1 + JITTER * jax.random.uniform(
+def _recoloured(
+    key: PRNGKeyArray, view: Float[Array, "h w 3"], jitter: float
+) -> Float[Array, "h w 3"]:
+    brightness, contrast, saturation = 1 + jitter * jax.random.uniform(
         key, (3,), minval=-1.0, maxval=1.0
     )
     view = view * brightness

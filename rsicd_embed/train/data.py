@@ -1,115 +1,130 @@
-"""Captioned images in memory → batches, in an order that the seed and the epoch decide."""
+"""Captioned images → batches, in an order that the seed, the epoch and the step decide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
+from rsicd_embed.closing import Closing
 from rsicd_embed.datasets.base import Example
-from rsicd_embed.datasets.classes import CAPTION_TEMPLATES, readable
-from rsicd_embed.errors import ImageError, TrainError
-from rsicd_embed.images import read_rgb
-from rsicd_embed.parallel import ordered_map
+from rsicd_embed.errors import TrainError
+from rsicd_embed.parallel import cpu_count
+from rsicd_embed.train import pixels
+from rsicd_embed.train.batches import Batch, Batches
+from rsicd_embed.train.captions import Captions, Tokenize
+from rsicd_embed.train.config import AugmentConfig, DataConfig
+from rsicd_embed.train.loader import Stream
+from rsicd_embed.train.order import Order
+from rsicd_embed.train.views import Views, require_torchvision
 
 # Images are kept this much larger than the model's, so that crops have room to move.
 _MARGIN = 1.125
+_MOST_WORKERS = 16
+
+__all__ = ["Batch", "CaptionedImages", "batch_side", "stored_side"]
 
 
-def stored_side(image_size: int) -> int:
+def stored_side(image_size: int, augment: AugmentConfig) -> int:
+    """Height and width that images are kept in, for a model that sees `image_size`."""
+    return image_size if augment.engine == "none" else round(image_size * _MARGIN)
+
+
+def batch_side(image_size: int, augment: AugmentConfig) -> int:
     """Height and width of the pixels in a batch, for a model that sees `image_size`."""
-    return round(image_size * _MARGIN)
+    return stored_side(image_size, augment) if augment.engine == "device" else image_size
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's worth.
-
-    Attributes:
-        pixels: uint8 (b, s, s, 3), a margin larger than what the model sees.
-        tokens: int32 (b, t).
-        groups: int32 (b,); equal where captions are the same text, so that they are no negatives.
-    """
-
-    pixels: np.ndarray
-    tokens: np.ndarray
-    groups: np.ndarray
-
-
-def load_pixels(examples: Sequence[Example], side: int) -> np.ndarray:
-    """Images, resized to squares: uint8 (n, side, side, 3).
-
-    Raises:
-        TrainError: one of them cannot be read.
-    """
-
-    def read(example: Example) -> np.ndarray:
-        try:
-            image = read_rgb(example.path)
-        except ImageError as error:
-            raise TrainError(f"{example.path}: {error}; mend or leave out this image") from error
-        return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
-
-    pixels = np.empty((len(examples), side, side, 3), np.uint8)
-    for i, one in enumerate(ordered_map(read, examples, ahead=256)):
-        pixels[i] = one
-    return pixels
-
-
-class CaptionedImages:
-    """A train split, ready to be drawn from."""
+class CaptionedImages(Closing):
+    """A train split, ready to be drawn from. Close it to end its workers."""
 
     def __init__(
         self,
         examples: Sequence[Example],
-        tokenize: Callable[[Sequence[str]], np.ndarray],
+        tokenize: Tokenize,
         *,
-        side: int,
-        class_captions: float,
+        image_size: int,
         seed: int,
+        data: DataConfig,
+        augment: AugmentConfig,
+        weights: Sequence[float] | None = None,
+        advance: pixels.Advance = lambda done: None,
     ) -> None:
-        """Reads and tokenizes everything once.
+        """Reads all images and tokenizes all captions once.
+
+        Args:
+            examples: images with captions.
+            tokenize: texts → token ids.
+            image_size: height and width that the model sees.
+            seed: of the order, the captions, and the views that workers make.
+            data: how captions are drawn and images are read.
+            augment: how images are varied.
+            weights: how often each image is drawn in an epoch; once if it is not said.
+            advance: called with the number of images just read.
 
         Raises:
-            TrainError: no examples, one without a caption, or an image that cannot be read.
+            TrainError: no examples, one without a caption, an image that cannot be read, or
+                torchvision is wanted and not installed.
         """
-        if not examples:
-            raise TrainError("expected images in the train split, found none")
-        for example in examples:
-            if not example.captions:
-                raise TrainError(f"{example.id}: expected a caption, found none; add one")
-        texts: dict[str, int] = {}
-
-        def text_id(text: str) -> int:
-            return texts.setdefault(text, len(texts))
-
-        self._captions = [[text_id(c) for c in dict.fromkeys(e.captions)] for e in examples]
-        self._class_captions = [
-            [text_id(t.format(category=readable(e.label))) for t in CAPTION_TEMPLATES]
-            if e.label
-            else captions
-            for e, captions in zip(examples, self._captions, strict=True)
-        ]
-        self._tokens = tokenize(list(texts))
-        self._pixels = load_pixels(examples, side)
-        self._fraction = class_captions
-        self._seed = seed
+        if augment.engine == "torchvision":
+            require_torchvision()
+        self.captions = Captions.of(examples, tokenize)
+        each = np.ones(len(examples)) if weights is None else np.asarray(weights, np.float64)
+        self._order = Order(each, self.captions, data.class_captions, seed)
+        side = stored_side(image_size, augment)
+        varied = augment.engine == "torchvision"
+        self._views = Views(augment, side, image_size) if varied else None
+        shared = varied if data.workers is None else data.workers > 0
+        self._stored = pixels.store(examples, side, data.cache, shared=shared, advance=advance)
+        self._workers = data.workers or 0
+        if data.workers is None and (varied or not self._stored.decoded):
+            self._workers = min(_MOST_WORKERS, max(1, cpu_count() - 1))
+        self._stream: tuple[int, Stream] | None = None
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        """Images that an epoch draws, those that are drawn twice counted twice."""
+        return len(self._order)
 
-    def epoch(self, number: int, batch_size: int) -> Iterator[Batch]:
-        """Every image once with one caption, drawn anew; the last, short batch is left out."""
-        rng = np.random.default_rng([self._seed, number])
-        order = rng.permutation(len(self))
-        for start in range(0, len(order) - batch_size + 1, batch_size):
-            rows = order[start : start + batch_size]
-            from_class = rng.random(batch_size) < self._fraction
-            draws = rng.random(batch_size)
-            groups = np.empty(batch_size, np.int32)
-            for i, row in enumerate(rows):
-                choices = self._class_captions[row] if from_class[i] else self._captions[row]
-                groups[i] = choices[int(draws[i] * len(choices))]
-            yield Batch(self._pixels[rows], self._tokens[groups], groups)
+    def steps(self, batch_size: int) -> int:
+        """Batches in an epoch; the last, short one is left out.
+
+        Raises:
+            TrainError: there is none.
+        """
+        if batch_size > len(self):
+            raise TrainError(
+                f"expected a batch of at most the {len(self)} images that an epoch draws, "
+                f"found {batch_size}; give a smaller --batch-size"
+            )
+        return len(self) // batch_size
+
+    def epoch(self, number: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `start` on, each image with one caption, drawn anew.
+
+        While one is used, the next ones are made, those of the next epoch too.
+
+        Raises:
+            TrainError: the batch is larger than the epoch, or an image cannot be read any more.
+        """
+        steps = self.steps(batch_size)
+        stream = self._from(number * steps + start, batch_size)
+        for _ in range(start, steps):
+            yield Batch(*next(stream))
+
+    def close(self) -> None:
+        """Ends the workers."""
+        if self._stream is not None:
+            self._stream[1].close()
+            self._stream = None
+
+    def _from(self, index: int, batch_size: int) -> Stream:
+        """Goes on with the stream that is there, if that is where it stands."""
+        if self._stream is not None:
+            size, stream = self._stream
+            if (size, stream.index) == (batch_size, index):
+                return stream
+            self.close()
+        batches = Batches(self._order, self._stored, self._views, batch_size)
+        stream = Stream(batches, index, self._workers)
+        self._stream = batch_size, stream
+        return stream

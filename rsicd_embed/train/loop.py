@@ -2,150 +2,191 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from flax import nnx
 
-from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
-from rsicd_embed.embedder.clip.model import Clip
-from rsicd_embed.errors import TrainError
-from rsicd_embed.files import storage_errors, sync_folder, write_file
+from rsicd_embed.errors import TrainStoppedError
+from rsicd_embed.train import mesh, teacher
 from rsicd_embed.train.checkpoint import Checkpoints
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.data import CaptionedImages, stored_side
+from rsicd_embed.train.data import CaptionedImages
+from rsicd_embed.train.distillation import taught
+from rsicd_embed.train.distributed import any_process, is_writer, own_rows, wait_for_all
+from rsicd_embed.train.journal import Journal, Row
+from rsicd_embed.train.objective import contrastive
+from rsicd_embed.train.observers.base import Observer
 from rsicd_embed.train.run import Run, open_run
-from rsicd_embed.train.step import State, initial_state, jitted_step, make_step
+from rsicd_embed.train.sources import TrainingData
+from rsicd_embed.train.state import State, averaged, initial_state
+from rsicd_embed.train.step import Recipe, Step, make_step
+from rsicd_embed.train.steplog import StepLog
+from rsicd_embed.train.stopping import StopRequest, stop_on_signals
+from rsicd_embed.train.teacher import Teacher
 
 Evaluate = Callable[[Embedder], dict[str, float]]
-Report = Callable[[dict[str, Any]], None]
+
+# Steps between questions to other processes whether one of them was asked to stop.
+_ASK_EVERY = 10
 
 
 def train(
     config: TrainConfig,
-    examples: Sequence[Example],
+    data: TrainingData,
     out: Path,
     evaluate: Evaluate,
-    report: Report = lambda row: None,
-) -> dict[str, Any]:
-    """Trains from scratch on `examples`; `out/best` is the model that did best under `evaluate`.
+    observers: Sequence[Observer] = (),
+    load_teacher: Callable[[str], Embedder] | None = None,
+) -> Row:
+    """Trains on `data.train`; `out/best` is the model that did best under `evaluate`.
 
-    Best is the highest mean of zero-shot top-1 and retrieval mR. Every epoch is checkpointed in
-    `out/checkpoints`; the same call on the same `out` goes on where it stopped. `out/metrics.jsonl`
-    has a row an epoch, which `report` is given too.
+    Every epoch is checkpointed in `out/checkpoints`, and the step at which SIGTERM or SIGINT came.
+    The same call on the same `out` goes on from the last checkpoint, and computes what it would
+    have computed without the stop. The journal's rows are told to `observers`.
+
+    Args:
+        config: of the run.
+        data: what is trained on.
+        out: folder of the run, made if absent.
+        evaluate: measures a model on val; called every `config.eval_every` epochs.
+        observers: are told what is measured.
+        load_teacher: the embedder that `config.teacher.model` names, if it names one.
 
     Returns:
         The best epoch's row.
 
     Raises:
         TrainError: the data cannot be used, or the loss is not finite; the last checkpoint stays.
+        TrainStoppedError: a signal came; the run is checkpointed.
     """
-    with open_run(config, examples, out) as run:
-        return _train(run, examples, evaluate, report)
+    with (
+        open_run(config, data.train, out) as run,
+        CaptionedImages(
+            data.train,
+            run.start.tokenizer,
+            image_size=run.start.shape.image_size,
+            seed=config.seed,
+            weights=data.weights,
+            data=config.data,
+            augment=config.augment,
+        ) as images,
+    ):
+        known = None
+        if config.teacher.model is not None and load_teacher is not None:
+            embedder = load_teacher(config.teacher.model)
+            known = teacher.teach(embedder, data.train, images.captions, config, out / "teacher")
+        with Checkpoints(out / "checkpoints", keep=config.keep_last) as checkpoints:
+            return _Loop(run, images, known, evaluate, observers, checkpoints).run_to_the_end()
 
 
-def score(row: dict[str, Any]) -> float:
-    """What the best epoch is chosen by; -1 for an epoch that was not evaluated."""
-    if "mr" not in row:
-        return -1.0
-    return float(row["mr"] + row.get("zeroshot_top1", row["mr"])) / 2
+def score(row: Row, by: str) -> float:
+    """What the best epoch is chosen by, higher is better; -inf for one that was not evaluated."""
+    if by == "mean" and "mr" in row:
+        return float(row["mr"] + row.get("zeroshot_top1", row["mr"])) / 2
+    if by not in row:
+        return -math.inf
+    return float(-row[by] if by == "val_loss" else row[by])
 
 
-def _train(
-    run: Run, examples: Sequence[Example], evaluate: Evaluate, report: Report
-) -> dict[str, Any]:
-    config, out = run.config, run.out
-    data = CaptionedImages(
-        examples,
-        run.start.tokenizer,
-        side=stored_side(run.start.shape.image_size),
-        class_captions=config.data.class_captions,
-        seed=config.seed,
+class _Loop:
+    """A run with all that its steps need."""
+
+    def __init__(
+        self,
+        run: Run,
+        images: CaptionedImages,
+        known: Teacher | None,
+        evaluate: Evaluate,
+        observers: Sequence[Observer],
+        checkpoints: Checkpoints,
+    ) -> None:
+        config, start = run.config, run.start
+        self._run, self._images, self._teacher = run, images, known
+        self._evaluate, self._observers, self._checkpoints = evaluate, observers, checkpoints
+        self._per_epoch = images.steps(config.batch_size)
+        self._steps = self._per_epoch * config.epochs
+        self._layout = mesh.layout(config.step.shard)
+        self._own = own_rows(self._layout, config.batch_size)
+        self._objective = contrastive(config.step)
+        if known is not None:
+            same = known.dim == start.shape.dim
+            self._objective = taught(self._objective, config.teacher, known.scale, same)
+        recipe = Recipe(
+            start.shape, config, start.preprocessor, self._steps, self._objective, self._layout
+        )
+        self._whole = make_step(recipe)
+        self._masked = make_step(dataclasses.replace(recipe, keep_patches=config.step.keep_patches))
+
+    def run_to_the_end(self) -> Row:
+        """From the last checkpoint on; gives the best epoch's row."""
+        config, per_epoch, steps = self._run.config, self._per_epoch, self._steps
+        unmasked = math.ceil(config.epochs * config.step.unmasked)
+        first = initial_state(self._run.start.params, config, steps, self._objective, self._layout)
+        with stop_on_signals() as stop:
+            state, done = self._checkpoints.restore(first)
+            journal = Journal(self._run.out, done, done // per_epoch, write=is_writer())
+            for observer in self._observers:
+                observer.on_start(done, steps)
+            for epoch in range(done // per_epoch, config.epochs):
+                log = StepLog(
+                    journal, self._observers, epoch=epoch, done=done, batch=config.batch_size
+                )
+                step = self._whole if epoch >= config.epochs - unmasked else self._masked
+                state = self._epoch(step, state, epoch, done, log, stop)
+                done = (epoch + 1) * per_epoch
+                row = log.epoch_row()
+                if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
+                    row |= self._measure(averaged(state, self._layout), row, journal.epochs)
+                journal.add_epoch(row)
+                self._checkpoints.save(state, done)
+                for observer in self._observers:
+                    observer.on_epoch(row)
+                if done < steps and any_process(bool(stop)):
+                    raise _stopped(stop, done, steps)
+        return max(journal.epochs, key=lambda row: score(row, config.best_by))
+
+    def _epoch(
+        self, step: Step, state: State, epoch: int, done: int, log: StepLog, stop: StopRequest
+    ) -> State:
+        """The steps of an epoch after the first `done` of the run."""
+        config, per_epoch = self._run.config, self._per_epoch
+        every = config.checkpoint_every
+        ask_every = 1 if jax.process_count() == 1 else _ASK_EVERY
+        for batch in log.waiting(self._images.epoch(epoch, config.batch_size, done % per_epoch)):
+            arrays = batch.arrays(self._own)
+            if self._teacher is not None:
+                arrays |= self._teacher.arrays(batch, epoch, self._own)
+            state, figures = step(state, arrays)
+            log.add(figures)
+            done += 1
+            stopping = done % ask_every == 0 and any_process(bool(stop))
+            if done % per_epoch and (stopping or (every and done % every == 0)):
+                log.look()
+                self._checkpoints.save(state, done)
+                if stopping:
+                    raise _stopped(stop, done, self._steps)
+        return state
+
+    def _measure(self, params: Any, row: Row, before: Sequence[Row]) -> Row:
+        """Figures of val; the model is exported if it is the best so far."""
+        found: Row = {}
+        if is_writer():
+            found = dict(self._evaluate(self._run.embedder(params)))
+            by = self._run.config.best_by
+            best = max((score(one, by) for one in before), default=-math.inf)
+            if score(found, by) > best:
+                self._run.export(params, row | found)
+        wait_for_all("evaluated")
+        return found
+
+
+def _stopped(stop: StopRequest, done: int, steps: int) -> TrainStoppedError:
+    return TrainStoppedError(
+        f"stopped by {stop.name} after step {done} of {steps}, which is checkpointed; "
+        "run the same command again to go on"
     )
-    if config.batch_size > len(data):
-        raise TrainError(
-            f"expected a batch of at most the {len(data)} images of the train split, "
-            f"found {config.batch_size}; give a smaller --batch-size"
-        )
-    if config.batch_size % jax.device_count():
-        raise TrainError(
-            f"expected a batch divisible by the {jax.device_count()} devices, "
-            f"found {config.batch_size}; give another --batch-size"
-        )
-    steps = len(data) // config.batch_size * config.epochs
-    shape = run.start.shape
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Clip(shape, rngs=nnx.Rngs(0))))
-    state = initial_state(run.start.params, config, steps)
-
-    def step_with(keep: float) -> Any:
-        return make_step(
-            jitted_step(graph, shape, config, run.start.preprocessor, steps, keep_patches=keep)
-        )
-
-    masked, whole = step_with(config.step.keep_patches), step_with(1.0)
-    rows = _read_rows(out / "metrics.jsonl")
-    with Checkpoints(out / "checkpoints") as checkpoints:
-        state, first = checkpoints.restore(state)
-        if len(rows) < first:
-            raise TrainError(
-                f"{out / 'metrics.jsonl'}: expected the log of {first} epochs, found {len(rows)}; "
-                "bring it back, or give another --out"
-            )
-        rows = rows[:first]
-        for epoch in range(first, config.epochs):
-            late = epoch >= config.epochs - math.ceil(config.epochs * config.step.unmasked)
-            row: dict[str, Any] = {"epoch": epoch + 1}
-            state, measured = _one_epoch(whole if late else masked, state, data, config, epoch)
-            row |= measured
-            if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
-                row |= evaluate(run.embedder(state.params))
-                if score(row) > max(map(score, rows), default=-1.0):
-                    run.export(state.params)
-            rows.append(row)
-            _write_rows(out / "metrics.jsonl", rows)
-            checkpoints.save(state, epoch + 1)
-            report(row)
-    return max(rows, key=score)
-
-
-def _one_epoch(
-    step: Any, state: State, data: CaptionedImages, config: TrainConfig, epoch: int
-) -> tuple[State, dict[str, Any]]:
-    started = time.perf_counter()
-    losses = []
-    for batch in data.epoch(epoch, config.batch_size):
-        state, metrics = step(state, batch)
-        losses.append(metrics["loss"])
-    values = np.asarray(jax.device_get(losses), np.float64)
-    if not np.isfinite(values).all():
-        bad = epoch * len(values) + int(np.flatnonzero(~np.isfinite(values))[0])
-        raise TrainError(
-            f"the loss is not finite at step {bad}; the last good checkpoint is kept: "
-            "give a lower --learning-rate"
-        )
-    seconds = time.perf_counter() - started
-    return state, {
-        "loss": float(values.mean()),
-        "seconds": round(seconds, 1),
-        "images_per_s": round(len(values) * config.batch_size / seconds, 1),
-    }
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    with storage_errors(f"cannot write {path}"):
-        write_file(path, lambda aside: aside.write_text(text, "utf-8"))
-        sync_folder(path.parent)

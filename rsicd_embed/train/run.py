@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.parts import Parts
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors, sync_file, sync_folder, write_file
-from rsicd_embed.train import start
+from rsicd_embed.train import start as starts
+from rsicd_embed.train.card import DataCard, model_card
 from rsicd_embed.train.config import TrainConfig, parse
+from rsicd_embed.train.distributed import is_writer, wait_for_all
 from rsicd_embed.train.start import Start
 
 
@@ -39,6 +41,7 @@ class Run:
     config: TrainConfig
     out: Path
     start: Start
+    data: DataCard
 
     def embedder(self, params: Any) -> ClipEmbedder:
         """The model as it stands, for evaluation."""
@@ -51,8 +54,13 @@ class Run:
         """Where the best model is."""
         return self.out / "best"
 
-    def export(self, params: Any) -> None:
-        """Puts a model in `best`, in float16, whole: written aside, synced, renamed."""
+    def export(self, params: Any, row: Mapping[str, Any]) -> None:
+        """Puts a model in `best`, in float16, whole: written aside, synced, renamed.
+
+        Args:
+            params: of the model.
+            row: the journal's row of its epoch, for the card.
+        """
         aside, old = self.out / "best.new", self.out / "best.old"
         with storage_errors(f"cannot write {self.best}"):
             shutil.rmtree(aside, ignore_errors=True)
@@ -64,6 +72,8 @@ class Run:
                 self.start.preprocessor,
                 dtype=np.float16,
             )
+            card = model_card(self.config, self.data, row)
+            (aside / "README.md").write_text(card, encoding="utf-8")
             for path in aside.iterdir():
                 sync_file(path)
             sync_folder(aside)
@@ -83,28 +93,36 @@ def open_run(config: TrainConfig, examples: Sequence[Example], out: Path) -> Ite
         TrainError: another process is at it, or it has other settings, data or another start.
         ModelError: the checkpoint to start from is none.
     """
-    with storage_errors(f"cannot write to {out}"):
-        out.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(out / ".lock", timeout=0):
-                yield Run(config, out, _start(config, examples, out))
-        except Timeout:
-            raise TrainError(f"another process is training in {out}; give another --out") from None
+    with storage_errors(f"cannot write to {out}"), ExitStack() as stack:
+        if is_writer():
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(FileLock(out / ".lock", timeout=0))
+            except Timeout:
+                raise TrainError(
+                    f"another process is training in {out}; give another --out"
+                ) from None
+            start = _start(config, examples, out)
+            wait_for_all("run is begun")
+        else:
+            wait_for_all("run is begun")
+            start = _start(config, examples, out)
+        yield Run(config, out, start, DataCard.of(examples))
 
 
 def _start(config: TrainConfig, examples: Sequence[Example], out: Path) -> Start:
     vocabulary = out / "tokenizer.json"
     found = _identity(out)
     if config.model.init is not None:
-        begun = start.from_checkpoint(config.model.init)
+        begun = starts.from_checkpoint(config.model.init)
     elif found is not None:
         tokens = FastTokenizer.from_file(str(vocabulary))
-        begun = start.from_nothing(config.model.shape, tokens, config.seed)
+        begun = starts.from_nothing(config.model.shape, tokens, config.seed)
     else:
         captions = (caption for example in examples for caption in example.captions)
-        tokens = start.learn_vocabulary(captions, config.model.shape)
+        tokens = starts.learn_vocabulary(captions, config.model.shape)
         write_file(vocabulary, lambda aside: tokens.save(str(aside)))
-        begun = start.from_nothing(config.model.shape, tokens, config.seed)
+        begun = starts.from_nothing(config.model.shape, tokens, config.seed)
     said = {"settings": parse.flat(config), "data": _digest(examples), "start": begun.origin}
     said = json.loads(json.dumps(said))  # tuples are lists there
     if found is None:

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from flax import nnx
 from tokenizers import Tokenizer as FastTokenizer
 
+from rsicd_embed.embedder.clip import config as clip_config
 from rsicd_embed.embedder.clip import parts, weights
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
+from rsicd_embed.embedder.jsonfile import read_json
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.train import tokenizer as bpe
+from rsicd_embed.train.config import ModelConfig
 from rsicd_embed.train.shapes import SHAPES
 
 
@@ -35,6 +38,17 @@ class Start:
     preprocessor: Preprocessor
     params: weights.Params
     origin: str = ""
+
+
+def shape_of(model: ModelConfig) -> ClipConfig:
+    """Of what a run starts from, without its weights.
+
+    Raises:
+        ModelError: there is no such checkpoint, or it is not a CLIP.
+    """
+    if model.init is None:
+        return SHAPES[model.shape]
+    return clip_config.from_hf(read_json(locate(model.init).directory / "config.json"))
 
 
 def from_nothing(shape: str, tokens: FastTokenizer, seed: int) -> Start:

@@ -1,149 +1,212 @@
-"""The optimiser and the compiled training step, over every local device."""
+"""The compiled training step: views, embeddings, loss over the global batch, update."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
 from rsicd_embed.embedder.clip.config import ClipConfig
-from rsicd_embed.embedder.clip.devices import place_on
 from rsicd_embed.embedder.clip.model import Clip, normalise
-from rsicd_embed.embedder.clip.weights import Params
 from rsicd_embed.embedder.preprocess import Preprocessor
-from rsicd_embed.train.augment import random_patches, random_view
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train import distributed, grad_cache
+from rsicd_embed.train.augment import VIEWS, random_patches, random_view, view_keys
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.data import Batch
-from rsicd_embed.train.loss import symmetric_cross_entropy
+from rsicd_embed.train.grad_cache import Parts
+from rsicd_embed.train.mesh import Layout
+from rsicd_embed.train.objective import Arrays, Embeddings, Metrics, Objective
+from rsicd_embed.train.optimizers import optimizer, schedule
+from rsicd_embed.train.parameters import Named, unnamed
+from rsicd_embed.train.remat import remade
+from rsicd_embed.train.state import State, split_own
 
 MAX_LOGIT_SCALE = math.log(100.0)  # as in CLIP, so that training stays stable
 
-Step = Callable[["State", Batch], tuple["State", dict[str, jax.Array]]]
+Rows = Mapping[str, jax.Array]  # what embeddings are made of
+Step = Callable[[State, Mapping[str, np.ndarray]], tuple[State, Metrics]]
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class State:
-    """What changes in training: parameters, the optimiser's memory, and the step number."""
+class Recipe:
+    """All that a compiled step depends on.
 
-    params: Any
-    optimizer: Any
-    step: jax.Array
+    Attributes:
+        model: of the towers.
+        config: of the run.
+        pixels: how pixels are normalised.
+        steps: of the whole run, which the learning rate depends on.
+        objective: the loss.
+        layout: of the devices.
+        keep_patches: fraction of the patches kept in this step; a ResNet has none to drop.
+    """
+
+    model: ClipConfig
+    config: TrainConfig
+    pixels: Preprocessor
+    steps: int
+    objective: Objective
+    layout: Layout
+    keep_patches: float = 1.0
+
+    def __post_init__(self) -> None:
+        devices, size = self.layout.devices, self.config.batch_size
+        if size % devices:
+            raise TrainError(
+                f"expected a batch divisible by the {devices} devices, found {size}; "
+                "give another --batch-size"
+            )
+        if size // devices % self._chunk:
+            raise TrainError(
+                f"expected step.chunk to divide the {size // devices} images of a device, "
+                f"found {self._chunk}"
+            )
+
+    @property
+    def _chunk(self) -> int:
+        """Images that a device embeds at a time."""
+        own = self.config.batch_size // self.layout.devices
+        return min(self.config.step.chunk or own, own)
+
+    @property
+    def parts(self) -> int:
+        """How many parts a batch is embedded in."""
+        return self.config.batch_size // self.layout.devices // self._chunk
+
+    @property
+    def kept(self) -> int | None:
+        """Number of patches an image keeps; None for all."""
+        kept = max(1, round(self.keep_patches * self.model.patches))
+        return kept if kept < self.model.patches else None
 
 
-def schedule(config: TrainConfig, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, cosine decay to a hundredth."""
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.optimizer.learning_rate,
-        warmup_steps=max(1, int(config.optimizer.warmup * steps)),
-        decay_steps=max(2, steps),
-        end_value=config.optimizer.learning_rate / 100,
-    )
+def make_step(recipe: Recipe) -> Step:
+    """Compiles at the first call; it takes this process's rows of a batch (`own_rows`).
 
+    The state that it is given is written over.
+    """
+    run = jitted_step(recipe)
 
-def optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipped gradients; decay on matrices only."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.optimizer.clip_norm),
-        optax.adamw(
-            schedule(config, steps),
-            b1=0.9,
-            b2=0.98,
-            eps=1e-6,
-            weight_decay=config.optimizer.weight_decay,
-            mask=decayed,
-        ),
-    )
-
-
-def decayed(params: Params) -> Params:
-    """True for the parameters that weight decay applies to: kernels and token embeddings."""
-    flat = [
-        (path, variable.replace(path[-1] in ("kernel", "embedding")))
-        for path, variable in nnx.to_flat_state(params)
-    ]
-    return nnx.from_flat_state(flat)
-
-
-def make_step(run: Any) -> Step:
-    """What runs a `jitted_step` on batches, which it places on all local devices."""
-    by_batch = place_on(jax.devices()).by_batch
-
-    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        arrays = jax.device_put((batch.pixels, batch.tokens, batch.groups), by_batch)
-        new: tuple[State, dict[str, jax.Array]] = run(state, *arrays)
+    def step(state: State, arrays: Mapping[str, np.ndarray]) -> tuple[State, Metrics]:
+        new: tuple[State, Metrics] = run(state, distributed.place(recipe.layout, arrays))
         return new
 
     return step
 
 
-def jitted_step(
-    graph: nnx.GraphDef[Clip],
-    model: ClipConfig,
-    config: TrainConfig,
-    pixels_config: Preprocessor,
-    steps: int,
-    *,
-    keep_patches: float,
-) -> Any:
-    """Augment, embed, loss over the global batch, update: what is compiled for the devices.
+def jitted_step(recipe: Recipe) -> Any:
+    """What is compiled: a State and the arrays of a global batch → the next State, and metrics.
 
-    It takes a State, on every device, and the arrays of a Batch, split over the devices, and gives
-    the next State and the metrics. `lower` takes their shapes alone.
+    The metrics are float32 (): loss, grad_norm (before clipping), logit_scale (exp of it), the
+    learning_rate of this step, and the objective's own. `lower` takes shapes alone.
     """
-    update = optimizer(config, steps)
-    root = jax.random.key(config.seed)
-    keep = max(1, round(keep_patches * model.patches))
+    config, place = recipe.config, recipe.layout.placement
+    update = optimizer(config.optimizer, recipe.steps)
+    rate = schedule(config.optimizer, recipe.steps)
 
-    def loss_of(params: Any, pixels: Any, kept: Any, tokens: Any, groups: Any) -> jax.Array:
-        clip = nnx.merge(graph, params)
-        return symmetric_cross_entropy(
-            clip.encode_image(pixels, kept),
-            clip.encode_text(tokens),
-            jnp.exp(clip.logit_scale[...]),
-            groups,
+    def run(state: State, batch: Arrays) -> tuple[State, Metrics]:
+        (loss, metrics), slope = gradients(recipe, state, batch)
+        updates, memory = update.update(slope, state.optimizer, state.trained)
+        trained = _clamped(optax.apply_updates(state.trained, updates))
+        new = State(
+            trained,
+            state.frozen,
+            moved_average(state.average, trained, config.step.ema, state.step),
+            memory,
+            state.step + 1,
         )
+        return recipe.layout.kept(new), {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(slope),
+            "logit_scale": jnp.exp((state.frozen | state.trained)["logit_scale"]),
+            "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
+            **metrics,
+        }
 
-    @jax.jit
-    def run(state: State, pixels: Any, tokens: Any, groups: Any) -> tuple[State, dict[str, Any]]:
-        view_key, patch_key = jax.random.split(jax.random.fold_in(root, state.step))
-        views = normalise(random_view(view_key, pixels, model.image_size), pixels_config)
-        kept = None
-        if keep < model.patches:
-            kept = random_patches(patch_key, len(pixels), model.patches, keep)
-        loss, gradients = jax.value_and_grad(loss_of)(state.params, views, kept, tokens, groups)
-        updates, memory = update.update(gradients, state.optimizer, state.params)
-        params = _clamp_logit_scale(optax.apply_updates(state.params, updates))
-        return State(params, memory, state.step + 1), {"loss": loss}
-
-    return run
+    return jax.jit(run, donate_argnums=0, out_shardings=(None, place.everywhere))
 
 
-def first_state(params: Any, config: TrainConfig, steps: int) -> State:
-    """Before the first step."""
-    return State(params, optimizer(config, steps).init(params), jnp.zeros((), jnp.int32))
+def moved_average(average: Named, trained: Named, decay: float, step: jax.Array) -> Named:
+    """The exponential moving average, a step on; empty where there is none.
+
+    The decay grows to `decay` as (1 + n) / (10 + n), so that a short run's average is not mostly
+    what it began with.
+    """
+    if not average:
+        return {}
+    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return {name: kept * average[name] + (1 - kept) * trained[name] for name in average}
 
 
-def initial_state(params: Any, config: TrainConfig, steps: int) -> State:
-    """Before the first step, replicated on every local device."""
-    everywhere = place_on(jax.devices()).everywhere
-    placed: State = jax.device_put(first_state(params, config, steps), everywhere)
-    return placed
+def gradients(recipe: Recipe, state: State, batch: Arrays) -> tuple[tuple[Any, Metrics], Named]:
+    """Loss and metrics of a global batch, and the gradient of the loss; traced within a step."""
+
+    def embedded(trained: Named, rows: Rows) -> tuple[jax.Array, jax.Array]:
+        return embed(recipe, state, trained, rows)
+
+    def loss(trained: Named, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Metrics]:
+        model, own = split_own(state.frozen | trained)
+        scale = jnp.exp(model["logit_scale"])
+        return recipe.objective.loss(Embeddings(*found, scale, own), batch)
+
+    rows = rows_of(recipe, state, batch)
+    if recipe.parts > 1:
+        parts = Parts(recipe.parts, recipe.layout)
+        return grad_cache.value_and_grad(embedded, loss, state.trained, rows, parts)
+    whole = jax.value_and_grad(lambda one: loss(one, embedded(one, rows)), has_aux=True)
+    return whole(state.trained)
 
 
-def _clamp_logit_scale(params: Any) -> Any:
-    scale = params["logit_scale"]
-    clamped = scale.replace(jnp.clip(scale[...], 0.0, MAX_LOGIT_SCALE))
-    return nnx.from_flat_state(
-        [
-            (path, clamped if path == ("logit_scale",) else variable)
-            for path, variable in nnx.to_flat_state(params)
-        ]
-    )
+def embed(recipe: Recipe, state: State, trained: Named, rows: Rows) -> tuple[jax.Array, jax.Array]:
+    """Unit embeddings of images and texts, float32 (b, d); `trained` stand for the state's own."""
+    config = recipe.config.step
+    dtype = jnp.dtype(config.precision)
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Clip(recipe.model, dtype=dtype, rngs=nnx.Rngs(0))))
+    model, _ = split_own(state.frozen | trained)
+    clip = remade(nnx.merge(graph, unnamed(model)), config.remat, recipe.layout)
+    images = clip.encode_image(_views(recipe, rows), rows.get("kept"))
+    return images, clip.encode_text(rows["tokens"])
+
+
+def rows_of(recipe: Recipe, state: State, batch: Arrays) -> dict[str, jax.Array]:
+    """What embeddings are made of: with each row its own randomness, however rows are cut."""
+    count = len(batch["pixels"])
+    root = jax.random.fold_in(jax.random.key(recipe.config.seed), state.step)
+    view_key, patch_key = jax.random.split(root)
+    rows = {"pixels": batch["pixels"], "tokens": batch["tokens"]}
+    if batch["pixels"].shape[1] > recipe.model.image_size:
+        rows["view"] = (
+            view_keys(recipe.config.seed, batch[VIEWS])
+            if VIEWS in batch
+            else jax.random.split(view_key, count)
+        )
+    if recipe.kept is not None:
+        rows["kept"] = random_patches(patch_key, count, recipe.model.patches, recipe.kept)
+    return rows
+
+
+def _views(recipe: Recipe, rows: Rows) -> jax.Array:
+    """Pixels as the model sees them; random views where they are larger than that."""
+    pixels, size = rows["pixels"], recipe.model.image_size
+    if pixels.shape[1] < size:
+        raise TrainError(f"expected pixels of {size} or more a side, found {pixels.shape[1]}")
+    if "view" in rows:
+
+        def view(key: jax.Array, one: jax.Array) -> jax.Array:
+            return random_view(key, one[None], size, recipe.config.augment)[0]
+
+        pixels = jax.vmap(view)(rows["view"], pixels)
+    return normalise(pixels, recipe.pixels)
+
+
+def _clamped(params: Named) -> Named:
+    if "logit_scale" not in params:
+        return params
+    return params | {"logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}

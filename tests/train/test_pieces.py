@@ -1,8 +1,6 @@
-"""The loss, the views, the vocabulary and the batches, each alone."""
+"""The loss, the patches and the vocabulary, each alone."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.datasets.base import Example
-from rsicd_embed.errors import TrainError
 from rsicd_embed.train import tokenizer as bpe
-from rsicd_embed.train.augment import random_patches, random_view
-from rsicd_embed.train.data import CaptionedImages
+from rsicd_embed.train.augment import random_patches
 from rsicd_embed.train.loss import symmetric_cross_entropy
-from tests.conftest import CAPTIONS, picture
+from tests.conftest import CAPTIONS
 
 
 def unit(rng: np.random.Generator, n: int, dim: int = 8) -> jax.Array:
@@ -65,23 +60,6 @@ def test_loss_does_not_depend_on_the_order() -> None:
     assert float(one) == pytest.approx(float(other), rel=1e-5)
 
 
-def test_views_are_deterministic_and_stay_in_range() -> None:
-    pixels = jnp.stack([jnp.asarray(picture(i, (18, 18))) for i in range(4)])
-    one, same = (random_view(jax.random.key(0), pixels, 16) for _ in range(2))
-    other = random_view(jax.random.key(1), pixels, 16)
-    assert one.shape == (4, 16, 16, 3)
-    assert 0 <= float(one.min()) <= float(one.max()) <= 255
-    np.testing.assert_array_equal(one, same)
-    assert float(jnp.abs(one - other).max()) > 1
-
-
-def test_a_view_of_one_colour_keeps_to_grey() -> None:
-    """Crops do not reach beyond the picture: no dark border comes in."""
-    pixels = jnp.full((8, 18, 18, 3), 128, jnp.uint8)
-    views = np.asarray(random_view(jax.random.key(0), pixels, 16))
-    np.testing.assert_allclose(views, views[:, :1, :1, :1] * np.ones((1, 16, 16, 3)), atol=1e-2)
-
-
 def test_patches_are_drawn_without_repetition() -> None:
     kept = np.asarray(random_patches(jax.random.key(0), 5, 64, 32))
     assert kept.shape == (5, 32)
@@ -99,67 +77,3 @@ def test_any_text_can_be_spelt() -> None:
     assert tokenizer.decode(ids).replace("</w>", " ").split() == text.split()
     assert len(tokenizer.encode("a desert").ids) == 4  # seen words are one token each
     assert tokenizer.to_str() == bpe.train(CAPTIONS, 1024).to_str()
-
-
-def examples(folder: Path, n: int) -> list[Example]:
-    found = []
-    for i in range(n):
-        path = folder / f"beach_{i}.png"
-        picture(i).save(path)
-        attributes = {"captions": [f"caption {i} a", f"caption {i} b"], "label": "beach"}
-        found.append(Example(path.name, path, attributes))
-    return found
-
-
-def number_texts(texts: list[str]) -> np.ndarray:
-    return np.arange(len(texts), dtype=np.int32)[:, None]
-
-
-def test_an_epoch_is_every_image_once_in_a_repeatable_order(tmp_path: Path) -> None:
-    found = examples(tmp_path, 7)
-    data, again = (
-        CaptionedImages(found, number_texts, side=8, class_captions=0.5, seed=1) for _ in range(2)
-    )
-    for one, two in zip(data.epoch(3, 2), again.epoch(3, 2), strict=True):
-        np.testing.assert_array_equal(one.pixels, two.pixels)
-        np.testing.assert_array_equal(one.tokens, two.tokens)
-    pixels = np.concatenate([batch.pixels for batch in data.epoch(0, 7)])
-    assert len({p.tobytes() for p in pixels}) == 7
-    assert [len(b.pixels) for b in data.epoch(0, 3)] == [3, 3]
-    orders = [b.pixels.tobytes() for n in (0, 1) for b in data.epoch(n, 7)]
-    assert orders[0] != orders[1]
-
-
-@pytest.mark.parametrize(("fraction", "kinds"), [(0.0, {"own"}), (1.0, {"class"})])
-def test_captions_stay_with_their_images(tmp_path: Path, fraction: float, kinds: set[str]) -> None:
-    found = examples(tmp_path, 5)
-    texts: list[str] = []
-
-    def remember(some: list[str]) -> np.ndarray:
-        texts.extend(some)
-        return number_texts(some)
-
-    data = CaptionedImages(found, remember, side=8, class_captions=fraction, seed=0)
-    images = {np.asarray(picture(i).resize((8, 8), 3)).tobytes(): i for i in range(5)}
-    seen = set()
-    for epoch in range(4):
-        for batch in data.epoch(epoch, 5):
-            for pixels, token, group in zip(batch.pixels, batch.tokens, batch.groups, strict=True):
-                text = texts[int(token[0])]
-                assert int(token[0]) == group
-                seen.add("class" if "beach" in text else "own")
-                if "beach" not in text:
-                    assert text.startswith(f"caption {images[pixels.tobytes()]} ")
-    assert seen == kinds
-
-
-def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
-    found = examples(tmp_path, 2)
-    with pytest.raises(TrainError, match="found none"):
-        CaptionedImages([], number_texts, side=8, class_captions=0, seed=0)
-    with pytest.raises(TrainError, match=r"x\.png: expected a caption"):
-        mute = Example("x.png", found[0].path)
-        CaptionedImages([mute], number_texts, side=8, class_captions=0, seed=0)
-    found[1].path.write_bytes(b"rubbish")
-    with pytest.raises(TrainError, match=r"beach_1\.png: not a picture"):
-        CaptionedImages(found, number_texts, side=8, class_captions=0, seed=0)

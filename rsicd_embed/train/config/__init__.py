@@ -7,13 +7,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import checks
+from rsicd_embed.train.config.augment import AugmentConfig
 from rsicd_embed.train.config.data import DataConfig
 from rsicd_embed.train.config.optimizer import OptimizerConfig
 from rsicd_embed.train.config.step import StepConfig
+from rsicd_embed.train.config.teacher import TeacherConfig
 from rsicd_embed.train.shapes import SHAPES
 
-__all__ = ["DataConfig", "ModelConfig", "OptimizerConfig", "StepConfig", "TrainConfig"]
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "StepConfig",
+    "TeacherConfig",
+    "TrainConfig",
+]
+
+BEST_BY = ("mean", "zeroshot_top1", "mr", "val_loss")
 
 
 @dataclass(frozen=True)
@@ -23,10 +36,12 @@ class ModelConfig:
     Attributes:
         init: a checkpoint, as `--model` takes it; None for a model from nothing.
         shape: a name of SHAPES, for a model from nothing.
+        license: of the model, as its card says it.
     """
 
     init: str | None = None
     shape: str = "small"
+    license: str = "unknown"
 
     def __post_init__(self) -> None:
         checks.one_of(self, "shape", SHAPES)
@@ -39,23 +54,40 @@ class TrainConfig:
     Attributes:
         model: what it starts from.
         data: how batches are drawn.
+        augment: how images are varied.
         optimizer: how parameters are updated.
         step: what a step computes.
+        teacher: whose vectors are learnt, besides the captions.
         epochs: passes over the train split; one caption an image and pass.
         batch_size: images a step, over all devices; the loss is contrastive over all of them.
         eval_every: epochs between evaluations on val.
+        best_by: the figure of val that the best model is chosen by; mean is that of zero-shot top-1
+            and mR.
+        checkpoint_every: steps between checkpoints; 0 for one at the end of each epoch.
+        keep_last: how many checkpoints are kept.
         seed: of the initial weights, the order, the captions and the augmentation.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     step: StepConfig = field(default_factory=StepConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     epochs: int = 40
     batch_size: int = 128
     eval_every: int = 4
+    best_by: str = "mean"
+    checkpoint_every: int = 0
+    keep_last: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks.at_least(self, 1, "epochs", "batch_size", "eval_every")
-        checks.at_least(self, 0, "seed")
+        checks.at_least(self, 1, "epochs", "batch_size", "eval_every", "keep_last")
+        checks.at_least(self, 0, "seed", "checkpoint_every")
+        checks.one_of(self, "best_by", BEST_BY)
+        if self.teacher.model is not None and self.augment.engine == "torchvision":
+            raise TrainError(
+                "expected augment.engine to be device or none with a teacher, found 'torchvision': "
+                "teacher and student must see the same view"
+            )

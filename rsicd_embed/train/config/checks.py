@@ -34,3 +34,10 @@ def fraction(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) <= 1:
             raise TrainError(f"expected {name} in [0, 1], found {getattr(config, name)}")
+
+
+def below_one(config: Any, *names: str) -> None:
+    """Each is in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise TrainError(f"expected {name} in [0, 1), found {getattr(config, name)}")

@@ -25,22 +25,34 @@ def presets() -> dict[str, Path]:
 def read(name: str | Path) -> dict[str, Any]:
     """The settings of a TOML file, or of a preset, by dotted name.
 
-    A table `published` is left out: it says what others reached with these settings.
-
     Raises:
         TrainError: there is no such file or preset, or it is not TOML.
     """
+    content = _content(name)
+    content.pop("published", None)
+    return _flat(content)
+
+
+def published(name: str | Path) -> dict[str, float]:
+    """The file's table `published`: what others reached with these settings; often empty.
+
+    Raises:
+        TrainError: see `read`.
+    """
+    found: dict[str, float] = _content(name).get("published", {})
+    return found
+
+
+def _content(name: str | Path) -> dict[str, Any]:
     path = Path(name) if Path(name).is_file() else presets().get(str(name))
     if path is None:
         raise TrainError(
             f"expected a TOML file or one of {', '.join(presets())}, found {str(name)!r}"
         )
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainError(f"{path} cannot be read as TOML: {error}") from error
-    content.pop("published", None)
-    return _flat(content)
 
 
 def assignment(text: str) -> tuple[str, Any]:

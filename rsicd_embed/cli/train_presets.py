@@ -1,0 +1,29 @@
+"""`rsicd-embed train presets`: settings that come with the package."""
+
+from __future__ import annotations
+
+import click
+
+from rsicd_embed.cli.base import json_option, print_json, show
+
+
+@click.command()
+@json_option
+def presets(as_json: bool) -> None:
+    """List the presets that --config takes, with what was published for each.
+
+    They are the runs of CLIP-rsicd's report; its figures are top-k accuracies on RSICD's test
+    split, from runs with its own script.
+    """
+    from rsicd_embed.train.config import parse
+
+    found = {
+        name: {"settings": parse.read(path), "published": parse.published(path)}
+        for name, path in parse.presets().items()
+    }
+    if as_json:
+        print_json(found)
+        return
+    for name, one in found.items():
+        figures = "  ".join(f"{key} {value:.3f}" for key, value in one["published"].items())
+        show(f"{name:34}{figures}")

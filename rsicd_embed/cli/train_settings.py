@@ -1,0 +1,135 @@
+"""What the commands under `train` share: data sets, and settings from files and options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsicd_embed.cli.base import SHAPES, F
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train.config import TrainConfig, parse
+
+if TYPE_CHECKING:
+    from rsicd_embed.train.sources import TrainingData
+
+_DEFAULTS = parse.flat(TrainConfig())
+_FRACTION = click.FloatRange(0, 1)
+_POSITIVE_FRACTION = click.FloatRange(0, 1, min_open=True)
+_POSITIVE = click.FloatRange(0, min_open=True)
+
+# Options of the command line that stand for a setting; the others are reached by --set.
+_OPTIONS: dict[str, tuple[str, str, Any]] = {
+    "--init": ("model.init", "Checkpoint to fine-tune, as --model takes it.", str),
+    "--shape": ("model.shape", "Shape of a model from nothing.", click.Choice(SHAPES)),
+    "--epochs": ("epochs", "Passes over the train split.", click.IntRange(1)),
+    "--batch-size": ("batch_size", "Images a step, over all devices.", click.IntRange(1)),
+    "--learning-rate": ("optimizer.learning_rate", "Peak of the schedule.", _POSITIVE),
+    "--weight-decay": ("optimizer.weight_decay", "On matrices only.", click.FloatRange(0)),
+    "--class-captions": (
+        "data.class_captions",
+        "Fraction of captions made from class names.",
+        _FRACTION,
+    ),
+    "--keep-patches": (
+        "step.keep_patches",
+        "Fraction of a ViT's patches kept in training.",
+        _POSITIVE_FRACTION,
+    ),
+    "--unmasked": (
+        "step.unmasked",
+        "Fraction of the epochs, at the end, keeping all patches.",
+        _FRACTION,
+    ),
+    "--eval-every": ("eval_every", "Epochs between evaluations on val.", click.IntRange(1)),
+    "--seed": ("seed", "Of weights, order, captions and augmentation.", click.IntRange(0)),
+}
+
+
+def datasets_option(*, required: bool = True) -> Callable[[F], F]:
+    """`--dataset`, which may be given several times."""
+    return click.option(
+        "--dataset",
+        "datasets",
+        multiple=True,
+        required=required,
+        metavar="PATH[=WEIGHT]",
+        help="Folder with dataset_*.json and its images, or a manifest with captions; several with "
+        "weights, which say how often their images are drawn."
+        + ("" if required else "  [required]"),
+    )
+
+
+def config_options(command: F) -> F:
+    """`--config` and `--set`."""
+    for option in (
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A setting, such as optimizer.warmup=0.1; counts more than --config.",
+        ),
+        click.option(
+            "--config",
+            "config_file",
+            metavar="FILE",
+            help="TOML file of settings, or the name of a preset; see `train presets`.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def settings_options(command: F) -> F:
+    """`--config`, `--set` and an option for each of the common settings."""
+    for flag, (setting, text, kind) in reversed(_OPTIONS.items()):
+        default = _DEFAULTS[setting]
+        shown = "" if default is None else f"  [default: {default}]"
+        command = click.option(flag, type=kind, help=text + shown)(command)
+    return config_options(command)
+
+
+@contextmanager
+def training_extra() -> Iterator[None]:
+    """Around imports: says which extra brings what is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise TrainError(
+            f"training needs {error.name}, which is not installed: pip install 'rsicd-embed[train]'"
+        ) from error
+
+
+def read_config(
+    config_file: str | None,
+    assignments: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    defaults: TrainConfig | None = None,
+) -> TrainConfig:
+    """Defaults, then the file, then what the command line says.
+
+    Raises:
+        TrainError: there is no such file or setting, or a value makes no sense.
+    """
+    settings = parse.read(config_file) if config_file else {}
+    settings |= dict(parse.assignment(one) for one in assignments)
+    for name, value in (options or {}).items():
+        if value is not None:
+            settings[_OPTIONS[f"--{name.replace('_', '-')}"][0]] = value
+    return parse.replaced(defaults or TrainConfig(), settings)
+
+
+def read_data(datasets: Sequence[str], config: TrainConfig) -> TrainingData:
+    """What `--dataset` names.
+
+    Raises:
+        DatasetError: one of them is not as described.
+    """
+    from rsicd_embed.train.sources import training_source, weighted
+
+    return training_source(
+        [weighted(one) for one in datasets], augmented_captions=config.data.augmented_captions
+    )

@@ -1,0 +1,95 @@
+"""Batches made ahead of the step: on a thread, or in processes that stay from epoch to epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+import grain
+import numpy as np
+from absl import flags
+
+from rsicd_embed.closing import Closing
+from rsicd_embed.errors import TrainError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Arrays = tuple[np.ndarray, ...]
+
+_AHEAD = 2  # batches that a thread, or each process, has ready
+
+
+class Batches(Protocol):
+    """The batches of all epochs, one after the other, each a function of its index."""
+
+    def __len__(self) -> int:
+        """More than are ever asked for."""
+
+    def __getitem__(self, index: int, /) -> Arrays:
+        """The arrays of a batch."""
+
+
+class Stream(Closing):
+    """Takes batches in order, from any of them on, while the next ones are being made."""
+
+    def __init__(self, batches: Batches, start: int, workers: int) -> None:
+        """Starts to make batches.
+
+        Args:
+            batches: what is taken from; it is sent to the workers.
+            start: the first index.
+            workers: processes, 0 for a thread of this one. The batches do not depend on it.
+        """
+        self.index = start
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)
+        source = grain.MapDataset.source(batches)[start:]
+        ahead = source.to_iter_dataset(options)
+        if workers:
+            # grain reads absl's flags, which only absl's own `app.run` has parsed.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
+            ahead = ahead.mp_prefetch(processes)
+        self._iterator = iter(ahead)
+        self._copied = workers > 0
+
+    def __next__(self) -> Arrays:
+        """The next batch.
+
+        Raises:
+            TrainError: a worker is gone. What the batches raise comes as it is.
+        """
+        try:
+            found = next(self._iterator)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise TrainError(
+                "a process that makes batches was killed; where memory is short, "
+                "set a smaller data.workers"
+            ) from error
+        self.index += 1
+        # What comes from a process lies in shared memory, which goes with grain's own array.
+        return tuple(np.array(one) for one in found) if self._copied else found
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._iterator.close()
+
+
+def ahead(items: Iterable[T], put: Callable[[T], R]) -> Iterator[R]:
+    """`map(put, items)`, one item ahead: transfers to a device go on while a step runs.
+
+    Example:
+        >>> list(ahead([1, 2, 3], str))
+        ['1', '2', '3']
+    """
+    source = iter(items)
+    for first in source:
+        waiting = put(first)
+        for item in source:
+            following = put(item)
+            yield waiting
+            waiting = following
+        yield waiting

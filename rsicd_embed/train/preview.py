@@ -1,0 +1,107 @@
+"""What a run would be shown: some images, their random views, and the captions drawn with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from rsicd_embed.datasets.base import Example
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train.augment import random_view
+from rsicd_embed.train.config import TrainConfig
+from rsicd_embed.train.data import Batch, CaptionedImages
+from rsicd_embed.train.sources import TrainingData
+
+
+@dataclass(frozen=True)
+class View:
+    """What one epoch makes of an image.
+
+    Attributes:
+        pixels: uint8 (size, size, 3).
+        caption: the text that was drawn with it.
+    """
+
+    pixels: np.ndarray
+    caption: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and its views in the first epochs."""
+
+    example: Example
+    views: tuple[View, ...]
+
+
+def samples(
+    data: TrainingData, config: TrainConfig, *, images: int, views: int, size: int
+) -> list[Sample]:
+    """Random images of the train split, each with its views in as many epochs.
+
+    They go through the loader and the augmentation of a run, alone: the draws are not those of the
+    run itself, which has more images.
+
+    Args:
+        data: what would be trained on.
+        config: of the run; its seed decides all draws.
+        images: how many, the most likely drawn being those of the most weight.
+        views: of each.
+        size: height and width of a view, whatever the model would see.
+
+    Raises:
+        TrainError: there are fewer images, or one of them cannot be read.
+    """
+    if images > len(data.train):
+        raise TrainError(
+            f"expected at most the {len(data.train)} images of the train split, found {images}; "
+            "ask for fewer"
+        )
+    weights = np.asarray(data.weights)
+    draw = np.random.default_rng(config.seed)
+    chosen = draw.choice(len(weights), images, replace=False, p=weights / weights.sum())
+    examples = [data.train[i] for i in chosen]
+    with CaptionedImages(
+        examples,
+        _Numbers(),
+        image_size=size,
+        seed=config.seed,
+        data=replace(config.data, cache="memory", workers=0),
+        augment=config.augment,
+    ) as drawn:
+        epochs = [next(drawn.epoch(epoch, images)) for epoch in range(views)]
+        texts = drawn.captions.texts
+    made = [
+        _of_epoch(batch, texts, config, epoch=epoch, size=size)
+        for epoch, batch in enumerate(epochs)
+    ]
+    return [
+        Sample(example, tuple(epoch[row] for epoch in made)) for row, example in enumerate(examples)
+    ]
+
+
+class _Numbers:
+    """Texts as their places: what a tokenizer is not needed for."""
+
+    pad_id = 0
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        return np.arange(len(texts), dtype=np.int32)[:, None]
+
+
+def _of_epoch(
+    batch: Batch, texts: Sequence[str], config: TrainConfig, *, epoch: int, size: int
+) -> dict[int, View]:
+    """A view of each image, by its row."""
+    pixels = batch.pixels
+    if pixels.shape[1] > size:
+        key = jax.random.fold_in(jax.random.key(config.seed), epoch)
+        views = random_view(key, jax.numpy.asarray(pixels), size, config.augment)
+        pixels = np.asarray(views).round().astype(np.uint8)
+    return {
+        int(row): View(one, texts[int(token[0])])
+        for row, one, token in zip(batch.rows, pixels, batch.tokens, strict=True)
+    }

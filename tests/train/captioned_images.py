@@ -1,0 +1,67 @@
+"""What tests of the input pipeline share: small images with captions, and batches to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rsicd_embed.datasets.base import Example
+from rsicd_embed.train.config import AugmentConfig, DataConfig
+from rsicd_embed.train.data import Batch, CaptionedImages
+
+SIZE = 8
+
+
+class Numbers:
+    """Every text is one token, its number."""
+
+    pad_id = -1
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        return np.arange(len(texts), dtype=np.int32)[:, None]
+
+
+def grey(i: int, size: int = 9) -> Image.Image:
+    """A picture whose every pixel says which it is."""
+    return Image.fromarray(np.full((size, size, 3), i, np.uint8))
+
+
+def examples(folder: Path, captions: Sequence[Sequence[str]]) -> list[Example]:
+    """An image for each list of captions; image i is grey i."""
+    found = []
+    for i, own in enumerate(captions):
+        path = folder / f"beach_{i}.png"
+        grey(i).save(path)
+        found.append(Example(path.name, path, {"captions": list(own), "label": "beach"}))
+    return found
+
+
+def opened(
+    found: Sequence[Example],
+    *,
+    seed: int = 0,
+    weights: Sequence[float] | None = None,
+    engine: str = "none",
+    **data: Any,
+) -> CaptionedImages:
+    """A train split with an order of its own, in memory unless said otherwise."""
+    config = DataConfig(**{"class_captions": 0.0, "workers": 0, "cache": "memory", **data})
+    return CaptionedImages(
+        found,
+        Numbers(),
+        image_size=SIZE,
+        seed=seed,
+        data=config,
+        augment=AugmentConfig(engine=engine),
+        weights=weights,
+    )
+
+
+def same(one: Batch, other: Batch) -> None:
+    """Two batches are equal, bit for bit."""
+    for name in ("pixels", "tokens", "groups", "rows"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))

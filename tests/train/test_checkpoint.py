@@ -1,0 +1,149 @@
+"""Checkpoints: bit for bit, the newest that is whole, and no one else's."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train.checkpoint import Checkpoints
+from rsicd_embed.train.step import make_step
+
+from .steps import batch, begin, config, flat, recipe
+
+SETTINGS = {"step__ema": 0.9, "step__freeze": ["text"], "step__loss": "sigmoid"}
+
+
+@pytest.fixture(scope="module")
+def of() -> Any:
+    return recipe(config(**SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def step(of: Any) -> Any:
+    return make_step(of)
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_goes_on_bit_for_bit(of: Any, step: Any, tmp_path: Path) -> None:
+    state, losses = begin(of), []
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        for number in range(4):
+            if number == 2:
+                checkpoints.save(state, 2)  # and goes on while it is written
+            state, metrics = step(state, batch(number))
+            losses.append(float(metrics["loss"]))
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        again, done = checkpoints.restore(begin(of))
+    assert done == int(again.step) == 2
+    for number in (2, 3):
+        again, metrics = step(again, batch(number))
+        assert float(metrics["loss"]) == losses[number]
+    assert_equal(again, state)
+
+
+@pytest.fixture
+def three(of: Any, tmp_path: Path) -> Path:
+    """Checkpoints of steps 1, 2 and 3, of which two are kept, of the same state."""
+    state = begin(of)
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        for done in (1, 2, 3):
+            checkpoints.save(state, done)
+    return tmp_path / "c"
+
+
+def test_the_last_ones_are_kept(three: Path, of: Any) -> None:
+    assert {path.name for path in three.iterdir()} == {"2", "3"}
+    like = begin(of)
+    with Checkpoints(three) as checkpoints:
+        found, step = checkpoints.restore(like)
+    assert step == 3
+    assert_equal(found, like)
+
+
+def largest(folder: Path) -> Path:
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+def flip(folder: Path) -> None:
+    """One bit of a parameter."""
+    content = bytearray(largest(folder).read_bytes())
+    content[len(content) // 2] ^= 1
+    largest(folder).write_bytes(content)
+
+
+def cut(folder: Path) -> None:
+    largest(folder).write_bytes(largest(folder).read_bytes()[:-100])
+
+
+def lose(folder: Path) -> None:
+    (folder / "default" / "manifest.ocdbt").unlink()
+
+
+@pytest.mark.parametrize("damage", [flip, cut, lose])
+def test_a_damaged_one_is_passed_over(three: Path, of: Any, damage: Any) -> None:
+    damage(three / "3")
+    like = begin(of)
+    with (
+        Checkpoints(three) as checkpoints,
+        pytest.warns(UserWarning, match=r"step 3 in .* is damaged.*that of step 2 is taken"),
+    ):
+        found, step = checkpoints.restore(like)
+    assert step == 2
+    assert_equal(found, like)
+    damage(three / "2")
+    refused = pytest.raises(TrainError, match=r"step 3 in .* damaged")
+    with Checkpoints(three) as checkpoints, refused:
+        checkpoints.restore(like)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"step__freeze": ["image"]},
+        {"optimizer__name": "lion"},
+        {"step__ema": 0.0},
+        {"step__loss": "softmax"},
+    ],
+)
+def test_another_runs_is_refused(three: Path, other: dict[str, Any]) -> None:
+    like = begin(recipe(config(**{**SETTINGS, **other})))
+    with (
+        Checkpoints(three) as checkpoints,
+        pytest.raises(TrainError, match=r"another model or optimiser .* give another --out"),
+    ):
+        checkpoints.restore(like)
+
+
+def test_where_there_is_none(of: Any, tmp_path: Path) -> None:
+    like = begin(of)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        found, step = checkpoints.restore(like)
+    assert found is like
+    assert step == 0
+    assert flat(found).size
+
+
+def test_damaged_ones_go_when_another_is_there(three: Path, of: Any) -> None:
+    """After falling back to step 2, step 3 comes once more."""
+    flip(three / "3")
+    with Checkpoints(three) as checkpoints:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state, _ = checkpoints.restore(begin(of))
+        checkpoints.save(state, 3)
+    with Checkpoints(three) as checkpoints:
+        assert checkpoints.restore(begin(of))[1] == 3

@@ -1,0 +1,186 @@
+"""Batches: captions stay with their images, and what belongs together is told apart from no one."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from rsicd_embed.datasets.base import Example
+from rsicd_embed.datasets.captioned import load
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train import captions as texts_of
+from rsicd_embed.train.captions import Captions
+
+from .captioned_images import Numbers, examples, grey, opened
+
+words = st.text("abc", min_size=1, max_size=2)
+some_captions = st.lists(st.lists(words, min_size=1, max_size=7), min_size=1, max_size=9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(some_captions, st.data())
+def test_whatever_is_drawn_belongs_to_its_image(
+    captions: list[list[str]], data: st.DataObject
+) -> None:
+    """For any number of captions: the original's script took others' where there were not five."""
+    size = data.draw(st.integers(1, len(captions)))
+    with TemporaryDirectory() as folder, opened(examples(Path(folder), captions)) as images:
+        for number in range(2):
+            rows = []
+            for batch in images.epoch(number, size):
+                assert len(batch.rows) == size
+                for i, row in enumerate(batch.rows):
+                    assert np.all(batch.pixels[i] == row)  # the image that it says
+                    text = images.captions.texts[batch.tokens[i, 0]]
+                    assert text in captions[row]
+                rows += batch.rows.tolist()
+            assert len(set(rows)) == len(rows) == len(captions) // size * size
+
+
+@settings(deadline=None, max_examples=30)
+@given(some_captions, st.lists(st.integers(0, 8), max_size=3))
+def test_groups_say_what_is_the_same(captions: list[list[str]], copies: list[int]) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        found = examples(folder, captions)
+        contents = list(range(len(found)))
+        for i in copies:  # other names for images that are there
+            original = contents[i % len(found)]
+            path = folder / f"copy_{len(found)}.png"
+            shutil.copy(folder / f"beach_{original}.png", path)
+            found.append(Example(path.name, path, {"captions": ["copy"]}))
+            contents.append(original)
+        with opened(found) as images:
+            (batch,) = images.epoch(0, len(found))
+            text = [images.captions.texts[t] for t in batch.tokens[:, 0]]
+    positives = (batch.groups[:, None] == batch.groups[None]).any(axis=-1)
+    wanted = [
+        [text[i] == text[j] or contents[a] == contents[b] for j, b in enumerate(batch.rows)]
+        for i, a in enumerate(batch.rows)
+    ]
+    np.testing.assert_array_equal(positives, wanted)
+    np.testing.assert_array_equal(positives, positives.T)
+    assert positives.diagonal().all()
+    assert batch.groups.dtype == np.int32
+
+
+def test_captions_that_no_model_can_tell_apart_are_one(tmp_path: Path) -> None:
+    class Lower(Numbers):
+        def __call__(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
+            return np.array([[ord(text[0].lower())] for text in texts], np.int32)
+
+    made = Captions.of(examples(tmp_path, [["A"], ["a"], ["b"]]), Lower())
+    assert made.texts[:2] == ("A", "an aerial photograph of beach")
+    a, lower, b = (made.same[made.texts.index(text)] for text in "Aab")
+    assert a == lower != b
+
+
+def test_texts_of_different_lengths_are_tokenized_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Letters(Numbers):
+        def __call__(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
+            longest = max(map(len, texts))
+            return np.array([[*map(ord, t), *[-1] * (longest - len(t))] for t in texts], np.int32)
+
+    found = [
+        Example(str(i), tmp_path / "x.png", {"captions": ["a" * (i % 5 + 1), f"{i}"]})
+        for i in range(9)
+    ]
+    whole = Captions.of(found, Letters())
+    monkeypatch.setattr(texts_of, "_AT_ONCE", 4)
+    parts = Captions.of(found, Letters())
+    np.testing.assert_array_equal(parts.tokens, whole.tokens)
+    np.testing.assert_array_equal(parts.same, whole.same)
+
+
+@pytest.mark.parametrize(("fraction", "kinds"), [(0.0, {False}), (1.0, {True})])
+def test_captions_made_of_class_names(tmp_path: Path, fraction: float, kinds: set[bool]) -> None:
+    found = examples(tmp_path, [["one", "two"]] * 5)
+    with opened(found, class_captions=fraction) as images:
+        texts = [
+            images.captions.texts[t]
+            for number in range(4)
+            for batch in images.epoch(number, 5)
+            for t in batch.tokens[:, 0]
+        ]
+    assert {"beach" in text for text in texts} == kinds
+    assert len(set(texts)) > 1
+
+
+def test_all_captions_of_an_image_are_drawn_about_as_often(tmp_path: Path) -> None:
+    found = examples(tmp_path, [["a", "b", "c"]] * 20)
+    with opened(found) as images:
+        drawn = Counter(
+            images.captions.texts[t]
+            for number in range(30)
+            for batch in images.epoch(number, 20)
+            for t in batch.tokens[:, 0]
+        )
+    assert sum(drawn.values()) == 600
+    assert min(drawn.values()) > 150  # 200 expected, deviation 11.5
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_where_images_are_kept_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = examples(tmp_path, [["a"]] * 4)
+    wide = np.zeros((9, 27, 3), np.uint8)
+    wide[:, 9:18] = 200  # the centre square is what the model sees of it in the end
+    path = tmp_path / "wide.png"
+    Image.fromarray(wide).save(path)
+    found.append(Example("wide", path, {"captions": ["w"]}))
+    done: list[int] = []
+    for _ in range(2):  # the second time, it is there
+        with opened(found, cache=cache) as images:
+            (batch,) = images.epoch(0, 5)
+        for row, pixels in zip(batch.rows, batch.pixels, strict=True):
+            assert np.all(pixels[:, 2:6] == (200 if row == 4 else row))  # beyond, it is blended
+        done.append(len(list((tmp_path / "cache").rglob("*.npy"))))
+    assert done == ([2, 2] if cache == "disk" else [0, 0])
+    if cache == "disk":  # a changed image is read again
+        grey(77, size=11).save(found[0].path)
+        with opened(found, cache=cache) as images:
+            (batch,) = images.epoch(0, 5)
+        assert batch.pixels[batch.rows.tolist().index(0)].max() == 77
+
+
+def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
+    found = examples(tmp_path, [["a"], ["b"]])
+    with pytest.raises(TrainError, match="found none"):
+        opened([])
+    with pytest.raises(TrainError, match=r"beach_0\.png: expected a caption"):
+        opened([Example("x", found[0].path)])
+    with (
+        opened(found) as images,
+        pytest.raises(TrainError, match="at most the 2 images that an epoch draws, found 3"),
+    ):
+        list(images.epoch(0, 3))
+    found[1].path.write_bytes(b"rubbish")
+    for cache in ("memory", "disk"):
+        with pytest.raises(TrainError, match=r"beach_1\.png: not a picture.*mend or leave out"):
+            opened(found, cache=cache)
+    found[1].path.unlink()
+    for cache in ("memory", "disk", "none"):
+        with pytest.raises(TrainError, match=r"beach_1\.png: cannot be read: No such file"):
+            opened(found, cache=cache)
+
+
+def test_rsicds_twins_are_one_image(rsicd: Path) -> None:
+    wanted = ("industrial_203.jpg", "industrial_205.jpg", "industrial_204.jpg")
+    found = {e.id: e for e in load(rsicd).examples if e.id in wanted}
+    some = [found[name] for name in wanted]
+    with opened(some) as images:
+        (batch,) = images.epoch(0, 3)
+    image = dict(zip(batch.rows.tolist(), batch.groups[:, 1].tolist(), strict=True))
+    assert image[0] == image[1] != image[2]

@@ -1,0 +1,71 @@
+"""Which images an epoch draws: by weight, anew each time, and the same in every run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsicd_embed.train.captions import Captions, Ragged
+from rsicd_embed.train.order import Order
+
+
+def order(weights: list[float], seed: int = 0) -> Order:
+    lists = Ragged.of([[i] for i in range(len(weights))])
+    none = np.zeros((len(weights), 1), np.int32)
+    captions = Captions(("x",) * len(weights), none, none[:, 0], lists, lists)
+    return Order(np.asarray(weights), captions, 0.0, seed)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.sampled_from([0.01, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0]), min_size=1, max_size=30),
+    st.integers(0, 5),
+    st.integers(0, 2**31),
+)
+def test_images_are_drawn_as_often_as_their_weights_say(
+    weights: list[float], number: int, seed: int
+) -> None:
+    found = order(weights, seed).epoch(number)
+    assert len(found.rows) == len(found.texts) == len(found.seeds) == len(order(weights))
+    np.testing.assert_array_equal(found.texts, found.rows)
+    drawn = Counter(found.rows.tolist())
+    for weight, images in Counter(weights).items():
+        counts = [drawn[i] for i, w in enumerate(weights) if w == weight]
+        assert int(weight) <= min(counts)
+        assert max(counts) <= -(-weight // 1)  # none once more than another but by the fraction
+        assert sum(counts) == max(1, int(weight) * images + round(weight % 1 * images))
+
+
+def test_with_weight_one_an_epoch_is_every_image_once() -> None:
+    one = order([1.0] * 100)
+    epochs = [one.epoch(number).rows for number in range(3)]
+    for rows in epochs:
+        assert sorted(rows.tolist()) == list(range(100))
+        assert rows.dtype == np.int32
+    assert len({rows.tobytes() for rows in epochs}) == 3
+    np.testing.assert_array_equal(order([1.0] * 100).epoch(2).rows, epochs[2])
+    assert order([1.0] * 100, seed=1).epoch(2).rows.tobytes() != epochs[2].tobytes()
+
+
+def test_half_of_a_data_set_is_another_half_each_time() -> None:
+    half = order([0.5] * 40)
+    drawn = [frozenset(half.epoch(number).rows.tolist()) for number in range(20)]
+    assert {len(rows) for rows in drawn} == {20}
+    assert frozenset.union(*drawn) == set(range(40))
+    assert len(set(drawn)) == 20
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1), st.data())
+def test_lists_of_different_lengths(lists: list[list[int]], data: st.DataObject) -> None:
+    ragged = Ragged.of(lists)
+    rows = np.arange(len(lists))
+    where = data.draw(st.floats(0, 1, exclude_max=True))
+    drawn = ragged.draw(rows, np.full(len(lists), where))
+    assert drawn.tolist() == [one[int(where * len(one))] for one in lists]
+    with pytest.raises(IndexError):
+        ragged.draw(rows + 1, np.zeros(len(lists)))

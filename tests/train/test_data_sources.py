@@ -1,0 +1,103 @@
+"""What is trained on: several data sets, their weights, their splits, augmented captions."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from rsicd_embed.errors import DatasetError
+from rsicd_embed.train.sources import training_source, weighted
+
+from ..conftest import picture
+
+
+def dataset(folder: Path, **splits: list[str]) -> Path:
+    """A Karpathy-style folder whose images are captioned with the folder's name."""
+    folder.mkdir()
+    entries = []
+    for split, names in splits.items():
+        for name in names:
+            picture(len(entries)).save(folder / name)
+            sentences = [{"raw": f"{folder.name} {name}"}]
+            entries.append({"filename": name, "split": split, "sentences": sentences})
+    (folder / "dataset_x.json").write_text(json.dumps({"images": entries}))
+    return folder
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    return dataset(tmp_path / "one", train=["1.png", "2.png"], val=["3.png"], test=["4.png"])
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    return dataset(tmp_path / "two", train=["1.png"])
+
+
+def test_one_data_set_keeps_its_ids(one: Path) -> None:
+    data = training_source([(one, 1.0)])
+    assert [e.id for e in data.train] == ["1.png", "2.png"]
+    assert data.weights == (1.0, 1.0)
+    assert [e.id for e in data.val] == ["3.png"]
+
+
+def test_several_have_weights_and_names(one: Path, two: Path) -> None:
+    data = training_source([weighted(str(one)), weighted(f"{two}=0.5")])
+    assert [e.id for e in data.train] == ["one/1.png", "one/2.png", "two/1.png"]
+    assert data.weights == (1.0, 1.0, 0.5)
+    assert [e.id for e in data.val] == ["one/3.png"]  # the other has none, and need not
+
+
+def test_augmented_captions_are_those_of_train(one: Path, two: Path) -> None:
+    for split, name in (("train", "1.png"), ("valid", "3.png")):
+        line = {"filename": f"images/{name}", "captions": ["new", "newer"]}
+        (one / f"textaug_{split}_x.jsonl").write_text(json.dumps(line) + "\n")
+    data = training_source([(one, 1.0), (two, 1.0)], augmented_captions=True)
+    assert [e.captions for e in data.train] == [("new", "newer"), ("one 2.png",), ("two 1.png",)]
+    assert [e.captions for e in data.val] == [("one 3.png",)]
+    plain = training_source([(one, 1.0)])
+    assert plain.train[0].captions == ("one 1.png",)
+    with pytest.raises(DatasetError, match=r"two: expected textaug_\*\.jsonl"):
+        (two / "3.png").touch()
+        entries = json.loads((two / "dataset_x.json").read_text())["images"]
+        entries.append({**entries[0], "filename": "3.png", "split": "val"})
+        (two / "dataset_x.json").write_text(json.dumps({"images": entries}))
+        training_source([(two, 1.0)], augmented_captions=True)
+
+
+@pytest.mark.parametrize("text", ["x=", "x=none", "x=0", "x=-1", "x=nan", "x=inf"])
+def test_weights_that_make_no_sense(text: str) -> None:
+    with pytest.raises(DatasetError, match=f"PATH=WEIGHT with a weight above 0, found '{text}'"):
+        weighted(text)
+
+
+def test_a_path_may_have_an_equals_sign(tmp_path: Path) -> None:
+    folder = tmp_path / "year=2020"
+    folder.mkdir()
+    assert weighted(str(folder)) == (folder, 1.0)
+    assert weighted(f"{folder}=2") == (folder, 2.0)
+    assert math.isclose(weighted("x=1e-1")[1], 0.1)
+
+
+def test_data_sets_that_cannot_be_trained_on(one: Path, two: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="found none"):
+        training_source([])
+    with pytest.raises(DatasetError, match=r"two: expected images of the split 'val' to choose"):
+        training_source([(two, 1.0)])
+    empty = dataset(tmp_path / "empty", val=["1.png"], test=["2.png"])
+    with pytest.raises(DatasetError, match=r"empty: .* split 'train', found test, val"):
+        training_source([(one, 1.0), (empty, 1.0)])
+    with pytest.raises(DatasetError, match=r"same id 'one/1\.png'; give a data set once"):
+        training_source([(one, 1.0), (one, 2.0)])
+    (tmp_path / "deeper").mkdir()
+    twin = dataset(tmp_path / "deeper" / "one", train=["2.png"], val=["9.png"])
+    with pytest.raises(DatasetError, match=r"one/2\.png and .*deeper/one/2\.png have the same id"):
+        training_source([(one, 1.0), (twin, 1.0)])
+    entries = json.loads((one / "dataset_x.json").read_text())["images"]
+    entries[1]["sentences"] = [{"raw": "  "}]
+    (one / "dataset_x.json").write_text(json.dumps({"images": entries}))
+    with pytest.raises(DatasetError, match=r"one: 2\.png: expected a caption, found none"):
+        training_source([(one, 1.0)])

@@ -1,0 +1,66 @@
+"""What a student is told, on matrices with known answers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rsicd_embed.train.config import TeacherConfig
+from rsicd_embed.train.distillation import (
+    IMAGES,
+    TEXTS,
+    affinity_divergence,
+    cosine_distance,
+    taught,
+)
+from rsicd_embed.train.objective import Embeddings, Objective
+
+
+def units(seed: int, *shape: int) -> np.ndarray:
+    found = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return found / np.linalg.norm(found, axis=-1, keepdims=True)
+
+
+def test_divergence_is_scipys() -> None:
+    from scipy.special import rel_entr, softmax
+
+    own, target = (np.random.default_rng(i).standard_normal((5, 5)) * 3 for i in range(2))
+    rows = rel_entr(softmax(target, 1), softmax(own, 1)).sum(1).mean()
+    columns = rel_entr(softmax(target, 0), softmax(own, 0)).sum(0).mean()
+    found = affinity_divergence(jnp.asarray(own), jnp.asarray(target))
+    assert float(found) == pytest.approx((rows + columns) / 2, rel=1e-5)
+
+
+def test_nothing_is_left_to_learn_from_oneself() -> None:
+    images, texts = units(0, 6, 8), units(1, 6, 8)
+    batch = {IMAGES: jnp.asarray(images), TEXTS: jnp.asarray(texts)}
+    objective = taught(Objective(lambda e, b: (jnp.zeros(()), {})), TeacherConfig(), 20.0, True)
+    same = Embeddings(batch[IMAGES], batch[TEXTS], jnp.float32(20.0), {})
+    loss, metrics = objective.loss(same, batch)
+    assert abs(float(loss)) < 1e-5
+    assert set(metrics) == {"contrastive", "affinity", "features"}
+    other = Embeddings(batch[TEXTS], batch[IMAGES], jnp.float32(20.0), {})
+    assert float(objective.loss(other, batch)[0]) > 1
+
+
+def test_share_weighs_captions_against_the_teacher() -> None:
+    batch = {IMAGES: jnp.asarray(units(0, 4, 8)), TEXTS: jnp.asarray(units(1, 4, 8))}
+    mine = Embeddings(jnp.asarray(units(2, 4, 3)), jnp.asarray(units(3, 4, 3)), jnp.float32(5), {})
+    own = Objective(lambda e, b: (jnp.float32(7.0), {}))
+
+    def loss(share: float) -> float:
+        config = TeacherConfig(share=share)
+        return float(taught(own, config, 10.0, False).loss(mine, batch)[0])
+
+    assert loss(0.0) == 7.0
+    assert loss(0.25) == pytest.approx(0.75 * 7.0 + 0.25 * loss(1.0), rel=1e-6)
+
+
+def test_distance_falls_along_its_gradient() -> None:
+    student, teacher = jnp.asarray(units(0, 3, 4)), jnp.asarray(units(1, 3, 4))
+    gradient = jax.grad(cosine_distance)(student, teacher)
+    closer = student - 0.1 * gradient
+    closer /= jnp.linalg.norm(closer, axis=1, keepdims=True)
+    assert float(cosine_distance(closer, teacher)) < float(cosine_distance(student, teacher))

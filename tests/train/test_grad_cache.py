@@ -1,0 +1,54 @@
+"""Gradients of a batch that is embedded in parts: those of the whole, in less memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from rsicd_embed.train.step import gradients, jitted_step
+
+from .steps import RESNET, VIT, batch, begin, config, flat, recipe
+
+
+def found(of: Any) -> Any:
+    """Loss and gradient, with random views and dropped patches."""
+    state, arrays = begin(of), batch(side=of.model.image_size + 2)
+    return jax.jit(lambda s, b: gradients(of, s, b))(state, arrays)
+
+
+def assert_close(one: Any, other: Any) -> None:
+    """Loss to 1e-5; gradients to 1e-5 of their largest number."""
+    assert float(one[0][0]) == pytest.approx(float(other[0][0]), abs=1e-5)
+    largest = np.abs(flat(other[1])).max()
+    np.testing.assert_allclose(flat(one[1]), flat(other[1]), atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_parts_give_the_gradient_of_the_whole(loss: str) -> None:
+    whole = found(recipe(config(step__loss=loss), keep=0.5))
+    parts = found(recipe(config(step__loss=loss, step__chunk=4), keep=0.5))
+    assert_close(parts, whole)
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [(VIT, {"step__remat": "blocks", "step__freeze": ["image:1", "text"]}), (RESNET, {})],
+)
+def test_with_other_settings_too(model: Any, more: dict[str, Any]) -> None:
+    whole = found(recipe(config(**more), model=model))
+    parts = found(recipe(config(step__chunk=4, **more), model=model))
+    assert_close(parts, whole)
+
+
+def test_activations_do_not_grow_with_the_batch() -> None:
+    def temporary(size: int, **settings: Any) -> int:
+        of = recipe(config(batch_size=size, **settings))
+        compiled = jitted_step(of).lower(begin(of), batch(size=size)).compile()
+        return int(compiled.memory_analysis().temp_size_in_bytes)
+
+    whole = temporary(256) - temporary(64)
+    parts = temporary(256, step__chunk=16) - temporary(64, step__chunk=16)
+    assert parts < 0.25 * whole

@@ -1,0 +1,123 @@
+"""The loader: the same batches from any step on, from threads and from processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train.data import CaptionedImages
+from rsicd_embed.train.loader import ahead
+
+from .captioned_images import examples, opened, same
+
+CAPTIONS = [["a", "b"], ["c"], ["a", "d", "e"], ["f"], ["g", "h"], ["i"], ["j"]]
+WEIGHTS = [1.0, 0.5, 0.5, 2.0, 1.0, 1.0, 1.0]
+
+
+@pytest.fixture
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+class Whole:
+    """A split and its first epochs, taken from one end to the other."""
+
+    def __init__(self, images: CaptionedImages) -> None:
+        self.images = images
+        self.epochs = [list(images.epoch(number, 2)) for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    found = examples(tmp_path_factory.mktemp("images"), CAPTIONS)
+    images = opened(found, weights=WEIGHTS, class_captions=0.3)
+    return Whole(images)
+
+
+visits = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 4))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(visits, min_size=1, max_size=6))
+def test_a_run_goes_on_from_any_step(whole: Whole, visits: list[tuple[int, int, int]]) -> None:
+    """Whatever was taken before, and however much of it."""
+    assert whole.images.steps(2) == 3
+    for number, start, most in visits:
+        wanted = whole.epochs[number][start:]
+        found = list(islice(whole.images.epoch(number, 2, start), most))
+        assert len(found) == min(most, len(wanted))
+        for one, other in zip(found, wanted, strict=False):
+            same(one, other)
+
+
+@pytest.mark.parametrize("engine", ["none", "torchvision"])
+def test_workers_do_not_change_the_batches(tmp_path: Path, engine: str) -> None:
+    found = examples(tmp_path, CAPTIONS)
+    told = []
+    for workers in (0, 1, 2):
+        with opened(found, weights=WEIGHTS, engine=engine, workers=workers, cache="disk") as images:
+            batches = [*images.epoch(0, 3, 1), *images.epoch(1, 3)]
+            told.append(batches)
+            assert len(multiprocessing.active_children()) == workers  # they stay for epoch 2
+    assert not multiprocessing.active_children()
+    assert len(told[0]) == 3
+    for batches in told[1:]:
+        for one, other in zip(told[0], batches, strict=True):
+            same(one, other)
+
+
+def test_what_goes_wrong_in_a_worker_is_told(tmp_path: Path) -> None:
+    found = examples(tmp_path, CAPTIONS)
+    with opened(found, workers=1, cache="none") as images:
+        found[3].path.write_bytes(b"rubbish")
+        with pytest.raises(TrainError, match=r"beach_3\.png: not a picture"):
+            list(images.epoch(0, 2))
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
+    with opened(examples(tmp_path, CAPTIONS), workers=1, cache="none") as images:
+        batches = (batch for number in range(99) for batch in images.epoch(number, 2))
+        next(batches)
+        for process in multiprocessing.active_children():
+            process.kill()
+        with pytest.raises(TrainError, match="a process that makes batches was killed"):
+            list(batches)
+
+
+def test_only_workers_are_started_that_have_something_to_do(tmp_path: Path) -> None:
+    with opened(examples(tmp_path, CAPTIONS), workers=None) as images:
+        next(images.epoch(0, 2))
+        assert not multiprocessing.active_children()
+
+
+def test_a_process_is_given_its_own_places(tmp_path: Path) -> None:
+    with opened(examples(tmp_path, CAPTIONS)) as images:
+        (batch,) = images.epoch(0, 7)
+    whole = batch.arrays(np.arange(7))
+    assert set(whole) == {"pixels", "tokens", "groups"}
+    assert whole["pixels"] is batch.pixels
+    own = np.array([1, 4])
+    for name, array in batch.arrays(own).items():
+        np.testing.assert_array_equal(array, whole[name][own])
+
+
+def test_one_item_is_put_ahead() -> None:
+    put: list[int] = []
+
+    def remember(item: int) -> int:
+        put.append(item)
+        return item
+
+    found = ahead(range(3), remember)
+    assert next(found) == 0
+    assert put == [0, 1]
+    assert list(found) == [1, 2]
+    assert list(ahead([], remember)) == []
+    assert put == [0, 1, 2]

@@ -1,0 +1,72 @@
+"""One device or eight, parameters whole or in parts: the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rsicd_embed.errors import TrainError
+
+from .on_eight_devices import CASES
+from .steps import config, recipe
+
+# Compiled in a hurry: what it computes is the same.
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+
+
+@pytest.fixture(scope="module")
+def eight() -> dict[str, Any]:
+    environment = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.on_eight_devices"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_eight_devices_compute_what_one_does(eight: dict[str, Any], case: str) -> None:
+    found = eight["distances"][case]
+    assert found["loss"] <= 1e-5
+    assert found["gradient"] <= 1e-5
+
+
+def test_runs_go_the_same_way(eight: dict[str, Any]) -> None:
+    one = eight["runs"]["one"]
+    assert len(set(one)) == 3
+    for shard in ("data", "fsdp"):
+        np.testing.assert_allclose(eight["runs"][shard], one, atol=1e-5)
+
+
+def test_sharded_states_take_less_memory(eight: dict[str, Any]) -> None:
+    data, fsdp = eight["memory"]["data"], eight["memory"]["fsdp"]
+    assert fsdp["state"] < 0.5 * data["state"]
+    for kind in (data, fsdp):  # the next state is written over the old one
+        assert kind["alias"] > 0.99 * kind["output"] - 64
+    assert data["collectives"]["all-reduce"] > 0.3 * data["state"]  # gradients, of three alike
+    assert fsdp["collectives"]["all-gather"] > data["collectives"]["all-gather"]
+
+
+def test_parameters_are_split_along_their_longest_axis(eight: dict[str, Any]) -> None:
+    assert eight["specs"] == {
+        "(64, 128)": "[None, 'data']",
+        "(128, 64)": "['data']",
+        "(63, 72)": "[None, 'data']",
+        "(63, 65)": "[]",  # 8 divides neither
+        "(8, 8)": "[]",  # small
+        "()": "[]",
+    }
+
+
+def test_batches_that_devices_cannot_share() -> None:
+    with pytest.raises(TrainError, match=r"expected step\.chunk to divide the 16 images"):
+        recipe(config(step__chunk=3))
+    assert recipe(config(step__chunk=100)).parts == 1

@@ -1,0 +1,97 @@
+"""Curves for people: files, pictures, and what a service is sent."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train import plot
+from rsicd_embed.train.journal import Journal
+from rsicd_embed.train.observers.tensorboard import TensorBoard
+from rsicd_embed.train.observers.wandb import WeightsAndBiases
+
+STEPS = [{"step": n, "epoch": (n + 9) // 10, "loss": 5 / n} for n in range(1, 41)]
+EPOCHS = [
+    {"epoch": n, "step": 10 * n, "loss": 3 / n, "val_loss": 4 / n, "mr": n / 20}
+    for n in range(1, 5)
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    journal = Journal(tmp_path, 0, 0)
+    journal.add_steps(STEPS)
+    for row in EPOCHS:
+        journal.add_epoch(row)
+    return tmp_path
+
+
+def test_curves_of_one_run_and_of_two(run: Path) -> None:
+    plot.draw({"run": run}, run / "one.png")
+    plot.draw({"a": run, "b": run}, run / "two.png")
+    one, two = (Image.open(run / name).convert("RGB") for name in ("one.png", "two.png"))
+    assert one.size == two.size
+    assert one.width > 1000
+    assert one.tobytes() != two.tobytes()  # the second run has a colour and words of its own
+    with pytest.raises(TrainError, match=r"expected the log of a run in .*absent, found none"):
+        plot.draw({"absent": run / "absent"}, run / "none.png")
+    assert not (run / "none.png").exists()
+
+
+def test_tensorboard_has_every_point_once_after_a_resume(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    with TensorBoard(tmp_path) as first:
+        first.on_start(0, 40)
+        first.on_steps(STEPS[:20])
+        first.on_epoch(EPOCHS[0])
+    with TensorBoard(tmp_path) as second:
+        second.on_start(10, 40)
+        second.on_steps(STEPS[10:])
+    found = sorted(tmp_path.iterdir())
+    assert len(found) == 2
+    content = b"".join(path.read_bytes() for path in found)
+    assert content.count(b"train/loss") == 20 + 30, content.count(b"train/loss")
+    assert b"val/mr" in content
+
+
+def test_weights_and_biases_goes_on_under_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[tuple[dict[str, float], int]] = []
+    began: list[dict[str, Any]] = []
+
+    def init(**how: Any) -> Any:
+        began.append(how)
+        return SimpleNamespace(
+            id="abc", log=lambda row, step: logged.append((row, step)), finish=lambda: None
+        )
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    for _ in range(2):
+        with WeightsAndBiases("tiles", tmp_path, {"epochs": 4}) as there:
+            there.on_start(0, 40)
+            there.on_steps(STEPS[:1])
+            there.on_epoch(EPOCHS[0])
+    assert [how["id"] for how in began] == [None, "abc"]
+    assert began[0]["project"] == "tiles"
+    assert began[0]["config"] == {"epochs": 4}
+    assert logged[0] == ({"train/loss": 5.0}, 1)
+    assert logged[1] == ({"val/loss": 3.0, "val/val_loss": 4.0, "val/mr": 0.05}, 10)
+
+
+@pytest.mark.parametrize("module", ["tensorboardX", "wandb"])
+def test_what_is_not_installed_is_told(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(TrainError, match=f"needs? {module}, which is not installed: pip install"):
+        if module == "wandb":
+            WeightsAndBiases("tiles", tmp_path, {})
+        else:
+            TensorBoard(tmp_path)

@@ -1,0 +1,63 @@
+"""`train preview`: the picture, what it says, and what is wrong with a request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rsicd_embed.app import augmented
+
+from ..conftest import picture
+from ..helpers import run
+from .test_data_sources import dataset
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return dataset(tmp_path / "set", train=["1.png", "2.png", "3.png"], val=["4.png"])
+
+
+@pytest.mark.parametrize("engine", ["device", "none"])
+def test_a_picture_of_what_training_is_shown(folder: Path, tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "pictures" / "views.png"
+    arguments = ("train", "preview", "--dataset", folder, "-o", path, "--images", "2", "--views")
+    options = ("--set", f"augment.engine={engine}", "--set", "data.class_captions=0", "--json")
+    told = run(*arguments, "3", *options).document
+    assert [len(one["captions"]) for one in told["images"]] == [3, 3]
+    for one in told["images"]:
+        assert set(one["captions"]) == {f"set {one['id']}"}
+    with Image.open(path) as image:
+        assert (image.format, image.width) == ("PNG", 10 + 4 * 234)
+        cells = [np.asarray(image.crop((10 + i * 234, 10, 234 + i * 234, 234))) for i in range(4)]
+    alike = [bool(np.abs(cell - cells[1].astype(float)).mean() < 1) for cell in cells[2:]]
+    assert alike == [engine == "none"] * 2
+    first = path.read_bytes()
+    assert run(*arguments, "3", *options).status == 0
+    assert path.read_bytes() == first
+    assert run(*arguments, "3", *options, "--seed", "5").document != told
+
+
+def test_requests_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
+    arguments = ("train", "preview", "--dataset", folder, "-o", tmp_path / "views.png")
+    assert (
+        "at most the 3 images of the train split, found 4" in run(*arguments, "--images", "4").error
+    )
+    assert "expected engine to be one of" in run(*arguments, "--set", "augment.engine=x").error
+    outcome = run(*arguments[:-1], tmp_path / "views.txt")
+    assert (outcome.status, "expected a file of .png" in outcome.stderr) == (2, True)
+    (folder / "2.png").write_bytes(b"rubbish")
+    assert "2.png: not a picture" in run(*arguments, "--images", "3").error
+
+
+def test_long_captions_are_broken_and_in_the_end_cut() -> None:
+    image = picture(0, (300, 100))
+    short, long, word = (
+        augmented.draw([[augmented.Cell(image, text)]])
+        for text in ("a port", "many boats lie there " * 30, "x" * 400)
+    )
+    assert short.height < long.height < short.height + 100
+    assert word.height == short.height
+    assert short.width == long.width == word.width

@@ -1,0 +1,120 @@
+"""A teacher's vectors: of the views that the student sees, made once."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from rsicd_embed.datasets.base import Example
+from rsicd_embed.embedder.loading import load_embedder
+from rsicd_embed.errors import TrainError
+from rsicd_embed.train.augment import VIEWS, random_view, view_keys
+from rsicd_embed.train.captions import Captions
+from rsicd_embed.train.config import TeacherConfig, TrainConfig
+from rsicd_embed.train.data import CaptionedImages
+from rsicd_embed.train.distillation import IMAGES, TEXTS
+from rsicd_embed.train.teacher import Teacher, teach
+from tests.conftest import picture
+
+CONFIG = dataclasses.replace(TrainConfig(), teacher=TeacherConfig("bundled", views=2), batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
+    folder = tmp_path_factory.mktemp("taught")
+    found = []
+    for i in range(6):
+        path = folder / f"{i}.png"
+        picture(i).save(path)
+        found.append(Example(path.name, path, {"captions": [f"picture {i}", "a picture"]}))
+    return found
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_model: Path) -> Any:
+    return load_embedder(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def images(examples: list[Example], embedder: Any) -> Any:
+    return CaptionedImages(
+        examples,
+        embedder.tokenizer,
+        image_size=32,
+        seed=0,
+        data=CONFIG.data,
+        augment=CONFIG.augment,
+    )
+
+
+def test_each_row_gets_the_vectors_of_its_view_and_caption(
+    examples: list[Example], embedder: Any, images: Any, tmp_path: Path
+) -> None:
+    known = teach(embedder, examples, images.captions, CONFIG, tmp_path)
+    assert known.images.shape == (2, 6, embedder.dim)
+    batch = next(iter(images.epoch(0, 4)))
+    own = np.arange(4)
+    for epoch in (0, 1):
+        arrays = known.arrays(batch, epoch, own)
+        numbers = arrays[VIEWS]
+        assert (numbers == np.stack([batch.rows, (batch.rows + epoch) % 2], axis=1)).all()
+        # What the step makes of the same pixels and keys, embedded, is what the teacher said.
+        keys = view_keys(CONFIG.seed, jnp.asarray(numbers))
+        seen = jax.vmap(lambda key, one: random_view(key, one[None], 32, CONFIG.augment)[0])(
+            keys, batch.pixels
+        )
+        vectors = embedder.embed_pixels(np.asarray(seen.round()).astype(np.uint8))
+        np.testing.assert_allclose(arrays[IMAGES], vectors, atol=2e-3)
+        texts = _texts(images.captions, batch.groups[:, 0])
+        np.testing.assert_allclose(arrays[TEXTS], embedder.embed_texts(texts), atol=2e-3)
+
+
+def _texts(captions: Captions, same: np.ndarray) -> list[str]:
+    return [captions.texts[int(np.flatnonzero(captions.same == number)[0])] for number in same]
+
+
+def test_vectors_are_made_once_and_a_stopped_teacher_goes_on(
+    examples: list[Example], embedder: Any, images: Any, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    first = teach(embedder, examples, images.captions, CONFIG, tmp_path, seen.append)
+    assert sum(seen) == 12
+    (folder,) = tmp_path.iterdir()
+    (folder / "view-1.npy").unlink()  # as if stopped before
+    again = teach(embedder, examples, images.captions, CONFIG, tmp_path, seen.append)
+    assert sum(seen) == 18
+    assert (first.images == again.images).all()
+    teach(embedder, examples, images.captions, CONFIG, tmp_path, seen.append)
+    assert sum(seen) == 18
+    other = dataclasses.replace(CONFIG, seed=1)
+    teach(embedder, examples, images.captions, other, tmp_path, seen.append)
+    assert sum(seen) == 30
+
+
+def test_views_differ(examples: list[Example], embedder: Any, images: Any, tmp_path: Path) -> None:
+    known = teach(embedder, examples, images.captions, CONFIG, tmp_path)
+    assert np.abs(known.images[0] - known.images[1]).max() > 1e-3
+    assert isinstance(known, Teacher)
+    assert known.dim == embedder.dim
+
+
+def test_a_teacher_needs_views_that_it_can_see() -> None:
+    augment = dataclasses.replace(CONFIG.augment, engine="torchvision")
+    with pytest.raises(TrainError, match="with a teacher, found 'torchvision'"):
+        dataclasses.replace(CONFIG, augment=augment)
+
+
+def test_an_image_that_is_none(embedder: Any, images: Any, tmp_path: Path) -> None:
+    path = tmp_path / "broken.png"
+    path.write_text("rubbish")
+    with pytest.raises(TrainError, match=r"broken\.png: not a picture"):
+        teach(embedder, [Example("x", path)], images.captions, CONFIG, tmp_path / "out")
+    Image.new("RGB", (8, 8)).save(path)
+    teach(embedder, [Example("x", path)], images.captions, CONFIG, tmp_path / "out")
