@@ -8,6 +8,7 @@ Each message is one line that states what was expected, what was found, and what
     ├── DatasetError               a source of images or captions is not as described
     ├── ModelError                 a model directory or id cannot be used
     │   └── WeightsError           its weights do not fit its config
+    ├── BenchError                 a benchmark or an evaluation cannot be run
     ├── RequestError               a request to the server cannot be answered
     ├── TrainError                 training cannot start or go on
     │   └── TrainStoppedError      a signal stopped it; it can be taken up again

@@ -67,6 +67,9 @@ LIBRARIES = {
     # Its references are optional.
     "transformers": {"train", "bench"},
     "torch": {"train", "bench"},
+    "matplotlib": {"bench", "train"},
+    "sklearn": {"bench"},
+    "threadpoolctl": {"bench"},
     "onnxruntime": {"bench"},
     "openvino": {"embedder", "bench"},
     "click": {"cli"},

@@ -16,7 +16,7 @@ from rsicd_embed.parallel import cpu_count
 PACKAGES = (
     *("rsicd-embed", "numpy", "jax", "jaxlib", "flax", "pillow", "pyarrow", "lancedb", "pylance"),
     *("nmslib", "nmslib-metabrainz", "torch", "torchvision", "transformers", "onnx", "onnxscript"),
-    *("onnxruntime", "openvino", "open-clip-torch"),
+    *("onnxruntime", "openvino", "open-clip-torch", "scikit-learn"),
 )
 # Prefixes of environment variables that change how fast the libraries above are.
 _ENVIRONMENT = (

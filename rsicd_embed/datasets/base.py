@@ -32,7 +32,8 @@ class Example:
     @property
     def captions(self) -> tuple[str, ...]:
         """Its captions; empty where the source has none."""
-        return tuple(self.attributes.get("captions") or ())
+        found = self.attributes.get("captions") or ()
+        return (found,) if isinstance(found, str) else tuple(found)
 
     @property
     def label(self) -> str | None:

@@ -1,38 +1,54 @@
-"""Retrieval and zero-shot metrics on matrices whose answers are known."""
+"""Ranks, and the metrics made of them, on matrices whose answers are known."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.bench.metrics import retrieval_recall, topk_accuracy
+from rsicd_embed.bench.metrics import (
+    class_ranks,
+    confusion_matrix,
+    hit_rates,
+    rank_of_right,
+    retrieval_metrics,
+    topk_accuracy,
+)
 
 
-def test_two_images_with_two_captions_each() -> None:
-    similarities = np.array([[0.9, 0.1, 0.8, 0.2], [0.3, 0.7, 0.6, 0.5]])
-    image_of_text = np.array([0, 0, 1, 1])
-    # Image 0 finds its caption first; image 1 finds caption 1 of image 0 first, its own second.
-    # Captions 0 and 3 find their images first; caption 1 finds image 1, caption 2 image 0.
-    found = retrieval_recall(similarities, image_of_text, ks=(1, 2))
-    assert found == pytest.approx(
-        {"i2t_r1": 0.5, "i2t_r2": 1.0, "t2i_r1": 0.5, "t2i_r2": 1.0, "mr": 0.75}
-    )
+def test_the_best_of_several_right_ones_counts() -> None:
+    similarities = np.array([[0.9, 0.8, 0.7, 0.6], [0.1, 0.2, 0.3, 0.4]])
+    right = np.array([[False, True, False, True], [True, True, False, False]])
+    assert rank_of_right(similarities, right).tolist() == [2, 3]
+
+
+def test_right_ones_are_no_rivals_of_one_another() -> None:
+    """RSICD repeats a caption five times for thousands of images."""
+    similarities = np.array([[0.9, 0.9, 0.9, 0.1]])
+    right = np.array([[True, True, True, False]])
+    assert rank_of_right(similarities, right).tolist() == [1]
 
 
 def test_a_tie_counts_against() -> None:
     constant = np.zeros((3, 3))
-    found = retrieval_recall(constant, np.arange(3), ks=(1, 2, 3))
-    assert (found["i2t_r1"], found["i2t_r2"], found["i2t_r3"]) == (0, 0, 1)
-    assert (found["t2i_r1"], found["t2i_r2"], found["t2i_r3"]) == (0, 0, 1)
+    assert rank_of_right(constant, np.eye(3, dtype=bool)).tolist() == [3, 3, 3]
     assert topk_accuracy(constant, np.arange(3), ks=(1, 3)) == {"top1": 0, "top3": 1}
 
 
-def test_an_images_own_equal_captions_are_no_rivals() -> None:
-    """RSICD repeats a caption five times for thousands of images."""
-    similarities = np.array([[0.9, 0.9, 0.1], [0.2, 0.2, 0.8]])
-    assert retrieval_recall(similarities, np.array([0, 0, 1]), ks=(1,))["i2t_r1"] == 1.0
+def test_a_broken_model_is_ranked_last() -> None:
+    """NaN compares false with everything, which must not look like a victory."""
+    everywhere = np.full((1, 3), np.nan)
+    right = np.array([[True, False, False]])
+    assert rank_of_right(everywhere, right).tolist() == [3]
+    assert rank_of_right(np.array([[np.nan, 0.1, 0.2]]), right).tolist() == [3]
+    assert rank_of_right(np.array([[0.5, np.nan, 0.2]]), right).tolist() == [2]
+
+
+def test_nothing_right_is_behind_everything() -> None:
+    assert rank_of_right(np.ones((1, 3)), np.zeros((1, 3), bool)).tolist() == [4]
 
 
 def test_zeroshot() -> None:
@@ -41,28 +57,80 @@ def test_zeroshot() -> None:
     assert found == pytest.approx({"top1": 1 / 3, "top2": 2 / 3, "top3": 1.0})
 
 
-@given(st.integers(2, 6), st.integers(1, 3), st.integers(0, 2**31))
-def test_order_changes_nothing(images: int, captions: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    image_of_text = np.repeat(np.arange(images), captions)
-    similarities = rng.normal(size=(images, images * captions))
-    rows, columns = rng.permutation(images), rng.permutation(images * captions)
-    shuffled = retrieval_recall(
-        similarities[rows][:, columns], np.argsort(rows)[image_of_text[columns]]
+def test_more_than_there_are_is_certain() -> None:
+    assert topk_accuracy(np.array([[0.1, 0.2, 0.3]]), np.array([0]), ks=(10,)) == {"top10": 1.0}
+
+
+def test_mr_is_the_mean_of_all() -> None:
+    found = retrieval_metrics(np.array([1, 6]), np.array([1, 2, 11, 5]))
+    assert found == pytest.approx(
+        {"i2t_r1": 0.5, "i2t_r5": 0.5, "i2t_r10": 1, "t2i_r1": 0.25, "t2i_r5": 0.75}
+        | {"t2i_r10": 0.75, "mr": (0.5 + 0.5 + 1 + 0.25 + 0.75 + 0.75) / 6}
     )
-    assert shuffled == pytest.approx(retrieval_recall(similarities, image_of_text))
 
 
-@given(st.integers(2, 6), st.integers(1, 3), st.integers(0, 2**31))
-def test_agrees_with_sorting(images: int, captions: int, seed: int) -> None:
+def test_confusion() -> None:
+    found = confusion_matrix(np.array([0, 0, 2, 2, 2]), np.array([0, 2, 2, 2, 0]), 3)
+    assert found.tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 2]]
+
+
+matrices = st.tuples(st.integers(1, 6), st.integers(2, 7), st.integers(0, 2**31))
+
+
+@settings(deadline=None)
+@given(matrices)
+def test_order_changes_nothing(shape: tuple[int, int, int]) -> None:
+    queries, candidates, seed = shape
     rng = np.random.default_rng(seed)
-    image_of_text = np.repeat(np.arange(images), captions)
-    similarities = rng.normal(size=(images, images * captions))
-    found = retrieval_recall(similarities, image_of_text, ks=(1, 2))
-    for k in (1, 2):
-        best_texts = np.argsort(-similarities, axis=1)[:, :k]
-        i2t = np.mean([(image_of_text[best_texts[i]] == i).any() for i in range(images)])
-        best_images = np.argsort(-similarities, axis=0)[:k]
-        t2i = np.mean((best_images == image_of_text).any(axis=0))
-        assert found[f"i2t_r{k}"] == pytest.approx(i2t)
-        assert found[f"t2i_r{k}"] == pytest.approx(t2i)
+    similarities = rng.integers(0, 4, (queries, candidates)).astype(np.float32)  # with ties
+    right = rng.random((queries, candidates)) < 0.4
+    rows, columns = rng.permutation(queries), rng.permutation(candidates)
+    shuffled = rank_of_right(similarities[rows][:, columns], right[rows][:, columns])
+    np.testing.assert_array_equal(shuffled, rank_of_right(similarities, right)[rows])
+
+
+@settings(deadline=None)
+@given(matrices)
+def test_agrees_with_sorting(shape: tuple[int, int, int]) -> None:
+    queries, candidates, seed = shape
+    rng = np.random.default_rng(seed)
+    similarities = rng.normal(size=(queries, candidates))
+    right = rng.random((queries, candidates)) < 0.4
+    right[:, 0] = True
+    best = np.argsort(-similarities, axis=1)
+    wanted = [1 + int(np.argmax(right[i, best[i]])) for i in range(queries)]
+    assert rank_of_right(similarities, right).tolist() == wanted
+
+
+@pytest.fixture(scope="module")
+def torch_() -> Any:
+    """PyTorch, with torchvision mended, which torchmetrics imports."""
+    pytest.importorskip("torch")
+    from tests import reference
+
+    pytest.importorskip("torchmetrics")
+    return reference.torch
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_agrees_with_torchmetrics(torch_: Any, k: int) -> None:
+    """RetrievalHitRate for several right candidates a query, top-k accuracy for one."""
+    from torchmetrics.functional.classification import multiclass_accuracy
+    from torchmetrics.functional.retrieval import retrieval_hit_rate
+
+    rng = np.random.default_rng(k)
+    similarities = rng.random((40, 12), np.float32)
+    right = rng.random((40, 12)) < 0.2
+    right[np.arange(40), rng.integers(0, 12, 40)] = True
+    theirs = [
+        float(retrieval_hit_rate(torch_.tensor(row), torch_.tensor(own), top_k=k))
+        for row, own in zip(similarities, right, strict=True)
+    ]
+    ours = hit_rates(rank_of_right(similarities, right), (k,), "r")[f"r{k}"]
+    assert ours == pytest.approx(np.mean(theirs))
+    labels = rng.integers(0, 12, 40)
+    accuracy = multiclass_accuracy(
+        torch_.tensor(similarities), torch_.tensor(labels), 12, top_k=k, average="micro"
+    )
+    assert topk_accuracy(similarities, labels, (k,))[f"top{k}"] == pytest.approx(float(accuracy))
+    assert np.mean(class_ranks(similarities, labels) <= k) == pytest.approx(float(accuracy))

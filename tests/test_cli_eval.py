@@ -1,0 +1,205 @@
+"""`rsicd-embed eval`: what it prints, writes and refuses; the embedder's answers are known."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import rsicd_embed
+from tests.evaldata import COLOURS, Colours, captioned, class_folder, colour
+from tests.helpers import run
+
+TOP = {"top1": 1, "top3": 1, "top5": 1, "top10": 1}
+RETRIEVAL = {f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)} | {"mr"}
+COMMANDS = ("zeroshot", "retrieval", "probe", "forgetting")
+
+
+@pytest.fixture
+def colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--model blind` has forgotten the sea."""
+
+    def load(model: str | None = None, **_: Any) -> Colours:
+        return Colours(("sea",) if model == "blind" else ())
+
+    monkeypatch.setattr(rsicd_embed, "load_embedder", load)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return captioned(tmp_path / "toy", splits=("train", "val", "test"))
+
+
+def evaluated(*arguments: str | Path) -> Any:
+    outcome = run("eval", *arguments, "--json")
+    assert outcome.status == 0, outcome.stderr
+    return outcome.document
+
+
+@pytest.mark.usefixtures("colours")
+def test_zeroshot(toy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    told = evaluated("zeroshot", "--dataset", toy, "--split", "test", "-o", out)
+    assert (told["task"], told["dataset"], told["split"], told["n"]) == (
+        "zeroshot",
+        "toy",
+        "test",
+        12,
+    )
+    assert told["metrics"] == TOP
+    assert told["command"].startswith("rsicd-embed eval zeroshot --dataset")
+    assert told["names"] == sorted(COLOURS)
+    saved = json.loads((out / "eval-zeroshot.json").read_text())
+    assert saved == told
+    with Image.open(out / "confusion.png") as picture:
+        picture.load()
+        assert min(picture.size) > 300
+    blind = evaluated("zeroshot", "--dataset", toy, "--model", "blind")
+    assert blind["metrics"]["top1"] == pytest.approx(2 / 3)
+    (sea,) = (one for one in blind["per_class"] if one["class"] == "sea")
+    assert (sea["top1"], sea["mistaken"]) == (0, 4)
+
+
+@pytest.mark.usefixtures("colours")
+def test_what_a_person_sees(toy: Path) -> None:
+    outcome = run("eval", "zeroshot", "--dataset", toy)
+    lines = outcome.stdout.splitlines()
+    assert lines[0] == "colours on toy test: 12 images of 3 classes"
+    assert "prompt: An aerial photograph of {category}; class names readable" in lines
+    assert any(line.split() == ["top1", "1.000", "1.000–1.000"] for line in lines)
+    assert any(line.split()[:2] == ["desert", "4"] for line in lines)
+    assert "note: top10 of 3 classes is 1 for any model" in outcome.stderr
+    table = run("eval", "retrieval", "--dataset", toy).stdout
+    assert "12 images × 24 captions, 15 of them distinct, 3 shared by several images" in table
+    assert "ceiling" in table
+    assert "ties: a wrong candidate as similar" in table
+
+
+@pytest.mark.usefixtures("colours")
+def test_class_folders_and_prompts(tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "folders")
+    prompts = ("--prompt", "a {category}", "--prompt", "{category} from above")
+    told = evaluated("zeroshot", "--dataset", folder, *prompts, "--raw-names")
+    assert (told["split"], told["n"], told["metrics"]) == ("all", 12, TOP)
+    assert told["settings"]["prompts"] == ["a {category}", "{category} from above"]
+    assert told["settings"]["raw_names"]
+    error = run("eval", "zeroshot", "--dataset", folder, "--prompt", "a {class}").error
+    assert "expected {category} in the prompt" in error
+
+
+@pytest.mark.usefixtures("colours")
+def test_retrieval(toy: Path) -> None:
+    told = evaluated("retrieval", "--dataset", toy)
+    assert set(told["metrics"]) > RETRIEVAL
+    assert set(told["metrics"]) == set(told["intervals"])
+    assert told["ceiling"]["t2i_r1"] < 1
+    # Colours tell the class, not the image: four of them share each caption.
+    assert told["metrics"]["i2t_r10"] == 1
+    assert told["metrics"]["t2i_r1"] <= told["ceiling"]["t2i_r1"]
+    credited = evaluated("retrieval", "--dataset", toy, "--credit-duplicates")
+    assert set(credited["ceiling"].values()) == {1}
+    assert credited["metrics"]["mr"] > told["metrics"]["mr"]
+    assert credited["duplicates"] != told["duplicates"]
+
+
+@pytest.mark.usefixtures("colours")
+def test_probe(toy: Path) -> None:
+    pytest.importorskip("sklearn")
+    told = evaluated("probe", "--dataset", toy)
+    assert (told["split"], told["train_split"], told["chosen_on"]) == ("test", "train", "val")
+    assert told["metrics"] == {"linear_top1": 1, "linear_top5": 1, "knn_top1": 1}
+    assert "fitted on train, 12 images" in run("eval", "probe", "--dataset", toy).stdout
+    error = run("eval", "probe", "--dataset", toy, "--train-split", "test").error
+    assert "give --train-split and --split" in error
+
+
+@pytest.mark.usefixtures("colours")
+def test_forgetting(toy: Path, tmp_path: Path) -> None:
+    folders = class_folder(tmp_path / "folders")
+    two = ("--dataset", toy, "--dataset", folders)
+    told = evaluated("forgetting", *two, "--model", "blind", "--baseline", "whole")
+    first, second = told["datasets"]
+    assert (first["dataset"], first["split"], second["split"]) == ("toy", "test", "all")
+    assert first["metrics"]["zeroshot_top1"]["difference"] == pytest.approx(-1 / 3)
+    assert "mr" in first["metrics"]
+    assert "mr" not in second["metrics"]
+    shown = run("eval", "forgetting", *two, "--model", "blind", "--baseline", "whole").stdout
+    assert any("zeroshot_top1" in line and "lost" in line for line in shown.splitlines())
+    each = ("--split", "val", "--split", "all", "--baseline", "whole")
+    told = evaluated("forgetting", *two, *each)
+    assert [one["split"] for one in told["datasets"]] == ["val", "all"]
+    refused = run("eval", "forgetting", *two, *each, "--split", "test")
+    assert (refused.status, refused.stdout) == (2, "")
+    assert "one for each of 2 data sets, found 3" in refused.stderr
+    same = run("eval", "forgetting", "--dataset", toy, "--baseline", "whole")
+    assert "note: both models are the same" in same.stderr
+
+
+@pytest.mark.usefixtures("colours")
+def test_predictions(toy: Path, tmp_path: Path) -> None:
+    names = [f"{label}_{24 + 4 * i + j}.png" for i, label in enumerate(COLOURS) for j in range(4)]
+    file = tmp_path / "p.tsv"
+    file.write_text("".join(f"{n}\t{n.split('_')[0]}\tsea\t.6\tdesert\t.4\n" for n in names))
+    given = ("zeroshot", "--dataset", toy, "--predictions", file)
+    told = evaluated(*given)
+    assert told["metrics"] == {"top1": pytest.approx(1 / 3)}
+    assert told["predictions"] == "p.tsv"
+    assert "top3, top5, top10 cannot be scored" in run("eval", *given).stderr
+    refused = run("eval", *given, "--raw-names")
+    assert refused.status == 2
+    assert "expected --predictions or --raw-names, found both" in refused.stderr
+
+
+@pytest.mark.usefixtures("colours")
+def test_images_that_cannot_be_read(toy: Path) -> None:
+    broken = toy / "images" / "sea_35.png"
+    broken.write_text("rubbish")
+    for command in ("zeroshot", "retrieval"):
+        assert f"{broken}: not a picture" in run("eval", command, "--dataset", toy).error
+        outcome = run("eval", command, "--dataset", toy, "--skip-unreadable", "--json")
+        assert outcome.document["n"] == 11
+        assert [one["uri"] for one in outcome.document["skipped"]] == [str(broken)]
+        assert f"skipped {broken}: not a picture" in outcome.stderr
+
+
+@pytest.mark.usefixtures("colours")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_data_that_is_none(command: str, tmp_path: Path) -> None:
+    more = ("--baseline", "x") if command == "forgetting" else ()
+    gone = run("eval", command, "--dataset", tmp_path / "gone", *more).error
+    assert "found nothing at" in gone
+    assert "found nothing" in run("eval", command, "--dataset", tmp_path, *more).error
+    colour(tmp_path / "a.png", (1, 2, 3))
+    assert "no class folders" in run("eval", command, "--dataset", tmp_path, *more).error
+    toy = captioned(tmp_path / "toy", splits=("train", "test"))
+    error = run("eval", command, "--dataset", toy, "--split", "val", *more).error
+    assert "expected a split 'val', found test, train (and all)" in error
+
+
+@pytest.mark.usefixtures("colours")
+def test_folders_have_no_captions(tmp_path: Path) -> None:
+    error = run("eval", "retrieval", "--dataset", class_folder(tmp_path)).error
+    assert "expected captions, found none for 12 images" in error
+
+
+def test_a_missing_library_is_told_first(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, command in (("matplotlib", "zeroshot"), ("sklearn", "probe")):
+        monkeypatch.setitem(sys.modules, name, None)
+        error = run("eval", command, "--dataset", toy, "-o", tmp_path / "out").error
+        assert "pip install 'rsicd-embed[eval]'" in error
+
+
+@pytest.mark.usefixtures("load_each_model_once")
+def test_a_real_model(toy: Path, tiny_model: Path) -> None:
+    told = evaluated("zeroshot", "--dataset", toy, "--model", tiny_model)
+    assert told["model"] == str(tiny_model)
+    assert 0 <= told["metrics"]["top1"] <= told["metrics"]["top3"] == 1
+    found = evaluated("retrieval", "--dataset", toy, "--model", tiny_model)["metrics"]
+    assert 0 <= found["mr"] <= 1
