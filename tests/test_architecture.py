@@ -68,6 +68,7 @@ LIBRARIES = {
     "transformers": {"train", "bench"},
     "torch": {"train", "bench"},
     "matplotlib": {"bench", "train"},
+    "grain": {"train"},
     "sklearn": {"bench"},
     "threadpoolctl": {"bench"},
     "onnxruntime": {"bench"},

@@ -68,7 +68,7 @@ def _cropped(
     start = jax.random.uniform(first, (2,)) * (side - outer)
     start += jax.random.uniform(second, (2,)) * (outer - span)
     scale = size / span
-    return jax.image.scale_and_translate(
+    cropped: Array = jax.image.scale_and_translate(
         image.astype(jnp.float32),
         (size, size, 3),
         (0, 1),
@@ -77,6 +77,7 @@ def _cropped(
         method="linear",
         antialias=True,
     )
+    return cropped
 
 
 def _recoloured(

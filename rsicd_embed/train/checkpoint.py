@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ class Checkpoints(Closing):
         self._directory = directory
         self._passed_over: list[int] = []
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        with storage_errors(f"cannot write to {directory}"):
+        with _writing(directory):
             self._manager = ocp.CheckpointManager(
                 directory.resolve(), options=options, item_handlers=ocp.StandardCheckpointHandler()
             )
@@ -72,7 +75,7 @@ class Checkpoints(Closing):
             StoreError: the disk refused this checkpoint, or the one before it.
         """
         tree = named_leaves(state)
-        with storage_errors(f"cannot write a checkpoint to {self._directory}"):
+        with _writing(self._directory):
             for damaged in self._passed_over:  # they would count among the newest
                 self._manager.delete(damaged)
             self._passed_over = []
@@ -82,7 +85,7 @@ class Checkpoints(Closing):
 
     def close(self) -> None:
         """Waits until the last checkpoint is written."""
-        with storage_errors(f"cannot write a checkpoint to {self._directory}"):
+        with _writing(self._directory):
             self._manager.wait_until_finished()
         self._manager.close()
 
@@ -129,6 +132,19 @@ class Checkpoints(Closing):
             "it is of another model or optimiser "
             f"({differences[0]}; {len(differences)} differences); give another --out"
         )
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Errors of the disk in one line; those of the thread that writes come at the next call."""
+    with storage_errors(f"cannot write a checkpoint to {directory}"):
+        try:
+            yield
+        except ValueError as error:  # what tensorstore makes of them
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            number = int(code[1]) if code else 0
+            reason = os.strerror(number) if number else str(error).splitlines()[0]
+            raise OSError(number, reason) from error
 
 
 def named_leaves(state: Any) -> dict[str, Any]:

@@ -24,9 +24,9 @@ def abstract_arguments(recipe: Recipe) -> tuple[State, Shapes]:
 
     Arrays that the objective alone looks at are not there.
     """
-    params = nnx.evalabstract(lambda: nnx.state(Clip(recipe.model, rngs=nnx.Rngs(0))))
-    named = jax.evalabstract(partial(every_parameter, objective=recipe.objective), params)
-    state = jax.evalabstract(partial(first_state, config=recipe.config, steps=recipe.steps), named)
+    params = nnx.eval_shape(lambda: nnx.state(Clip(recipe.model, rngs=nnx.Rngs(0))))
+    named = jax.eval_shape(partial(every_parameter, objective=recipe.objective), params)
+    state = jax.eval_shape(partial(first_state, config=recipe.config, steps=recipe.steps), named)
     size, side = (
         recipe.config.batch_size,
         batch_side(recipe.model.image_size, recipe.config.augment),

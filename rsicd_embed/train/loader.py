@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 import grain
@@ -76,20 +75,3 @@ class Stream(Closing):
     def close(self) -> None:
         """Ends the processes."""
         self._iterator.close()
-
-
-def ahead(items: Iterable[T], put: Callable[[T], R]) -> Iterator[R]:
-    """`map(put, items)`, one item ahead: transfers to a device go on while a step runs.
-
-    Example:
-        >>> list(ahead([1, 2, 3], str))
-        ['1', '2', '3']
-    """
-    source = iter(items)
-    for first in source:
-        waiting = put(first)
-        for item in source:
-            following = put(item)
-            yield waiting
-            waiting = following
-        yield waiting

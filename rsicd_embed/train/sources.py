@@ -83,7 +83,7 @@ def training_source(
             augmented = True
         others = source.split("val")
         if len(paths_with_weights) > 1:
-            own, others = _named(path, own), _named(path, others)
+            own, others = _named(path, own), tuple(_named(path, others))
         train += own
         weights += [weight] * len(own)
         val += others

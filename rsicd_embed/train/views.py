@@ -43,7 +43,7 @@ def require_torchvision() -> None:
         if importlib.util.find_spec(name) is None:
             raise TrainError(
                 f"augment.engine=torchvision needs {name}, which is not installed: "
-                "pip install 'rsicd-embed[torchvision]', or set augment.engine=device"
+                "pip install 'rsicd-embed[augment]', or set augment.engine=device"
             )
 
 

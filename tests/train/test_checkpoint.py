@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from rsicd_embed.errors import TrainError
+from rsicd_embed.errors import StoreError, TrainError
 from rsicd_embed.train.checkpoint import Checkpoints
 from rsicd_embed.train.step import make_step
 
@@ -126,6 +127,21 @@ def test_another_runs_is_refused(three: Path, other: dict[str, Any]) -> None:
         pytest.raises(TrainError, match=r"another model or optimiser .* give another --out"),
     ):
         checkpoints.restore(like)
+
+
+def test_a_disk_that_takes_no_more(three: Path, of: Any) -> None:
+    state = begin(of)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpoints(three) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        try:
+            checkpoints.save(state, 4)
+            with pytest.raises(StoreError, match=r"cannot write a checkpoint .* File too large"):
+                checkpoints.save(state, 5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with Checkpoints(three) as checkpoints:
+        assert checkpoints.restore(state)[1] == 3
 
 
 def test_where_there_is_none(of: Any, tmp_path: Path) -> None:

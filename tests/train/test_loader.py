@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.data import CaptionedImages
-from rsicd_embed.train.loader import ahead
 
 from .captioned_images import examples, opened, same
 
@@ -57,11 +56,17 @@ def test_a_run_goes_on_from_any_step(whole: Whole, visits: list[tuple[int, int, 
             same(one, other)
 
 
-@pytest.mark.parametrize("engine", ["none", "torchvision"])
-def test_workers_do_not_change_the_batches(tmp_path: Path, engine: str) -> None:
+@pytest.mark.usefixtures("_own_cache")
+@pytest.mark.parametrize(
+    ("engine", "counts"),
+    [("none", (0, 2)), pytest.param("torchvision", (0, 1, 2), marks=pytest.mark.slow)],
+)
+def test_workers_do_not_change_the_batches(
+    tmp_path: Path, engine: str, counts: tuple[int, ...]
+) -> None:
     found = examples(tmp_path, CAPTIONS)
     told = []
-    for workers in (0, 1, 2):
+    for workers in counts:
         with opened(found, weights=WEIGHTS, engine=engine, workers=workers, cache="disk") as images:
             batches = [*images.epoch(0, 3, 1), *images.epoch(1, 3)]
             told.append(batches)
@@ -106,18 +111,3 @@ def test_a_process_is_given_its_own_places(tmp_path: Path) -> None:
     own = np.array([1, 4])
     for name, array in batch.arrays(own).items():
         np.testing.assert_array_equal(array, whole[name][own])
-
-
-def test_one_item_is_put_ahead() -> None:
-    put: list[int] = []
-
-    def remember(item: int) -> int:
-        put.append(item)
-        return item
-
-    found = ahead(range(3), remember)
-    assert next(found) == 0
-    assert put == [0, 1]
-    assert list(found) == [1, 2]
-    assert list(ahead([], remember)) == []
-    assert put == [0, 1, 2]

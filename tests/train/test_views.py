@@ -172,5 +172,5 @@ def test_torchvision_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "torchvision" else find(name)
     )
-    with pytest.raises(TrainError, match=r"needs torchvision.*rsicd-embed\[torchvision\]"):
+    with pytest.raises(TrainError, match=r"needs torchvision.*rsicd-embed\[augment\]"):
         by_torchvision.require_torchvision()

@@ -1,0 +1,134 @@
+"""The input pipeline alone, and beside the training step that takes from it.
+
+    scripts/bench_loader.py --dataset DIR [--shape vit-b-32] [--workers 0] -o loader.json
+
+Images/s of the loader alone are of the batches after the first. Waiting is the time in which a
+step could run and the loader has no batch, as a fraction of the whole; each step is waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+
+from rsicd_embed.bench.machine import describe
+from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.train import mesh
+from rsicd_embed.train.config import AugmentConfig, DataConfig, StepConfig, TrainConfig
+from rsicd_embed.train.config.augment import ENGINES
+from rsicd_embed.train.config.data import CACHES
+from rsicd_embed.train.data import CaptionedImages
+from rsicd_embed.train.distributed import own_rows
+from rsicd_embed.train.objective import contrastive
+from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.sources import training_source, weighted
+from rsicd_embed.train.start import Start, from_nothing, learn_vocabulary
+from rsicd_embed.train.state import initial_state
+from rsicd_embed.train.step import Recipe, make_step
+
+
+@click.command()
+@click.option("--dataset", "datasets", multiple=True, required=True, metavar="PATH[=WEIGHT]")
+@click.option("--shape", default="vit-b-32", type=click.Choice(list(SHAPES)))
+@click.option("--batch-size", default=128, help="Of the loader alone.")
+@click.option("--step-batch-size", default=16, help="Beside a step.")
+@click.option("--steps", default=4, help="Measured beside the loader; 0 for the loader alone.")
+@click.option("--workers", multiple=True, type=int, default=(0, 1, 2))
+@click.option("--engine", "engines", multiple=True, default=("device", "torchvision"),
+              type=click.Choice(ENGINES))  # fmt: skip
+@click.option("--cache", default="disk", type=click.Choice(CACHES))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+def main(
+    datasets: tuple[str, ...],
+    shape: str,
+    batch_size: int,
+    step_batch_size: int,
+    steps: int,
+    workers: tuple[int, ...],
+    engines: tuple[str, ...],
+    cache: str,
+    output: Path,
+) -> None:
+    """Measures each engine with each number of workers."""
+    data = training_source([weighted(one) for one in datasets])
+    captions = [caption for example in data.train for caption in example.captions]
+    start = from_nothing(shape, learn_vocabulary(captions, shape), 0)
+    rows: list[dict[str, Any]] = []
+    for engine in engines:
+        config = TrainConfig(
+            augment=AugmentConfig(engine),
+            step=StepConfig(keep_patches=1.0),
+            batch_size=step_batch_size,
+        )
+        for count in workers:
+            with CaptionedImages(
+                data.train,
+                start.tokenizer,
+                image_size=start.shape.image_size,
+                seed=0,
+                weights=data.weights,
+                data=DataConfig(cache=cache, workers=count),
+                augment=config.augment,
+            ) as images:
+                row = {"engine": engine, "cache": cache, "workers": count}
+                row |= alone(images, batch_size)
+                if steps:
+                    row |= beside(images, start, config, steps)
+            rows.append(row)
+            click.echo(json.dumps(row), err=True)
+    output.write_text(json.dumps({"shape": shape, "machine": describe(), "rows": rows}, indent=2))
+
+
+def alone(images: CaptionedImages, batch_size: int) -> dict[str, Any]:
+    """The loader with nothing else to do, for at most ten seconds."""
+    started = time.perf_counter()
+    batches = images.epoch(0, batch_size)
+    next(batches)
+    begun, done = time.perf_counter(), 0
+    for _ in batches:
+        done += 1
+        if time.perf_counter() - begun > 10:
+            break
+    seconds = time.perf_counter() - begun
+    return {
+        "first_batch_s": begun - started,
+        "ms_per_batch": seconds / done * 1e3,
+        "images_per_s": done * batch_size / seconds,
+    }
+
+
+def beside(
+    images: CaptionedImages, start: Start, config: TrainConfig, steps: int
+) -> dict[str, Any]:
+    """The loader and the step, after two steps to compile and to fill what is made ahead."""
+    objective, layout = contrastive(config.step), mesh.layout(config.step.shard)
+    state = initial_state(start.params, config, 100, objective, layout)
+    size = start.shape.image_size
+    pixels = Preprocessor(size, (size, size))
+    step = make_step(Recipe(start.shape, config, pixels, 100, objective, layout))
+    own = own_rows(layout, config.batch_size)
+    waited, computed = [], []
+    batches = images.epoch(1, config.batch_size)
+    for _ in range(2 + steps):
+        asked = time.perf_counter()
+        batch = next(batches)
+        given = time.perf_counter()
+        state, figures = step(state, batch.arrays(own))
+        jax.block_until_ready(figures)
+        waited.append(given - asked)
+        computed.append(time.perf_counter() - given)
+    waiting, computing = sum(waited[2:]), sum(computed[2:])
+    return {
+        "step_batch_size": config.batch_size,
+        "step_ms": computing / steps * 1e3,
+        "waiting": waiting / (waiting + computing),
+    }
+
+
+if __name__ == "__main__":
+    main()
