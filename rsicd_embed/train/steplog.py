@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 # Seconds between looks at what the devices have computed: each look waits for them.
 _LOOK_EVERY_S = 2.0
+# Steps that the devices have before them: enough to be busy, and few when a run is to stop.
+_IN_FLIGHT = 2
 
 
 class StepLog:
@@ -45,8 +47,10 @@ class StepLog:
             yield one
 
     def add(self, figures: dict[str, jax.Array]) -> None:
-        """Figures of one more step, perhaps not computed yet."""
+        """Figures of one more step, not computed yet; waits for the one before the last two."""
         self._pending.append(figures)
+        if len(self._pending) > _IN_FLIGHT:
+            jax.block_until_ready(self._pending[-1 - _IN_FLIGHT])  # type: ignore[no-untyped-call]
         if time.perf_counter() - self._looked >= _LOOK_EVERY_S:
             self.look()
 

@@ -132,9 +132,12 @@ def _seeing(
 def _views(numbers: jax.Array, images: jax.Array, *, size: int, config: TrainConfig) -> jax.Array:
     if images.shape[1] == size:
         return images
-    keys = view_keys(config.seed, numbers)
-    one = lambda key, image: random_view(key, image[None], size, config.augment)[0]  # noqa: E731
-    return jnp.round(jax.vmap(one)(keys, images)).astype(jnp.uint8)
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        return random_view(key, image[None], size, config.augment)[0]
+
+    views: jax.Array = jax.vmap(one)(view_keys(config.seed, numbers), images)
+    return jnp.round(views).astype(jnp.uint8)
 
 
 def _keep(path: Path, vectors: np.ndarray) -> None:
