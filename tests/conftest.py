@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import rsicd_embed
 from rsicd_embed.testing.embedders import picture as picture
@@ -17,12 +20,33 @@ from .helpers import IDS, SCHEMES, Counting, cached, run
 # Beside the project, unless said otherwise.
 DATA = Path(os.environ.get("RSICD_EMBED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
+COLOURS = {"desert": (230, 190, 100), "forest": (20, 90, 20), "sea": (20, 60, 160)}
+
 CAPTIONS = [
     "many planes are parked near a large building in an airport .",
     "a desert with yellow dunes .",
     "several boats are in a port near green water .",
     "it is a piece of green farmland .",
 ] * 4
+
+
+@pytest.fixture(scope="session")
+def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes that differ in colour, in the RSICD layout."""
+    folder = tmp_path_factory.mktemp("captioned")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    entries = []
+    for label, colour in COLOURS.items():
+        for i in range(12):
+            noisy = np.clip(rng.normal(colour, 25, (24, 24, 3)), 0, 255).astype(np.uint8)
+            name = f"{label}_{i}.png"
+            Image.fromarray(noisy).save(folder / "images" / name)
+            sentences = [{"raw": f"there is a {label} ."}, {"raw": f"a {label} number {i} ."}]
+            split = "val" if i < 4 else "train"
+            entries.append({"filename": name, "split": split, "sentences": sentences})
+    (folder / "dataset_toy.json").write_text(json.dumps({"images": entries}))
+    return folder
 
 
 @pytest.fixture(scope="session")

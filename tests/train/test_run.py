@@ -7,10 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from filelock import FileLock
-from PIL import Image
 
 from rsicd_embed.bench.evaluate import Evaluator
 from rsicd_embed.closing import Closing
@@ -28,7 +26,6 @@ from rsicd_embed.train.config import (
 from rsicd_embed.train.loop import train
 from rsicd_embed.train.sources import TrainingData
 
-COLOURS = {"desert": (230, 190, 100), "forest": (20, 90, 20), "sea": (20, 60, 160)}
 CONFIG = TrainConfig(
     ModelConfig(shape="tiny"),
     optimizer=OptimizerConfig(learning_rate=3e-3),
@@ -40,27 +37,8 @@ CONFIG = TrainConfig(
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes that differ in colour, in the RSICD layout."""
-    folder = tmp_path_factory.mktemp("dataset")
-    (folder / "images").mkdir()
-    rng = np.random.default_rng(0)
-    entries = []
-    for label, colour in COLOURS.items():
-        for i in range(12):
-            noisy = np.clip(rng.normal(colour, 25, (24, 24, 3)), 0, 255).astype(np.uint8)
-            name = f"{label}_{i}.png"
-            Image.fromarray(noisy).save(folder / "images" / name)
-            sentences = [{"raw": f"there is a {label} ."}, {"raw": f"a {label} number {i} ."}]
-            split = "val" if i < 4 else "train"
-            entries.append({"filename": name, "split": split, "sentences": sentences})
-    (folder / "dataset_toy.json").write_text(json.dumps({"images": entries}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def source(dataset: Path) -> Any:
-    return captioned.load(dataset)
+def source(captioned_folder: Path) -> Any:
+    return captioned.load(captioned_folder)
 
 
 def test_it_learns_and_what_it_exports_is_what_it_measured(source: Any, tmp_path: Path) -> None:
