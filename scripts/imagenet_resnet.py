@@ -14,6 +14,7 @@ import math
 import sys
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flax import nnx
@@ -32,14 +33,21 @@ CONTEXT_LENGTH = 32
 
 
 def make(
-    state_dict: Path, out: Path, datasets: Sequence[Path], *, image_size: int, dim: int, seed: int
+    state_dict: Path,
+    out: Path,
+    datasets: Sequence[Path],
+    *,
+    image_size: int,
+    dim: int,
+    text_layers: int,
+    seed: int,
 ) -> ClipConfig:
     """Writes the model's directory, in float32, and returns its shape."""
     read = torch_pickle.load if zipfile.is_zipfile(state_dict) else torch_pickle.load_plain
     resnet, image = imagenet.resnet(read(state_dict))
     config = ClipConfig(
         vision=resnet,
-        text=TEXT,
+        text=replace(TEXT, layers=text_layers),
         dim=dim,
         image_size=image_size,
         patch_size=0,
@@ -67,6 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--image-size", type=int, default=224, help="a multiple of 32")
     parser.add_argument("--dim", type=int, default=256, help="length of the joint embedding")
+    parser.add_argument("--text-layers", type=int, default=TEXT.layers)
     parser.add_argument("--seed", type=int, default=0, help="of the text tower and projections")
     options = parser.parse_args()
     try:
@@ -76,6 +85,7 @@ def main() -> None:
             options.captions,
             image_size=options.image_size,
             dim=options.dim,
+            text_layers=options.text_layers,
             seed=options.seed,
         )
     except RsicdEmbedError as error:

@@ -1,4 +1,4 @@
-"""The reference implementation: transformers' CLIP in PyTorch.
+"""The reference implementations: transformers' CLIP and torchvision's ResNet, in PyTorch.
 
 torchvision's registry wheel fails to import beside a CPU build of torch, which lacks the operators
 it refers to; declaring them first is enough for everything that is used here.
@@ -20,6 +20,7 @@ except RuntimeError:
     ):
         _OPERATORS.define(signature)
 
+from torchvision.models import resnet18, resnet50  # noqa: E402
 from transformers import (  # noqa: E402
     CLIPConfig,
     CLIPImageProcessor,
@@ -34,4 +35,6 @@ __all__ = [
     "CLIPImageProcessorPil",
     "CLIPModel",
     "CLIPTokenizer",
+    "resnet18",
+    "resnet50",
 ]

@@ -20,7 +20,7 @@ from rsicd_embed.bench.candidates import (
     give,
     hold,
 )
-from rsicd_embed.bench.flops import ImageTower
+from rsicd_embed.bench.flops import Tower
 from rsicd_embed.bench.isolate import Apart, Place
 from rsicd_embed.bench.timing import Plan, Progress, Sampler, Samples, measure, sampler
 
@@ -49,7 +49,7 @@ def run(
     settings: Settings,
     plan: Plan,
     *,
-    tower: ImageTower | None = None,
+    tower: Tower | None = None,
     progress: Progress = lambda doing: None,
 ) -> dict[str, Any]:
     """Makes the candidates, checks that they agree with the first, and times them.
@@ -90,16 +90,16 @@ def run(
 
 
 def _products(
-    stack: ExitStack, settings: Settings, tower: ImageTower | None, progress: Progress
+    stack: ExitStack, settings: Settings, tower: Tower | None, progress: Progress
 ) -> dict[str, tuple[matmul.Shape, Sampler]]:
-    """A large square product, and the one of a ViT's hidden layer; a process for each library."""
+    """A large square product, and the tower's largest; a process for each library."""
     side = settings.matmul_side
     if side is None:
         return {}
     shapes = [matmul.Shape(side, side, side)]
     if tower is not None:
-        rows = settings.batch_size * tower.tokens
-        shapes.append(matmul.Shape(rows, tower.width, tower.mlp_width))
+        rows, inner, outer = tower.product
+        shapes.append(matmul.Shape(settings.batch_size * rows, inner, outer))
     found: dict[str, tuple[matmul.Shape, Sampler]] = {}
     for library in matmul.installed():
         progress(f"preparing sgemm of {library}")
@@ -159,7 +159,7 @@ def _peak(
 
 
 def _add_fractions(
-    found: dict[str, Any], samples: Samples, units: Mapping[str, float], tower: ImageTower
+    found: dict[str, Any], samples: Samples, units: Mapping[str, float], tower: Tower
 ) -> None:
     """What part of the peak each candidate reaches with the tower's operations."""
     best = found["peak"]["best"]

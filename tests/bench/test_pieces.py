@@ -12,7 +12,7 @@ import pytest
 
 from rsicd_embed.bench import inputs, machine, memory, pictures, record
 from rsicd_embed.bench.candidates import agreement
-from rsicd_embed.bench.flops import ImageTower
+from rsicd_embed.bench.flops import ConvolutionalTower, ImageTower
 from rsicd_embed.bench.isolate import Apart, Here, once
 from rsicd_embed.bench.matmul import Products, Shape
 from rsicd_embed.errors import BenchError, StoreError
@@ -34,6 +34,13 @@ def test_operations_of_a_tower_counted_by_hand() -> None:
     attention, mlp, projection = 2 * 2 * 2 * 2 * 3, 2 * 2 * 2 * 3 * 5, 2 * 3 * 7
     by_hand = patches + linear + attention + mlp + projection
     assert ImageTower(2, 2, 3, 1, 5, 7).flops == by_hand
+
+
+def test_operations_of_convolutions_counted_by_hand() -> None:
+    """A 3×3 kernel from 2 to 5 channels over 4 × 4 positions, a 1×1 to 6, embedding 7."""
+    tower = ConvolutionalTower(4, ((16, 2 * 9, 5), (16, 5, 6)), 7)
+    assert tower.flops == 2 * (16 * 18 * 5 + 16 * 5 * 6 + 6 * 7)
+    assert tower.product == (16, 18, 5)
 
 
 def test_inputs_are_the_same_for_a_seed_and_no_two_alike() -> None:

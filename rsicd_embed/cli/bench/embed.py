@@ -21,7 +21,7 @@ from rsicd_embed.cli.bench.base import (
 )
 
 if TYPE_CHECKING:
-    from rsicd_embed.bench.flops import ImageTower
+    from rsicd_embed.bench.flops import Tower
     from rsicd_embed.bench.references import Choice
     from rsicd_embed.bench.torch_clip import ClipDirectory
 
@@ -105,7 +105,7 @@ def embed(
 
 def _candidates(
     ours: list[Variant], choice: Choice, graphs: Path, settings: Any
-) -> tuple[ImageTower | None, dict[str, Any], dict[str, str]]:
+) -> tuple[Tower | None, dict[str, Any], dict[str, str]]:
     """The image tower, candidates by name, and what is left out and why."""
     from rsicd_embed.bench import inputs, references
 
@@ -115,18 +115,24 @@ def _candidates(
         reason = "needs a CLIP in the Hugging Face layout"
         return None, found, choice.left_out | dict.fromkeys(choice.chosen, reason)
     tower, directory = described
+    if directory is None:
+        reason = "needs a CLIP with a ViT: transformers has none with a ResNet"
+        return tower, found, choice.left_out | dict.fromkeys(choice.chosen, reason)
     texts = inputs.texts(settings.batch_size) if settings.texts else []
     found |= references.makers(choice.chosen, directory, graphs, settings.batch_size, texts)
     return tower, found, choice.left_out
 
 
-def _describe(model: str | None) -> tuple[ImageTower, ClipDirectory] | None:
-    """Shape and place of a CLIP; None for what a plug-in embeds."""
+def _describe(
+    model: str | None,
+) -> tuple[Tower, ClipDirectory | None] | None:
+    """Shape of a CLIP, and its place if a reference reads it; None for what a plug-in embeds."""
     from rsicd_embed import plugins
-    from rsicd_embed.bench.flops import ImageTower
+    from rsicd_embed.bench.flops import ConvolutionalTower, ImageTower
     from rsicd_embed.bench.torch_clip import ClipDirectory
     from rsicd_embed.embedder import preprocess
     from rsicd_embed.embedder.clip import config
+    from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
     from rsicd_embed.embedder.jsonfile import read_json
     from rsicd_embed.embedder.locate import locate
 
@@ -139,6 +145,12 @@ def _describe(model: str | None) -> tuple[ImageTower, ClipDirectory] | None:
     clip = config.from_hf(read_json(path / "config.json"))
     pixels = preprocess.from_hf(read_json(path / "preprocessor_config.json"))
     vision = clip.vision
+    if isinstance(vision, ResNetConfig):
+        products = tuple(
+            (side**2, one.inputs * one.side**2, one.outputs)
+            for one, side in vision.maps(clip.image_size)
+        )
+        return ConvolutionalTower(clip.image_size, products, clip.dim), None
     tower = ImageTower(
         clip.image_size, clip.patch_size, vision.width, vision.layers, vision.mlp_width, clip.dim
     )

@@ -59,6 +59,8 @@ class ClipConfig:
     eos_token_id: int
 
     def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ModelError(f"expected an embedding of length 1 or more, found {self.dim}")
         for tower, name in ((self.vision, "vision"), (self.text, "text")):
             if isinstance(tower, TowerConfig) and tower.width % tower.heads:
                 raise ModelError(
