@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import traceback
 import warnings
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rsicd_embed.app.documents import as_json
 from rsicd_embed.errors import RsicdEmbedError
 
 if TYPE_CHECKING:
@@ -144,23 +143,6 @@ def _one_line(error: Exception) -> str:
 def print_json(document: Any) -> None:
     """One JSON document on stdout; see `as_json`."""
     click.echo(as_json(document))
-
-
-def as_json(document: Any) -> bytes:
-    """JSON in UTF-8; NaN and infinity become null, dates and such text."""
-    text = json.dumps(_plain(document), ensure_ascii=False, allow_nan=False, default=str)
-    # As bytes, whatever the terminal's encoding; a lone surrogate becomes its JSON escape.
-    return text.encode("utf-8", "backslashreplace")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value
 
 
 def printable(text: str) -> str:

@@ -29,6 +29,13 @@ _HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height")
 @model_option("the model that made the store")
 @click.option("-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Hits wanted.")
 @click.option("--where", metavar="SQL", help="Only rows for which this predicate is true.")
+@click.option(
+    "--html",
+    "sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the hits and their pictures into one HTML file.",
+)
+@click.option("--open", "show_sheet", is_flag=True, help="Show that file in a browser.")
 @json_option
 def search(
     text: str | None,
@@ -38,6 +45,8 @@ def search(
     k: int,
     where: str | None,
     as_of: str | None,
+    sheet: Path | None,
+    show_sheet: bool,
     as_json: bool,
 ) -> None:
     """Find images by words, or by an image."""
@@ -55,6 +64,8 @@ def search(
         else:
             queries = embedder.embed_images([str(image)])
         hits: list[dict[str, Any]] = store.search(queries, k=k, where=where).to_pylist()
+    if sheet is not None or show_sheet:
+        _draw(hits, text if text is not None else f"like {image}", sheet, show=show_sheet)
     if as_json:
         print_json(
             {
@@ -66,15 +77,39 @@ def search(
         )
         return
     for hit in hits:
-        rest = "  ".join(
-            f"{name}={_short(value)}"
-            for name, value in hit.items()
-            if name not in _HIDDEN and value is not None
-        )
+        rest = "  ".join(_told(hit))
         line = f"{hit['rank']:>3}  {hit['score']:+.4f}  {hit['id']}  {rest}"
         show(line.rstrip())
     if not hits:
         note("no hits: the store is empty, or no row matches --where")
+
+
+def _draw(hits: list[dict[str, Any]], title: str, path: Path | None, *, show: bool) -> None:
+    """Writes a contact sheet, into a file that stays when none is named, and shows it if wanted."""
+    import tempfile
+
+    from rsicd_embed.app import contact_page
+    from rsicd_embed.app.sheet import Hit
+
+    if path is None:
+        path = Path(tempfile.mkdtemp(prefix="rsicd-embed-"), "hits.html")
+    cards = [
+        Hit(hit["uri"] or b"", (f"{hit['rank']}  {hit['score']:+.4f}", *_told(hit), hit["id"]))
+        for hit in hits
+    ]
+    contact_page.save(title, cards, path)
+    note(f"pictures: {path}")
+    if show and click.launch(path.absolute().as_uri()):
+        note("no browser could be started; open that file yourself")
+
+
+def _told(hit: dict[str, Any]) -> list[str]:
+    """What a person reads of a hit's attributes."""
+    return [
+        f"{name}={_short(value)}"
+        for name, value in hit.items()
+        if name not in _HIDDEN and value is not None
+    ]
 
 
 def _short(value: Any) -> str:

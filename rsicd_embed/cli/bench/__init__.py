@@ -8,6 +8,7 @@ from rsicd_embed.cli.base import Group
 from rsicd_embed.cli.bench.ann import ann
 from rsicd_embed.cli.bench.embed import embed
 from rsicd_embed.cli.bench.ingest import ingest
+from rsicd_embed.cli.bench.serve import serve
 
 
 @click.group(cls=Group)
@@ -18,5 +19,5 @@ def bench() -> None:
     """
 
 
-for command in (ann, embed, ingest):
+for command in (ann, embed, ingest, serve):
     bench.add_command(command)

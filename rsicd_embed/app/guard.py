@@ -1,0 +1,106 @@
+"""Around every request: no more body than allowed, headers for safe browsing, and counting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from rsicd_embed.app.documents import as_json
+from rsicd_embed.app.limits import Limits
+from rsicd_embed.app.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# The page brings all that it needs; pictures that are chosen are shown as blob:, maps as data:.
+HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        b"form-action 'self'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_MULTIPART = b"multipart/form-data"
+
+
+class Guard:
+    """An ASGI application around another. Not a middleware of FastAPI's, which cost more."""
+
+    def __init__(self, app: App, metrics: Metrics, limits: Limits) -> None:
+        self._app, self._metrics, self._limits = app, metrics, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
+            await send(message)
+
+        self._metrics.running.inc()
+        try:
+            await self._within_limits(scope, receive, answer)
+        finally:
+            self._metrics.running.dec()
+            # Not the path: every unknown one would be counted by itself.
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        pictures = headers.get(b"content-type", b"").lower().startswith(_MULTIPART)
+        most = self._limits.upload_bytes if pictures else self._limits.body_bytes
+        try:
+            stated = int(headers.get(b"content-length", b"0"))
+        except ValueError:
+            stated = 0
+        if stated > most:
+            await _refuse(send, most)
+            return
+        taken, refused = 0, False
+
+        async def take() -> Message:
+            nonlocal taken, refused
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > most:
+                refused = True
+                return {"type": "http.disconnect"}
+            return message
+
+        async def unless_refused(message: Message) -> None:
+            if not refused:
+                await send(message)
+
+        try:
+            await self._app(scope, take, unless_refused)
+        except Exception:
+            if not refused:
+                raise
+        if refused:
+            await _refuse(send, most)
+
+
+async def _refuse(send: Send, most: int) -> None:
+    body = as_json({"error": f"expected a body of at most {most:,} bytes, found more"})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),  # what is still on its way is not read
+    ]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,75 @@
+"""The server's process: a socket, uvicorn on it, and an end that lets requests finish."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from rsicd_embed.app.api import create_app
+from rsicd_embed.app.service import Service
+from rsicd_embed.errors import RequestError
+
+# What a request may still take when the server is told to stop.
+_PATIENCE_S = 30
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 for any that is free.
+
+    Raises:
+        RequestError: the address cannot be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RequestError(
+            503, f"cannot listen on {host}:{port}: {reason}; give another --port or --host"
+        ) from error
+
+
+def url(listening: socket.socket) -> str:
+    """Where a browser finds the server."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def run(service: Service, listening: socket.socket, started: Callable[[], None]) -> None:
+    """Serves until SIGINT or SIGTERM; `started` is called once requests are taken."""
+    config = uvicorn.Config(
+        create_app(service),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_PATIENCE_S,
+        limit_concurrency=1024,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    asyncio.run(_serve(_Server(config), listening, started))
+
+
+class _Server(uvicorn.Server):
+    """Which leaves signals alone: uvicorn would raise them again at its end, as a failure."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(server: _Server, listening: socket.socket, started: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, lambda: setattr(server, "should_exit", True))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        started()
+    await serving

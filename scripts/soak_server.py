@@ -1,0 +1,117 @@
+"""Keeps a server busy with all kinds of requests, and watches its memory.
+
+    python scripts/soak_server.py --requests 50000 -o soak.json
+
+Makes a store of generated pictures, serves it, and asks for searches by texts, ids and pictures,
+with filters, for thumbnails, and to find texts in pictures. Exits with 1 where an answer is wrong,
+or the memory still grows in the second half: its peak there may be at most 5% above that of the
+second quarter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import rsicd_embed
+from rsicd_embed.bench import http_load, pictures, record
+from rsicd_embed.bench.http_load import Request
+from rsicd_embed.bench.serve import Server, searches, serving
+
+_ROUNDS = 40
+_GROWTH = 1.05
+_BOUNDARY = "soak"
+
+
+def form(path: str, fields: dict[str, str], image: bytes) -> Request:
+    """A form with a picture."""
+    lines = []
+    for name, value in fields.items():
+        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+        lines.append(f"{head}{value}\r\n".encode())
+    head = (
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
+    )
+    lines.append(head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode())
+    return http_load.post(path, f"multipart/form-data; boundary={_BOUNDARY}", b"".join(lines))
+
+
+def requests(count: int, ids: list[str], images: list[bytes], draw: random.Random) -> list[Request]:
+    """A mixture in which costly ones are rare."""
+    found = []
+    for i in range(count):
+        kind = i % 100
+        if kind == 0:
+            found.append(form("/api/find", {"text": "boats", "patch": "100"}, draw.choice(images)))
+        elif kind < 5:
+            found.append(form("/api/search/image", {"k": "5"}, draw.choice(images)))
+        elif kind < 25:
+            side = draw.choice([160, 320])
+            found.append(http_load.get("/api/pictures", {"id": draw.choice(ids), "side": side}))
+        elif kind < 40:
+            query: dict[str, Any] = {"id": draw.choice(ids), "k": 10}
+            query["filters"] = [
+                {"column": "width", "operator": ">=", "value": draw.randint(1, 300)}
+            ]
+            found.append(
+                http_load.post("/api/search", "application/json", json.dumps(query).encode())
+            )
+        elif kind < 42:
+            found.append(http_load.get("/api/columns", {}, '"columns"'))
+        else:
+            found += searches(1, 10)
+    return found
+
+
+def soak(server: Server, count: int, ids: list[str], images: list[bytes]) -> dict[str, Any]:
+    """Asks in rounds; the memory after each."""
+    draw, resident = random.Random(0), []
+    each = max(1, count // _ROUNDS)
+    for i in range(_ROUNDS):
+        http_load.load(server.url, requests(each, ids, images, draw), 16)
+        resident.append(server.resident_bytes())
+        print(f"{(i + 1) * each} requests, {resident[-1] / 1e6:.0f} MB", file=sys.stderr)
+    early = max(resident[_ROUNDS // 4 : _ROUNDS // 2])
+    late = max(resident[_ROUNDS // 2 :])
+    return {
+        "requests": each * _ROUNDS,
+        "resident_bytes": resident,
+        "growth": record.significant(late / early, 4),
+        "flat": late <= _GROWTH * early,
+    }
+
+
+def main() -> None:
+    """Runs it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=50_000)
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--model", help="as --model takes it")
+    parser.add_argument("-o", "--output", type=Path, help="where a record goes")
+    options = parser.parse_args()
+    words = ("--model", options.model) if options.model else ()
+    with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
+        files = Path(folder, "pictures")
+        pictures.write(files, options.pictures, (150, 300))
+        embedder = rsicd_embed.load_embedder(options.model)
+        store = f"exact:{folder}/store"
+        with rsicd_embed.open_store(store, embedder=embedder) as opened:
+            rsicd_embed.ingest(rsicd_embed.open_sources([files]), embedder, opened)
+            ids = opened.scan(["id"]).read_all()["id"].to_pylist()
+        images = [path.read_bytes() for path in sorted(files.rglob("*.jpg"))[:20]]
+        with serving(store, *words) as server:
+            found = soak(server, options.requests, ids, images)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if options.output:
+        options.output.write_text(text + "\n", encoding="utf-8")
+    sys.exit(0 if found["flat"] else 1)
+
+
+if __name__ == "__main__":
+    main()

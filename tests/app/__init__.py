@@ -1,0 +1,1 @@
+"""Tests of the application: finding in pictures, the HTTP API, the page."""

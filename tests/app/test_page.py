@@ -1,0 +1,231 @@
+"""The page in a real browser: its three jobs on a real server, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import picture
+
+from .conftest import make_archive
+
+COUNT = 30
+_PATIENCE_S = 120.0
+_PICTURES = "[...document.querySelectorAll('{}')].map(one => one.complete && one.naturalWidth)"
+
+
+def until(look: Callable[[], Any]) -> Any:
+    """What `look` gives, once it is something. (The page's policy forbids waiting inside it.)"""
+    end = time.monotonic() + _PATIENCE_S
+    while not (found := look()):
+        assert time.monotonic() < end, "the page never came so far"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, where it is installed."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`rsicd-embed serve` with the bundled model, on a port that is free."""
+    folder = tmp_path_factory.mktemp("page")
+    archive = make_archive(folder, None, count=COUNT)
+    words = ["serve", "--store", archive.uri, "--port", "0"]
+    command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        assert line.startswith("serving ")
+        yield line.split()[-1]
+        server.terminate()
+        assert server.wait(_PATIENCE_S) == 0
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The page; at the end, nothing may have been complained of or asked of anybody else."""
+    page = browser.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    own = (address, "blob:", "data:")
+    page.on("request", lambda one: one.url.startswith(own) or complaints.append(one.url))
+    page.goto(address)
+    yield page
+    page.close()
+    assert complaints == []
+
+
+def results(page: Any) -> list[str]:
+    return [str(one) for one in page.locator(".card .name").all_inner_texts()]
+
+
+def searched(page: Any, words: str) -> str:
+    """The line that says how many were found, once it has these words."""
+
+    def look() -> str:
+        text = str(page.locator("#status").inner_text())
+        return text if words in text else ""
+
+    return str(until(look))
+
+
+def test_by_words(page: Any) -> None:
+    page.fill("#text", "a harbour")
+    page.keyboard.press("Enter")
+    assert searched(page, "“a harbour”").startswith("24 results")
+    assert len(results(page)) == 24
+    widths = until(lambda: (w := page.evaluate(_PICTURES.format(".card img"))) and w[0] and w)
+    assert widths[0] > 0
+    page.select_option("#k", "12")
+    assert searched(page, "12 results")
+    assert len(results(page)) == 12
+    assert "text=a+harbour" in page.url
+
+
+def test_every_picture_renders(page: Any) -> None:
+    page.locator("#examples button").first.click()
+    searched(page, "24 results")
+    for card in page.locator(".card").all():
+        card.scroll_into_view_if_needed()
+    until(lambda: all(page.evaluate(_PICTURES.format(".card img"))))
+
+
+def test_a_result_is_a_query(page: Any) -> None:
+    page.fill("#text", "a river")
+    page.keyboard.press("Enter")
+    searched(page, "“a river”")
+    first = results(page)[0]
+    page.locator(".card .picture").first.click()
+    searched(page, f"like {first}")
+    assert first not in results(page)
+    assert page.get_attribute("#tab-picture", "aria-selected") == "true"
+    until(lambda: all(page.evaluate(_PICTURES.format(".preview img"))))
+
+
+def test_by_a_picture_of_ones_own(page: Any, tmp_path: Path) -> None:
+    picture(7, (67, 50)).save(tmp_path / "mine.png")
+    page.click("#tab-picture")
+    page.set_input_files("#file-picture", tmp_path / "mine.png")
+    searched(page, "like mine.png")
+    assert results(page)[0] == "7.png"
+    assert page.locator(".card .score").first.inner_text() == "1.000"
+
+
+def test_find_in_a_picture(page: Any, tmp_path: Path) -> None:
+    picture(3, (200, 120)).save(tmp_path / "scene.png")
+    page.click("#tab-find")
+    page.set_input_files("#file-find", tmp_path / "scene.png")
+    page.click("#form-find summary")
+    page.fill("#patch", "50")
+    page.fill("#against", "a meadow\n\nhouses\n")
+    page.fill("#find-text", "boats")
+    page.keyboard.press("Enter")
+    assert searched(page, "“boats”").startswith("28 patches looked at")
+    assert page.inner_text("#versus").endswith("a meadow, houses")
+    until(lambda: all(page.evaluate(_PICTURES.format("#stage img"))))
+    assert page.locator("#patches button").count() == 8
+    assert page.locator("#boxes .marked").bounding_box()["width"] > 20
+    page.locator("#patches button").nth(3).focus()
+    assert page.locator("#patches .marked").inner_text().startswith("4.")
+
+
+def test_find_in_a_result(page: Any) -> None:
+    page.fill("#text", "a river")
+    page.keyboard.press("Enter")
+    searched(page, "“a river”")
+    page.locator(".card .quiet").first.click()
+    page.keyboard.type("sand")
+    page.keyboard.press("Enter")
+    searched(page, "“sand”")
+    until(lambda: all(page.evaluate(_PICTURES.format("#stage img"))))
+
+
+def test_filters_are_built_from_the_columns(page: Any) -> None:
+    page.fill("#text", "x")
+    page.keyboard.press("Enter")
+    searched(page, "“x”")
+    page.click("#filters summary")
+    page.click("#add-filter")
+    names = page.locator(".condition select").first.locator("option").all_inner_texts()
+    assert names == ["label", "year", "lon", "lat", "cloudy", "width", "height"]
+    page.select_option(".condition .value", 'it\'s "odd"')
+    assert searched(page, "10 results")
+    assert all("odd" in one for one in page.locator(".attributes").all_inner_texts())
+    page.click("#add-filter")
+    row = page.locator(".condition").nth(1)
+    row.locator("select").first.select_option("year")
+    row.locator("select").nth(1).select_option(">=")
+    row.locator(".value").fill("2020")
+    row.locator(".value").blur()
+    assert searched(page, "3 results")
+    assert page.inner_text("#filter-count") == "(2)"
+    page.locator(".condition button").first.click()
+    assert searched(page, "10 results")
+
+
+def test_the_map(page: Any) -> None:
+    page.fill("#text", "x")
+    page.keyboard.press("Enter")
+    searched(page, "“x”")
+    dots = page.locator("#map .hit").count()
+    assert dots == 24
+    page.locator("#zoom").click()
+    assert page.get_attribute("#zoom", "aria-pressed") == "true"
+    page.locator("#map .hit").last.dispatch_event("click")
+    assert "marked" in page.locator(".card").first.get_attribute("class")
+
+
+def test_by_keyboard_alone(page: Any) -> None:
+    page.keyboard.press("Tab")
+    page.keyboard.press("/")  # in a button, it leads to the text
+    page.keyboard.type("a beach")
+    page.keyboard.press("Enter")
+    searched(page, "“a beach”")
+    page.locator("#tab-words").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-picture"
+    page.keyboard.press("ArrowLeft")
+    page.locator(".card .picture").first.focus()
+    page.keyboard.press("ArrowRight")
+    name = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert name.startswith("Result 2,")
+    page.keyboard.press("Enter")
+    searched(page, "like ")
+
+
+def test_everything_that_is_operated_has_a_name(page: Any) -> None:
+    page.locator("#examples button").first.click()
+    searched(page, "results")
+    nameless = page.evaluate(
+        """[...document.querySelectorAll("button, input, select, textarea")].filter(one =>
+             !(one.getAttribute("aria-label") || one.labels?.length || one.textContent.trim()))
+           .map(one => one.outerHTML)"""
+    )
+    assert nameless == []
+
+
+def test_light_and_dark(page: Any) -> None:
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    page.reload()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before

@@ -1,0 +1,112 @@
+"""`rsicd-embed serve`: its start and its end, and what it says when it cannot start."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from .helpers import run
+
+_PATIENCE_S = 120.0
+FORM = (
+    b"text=a+port&id=a.png&patch=9"  # some dozens of patches: it still runs when the signal comes
+)
+FIND = (
+    b"POST /api/find HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%b"
+) % (len(FORM), FORM)
+
+
+@contextmanager
+def serving(store: str, model: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server in a process of its own, and where it is."""
+    command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", "serve"]
+    command += [
+        "--store",
+        store,
+        "--model",
+        str(model),
+        "--port",
+        "0",
+        "--backend",
+        "numpy",
+        *words,
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith(f"serving {store} at http://127.0.0.1:"), line
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+
+
+def answer(url: str) -> Any:
+    with urlopen(url, timeout=_PATIENCE_S) as found:
+        return json.load(found)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_it_answers_until_it_is_told_to_stop(
+    stored: str, tiny_model: Path, sent: signal.Signals
+) -> None:
+    with serving(stored, tiny_model) as (process, url):
+        assert len(answer(f"{url}api/search?text=a+port")["hits"]) == 5
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=_PATIENCE_S)
+        assert (process.returncode, errors) == (0, "")
+
+
+def test_requests_that_run_are_answered_before_the_end(stored: str, tiny_model: Path) -> None:
+    with serving(stored, tiny_model) as (process, url):
+        answer(f"{url}api/search?text=a")
+        port = int(url.rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S) as line:
+            line.sendall(FIND)
+            with urlopen(f"{url}healthz"):
+                process.send_signal(signal.SIGTERM)
+            got = b"".join(iter(lambda: line.recv(65536), b""))
+        assert got.startswith(b"HTTP/1.1 200 OK")
+        assert b'"patches"' in got
+        assert process.wait(_PATIENCE_S) == 0
+
+
+def test_what_keeps_it_from_starting(stored: str, tiny_model: Path, other_model: Path) -> None:
+    error = run("serve", "--store", "exact:/nowhere/at/all", "--port", "0").error
+    assert "no store at exact:/nowhere/at/all" in error
+    error = run("serve", "--store", stored, "--port", "0", "--model", other_model).error
+    assert f"holds vectors of model '{tiny_model}'" in error
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        error = run("serve", "--store", stored, "--port", port).error
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in error
+    assert "cannot listen" in run("serve", "--store", stored, "--host", "no host").error
+    assert run("serve", "--store", stored, "--port", "70000").status == 2
+
+
+def test_without_its_libraries_one_line_says_what_to_install(
+    stored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "fastapi" else find(name)
+    )
+    outcome = run("serve", "--store", stored)
+    assert outcome.status == 1
+    assert outcome.stderr.splitlines() == [
+        "Error: expected fastapi, found none; install: pip install 'rsicd-embed[serve]'"
+    ]
