@@ -73,6 +73,10 @@ LIBRARIES = {
     "threadpoolctl": {"bench"},
     "onnxruntime": {"bench"},
     "openvino": {"embedder", "bench"},
+    "fastapi": {"app"},
+    "starlette": {"app"},
+    "uvicorn": {"app"},
+    "prometheus_client": {"app"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -49,9 +49,11 @@ class Workload:
         """What the model is called."""
         return self.config.model.init or self.config.model.shape
 
-    def unit(self, devices: int) -> int:
-        """What a batch must be divisible by."""
-        return devices * max(1, self.config.step.chunk)
+    def rounded(self, global_batch: int, devices: int) -> int:
+        """The largest batch up to this one that devices can share, in whole parts; 0 for none."""
+        parts = devices * self.config.step.chunk
+        unit = parts if 0 < parts <= global_batch else devices
+        return global_batch // unit * unit
 
     def recipe(self, devices: Sequence[Any], global_batch: int) -> Recipe:
         """The step on these devices.

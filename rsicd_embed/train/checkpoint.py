@@ -94,7 +94,7 @@ class Checkpoints(Closing):
         item = {
             name: abstract(leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in wanted.items()
         }
-        item[_SUMS] = abstract((len(wanted),), jnp.uint32)
+        item[_SUMS] = abstract((len(wanted),), jnp.uint32, like.step.sharding)  # on every device
         found: dict[str, Any] = {}
         reason = ""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -40,11 +41,8 @@ class Layout:
 
     def parameter(self, shape: tuple[int, ...]) -> NamedSharding:
         """Where an array of this shape goes."""
-        size = 1
-        for side in shape:
-            size *= side
         axes = [axis for axis, side in enumerate(shape) if side and side % self.devices == 0]
-        if not self.sharded or not axes or size < _LEAST_SIZE:
+        if not self.sharded or not axes or math.prod(shape) < _LEAST_SIZE:
             return self.placement.everywhere
         longest = max(axes, key=lambda axis: shape[axis])
         return self._along(longest)

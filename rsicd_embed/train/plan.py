@@ -31,28 +31,29 @@ class MemoryModel:
         """Bytes with this global batch."""
         return round(self.fixed + self.each * batch + self.squared * batch**2)
 
-    def largest(self, limit: int, unit: int) -> int:
-        """The largest global batch within `limit` bytes, a multiple of `unit`; 0 for none."""
+    def largest(self, limit: int, devices: int) -> int:
+        """The largest global batch within `limit` bytes, a multiple of the devices; 0 for none."""
         free = limit - self.fixed
         if free <= 0:
             return 0
         root = math.sqrt(self.each**2 + 4 * self.squared * free)
-        return int(2 * free / (self.each + root)) // unit * unit
+        return int(2 * free / (self.each + root)) // devices * devices
 
 
 def memory_model(one: Compiled, devices: int, *, in_parts: bool = False) -> MemoryModel:
     """Memory by batch, from one that was compiled.
 
-    The state is always there; the logits, split over the devices by rows,
-    grow with the square of the batch; all else is taken to grow with the batch. From a batch with
-    room to spare that is what larger ones need without recomputing anything, told the more roughly
-    the larger they are. The compiler takes still larger ones, recomputing activations, which costs
+    The state is always there; the logits, split over the devices by rows, grow with the square of
+    the batch; all else is taken to grow with the batch. From a batch with room to spare that is
+    what larger ones need without recomputing anything, told the more roughly the larger they are.
+    The compiler takes still larger ones, recomputing activations, which costs
     FLOPs. With a batch embedded `in_parts` activations do not grow: what does is the batch itself,
     with a copy of it in the order of its parts.
     """
     n, squared = one.global_batch, _LOGITS_BYTES / devices
     rest = max(0, one.hbm_bytes - one.state_bytes - one.output_bytes - squared * n**2)
-    each = min(rest / n, _COPIES * one.batch_bytes / n) if in_parts else rest / n
+    growing = min(rest, _COPIES * one.batch_bytes) if in_parts else rest
+    each = growing / n
     return MemoryModel(one.hbm_bytes - each * n - squared * n**2, each, squared)
 
 
@@ -121,9 +122,9 @@ def plan(topology: str, workload: Workload, global_batch: int, *, verify: bool =
     """
     target = parse(topology)
     count = target.devices
-    unit = workload.unit(count)
-    if global_batch < 1 or global_batch % unit:
-        each = f", each with {unit // count} images at a time" if unit > count else ""
+    if global_batch < 1 or workload.rounded(global_batch, count) != global_batch:
+        chunk = workload.config.step.chunk
+        each = f", {chunk} images of each at a time" if chunk else ""
         raise TrainError(
             f"expected a batch divisible by the {count} devices of {topology}{each}, "
             f"found {global_batch}; give another --global-batch"
@@ -140,8 +141,12 @@ def plan(topology: str, workload: Workload, global_batch: int, *, verify: bool =
     model = memory_model(one, count, in_parts=workload.config.step.chunk > 0)
     bytes_there = one.hbm_bytes if one.global_batch == global_batch else model.at(global_batch)
     fits = one.global_batch == global_batch and bytes_there <= limit
-    largest = model.largest(limit, unit)
-    largest = max(largest, global_batch) if fits else min(largest, global_batch - unit)
+    largest = workload.rounded(model.largest(limit, count), count)
+    largest = (
+        max(largest, global_batch)
+        if fits
+        else min(largest, workload.rounded(global_batch - count, count))
+    )
     if verify:
         largest = _accepted(workload, devices, largest, limit, global_batch if fits else 0)
     flops = round(one.flops * global_batch / one.global_batch)
@@ -172,11 +177,10 @@ def plan(topology: str, workload: Workload, global_batch: int, *, verify: bool =
 
 def _compile_at_most(workload: Workload, devices: Sequence[Any], batch: int) -> Compiled | None:
     """The step with this batch, or half of it, or half of that …; None if none is accepted."""
-    unit = workload.unit(len(devices))
     while batch:
         if compiled := compile_step(workload, devices, batch):
             return compiled
-        batch = batch // 2 // unit * unit
+        batch = workload.rounded(batch // 2, len(devices))
     return None
 
 
@@ -184,10 +188,9 @@ def _accepted(
     workload: Workload, devices: Sequence[Any], batch: int, limit: int, proven: int
 ) -> int:
     """This batch, or one a sixteenth smaller, and so on until it fits or is the `proven` one."""
-    unit = workload.unit(len(devices))
     while batch > proven:
         compiled = compile_step(workload, devices, batch)
         if compiled and compiled.hbm_bytes <= limit:
             return batch
-        batch = batch * 15 // 16 // unit * unit
+        batch = workload.rounded(batch * 15 // 16, len(devices))
     return proven

@@ -1,0 +1,105 @@
+"""The clients of `bench serve`: every answer is checked, and everything that is wrong is told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rsicd_embed.bench import http_load
+from rsicd_embed.bench import serve as bench
+from rsicd_embed.errors import BenchError
+from rsicd_embed.stores.base import open_store
+from rsicd_embed.testing.stores import MADE_BY
+from tests.helpers import run
+
+
+@contextmanager
+def echo(status: str = "200 OK", swap: bool = False) -> Iterator[str]:
+    """A server that sends back a request's target, or with `swap` that of the one before."""
+    loop, last = asyncio.new_event_loop(), [b"nothing"]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                target = head.split()[1]
+                body, last[0] = (last[0] if swap else target), target
+                line = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                writer.write(line + body)
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    finally:
+
+        async def stop() -> None:
+            server.close()
+            await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def asked(count: int) -> list[http_load.Request]:
+    return [http_load.get("/x", {"i": i}, f"i={i}") for i in range(count)]
+
+
+@pytest.mark.parametrize("clients", [1, 3, 50])
+def test_every_request_is_answered_and_timed(clients: int) -> None:
+    with echo() as url:
+        found = http_load.load(url, asked(20), clients)
+    assert len(found.each_ns) == 20
+    assert 0 < max(found.each_ns) <= found.total_ns
+
+
+def test_an_answer_that_is_anothers_is_told() -> None:
+    with echo(swap=True) as url, pytest.raises(BenchError, match="expected its answer, found 200"):
+        http_load.load(url, asked(3), 1)
+
+
+def test_a_refusal_is_told() -> None:
+    with echo("503 Service Unavailable") as url, pytest.raises(BenchError, match="found 503"):
+        http_load.load(url, asked(1), 1)
+    with pytest.raises(BenchError, match="does not answer"):
+        http_load.load(url, asked(1), 1)
+
+
+def test_searches_are_all_different() -> None:
+    heads = [one.head for one in (*bench.searches(5, 3), *bench.searches(5, 3))]
+    assert len(set(heads)) == 10
+
+
+def test_a_store_is_filled(tmp_path: Path) -> None:
+    uri = f"exact:{tmp_path / 'store'}"
+    bench.fill(uri, 123, MADE_BY)
+    with open_store(uri) as store:
+        assert len(store) == 123
+        assert {"lon", "lat"} <= set(store.schema.names)
+
+
+@pytest.mark.slow
+def test_the_command_leaves_a_record(tiny_model: Path, tmp_path: Path) -> None:
+    words = ("bench", "serve", "--model", tiny_model, "--backend", "numpy", "--rows", "50")
+    outcome = run(*words, "--clients", "4", "--rounds", "1", "-o", tmp_path, "--json")
+    assert outcome.status == 0
+    assert (tmp_path / "bench-serve.json").is_file()
+    found = outcome.document
+    names = [
+        f"{clients}, {how}"
+        for how in (bench.TOGETHER, bench.ALONE)
+        for clients in ("1 client", "4 clients")
+    ]
+    assert list(found["candidates"]) == names
+    assert found["latency_ms"]["batched"]["p50"] > 0
+    assert found["complete"]
