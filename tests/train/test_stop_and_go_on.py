@@ -1,0 +1,95 @@
+"""A run that is stopped, politely or not, computes what it would have computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsicd_embed.bench.evaluate import Evaluator
+from rsicd_embed.datasets import captioned
+from rsicd_embed.errors import TrainStoppedError
+from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
+from rsicd_embed.train.journal import read
+from rsicd_embed.train.loop import score, train
+from rsicd_embed.train.sources import training_source
+from tests.train.test_run import Watch
+
+CONFIG = TrainConfig(
+    ModelConfig(shape="tiny"),
+    step=StepConfig(keep_patches=1.0, ema=0.9),
+    epochs=3,
+    batch_size=6,
+    eval_every=3,
+    checkpoint_every=1,
+)
+
+
+@pytest.fixture(scope="module")
+def whole(captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    evaluate = Evaluator(captioned.load(captioned_folder).split("val"))
+    train(CONFIG, training_source([(captioned_folder, 1.0)]), out, evaluate)
+    return out
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Every step, and every byte of the model."""
+    assert read(one / "steps.jsonl") == read(other / "steps.jsonl")
+    for path in (one / "best").iterdir():
+        assert path.read_bytes() == (other / "best" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_an_epoch(
+    number: signal.Signals, whole: Path, captioned_folder: Path, tmp_path: Path
+) -> None:
+    def ask_to_stop(rows: Any) -> None:
+        os.kill(os.getpid(), number)
+
+    data = training_source([(captioned_folder, 1.0)])
+    evaluate = Evaluator(data.val)
+    watch = Watch(on_steps=ask_to_stop)
+    with pytest.raises(TrainStoppedError, match=rf"stopped by {number.name} after step \d+ of 12"):
+        train(CONFIG, data, tmp_path, evaluate, [watch])
+    done = len(read(tmp_path / "steps.jsonl"))
+    assert 0 < done < 12
+    again = Watch()
+    train(CONFIG, data, tmp_path, evaluate, [again])
+    assert again.started == (done, 12)
+    same_run(tmp_path, whole)
+
+
+def test_kill(whole: Path, captioned_folder: Path, tmp_path: Path) -> None:
+    words = ["--dataset", captioned_folder, "--out", tmp_path, "--shape", "tiny", "--epochs", 3]
+    words += ["--batch-size", 6, "--eval-every", 3, "--keep-patches", 1]
+    words += ["--set", "step.ema=0.9", "--set", "checkpoint_every=1", "--json"]
+    program = "from rsicd_embed.cli import main; main()"
+    command = [sys.executable, "-c", program, "train", *map(str, words)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 1"):
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert json.loads(done.stdout)["epoch"] == 3
+    same_run(tmp_path, whole)
+
+
+def test_what_the_best_is_chosen_by() -> None:
+    row = {"mr": 0.1, "zeroshot_top1": 0.7, "val_loss": 2.0}
+    assert score(row, "mean") == pytest.approx(0.4)
+    assert score({"mr": 0.1}, "mean") == pytest.approx(0.1)
+    assert score(row, "zeroshot_top1") == 0.7
+    assert score(row, "val_loss") == -2.0
+    assert score({"loss": 1.0}, "mean") == score({"loss": 1.0}, "mr") == float("-inf")
