@@ -64,4 +64,3 @@ def batch(number: int = 0, size: int = 16, side: int = SIZE) -> dict[str, np.nda
 def flat(tree: Any) -> np.ndarray:
     """Every number of a tree."""
     return np.concatenate([np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)])
-
