@@ -143,7 +143,7 @@ def test_nothing_goes_through_the_same_model_twice(
     other = augment("--json", "--split", "all").document
     assert (other["images"], other["translated"]) == (4, 0)
     assert augment("--json", "--num-beams", "1").document["translated"] == 8
-    write_untrained(tmp_path / "untrained", {PLANES: BOATS}, positions=8)
+    write_untrained(tmp_path / "untrained", {PLANES: BOATS}, positions=64)
     changed = augment("--json", "--to-english", tmp_path / "untrained").document
     assert (changed["translated"], changed["remembered"]) == (4, 4)
 

@@ -35,7 +35,7 @@ CONFIG = TrainConfig(
 def whole(captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nobody stopped."""
     out = tmp_path_factory.mktemp("whole")
-    evaluate = Evaluator(captioned.load(captioned_folder).split("val"))
+    evaluate = Evaluator(captioned.load(captioned_folder).split("val"), loss_batch=6)
     train(CONFIG, training_source([(captioned_folder, 1.0)]), out, evaluate)
     return out
 
@@ -51,11 +51,15 @@ def same_run(one: Path, other: Path) -> None:
 def test_a_signal_in_the_middle_of_an_epoch(
     number: signal.Signals, whole: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
+    asked: list[int] = []
+
     def ask_to_stop(rows: Any) -> None:
-        os.kill(os.getpid(), number)
+        if not asked:  # a second signal would not be noted
+            asked.append(number)
+            os.kill(os.getpid(), number)
 
     data = training_source([(captioned_folder, 1.0)])
-    evaluate = Evaluator(data.val)
+    evaluate = Evaluator(data.val, loss_batch=6)
     watch = Watch(on_steps=ask_to_stop)
     with pytest.raises(TrainStoppedError, match=rf"stopped by {number.name} after step \d+ of 12"):
         train(CONFIG, data, tmp_path, evaluate, [watch])
@@ -67,6 +71,7 @@ def test_a_signal_in_the_middle_of_an_epoch(
     same_run(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_kill(whole: Path, captioned_folder: Path, tmp_path: Path) -> None:
     words = ["--dataset", captioned_folder, "--out", tmp_path, "--shape", "tiny", "--epochs", 3]
     words += ["--batch-size", 6, "--eval-every", 3, "--keep-patches", 1]
