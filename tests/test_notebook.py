@@ -11,6 +11,7 @@ import pytest
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "finetune.ipynb"
 
 
+@pytest.mark.slow
 def test_it_runs_to_search_results(
     captioned_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

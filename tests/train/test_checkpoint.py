@@ -92,7 +92,9 @@ def cut(folder: Path) -> None:
     largest(folder).write_bytes(content[: len(content) // 2])
 
 
-# Orbax leaves tasks behind that nobody awaits.
+# Apart from the others: Orbax leaves tasks behind that nobody awaits, and what they complain of
+# would be laid at the door of whichever test runs then.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_a_damaged_one_is_passed_over(three: Path, of: Any, damage: Any) -> None:

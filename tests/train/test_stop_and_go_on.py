@@ -47,7 +47,9 @@ def same_run(one: Path, other: Path) -> None:
         assert path.read_bytes() == (other / "best" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_in_the_middle_of_an_epoch(
     number: signal.Signals, whole: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
