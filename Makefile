@@ -8,13 +8,19 @@ BIN := .venv/bin
 
 # Two pips in one environment would get in each other's way.
 .NOTPARALLEL:
-.PHONY: demo test lint types clean
+.PHONY: demo test bench lint types clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(QUERY),--query "$(QUERY)")
 
 test: .venv/test.stamp
 	$(BIN)/python -m pytest $(ARGS)
+
+# Warnings of pytest's plugins are no failures here: that there is nothing to compare with yet, say.
+bench: .venv/test.stamp
+	$(BIN)/python -m pytest -o addopts= -W default::pytest.PytestWarning tests/benchmarks \
+		--benchmark-storage=runs/benchmarks --benchmark-autosave --benchmark-sort=name \
+		--benchmark-columns=min,median,iqr,rounds,iterations $(ARGS)
 
 lint: .venv/lint.stamp
 	$(BIN)/ruff check .

@@ -1,0 +1,50 @@
+"""How the suite keeps its figures, and what its benchmarks share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import rsicd_embed
+from rsicd_embed.bench import machine
+from rsicd_embed.bench.ann import vectors, workload
+from rsicd_embed.embedder.clip.embedder import ClipEmbedder
+
+ROWS, DIM, QUERIES, K = 10_000, 256, 90, 10
+_CHANGES = ("load_1min", "git")  # from run to run on the same machine
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses ordinary runs, which do without the plugin."""
+    if not config.pluginmanager.has_plugin("benchmark"):
+        raise pytest.UsageError("expected the plugin pytest-benchmark, found none; run: make bench")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
+    """As the records of `rsicd-embed bench` have it: without the names of hosts and users."""
+    known = machine.describe(machine.nvidia_gpus())
+    return {name: value for name, value in known.items() if name not in _CHANGES}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    """Adds the state of the source, and what the machine had to do before."""
+    known = machine.describe()
+    output_json |= {name: known[name] for name in _CHANGES}
+
+
+@pytest.fixture(scope="session")
+def embedder() -> ClipEmbedder:
+    """The bundled model, on its default backend."""
+    found = rsicd_embed.load_embedder()
+    assert isinstance(found, ClipEmbedder)
+    return found
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> workload.Workload:
+    """Rows and queries, the same in every run."""
+    source = vectors.generated(ROWS, DIM)
+    return workload.prepare(source, tmp_path_factory.mktemp("rows"), QUERIES, K)

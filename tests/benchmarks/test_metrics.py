@@ -1,0 +1,58 @@
+"""What evaluations and `bench ann` compute, at the size of RSICD's test split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rsicd_embed.bench import retrieval
+from rsicd_embed.bench.ann import truth
+from rsicd_embed.bench.ann.workload import Workload
+from rsicd_embed.bench.bootstrap import Bootstrap, intervals
+from rsicd_embed.bench.metrics import class_ranks
+from rsicd_embed.testing.stores import unit
+from tests.benchmarks.conftest import DIM, K
+
+IMAGES, CAPTIONS, CLASSES = 1093, 5, 30
+
+
+@pytest.fixture(scope="module")
+def captions() -> retrieval.Captions:
+    """Five for each image, no two alike."""
+    texts = np.arange(IMAGES * CAPTIONS)
+    distinct = tuple(str(one) for one in texts)
+    return retrieval.Captions(IMAGES, distinct, texts, texts // CAPTIONS)
+
+
+@pytest.mark.benchmark(group="metrics")
+def test_class_ranks(benchmark: Any) -> None:
+    similarities = unit(IMAGES, CLASSES)
+    assert len(benchmark(class_ranks, similarities, np.arange(IMAGES) % CLASSES)) == IMAGES
+
+
+@pytest.mark.benchmark(group="metrics")
+def test_retrieval_ranks(benchmark: Any, captions: retrieval.Captions) -> None:
+    images, texts = unit(IMAGES, DIM), unit(IMAGES * CAPTIONS, DIM, seed=1)
+    assert len(benchmark(retrieval.rank, images, texts, captions).t2i) == IMAGES * CAPTIONS
+
+
+@pytest.mark.benchmark(group="metrics")
+def test_bootstrap(benchmark: Any, captions: retrieval.Captions) -> None:
+    draw = np.random.default_rng(0)
+    ranks = retrieval.Ranks(*(draw.integers(1, 100, n) for n in (IMAGES, IMAGES * CAPTIONS)))
+    statistic = retrieval.statistic(ranks, captions)
+    assert "mr" in benchmark(intervals, statistic, IMAGES, Bootstrap(resamples=200))
+
+
+@pytest.mark.benchmark(group="metrics")
+def test_ground_truth(benchmark: Any, made: Workload) -> None:
+    assert len(benchmark(truth.kth_best, made.base, made.queries, K)) == len(made.queries)
+
+
+@pytest.mark.benchmark(group="metrics")
+def test_ann_recalls(benchmark: Any, made: Workload) -> None:
+    kth = truth.kth_best(made.base, made.queries, K)
+    found = list(np.argsort(-(made.queries @ made.base.T), axis=1)[:, :K])
+    assert benchmark(truth.ann_recalls, found, made.base, made.queries, kth, K).min() == 1
