@@ -69,7 +69,9 @@ def main() -> None:
             searches[kind] = lambda calls, run=run: sample(run, calls)
         samples = measure(searches, Plan(rounds=given.rounds, least_s=0))
     run = record.document(
-        "cold-search", {"rows": given.rows, "rounds": given.rounds}, command=shlex.join(sys.argv)
+        "cold-search",
+        {"rows": given.rows, "rounds": given.rounds},
+        command=shlex.join(["python", *sys.argv]),
     )
     run["complete"] = samples.complete
     run["candidates"] = {kind: record.candidate(samples, kind, 1, "searches") for kind in searches}

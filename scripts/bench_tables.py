@@ -1,7 +1,4 @@
-"""`benchmarks/README.md` from the records beside it: every figure there comes from one of them.
-
-python scripts/bench_tables.py
-"""
+"""The records of benchmarks as tables: what `write_docs.py` puts into `benchmarks/README.md`."""
 
 from __future__ import annotations
 
@@ -13,12 +10,28 @@ from typing import Any
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
-def head(run: dict[str, Any]) -> Iterator[str]:
+def head(run: dict[str, Any]) -> str:
     """What ran, and where."""
-    machine = run["machine"]
-    yield (
-        f"`{run['command']}`: {machine['cpu']}, {machine['cores']} cores, "
+    machine, command = run["machine"], run["command"]
+    if " -o " not in command:  # records leave out where they are
+        command += " -o DIR"
+    return (
+        f"`{command}`: {machine['cpu']}, {machine['cores']} cores, "
         f"{run['started'][:10]}, load {machine['load_1min']} before it.\n"
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A record."""
+    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return run
+
+
+def timing(overhead: dict[str, float], what: str) -> str:
+    """What the benchmark itself costs."""
+    return (
+        f"Timing costs {overhead['null_ns']:.0f} ns a {what}, "
+        f"{overhead['fraction']:.1g} of the fastest."
     )
 
 
@@ -35,6 +48,7 @@ def embed(run: dict[str, Any]) -> Iterator[str]:
             f"{ratios.get(name, 1):.2f} | {one['per_s'] * flop / peak:.0%} |"
         )
     yield f"\nFloat32 peak: {peak / 1e9:.0f} GFLOP/s ({run['peak']['best']})."
+    yield timing(run["images"]["overhead"], "call")
 
 
 def ingest(run: dict[str, Any]) -> Iterator[str]:
@@ -88,6 +102,7 @@ def ann(run: dict[str, Any]) -> Iterator[str]:
             f"{single['p95_ns'] / 1e6:.2f} | "
             + (f"{batch['per_s']:,.0f} |" if "per_s" in batch else "|")
         )
+    yield f"\n{timing(told['overhead'], 'search')}"
     if told["ratios"]:
         yield "\n| beside its library | | ratio (95%) |\n|---|---|---|"
     for one in told["ratios"]:
@@ -109,16 +124,12 @@ def page() -> str:
     """The whole page."""
     lines = [
         "# Recorded runs\n",
-        "Written by `python scripts/bench_tables.py` from the JSON files here, which hold the raw "
+        "Written by `python -m scripts.write_docs` from the JSON files here, which hold the raw "
         "samples.\nCompare figures of one table only: machines differ, and so do their hours.",
     ]
     for path in sorted(FOLDER.glob("*/*.json")):
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read(path)
         show = SHOWN.get(run.get("task"))
         if show:
-            lines += [f"\n## {path.parent.name}\n", *head(run), *show(run)]
+            lines += [f"\n## {path.parent.name}\n", head(run), *show(run)]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    (FOLDER / "README.md").write_text(page(), encoding="utf-8")

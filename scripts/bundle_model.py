@@ -109,8 +109,6 @@ python scripts/bundle_model.py --run runs/bundled --rsicd PATH/TO/rsicd --ucm PA
 settings and its log, a row an epoch and a row a step.
 """
 
-BEGIN, END = "<!-- figures: scripts/bundle_model.py -->", "<!-- end of figures -->"
-
 ROWS = {
     "zeroshot_top1": "zero-shot top-1",
     "zeroshot_top3": "zero-shot top-3",
@@ -242,8 +240,8 @@ def main() -> None:
     )
     text = "\n".join(line.rstrip() for line in card.splitlines()) + "\n"
     (BUNDLED / "README.md").write_text(text, encoding="utf-8")
-    update_readme(figures)
     print("\n".join(table(figures)))
+    print("for the README: python -m scripts.write_docs")
 
 
 def table(figures: dict[str, dict[str, float]]) -> list[str]:
@@ -258,24 +256,6 @@ def table(figures: dict[str, dict[str, float]]) -> list[str]:
             for name, words in ROWS.items()
         ),
     ]
-
-
-def update_readme(figures: dict[str, dict[str, float]]) -> None:
-    """Puts the headline figures between the marks in the project's README."""
-    readme = Path(__file__).parents[1] / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    names = ("zeroshot_top1", "zeroshot_top5", "mr")
-    lines = [
-        "| bundled model on | " + " | ".join(ROWS[name] for name in names) + " |",
-        "| --- |" + " --- |" * len(names),
-        *(
-            f"| {split} | " + " | ".join(f"{row[name]:.3f}" for name in names) + " |"
-            for split, row in figures.items()
-        ),
-    ]
-    body = "\n".join(lines)
-    readme.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
