@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsicd_embed.bench.metrics import (
-    class_ranks,
     confusion_matrix,
-    hit_rates,
     rank_of_right,
     retrieval_metrics,
     topk_accuracy,
@@ -100,37 +96,3 @@ def test_agrees_with_sorting(shape: tuple[int, int, int]) -> None:
     best = np.argsort(-similarities, axis=1)
     wanted = [1 + int(np.argmax(right[i, best[i]])) for i in range(queries)]
     assert rank_of_right(similarities, right).tolist() == wanted
-
-
-@pytest.fixture(scope="module")
-def torch_() -> Any:
-    """PyTorch, with torchvision mended, which torchmetrics imports."""
-    pytest.importorskip("torch")
-    from tests import reference
-
-    pytest.importorskip("torchmetrics")
-    return reference.torch
-
-
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_agrees_with_torchmetrics(torch_: Any, k: int) -> None:
-    """RetrievalHitRate for several right candidates a query, top-k accuracy for one."""
-    from torchmetrics.functional.classification import multiclass_accuracy
-    from torchmetrics.functional.retrieval import retrieval_hit_rate
-
-    rng = np.random.default_rng(k)
-    similarities = rng.random((40, 12), np.float32)
-    right = rng.random((40, 12)) < 0.2
-    right[np.arange(40), rng.integers(0, 12, 40)] = True
-    theirs = [
-        float(retrieval_hit_rate(torch_.tensor(row), torch_.tensor(own), top_k=k))
-        for row, own in zip(similarities, right, strict=True)
-    ]
-    ours = hit_rates(rank_of_right(similarities, right), (k,), "r")[f"r{k}"]
-    assert ours == pytest.approx(np.mean(theirs))
-    labels = rng.integers(0, 12, 40)
-    accuracy = multiclass_accuracy(
-        torch_.tensor(similarities), torch_.tensor(labels), 12, top_k=k, average="micro"
-    )
-    assert topk_accuracy(similarities, labels, (k,))[f"top{k}"] == pytest.approx(float(accuracy))
-    assert np.mean(class_ranks(similarities, labels) <= k) == pytest.approx(float(accuracy))

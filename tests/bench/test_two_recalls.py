@@ -1,0 +1,39 @@
+"""*ANN recall@k* and *retrieval R@k* are never called by one word."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+# The stores know only one of the two.
+PLACES = ("rsicd_embed/bench", "rsicd_embed/cli", "rsicd_embed/app", "docs", "scripts", "examples")
+ENDINGS = {".py", ".md", ".html", ".js", ".ipynb"}
+# `bench recommend --recall` says in its help which it is.
+UNSAID = re.compile(r"(?<!\bann[ _-])(?<!--)recall", re.IGNORECASE)
+
+
+def texts() -> list[Path]:
+    found = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    for place in (*PLACES, "benchmarks"):
+        found += [path for path in (PROJECT / place).rglob("*") if path.suffix in ENDINGS]
+    return found
+
+
+def test_a_recall_is_said_to_be_that_of_an_index() -> None:
+    assert len(texts()) > 100
+    for path in texts():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not UNSAID.search(line), f"{path.relative_to(PROJECT)}:{number}: {line.strip()}"
+
+
+@pytest.mark.parametrize("told", ["recall@10", "retrieval recall", "Recall of", "planned_recall"])
+def test_what_is_not_said(told: str) -> None:
+    assert UNSAID.search(told)
+
+
+@pytest.mark.parametrize("told", ["ANN recall@10", "ann_recall_by_kind", "retrieval R@10"])
+def test_what_is_said(told: str) -> None:
+    assert not UNSAID.search(told)
