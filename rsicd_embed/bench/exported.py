@@ -111,13 +111,12 @@ class OpenVino(_Exported):
         self._precision = precision
 
     def _load(self, path: Path) -> Any:
-        import openvino
+        from rsicd_embed.embedder.clip.backends.openvino_core import core
 
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self._precision,
             "INFERENCE_NUM_THREADS": cpu_count(),
         }
-        core = openvino.Core()
-        request = core.compile_model(str(path), "CPU", settings).create_infer_request()
+        request = core().compile_model(str(path), "CPU", settings).create_infer_request()
         return lambda given: request.infer({0: given}, share_inputs=True)[0]

@@ -6,38 +6,17 @@ JAX nor an exported file is needed.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from rsicd_embed.embedder.clip.backends import graph
 from rsicd_embed.embedder.clip.backends.base import Precision
+from rsicd_embed.embedder.clip.backends.openvino_core import core, op, ov
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.parallel import cpu_count
-
-
-@contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """OpenVINO tells its makers of each import, from a forked process: not in our users' name."""
-    modules: dict[str, Any] = sys.modules
-    held = modules.get("openvino_telemetry")
-    modules["openvino_telemetry"] = None  # its import then fails, which OpenVINO is ready for
-    try:
-        yield
-    finally:
-        del modules["openvino_telemetry"]
-        if held is not None:
-            modules["openvino_telemetry"] = held
-
-
-with _without_telemetry():
-    import openvino as ov
-    from openvino import opset13 as op
 
 _Node = Any  # openvino.Node, whose stubs do not know its own functions
 
@@ -165,7 +144,7 @@ class OpenvinoTowers:
 
 
 def _compile(model: Any, precision: Precision) -> Any:
-    return ov.compile_model(
+    return core().compile_model(
         model,
         "CPU",
         {

@@ -1,0 +1,41 @@
+"""What OpenVINO would do to the process that it is loaded into."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def runs_well(code: str, *arguments: object) -> None:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_it_is_imported_without_its_telemetry() -> None:
+    """Which would fork, and try to reach the network, at each import."""
+    runs_well(
+        "import os, sys\n"
+        "def forked(): raise SystemExit('a process was forked')\n"
+        "os.register_at_fork(before=forked)\n"
+        "import rsicd_embed.embedder.clip.backends.on_openvino\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+    )
+
+
+def test_a_signal_after_models_have_gone(tiny_model: Path) -> None:
+    """The first of two goes first; see `openvino_core.core`."""
+    runs_well(
+        "import gc, signal, sys\n"
+        "from rsicd_embed import load_embedder\n"
+        "first = load_embedder(sys.argv[1], backend='openvino')\n"
+        "second = load_embedder(sys.argv[1], backend='openvino')\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "came = []\n"
+        "signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        "assert came == [signal.SIGTERM]\n",
+        tiny_model,
+    )
