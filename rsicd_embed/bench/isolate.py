@@ -66,8 +66,18 @@ class Here(Generic[T]):
 class Apart(Closing, Generic[T]):
     """In a new process. `make`, functions, arguments and results must be picklable."""
 
-    def __init__(self, name: str, make: Callable[[], T], *, without: Sequence[str] = ()) -> None:
-        """Makes what is held, and waits for it; environment variables `without` are not set there.
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], T],
+        *,
+        without: Sequence[str] = (),
+        wait: bool = True,
+    ) -> None:
+        """Makes what is held; environment variables `without` are not set there.
+
+        Without `wait` it comes back at once, so that several can start together; the first `ask`
+        waits, and tells of a failure.
 
         Raises:
             BenchError: it cannot be made; `name` is told, and why.
@@ -79,11 +89,13 @@ class Apart(Closing, Generic[T]):
         with _unset(without):
             self._process.start()
         theirs.close()
-        try:
-            self._answer()
-        except BaseException:
-            self.close()
-            raise
+        self._is_made = False
+        if wait:
+            try:
+                self._wait()
+            except BaseException:
+                self.close()
+                raise
 
     def ask(self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`function(held, …)`, in that process.
@@ -91,6 +103,7 @@ class Apart(Closing, Generic[T]):
         Raises:
             BenchError: it failed there, or the process has ended.
         """
+        self._wait()
         with suppress(BrokenPipeError):  # which the missing answer tells
             self._pipe.send((function, args, kwargs))
         answer: R = self._answer()
@@ -104,6 +117,12 @@ class Apart(Closing, Generic[T]):
         if self._process.is_alive():
             self._process.terminate()
             self._process.join(_PATIENCE_S)
+
+    def _wait(self) -> None:
+        """Until it is made."""
+        if not self._is_made:
+            self._answer()
+            self._is_made = True
 
     def _answer(self) -> Any:
         try:

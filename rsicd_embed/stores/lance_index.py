@@ -18,6 +18,7 @@ from lancedb.index import IvfSq
 
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import recall
+from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lance_rows import part_of
 from rsicd_embed.stores.parts import Rows
 from rsicd_embed.stores.scoring import Candidates, score_pairs
@@ -57,6 +58,37 @@ class AnnIndex:
         return (
             f"IVF_SQ (nprobes={self.partitions}, refine={self.refine}) "
             f"measured over {self.rows} rows"
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a URI says of an index.
+
+    Attributes:
+        goal: the ANN recall@10 that it is tuned to.
+        partitions, refine: what it is searched with; None for what was measured.
+    """
+
+    goal: float = RECALL_GOAL
+    partitions: int | None = None
+    refine: int | None = None
+
+    @classmethod
+    def of(cls, uri: StoreURI) -> Settings:
+        """From the options of a URI; StoreURIError for one that is not known."""
+        given = uri.numbers(recall=(0.1, 1), nprobes=(1, 100_000), refine=(1, 1000))
+        partitions, refine = (
+            int(given[name]) if name in given else None for name in ("nprobes", "refine")
+        )
+        return cls(given.get("recall", RECALL_GOAL), partitions, refine)
+
+    def applied(self, index: AnnIndex) -> AnnIndex:
+        """An index, to be searched so."""
+        return replace(
+            index,
+            partitions=self.partitions or index.partitions,
+            refine=self.refine or index.refine,
         )
 
 

@@ -57,6 +57,7 @@ class LanceReader(Closing):
         self.provenance: Provenance = place.provenance(table)
         self._version = version
         self._place = place
+        self._how = lance_index.Settings.of(place.uri)
         self._open_table: Any | None = table
         self._state: State | None = None
         self._mutex = threading.RLock()
@@ -73,7 +74,7 @@ class LanceReader(Closing):
         with self._mutex:
             now = self._now()
             if now.index and where is None and 0 < count <= _LARGEST_SHARE * now.count:
-                hits = self._by_index(now, now.index, units, count)
+                hits = self._by_index(now, self._how.applied(now.index), units, count)
                 if hits is not None:
                     return hits
             if now.count > CACHE_ROWS:

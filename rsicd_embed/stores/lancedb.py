@@ -1,4 +1,4 @@
-"""`lancedb:PATH[?recall=…][#table]`: a LanceDB table, in a local folder or an object store."""
+"""`lancedb:PATH[?recall=…&nprobes=…&refine=…][#table]`: a LanceDB table, here or far away."""
 
 from __future__ import annotations
 
@@ -27,20 +27,14 @@ class LanceStore(LanceReader):
 
     def __init__(self, place: Place, table: Any, version: str | None = None) -> None:
         super().__init__(place, table, version)
-        self._goal = self.goal(place.uri)
         self._seen: SeenIds | None = None
 
     @classmethod
     def open(cls, uri: StoreURI, provenance: Provenance | None, *, create: bool) -> Self:
         """Opens the table at `uri`; see `StoreType.open`."""
-        cls.goal(uri)  # before anything is made
+        lance_index.Settings.of(uri)  # before anything is made
         place = Place.of(uri)
         return cls(place, place.open(provenance, create=create))
-
-    @staticmethod
-    def goal(uri: StoreURI) -> float:
-        """The ANN recall@10 that a URI asks for; StoreURIError for another option."""
-        return uri.numbers(recall=(0.1, 1)).get("recall", lance_index.RECALL_GOAL)
 
     def upsert(self, batches: Iterable[pa.RecordBatch]) -> int:
         """Inserts rows, replacing those with the same id; see `VectorStore.upsert`."""
@@ -167,5 +161,5 @@ class LanceStore(LanceReader):
             return last
 
         lance_index.renew(
-            self._table, now.index, now.count, now.schema, self.uri, kth_best, self._goal
+            self._table, now.index, now.count, now.schema, self.uri, kth_best, self._how.goal
         )

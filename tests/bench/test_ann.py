@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from rsicd_embed.bench.ann import vectors
+from rsicd_embed.bench.ann import files, vectors
 from rsicd_embed.bench.ann.held import Held
 from rsicd_embed.records import Provenance, vector_array
 from rsicd_embed.stores import lance_index
@@ -25,7 +25,8 @@ STORES = ["exact", "nmslib", "lancedb"]
 
 
 def ann(*options: str | Path) -> Any:
-    return run("bench", "ann", "--rounds", "2", "--one-process", *options)
+    words = ("--rounds", "2", "--one-process", "--against", "none")
+    return run("bench", "ann", *words, *options)
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_stores_from_end_to_end(tmp_path: Path) -> None:
     done = ann(
         *("--rows", "2000", "--dim", "16", "--queries", "30", "--selectivity", "10,0.1"),
-        *("--builds", "2", "-o", tmp_path, "--json"),
+        *("--builds", "2", "--k", "10,1", "--clients", "2", "--sweep", "efSearch=20,200"),
+        *("-o", tmp_path, "--json"),
     )
     assert done.status == 0, done.stderr
     found = done.document
@@ -50,7 +52,8 @@ def test_all_stores_from_end_to_end(tmp_path: Path) -> None:
         assert len(one["optimize"]["samples_ns"]) == 2
         assert one["disk_bytes"] > 1990 * 16 * 4
     states = found["states"]
-    assert set(states) == {"as upserted", "optimized", "10% of the rows", "0.1% of the rows"}
+    filtered = [f"{part}% of the rows{k}" for part in ("10", "0.1") for k in ("", ", k=1")]
+    assert list(states) == ["as upserted", "optimized", "optimized, k=1", *filtered]
     assert set(states["as upserted"]["contenders"]) == {*STORES, libraries[0], libraries[2]}
     assert set(states["optimized"]["contenders"]) == {*STORES, *libraries}
     assert set(states["0.1% of the rows"]["contenders"]) == {*STORES, libraries[2]}
@@ -64,6 +67,22 @@ def test_all_stores_from_end_to_end(tmp_path: Path) -> None:
     for one in states["optimized"]["contenders"].values():
         assert one["batch"]["per_s"] > 0
         assert one["batch"]["ann_recall"] > 0.99
+    for name in STORES:
+        assert states["optimized"]["contenders"][name]["batch_by_clients"]["2"]["per_s"] > 0
+    assert [(one["k"], one["settings"]) for one in found["sweep"]] == [
+        (k, {name: {"efSearch": ef} for name in ("nmslib", "library of nmslib")})
+        for ef in (20, 200)
+        for k in (10, 1)
+    ]
+    points = found["points"]
+    assert len(points) == 2 * 6 + 2 * 2 * 2
+    for k in (10, 1):
+        (least,) = {min(one["p50_ns"] for one in points if one["k"] == k)}
+        assert {one["pareto"] for one in points if one["k"] == k and one["p50_ns"] == least} == {
+            True
+        }
+    low, high = points[0]["ann_recall_interval"]
+    assert low <= points[0]["ann_recall"] <= high
     compared = {(one["of"], one["to"], one["what"]) for one in states["optimized"]["ratios"]}
     for what in ("single p50", "single p95", "single p99", "batch QPS"):
         assert {(name, f"library of {name}", what) for name in STORES} <= compared
@@ -130,8 +149,8 @@ def test_vectors_of_files_and_stores(tmp_path: Path) -> None:
         ids = pa.array([f"{one:02}" for one in range(40)])
         store.upsert([pa.record_batch({"id": ids, "vector": vector_array(matrix)})])
     for source in (
-        vectors.from_file(tmp_path / "a.npy"),
-        vectors.from_file(tmp_path / "a.parquet"),
+        files.from_file(tmp_path / "a.npy"),
+        files.from_file(tmp_path / "a.parquet"),
         vectors.from_store(uri),
     ):
         np.testing.assert_allclose(whole(source), matrix, atol=1e-6)
@@ -160,7 +179,7 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
     pa.parquet.write_table(uneven, tmp_path / "uneven.parquet")
     for name, told in {
         "absent.npy": "found no such file",
-        "a.csv": "expected a file of vectors, .npy or .parquet, found a file that ends in '.csv'",
+        "a.csv": "expected a file of vectors (.npy, .parquet, .hdf5, .h5), found a file that ends",
         "nan.npy": "found norm nan at row 17; remove that row",
         "zero.npy": "found norm 0.0 at row 17; remove that row",
         "flat.npy": "expected numbers of shape (n, dim), found float32 (9,)",
@@ -186,6 +205,9 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
         (["--selectivity", "0.01"], "expected a selectivity from 0.1 to 100 percent"),
         (["--store", "exact:no/such/store"], "no/such/store"),
         (["--rows", "9"], "expected more than 9 rows"),
+        (["--rows", "90", "--k", "10,200"], "expected more than 199 rows, found 81 of length 512"),
+        (["--sweep", "ef=3"], "expected settings to try such as efSearch=20,50"),
+        (["--sweep", "efSearch=x"], "found 'efSearch=x'"),
     ],
 )
 def test_refused_in_one_line(tmp_path: Path, options: list[str], told: str) -> None:
@@ -200,6 +222,10 @@ def test_refused_in_one_line(tmp_path: Path, options: list[str], told: str) -> N
         ["--selectivity", "many"],
         ["--kind", "round"],
         ["--k", "0"],
+        ["--clients", "one"],
+        ["--no-sweep", "--sweep", "efSearch=9"],
+        ["--texts", __file__],
+        ["--model", "a"],
     ],
 )
 def test_wrong_usage(tmp_path: Path, options: list[str]) -> None:

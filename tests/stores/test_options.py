@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lancedb.index import IvfSq
@@ -39,7 +40,8 @@ def test_parsed_and_shown(text: str, location: str, options: tuple[tuple[str, st
         ("nmslib:{}?M=1", "expected M from 2 to 256, found '1'"),
         ("nmslib:{}?recall=high", "expected recall from 0.1 to 1, found 'high'"),
         ("lancedb:{}?recall=1.5", "expected recall from 0.1 to 1, found '1.5'"),
-        ("lancedb:{}?nprobes=5", "no option 'nprobes' in lancedb stores; recall"),
+        ("lancedb:{}?nprobes=0", "expected nprobes from 1 to 100000, found '0'"),
+        ("lancedb:{}?M=5", "no option 'M' in lancedb stores; recall, nprobes, refine"),
     ],
 )
 def test_refused_before_anything_is_made(tmp_path: Path, uri: str, message: str) -> None:
@@ -69,3 +71,25 @@ def test_a_goal_is_reached_or_all_is_tried(tmp_path: Path, monkeypatch: pytest.M
             store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
             store.optimize()
             assert found in store.info().index
+
+
+def test_an_index_is_searched_as_the_uri_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
+    searched = []
+    nearest = lance_index.nearest
+
+    def watched(table: Any, index: lance_index.AnnIndex, *others: Any) -> Any:
+        searched.append((index.partitions, index.refine))
+        return nearest(table, index, *others)
+
+    with open_store(f"lancedb:{tmp_path}", MADE_BY) as store:
+        store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
+        store.optimize()
+    monkeypatch.setattr(lance_index, "nearest", watched)
+    for options in ("", "?nprobes=3", "?refine=7", "?nprobes=3&refine=7"):
+        with open_store(f"lancedb:{tmp_path}{options}", MADE_BY) as store:
+            store.search(unit(3000)[5], k=1)
+    (usual, *rest) = searched
+    assert rest == [(3, usual[1]), (usual[0], 7), (3, 7)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,8 +34,8 @@ class Contender(Protocol):
         """How it searches, in words."""
         ...
 
-    def configure(self, words: str) -> None:
-        """Searches with the settings of the index that a store described so."""
+    def configure(self, settings: Mapping[str, int]) -> None:
+        """Searches with these settings of its index from now on."""
         ...
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> Any:
@@ -53,7 +55,8 @@ class Store:
     """Any `VectorStore`."""
 
     def __init__(self, uri: str, dim: int) -> None:
-        self._store = open_store(uri, Provenance("bench-ann", "weights:none", dim))
+        self._uri, self._made_by = uri, Provenance("bench-ann", "weights:none", dim)
+        self._store = open_store(uri, self._made_by)
 
     def upsert(self, batch: pa.RecordBatch) -> None:
         """Upserts a batch; durable when it returns."""
@@ -67,8 +70,10 @@ class Store:
         """What `info` says."""
         return self._store.info().index
 
-    def configure(self, words: str) -> None:
-        """A store knows its own settings."""
+    def configure(self, settings: Mapping[str, int]) -> None:
+        """Opens it again, with these as options of its URI."""
+        self._store.close()
+        self._store = open_store(with_options(self._uri, settings), self._made_by)
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> pa.Table:
         """Hits, with all columns but the vector."""
@@ -96,7 +101,7 @@ class Null:
         """Nothing."""
         return "none"
 
-    def configure(self, words: str) -> None:
+    def configure(self, settings: Mapping[str, int]) -> None:
         """Nothing."""
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> None:
@@ -131,6 +136,18 @@ def store_uri(kind: str, folder: Path) -> str:
             f"expected stores of {', '.join(known)}, with ?option=value if you like, found {kind!r}"
         )
     return uri
+
+
+def with_options(uri: str, settings: Mapping[str, int]) -> str:
+    """A store's URI with further options, or others in place of those it has.
+
+    Example:
+        >>> with_options("nmslib:./a?M=32", {"efSearch": 50})
+        'nmslib:./a?M=32&efSearch=50'
+    """
+    parsed = StoreURI.parse(uri)
+    options = dict(parsed.options) | {name: str(value) for name, value in settings.items()}
+    return str(replace(parsed, options=tuple(options.items())))
 
 
 def numbers(words: str) -> dict[str, int]:

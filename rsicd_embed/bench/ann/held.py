@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -21,10 +22,13 @@ Make = Callable[[], Contender]
 class Held:
     """A contender, the queries it is asked, and where among them it is."""
 
-    def __init__(self, make: Make, queries: np.ndarray, k: int) -> None:
+    def __init__(self, make: Make, queries: np.ndarray) -> None:
         self._contender = make()
-        self._queries, self._k = queries, k
+        self._queries = queries
         self._next = 0
+
+    def ready(self) -> None:
+        """Says that it is there."""
 
     def fill(self, workload: Workload, batch_rows: int) -> dict[str, Any]:
         """Upserts all rows; nanoseconds of each batch, and the peak of memory.
@@ -51,11 +55,11 @@ class Held:
         """How it searches."""
         return self._contender.index()
 
-    def configure(self, words: str) -> None:
-        """Searches with a store's settings from now on."""
-        self._contender.configure(words)
+    def configure(self, settings: Mapping[str, int]) -> None:
+        """Searches with these settings from now on."""
+        self._contender.configure(settings)
 
-    def answers(self, where: str | None, budget_s: float) -> tuple[int, list[np.ndarray]]:
+    def answers(self, k: int, where: str | None, budget_s: float) -> tuple[int, list[np.ndarray]]:
         """Nanoseconds of the first search, and the rows found for each query, one by one.
 
         When the time is over, the queries that are left are not asked.
@@ -65,23 +69,23 @@ class Held:
         first = 0
         for at in range(len(self._queries)):
             started = time.perf_counter_ns()
-            answer = self._contender.search(self._queries[at : at + 1], self._k, where)
+            answer = self._contender.search(self._queries[at : at + 1], k, where)
             first = first or max(1, time.perf_counter_ns() - started)
             found += self._contender.found(answer, 1)
             if time.perf_counter_ns() - begun > budget_s * 1e9:
                 break
         return first, found
 
-    def batch_answers(self, size: int) -> list[np.ndarray]:
+    def batch_answers(self, k: int, size: int) -> list[np.ndarray]:
         """The rows found for the first queries, asked all at once."""
-        return self._contender.found(self._contender.search(self._queries[:size], self._k), size)
+        return self._contender.found(self._contender.search(self._queries[:size], k), size)
 
-    def singles(self, where: str | None, calls: int) -> np.ndarray:
+    def singles(self, k: int, where: str | None, calls: int) -> np.ndarray:
         """int64 (calls,): the nanoseconds of each of so many searches for one query.
 
         The queries are taken in turn, from where the last call ended.
         """
-        search, queries, k = self._contender.search, self._queries, self._k
+        search, queries = self._contender.search, self._queries
         clock, at, taken = time.perf_counter_ns, self._next, np.empty(calls, np.int64)
         for call in range(calls):
             query = queries[at : at + 1]
@@ -92,9 +96,19 @@ class Held:
         self._next = at
         return taken
 
-    def batches(self, size: int, calls: int) -> int:
-        """Nanoseconds that so many searches for `size` queries at once take."""
-        return sample(partial(self._contender.search, self._queries[:size], self._k), calls)
+    def batches(self, k: int, size: int, clients: int, calls: int) -> int:
+        """Nanoseconds that so many searches for `size` queries at once take.
+
+        Each of `clients` threads makes so many, all at the same time.
+        """
+        search = partial(self._contender.search, self._queries[:size], k)
+        if clients == 1:
+            return sample(search, calls)
+        with ThreadPoolExecutor(clients) as pool:
+            started = time.perf_counter_ns()
+            for done in [pool.submit(sample, search, calls) for _ in range(clients)]:
+                done.result()
+            return time.perf_counter_ns() - started
 
     def peak_bytes(self) -> int:
         """Of memory since this process began, or began to fill or to optimize."""
@@ -105,7 +119,7 @@ class Held:
         self._contender.close()
 
 
-def hold(name: str, make: Make, workload: Workload, k: int, *, here: bool) -> Place[Held]:
-    """Makes a contender, in this process or in one of its own."""
-    making = partial(Held, make, workload.queries, k)
-    return Here(name, making) if here else Apart(name, making)
+def hold(name: str, make: Make, workload: Workload, *, here: bool) -> Place[Held]:
+    """Makes a contender, in this process or in one of its own, which may not be ready yet."""
+    making = partial(Held, make, workload.queries)
+    return Here(name, making) if here else Apart(name, making, wait=False)

@@ -6,6 +6,7 @@ among ties, no snapshot, no row but the k that are asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class NumPy:
         """What it does."""
         return SCAN
 
-    def configure(self, words: str) -> None:
+    def configure(self, settings: Mapping[str, int]) -> None:
         """There are no settings."""
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> list[np.ndarray]:
@@ -95,17 +96,16 @@ class NmslibIndex:
         """Its parameters."""
         return f"HNSW (M={self._how.neighbours}, efConstruction={self._how.ef_construction})"
 
-    def configure(self, words: str) -> None:
+    def configure(self, settings: Mapping[str, int]) -> None:
         """Takes efSearch, of which a store may take more for a large k.
 
         Raises:
-            BenchError: the store's graph was built in another way.
+            BenchError: these are of a graph that was built in another way.
         """
-        given = numbers(words)
         own = numbers(self.index())
-        if {name: given.get(name) for name in own} != own:
-            raise BenchError(f"expected a graph with {self.index()}, found {words}")
-        self._index.setQueryTimeParams({"efSearch": given["efSearch"]})
+        if {name: settings.get(name, value) for name, value in own.items()} != own:
+            raise BenchError(f"expected a graph with {self.index()}, found {dict(settings)}")
+        self._index.setQueryTimeParams({"efSearch": settings["efSearch"]})
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> Any:
         """Positions and distances."""
@@ -158,9 +158,9 @@ class LanceTable:
         """What is searched."""
         return "IVF_SQ" if self._table.list_indices() else SCAN
 
-    def configure(self, words: str) -> None:
+    def configure(self, settings: Mapping[str, int]) -> None:
         """Takes nprobes and refine; without them, the table is scanned."""
-        self._settings = numbers(words)
+        self._settings = dict(settings)
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> pa.Table:
         """Rows with all columns but the vector, and their distances."""

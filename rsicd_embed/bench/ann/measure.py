@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rsicd_embed.bench import record
-from rsicd_embed.bench.ann import truth
+from rsicd_embed.bench.ann.batches import add_batches
 from rsicd_embed.bench.ann.held import Held
-from rsicd_embed.bench.ann.workload import FAR, HELD_OUT, MOVED, PART, Workload
+from rsicd_embed.bench.ann.truth import Truth
 from rsicd_embed.bench.isolate import Place
 from rsicd_embed.bench.stats import paired_ratio
-from rsicd_embed.bench.timing import Plan, Progress, Sampler, Samples, measure
+from rsicd_embed.bench.timing import Plan, Progress, Samples, measure
 
 NULL = "null store"
 # Of what is timed, the bench's own part must be less than this.
 OVERHEAD_GOAL = 0.02
 _ANSWERS_S = 30.0  # for the answers of one contender
-_BATCH_S = 1.0  # so long, about, a sample of many queries at once may take
 _PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 
 Places = Mapping[str, Place[Held]]
@@ -31,65 +31,23 @@ class _Singles:
     """Times single queries in a contender's process, and keeps what each took."""
 
     place: Place[Held]
+    k: int
     where: str | None
-    taken: list[np.ndarray] = field(default_factory=list)
+    taken: list[tuple[int, np.ndarray]] = field(default_factory=list)
 
     def __call__(self, calls: int) -> int:
-        self.taken.append(self.place.ask(Held.singles, self.where, calls))
-        return int(self.taken[-1].sum())
+        """Nanoseconds with all that is not timed: else searches for nothing would never end."""
+        started = time.perf_counter_ns()
+        each = self.place.ask(Held.singles, self.k, self.where, calls)
+        self.taken.append((time.perf_counter_ns() - started, each))
+        return self.taken[-1][0]
 
     def rounds(self, name: str, samples: Samples) -> list[np.ndarray]:
         """Nanoseconds of each query, round by round, without the warm-up."""
         kept = list(self.taken)
-        if kept[-1].sum() / samples.calls[name] != samples.of(name)[-1]:
+        if kept[-1][0] / samples.calls[name] != samples.of(name)[-1]:
             kept.pop()  # of a round that was cut short
-        return kept[-len(samples.rounds) :]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What the searches should find.
-
-    Attributes:
-        workload: rows and queries.
-        k: rows for each query.
-        below: only rows whose part is less count; None for all.
-    """
-
-    workload: Workload
-    k: int
-    below: int | None = None
-
-    @property
-    def where(self) -> str | None:
-        """For the searches."""
-        return None if self.below is None else f"{PART} < {self.below}"
-
-    @property
-    def mask(self) -> np.ndarray | None:
-        """bool (rows,): those that count."""
-        return None if self.below is None else self.workload.parts() < self.below
-
-    def kth_best(self) -> np.ndarray:
-        """See `truth.kth_best`."""
-        return truth.kth_best(self.workload.base, self.workload.queries, self.k, self.mask)
-
-    def ann_recall(self, found: Sequence[np.ndarray], kth: np.ndarray) -> dict[str, Any]:
-        """Mean ANN recall@k, over all queries that were answered and by kind."""
-        base, queries = self.workload.base, self.workload.queries
-        shares = truth.ann_recalls(found, base, queries, kth, self.k, self.mask)
-        kinds = np.array(self.workload.kinds[: len(found)])
-        by_kind = {kind: shares[kinds == kind] for kind in (HELD_OUT, MOVED, FAR)}
-        return {
-            "ann_recall": record.significant(float(shares.mean())),
-            "ann_recall_by_kind": {
-                kind: record.significant(float(one.mean()))
-                for kind, one in by_kind.items()
-                if one.size
-            },
-            "least_of_a_query": record.significant(float(shares.min())),
-            "queries": len(found),
-        }
+        return [each for _, each in kept[-len(samples.rounds) :]]
 
 
 def searched(
@@ -99,6 +57,8 @@ def searched(
     plan: Plan,
     *,
     batch: int = 0,
+    batched: Collection[str] | None = None,
+    clients: Mapping[str, Sequence[int]] | None = None,
     progress: Progress = lambda doing: None,
 ) -> dict[str, Any]:
     """Times all contenders, one query at a time and, unless `batch` is 0, up to so many at once.
@@ -109,16 +69,17 @@ def searched(
         right: what they should find.
         plan: of the rounds.
         batch: queries.
+        batched: the contenders that are asked for so many; None for all.
+        clients: by contender, how many ask for many at once at the same time, 1 among them; one.
         progress: is told what is being done.
     """
-    kth = right.kth_best()
     told: dict[str, dict[str, Any]] = {}
     for name, place in places.items():
         if name != NULL:
             progress(f"answers of {name}")
-            first, answers = place.ask(Held.answers, right.where, _ANSWERS_S)
-            told[name] = {"first_search_ns": first, **right.ann_recall(answers, kth)}
-    singles = {name: _Singles(place, right.where) for name, place in places.items()}
+            first, answers = place.ask(Held.answers, right.k, right.where, _ANSWERS_S)
+            told[name] = {"first_search_ns": first, **right.ann_recall(answers)}
+    singles = {name: _Singles(place, right.k, right.where) for name, place in places.items()}
     samples = measure(singles, plan, progress)
     rounds = {name: one.rounds(name, samples) for name, one in singles.items()}
     found: dict[str, Any] = {"complete": samples.complete, "contenders": told}
@@ -127,7 +88,12 @@ def searched(
     found["ratios"] = _latency_ratios(rounds, pairs)
     found["overhead"] = _overhead(rounds)
     if samples.complete and batch:
-        _add_batches(found, places, pairs, right, kth, plan, batch, progress)
+        asked = {name: (1,) for name in told if batched is None or name in batched}
+        some = asked | {name: tuple(n) for name, n in (clients or {}).items() if name in asked}
+        try:
+            add_batches(found, places, pairs, right, plan, some, most=batch, progress=progress)
+        except KeyboardInterrupt:  # single queries have been timed
+            found["complete"] = False
     return found
 
 
@@ -163,37 +129,3 @@ def _overhead(rounds: Mapping[str, Sequence[np.ndarray]]) -> dict[str, float]:
     null = medians.pop(NULL)
     fraction = record.significant(null / min(medians.values()))
     return {"null_ns": null, "fraction": fraction, "goal": OVERHEAD_GOAL}
-
-
-def _add_batches(
-    found: dict[str, Any],
-    places: Places,
-    pairs: Mapping[str, str],
-    right: Truth,
-    kth: np.ndarray,
-    plan: Plan,
-    batch: int,
-    progress: Progress,
-) -> None:
-    """Each with as many queries at once, up to `batch`, as its own speed allows."""
-    told = found["contenders"]
-    sizes: dict[str, int] = {}
-    samplers: dict[str, Sampler] = {}
-    for name in told:
-        fitting = int(_BATCH_S * 1e9 / told[name]["single"]["p50_ns"])
-        sizes[name] = max(2, min(batch, fitting, len(right.workload.queries)))
-        answers = places[name].ask(Held.batch_answers, sizes[name])
-        told[name]["batch"] = right.ann_recall(answers, kth)
-        samplers[name] = _batch_sampler(places[name], sizes[name])
-    samples = measure(samplers, plan, progress)
-    found["complete"] = samples.complete
-    for name in told:
-        timed = record.candidate(samples, name, float(sizes[name]), "queries")
-        told[name]["batch"] = timed | told[name]["batch"]
-    for one, other in pairs.items():
-        ratio = record.rate_ratio(samples, one, other, units=sizes)
-        found["ratios"].append({"what": "batch QPS", **ratio})
-
-
-def _batch_sampler(place: Place[Held], size: int) -> Sampler:
-    return lambda calls: place.ask(Held.batches, size, calls)

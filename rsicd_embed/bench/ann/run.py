@@ -6,20 +6,24 @@ import random
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rsicd_embed.bench.ann import builds
-from rsicd_embed.bench.ann.contenders import SCAN
+from rsicd_embed.bench.ann.contenders import SCAN, numbers
 from rsicd_embed.bench.ann.held import Held, hold
 from rsicd_embed.bench.ann.kinds import Kind, Settings, kinds_of
-from rsicd_embed.bench.ann.measure import Truth, searched
+from rsicd_embed.bench.ann.measure import NULL, searched
+from rsicd_embed.bench.ann.points import OPTIMIZED, points
+from rsicd_embed.bench.ann.truth import Truth
 from rsicd_embed.bench.ann.workload import Workload, threshold
 from rsicd_embed.bench.isolate import Place
 from rsicd_embed.bench.timing import Plan, Progress
 
-UPSERTED, OPTIMIZED = "as upserted", "optimized"
+UPSERTED = "as upserted"
+# Of each step of the sweep, at most.
+_SWEEP_ROUNDS, _SWEEP_SAMPLE_S = 5, 0.03
 
 
 def run(
@@ -46,12 +50,14 @@ def run(
         if not whole.contenders:
             raise
     builds.summarise(whole.contenders, workload.rows, settings.batch_rows)
-    return {
+    found = {
         "complete": complete,
         "contenders": whole.contenders,
         "ratios": builds.ratios(whole.contenders, whole.pairs),
         "states": whole.states,
+        "sweep": whole.sweep,
     }
+    return {**found, "points": points(found | {"settings": settings.as_json()})}
 
 
 class _Run:
@@ -68,6 +74,8 @@ class _Run:
         self.contenders: dict[str, dict[str, Any]] = {}
         self.states: dict[str, dict[str, Any]] = {}
         self.pairs: dict[str, str] = {}
+        self.sweep: list[dict[str, Any]] = []
+        self.truths: dict[tuple[int, int | None], Truth] = {}
 
     def measured(self) -> bool:
         """Whether all that was wanted was measured."""
@@ -87,6 +95,8 @@ class _Run:
         built = [kind for kind in kinds if kind.folder is not None]
         with ExitStack() as stack:
             writers = {kind.name: self._hold(stack, kind) for kind in built}
+            for writer in writers.values():
+                writer.ask(Held.ready)
             for kind in draw.sample(built, len(built)):
                 self.progress(f"filling {kind.name}")
                 told = writers[kind.name].ask(Held.fill, self.workload, self.settings.batch_rows)
@@ -116,23 +126,34 @@ class _Run:
             for one, other in self.pairs.items():
                 if other in places and _comparable(index[one], index[other]):
                     pairs[one] = other
-                    places[other].ask(Held.configure, index[one])
+                    places[other].ask(Held.configure, numbers(index[one]))
                 else:
                     places.pop(other, None)
-            batch = self.settings.batch_queries if state == OPTIMIZED else 0
-            right = Truth(self.workload, self.settings.k)
-            complete = self._state(state, places, pairs, right, batch)
+            complete = self._state(state, places, pairs, self.settings.k)
             for name, told in self.states[state]["contenders"].items():
                 told["index"] = index[name]
                 if complete and not self.settings.one_process:
                     told["peak_bytes"] = places[name].ask(Held.peak_bytes)
-            able = {kind.name for kind in kinds if kind.filters}
-            places = {name: place for name, place in places.items() if name in able}
-            pairs = {one: other for one, other in pairs.items() if other in places}
-            for percent in self.settings.selectivity if state == OPTIMIZED else ():
-                right = Truth(self.workload, self.settings.k, threshold(percent))
-                name = f"{percent:g}% of the rows"
-                complete = complete and self._state(name, places, pairs, right, batch=0)
+            if state == OPTIMIZED:
+                complete = complete and self._further(kinds, places, pairs)
+                indexed = [one for one in kinds if index[one.name] != SCAN]
+                complete = complete and self._sweep(indexed, places)
+        return complete
+
+    def _further(
+        self, kinds: Sequence[Kind], places: Mapping[str, Place[Held]], pairs: Mapping[str, str]
+    ) -> bool:
+        """The other k, and filters."""
+        complete = True
+        for k in self.settings.ks[1:]:
+            complete = complete and self._state(OPTIMIZED, places, pairs, k)
+        able = {kind.name for kind in kinds if kind.filters}
+        places = {name: place for name, place in places.items() if name in able}
+        pairs = {one: other for one, other in pairs.items() if other in places}
+        for percent in self.settings.selectivity:
+            for k in self.settings.ks:
+                state, below = f"{percent:g}% of the rows", threshold(percent)
+                complete = complete and self._state(state, places, pairs, k, below)
         return complete
 
     def _state(
@@ -140,20 +161,54 @@ class _Run:
         state: str,
         places: Mapping[str, Place[Held]],
         pairs: Mapping[str, str],
-        right: Truth,
-        batch: int,
+        k: int,
+        below: int | None = None,
     ) -> bool:
-        tell = partial(self._tell, state)
-        told = searched(places, pairs, right, self.plan, batch=batch, progress=tell)
-        self.states[state] = told | {"where": right.where}
+        name = state if k == self.settings.k else f"{state}, k={k}"
+        clients = dict.fromkeys(self.settings.stores, self.settings.clients)
+        how: dict[str, Any] = {"clients": clients, "progress": self._teller(name)}
+        if state == OPTIMIZED:
+            how["batch"] = self.settings.batch_queries
+        right = self._truth(k, below)
+        told = searched(places, pairs, right, self.plan, **how)
+        self.states[name] = told | {"where": right.where, "k": k}
         return bool(told["complete"])
 
-    def _tell(self, state: str, doing: str) -> None:
-        self.progress(f"{state}: {doing}")
+    def _sweep(self, kinds: Sequence[Kind], places: Mapping[str, Place[Held]]) -> bool:
+        """Every index with one setting after the other."""
+        least_s = min(self.plan.least_s, _SWEEP_SAMPLE_S)
+        plan = replace(self.plan, rounds=min(self.plan.rounds, _SWEEP_ROUNDS), least_s=least_s)
+        how: dict[str, Any] = {
+            "batch": self.settings.batch_queries,
+            "batched": self.settings.stores,
+        }
+        steps = {kind.name: kind.steps for kind in kinds if kind.name in places}
+        count = max(map(len, steps.values()), default=0)
+        for at in range(count):
+            settings = {name: dict(some[at]) for name, some in steps.items() if at < len(some)}
+            for name, one in settings.items():
+                places[name].ask(Held.configure, one)
+            able = {name: places[name] for name in (*settings, NULL)}
+            for k in self.settings.ks:
+                tell = self._teller(f"settings {at + 1} of {count}, k={k}")
+                told = searched(able, {}, self._truth(k), plan, **how, progress=tell)
+                self.sweep.append({"k": k, "settings": settings, **told})
+                if not told["complete"]:
+                    return False
+        return True
+
+    def _truth(self, k: int, below: int | None = None) -> Truth:
+        """What is right, computed once."""
+        if (k, below) not in self.truths:
+            self.truths[k, below] = Truth(self.workload, k, below)
+        return self.truths[k, below]
+
+    def _teller(self, name: str) -> Progress:
+        return lambda doing: self.progress(f"{name}: {doing}")
 
     def _hold(self, stack: ExitStack, kind: Kind) -> Place[Held]:
         here = self.settings.one_process
-        place = hold(kind.name, kind.make, self.workload, self.settings.k, here=here)
+        place = hold(kind.name, kind.make, self.workload, here=here)
         stack.callback(place.close)
         if here:  # elsewhere files and memory go with the process
             stack.callback(place.ask, Held.end)

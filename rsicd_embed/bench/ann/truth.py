@@ -7,9 +7,15 @@ in float64, and the two must agree to that margin.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from rsicd_embed.bench import record
+from rsicd_embed.bench.ann.workload import PART, Workload
+from rsicd_embed.bench.bootstrap import Bootstrap, intervals
 from rsicd_embed.errors import BenchError
 
 # Twice over the rounding of a float32 product of unit vectors, up to some thousand dimensions.
@@ -115,3 +121,70 @@ def ann_recalls(
         near = cosines(base[given], np.broadcast_to(queries[i], (len(given), queries.shape[1])))
         shares[i] = min(wanted, int(np.count_nonzero(near >= kth[i] - TIE))) / wanted
     return shares
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the searches should find.
+
+    Attributes:
+        workload: rows and queries.
+        k: rows for each query.
+        below: only rows whose part is less count; None for all.
+    """
+
+    workload: Workload
+    k: int
+    below: int | None = None
+
+    @property
+    def where(self) -> str | None:
+        """For the searches."""
+        return None if self.below is None else f"{PART} < {self.below}"
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """bool (rows,): those that count."""
+        return None if self.below is None else self.workload.parts() < self.below
+
+    @cached_property
+    def kth(self) -> np.ndarray:
+        """See `kth_best`."""
+        return kth_best(self.workload.base, self.workload.queries, self.k, self.mask)
+
+    def of_neighbours(self) -> float | None:
+        """ANN recall@k of the rows that the source itself calls nearest; None where it says none.
+
+        Less than 1 where the source is wrong, or names fewer than k.
+        """
+        if self.workload.neighbours is None:
+            return None
+        found = list(self.workload.neighbours)
+        base, queries = self.workload.base, self.workload.queries
+        shares = ann_recalls(found, base, queries, self.kth, self.k, self.mask)
+        return record.significant(float(shares.mean()))
+
+    def ann_recall(self, found: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Mean ANN recall@k, over all queries that were answered and by kind."""
+        base, queries = self.workload.base, self.workload.queries
+        shares = ann_recalls(found, base, queries, self.kth, self.k, self.mask)
+        kinds = np.array(self.workload.kinds[: len(found)])
+        by_kind = {kind: shares[kinds == kind] for kind in dict.fromkeys(self.workload.kinds)}
+        low, high = _mean_interval(shares)
+        return {
+            "ann_recall": record.significant(float(shares.mean())),
+            "ann_recall_interval": [record.significant(low), record.significant(high)],
+            "ann_recall_by_kind": {
+                kind: record.significant(float(one.mean()))
+                for kind, one in by_kind.items()
+                if one.size
+            },
+            "least_of_a_query": record.significant(float(shares.min())),
+            "queries": len(found),
+        }
+
+
+def _mean_interval(shares: np.ndarray) -> tuple[float, float]:
+    """Bootstrap interval of the mean over queries."""
+    ends = intervals(lambda drawn: {"mean": drawn @ shares / len(shares)}, len(shares), Bootstrap())
+    return ends["mean"]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.bench.ann.vectors import Source
+from rsicd_embed.bench.ann.vectors import Source, unit
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import row_schema, vector_array
 
-HELD_OUT, MOVED, FAR = "held out", "moved", "far"
+HELD_OUT, MOVED, FAR, GIVEN = "held out", "moved", "far", "given"
 # How far a query lies from a row, in lengths of a vector. A text lies farther from the images that
 # it describes than those from each other.
 _NOISE = {MOVED: 0.5, FAR: 2.0}
@@ -30,8 +30,9 @@ class Workload:
         path: of a .npy, float32 (rows, dim) of unit norm.
         rows, dim: of these.
         queries: float32 (q, dim) of unit norm.
-        kinds: of each query, `HELD_OUT`, `MOVED` or `FAR`.
+        kinds: of each query, `HELD_OUT`, `MOVED`, `FAR` or `GIVEN`.
         seed: of what is drawn.
+        neighbours: int (q, any), the rows that the source calls nearest; None where it says none.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Workload:
     queries: np.ndarray
     kinds: tuple[str, ...]
     seed: int
+    neighbours: np.ndarray | None = None
 
     @property
     def base(self) -> np.ndarray:
@@ -95,7 +97,7 @@ def threshold(percent: float) -> int:
 
 
 def prepare(source: Source, folder: Path, queries: int, k: int, seed: int = 0) -> Workload:
-    """Writes the rows into `folder`, and makes the queries.
+    """Writes the rows into `folder`, and makes the queries, or draws of those that are given.
 
     A third of the queries, but no more than a tenth of the rows, are rows that are held out; the
     others are rows that are moved, half of them far.
@@ -103,12 +105,13 @@ def prepare(source: Source, folder: Path, queries: int, k: int, seed: int = 0) -
     Raises:
         BenchError: the vectors are not usable, or fewer than k are left.
     """
-    held = min(queries // 3, int(_MOST_HELD_OUT * source.rows))
+    given = source.queries is not None
+    held = 0 if given else min(queries // 3, int(_MOST_HELD_OUT * source.rows))
     rows = source.rows - held
     if rows < max(k, 1) or source.dim < 1:
         raise BenchError(
             f"{source.name}: expected more than {max(k, 1) - 1} rows, found {rows} of length "
-            f"{source.dim}, with {held} held out as queries; take a smaller k"
+            f"{source.dim}{f', with {held} held out as queries' if held else ''}; take a smaller k"
         )
     draw = np.random.default_rng([seed, 2])
     out = np.zeros(source.rows, bool)
@@ -123,6 +126,8 @@ def prepare(source: Source, folder: Path, queries: int, k: int, seed: int = 0) -
         kept.append(block[chosen])
         first, at = first + len(block), at + len(stay)
     base.flush()
+    if source.queries is not None:
+        return _given(source, source.queries, queries, path, draw, seed)
     found: dict[str, np.ndarray] = {HELD_OUT: np.concatenate(kept)}
     left = queries - held
     for kind, count in ((MOVED, left - left // 2), (FAR, left // 2)):
@@ -132,6 +137,26 @@ def prepare(source: Source, folder: Path, queries: int, k: int, seed: int = 0) -
     order = draw.permutation(len(kinds))
     matrix = np.ascontiguousarray(np.concatenate(list(found.values()))[order])
     return Workload(path, rows, source.dim, matrix, tuple(kinds[one] for one in order), seed)
+
+
+def _given(
+    source: Source,
+    every: np.ndarray,
+    queries: int,
+    path: Path,
+    draw: np.random.Generator,
+    seed: int,
+) -> Workload:
+    """With so many of the source's own queries, drawn."""
+    if every.ndim != 2 or every.shape[1] != source.dim or not len(every):
+        raise BenchError(
+            f"{source.name}: expected queries of length {source.dim}, found {every.shape}"
+        )
+    chosen = np.sort(draw.permutation(len(every))[:queries])
+    units = unit(every[chosen], f"{source.name}, queries")
+    neighbours = None if source.neighbours is None else source.neighbours[chosen]
+    kinds = (GIVEN,) * len(chosen)
+    return Workload(path, source.rows, source.dim, units, kinds, seed, neighbours)
 
 
 def _moved(rows: np.ndarray, far: float, draw: np.random.Generator) -> np.ndarray:

@@ -8,15 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rsicd_embed.cli.base import model_option, note
 from rsicd_embed.cli.bench.ann_lines import lines
-from rsicd_embed.cli.bench.base import Recorded, command_line, finish, record_options, teller
+from rsicd_embed.cli.bench.base import (
+    Recorded,
+    command_line,
+    counts,
+    finish,
+    record_options,
+    teller,
+)
+from rsicd_embed.parallel import cpu_count
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.ann.vectors import Source
 
 NAME = "bench-ann"
 _ROWS, _DIM = 10_000, 512
-_SAMPLE_S = 0.1
+_SAMPLE_S = 0.05
+_ROUNDS = 7
+_TRUSTED = 0.99
 
 
 def _percents(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -27,13 +38,20 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
         raise click.BadParameter(f"expected percents such as 10,0.1, found {value!r}") from None
 
 
-@click.command(cls=Recorded)
+@click.command(cls=Recorded, context_settings={"default_map": {"rounds": _ROUNDS}})
 @click.option("--store", "store_uri", metavar="URI", help="Take the vectors of this store.")
 @click.option(
     "--vectors",
     type=click.Path(path_type=Path),
-    help="Take those of a .npy matrix, or of a Parquet file's column `vector`.",
+    help="Take those of a .npy matrix, of a Parquet file's column `vector`, or of an HDF5 file as "
+    "ann-benchmarks has them, with its queries.",
 )
+@click.option(
+    "--texts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Search --store for these texts, one a line, instead of for vectors like its own.",
+)
+@model_option("the bundled model; for --texts")
 @click.option("--rows", type=click.IntRange(1), help=f"Generate so many.  [default: {_ROWS}]")
 @click.option("--dim", type=click.IntRange(1), help=f"Of generated ones.  [default: {_DIM}]")
 @click.option(
@@ -48,7 +66,15 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     metavar="STORE[?OPTION=VALUE],…",
     help="What to measure.",
 )
-@click.option("--k", default=10, show_default=True, type=click.IntRange(1), help="Rows a query.")
+@click.option(
+    "--k",
+    "ks",
+    default="10",
+    show_default=True,
+    metavar="K,…",
+    callback=counts,
+    help="Rows a query; the tables and ratios of several stand one below the other.",
+)
 @click.option(
     "--queries", default=300, show_default=True, type=click.IntRange(3), help="Distinct queries."
 )
@@ -79,6 +105,27 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     type=click.IntRange(2),
     help="Most queries searched for at once.",
 )
+@click.option(
+    "--clients",
+    metavar="N,…",
+    callback=counts,
+    help="How many clients search for many queries at once at the same time.  "
+    "[default: 1 and the number of processors]",
+)
+@click.option(
+    "--sweep",
+    multiple=True,
+    metavar="NAME=N,N,…",
+    help="What to try of efSearch (graphs), nprobes and refine (LanceDB's index); repeatable.  "
+    "[default: ladders of each]",
+)
+@click.option("--no-sweep", is_flag=True, help="Only the settings that the stores find best.")
+@click.option(
+    "--against",
+    metavar="NAMES",
+    help="Other libraries as lines to compare with: hnswlib,faiss,usearch or none.  "
+    "[default: those that are installed]",
+)
 @click.option("--no-libraries", is_flag=True, help="Do not call the libraries directly, too.")
 @click.option("--one-process", is_flag=True, help="Not each in a process of its own.")
 @click.option(
@@ -92,17 +139,23 @@ def ann(
     context: click.Context,
     store_uri: str | None,
     vectors: Path | None,
+    texts: Path | None,
+    model: str | None,
     rows: int | None,
     dim: int | None,
     kind: str | None,
     stores: str,
-    k: int,
+    ks: tuple[int, ...],
     queries: int,
     selectivity: tuple[float, ...],
     rounds: int,
     builds: int,
     batch_rows: int,
     batch_queries: int,
+    clients: tuple[int, ...],
+    sweep: tuple[str, ...],
+    no_sweep: bool,
+    against: str | None,
     seed: int,
     no_libraries: bool,
     one_process: bool,
@@ -114,47 +167,100 @@ def ann(
 
     Every store is filled, searched, optimized and searched again; the right answers are computed
     here, and the rows found are held against them (ANN recall@k). Queries are vectors that were
-    held out, rows that were moved a little, and ones as far from any row as texts are.
+    held out, rows that were moved a little, and ones as far from any row as texts are; or those
+    that a file gives.
+
+    Then each index is searched with one setting after the other, for the curve of what it finds
+    against the time it takes. An interrupted run keeps what was measured.
 
     A library on its own promises less than a store: no filters or deletions (NMSLib), no exact
     scores, no order among ties. It gets the settings that the store found best.
     """
-    from dataclasses import asdict
-
-    from rsicd_embed.bench import record
+    from rsicd_embed.bench import choice, record
+    from rsicd_embed.bench.ann import references
     from rsicd_embed.bench.ann.kinds import Settings
     from rsicd_embed.bench.ann.run import run as measured
+    from rsicd_embed.bench.ann.sweep import ladders
+    from rsicd_embed.bench.ann.truth import Truth
     from rsicd_embed.bench.ann.workload import prepare
     from rsicd_embed.bench.timing import Plan
 
-    named = tuple(dict.fromkeys(one.strip() for one in stores.split(",")))
+    if sweep and no_sweep:
+        raise click.UsageError("expected --sweep or --no-sweep, found both")
+    others = choice.choose(against, references.NEEDS, references.PACKAGES)
     settings = Settings(
-        named, k, builds, batch_rows, batch_queries, selectivity, not no_libraries, one_process
+        stores=tuple(dict.fromkeys(one.strip() for one in stores.split(","))),
+        ks=ks,
+        builds=builds,
+        batch_rows=batch_rows,
+        batch_queries=batch_queries,
+        clients=tuple(dict.fromkeys((1, *(clients or (cpu_count(),))))),
+        selectivity=selectivity,
+        libraries=not no_libraries,
+        references=others.chosen,
+        sweep={} if no_sweep else ladders(sweep),
+        one_process=one_process,
     )
     settings.check()
     source = _source(store_uri, vectors, {"rows": rows, "dim": dim, "kind": kind}, seed)
+    if texts is not None or model is not None:
+        source = _asked(source, store_uri, texts, model)
     record.claim(output)
     run = record.document(
         "ann",
-        {**asdict(settings), "queries": queries, "rounds": rounds, "seed": seed},
+        {**settings.as_json(), "queries": queries, "rounds": rounds, "seed": seed},
         command=command_line(context),
     )
+    run["left_out"] = others.left_out
+    for name, why in others.left_out.items():
+        note(f"left out: {name} {why}")
     tell = teller()
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=scratch) as folder:
         tell(f"preparing {source.rows} vectors")
-        workload = prepare(source, Path(folder), queries, k, seed)
+        workload = prepare(source, Path(folder), queries, max(ks), seed)
         kinds = {kind: workload.kinds.count(kind) for kind in dict.fromkeys(workload.kinds)}
         run["vectors"] = {"source": source.name, "rows": workload.rows, "dim": workload.dim}
         run["queries"] = {"count": len(workload.queries), "kinds": kinds}
+        told = Truth(workload, min(ks)).of_neighbours()
+        if told is not None:
+            run["queries"]["ann_recall_of_their_neighbours"] = told
+            if told < _TRUSTED:
+                note(
+                    f"what {source.name} calls the nearest rows is not: ANN recall@{min(ks)} "
+                    f"{told:.3f}; it is not used"
+                )
         run |= measured(
             workload, settings, Plan(rounds, seed, least_s=_SAMPLE_S), Path(folder), tell
         )
     finish(output, NAME, run, lines, as_json=as_json)
 
 
+def _asked(source: Source, uri: str | None, texts: Path | None, model: str | None) -> Source:
+    """The vectors of a store, to be searched for texts by the model that made them."""
+    from dataclasses import replace
+
+    from rsicd_embed.embedder.base import provenance
+    from rsicd_embed.embedder.loading import load_for_a_query
+    from rsicd_embed.errors import BenchError
+    from rsicd_embed.stores.base import open_store
+
+    if texts is None or uri is None:
+        raise click.UsageError("expected --texts with --store, and --model with both")
+    try:
+        lines = texts.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{texts}: expected texts in UTF-8, one a line: {error}") from None
+    wanted = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not wanted:
+        raise BenchError(f"{texts}: expected texts, one a line, found none")
+    embedder = load_for_a_query(model)
+    open_store(uri, provenance(embedder), create=False).close()  # refuses another model's
+    return replace(source, queries=embedder.embed_texts(wanted))
+
+
 def _source(uri: str | None, file: Path | None, made: dict[str, Any], seed: int) -> Source:
     """Where the vectors come from; one place only."""
-    from rsicd_embed.bench.ann import vectors
+    from rsicd_embed.bench.ann import files, vectors
 
     given = {name: value for name, value in made.items() if value is not None}
     if (uri is not None) + (file is not None) + bool(given) > 1:
@@ -162,5 +268,5 @@ def _source(uri: str | None, file: Path | None, made: dict[str, Any], seed: int)
     if uri is not None:
         return vectors.from_store(uri)
     if file is not None:
-        return vectors.from_file(file)
+        return files.from_file(file)
     return vectors.generated(**{"rows": _ROWS, "dim": _DIM, **given}, seed=seed)

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 
+_MORE = "batch_by_clients"
+
+
 def lines(run: dict[str, Any]) -> list[str]:
-    """One table of builds, one of each state's searches, and one of ratios."""
+    """Tables of builds, of each state's searches, of the curve, and of ratios."""
     vectors, queries = run["vectors"], run["queries"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in queries["kinds"].items())
     found = [
@@ -17,7 +20,9 @@ def lines(run: dict[str, Any]) -> list[str]:
         *_builds(run["contenders"], run["states"]),
     ]
     for state, told in run["states"].items():
-        found += ["", *_searches(state, told, run["settings"]["k"])]
+        found += ["", *_searches(state, told, told.get("k", run["settings"]["k"]))]
+    for k in dict.fromkeys(one["k"] for one in run["points"]):
+        found += ["", *_curve(run["points"], k)]
     ratios = _ratio_rows("build time", run["ratios"])
     for state, told in run["states"].items():
         ratios += _ratio_rows(state, told["ratios"])
@@ -50,6 +55,8 @@ def _builds(contenders: dict[str, Any], states: dict[str, Any]) -> list[str]:
 
 def _searches(state: str, told: dict[str, Any], k: int) -> list[str]:
     head = (state, f"ANN recall@{k}", "p50 ms", "p95 ms", "p99 ms", "first ms", "QPS", "at once")
+    clients = next((list(one[_MORE]) for one in told["contenders"].values() if one.get(_MORE)), [])
+    head = (*head, *(f"QPS of {count} clients" for count in clients))
     indexed = any("index" in one for one in told["contenders"].values())
     rows: list[tuple[str, ...]] = [(*head, "index") if indexed else head]
     for name, one in told["contenders"].items():
@@ -64,6 +71,7 @@ def _searches(state: str, told: dict[str, Any], k: int) -> list[str]:
                 f"{one['first_search_ns'] / 1e6:.1f}",
                 f"{batch['per_s']:.0f}" if batch and "per_s" in batch else "",
                 f"{batch['units_per_call']:.0f}" if batch and "per_s" in batch else "",
+                *(_rate(one.get(_MORE, {}).get(count)) for count in clients),
                 *([one.get("index", "")] if indexed else []),
             )
         )
@@ -72,6 +80,24 @@ def _searches(state: str, told: dict[str, Any], k: int) -> list[str]:
         *_table(rows),
         f"timing costs {over['null_ns']:.0f} ns a search, {over['fraction']:.2%} of the fastest",
     ]
+
+
+def _curve(points: list[dict[str, Any]], k: int) -> list[str]:
+    """The points that no other beats, the most thorough first."""
+    best = [one for one in points if one["pareto"] and one["k"] == k]
+    best.sort(key=lambda one: (-one["ann_recall"], one["p50_ns"]))
+    head = ("nothing finds more in less time", "", f"ANN recall@{k}", "p50 ms", "p95 ms")
+    rows = [
+        (
+            one["contender"],
+            ", ".join(f"{name}={value}" for name, value in one["settings"].items()) or "as it is",
+            f"{one['ann_recall']:.4f}",
+            f"{one['p50_ns'] / 1e6:.3f}",
+            f"{one['p95_ns'] / 1e6:.3f}",
+        )
+        for one in best
+    ]
+    return _table([head, *rows])
 
 
 def _ratio_rows(state: str, ratios: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -84,6 +110,10 @@ def _ratio_rows(state: str, ratios: list[dict[str, Any]]) -> list[tuple[str, ...
         )
         for one in ratios
     ]
+
+
+def _rate(batch: dict[str, Any] | None) -> str:
+    return f"{batch['per_s']:.0f}" if batch else ""
 
 
 def _megabytes(count: int | None) -> str:

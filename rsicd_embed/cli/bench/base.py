@@ -60,16 +60,19 @@ def record_options(command: F) -> F:
     return command
 
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of the backends that do not say.  [default: each backend's own]",
+)
+
+
 def embedding_bench_options(command: F) -> F:
-    """What every benchmark of a model takes."""
+    """What a benchmark of one model takes."""
     for option in (
         record_options,
         batch_size_option,
-        click.option(
-            "--precision",
-            type=click.Choice(PRECISIONS),
-            help="Of the backends that do not say.  [default: each backend's own]",
-        ),
+        precision_option,
         click.option(
             "--shape",
             type=click.Choice(PUBLISHED_SHAPES),
@@ -103,6 +106,14 @@ def finish(
     if not run["complete"]:
         note(f"what was measured until then is in {path}")
         raise click.Abort
+
+
+def counts(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """`1000,10000` → (1000, 10000), each once; nothing where the option is not given."""
+    words = value.split(",") if value is not None else []
+    if not all(word.strip().isdigit() and int(word) for word in words):
+        raise click.BadParameter(f"expected counts such as 1000,10000, found {value!r}")
+    return tuple(dict.fromkeys(int(word) for word in words))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import click
 from rsicd_embed.cli.bench.base import (
     Recorded,
     command_line,
+    counts,
     embedding_bench_options,
     finish,
     model_or_shape,
@@ -32,14 +33,6 @@ def _sides(context: click.Context, option: click.Parameter, value: str) -> tuple
     if not (low.isdigit() and high.isdigit() and 0 < int(low) <= int(high)):
         raise click.BadParameter(f"expected sides such as 224-1000, found {value!r}")
     return int(low), int(high)
-
-
-def _counts(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """`1000,10000` → (1000, 10000)."""
-    words = value.split(",") if value is not None else []
-    if not all(word.strip().isdigit() and int(word) for word in words):
-        raise click.BadParameter(f"expected counts such as 1000,10000, found {value!r}")
-    return tuple(int(word) for word in words)
 
 
 @click.command(cls=Recorded)
@@ -72,7 +65,7 @@ def _counts(context: click.Context, option: click.Parameter, value: str | None) 
 @click.option(
     "--memory-at",
     metavar="N,N,…",
-    callback=_counts,
+    callback=counts,
     help="Also the peak of memory when ingesting so many generated images into the first store.",
 )
 @click.pass_context

@@ -1,0 +1,69 @@
+"""hnswlib, faiss and usearch as lines to compare with: they find what there is to be found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rsicd_embed.bench.ann import references, truth, vectors, workload
+from tests.helpers import run
+
+EACH = [
+    pytest.param(need, name, id=name)
+    for need, some in references.CONTENDERS.items()
+    for name in some
+]
+
+
+@pytest.mark.parametrize(("need", "name"), EACH)
+def test_a_library_finds_the_nearest_rows_and_keeps_them(
+    need: str, name: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(need)
+    made = workload.prepare(vectors.generated(1200, 16), tmp_path, queries=40, k=10)
+    right = truth.Truth(made, 10)
+    kind = references.CONTENDERS[need][name]
+    built = kind(tmp_path / "own", 16)
+    for batch in made.batches(500):
+        built.upsert(batch)
+    built.optimize()
+    thorough = dict.fromkeys(kind.knobs, 1000)
+    for one in (built, kind(tmp_path / "own", 16)):  # and as another process opens it
+        usual = right.ann_recall(one.found(one.search(made.queries, 10), 40))
+        assert usual["ann_recall"] > 0.8
+        one.configure(thorough)
+        (first,) = one.found(one.search(made.queries[:1], 10), 1)
+        every = one.found(one.search(made.queries, 10), 40)
+        np.testing.assert_array_equal(first, every[0])
+        assert right.ann_recall(every)["ann_recall"] > 0.99
+        assert one.index().startswith(("HNSW (M=16", "IVF of "))
+        one.close()
+
+
+def test_they_stand_beside_the_stores(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    done = run(
+        *("bench", "ann", "--rows", "1500", "--dim", "8", "--stores", "exact", "--queries", "20"),
+        *("--against", "faiss", "--sweep", "nprobes=1,9", "--sweep", "efSearch=50"),
+        *("--rounds", "1", "--one-process", "--json", "-o", tmp_path),
+    )
+    assert done.status == 0, done.stderr
+    told = done.document["states"]["optimized"]["contenders"]
+    assert list(told) == ["exact", "library of exact", "faiss HNSW", "faiss IVF"]
+    steps = [one["settings"] for one in done.document["sweep"]]
+    assert steps == [
+        {"faiss HNSW": {"efSearch": 50}, "faiss IVF": {"nprobes": 1}},
+        {"faiss IVF": {"nprobes": 9}},
+    ]
+
+
+def test_a_library_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(references.NEEDS, "hnswlib", ("no_such_module",))
+    words = ("bench", "ann", "--rows", "100", "--dim", "4", "-o", tmp_path, "--against")
+    error = run(*words, "hnswlib").error
+    assert "reference hnswlib needs no_such_module: pip install hnswlib" in error
+    assert "expected references of hnswlib, faiss, usearch, or none" in run(*words, "annoy").error
