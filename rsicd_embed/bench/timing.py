@@ -80,7 +80,7 @@ def calls_for(take: Sampler, least_s: float) -> int:
         taken_ns = max(1, take(calls))
         if taken_ns >= wanted_ns:
             break
-        calls = min(_MOST_CALLS, max(2 * calls, int(calls * wanted_ns / taken_ns) + 1))
+        calls = min(_MOST_CALLS, max(calls + 1, int(1.1 * calls * wanted_ns / taken_ns)))
     return calls
 
 

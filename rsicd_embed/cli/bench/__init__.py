@@ -6,18 +6,21 @@ import click
 
 from rsicd_embed.cli.base import Group
 from rsicd_embed.cli.bench.ann import ann
+from rsicd_embed.cli.bench.compare import compare
 from rsicd_embed.cli.bench.embed import embed
 from rsicd_embed.cli.bench.ingest import ingest
+from rsicd_embed.cli.bench.recommend import recommend
 from rsicd_embed.cli.bench.serve import serve
 
 
 @click.group(cls=Group)
 def bench() -> None:
-    """Measure speed and memory; each run leaves a JSON record.
+    """Measure speed and memory; each run leaves a JSON record and a page of plots.
 
-    Figures of two runs, or of two machines, are not to be compared: let one run measure all.
+    Figures of two runs, or of two machines, are not to be compared without care: where one run can
+    measure all, let it.
     """
 
 
-for command in (ann, embed, ingest, serve):
+for command in (ann, embed, ingest, serve, compare, recommend):
     bench.add_command(command)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "bench-ann"
 _ROWS, _DIM = 10_000, 512
-_SAMPLE_S = 0.05
+_SAMPLE_S = 0.04
 _ROUNDS = 7
 _TRUSTED = 0.99
 

@@ -1,0 +1,107 @@
+"""`bench recommend`: the store that does what is wanted, as a URI to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsicd_embed.bench.recommend import Goal, recommend
+from rsicd_embed.errors import BenchError
+from rsicd_embed.stores.base import StoreURI
+from tests.helpers import run
+
+from .records import BENCHMARKS, ann, write
+
+
+def chosen(**goal: Any) -> str:
+    best = recommend([ann()], Goal(**goal)).best
+    assert best is not None
+    assert StoreURI.parse(best.uri).location == "./index"
+    return best.uri
+
+
+def test_the_fastest_that_is_enough() -> None:
+    assert chosen(recall=0.85) == "nmslib:./index?efSearch=20"
+    assert chosen(recall=0.99) == "nmslib:./index?efSearch=100"
+    assert chosen(recall=0.999) == "nmslib:./index"
+    assert chosen(recall=1) == "lancedb:./index"
+    assert chosen(recall=1, memory_bytes=3e8) == "exact:./index"
+    assert chosen(recall=0.999, qps=4000) == "nmslib:./index"
+
+
+def test_of_two_as_fast_the_one_that_takes_less_memory() -> None:
+    close = ann()
+    one = close["states"]["optimized"]["contenders"]["exact"]["single"]
+    other = close["states"]["optimized"]["contenders"]["lancedb"]["single"]
+    one["p95_ns"] = 1.04 * other["p95_ns"]
+    best = recommend([close], Goal(recall=1)).best
+    assert best is not None
+    assert best.store == "exact"
+
+
+def test_options_of_a_store_stay_in_its_uri() -> None:
+    text = str(ann()).replace("'nmslib'", "'nmslib?M=32'")
+    best = recommend([eval(text)], Goal(recall=0.99), path="/tiles/a").best
+    assert best is not None
+    assert best.uri == "nmslib:/tiles/a?M=32&efSearch=100"
+
+
+def test_reasons_others_and_nearest_misses() -> None:
+    advice = recommend([ann()], Goal(recall=0.999, p95_ms=30, qps=800))
+    assert advice.best is not None
+    assert advice.best.reasons == (
+        "ANN recall@10 0.9990 (0.9980–0.9990), wanted 0.999",
+        "p95 2 ms, wanted 30 ms",
+        "5,000 queries/s with 1 client, wanted 800",
+    )
+    assert [one.store for one in advice.others] == ["lancedb", "exact"]
+    nothing = recommend([ann()], Goal(recall=1, p95_ms=4))
+    assert nothing.best is None
+    assert [one.uri for one in nothing.misses][0] == "lancedb:./index"
+    assert nothing.misses[0].lacks == {"p95": pytest.approx(3.0)}
+
+
+def test_k_that_was_not_measured_and_other_records() -> None:
+    with pytest.raises(BenchError, match=r"found k of 10; run bench ann with --k 7"):
+        recommend([ann()], Goal(recall=0.9, k=7))
+    with pytest.raises(BenchError, match="expected a record of `bench ann`, found one of serve"):
+        recommend([ann(task="serve")], Goal(recall=0.9))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", ann())
+    done = run("bench", "recommend", file, "--recall", "0.99", "--p95", "10ms", "--path", "/a")
+    assert done.status == 0
+    assert done.stdout.splitlines()[0] == "nmslib:/a?efSearch=100"
+    assert "100,000 vectors of length 512 (clustered) on a CPU, 2 cores" in done.stdout
+    found = run("bench", "recommend", file, file, "--recall", "0.99", "--memory", "300MB", "--json")
+    assert found.document["uri"] == "lancedb:./index" or found.status == 0
+    assert found.document["best"]["point"]["ann_recall"] == 1.0
+    none = run("bench", "recommend", file, "--recall", "1", "--p95", "500us")
+    assert none.status == 1
+    assert "no store that was measured fits: lancedb:./index misses p95 by a factor of 24" in (
+        none.stderr
+    )
+    assert none.stdout.count("near: ") == 3
+
+
+@pytest.mark.parametrize(
+    "options", [["--p95", "10"], ["--p95", "0ms"], ["--memory", "2 apples"], ["--recall", "99"], []]
+)
+def test_wrong_usage(tmp_path: Path, options: list[str]) -> None:
+    words = options if "--recall" in options or not options else ["--recall", "0.9", *options]
+    assert run("bench", "recommend", write(tmp_path / "a.json", ann()), *words).status == 2
+
+
+def test_an_interrupted_run_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", ann(complete=False))
+    assert (
+        "found one that was interrupted" in run("bench", "recommend", file, "--recall", "0").error
+    )
+
+
+def test_recorded_runs(tmp_path: Path) -> None:
+    file = BENCHMARKS / "ann-100k" / "bench-ann.json"
+    assert run("bench", "recommend", file, "--recall", "0.99", "--json").document["uri"]
