@@ -51,7 +51,7 @@ class Limits:
 
     Attributes:
         threshold: as many times the time or memory, or one part in so many of the rate.
-        drop: so much less of a recall or an accuracy.
+        drop: so much less of an ANN recall or an accuracy.
     """
 
     threshold: float = 1.1

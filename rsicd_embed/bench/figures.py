@@ -18,7 +18,7 @@ class Figure:
         unit: of it; empty for shares.
         more_is_better: whether a larger one is better.
         samples: raw ones in the same unit, a round each; empty where there are none.
-        is_share: a part of 1 that is judged by differences: a recall, or an accuracy.
+        is_share: a part of 1 that is judged by differences: an ANN recall, or an accuracy.
     """
 
     value: float
@@ -31,7 +31,8 @@ class Figure:
 def figures(run: Mapping[str, Any]) -> dict[str, Figure]:
     """All figures of a record, by what they are of."""
     of = {"ann": _ann, "embed": _embed, "ingest": _ingest, "serve": _serve}
-    return dict(of.get(run["task"], _evaluation)(run))
+    others = _rates if "candidates" in run else _evaluation
+    return dict(of.get(run["task"], others)(run))
 
 
 def _ann(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
@@ -89,6 +90,11 @@ def _serve(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
             yield f"one client, {how}: {at}", Figure(one[at], "ms")
     for how, taken in run["cpu_ms_per_search"].items():
         yield f"processor time of a search, {how}", Figure(taken, "ms")
+
+
+def _rates(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
+    for name, one in run["candidates"].items():
+        yield name, _rate(one, f"{one['unit']}/s")
 
 
 def _evaluation(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:

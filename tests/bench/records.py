@@ -25,6 +25,7 @@ def told(recall: float, p50_ms: float, qps: float, peak_mb: float = 100) -> dict
         "single": {"p50_ns": p50, "p95_ns": p95, "p99_ns": p99, "by_round": by_round},
         "batch": {
             "per_s": qps,
+            "per_s_interval": [0.9 * qps, 1.1 * qps],
             "units_per_call": 100.0,
             "samples_ns": [100e9 / qps * one for one in rounds],
         },

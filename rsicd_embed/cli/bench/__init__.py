@@ -10,6 +10,7 @@ from rsicd_embed.cli.bench.compare import compare
 from rsicd_embed.cli.bench.embed import embed
 from rsicd_embed.cli.bench.ingest import ingest
 from rsicd_embed.cli.bench.recommend import recommend
+from rsicd_embed.cli.bench.report import report
 from rsicd_embed.cli.bench.serve import serve
 
 
@@ -22,5 +23,5 @@ def bench() -> None:
     """
 
 
-for command in (ann, embed, ingest, serve, compare, recommend):
+for command in (ann, embed, ingest, serve, report, compare, recommend):
     bench.add_command(command)

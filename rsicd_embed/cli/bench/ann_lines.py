@@ -53,7 +53,16 @@ def _builds(contenders: dict[str, Any], states: dict[str, Any]) -> list[str]:
 
 
 def _searches(state: str, told: dict[str, Any], k: int) -> list[str]:
-    head: tuple[str, ...] = (state, f"ANN recall@{k}", "p50 ms", "p95 ms", "p99 ms", "first ms", "QPS", "at once")
+    head: tuple[str, ...] = (
+        state,
+        f"ANN recall@{k}",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "first ms",
+        "QPS",
+        "at once",
+    )
     clients = next((list(one[_MORE]) for one in told["contenders"].values() if one.get(_MORE)), [])
     head = (*head, *(f"QPS of {count} clients" for count in clients))
     indexed = any("index" in one for one in told["contenders"].values())

@@ -92,16 +92,19 @@ def finish(
     *,
     as_json: bool,
 ) -> None:
-    """Saves a record and shows what is in it; status 1 where the run was interrupted."""
+    """Saves a record and its page, and shows what is in it; status 1 where it was interrupted."""
     from rsicd_embed.bench import record
+    from rsicd_embed.bench.report import write
 
     path = record.save(output, name, run)
+    page = write.beside(path, run)
     if as_json:
         print_json(run)
     else:
         for line in lines(run):
             show(line)
         show(f"record: {path}")
+        show(f"report: {page}")
     _tell_noise(run)
     if not run["complete"]:
         note(f"what was measured until then is in {path}")

@@ -198,11 +198,13 @@ def finish(run: dict[str, Any], how: How, lines: Callable[[Any], list[str]]) -> 
     run["seconds"] = how.seconds
     for one in run.get("notes", ()):
         note(f"note: {one}")
-    path = None
+    path = page = None
     if how.output is not None:
         from rsicd_embed.bench import record
+        from rsicd_embed.bench.report import write
 
         path = record.save(how.output, f"eval-{run['task']}", run)
+        page = write.beside(path, run)
     if how.as_json:
         print_json(run)
         return
@@ -210,6 +212,7 @@ def finish(run: dict[str, Any], how: How, lines: Callable[[Any], list[str]]) -> 
         show(line)
     if path is not None:
         show(f"record: {path}")
+        show(f"report: {page}")
 
 
 def metric_table(run: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
