@@ -19,14 +19,14 @@ class Goal:
     """What is wanted; None where it does not matter.
 
     Attributes:
-        recall: least ANN recall@k.
+        ann_recall: least ANN recall@k.
         p95_ms: longest time that 95 of 100 single searches take.
         qps: least rate of searches for many queries at once, with as many clients as was fastest.
         memory_bytes: most resident memory of a process that searches.
         k: rows a query; None for the first that was measured.
     """
 
-    recall: float
+    ann_recall: float
     p95_ms: float | None = None
     qps: float | None = None
     memory_bytes: float | None = None
@@ -117,13 +117,13 @@ def _choice(point: Mapping[str, Any], goal: Goal, path: str) -> Choice:
 def _judged(point: Mapping[str, Any], goal: Goal) -> dict[str, tuple[str, float]]:
     """By part of the goal: in words, and the wanted to the measured, more than 1 if it is missed.
 
-    Of a recall it is the share that is not found that is compared.
+    Of an ANN recall it is the share that is not found that is compared.
     """
-    recall = point["ann_recall"]
-    missed = 1.0 if recall >= goal.recall else (1 - recall) / max(1 - goal.recall, 1e-4)
+    ann_recall, wanted = point["ann_recall"], goal.ann_recall
+    missed = 1.0 if ann_recall >= wanted else (1 - ann_recall) / max(1 - wanted, 1e-4)
     found = {
         "ANN recall": (
-            f"ANN recall@{point['k']} {recall:.4f}{_range(point)}, wanted {goal.recall:g}",
+            f"ANN recall@{point['k']} {ann_recall:.4f}{_range(point)}, wanted {wanted:g}",
             missed,
         )
     }

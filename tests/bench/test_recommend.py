@@ -24,12 +24,12 @@ def chosen(**goal: Any) -> str:
 
 
 def test_the_fastest_that_is_enough() -> None:
-    assert chosen(recall=0.85) == "nmslib:./index?efSearch=20"
-    assert chosen(recall=0.99) == "nmslib:./index?efSearch=100"
-    assert chosen(recall=0.999) == "nmslib:./index"
-    assert chosen(recall=1) == "lancedb:./index"
-    assert chosen(recall=1, memory_bytes=3e8) == "exact:./index"
-    assert chosen(recall=0.999, qps=4000) == "nmslib:./index"
+    assert chosen(ann_recall=0.85) == "nmslib:./index?efSearch=20"
+    assert chosen(ann_recall=0.99) == "nmslib:./index?efSearch=100"
+    assert chosen(ann_recall=0.999) == "nmslib:./index"
+    assert chosen(ann_recall=1) == "lancedb:./index"
+    assert chosen(ann_recall=1, memory_bytes=3e8) == "exact:./index"
+    assert chosen(ann_recall=0.999, qps=4000) == "nmslib:./index"
 
 
 def test_of_two_as_fast_the_one_that_takes_less_memory() -> None:
@@ -37,20 +37,20 @@ def test_of_two_as_fast_the_one_that_takes_less_memory() -> None:
     one = close["states"]["optimized"]["contenders"]["exact"]["single"]
     other = close["states"]["optimized"]["contenders"]["lancedb"]["single"]
     one["p95_ns"] = 1.04 * other["p95_ns"]
-    best = recommend([close], Goal(recall=1)).best
+    best = recommend([close], Goal(ann_recall=1)).best
     assert best is not None
     assert best.store == "exact"
 
 
 def test_options_of_a_store_stay_in_its_uri() -> None:
     text = json.dumps(ann()).replace('"nmslib"', '"nmslib?M=32"')
-    best = recommend([json.loads(text)], Goal(recall=0.99), path="/tiles/a").best
+    best = recommend([json.loads(text)], Goal(ann_recall=0.99), path="/tiles/a").best
     assert best is not None
     assert best.uri == "nmslib:/tiles/a?M=32&efSearch=100"
 
 
 def test_reasons_others_and_nearest_misses() -> None:
-    advice = recommend([ann()], Goal(recall=0.999, p95_ms=30, qps=800))
+    advice = recommend([ann()], Goal(ann_recall=0.999, p95_ms=30, qps=800))
     assert advice.best is not None
     assert advice.best.reasons == (
         "ANN recall@10 0.9990 (0.9980–0.9990), wanted 0.999",
@@ -58,7 +58,7 @@ def test_reasons_others_and_nearest_misses() -> None:
         "5,000 queries/s with 1 client, wanted 800",
     )
     assert [one.store for one in advice.others] == ["lancedb", "exact"]
-    nothing = recommend([ann()], Goal(recall=1, p95_ms=4))
+    nothing = recommend([ann()], Goal(ann_recall=1, p95_ms=4))
     assert nothing.best is None
     assert nothing.misses[0].uri == "lancedb:./index"
     assert nothing.misses[0].lacks == {"p95": pytest.approx(3.0)}
@@ -66,9 +66,9 @@ def test_reasons_others_and_nearest_misses() -> None:
 
 def test_k_that_was_not_measured_and_other_records() -> None:
     with pytest.raises(BenchError, match=r"found k of 10; run bench ann with --k 7"):
-        recommend([ann()], Goal(recall=0.9, k=7))
+        recommend([ann()], Goal(ann_recall=0.9, k=7))
     with pytest.raises(BenchError, match="expected a record of `bench ann`, found one of serve"):
-        recommend([ann(task="serve")], Goal(recall=0.9))
+        recommend([ann(task="serve")], Goal(ann_recall=0.9))
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -33,12 +33,12 @@ def add_batches(
     told = found["contenders"]
     sizes: dict[str, int] = {}
     samplers: dict[str, Sampler] = {}
-    recalls: dict[str, dict[str, Any]] = {}
+    ann_recalls: dict[str, dict[str, Any]] = {}
     for name, counts in clients.items():
         fitting = int(_SAMPLE_S * 1e9 / told[name]["single"]["p50_ns"])
         sizes[name] = max(2, min(most, fitting, len(right.workload.queries)))
         answers = places[name].ask(Held.batch_answers, right.k, sizes[name])
-        recalls[name] = right.ann_recall(answers)
+        ann_recalls[name] = right.ann_recall(answers)
         for count in counts:
             samplers[_key(name, count)] = _sampler(places[name], right.k, sizes[name], count)
     samples = measure(samplers, plan, progress)
@@ -50,7 +50,7 @@ def add_batches(
             )
             for count in counts
         }
-        told[name]["batch"] = by_clients.pop("1") | recalls[name]
+        told[name]["batch"] = by_clients.pop("1") | ann_recalls[name]
         told[name]["batch_by_clients"] = by_clients
     units = {_key(name, 1): float(size) for name, size in sizes.items()}
     for one, other in pairs.items():

@@ -31,7 +31,7 @@ record_argument = click.Path(dir_okay=False, path_type=Path)
     default=0.01,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Worse is, of a recall or an accuracy, so much less.",
+    help="Worse is, of an ANN recall or an accuracy, so much less.",
 )
 @json_option
 def compare(before: Path, after: Path, threshold: float, drop: float, as_json: bool) -> None:

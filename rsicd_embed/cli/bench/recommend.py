@@ -46,6 +46,7 @@ class Quantity(click.ParamType[float]):
 @click.argument("records", nargs=-1, required=True, type=record_argument)
 @click.option(
     "--recall",
+    "ann_recall",
     required=True,
     type=click.FloatRange(0, 1),
     help="Least ANN recall@k: the part of the k best rows that are found.",
@@ -66,7 +67,7 @@ class Quantity(click.ParamType[float]):
 @json_option
 def recommend(
     records: tuple[Path, ...],
-    recall: float,
+    ann_recall: float,
     p95: float | None,
     qps: float | None,
     memory: float | None,
@@ -85,7 +86,7 @@ def recommend(
     from rsicd_embed.errors import BenchError
 
     runs = [read_complete(one) for one in records]
-    advice = advice_of(runs, Goal(recall, p95, qps, memory, k), path)
+    advice = advice_of(runs, Goal(ann_recall, p95, qps, memory, k), path)
     where = list(dict.fromkeys(_where(run) for run in runs))
     if len(where) > 1:
         note(f"the runs are not of the same vectors on the same machine: {'; '.join(where)}")
