@@ -25,7 +25,7 @@ def test_it_is_imported_without_its_telemetry() -> None:
 
 
 def test_a_signal_after_models_have_gone(tiny_model: Path) -> None:
-    """The first of two goes first; see `openvino_core.core`."""
+    """The first of two goes first; see `openvino_import.core`."""
     runs_well(
         "import gc, signal, sys\n"
         "from rsicd_embed import load_embedder\n"
