@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rsicd_embed.bench.combined import to_first
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -38,29 +40,31 @@ def timing(overhead: dict[str, float], what: str) -> str:
 def embed(run: dict[str, Any]) -> Iterator[str]:
     """Models alone, beside references."""
     yield "| | images/s (95%) | best | × first | of float32 peak |\n|---|---|---|---|---|"
-    peak, flop = run["peak"]["gflop_per_s"] * 1e9, run["flop_per_image"]
-    first = next(iter(run["images"]["candidates"]))
-    ratios = {one["of"]: one["ratio"] for one in run["images"]["ratios"] if one["to"] == first}
+    ratios = to_first(run["images"])
     for name, one in run["images"]["candidates"].items():
-        low, high = one["per_s_interval"]
+        (low, high), part = one["per_s_interval"], one.get("of_float32_peak")
         yield (
             f"| {name} | {one['per_s']:.1f} ({low:.1f}–{high:.1f}) | {one['per_s_best']:.1f} | "
-            f"{ratios.get(name, 1):.2f} | {one['per_s'] * flop / peak:.0%} |"
+            f"{ratios[name]['ratio']:.2f} | " + (f"{part['ratio']:.0%} |" if part else "|")
         )
-    yield f"\nFloat32 peak: {peak / 1e9:.0f} GFLOP/s ({run['peak']['best']})."
+    peak = run["peak"]
+    if peak:
+        yield f"\nFloat32 peak: {peak['gflop_per_s']:.0f} GFLOP/s ({peak['best']})."
     yield timing(run["images"]["overhead"], "call")
 
 
 def ingest(run: dict[str, Any]) -> Iterator[str]:
     """End to end, beside its halves; and memory."""
-    yield "| | images/s | of model alone | of both in turn |\n|---|---|---|---|"
+    yield "| | images/s | of the slower alone | of both in turn | slowest stage |"
+    yield "|---|---|---|---|---|"
     for name, one in run["candidates"].items():
         line = f"| {name} | {one['per_s']:.1f} |"
         part = run["ingests"].get(name)
         if part:
-            line += f" {part['of_model_alone']['ratio']:.0%} | {part['of_sum']['ratio']:.0%} |"
+            line += f" {part['of_slower_alone']['ratio']:.0%} | {part['of_sum']['ratio']:.0%} | "
+            line += f"{part['limited_by']} |"
         else:
-            line += " | |"
+            line += " | | |"
         yield line
     if run["memory"]:
         yield "\n| images | peak memory, MB |\n|---|---|"

@@ -59,7 +59,8 @@ def ingest(run: dict[str, Any]) -> str:
 def embed(run: dict[str, Any]) -> str:
     """What was embedded."""
     settings = run["settings"]
-    return f"Embedding, {settings['batch_size']} images a call, model: {settings['model']}"
+    sizes = str(settings["batch_size"]).strip("[]")
+    return f"Embedding, {sizes} images a call, model: {settings['model']}"
 
 
 def accuracy(metrics: dict[str, Any]) -> Iterator[str]:

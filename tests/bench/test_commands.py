@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rsicd_embed.bench import embed as bench_embed
 from rsicd_embed.bench import references
 from tests.helpers import run
 
@@ -41,6 +42,47 @@ def test_embed_prints_one_document_and_writes_it(tiny_model: Path, tmp_path: Pat
     assert set(pairs) == {(one, other), (other, one)}
     assert images["overhead"]["fraction"] < 0.02
     assert found["peak"] is None
+
+
+def test_embed_of_several_models_and_batch_sizes(
+    tiny_model: Path, other_model: Path, tmp_path: Path
+) -> None:
+    done = embed(
+        *("--model", tiny_model, "--model", other_model, "--batch-size", "2"),
+        *("--backend", "numpy", "--against", "none", "--matmul-side", "0", "--one-process"),
+        *("-o", tmp_path),
+    )
+    assert done.status == 0, done.stderr
+    found = json.loads((tmp_path / "bench-embed.json").read_text())
+    assert found["complete"]
+    assert found["settings"]["batch_size"] == [4, 2]
+    each = [f"{model}, {n} a call" for model in (tiny_model, other_model) for n in (4, 2)]
+    assert list(found["runs"]) == each
+    candidates = found["images"]["candidates"]
+    assert list(candidates) == [f"{one}: rsicd-embed numpy" for one in each]
+    assert [one["units_per_call"] for one in candidates.values()] == [4, 2, 4, 2]
+    assert f"{each[3]}: rsicd-embed numpy" in done.stdout
+
+
+def test_an_interrupted_embed_keeps_the_models_that_are_done(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of, asked = bench_embed.run, []
+
+    def once(*given: Any, **named: Any) -> Any:
+        asked.append(given)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+        return run_of(*given, **named)
+
+    monkeypatch.setattr(bench_embed, "run", once)
+    sizes = ("--batch-size", "1", "--one-process", "--backend", "numpy", "--matmul-side", "0")
+    done = embed("--model", tiny_model, *sizes, "--against", "none", "-o", tmp_path)
+    assert done.status == 130
+    assert "what was measured until then is in" in done.stderr
+    found = json.loads((tmp_path / "bench-embed.json").read_text())
+    assert not found["complete"]
+    assert len(found["images"]["candidates"]) == 1
 
 
 @pytest.mark.slow

@@ -2,41 +2,83 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import note
+from rsicd_embed.cli.base import PUBLISHED_SHAPES, note
 from rsicd_embed.cli.bench.base import (
     Recorded,
     Variant,
     command_line,
-    embedding_bench_options,
     finish,
     model_or_shape,
+    precision_option,
+    record_options,
     teller,
     variants,
 )
+from rsicd_embed.cli.bench.embed_lines import lines
 
 if TYPE_CHECKING:
+    from rsicd_embed.bench.choice import Choice
     from rsicd_embed.bench.flops import Tower
-    from rsicd_embed.bench.references import Choice
     from rsicd_embed.bench.torch_clip import ClipDirectory
 
 NAME = "bench-embed"
 _MATMUL_SIDE = 4096
 
 
+@dataclass(frozen=True)
+class Source:
+    """A model, or a shape with random weights; neither for the bundled model."""
+
+    model: str | None
+    shape: str | None
+
+    @property
+    def name(self) -> str:
+        """In the record."""
+        return self.model or self.shape or "bundled"
+
+
 @click.command(cls=Recorded)
-@embedding_bench_options
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODEL",
+    help="A Hugging Face id or a directory in its CLIP layout; repeatable. "
+    "[default: the bundled model]",
+)
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    type=click.Choice(PUBLISHED_SHAPES),
+    help="Instead of a model, one of this shape with random weights; repeatable.",
+)
+@precision_option
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    multiple=True,
+    default=(64,),
+    show_default="64",
+    type=click.IntRange(1),
+    help="Images embedded at once; repeatable.",
+)
+@record_options
 @click.option(
     "--backend",
     "backends",
     multiple=True,
     metavar="NAME[:PRECISION]",
-    help="What the model runs on; repeatable. The first is what the others are compared with.",
+    help="What a model runs on; repeatable. The first is what the others are compared with.",
 )
 @click.option(
     "--against",
@@ -55,11 +97,11 @@ _MATMUL_SIDE = 4096
 @click.pass_context
 def embed(
     context: click.Context,
-    model: str | None,
-    shape: str | None,
+    models: tuple[str, ...],
+    shapes: tuple[str, ...],
     backends: tuple[str, ...],
     precision: str | None,
-    batch_size: int,
+    batch_sizes: tuple[int, ...],
     rounds: int,
     seed: int,
     against: str | None,
@@ -72,35 +114,60 @@ def embed(
     """Time the model alone, on pixels that are ready, beside references on the same weights.
 
     All candidates embed the same batch, from bytes to unit vectors, and must agree. Each has a
-    process of its own; every round runs all of them, in an order drawn anew.
+    process of its own; every round runs all of them, in an order drawn anew. Several models or
+    batch sizes are timed one after the other.
     """
+    from rsicd_embed.bench import combined, record, references
     from rsicd_embed.bench import embed as bench
-    from rsicd_embed.bench import record, references
     from rsicd_embed.bench.machine import nvidia_gpus
     from rsicd_embed.bench.timing import Plan
 
+    if models and shapes:
+        raise click.UsageError("expected --model or --shape, found both")
     choice = references.choose(against)
     record.claim(output)
     gpus = nvidia_gpus()
     if matmul_side is None:
         matmul_side = 0 if gpus else _MATMUL_SIDE
-    settings = bench.Settings(batch_size, texts, one_process, matmul_side or None)
+    sources: list[Source] = [Source(one, None) for one in dict.fromkeys(models)]
+    sources += [Source(None, one) for one in dict.fromkeys(shapes)]
+    sizes = list(dict.fromkeys(batch_sizes))
+    pairs = list(itertools.product(sources or [Source(None, None)], sizes))
     run = record.document(
         "embed",
-        {"model": model or shape or "bundled", "rounds": rounds, "seed": seed}
-        | {"batch_size": batch_size, "texts": texts, "one_process": one_process},
+        {"model": ", ".join(dict.fromkeys(one.name for one, _ in pairs))}
+        | {"batch_size": sizes[0] if len(sizes) == 1 else sizes}
+        | {"rounds": rounds, "seed": seed, "texts": texts, "one_process": one_process},
         command=command_line(context),
         accelerators=gpus,
     )
-    with model_or_shape(model, shape) as source, tempfile.TemporaryDirectory() as graphs:
-        ours = variants(source, batch_size, backends, precision)
-        tower, candidates, left_out = _candidates(ours, choice, Path(graphs), settings)
-        plan = Plan(rounds, seed)
-        run |= bench.run(candidates, settings, plan, tower=tower, progress=teller())
+    runs: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
+    tell = teller()
+    try:
+        for source, size in pairs:
+            settings = bench.Settings(size, texts, one_process, matmul_side or None)
+            label = f"{source.name}, {size} a call"
+            with (
+                model_or_shape(source.model, source.shape) as model,
+                tempfile.TemporaryDirectory(prefix="rsicd-embed-") as graphs,
+            ):
+                ours = variants(model, size, backends, precision)
+                tower, candidates, missing = _candidates(ours, choice, Path(graphs), settings)
+                left_out |= {f"{one} for {source.name}": why for one, why in missing.items()}
+                plan = Plan(rounds, seed)
+                runs[label] = bench.run(candidates, settings, plan, tower=tower, progress=tell)
+            if not runs[label]["complete"]:
+                break
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+    run |= combined.merged(runs)
+    run["complete"] &= len(runs) == len(pairs)
     run["left_out"] = left_out
     for name, why in left_out.items():
         note(f"left out: {name} {why}")
-    finish(output, NAME, run, _lines, as_json=as_json)
+    finish(output, NAME, run, lines, as_json=as_json)
 
 
 def _candidates(
@@ -158,40 +225,3 @@ def _describe(
         path, clip.image_size, clip.context_length, pixels.scale, pixels.mean, pixels.std
     )
     return tower, directory
-
-
-def _lines(run: dict[str, Any]) -> list[str]:
-    from rsicd_embed.bench.record import table
-
-    lines = []
-    for what in ("images", "texts"):
-        if what not in run:
-            continue
-        first = next(iter(run[what]["candidates"]))
-        to_first = {one["of"]: one for one in run[what]["ratios"] if one["to"] == first}
-        rows = [("", f"{what}/s", "95%", "best", "× first", "95%", "of peak", "least cosine")]
-        for name, one in run[what]["candidates"].items():
-            ratio = to_first.get(name, {"ratio": 1.0, "interval": (1.0, 1.0)})
-            peak = one.get("of_float32_peak")
-            rows.append(
-                (
-                    name,
-                    f"{one['per_s']:.1f}",
-                    "{:.1f}–{:.1f}".format(*one["per_s_interval"]),
-                    f"{one['per_s_best']:.1f}",
-                    f"{ratio['ratio']:.3f}",
-                    "{:.3f}–{:.3f}".format(*ratio["interval"]),
-                    f"{peak['ratio']:.1%}" if peak else "",
-                    f"{one['agreement_with_first']['least_cosine']:.6f}",
-                )
-            )
-        lines += table(rows)
-        overhead = run[what]["overhead"]
-        lines.append(
-            f"timing costs {overhead['null_ns']:.0f} ns a call, "
-            f"{overhead['fraction']:.2g} of the shortest"
-        )
-    if run.get("peak"):
-        peak = run["peak"]
-        lines.append(f"float32 peak: {peak['gflop_per_s']:.1f} GFLOP/s ({peak['best']})")
-    return lines
