@@ -1,0 +1,127 @@
+"""`bench ann` asked in words, and stopped half-way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsicd_embed.bench.ann import run as ann_run
+from rsicd_embed.bench.ann.held import Held
+from rsicd_embed.testing.stores import MADE_BY, batch, unit
+from tests.helpers import filled, run
+
+WORDS = ("--rounds", "2", "--one-process", "--against", "none")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    file = tmp_path / "texts.txt"
+    file.write_text("a harbour\n\n a river \na harbour\n", encoding="utf-8")
+    return file
+
+
+def ann(*options: str | Path) -> Any:
+    return run("bench", "ann", *WORDS, *options)
+
+
+def test_texts_are_what_is_searched_for(
+    tiny_model: Path, pictures: Path, texts: Path, tmp_path: Path
+) -> None:
+    uri = f"exact:{tmp_path / 'store'}"
+    assert run("ingest", pictures, "--store", uri, "--model", tiny_model).status == 0
+    words = ("--store", uri, "--texts", texts, "--model", tiny_model, "--k", "2")
+    done = ann(*words, "--stores", "exact", "-o", tmp_path / "out", "--json")
+    assert done.status == 0, done.stderr
+    assert done.document["vectors"]["rows"] == 5
+    assert done.document["queries"] == {"count": 2, "kinds": {"given": 2}}
+    assert done.document["states"]["optimized"]["contenders"]["exact"]["ann_recall"] == 1.0
+
+
+def test_a_store_of_another_model_is_refused(tiny_model: Path, texts: Path, tmp_path: Path) -> None:
+    uri = filled(f"exact:{tmp_path / 'store'}", batch([f"{i}" for i in range(30)], unit(30)))
+    words = ("--store", uri, "--texts", texts, "--model", tiny_model, "-o", tmp_path / "out")
+    error = ann(*words).error
+    assert MADE_BY.model in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_texts(tiny_model: Path, tmp_path: Path) -> None:
+    uri = filled(f"exact:{tmp_path / 'store'}", batch([f"{i}" for i in range(30)], unit(30)))
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "noise.txt").write_bytes(b"\xff\xfe\xfd")
+    words = ("--store", uri, "--model", tiny_model, "-o", tmp_path / "out", "--texts")
+    assert "expected texts, one a line, found none" in ann(*words, tmp_path / "empty.txt").error
+    assert "expected texts in UTF-8, one a line" in ann(*words, tmp_path / "noise.txt").error
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None:
+    """Ctrl-C, at so many calls of a method."""
+    usual, calls = getattr(Held, method), iter(range(1_000_000))
+
+    def stopping(self: Held, *arguments: Any) -> Any:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return usual(self, *arguments)
+
+    monkeypatch.setattr(Held, method, stopping)
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "states", "steps"),
+    [
+        ("singles", 20, ["as upserted", "optimized"], 0),  # in a round of the second state
+        ("batches", 0, ["as upserted", "optimized"], 0),  # when many queries are asked at once
+        ("configure", 3, ["as upserted", "optimized"], 1),  # before the second step of the sweep
+    ],
+)
+def test_what_was_measured_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    method: str,
+    call: int,
+    states: list[str],
+    steps: int,
+) -> None:
+    monkeypatch.setattr(ann_run, "_SWEEP_SAMPLE_S", 0.001)
+    interrupted(monkeypatch, method, call)
+    words = ("--rows", "1500", "--dim", "8", "--queries", "20", "--stores", "nmslib")
+    done = ann(*words, "--sweep", "efSearch=20,50", "-o", tmp_path)
+    assert done.status == 130, done.stderr
+    found = json.loads((tmp_path / "bench-ann.json").read_text())
+    assert found["complete"] is False
+    assert list(found["states"]) == states[: len(found["states"])]
+    assert len(found["sweep"]) == steps
+    for point in found["points"]:
+        assert point["p50_ns"] > 0
+    page = (tmp_path / "bench-ann.html").read_text(encoding="utf-8")
+    assert "This run was interrupted" in page
+    refused = run("bench", "recommend", tmp_path / "bench-ann.json", "--recall", "0.9").error
+    assert "found one that was interrupted" in refused
+    assert run("bench", "report", tmp_path / "bench-ann.json", "-o", tmp_path / "x").status == 0
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes(tmp_path: Path) -> None:
+    """As a terminal sends it: to the command and to those that it started."""
+    words = ["bench", "ann", "--rows", "2000", "--dim", "8", "--rounds", "1000", "--against"]
+    command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", *words, "none"]
+    with subprocess.Popen(
+        [*command, "-o", str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "as upserted: round" in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    found = json.loads((tmp_path / "bench-ann.json").read_text())
+    assert (found["complete"], list(found["states"])) == (False, ["as upserted"])
