@@ -77,6 +77,11 @@ LIBRARIES = {
     "sklearn": {"bench"},
     "threadpoolctl": {"bench"},
     "onnxruntime": {"bench"},
+    # `bench ann` has them as lines to compare with, and reads files of ann-benchmarks.
+    "hnswlib": {"bench"},
+    "faiss": {"bench"},
+    "usearch": {"bench"},
+    "h5py": {"bench"},
     "openvino": {"openvino_import"},
     "fastapi": {"app"},
     "starlette": {"app"},

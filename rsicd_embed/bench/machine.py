@@ -17,6 +17,7 @@ PACKAGES = (
     *("rsicd-embed", "numpy", "jax", "jaxlib", "flax", "pillow", "pyarrow", "lancedb", "pylance"),
     *("nmslib", "nmslib-metabrainz", "torch", "torchvision", "transformers", "onnx", "onnxscript"),
     *("onnxruntime", "openvino", "open-clip-torch", "scikit-learn"),
+    *("hnswlib", "faiss-cpu", "usearch", "h5py"),
 )
 # Prefixes of environment variables that change how fast the libraries above are.
 _ENVIRONMENT = (
