@@ -26,12 +26,15 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        made = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RequestError(
             503, f"cannot listen on {host}:{port}: {reason}; give another --port or --host"
         ) from error
+    # Connections take over its protocol, which `create_server` leaves open; only where it is TCP
+    # does asyncio turn Nagle's algorithm off, which holds an answer's body back for 40 ms.
+    return socket.socket(made.family, made.type, socket.IPPROTO_TCP, fileno=made.detach())
 
 
 def url(listening: socket.socket) -> str:
