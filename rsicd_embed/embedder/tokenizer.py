@@ -64,8 +64,10 @@ class Tokenizer:
         content = json.dumps([self.context_length, self.pad_id, vocabulary, merges, probes])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def __call__(self, texts: Sequence[str], *, length: int | None = None) -> np.ndarray:
-        """Texts → int32 (n, t): t is `length`, or the longest text rounded up to a bucket.
+    def __call__(
+        self, texts: Sequence[str], *, length: int | None = None, multiple: int = _BUCKET
+    ) -> np.ndarray:
+        """Texts → int32 (n, t): t is `length`, or the longest text rounded up to a `multiple`.
 
         A text longer than the context is cut, and keeps its end token, as the reference does; a
         warning says so.
@@ -80,7 +82,7 @@ class Tokenizer:
             )
         if length is None:
             longest = max((len(encoding.ids) for encoding in encodings), default=1)
-            length = min(-(-longest // _BUCKET) * _BUCKET, self.context_length)
+            length = min(-(-longest // multiple) * multiple, self.context_length)
         ids = np.full((len(encodings), length), self.pad_id, dtype=np.int32)
         for row, encoding in zip(ids, encodings, strict=True):
             row[: len(encoding.ids)] = encoding.ids

@@ -50,7 +50,11 @@ class ClipEmbedder:
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts → float32 (n, dim)."""
-        return self._batches(self._towers.encode_texts, self.tokenizer(texts))
+        if self._towers.fixed_shapes:
+            tokens = self.tokenizer(texts)
+        else:
+            tokens = self.tokenizer(texts, multiple=1)  # padding costs as much as text
+        return self._batches(self._towers.encode_texts, tokens)
 
     def _batches(
         self, encode: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray

@@ -20,7 +20,7 @@ class Towers(Protocol):
 
     @property
     def fixed_shapes(self) -> bool:
-        """Whether each new batch size costs a compilation, so that few should be used."""
+        """Whether each new batch size or length costs a compilation: few should be used."""
         ...
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
