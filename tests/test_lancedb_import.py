@@ -1,0 +1,45 @@
+"""Importing LanceDB leaves out what is not needed, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CLIENT = "lance_namespace_urllib3_client"
+
+
+def check(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_client_of_catalogues_is_imported_when_it_is_asked_for() -> None:
+    check(
+        "import sys\n"
+        "from rsicd_embed.lancedb_import import lancedb\n"
+        f"assert not any(name.startswith('{CLIENT}.api') for name in sys.modules)\n"
+        f"import {CLIENT} as client\n"
+        "assert not hasattr(client, '__wrapped__')\n"
+        f"assert not any(name.startswith('{CLIENT}.api') for name in sys.modules)\n"
+        f"from {CLIENT} import ApiClient\n"
+        f"assert ApiClient.__module__ == '{CLIENT}.api_client', ApiClient.__module__\n"
+        "assert client.TableApi.__name__ == 'TableApi'\n"
+    )
+
+
+def test_who_has_imported_it_keeps_it() -> None:
+    check(
+        f"import {CLIENT} as client\n"
+        "table = client.TableApi\n"
+        "import rsicd_embed.lancedb_import\n"
+        "assert client.TableApi is table\n"
+    )
+
+
+def test_a_package_that_is_not_there() -> None:
+    check(
+        "import sys\n"
+        "from rsicd_embed.lancedb_import import defer\n"
+        "defer('no_such_package')\n"
+        "assert 'no_such_package' not in sys.modules\n"
+    )
