@@ -45,14 +45,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class Found:
-    """What a graph gave: int64 (m,) query numbers and rows, float32 (m,) cosine similarities.
+    """What a graph gave, by query, then best first.
 
-    By query, then best first.
+    Attributes:
+        query, row: int64 (m,), query numbers and rows.
+        similarity: float32 (m,), their cosine similarities.
+        each: how many there are for each query; None where that differs.
     """
 
     query: np.ndarray
     row: np.ndarray
     similarity: np.ndarray
+    each: int | None
 
 
 class Graph:
@@ -125,15 +129,19 @@ class Graph:
                 self._index.setQueryTimeParams({"efSearch": wanted})
                 self._ef_search = wanted
             if len(queries) == 1:  # no threads to start for one
-                found = [self._index.knnQuery(queries[0], k=k)]
+                rows, distances = self._index.knnQuery(queries[0], k=k)
+                counts = [len(rows)]
             else:
                 found = self._index.knnQueryBatch(queries, k=k)
-        query = np.repeat(np.arange(len(found)), [len(nodes) for nodes, _ in found])
-        rows = np.concatenate([nodes for nodes, _ in found])
-        similarity = 1.0 - np.concatenate([distances for _, distances in found])
+                counts = [len(nodes) for nodes, _ in found]
+                rows, distances = map(np.concatenate, zip(*found, strict=True))
+        query = np.arange(len(counts)).repeat(counts)
+        similarity = 1.0 - distances
+        each: int | None = counts[0] if min(counts) == max(counts) else None
         if self.owners is not None:
             query, rows, similarity = self._expanded(query, rows, similarity)
-        return Found(query, rows.astype(np.int64), similarity)
+            each = None
+        return Found(query, rows.astype(np.int64), similarity, each)
 
     def _expanded(
         self, query: np.ndarray, nodes: np.ndarray, similarity: np.ndarray

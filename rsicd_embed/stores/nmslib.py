@@ -30,6 +30,7 @@ FOLD_ROWS = 100_000  # an upsert folds by itself when more rows than this are fr
 FOLD_SHARE = 1.0  # … and more than this share of the graph's rows
 _SPARE = 10  # fetched beyond k, so that ties at the k-th place are seen
 _LARGEST_SHARE = 0.1  # a search for more of the rows than this is faster exactly
+_NONE = np.zeros(0, dtype=np.int64)
 _REMEDY = "rebuild it with optimize(), or ingest again into a new folder"
 
 
@@ -79,9 +80,9 @@ class NmslibStore(SegmentStore):
             return scoring.search(rows, queries, k, where)
         units = scoring.unit_queries(queries, self.provenance.dim)
         count = scoring.require_k(k)
-        live = rows.parts[0].live_rows
-        # As many more as are dead there, on average.
-        fetch = math.ceil((count + _SPARE) * entry.rows / live) + _SPARE
+        fetch, live = count + _SPARE, rows.parts[0].live_rows
+        if live < entry.rows:  # as many more as are dead there, on average
+            fetch = math.ceil(fetch * entry.rows / live) + _SPARE
         if fetch > _LARGEST_SHARE * entry.rows or not len(units):
             return scoring.search(rows, queries, k, where)
         found = self._loaded(entry).nearest(
@@ -89,7 +90,9 @@ class NmslibStore(SegmentStore):
         )
         masks = rows.masks(None)
         chosen, doubtful = _chosen(found, masks[0], count, len(units))
-        parts = [chosen, scoring.nearest(rows, units, count, masks, first=1)]
+        parts = [chosen]
+        if len(rows.parts) > 1:
+            parts.append(scoring.nearest(rows, units, count, masks, first=1))
         if doubtful.size:
             # Exact for these queries alone: the graph gave too few live rows, or more ties may
             # lie beyond what it gave.
@@ -174,6 +177,8 @@ def _chosen(
     found: Found, live: np.ndarray | None, k: int, queries: int
 ) -> tuple[Candidates, np.ndarray]:
     """The live rows that may be among the k best of a query, and the queries that lack some."""
+    if live is None and found.each is not None and found.each >= k:
+        return _chosen_of_each(found, found.each, k)
     worst = np.full(queries, np.inf, dtype=np.float32)
     worst[found.query] = found.similarity  # the last of each query stays
     query, row, similarity = found.query, found.row, found.similarity
@@ -188,3 +193,19 @@ def _chosen(
     least[worst >= least] = np.inf
     chosen = similarity >= least[query]
     return Candidates(query[chosen], row[chosen]), np.flatnonzero(np.isinf(least))
+
+
+def _chosen_of_each(found: Found, each: int, k: int) -> tuple[Candidates, np.ndarray]:
+    """The same where all rows are live, and there are at least k for each query, as most often."""
+    if len(found.row) == each:  # the same for one query, in fewer steps
+        least = found.similarity[k - 1] - np.float32(scoring.MARGIN)
+        count = int(np.count_nonzero(found.similarity >= least))
+        if count < each:
+            return Candidates(found.query[:count], found.row[:count]), _NONE
+    similarity = found.similarity.reshape(-1, each)
+    chosen = similarity >= similarity[:, k - 1 : k] - scoring.MARGIN
+    doubtful = chosen[:, -1].nonzero()[0]
+    if doubtful.size:
+        chosen[doubtful] = False
+    at = chosen.ravel().nonzero()[0]
+    return Candidates(found.query[at], found.row[at]), doubtful

@@ -111,36 +111,35 @@ class Rows:
 
     def vectors(self, positions: np.ndarray) -> np.ndarray:
         """float32 (m, dim) at int64 `positions` (m,)."""
+        if len(self.parts) == 1:
+            only: np.ndarray = self.parts[0].matrix.take(positions, axis=0)
+            return only
         dim = self.schema.field(VECTOR).type.list_size
         taken = np.empty((len(positions), dim), dtype=np.float32)
         for index, where, local in _located(positions, self.offsets):
             taken[where] = self.parts[index].matrix[local]
         return taken
 
-    def take(self, positions: np.ndarray, columns: list[str]) -> pa.Table:
-        """Attribute columns at int64 `positions` (m,), in their order."""
-        taken, order = [], []
+    def take(self, positions: np.ndarray) -> pa.RecordBatch:
+        """The attributes at int64 `positions` (m,), in their order."""
         batches, offsets = self._batches
+        if len(batches) == 1:
+            return batches[0].take(pa.array(positions))
         # Batch by batch: taking from a chunked column would first copy all of it.
+        taken, order = [], []
         for index, where, local in _located(positions, offsets):
-            taken.append(batches[index].select(columns).take(pa.array(local)))
+            taken.append(batches[index].take(pa.array(local)))
             order.append(where)
         if not taken:
-            return self.attribute_schema.empty_table().select(columns)
-        table = pa.Table.from_batches(taken)
-        if len(taken) == 1:
-            return table
+            return pa.RecordBatch.from_pylist([], self.attribute_schema)
         back = np.argsort(np.concatenate(order), kind="stable")
-        return table.combine_chunks().take(pa.array(back))
+        return pa.concat_batches(taken).take(pa.array(back))
 
 
 def _located(
     positions: np.ndarray, offsets: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """For each piece in use: its number, the indices into `positions`, and the rows in it."""
-    if len(offsets) == 2:  # most stores, most of the time
-        yield 0, np.arange(len(positions)), positions
-        return
     owners = np.searchsorted(offsets, positions, side="right") - 1
     for index in np.unique(owners):
         where = np.flatnonzero(owners == index)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.errors import QueryError
-from rsicd_embed.records import HIT_COLUMNS, VECTOR
+from rsicd_embed.records import VECTOR
 from rsicd_embed.stores.parts import Rows
 
 # Above twice the error of a float32 product of unit vectors (1e-7 to 1e-6 for 4,096 dimensions),
@@ -22,7 +23,11 @@ from rsicd_embed.stores.parts import Rows
 MARGIN = 4e-6
 _BLOCK_ROWS = 65_536
 _BLOCK_QUERIES = 256
-_BLOCK_PAIRS = 256  # whose float64 copies stay in the cache
+# Of the float64 copies of pairs: they stay in the cache, and below the 128 KB from which on glibc
+# asks the system for fresh pages each time.
+_BLOCK_NUMBERS = 15_360
+_FEW = 64
+_SAFE = 1e100  # the squares of numbers up to it, and of their reciprocals, are float64
 _SPARSE = 0.1  # below this share of rows, copying the chosen ones is faster than masking all
 
 
@@ -43,7 +48,8 @@ def unit_queries(queries: np.ndarray, dim: int) -> np.ndarray:
     try:
         given = np.asarray(queries)
         real = given.dtype.kind in "fiu"
-        given = given.astype(np.float64) if real else given
+        could_overflow = given.dtype.itemsize > 4
+        given = given.astype(np.float64, order="C") if real else given
     except (TypeError, ValueError) as error:
         raise QueryError(f"expected query vectors of numbers: {error}") from None
     if not real:
@@ -53,15 +59,28 @@ def unit_queries(queries: np.ndarray, dim: int) -> np.ndarray:
             f"expected queries of shape (q, {dim}) or ({dim},), found {given.shape}; "
             "embed them with the model that made the store"
         )
-    given = np.ascontiguousarray(np.atleast_2d(given))
-    largest = np.abs(given).max(axis=1, initial=0.0)
-    bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
-    if bad.size:
-        kind = "zero" if largest[bad[0]] == 0 else "not finite"
-        raise QueryError(f"query {bad[0]} is {kind}: it has no direction to compare with")
-    given = given / largest[:, None]  # so that no square overflows or vanishes
-    units: np.ndarray = given / np.sqrt(np.add.reduce(given * given, axis=1))[:, None]
+    wide = given.reshape(-1, dim)
+    if could_overflow:  # float32 could not
+        _tame(wide)
+    norms = np.sqrt(np.vecdot(wide, wide))
+    if len(norms) == 1 and 0 < norms[0] < np.inf:  # the same in fewer steps
+        one: np.ndarray = wide / norms[0]
+        return one
+    usable = (norms > 0) & (norms < np.inf)
+    if not usable.all():
+        bad = int(usable.argmin())
+        kind = "zero" if norms[bad] == 0 else "not finite"
+        raise QueryError(f"query {bad} is {kind}: it has no direction to compare with")
+    units: np.ndarray = wide / norms[:, None]
     return units
+
+
+def _tame(queries: np.ndarray) -> None:
+    """Scales, in place, those whose squares would overflow or vanish."""
+    largest = np.abs(queries).max(axis=1, initial=0.0)
+    finite = (largest > 0) & (largest < np.inf)
+    extreme = finite & ((largest > _SAFE) | (largest < 1 / _SAFE))
+    queries[extreme] /= largest[extreme, None]
 
 
 def require_k(k: int) -> int:
@@ -86,7 +105,9 @@ def cosines(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """
     wide = vectors.astype(np.float64)
     scores = np.vecdot(wide, queries) / np.sqrt(np.vecdot(wide, wide))
-    narrow: np.ndarray = np.clip(scores, -1.0, 1.0).astype(np.float32)
+    narrow: np.ndarray = scores.astype(np.float32)
+    np.minimum(narrow, np.float32(1.0), out=narrow)
+    np.maximum(narrow, np.float32(-1.0), out=narrow)
     narrow += np.float32(0.0)  # no negative zero
     return narrow
 
@@ -114,6 +135,8 @@ def nearest(
 
 def joined(candidates: list[Candidates]) -> Candidates:
     """Several sets of candidates as one."""
+    if len(candidates) == 1:
+        return candidates[0]
     empty = np.zeros(0, dtype=np.int64)
     return Candidates(
         np.concatenate([empty, *(one.query for one in candidates)]),
@@ -179,12 +202,16 @@ def _above_kth(query: np.ndarray, score: np.ndarray, k: int, margin: float) -> n
 
 def score_pairs(rows: Rows, queries: np.ndarray, candidates: Candidates) -> np.ndarray:
     """float32 (m,): the score of each pair, the same in every store."""
-    scores = np.empty(len(candidates.row), dtype=np.float32)
-    for start in range(0, len(scores), _BLOCK_PAIRS):
-        pairs = slice(start, start + _BLOCK_PAIRS)
+    blocks = []
+    step = max(1, _BLOCK_NUMBERS // queries.shape[1])
+    for start in range(0, len(candidates.row), step):
+        pairs = slice(start, start + step)
         vectors = rows.vectors(candidates.row[pairs])
-        scores[pairs] = cosines(vectors, queries[candidates.query[pairs]])
-    return scores
+        sought = queries if len(queries) == 1 else queries[candidates.query[pairs]]
+        blocks.append(cosines(vectors, sought))
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate([np.zeros(0, dtype=np.float32), *blocks])
 
 
 def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -> pa.Table:
@@ -195,29 +222,58 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
         the vector; sorted by query, then (-score, id).
     """
     scores = score_pairs(rows, queries, candidates)
+    if len(queries) == 1 and (order := _order_of_few(scores)) is not None:
+        best = order[:k]
+        row, score = candidates.row[best], pa.array(scores[best])
+        places = _places_of_one(len(best))
+    else:
+        query, rank, row, found = _ranked(rows, candidates, scores, k)
+        score = pa.array(found)
+        places = (pa.array(query.astype(np.int32)), pa.array(rank.astype(np.int32)))
+    taken = rows.take(row)
+    attributes = dict(zip(taken.schema.names, taken.columns, strict=True))
+    hits = [*places, attributes.pop("id"), score, *attributes.values()]
+    return pa.Table.from_arrays(hits, schema=rows.hit_schema)
+
+
+def _order_of_few(scores: np.ndarray) -> list[int] | None:
+    """The order of a few scores, best first; None where they are many, or some are equal.
+
+    After a search in a graph no code of NumPy is left in the processor's caches, so that each call
+    of it takes some microseconds: Python alone is faster.
+    """
+    if len(scores) > _FEW:
+        return None
+    listed = scores.tolist()
+    if len(set(listed)) < len(listed):
+        return None
+    return sorted(range(len(listed)), key=listed.__getitem__, reverse=True)
+
+
+def _ranked(
+    rows: Rows, candidates: Candidates, scores: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Query, rank from 1, position and score of the k best of each query, by (-score, id)."""
     order = np.lexsort((-scores, candidates.query))
     query, row, score = candidates.query[order], candidates.row[order], scores[order]
-    if np.any((query[1:] == query[:-1]) & (score[1:] == score[:-1])):
+    if ((score[1:] == score[:-1]) & (query[1:] == query[:-1])).any():
         order = _by_id(rows, query, row, score)
         query, row, score = query[order], row[order], score[order]
-    rank = np.arange(1, len(query) + 1) - np.searchsorted(query, query)
+    rank = np.arange(1, len(query) + 1) - query.searchsorted(query)
     best = rank <= k
-    query, row, score, rank = query[best], row[best], score[best], rank[best]
-    schema = rows.hit_schema
-    attributes = rows.take(row, ["id", *schema.names[len(HIT_COLUMNS) :]])
-    hits = {
-        "query": pa.array(query.astype(np.int32)),
-        "rank": pa.array(rank.astype(np.int32)),
-        "id": attributes.column(0),
-        "score": pa.array(score),
-    }
-    columns = [hits[name] for name in HIT_COLUMNS]
-    return pa.Table.from_arrays([*columns, *attributes.columns[1:]], schema=schema)
+    return query[best], rank[best], row[best], score[best]
+
+
+@lru_cache(maxsize=4)
+def _places_of_one(count: int) -> tuple[pa.Array, pa.Array]:
+    """The columns query and rank of so many hits for one query."""
+    return pa.array(np.zeros(count, np.int32)), pa.array(np.arange(1, count + 1, dtype=np.int32))
 
 
 def _by_id(rows: Rows, query: np.ndarray, row: np.ndarray, score: np.ndarray) -> np.ndarray:
     """The order by query, then (-score, id)."""
-    table = pa.table({"query": query, "score": score, "id": rows.take(row, ["id"])["id"]})
+    ids = rows.take(row).column("id")
+    table = pa.table({"query": query, "score": score, "id": ids})
     keys = [("query", "ascending"), ("score", "descending"), ("id", "ascending")]
     order: np.ndarray = pc.sort_indices(table, sort_keys=keys).to_numpy()
     return order

@@ -43,5 +43,5 @@ def _best(rows: Rows, queries: np.ndarray, k: int) -> tuple[Part, ...]:
     positions = np.unique(_candidates(rows, queries, k).row)
     if not len(positions):
         return ()
-    taken = rows.take(positions, rows.attribute_schema.names)
+    taken = pa.Table.from_batches([rows.take(positions)])
     return (Part(rows.vectors(positions), taken),)
