@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from lancedb.index import IvfSq
 
+from rsicd_embed.lancedb_import import lancedb
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import recall
 from rsicd_embed.stores.base import StoreURI
+from rsicd_embed.stores.lance_async import SearchedTable
 from rsicd_embed.stores.lance_rows import part_of
 from rsicd_embed.stores.parts import Rows
 from rsicd_embed.stores.scoring import Candidates, score_pairs
@@ -119,6 +120,7 @@ def is_due(table: Any, index: AnnIndex | None, rows: int, most: int) -> bool:
 
 def renew(
     table: Any,
+    searched: SearchedTable,
     index: AnnIndex | None,
     rows: int,
     schema: pa.Schema,
@@ -131,43 +133,56 @@ def renew(
         return
     missing = table.index_stats(_NAME) is None
     if index is None or missing or not 1 / _REBUILD <= rows / index.built_rows <= _REBUILD:
-        table.create_index(VECTOR, config=IvfSq(distance_type="cosine"), replace=True, name=_NAME)
+        table.create_index(
+            VECTOR, config=lancedb.index.IvfSq(distance_type="cosine"), replace=True, name=_NAME
+        )
         index = None
     elif 1 / _MEASURE <= rows / index.rows <= _MEASURE:
         return
     built = rows if index is None else index.built_rows
-    measured = _measure(table, AnnIndex(built, rows, 0, 0, 0.0), schema, uri, kth_best, goal)
+    measured = _measure(
+        table, searched, AnnIndex(built, rows, 0, 0, 0.0), schema, uri, kth_best, goal
+    )
     said = {_KEY.decode(): json.dumps(asdict(measured))}
     table.update_field_metadata({"path": VECTOR, "metadata": said})
 
 
 def nearest(
-    table: Any, index: AnnIndex, units: np.ndarray, k: int, schema: pa.Schema, uri: str
+    table: SearchedTable,
+    index: AnnIndex,
+    units: np.ndarray,
+    k: int,
+    schema: pa.Schema,
+    version: int,
+    uri: str,
 ) -> tuple[Rows, Candidates]:
     """What the index finds for float64 (q, dim) unit queries: rows, and which query each is for."""
-    queries = list(units.astype(np.float32))
-    found = (
-        table.search(queries if len(queries) > 1 else queries[0], vector_column_name=VECTOR)
-        .distance_type("cosine")
-        .nprobes(index.partitions)
-        .refine_factor(index.refine)
-        .limit(k + _SPARE)
-        .select([*schema.names, "_distance"])
-        .to_arrow()
-        .combine_chunks()
+    found = table.nearest(
+        version,
+        units.astype(np.float32),
+        k + _SPARE,
+        partitions=index.partitions,
+        refine=index.refine,
+        columns=schema.names,
     )
-    batches = found.to_batches()
+    batches = found.combine_chunks().to_batches()
     if not batches:
         return Rows(schema, ()), Candidates(*(np.zeros(0, np.int64),) * 2)
     query = np.zeros(len(found), np.int64)
-    if len(queries) > 1:
+    if len(units) > 1:
         query = found["query_index"].to_numpy().astype(np.int64)
     rows = Rows(schema, (part_of(batches[0], schema, uri),))
     return rows, Candidates(query, np.arange(len(found)))
 
 
 def _measure(
-    table: Any, index: AnnIndex, schema: pa.Schema, uri: str, kth_best: KthBest, goal: float
+    table: Any,
+    searched: SearchedTable,
+    index: AnnIndex,
+    schema: pa.Schema,
+    uri: str,
+    kth_best: KthBest,
+    goal: float,
 ) -> AnnIndex:
     """The least settings of the ladder that reach the goal, or its last."""
     offsets = sorted(recall.sample(index.rows).tolist())
@@ -176,7 +191,8 @@ def _measure(
     kth = kth_best(queries, recall.K)
     for partitions, refine in _LADDER:
         index = replace(index, partitions=partitions, refine=refine)
-        rows, pairs = nearest(table, index, queries, recall.K, schema, uri)
+        version = int(table.version)
+        rows, pairs = nearest(searched, index, queries, recall.K, schema, version, uri)
         scores = score_pairs(rows, queries.astype(np.float64), pairs)
         found = [np.sort(scores[pairs.query == one])[-recall.K :] for one in range(len(queries))]
         index = replace(index, ann_recall=recall.recall(found, kth, recall.K))

@@ -59,6 +59,7 @@ class LanceReader(Closing):
         self._place = place
         self._how = lance_index.Settings.of(place.uri)
         self._open_table: Any | None = table
+        self._searched = place.searched()
         self._state: State | None = None
         self._mutex = threading.RLock()
 
@@ -118,6 +119,7 @@ class LanceReader(Closing):
     def close(self) -> None:
         """Frees the memory; the store is not usable afterwards."""
         self._open_table = self._state = None
+        self._searched.close()
 
     def _check(self, now: State) -> None:
         """Verifies all rows before some are read, unless there are too many to be held."""
@@ -193,6 +195,8 @@ class LanceReader(Closing):
         """The k best rows that the index finds; None where it finds fewer than there are."""
         self._check(now)
         with lance_errors(f"cannot read {self.uri}"):
-            rows, pairs = lance_index.nearest(self._table, index, units, k, now.schema, self.uri)
+            rows, pairs = lance_index.nearest(
+                self._searched, index, units, k, now.schema, now.version, self.uri
+            )
         hits = scoring.hit_table(rows, units, pairs, k)
         return hits if len(hits) == k * len(units) else None

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
@@ -24,9 +23,11 @@ from rsicd_embed.errors import (
     StoreLockedError,
     StoreURIError,
 )
+from rsicd_embed.lancedb_import import lancedb
 from rsicd_embed.records import Provenance, row_schema
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreURI
+from rsicd_embed.stores.lance_async import SearchedTable
 from rsicd_embed.stores.lance_sums import Checks
 
 Stamp = Set[tuple[str, int]]
@@ -257,8 +258,16 @@ class Place:
             files.remove_folders(made)
             raise
 
+    def searched(self) -> SearchedTable:
+        """The table, to be searched by its index."""
+        return SearchedTable(self._location, self.uri.table)
+
+    @property
+    def _location(self) -> str:
+        return self.uri.location if self.folder is None else str(self.folder)
+
     def _connect(self) -> Any:
-        return lancedb.connect(self.uri.location if self.folder is None else str(self.folder))
+        return lancedb.connect(self._location)
 
     def _table_folder(self) -> Path:
         assert self.folder is not None

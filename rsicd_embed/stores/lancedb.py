@@ -161,5 +161,12 @@ class LanceStore(LanceReader):
             return last
 
         lance_index.renew(
-            self._table, now.index, now.count, now.schema, self.uri, kth_best, self._how.goal
+            self._table,
+            self._searched,
+            now.index,
+            now.count,
+            now.schema,
+            self.uri,
+            kth_best,
+            self._how.goal,
         )
