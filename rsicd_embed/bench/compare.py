@@ -10,7 +10,7 @@ import numpy as np
 
 from rsicd_embed.bench.ann.vectors import KINDS
 from rsicd_embed.bench.figures import Figure, figures
-from rsicd_embed.bench.stats import LEVEL, RESAMPLES
+from rsicd_embed.bench.stats import LEVEL
 from rsicd_embed.errors import BenchError
 
 # What may differ: how much was measured, and beside what.
@@ -20,6 +20,7 @@ _FREE = frozenset(
 )
 # What an evaluation runs on changes its vectors by rounding alone.
 _FREE_IN_EVALUATIONS = frozenset(("batch_size", "backend", "precision"))
+_RESAMPLES = 2000
 _TIMED = ("ann", "embed", "ingest", "serve")
 _SUBJECTS = ("dataset", "split")
 _MACHINE = ("cpu", "cores", "isa", "memory_bytes", "accelerators", "os", "python", "environment")
@@ -151,7 +152,7 @@ def _interval(numerators: Sequence[float], denominators: Sequence[float]) -> tup
     """Percentile bootstrap of the ratio of medians; the rounds of two runs are no pairs."""
     draw = np.random.default_rng(0)
     above, below = (
-        np.median(draw.choice(np.asarray(some), (RESAMPLES, len(some))), axis=1)
+        np.median(draw.choice(np.asarray(some), (_RESAMPLES, len(some))), axis=1)
         for some in (numerators, denominators)
     )
     low, high = np.quantile(above / below, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
