@@ -115,12 +115,42 @@ def ann(run: dict[str, Any]) -> Iterator[str]:
             yield f"| {one['of']} | {one['what']} | {one['ratio']:.2f} ({low:.2f}–{high:.2f}) |"
 
 
+def serve(run: dict[str, Any]) -> Iterator[str]:
+    """Searches over HTTP, batched and one by one."""
+    yield f"{run['settings']['rows']:,} rows.\n\n| | searches/s (95%) | p50, ms | p99, ms |"
+    yield "|---|---|---|---|"
+    for name, one in run["candidates"].items():
+        clients, _, how = name.partition(", ")
+        alone = run["latency_ms"][how] if clients == "1 client" else None
+        low, high = one["per_s_interval"]
+        latency = f"{alone['p50']:.1f} | {alone['p99']:.1f} |" if alone else "| |"
+        yield f"| {name} | {one['per_s']:.0f} ({low:.0f}–{high:.0f}) | {latency}"
+
+
+def agreement(run: dict[str, Any]) -> Iterator[str]:
+    """The same benchmark, run twice."""
+    found, loads = run["figures"], run["load_1min_each"]
+    agreed = sum(one["agree"] for one in found)
+    yield (
+        f"Two runs, at loads of {loads[0]} and {loads[1]}: the 95% intervals of {agreed} of "
+        f"{len(found)} figures overlap."
+    )
+    if agreed < len(found):
+        yield "\n| differs | first | second |\n|---|---|---|"
+    for one in found:
+        if not one["agree"]:
+            told = " | ".join("{:.4g}–{:.4g}".format(*some) for some in one["intervals"])
+            yield f"| {one['figure']} | {told} |"
+
+
 SHOWN = {
+    "agreement": agreement,
     "embed": embed,
     "ingest": ingest,
     "lancedb-function": function,
     "cold-search": cold,
     "ann": ann,
+    "serve": serve,
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rsicd_embed.bench.ann.vectors import KINDS
 from rsicd_embed.bench.figures import Figure, figures
-from rsicd_embed.bench.stats import LEVEL
+from rsicd_embed.bench.stats import median_interval
 from rsicd_embed.errors import BenchError
 
 # What may differ: how much was measured, and beside what.
@@ -20,7 +20,6 @@ _FREE = frozenset(
 )
 # What an evaluation runs on changes its vectors by rounding alone.
 _FREE_IN_EVALUATIONS = frozenset(("batch_size", "backend", "precision"))
-_RESAMPLES = 2000
 _TIMED = ("ann", "embed", "ingest", "serve")
 _SUBJECTS = ("dataset", "split")
 _MACHINE = ("cpu", "cores", "isa", "memory_bytes", "accelerators", "os", "python", "environment")
@@ -33,7 +32,7 @@ class Change:
     Attributes:
         name, before, after, unit: of the figure.
         ratio: after to before; None where before is 0.
-        interval: of the ratio, by a bootstrap over the rounds of both; None without raw samples.
+        interval: of the ratio, from the rounds of both; None without raw samples.
         is_worse: past the threshold, and beyond what the rounds scatter by.
     """
 
@@ -149,11 +148,9 @@ def _is_worse(
 
 
 def _interval(numerators: Sequence[float], denominators: Sequence[float]) -> tuple[float, float]:
-    """Percentile bootstrap of the ratio of medians; the rounds of two runs are no pairs."""
-    draw = np.random.default_rng(0)
-    above, below = (
-        np.median(draw.choice(np.asarray(some), (_RESAMPLES, len(some))), axis=1)
-        for some in (numerators, denominators)
-    )
-    low, high = np.quantile(above / below, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return float(low), float(high)
+    """Of the ratio of medians; the rounds of two runs are no pairs, so their intervals are divided.
+
+    It leaves 1 out where the intervals that the two runs tell have nothing in common.
+    """
+    (low, high), (least, most) = median_interval(numerators), median_interval(denominators)
+    return low / most, high / least

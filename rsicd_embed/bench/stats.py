@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 LEVEL = 0.95
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,7 @@ class Spread:
     Attributes:
         n: how many there are.
         median: the figure to quote.
-        low, high: a bootstrap interval of the median, of level `LEVEL`; with less than six samples
-            it can be no wider than the samples and says little.
+        low, high: an interval of the median, of level `LEVEL`; see `median_interval`.
         min, q1, q3, max: the least, the quartiles, the greatest.
     """
 
@@ -49,12 +48,25 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def median_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap (Efron 1979) of the median; the same values give the same interval."""
-    sample = np.asarray(values, np.float64)
-    places = np.random.default_rng(0).integers(0, len(sample), (RESAMPLES, len(sample)))
-    medians = np.median(sample[places], axis=1)
-    low, high = np.quantile(medians, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return float(low), float(high)
+    """Between two of the samples, so that the median is there in at least `LEVEL` of all cases.
+
+    At most j of n samples lie below the median with the probability of at most j heads among n
+    tosses (Thompson 1936), however they are distributed. Less than six samples are too few for the
+    level; all of them are taken. (A percentile bootstrap is too narrow for such numbers: of seven
+    samples it leaves out the outermost two, and holds the median in 88 of 100 cases.)
+
+    Example:
+        >>> median_interval([3, 1, 2, 7, 6, 5, 4]), median_interval(range(1, 11))
+        ((1.0, 7.0), (2.0, 9.0))
+    """
+    ordered = np.sort(np.asarray(values, np.float64))
+    n = len(ordered)
+    tail, out = 1, 0  # sequences of tosses with at most `out` heads, of 2**n
+    while 2 * tail / 2**n <= 1 - LEVEL:
+        out += 1
+        tail += math.comb(n, out)
+    left_out = max(0, out - 1)
+    return float(ordered[left_out]), float(ordered[n - 1 - left_out])
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:

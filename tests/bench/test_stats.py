@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
 from rsicd_embed.bench.stats import median_interval, paired_ratio, spread
 
@@ -32,6 +34,24 @@ def test_the_interval_narrows_with_samples_and_is_the_same_each_time() -> None:
     low, high = median_interval(few)
     low_of_many, high_of_many = median_interval(many)
     assert high_of_many - low_of_many < high - low
+
+
+@pytest.mark.parametrize(
+    ("n", "left_out"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (12, 2), (20, 5), (2000, 955)]
+)
+def test_the_interval_lies_between_samples(n: int, left_out: int) -> None:
+    """As scipy's binomial distribution says: the most that may be left out on each side."""
+    assert median_interval(range(n)) == (left_out, n - 1 - left_out)
+    if left_out:
+        assert binom.cdf(left_out, n, 0.5) <= 0.025 < binom.cdf(left_out + 1, n, 0.5)
+
+
+@pytest.mark.parametrize("n", [6, 7, 10, 30])
+def test_the_interval_holds_the_median_as_often_as_it_says(n: int) -> None:
+    """Of samples with a long tail, as timings have; their true median is 1."""
+    drawn = np.random.default_rng(n).lognormal(0, 1, (4000, n))
+    held = [low <= 1 <= high for low, high in map(median_interval, drawn)]
+    assert 0.94 < np.mean(held) < 0.995
 
 
 def test_pairs_cancel_what_slows_a_whole_round() -> None:
