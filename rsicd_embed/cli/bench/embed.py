@@ -141,6 +141,11 @@ def embed(
         command=command_line(context),
         accelerators=gpus,
     )
+    names = {source.name for source, _ in pairs}
+
+    def of(name: str) -> str:
+        return f" for {name}" if len(names) > 1 else ""
+
     runs: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
     tell = teller()
@@ -154,7 +159,7 @@ def embed(
             ):
                 ours = variants(model, size, backends, precision)
                 tower, candidates, missing = _candidates(ours, choice, Path(graphs), settings)
-                left_out |= {f"{one} for {source.name}": why for one, why in missing.items()}
+                left_out |= {f"{one}{of(source.name)}": why for one, why in missing.items()}
                 plan = Plan(rounds, seed)
                 runs[label] = bench.run(candidates, settings, plan, tower=tower, progress=tell)
             if not runs[label]["complete"]:
