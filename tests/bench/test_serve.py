@@ -88,6 +88,12 @@ def test_a_store_is_filled(tmp_path: Path) -> None:
         assert {"lon", "lat"} <= set(store.schema.names)
 
 
+def test_the_command_refuses_an_unknown_store(tmp_path: Path) -> None:
+    done = run("bench", "serve", "--scheme", "faiss", "-o", tmp_path)
+    assert done.error == "error: expected a store of exact, lancedb, nmslib, found 'faiss'"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_the_command_leaves_a_record(tiny_model: Path, tmp_path: Path) -> None:
     words = ("bench", "serve", "--model", tiny_model, "--backend", "numpy", "--rows", "50")

@@ -47,12 +47,17 @@ def serve(
     Two servers of one store of random vectors run, one of which answers each search by itself. The
     clients are on this machine too, and take their part of it.
     """
+    from rsicd_embed import plugins
     from rsicd_embed.bench import record
     from rsicd_embed.bench import serve as bench
     from rsicd_embed.bench.timing import Plan
     from rsicd_embed.embedder.base import provenance
     from rsicd_embed.embedder.loading import load_for_a_query
+    from rsicd_embed.errors import BenchError
 
+    known = plugins.names(plugins.STORES)
+    if scheme not in known:
+        raise BenchError(f"expected a store of {', '.join(known)}, found {scheme!r}")
     record.claim(output)
     run = record.document(
         "serve",
