@@ -119,8 +119,10 @@ class _Loop:
         recipe = Recipe(
             start.shape, config, start.preprocessor, self._steps, self._objective, self._layout
         )
+        masked = dataclasses.replace(recipe, keep_patches=config.step.keep_patches)
         self._whole = make_step(recipe)
-        self._masked = make_step(dataclasses.replace(recipe, keep_patches=config.step.keep_patches))
+        # One program where they are the same: compiling it takes a minute for a large model.
+        self._masked = self._whole if masked.kept == recipe.kept else make_step(masked)
 
     def run_to_the_end(self) -> Row:
         """From the last checkpoint on; gives the best epoch's row."""
