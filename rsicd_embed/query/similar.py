@@ -13,7 +13,8 @@ from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.query.calls import FUNCTIONS, TEXT, Call
 from rsicd_embed.query.session import function
 from rsicd_embed.records import vector_array, vector_matrix
-from rsicd_embed.stores.scoring import cosines, unit_queries
+from rsicd_embed.stores.queries import unit_queries
+from rsicd_embed.stores.scoring import cosines
 
 _BLOCK_ROWS = 1024  # float64 copies of so many vectors stay in the processor's cache
 

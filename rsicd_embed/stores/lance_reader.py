@@ -25,6 +25,7 @@ from rsicd_embed.stores.base import StoreInfo
 from rsicd_embed.stores.lance_index import AnnIndex
 from rsicd_embed.stores.lance_table import Place, Stamp, lance_errors, plain_schema
 from rsicd_embed.stores.parts import Rows, chosen_schema, scan
+from rsicd_embed.stores.queries import require_k, unit_queries
 from rsicd_embed.stores.streaming import search_stream
 
 CACHE_ROWS = 200_000  # 400 MB of vectors of length 512
@@ -70,8 +71,8 @@ class LanceReader(Closing):
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
         """The k best rows for each query; see `VectorStore.search`."""
-        units = scoring.unit_queries(queries, self.provenance.dim)
-        count = scoring.require_k(k)
+        units = unit_queries(queries, self.provenance.dim)
+        count = require_k(k)
         with self._mutex:
             now = self._now()
             if now.index and where is None and 0 < count <= _LARGEST_SHARE * now.count:

@@ -21,6 +21,7 @@ from rsicd_embed.stores import changes, scoring
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.graph import Found, Graph, Settings
 from rsicd_embed.stores.manifest import GraphEntry, Manifest
+from rsicd_embed.stores.queries import require_k, unit_queries
 from rsicd_embed.stores.scoring import Candidates
 from rsicd_embed.stores.segment_store import SegmentStore
 from rsicd_embed.stores.segments import SegmentLog, Snapshot
@@ -78,8 +79,8 @@ class NmslibStore(SegmentStore):
         rows, entry = now.rows, now.manifest.graph
         if entry is None or where is not None:
             return scoring.search(rows, queries, k, where)
-        units = scoring.unit_queries(queries, self.provenance.dim)
-        count = scoring.require_k(k)
+        units = unit_queries(queries, self.provenance.dim)
+        count = require_k(k)
         fetch, live = count + _SPARE, rows.parts[0].live_rows
         if live < entry.rows:  # as many more as are dead there, on average
             fetch = math.ceil(fetch * entry.rows / live) + _SPARE

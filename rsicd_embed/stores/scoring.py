@@ -6,7 +6,6 @@ scored by itself in float64, so its score depends neither on the store nor on th
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.errors import QueryError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores.parts import Rows
+from rsicd_embed.stores.queries import require_k, unit_queries
 
 # Above twice the error of a float32 product of unit vectors (1e-7 to 1e-6 for 4,096 dimensions),
 # the rows themselves being unit to 1e-6.
@@ -27,7 +26,6 @@ _BLOCK_QUERIES = 256
 # asks the system for fresh pages each time.
 _BLOCK_NUMBERS = 15_360
 _FEW = 64
-_SAFE = 1e100  # the squares of numbers up to it, and of their reciprocals, are float64
 _SPARSE = 0.1  # below this share of rows, copying the chosen ones is faster than masking all
 
 
@@ -39,65 +37,6 @@ class Candidates:
     row: np.ndarray
 
 
-def unit_queries(queries: np.ndarray, dim: int) -> np.ndarray:
-    """Queries (q, dim), or (dim,) for one, of any real type → float64 (q, dim) of unit norm.
-
-    Raises:
-        QueryError: another shape or type, or a query that is zero or not finite.
-    """
-    try:
-        given = np.asarray(queries)
-        real = given.dtype.kind in "fiu"
-        could_overflow = given.dtype.itemsize > 4
-        given = given.astype(np.float64, order="C") if real else given
-    except (TypeError, ValueError) as error:
-        raise QueryError(f"expected query vectors of numbers: {error}") from None
-    if not real:
-        raise QueryError(f"expected query vectors of real numbers, found dtype {given.dtype}")
-    if given.ndim not in (1, 2) or given.shape[-1] != dim:
-        raise QueryError(
-            f"expected queries of shape (q, {dim}) or ({dim},), found {given.shape}; "
-            "embed them with the model that made the store"
-        )
-    wide = given.reshape(-1, dim)
-    if could_overflow:  # float32 could not
-        _tame(wide)
-    norms = np.sqrt(np.vecdot(wide, wide))
-    if len(norms) == 1 and 0 < norms[0] < np.inf:  # the same in fewer steps
-        one: np.ndarray = wide / norms[0]
-        return one
-    usable = (norms > 0) & (norms < np.inf)
-    if not usable.all():
-        bad = int(usable.argmin())
-        kind = "zero" if norms[bad] == 0 else "not finite"
-        raise QueryError(f"query {bad} is {kind}: it has no direction to compare with")
-    units: np.ndarray = wide / norms[:, None]
-    return units
-
-
-def _tame(queries: np.ndarray) -> None:
-    """Scales, in place, those whose squares would overflow or vanish."""
-    largest = np.abs(queries).max(axis=1, initial=0.0)
-    finite = (largest > 0) & (largest < np.inf)
-    extreme = finite & ((largest > _SAFE) | (largest < 1 / _SAFE))
-    queries[extreme] /= largest[extreme, None]
-
-
-def require_k(k: int) -> int:
-    """k as an int of at least 1.
-
-    Raises:
-        QueryError: it is not.
-    """
-    try:
-        count = operator.index(k)
-    except TypeError:
-        count = 0
-    if count < 1 or isinstance(k, bool):
-        raise QueryError(f"expected k to be a whole number of at least 1, found {k!r}")
-    return count
-
-
 def cosines(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """float32 (m, dim) with float64 (m, dim) of unit norm → float32 (m,) in [-1, 1].
 
@@ -105,9 +44,8 @@ def cosines(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """
     wide = vectors.astype(np.float64)
     scores = np.vecdot(wide, queries) / np.sqrt(np.vecdot(wide, wide))
+    # Above 1 by no more than the rounding of float64, which float32 does not see.
     narrow: np.ndarray = scores.astype(np.float32)
-    np.minimum(narrow, np.float32(1.0), out=narrow)
-    np.maximum(narrow, np.float32(-1.0), out=narrow)
     narrow += np.float32(0.0)  # no negative zero
     return narrow
 
@@ -230,10 +168,11 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
         query, rank, row, found = _ranked(rows, candidates, scores, k)
         score = pa.array(found)
         places = (pa.array(query.astype(np.int32)), pa.array(rank.astype(np.int32)))
-    taken = rows.take(row)
-    attributes = dict(zip(taken.schema.names, taken.columns, strict=True))
-    hits = [*places, attributes.pop("id"), score, *attributes.values()]
-    return pa.Table.from_arrays(hits, schema=rows.hit_schema)
+    # Each step that makes Python objects of all columns would take as long as all of these.
+    hits, schema = rows.take(row), rows.hit_schema
+    for at, name, column in ((1, "score", score), (0, "rank", places[1]), (0, "query", places[0])):
+        hits = hits.add_column(at, schema.field(name), column)
+    return pa.Table.from_batches([hits])
 
 
 def _order_of_few(scores: np.ndarray) -> list[int] | None:

@@ -35,6 +35,7 @@ from rsicd_embed.stores import manifest, opening, segment_files, segment_tags
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.manifest import Manifest, SegmentEntry
 from rsicd_embed.stores.parts import Part, Rows
+from rsicd_embed.stores.reading import Reading
 from rsicd_embed.stores.rows import with_attributes
 from rsicd_embed.stores.segment_files import Piece, Segment
 
@@ -77,6 +78,7 @@ class SegmentLog:
         self._path = segment_tags.path_of(folder, tag) if tag else folder / manifest.FILE
         self._mutex = threading.RLock()
         self._snapshot: Snapshot | None = None
+        self._reading: Reading | None = None  # the manifest of that
         self._parts: dict[str, Part] = {}  # by the name of their vectors' file
         self._dead: dict[str, np.ndarray] = {}
 
@@ -107,18 +109,27 @@ class SegmentLog:
         Raises:
             StoreCorruptError: a file is missing, or is not what was written.
         """
-        with self._mutex, files.storage_errors(f"cannot read {self.folder}"):
-            raw = self._raw()
-            while self._snapshot is None or self._snapshot.raw != raw:
-                try:
-                    self._snapshot = self._load(raw)
-                except FileNotFoundError as error:
-                    # A writer may have replaced the state, and removed its files, meanwhile.
-                    newer = self._raw()
-                    if newer == raw:
-                        raise StoreCorruptError(f"{error.filename} is gone; {_DAMAGED}") from None
-                    raw = newer
-            return self._snapshot
+        with self._mutex:
+            if self._snapshot and self._reading and self._reading.is_newest(self._path):
+                return self._snapshot
+            with files.storage_errors(f"cannot read {self.folder}"):
+                return self._read()
+
+    def _read(self) -> Snapshot:
+        self._reading = None
+        reading = self._manifest()
+        snapshot = self._snapshot
+        while snapshot is None or snapshot.raw != reading.content:
+            try:
+                snapshot = self._load(reading.content)
+            except FileNotFoundError as error:
+                # A writer may have replaced the state, and removed its files, meanwhile.
+                newer = self._manifest()
+                if newer.content == reading.content:
+                    raise StoreCorruptError(f"{error.filename} is gone; {_DAMAGED}") from None
+                reading = newer
+        self._snapshot, self._reading = snapshot, reading
+        return snapshot
 
     @contextmanager
     def writing(self) -> Iterator[Snapshot]:
@@ -212,7 +223,7 @@ class SegmentLog:
     def close(self) -> None:
         """Lets go of the files; what reads from them keeps them open as long as it lives."""
         with self._mutex:
-            self._snapshot = None
+            self._snapshot = self._reading = None
             self._parts.clear()
             self._dead.clear()
 
@@ -234,14 +245,9 @@ class SegmentLog:
                 files.remove_folders(made)
             raise
 
-    def _raw(self) -> bytes:
+    def _manifest(self) -> Reading:
         try:
-            # Each search begins with this: pathlib would take three times as long.
-            handle = os.open(self._path, os.O_RDONLY)
-            try:
-                return os.read(handle, os.fstat(handle).st_size)
-            finally:
-                os.close(handle)
+            return Reading.of(self._path)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreCorruptError(
                 f"{self._path} is gone: the store was moved or deleted; open it again"
@@ -276,7 +282,7 @@ class SegmentLog:
     def _sweep(self) -> None:
         """Removes our files that the manifest does not name; only while locked."""
         with suppress(OSError, StoreError):
-            newest = manifest.decode(self._raw(), self._path, self._kind)
+            newest = manifest.decode(self._manifest().content, self._path, self._kind)
             states = [newest, *self.kept().values()]
             named = {entry.name for state in states for entry in state.files}
             named |= {entry.name for entry in newest.tags}

@@ -43,5 +43,7 @@ def _best(rows: Rows, queries: np.ndarray, k: int) -> tuple[Part, ...]:
     positions = np.unique(_candidates(rows, queries, k).row)
     if not len(positions):
         return ()
-    taken = pa.Table.from_batches([rows.take(positions)])
-    return (Part(rows.vectors(positions), taken),)
+    taken, schema = rows.take(positions), rows.attribute_schema
+    columns = [taken.column(name) for name in schema.names]
+    attributes = pa.Table.from_arrays(columns, schema=schema)
+    return (Part(rows.vectors(positions), attributes),)

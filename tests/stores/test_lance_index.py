@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import lancedb
@@ -131,9 +132,7 @@ def test_settings_grow_until_the_goal_is_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lance_index, "_LADDER", ((1, 1), (2, 1), (50, 4)))
-    monkeypatch.setattr(
-        lance_index, "IvfSq", lambda **how: lancedb.index.IvfSq(**how, num_partitions=32)
-    )
+    monkeypatch.setattr(lancedb.index, "IvfSq", partial(lancedb.index.IvfSq, num_partitions=32))
     with open_store(f"lancedb:{tmp_path / 'store'}", MADE_BY) as store:
         store.upsert([batch([str(i) for i in range(ROWS)], unit(ROWS))])
         store.optimize()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import pytest
-from lancedb.index import IvfSq
 
 from rsicd_embed.errors import StoreURIError
 from rsicd_embed.stores import lance_index
@@ -65,7 +66,7 @@ def test_a_graph_is_built_as_told(tmp_path: Path) -> None:
 def test_a_goal_is_reached_or_all_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
     monkeypatch.setattr(lance_index, "_LADDER", ((1, 1), (50, 4)))
-    monkeypatch.setattr(lance_index, "IvfSq", lambda **how: IvfSq(**how, num_partitions=32))
+    monkeypatch.setattr(lancedb.index, "IvfSq", partial(lancedb.index.IvfSq, num_partitions=32))
     for goal, found in (("0.1", "nprobes=1,"), ("1", "nprobes=50,")):
         with open_store(f"lancedb:{tmp_path / goal}?recall={goal}", MADE_BY) as store:
             store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
