@@ -105,13 +105,19 @@ class Graph:
         """Writes the graph.
 
         Raises:
-            StoreError: the disk has no room; the library itself would write half a file.
+            StoreError: the disk has no room, where the library itself would write half a file; or
+                it refuses the file.
         """
         least = self._nodes * 4 * dim
         need = int(1.2 * self._nodes * (4 * dim + 8 * neighbours + 64))
         free = shutil.disk_usage(path.parent).free
         if free >= need:
-            self._index.saveIndex(str(path), save_data=False)
+            try:
+                self._index.saveIndex(str(path), save_data=False)
+            except RuntimeError as error:  # what the library makes of errors of the disk
+                raise StoreError(
+                    f"cannot write a graph in {path.parent}: {error}; see to the disk and try again"
+                ) from error
         if free < need or path.stat().st_size < least:
             raise StoreError(
                 f"cannot write a graph of about {need} bytes in {path.parent}: "

@@ -254,3 +254,10 @@ def test_rows_are_stored_even_if_no_graph_can_be(uri: str, monkeypatch: pytest.M
         store.upsert([batch(["z"])])
         store.optimize()
         assert "HNSW" in store.info().index
+
+
+def test_a_disk_that_refuses_the_graph(tmp_path: Path) -> None:
+    built = graphs.Graph.build(unit(100), graphs.Settings())
+    (tmp_path / "graph").mkdir()  # which nothing can be written into as if it were a file
+    with pytest.raises(StoreError, match=r"cannot write a graph in .*; see to the disk"):
+        built.save(tmp_path / "graph", unit(1).shape[1], 16)
