@@ -57,7 +57,7 @@ def test_lines_and_a_drawing(image: Path, tiny_model: Path, tmp_path: Path) -> N
     outcome = run(*words, "--against", "bare land")
     assert outcome.status == 0
     assert [line.split()[0] for line in outcome.stdout.splitlines()] == ["1", "2", "3"]
-    assert "compared with: bare land" in outcome.stderr
+    assert "ranked by cosine; probabilities are against: bare land" in outcome.stderr
     with Image.open(heat) as drawn:
         assert drawn.width == 480
         assert drawn.height > 320

@@ -90,7 +90,7 @@ def _scale(width: int, found: Found) -> Image.Image:
     strip = Image.new("RGB", (width, 2 * gap + line), _PAPER)
     pen = ImageDraw.Draw(strip)
     ramp = heatmap.colours(np.tile(np.linspace(0, 1, bar), (10, 1)))
-    low, high = ("0", "1") if len(found.texts) > 1 else ("least", "most")
+    low, high = ("probability 0", "1") if len(found.texts) > 1 else ("cosine: least", "most")
     right = width - gap - round(font.getlength(high))
     strip.paste(Image.fromarray(ramp), (right - gap // 2 - bar, gap + 4))
     pen.text((right, gap), high, fill=_INK, font=font)

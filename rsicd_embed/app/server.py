@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         made = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        number = getattr(error, "errno", None) or 0  # negative for names that nobody knows
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", str(error))
         raise RequestError(
             503, f"cannot listen on {host}:{port}: {reason}; give another --port or --host"
         ) from error

@@ -49,7 +49,8 @@ _MANY_PATCHES = 500
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw a heat map over the picture into this .png, .jpg or .webp.",
+    help="Draw a map of the probabilities over the picture into this .png, .jpg or .webp, with up "
+    "to three of the best patches framed: those that are not centred in a better one.",
 )
 @json_option
 def find(
@@ -79,7 +80,9 @@ def find(
             f"expected an output named *{' or *'.join(drawing.SUFFIXES)}: {output}"
         )
     for one in (text, *against):
-        if not one.strip() or one.encode("utf-8", "replace").decode() != one:
+        if not one.strip():
+            raise click.UsageError("expected a text, found an empty one")
+        if one.encode("utf-8", "replace").decode() != one:
             raise click.UsageError(f"expected a text in UTF-8, found {one!r}")
     question = Question(text, against or None, sides or None, overlap)
     picture, embedder, found = _found(image, question, model)
@@ -94,10 +97,7 @@ def find(
             f"{patch['rank']:>3}  {patch['score']:+.4f}  {patch['probability']:>6.1%}  "
             f"{left},{top} – {right},{bottom}"
         )
-    note(
-        f"{len(found.boxes)} patches of {picture.width}×{picture.height}, compared with: "
-        + ", ".join(found.texts[1:])
-    )
+    note(_summary(found))
     if output is not None:
         note(f"map: {output}")
 
@@ -123,6 +123,16 @@ def _found(
         embedder = rsicd_embed.load_embedder(model)
     with image_progress("find", count, "patches") as advance:
         return picture, embedder, finding.find(picture, question, embedder, progress=advance)
+
+
+def _summary(found: Found) -> str:
+    """`58 patches (64 and 128 px) of a picture of 256×256, ranked by cosine; …`."""
+    sides = sorted({max(r - left, b - top) for left, top, r, b in found.boxes.tolist()})
+    patches = f"{len(found.boxes)} patch{'es' * (len(found.boxes) > 1)}"
+    cut = f"{patches} ({' and '.join(map(str, sides))} px)"
+    said = f"{cut} of a picture of {found.size[0]}×{found.size[1]}, ranked by cosine"
+    others = ", ".join(found.texts[1:])
+    return f"{said}; probabilities are against: {others}" if others else said
 
 
 def _document(text: str, path: Path, model: str, found: Found, k: int) -> dict[str, Any]:
