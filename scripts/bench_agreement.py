@@ -85,11 +85,13 @@ def main() -> None:
     run["complete"] = all(one["complete"] for one in runs)
     run["started_each"] = [one["started"] for one in runs]
     run["load_1min_each"] = [one["machine"]["load_1min"] for one in runs]
+    run["others_share_each"] = [one["machine"]["others_share"] for one in runs]
     run["figures"] = found
     for one in found:
         told = " and ".join("{:.4g}–{:.4g}".format(*some) for some in one["intervals"])
         print(f"{one['figure']}: {told}" + ("" if one["agree"] else "  DIFFER"))
     print(f"{sum(one['agree'] for one in found)} of {len(found)} figures agree")
+    print(f"others took these parts of the processors: {run['others_share_each']}")
     print(f"record: {record.save(given.output, 'bench-agreement', run)}")
 
 

@@ -17,10 +17,11 @@ def head(run: dict[str, Any]) -> str:
     machine, command = run["machine"], run["command"]
     if " -o " not in command:  # records leave out where they are
         command += " -o DIR"
-    return (
-        f"`{command}`: {machine['cpu']}, {machine['cores']} cores, "
-        f"{run['started'][:10]}, load {machine['load_1min']} before it.\n"
-    )
+    noise = f"load {machine['load_1min']} before it"
+    if machine.get("others_share") is not None:
+        noise += f", others took {machine['others_share']:.1%} of the processors meanwhile"
+    where = f"{machine['cpu']}, {machine['cores']} cores"
+    return f"`{command}`: {where}, {run['started'][:10]}, {noise}.\n"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -129,11 +130,11 @@ def serve(run: dict[str, Any]) -> Iterator[str]:
 
 def agreement(run: dict[str, Any]) -> Iterator[str]:
     """The same benchmark, run twice."""
-    found, loads = run["figures"], run["load_1min_each"]
+    found, others = run["figures"], run["others_share_each"]
     agreed = sum(one["agree"] for one in found)
     yield (
-        f"Two runs, at loads of {loads[0]} and {loads[1]}: the 95% intervals of {agreed} of "
-        f"{len(found)} figures overlap."
+        f"Two runs, while others took {others[0]:.1%} and {others[1]:.1%} of the processors: the "
+        f"95% intervals of {agreed} of {len(found)} figures overlap."
     )
     if agreed < len(found):
         yield "\n| differs | first | second |\n|---|---|---|"

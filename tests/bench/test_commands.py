@@ -29,6 +29,7 @@ def test_embed_prints_one_document_and_writes_it(tiny_model: Path, tmp_path: Pat
     assert found == json.loads((out / "bench-embed.json").read_text())
     assert (found["format"], found["task"], found["complete"]) == (1, "embed", True)
     assert found["settings"]["seed"] == 7
+    assert 0 <= (found["machine"]["others_share"] or 0) <= 1
     assert str(out) not in json.dumps(found)
     assert found["command"].startswith("rsicd-embed bench embed --rounds 2 ")
     one, other = "rsicd-embed jax", "rsicd-embed numpy float32"

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
 
 _LINE_EVERY_S = 10.0
-# Least load, as a part of the processors, at which figures are not to be trusted.
-_QUIET = 0.25
+# Least load before a run, and least part of all processors that others take meanwhile, at which
+# figures are not to be trusted.
+_QUIET, _QUIET_MEANWHILE = 0.25, 0.05
 _ARGUMENTS = "rsicd_embed.bench.arguments"
+_WATCH = "rsicd_embed.bench.watch"
 
 
 def record_options(command: F) -> F:
@@ -96,6 +98,8 @@ def finish(
     from rsicd_embed.bench import record
     from rsicd_embed.bench.report import write
 
+    watch = click.get_current_context().meta[_WATCH]
+    run["machine"]["others_share"] = watch.others_share() if watch else None
     path = record.save(output, name, run)
     page = write.beside(path, run)
     if as_json:
@@ -171,12 +175,19 @@ def model_or_shape(model: str | None, shape: str | None) -> Iterator[str | None]
 
 
 class Recorded(click.Command):
-    """A command that keeps its arguments as they were typed."""
+    """A command that keeps its arguments as they were typed, and watches the machine."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keeps them for `command_line`."""
         ctx.meta[_ARGUMENTS] = list(args)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Begins to watch, for `finish`."""
+        from rsicd_embed.bench.quiet import Watch
+
+        ctx.meta[_WATCH] = Watch.begin()
+        return super().invoke(ctx)
 
 
 def command_line(context: click.Context) -> str:
@@ -196,6 +207,9 @@ def _tell_noise(run: Mapping[str, Any]) -> None:
     load, cores = run["machine"]["load_1min"], run["machine"]["cores"]
     if load is not None and load > _QUIET * cores:
         note(f"the load average was {load} on {cores} processors before the run: not quiet")
+    others = run["machine"]["others_share"]
+    if others is not None and others > _QUIET_MEANWHILE:
+        note(f"others took {others:.0%} of the processors meanwhile: not quiet, figures are off")
 
 
 def teller() -> Callable[[str], None]:
