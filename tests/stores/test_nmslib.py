@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -261,3 +262,17 @@ def test_a_disk_that_refuses_the_graph(tmp_path: Path) -> None:
     (tmp_path / "graph").mkdir()  # which nothing can be written into as if it were a file
     with pytest.raises(StoreError, match=r"cannot write a graph in .*; see to the disk"):
         built.save(tmp_path / "graph", unit(1).shape[1], 16)
+
+
+def test_more_is_not_looked_at_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that the graph never finds is no reason to search longer ever after."""
+    matrix = unit(2000)
+    graph = graphs.Graph.build(matrix, graphs.Settings())
+    nearest = graphs.Graph.nearest
+
+    def lacking(one: graphs.Graph, *arguments: Any) -> graphs.Found:
+        found = nearest(one, *arguments)
+        return graphs.Found(found.query[1:], found.row[1:], found.similarity[1:], None)
+
+    monkeypatch.setattr(graphs.Graph, "nearest", lacking)
+    assert graph.measure(matrix, graphs.Settings(recall=1)) == graphs.Measured(400, 0.999)
