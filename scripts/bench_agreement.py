@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("words", nargs="+", help="for `rsicd-embed bench`, without -o")
     given = parser.parse_args()
-    command = shlex.join(["python", "scripts/bench_agreement.py", "--", *given.words])
+    command = shlex.join(["python", "scripts/bench_agreement.py", "-o", "DIR", "--", *given.words])
     run = record.document("agreement", {"bench": given.words}, command=command)
     runs = [run_of(given.words) for _ in range(2)]
     found = compared(*runs)
