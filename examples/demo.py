@@ -30,8 +30,8 @@ EARTH_QUERIES = (
     ("desert", "lat BETWEEN -60 AND 0"),
     ("blue sea", None),
     ("snow mountains", None),
-    ("beach with white waves", None),
-    ("green meadow", None),
+    ("coast", None),
+    ("bare land", None),
 )
 QUERIES = ("airport", "farmland", "river with a bridge", "dense residential area", "beach")
 TILE_DEG = 7.5
