@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from rsicd_embed.bench.resident import forget_peak, resident
 from rsicd_embed.bench.timing import sample
 
 Make = Callable[[], Contender]
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Held:
@@ -119,24 +117,6 @@ class Held:
     def end(self) -> None:
         """Closes what is held."""
         self._contender.close()
-
-
-class Configured:
-    """A contender that is asked with its settings, while others ask it with theirs."""
-
-    def __init__(self, place: Place[Held], settings: Mapping[str, int]) -> None:
-        self._place, self._settings = place, settings
-
-    def ask(
-        self, function: Callable[Concatenate[Held, P], R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        """`function(held, …)`, with the settings; setting them is not timed there."""
-        self._place.ask(Held.configure, self._settings)
-        return self._place.ask(function, *args, **kwargs)
-
-    def close(self) -> None:
-        """Ends the contender."""
-        self._place.close()
 
 
 def hold(name: str, make: Make, workload: Workload, *, here: bool) -> Place[Held]:
