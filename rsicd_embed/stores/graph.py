@@ -141,7 +141,9 @@ class Graph:
                 found = self._index.knnQueryBatch(queries, k=k)
                 counts = [len(nodes) for nodes, _ in found]
                 rows, distances = map(np.concatenate, zip(*found, strict=True))
-        query = np.arange(len(counts)).repeat(counts)
+        query = np.zeros(len(rows), np.int64)
+        if len(counts) > 1:
+            query = np.arange(len(counts)).repeat(counts)
         similarity = 1.0 - distances
         each: int | None = counts[0] if min(counts) == max(counts) else None
         if self.owners is not None:

@@ -161,9 +161,11 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
     """
     scores = score_pairs(rows, queries, candidates)
     if len(queries) == 1 and (order := _order_of_few(scores)) is not None:
-        best = order[:k]
-        row, score = candidates.row[best], pa.array(scores[best])
-        places = _places_of_one(len(best))
+        row = candidates.row
+        if order != [*range(len(order))]:  # they came from the graph in another order
+            row, scores = row.take(order), scores.take(order)
+        row, score = row[:k], pa.array(scores[:k])
+        places = _places_of_one(len(row))
     else:
         query, rank, row, found = _ranked(rows, candidates, scores, k)
         score = pa.array(found)
