@@ -6,6 +6,8 @@ import dataclasses
 import datetime as dt
 import io
 import json
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -187,3 +189,10 @@ def cached(load: Callable[..., Any]) -> Callable[..., Any]:
         return models[key]
 
     return load_once
+
+
+def runs_well(code: str, *arguments: object) -> None:
+    """A Python program in a process of its own ends well, and complains of nothing."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

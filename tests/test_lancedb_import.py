@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from .helpers import runs_well
 
 CLIENT = "lance_namespace_urllib3_client"
 
 
-def check(code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_the_client_of_catalogues_is_imported_when_it_is_asked_for() -> None:
-    check(
+    runs_well(
         "import sys\n"
         "from rsicd_embed.lancedb_import import lancedb\n"
         f"assert not any(name.startswith('{CLIENT}.api') for name in sys.modules)\n"
@@ -28,7 +22,7 @@ def test_the_client_of_catalogues_is_imported_when_it_is_asked_for() -> None:
 
 
 def test_who_has_imported_it_keeps_it() -> None:
-    check(
+    runs_well(
         f"import {CLIENT} as client\n"
         "table = client.TableApi\n"
         "import rsicd_embed.lancedb_import\n"
@@ -37,7 +31,7 @@ def test_who_has_imported_it_keeps_it() -> None:
 
 
 def test_a_package_that_is_not_there() -> None:
-    check(
+    runs_well(
         "import sys\n"
         "from rsicd_embed.lancedb_import import defer\n"
         "defer('no_such_package')\n"

@@ -30,9 +30,9 @@ def listen(host: str, port: int) -> socket.socket:
         made = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         number = getattr(error, "errno", None) or 0  # negative for names that nobody knows
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", str(error))
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None)
         raise RequestError(
-            503, f"cannot listen on {host}:{port}: {reason}; give another --port or --host"
+            503, f"cannot listen on {host}:{port}: {reason or error}; give another --port or --host"
         ) from error
     # Connections take over its protocol, which `create_server` leaves open; only where it is TCP
     # does asyncio turn Nagle's algorithm off, which holds an answer's body back for 40 ms.

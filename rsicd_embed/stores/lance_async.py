@@ -53,27 +53,20 @@ class SearchedTable:
         Returns:
             These columns, and `query_index` where there are several queries; by query.
         """
-        return _run(self._nearest(version, queries, k, partitions, refine, [*columns]))
+        sought = queries[0] if len(queries) == 1 else [*queries]
+
+        async def search() -> pa.Table:
+            table = await self._at(version)
+            found = table.query().nearest_to(sought).column(VECTOR).distance_type("cosine")
+            found = found.nprobes(partitions).refine_factor(refine).limit(k)
+            # Each query logs a warning where the distance is not asked for.
+            return await found.select([*columns, "_distance"]).to_arrow()
+
+        return _run(search())
 
     def close(self) -> None:
         """Lets go of the table; another search would open it again."""
         self._open = None
-
-    async def _nearest(
-        self,
-        version: int,
-        queries: np.ndarray,
-        k: int,
-        partitions: int,
-        refine: int,
-        columns: list[str],
-    ) -> pa.Table:
-        table = await self._at(version)
-        sought = queries[0] if len(queries) == 1 else [*queries]
-        found = table.query().nearest_to(sought).column(VECTOR).distance_type("cosine")
-        found = found.nprobes(partitions).refine_factor(refine).limit(k)
-        # Each query logs a warning where the distance is not asked for.
-        return await found.select([*columns, "_distance"]).to_arrow()
 
     async def _at(self, version: int) -> Any:
         if self._open is None:

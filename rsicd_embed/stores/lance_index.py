@@ -189,9 +189,9 @@ def _measure(
     batch = table.take_offsets(offsets).select(schema.names).to_arrow().combine_chunks()
     queries = recall.queries_near(part_of(batch.to_batches()[0], schema, uri).matrix)
     kth = kth_best(queries, recall.K)
+    version = int(table.version)
     for partitions, refine in _LADDER:
         index = replace(index, partitions=partitions, refine=refine)
-        version = int(table.version)
         rows, pairs = nearest(searched, index, queries, recall.K, schema, version, uri)
         scores = score_pairs(rows, queries.astype(np.float64), pairs)
         found = [np.sort(scores[pairs.query == one])[-recall.K :] for one in range(len(queries))]
