@@ -67,7 +67,7 @@ def load(folder: Path) -> Source:
             "label": labels.get(name),
             "split": entry["split"],
         }
-        examples[name] = Example(name, images / name, attributes)
+        examples[name] = Example(name, str(images / name), attributes)
     return Source(images, tuple(examples.values()), SCHEMA)
 
 

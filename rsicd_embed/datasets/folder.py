@@ -32,7 +32,7 @@ def load(folder: Path) -> Source:
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 others += 1
             elif _is_utf8(path):
-                examples.append(Example(path.relative_to(folder).as_posix(), path))
+                examples.append(Example(path.relative_to(folder).as_posix(), str(path)))
             else:
                 skipped.append(Skipped(_shown(path), "expected a UTF-8 file name; rename it"))
     if not examples:
@@ -54,7 +54,7 @@ def load_file(path: Path) -> Source:
     """
     if not _is_utf8(path):
         raise DatasetError(f"expected a UTF-8 file name, found {_shown(path)}; rename it")
-    return Source(path, (Example(path.name, path),))
+    return Source(path, (Example(path.name, str(path)),))
 
 
 def _is_utf8(path: Path) -> bool:

@@ -67,7 +67,7 @@ def read(path: Path) -> Source:
     ):
         if not id_ or not file:
             raise DatasetError(f"{path}: row {row} has no {column if not file else 'id'}")
-        examples.append(Example(id_, _located(file, path.parent), values))
+        examples.append(Example(id_, str(_located(file, path.parent)), values))
     return Source(path.parent, tuple(examples), attributes.schema.remove_metadata())
 
 

@@ -92,9 +92,11 @@ def ingest(
     summary, stages = Summary(), Stages()
     known = known_rows(store)
     for source in sources:
-        _ingest_one(
+        new = _ingest_one(
             source, embedder, store, known, summary, stages, strict=strict, progress=progress
         )
+        if source is not sources[-1]:  # the next may have the same images
+            known |= new
     if prune:
         summary.removed = store.delete(vanished(store, sources))
     if summary.embedded or summary.updated or summary.removed:
@@ -115,7 +117,9 @@ def _ingest_one(
     *,
     strict: bool,
     progress: Progress,
-) -> None:
+) -> dict[str, str]:
+    """Returns id → sha256 of what was embedded."""
+
     def load(example: Example) -> Loaded | Example | Skipped:
         """Runs on threads; an Example comes back where the store has these very bytes."""
         uri = example.uri
@@ -154,10 +158,10 @@ def _ingest_one(
             progress(1)
     finally:
         writer.flush()
-    known.update(new)
     updated = update_attributes(store, source.schema, same)
     summary.updated += updated
     summary.unchanged += len(same) - updated
+    return new
 
 
 def _image_bytes(path: Path) -> bytes:

@@ -108,7 +108,7 @@ def _source(store: VectorStore) -> Source:
     names = [name for name in store.schema.names if name != VECTOR]
     held = [name for name in names if name not in FIXED_COLUMNS]
     examples = [
-        Example(row["id"], Path(row["uri"] or ""), {name: row[name] for name in held})
+        Example(row["id"], row["uri"] or "", {name: row[name] for name in held})
         for batch in store.scan(["id", "uri", *held])
         for row in batch.to_pylist()
     ]

@@ -62,9 +62,9 @@ def test_each_set_is_asked_what_it_can_be(tmp_path: Path) -> None:
     told = report(folders, *[answers(folders, Colours())] * 2, Bootstrap())
     assert set(told) == {f"zeroshot_top{k}" for k in (1, 3, 5, 10)}
     assert "expected captions" in folders.left_out[0]
-    mute = [Example(f"{i}", tmp_path, {"captions": [f"{i}"]}) for i in range(3)]
+    mute = [Example(f"{i}", str(tmp_path), {"captions": [f"{i}"]}) for i in range(3)]
     words = tasks(EvalSet("words", tuple(mute), False), None)
     assert words.labelled is None
     assert "no labels" in words.left_out[0]
     with pytest.raises(DatasetError, match=r"found no labels.*expected captions, found none"):
-        tasks(EvalSet("nothing", (Example("a", tmp_path),), False), None)
+        tasks(EvalSet("nothing", (Example("a", str(tmp_path)),), False), None)

@@ -128,9 +128,7 @@ def test_report() -> None:
     examples, vectors = [], {}
     for split, part in parts.items():
         for i, (vector, label) in enumerate(zip(part.vectors, part.labels, strict=True)):
-            examples.append(
-                Example(f"{split}{i}", Path("x"), {"split": split, "label": f"c{label}"})
-            )
+            examples.append(Example(f"{split}{i}", "x", {"split": split, "label": f"c{label}"}))
             vectors[f"{split}{i}"] = vector
     del vectors["test0"]  # could not be read
     plan = probing.plan(EvalSet("toy", tuple(examples), False), None, "train", 0)

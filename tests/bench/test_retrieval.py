@@ -20,8 +20,7 @@ from rsicd_embed.datasets.base import Example
 def captions_of(*of_images: str) -> Captions:
     """A letter a caption: "ab" is an image with the captions a and b."""
     examples = [
-        Example(str(i), Path(f"{i}.png"), {"captions": list(some)})
-        for i, some in enumerate(of_images)
+        Example(str(i), f"{i}.png", {"captions": list(some)}) for i, some in enumerate(of_images)
     ]
     return Captions.of(examples)
 

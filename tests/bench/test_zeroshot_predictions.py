@@ -14,7 +14,7 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
 
 CLASSES = ("a", "b", "c")
-EXAMPLES = [Example(f"{i}.png", Path(f"{i}.png")) for i in range(2)]
+EXAMPLES = [Example(f"{i}.png", f"{i}.png") for i in range(2)]
 LABELS = np.array([0, 1])
 GOOD = "0.png\ta\ta\t.9\tb\t.1\n1.png\tb\tc\t.5\tb\t.5\n"
 

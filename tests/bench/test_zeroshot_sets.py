@@ -17,7 +17,7 @@ from tests.helpers import manifest
 
 
 def example(name: str, label: object = None, split: str | None = None, **more: object) -> Example:
-    return Example(name, Path(name), {"label": label, "split": split, **more})
+    return Example(name, name, {"label": label, "split": split, **more})
 
 
 def eval_set(*examples: Example, by_file_name: bool = False) -> EvalSet:

@@ -24,7 +24,7 @@ def test_ids_are_relative_paths_in_order(tmp_path: Path) -> None:
         touch(tmp_path / name)
     source = open_source(tmp_path)
     assert [example.id for example in source.examples] == ["a.jpg", "a/y.tif", "a/z.png", "b.JPG"]
-    assert source.examples[1] == Example("a/y.tif", tmp_path / "a" / "y.tif")
+    assert source.examples[1] == Example("a/y.tif", str(tmp_path / "a" / "y.tif"))
     assert (source.root, source.skipped, len(source.schema)) == (tmp_path, (), 0)
 
 
@@ -34,8 +34,8 @@ def test_ids_are_relative_paths_in_order(tmp_path: Path) -> None:
 )
 def test_any_utf8_name_is_an_id(tmp_path: Path, name: str) -> None:
     path = touch(tmp_path / name)
-    assert open_source(tmp_path).examples == (Example(name, path),)
-    assert open_source(path).examples == (Example(name, path),)
+    assert open_source(tmp_path).examples == (Example(name, str(path)),)
+    assert open_source(path).examples == (Example(name, str(path)),)
 
 
 def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_names_of_the_path_column(
     rows = [{column: "a.png", "id": "x", "width": 5, "sha256": "no", "label": "port"}]
     source = open_source(write(rows))
     # What is computed from the image is not taken from the manifest.
-    assert source.examples == (Example("x", tmp_path / "a.png", {"label": "port"}),)
+    assert source.examples == (Example("x", str(tmp_path / "a.png"), {"label": "port"}),)
 
 
 def test_ids_are_text(write: Callable[[list[dict[str, Any]]], Path]) -> None:

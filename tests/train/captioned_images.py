@@ -36,7 +36,7 @@ def examples(folder: Path, captions: Sequence[Sequence[str]]) -> list[Example]:
     for i, own in enumerate(captions):
         path = folder / f"beach_{i}.png"
         grey(i).save(path)
-        found.append(Example(path.name, path, {"captions": list(own), "label": "beach"}))
+        found.append(Example(path.name, str(path), {"captions": list(own), "label": "beach"}))
     return found
 
 

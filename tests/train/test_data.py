@@ -56,7 +56,7 @@ def test_groups_say_what_is_the_same(captions: list[list[str]], copies: list[int
             original = contents[i % len(found)]
             path = folder / f"copy_{len(found)}.png"
             shutil.copy(folder / f"beach_{original}.png", path)
-            found.append(Example(path.name, path, {"captions": ["copy"]}))
+            found.append(Example(path.name, str(path), {"captions": ["copy"]}))
             contents.append(original)
         with opened(found) as images:
             (batch,) = images.epoch(0, len(found))
@@ -92,7 +92,7 @@ def test_texts_of_different_lengths_are_tokenized_in_parts(
             return np.array([[*map(ord, t), *[-1] * (longest - len(t))] for t in texts], np.int32)
 
     found = [
-        Example(str(i), tmp_path / "x.png", {"captions": ["a" * (i % 5 + 1), f"{i}"]})
+        Example(str(i), str(tmp_path / "x.png"), {"captions": ["a" * (i % 5 + 1), f"{i}"]})
         for i in range(9)
     ]
     whole = Captions.of(found, Letters())
@@ -139,7 +139,7 @@ def test_where_images_are_kept_does_not_matter(
     wide[:, 9:18] = 200  # the centre square is what the model sees of it in the end
     path = tmp_path / "wide.png"
     Image.fromarray(wide).save(path)
-    found.append(Example("wide", path, {"captions": ["w"]}))
+    found.append(Example("wide", str(path), {"captions": ["w"]}))
     done: list[int] = []
     for _ in range(2):  # the second time, it is there
         with opened(found, cache=cache) as images:
@@ -160,7 +160,7 @@ def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="found none"):
         opened([])
     with pytest.raises(TrainError, match=r"beach_0\.png: expected a caption"):
-        opened([Example("x", found[0].path)])
+        opened([Example("x", found[0].file)])
     with (
         opened(found) as images,
         pytest.raises(TrainError, match="at most the 2 images that an epoch draws, found 3"),

@@ -133,7 +133,7 @@ def test_val_without_classes_is_still_evaluated(
     source: Any, tmp_path: Path, tiny_model: Path
 ) -> None:
     unnamed = [
-        Example(f"{i}", e.path, {"captions": e.captions}) for i, e in enumerate(source.split("val"))
+        Example(f"{i}", e.file, {"captions": e.captions}) for i, e in enumerate(source.split("val"))
     ]
     metrics = Evaluator(unnamed)(load_embedder(tiny_model))
     assert "mr" in metrics
@@ -147,8 +147,8 @@ def test_val_that_cannot_be_evaluated_is_told_before_training(
         Evaluator([])
     path = source.examples[0].path
     with pytest.raises(DatasetError, match="expected a caption"):
-        Evaluator([Example("mute", path)])
+        Evaluator([Example("mute", str(path))])
     broken = tmp_path / "broken.png"
     broken.write_text("rubbish")
     with pytest.raises(DatasetError, match=r"broken\.png: not a picture"):
-        Evaluator([Example("broken", broken, {"captions": ["a"]})])(load_embedder(tiny_model))
+        Evaluator([Example("broken", str(broken), {"captions": ["a"]})])(load_embedder(tiny_model))

@@ -33,7 +33,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
     for i in range(6):
         path = folder / f"{i}.png"
         picture(i).save(path)
-        found.append(Example(path.name, path, {"captions": [f"picture {i}", "a picture"]}))
+        found.append(Example(path.name, str(path), {"captions": [f"picture {i}", "a picture"]}))
     return found
 
 
@@ -115,6 +115,6 @@ def test_an_image_that_is_none(embedder: Any, images: Any, tmp_path: Path) -> No
     path = tmp_path / "broken.png"
     path.write_text("rubbish")
     with pytest.raises(TrainError, match=r"broken\.png: not a picture"):
-        teach(embedder, [Example("x", path)], images.captions, CONFIG, tmp_path / "out")
+        teach(embedder, [Example("x", str(path))], images.captions, CONFIG, tmp_path / "out")
     Image.new("RGB", (8, 8)).save(path)
-    teach(embedder, [Example("x", path)], images.captions, CONFIG, tmp_path / "out")
+    teach(embedder, [Example("x", str(path))], images.captions, CONFIG, tmp_path / "out")
