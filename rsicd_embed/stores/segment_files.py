@@ -18,7 +18,7 @@ from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.manifest import SegmentEntry
 from rsicd_embed.stores.parts import Part, without_vector
 
-_BLOCK_BYTES = 4 * 2**20
+_BLOCK_BYTES = 8 * 2**20
 _Columns = TypeVar("_Columns", pa.RecordBatch, pa.Table)
 
 
