@@ -129,27 +129,39 @@ class Graph:
 
         Rows that are equal to those come along.
         """
-        wanted = max(ef_search, 4 * k)
-        with self._mutex:
-            if self._ef_search != wanted:
-                self._index.setQueryTimeParams({"efSearch": wanted})
-                self._ef_search = wanted
-            if len(queries) == 1:  # no threads to start for one
-                rows, distances = self._index.knnQuery(queries[0], k=k)
-                counts = [len(rows)]
-            else:
+        if len(queries) == 1:  # no threads to start for one
+            found = [self.nearest_nodes(queries[0], k, ef_search)]
+        else:
+            with self._mutex:
+                self._look_so_far(k, ef_search)
                 found = self._index.knnQueryBatch(queries, k=k)
-                counts = [len(nodes) for nodes, _ in found]
-                rows, distances = map(np.concatenate, zip(*found, strict=True))
-        query = np.zeros(len(rows), np.int64)
-        if len(counts) > 1:
-            query = np.arange(len(counts)).repeat(counts)
-        similarity = 1.0 - distances
+        counts = [len(nodes) for nodes, _ in found]
+        rows, distances = map(np.concatenate, zip(*found, strict=True))
+        query, similarity = np.arange(len(counts)).repeat(counts), 1.0 - distances
         each: int | None = counts[0] if min(counts) == max(counts) else None
         if self.owners is not None:
             query, rows, similarity = self._expanded(query, rows, similarity)
             each = None
         return Found(query, rows.astype(np.int64), similarity, each)
+
+    def nearest_nodes(
+        self, query: np.ndarray, k: int, ef_search: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`nearest` for one query (dim,), and without the rows that share a node.
+
+        Returns:
+            int32 (m,) nodes and float32 (m,) their cosine distances, m ≤ k, nearest first.
+        """
+        with self._mutex:
+            self._look_so_far(k, ef_search)
+            nodes, distances = self._index.knnQuery(query, k=k)
+        return nodes, distances
+
+    def _look_so_far(self, k: int, ef_search: int) -> None:
+        wanted = max(ef_search, 4 * k)
+        if self._ef_search != wanted:
+            self._index.setQueryTimeParams({"efSearch": wanted})
+            self._ef_search = wanted
 
     def _expanded(
         self, query: np.ndarray, nodes: np.ndarray, similarity: np.ndarray

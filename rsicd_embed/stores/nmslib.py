@@ -9,6 +9,7 @@ candidate is scored again, so hits differ from an exact scan's only where the gr
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +32,6 @@ FOLD_ROWS = 100_000  # an upsert folds by itself when more rows than this are fr
 FOLD_SHARE = 1.0  # … and more than this share of the graph's rows
 _SPARE = 10  # fetched beyond k, so that ties at the k-th place are seen
 _LARGEST_SHARE = 0.1  # a search for more of the rows than this is faster exactly
-_NONE = np.zeros(0, dtype=np.int64)
 _REMEDY = "rebuild it with optimize(), or ingest again into a new folder"
 
 
@@ -86,9 +86,16 @@ class NmslibStore(SegmentStore):
             fetch = math.ceil(fetch * entry.rows / live) + _SPARE
         if fetch > _LARGEST_SHARE * entry.rows or not len(units):
             return scoring.search(rows, queries, k, where)
-        found = self._loaded(entry).nearest(
-            units.astype(np.float32), fetch, self._how.ef_search or entry.ef_search
-        )
+        graph, ef_search = self._loaded(entry), self._how.ef_search or entry.ef_search
+        narrow = units.astype(np.float32)
+        if len(units) == len(rows.parts) == 1 and live == entry.rows and graph.owners is None:
+            nodes, distances = graph.nearest_nodes(narrow[0], fetch, ef_search)
+            close = _close(distances.tolist(), count)
+            if close < len(nodes):
+                row = nodes[:close].astype(np.int64)
+                if (hits := scoring.hits_of_few(rows, units, row, count)) is not None:
+                    return hits
+        found = graph.nearest(narrow, fetch, ef_search)
         masks = rows.masks(None)
         chosen, doubtful = _chosen(found, masks[0], count, len(units))
         parts = [chosen]
@@ -174,6 +181,13 @@ class NmslibStore(SegmentStore):
         return True
 
 
+def _close(distances: list[float], k: int) -> int:
+    """How many of ascending distances may be among the k least; all where fewer are there."""
+    if len(distances) < k:
+        return len(distances)
+    return bisect_right(distances, distances[k - 1] + scoring.MARGIN)
+
+
 def _chosen(
     found: Found, live: np.ndarray | None, k: int, queries: int
 ) -> tuple[Candidates, np.ndarray]:
@@ -198,11 +212,6 @@ def _chosen(
 
 def _chosen_of_each(found: Found, each: int, k: int) -> tuple[Candidates, np.ndarray]:
     """The same where all rows are live, and there are at least k for each query, as most often."""
-    if len(found.row) == each:  # the same for one query, in fewer steps
-        least = found.similarity[k - 1] - np.float32(scoring.MARGIN)
-        count = int(np.count_nonzero(found.similarity >= least))
-        if count < each:
-            return Candidates(found.query[:count], found.row[:count]), _NONE
     similarity = found.similarity.reshape(-1, each)
     chosen = similarity >= similarity[:, k - 1 : k] - scoring.MARGIN
     doubtful = chosen[:, -1].nonzero()[0]

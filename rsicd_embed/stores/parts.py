@@ -68,6 +68,11 @@ class Rows:
         return pa.schema(fixed + [field for field in self.attribute_schema if field.name != "id"])
 
     @cached_property
+    def place_fields(self) -> tuple[pa.Field, pa.Field, pa.Field]:
+        """The fields query, rank and score of `hit_schema`: looking one up takes microseconds."""
+        return tuple(self.hit_schema.field(name) for name in ("query", "rank", "score"))
+
+    @cached_property
     def offsets(self) -> np.ndarray:
         """int64 (parts + 1,): the position of each part's first row, then the end."""
         return np.cumsum([0, *(len(part) for part in self.parts)], dtype=np.int64)
@@ -151,7 +156,16 @@ _TAKE = pc.get_function("take")
 
 
 def _taken(batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
-    return _TAKE.call([batch, pa.array(rows)])
+    return _TAKE.call([batch, column_of(rows)])
+
+
+_TYPES = {np.dtype(name): getattr(pa, name)() for name in ("int32", "int64", "float32")}
+
+
+def column_of(numbers: np.ndarray) -> pa.Array:
+    """Contiguous int32, int64 or float32 (n,) as Arrow's, in fewer steps than by `pa.array`."""
+    buffers = [None, pa.py_buffer(numbers)]
+    return pa.Array.from_buffers(_TYPES[numbers.dtype], len(numbers), buffers)
 
 
 def _located(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.records import VECTOR
-from rsicd_embed.stores.parts import Rows
+from rsicd_embed.stores.parts import Rows, column_of
 from rsicd_embed.stores.queries import require_k, unit_queries
 
 # Above twice the error of a float32 product of unit vectors (1e-7 to 1e-6 for 4,096 dimensions),
@@ -46,7 +46,7 @@ def cosines(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     scores = np.vecdot(wide, queries) / np.sqrt(np.vecdot(wide, wide))
     # Above 1 by no more than the rounding of float64, which float32 does not see.
     narrow: np.ndarray = scores.astype(np.float32)
-    narrow += np.float32(0.0)  # no negative zero
+    narrow += 0.0  # no negative zero
     return narrow
 
 
@@ -159,36 +159,47 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
         query int32, rank int32 (from 1), id string, score float32, then every other column but
         the vector; sorted by query, then (-score, id).
     """
+    if len(queries) == 1 and (hits := hits_of_few(rows, queries, candidates.row, k)) is not None:
+        return hits
     scores = score_pairs(rows, queries, candidates)
-    if len(queries) == 1 and (order := _order_of_few(scores)) is not None:
-        row = candidates.row
-        if order != [*range(len(order))]:  # they came from the graph in another order
-            row, scores = row.take(order), scores.take(order)
-        row, score = row[:k], pa.array(scores[:k])
-        places = _places_of_one(len(row))
-    else:
-        query, rank, row, found = _ranked(rows, candidates, scores, k)
-        score = pa.array(found)
-        places = (pa.array(query.astype(np.int32)), pa.array(rank.astype(np.int32)))
-    # Each step that makes Python objects of all columns would take as long as all of these.
-    hits, schema = rows.take(row), rows.hit_schema
-    for at, name, column in ((1, "score", score), (0, "rank", places[1]), (0, "query", places[0])):
-        hits = hits.add_column(at, schema.field(name), column)
-    return pa.Table.from_batches([hits])
+    query, rank, row, scores = _ranked(rows, candidates, scores, k)
+    places = (pa.array(query.astype(np.int32)), pa.array(rank.astype(np.int32)))
+    return _hits(rows, row, scores, places)
 
 
-def _order_of_few(scores: np.ndarray) -> list[int] | None:
-    """The order of a few scores, best first; None where they are many, or some are equal.
+def hits_of_few(rows: Rows, query: np.ndarray, row: np.ndarray, k: int) -> pa.Table | None:
+    """The same for one query and a few candidates; None where they are many, or scores are equal.
 
-    After a search in a graph no code of NumPy is left in the processor's caches, so that each call
-    of it takes some microseconds: Python alone is faster.
+    After a search in a graph no code of NumPy or Arrow is left in the processor's caches, so that
+    each call of it takes some microseconds: what is few is done by Python alone.
+
+    Args:
+        rows: what was searched.
+        query: float64 (1, dim) of unit norm.
+        row: int64 (m,), the rows that may be among the best.
+        k: how many of them are wanted.
     """
-    if len(scores) > _FEW:
+    if len(row) > _FEW:
         return None
+    scores = cosines(rows.vectors(row), query)
     listed = scores.tolist()
     if len(set(listed)) < len(listed):
         return None
-    return sorted(range(len(listed)), key=listed.__getitem__, reverse=True)
+    order = sorted(range(len(listed)), key=listed.__getitem__, reverse=True)
+    if order != [*range(len(order))]:  # they came from the graph in another order
+        row, scores = row.take(order), scores.take(order)
+    row, scores = row[:k], scores[:k]
+    return _hits(rows, row, scores, _places_of_one(len(row)))
+
+
+def _hits(
+    rows: Rows, row: np.ndarray, scores: np.ndarray, places: tuple[pa.Array, pa.Array]
+) -> pa.Table:
+    # Each step that makes Python objects of all columns would take as long as all of these.
+    query, rank, score = rows.place_fields
+    hits = rows.take(row).add_column(1, score, column_of(scores))
+    hits = hits.add_column(0, rank, places[1]).add_column(0, query, places[0])
+    return pa.Table.from_batches([hits])
 
 
 def _ranked(
