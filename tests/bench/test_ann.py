@@ -71,8 +71,8 @@ def test_all_stores_from_end_to_end(tmp_path: Path) -> None:
         assert states["optimized"]["contenders"][name]["batch_by_clients"]["2"]["per_s"] > 0
     assert [(one["k"], one["settings"]) for one in found["sweep"]] == [
         (k, {name: {"efSearch": ef} for name in ("nmslib", "library of nmslib")})
-        for ef in (20, 200)
         for k in (10, 1)
+        for ef in (20, 200)
     ]
     points = found["points"]
     assert len(points) == 2 * 6 + 2 * 2 * 2

@@ -78,7 +78,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None
     [
         ("singles", 20, ["as upserted", "optimized"], 0),  # in a round of the second state
         ("batches", 0, ["as upserted", "optimized"], 0),  # when many queries are asked at once
-        ("configure", 3, ["as upserted", "optimized"], 1),  # before the second step of the sweep
+        ("configure", 3, ["as upserted", "optimized"], 0),  # before a round of the sweep is whole
+        ("batch_answers", 3, ["as upserted", "optimized"], 2),  # when its rounds are
     ],
 )
 def test_what_was_measured_is_kept(

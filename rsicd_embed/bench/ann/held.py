@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from rsicd_embed.bench.resident import forget_peak, resident
 from rsicd_embed.bench.timing import sample
 
 Make = Callable[[], Contender]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Held:
@@ -26,6 +28,7 @@ class Held:
         self._contender = make()
         self._queries = queries
         self._next = 0
+        self._settings: dict[str, int] | None = None
 
     def ready(self) -> None:
         """Says that it is there."""
@@ -56,8 +59,11 @@ class Held:
         return self._contender.index()
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Searches with these settings from now on."""
-        self._contender.configure(settings)
+        """Searches with these settings from now on, and has searched once: stores open anew."""
+        if settings != self._settings:
+            self._contender.configure(settings)
+            self._contender.search(self._queries[:1], 1)
+            self._settings = dict(settings)
 
     def answers(self, k: int, where: str | None, budget_s: float) -> tuple[int, list[np.ndarray]]:
         """Nanoseconds of the first search, and the rows found for each query, one by one.
@@ -117,6 +123,24 @@ class Held:
     def end(self) -> None:
         """Closes what is held."""
         self._contender.close()
+
+
+class Configured:
+    """A contender that is asked with its settings, while others ask it with theirs."""
+
+    def __init__(self, place: Place[Held], settings: Mapping[str, int]) -> None:
+        self._place, self._settings = place, settings
+
+    def ask(
+        self, function: Callable[Concatenate[Held, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """`function(held, …)`, with the settings; setting them is not timed there."""
+        self._place.ask(Held.configure, self._settings)
+        return self._place.ask(function, *args, **kwargs)
+
+    def close(self) -> None:
+        """Ends the contender."""
+        self._place.close()
 
 
 def hold(name: str, make: Make, workload: Workload, *, here: bool) -> Place[Held]:

@@ -12,18 +12,19 @@ from typing import Any
 
 from rsicd_embed.bench.ann import builds
 from rsicd_embed.bench.ann.contenders import SCAN, numbers
-from rsicd_embed.bench.ann.held import Held, hold
+from rsicd_embed.bench.ann.held import Configured, Held, hold
 from rsicd_embed.bench.ann.kinds import Kind, Settings, kinds_of
 from rsicd_embed.bench.ann.measure import NULL, searched
 from rsicd_embed.bench.ann.points import OPTIMIZED, points
+from rsicd_embed.bench.ann.sweep import apart
 from rsicd_embed.bench.ann.truth import Truth
 from rsicd_embed.bench.ann.workload import Workload, threshold
 from rsicd_embed.bench.isolate import Place
 from rsicd_embed.bench.timing import Plan, Progress
 
 UPSERTED = "as upserted"
-# Of each step of the sweep, at most.
-_SWEEP_ROUNDS, _SWEEP_SAMPLE_S = 5, 0.03
+# Of the sweep, at most.
+_SWEEP_ROUNDS, _SWEEP_SAMPLE_S = 7, 0.05
 
 
 def run(
@@ -175,26 +176,28 @@ class _Run:
         return bool(told["complete"])
 
     def _sweep(self, kinds: Sequence[Kind], places: Mapping[str, Place[Held]]) -> bool:
-        """Every index with one setting after the other."""
+        """Every index with each of its settings, all in the same rounds."""
+        steps = {kind.name: kind.steps for kind in kinds if kind.name in places and kind.steps}
+        if not steps:
+            return True
         least_s = min(self.plan.least_s, _SWEEP_SAMPLE_S)
         plan = replace(self.plan, rounds=min(self.plan.rounds, _SWEEP_ROUNDS), least_s=least_s)
-        how: dict[str, Any] = {
-            "batch": self.settings.batch_queries,
-            "batched": self.settings.stores,
-        }
-        steps = {kind.name: kind.steps for kind in kinds if kind.name in places}
-        count = max(map(len, steps.values()), default=0)
-        for at in range(count):
-            settings = {name: dict(some[at]) for name, some in steps.items() if at < len(some)}
-            for name, one in settings.items():
-                places[name].ask(Held.configure, one)
-            able = {name: places[name] for name in (*settings, NULL)}
-            for k in self.settings.ks:
-                tell = self._teller(f"settings {at + 1} of {count}, k={k}")
-                told = searched(able, {}, self._truth(k), plan, **how, progress=tell)
-                self.sweep.append({"k": k, "settings": settings, **told})
-                if not told["complete"]:
-                    return False
+        tried: dict[str, Place[Held]] = {NULL: places[NULL]}
+        for name, some in steps.items():
+            tried |= {f"{name}, {at}": Configured(places[name], one) for at, one in enumerate(some)}
+        for k in self.settings.ks:
+            told = searched(
+                tried,
+                {},
+                self._truth(k),
+                plan,
+                batch=self.settings.batch_queries,
+                batched=[one for one in tried if one.rpartition(",")[0] in self.settings.stores],
+                progress=self._teller(f"all settings, k={k}"),
+            )
+            self.sweep += apart(told, steps, k)
+            if not told["complete"]:
+                return False
         return True
 
     def _truth(self, k: int, below: int | None = None) -> Truth:

@@ -1,9 +1,10 @@
-"""The settings that an index is searched with: those that are tried, step by step."""
+"""The settings that an index is searched with: those that are tried."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rsicd_embed.errors import BenchError
 
@@ -52,3 +53,28 @@ def steps(knobs: Sequence[str], values: Mapping[str, Sequence[int]]) -> list[dic
         return []
     combined = itertools.product(*(values[name] for name in knobs))
     return [dict(zip(knobs, one, strict=True)) for one in combined]
+
+
+def apart(
+    told: Mapping[str, Any], steps: Mapping[str, Sequence[Mapping[str, int]]], k: int
+) -> list[dict[str, Any]]:
+    """What was told of all settings at once, step by step, as it stands in a record.
+
+    Args:
+        told: of contenders that are called `NAME, STEP`; see `measure.searched`.
+        steps: the settings of each contender.
+        k: that was asked for.
+    """
+    found = []
+    for at in range(max(map(len, steps.values()))):
+        names = [name for name, some in steps.items() if at < len(some)]
+        found.append(
+            {
+                "k": k,
+                "settings": {name: dict(steps[name][at]) for name in names},
+                "complete": told["complete"],
+                "contenders": {name: told["contenders"][f"{name}, {at}"] for name in names},
+                "overhead": told["overhead"],
+            }
+        )
+    return found
