@@ -92,7 +92,7 @@ def main() -> None:
         print(f"{one['figure']}: {told}" + ("" if one["agree"] else "  DIFFER"))
     print(f"{sum(one['agree'] for one in found)} of {len(found)} figures agree")
     print(f"others took these parts of the processors: {run['others_share_each']}")
-    print(f"record: {record.save(given.output, 'bench-agreement', run)}")
+    print(f"record: {record.save(given.output, 'agreement', run)}")
 
 
 if __name__ == "__main__":
