@@ -128,6 +128,17 @@ def serve(run: dict[str, Any]) -> Iterator[str]:
         yield f"| {name} | {one['per_s']:.0f} ({low:.0f}–{high:.0f}) | {latency}"
 
 
+def train_step(run: dict[str, Any]) -> Iterator[str]:
+    """A training step beside the device's peak."""
+    step, part = run["candidates"]["step"], run["of_peak"]
+    low, high = part["interval"]
+    yield (
+        f"{run['settings']['shape']}, batch of {run['settings']['batch_size']}, "
+        f"{run['settings']['precision']}, on {', '.join(run['devices'])}: {step['per_s']:.3g} "
+        f"images/s, {part['ratio']:.0%} ({low:.0%}–{high:.0%}) of the peak of a matrix product."
+    )
+
+
 def agreement(run: dict[str, Any]) -> Iterator[str]:
     """The same benchmark, run twice."""
     found, others = run["figures"], run["others_share_each"]
@@ -153,6 +164,7 @@ SHOWN = {
     "first-picture": cold,
     "ann": ann,
     "serve": serve,
+    "train-step": train_step,
 }
 
 

@@ -1,0 +1,126 @@
+"""A training step: images a second, and the part of the device's peak that its FLOPs are.
+
+    python scripts/bench_train_step.py --batch-size 1024 --precision bfloat16 --product 8192 -o DIR
+
+It is the step that `rsicd-embed train` compiles, with all patches kept, on the local devices. Its
+FLOPs are those that the step needs: what is computed again to save memory does not count (model
+FLOPs utilisation; PaLM, arXiv:2204.02311, appendix B). The peak is a product of two matrices in
+the same precision, on one device, timed in the same rounds, times the number of devices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rsicd_embed.bench import record
+from rsicd_embed.bench.stats import paired_ratio
+from rsicd_embed.bench.timing import Plan, measure, sampler
+from rsicd_embed.embedder.clip.model import Clip
+from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.train.config import StepConfig, TrainConfig
+from rsicd_embed.train.config.step import PRECISIONS
+from rsicd_embed.train.data import batch_side
+from rsicd_embed.train.flops import step_flops
+from rsicd_embed.train.mesh import layout
+from rsicd_embed.train.objective import contrastive
+from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.state import initial_state
+from rsicd_embed.train.step import Recipe, make_step
+
+STEP, PEAK = "step", "matrix product"
+_STEPS = 1000
+
+
+def step_of(recipe: Recipe) -> Callable[[], object]:
+    """A step on random images and texts, each the successor of the one before."""
+    draw = np.random.default_rng(0)
+    size, model = recipe.config.batch_size, recipe.model
+    side = batch_side(model.image_size, recipe.config.augment)
+    tokens = draw.integers(1, model.eos_token_id, (size, model.context_length), dtype=np.int32)
+    tokens[:, -1] = model.eos_token_id
+    batch = {
+        "pixels": draw.integers(0, 256, (size, side, side, 3), dtype=np.uint8),
+        "tokens": tokens,
+        "groups": np.stack([np.arange(size, dtype=np.int32)] * 2, axis=1),
+    }
+    params = nnx.state(Clip(model, rngs=nnx.Rngs(0)))
+    held = [initial_state(params, recipe.config, _STEPS, recipe.objective, recipe.layout)]
+    step = make_step(recipe)
+
+    def run() -> None:
+        held[0], figures = step(held[0], batch)
+        jax.block_until_ready(figures)
+
+    return run
+
+
+def product_of(side: int, precision: str) -> Callable[[], object]:
+    """A product of two square matrices on the first device."""
+    one, other = (
+        jax.random.normal(jax.random.key(seed), (side, side), jnp.dtype(precision))
+        for seed in (0, 1)
+    )
+    product = jax.jit(jnp.matmul)
+    return lambda: jax.block_until_ready(product(one, other))
+
+
+def main() -> None:
+    """Reads the command line, measures, and saves the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--shape", default="vit-b-32", choices=SHAPES)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--chunk", type=int, default=0, help="images embedded at a time")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
+    parser.add_argument("--product", type=int, default=2048, help="side of the matrices")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    step = StepConfig(precision=given.precision, chunk=given.chunk, keep_patches=1.0)
+    config = TrainConfig(step=step, batch_size=given.batch_size)
+    model, where = SHAPES[given.shape], layout(step.shard)
+    pixels = Preprocessor(model.image_size, (model.image_size, model.image_size))
+    recipe = Recipe(model, config, pixels, _STEPS, contrastive(step), where)
+    flops = {
+        STEP: step_flops(recipe),
+        PEAK: 2.0 * given.product**3 * where.devices,
+    }
+    candidates = {STEP: step_of(recipe), PEAK: product_of(given.product, given.precision)}
+    samples = measure(
+        {name: sampler(run) for name, run in candidates.items()}, Plan(rounds=given.rounds)
+    )
+    peak_share = paired_ratio(
+        [flops[STEP] / taken for taken in samples.of(STEP)],
+        [flops[PEAK] / taken for taken in samples.of(PEAK)],
+    )
+    settings = {name: value for name, value in vars(given).items() if name != "output"}
+    command = shlex.join(["python", *sys.argv])
+    run: dict[str, Any] = record.document("train-step", settings, command=command)
+    run["complete"] = samples.complete
+    run["devices"] = [device.device_kind for device in jax.devices()]
+    run["candidates"] = {
+        STEP: record.candidate(samples, STEP, given.batch_size, "images"),
+        PEAK: record.candidate(samples, PEAK, 1, "products"),
+    }
+    run["flops"] = flops
+    run["of_peak"] = record.ratio(peak_share)
+    for name, one in run["candidates"].items():
+        print(
+            f"{name}: {one['per_s']:.3g} {one['unit']}/s, "
+            f"{flops[name] / one['ns']['median'] / 1e3:.3g} TFLOP/s"
+        )
+    print(f"the step is {peak_share.median:.1%} ({peak_share.low:.1%}–{peak_share.high:.1%}) of it")
+    print(f"record: {record.save(given.output, 'bench-train-step', run)}")
+
+
+if __name__ == "__main__":
+    main()
