@@ -135,7 +135,7 @@ def train_step(run: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{run['settings']['shape']}, batch of {run['settings']['batch_size']}, "
         f"{run['settings']['precision']}, on {', '.join(run['devices'])}: {step['per_s']:.3g} "
-        f"images/s, {part['ratio']:.0%} ({low:.0%}–{high:.0%}) of the peak of a matrix product."
+        f"images/s, {part['ratio']:.0%} ({low:.0%}–{high:.0%}) of the peak ({part['by']})."
     )
 
 

@@ -19,6 +19,7 @@ from rsicd_embed.train import aot, topology
 from rsicd_embed.train import plan as planning
 from rsicd_embed.train.aot import Compiled, Workload
 from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
+from rsicd_embed.train.flops import step_flops
 from rsicd_embed.train.plan import MemoryModel, Plan, memory_model
 from rsicd_embed.train.shapes import SHAPES
 from rsicd_embed.train.topology import parse
@@ -294,6 +295,19 @@ def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> Non
     plan = json.loads(result.stdout)
     assert (plan["precision"], plan["global_batch"], plan["keep_patches"]) == ("bfloat16", 64, 0.25)
     assert plan["largest_global_batch"] % (8 * 4) == 0
+
+
+def test_what_is_computed_again_does_not_count_as_the_steps_own_flops() -> None:
+    def needed(**settings: Any) -> float:
+        work = Workload(TrainConfig(ModelConfig(shape="tiny"), step=StepConfig(**settings)))
+        return step_flops(work.recipe(jax.devices()[:1], 32))
+
+    whole = needed()
+    assert needed(chunk=8) == needed(remat="blocks") == whole
+    work = Workload(TrainConfig(ModelConfig(shape="tiny")))
+    one = aot.compile_step(work, jax.devices()[:1], 32)
+    assert one is not None
+    assert 0.8 * whole < one.flops < 1.2 * whole
 
 
 def test_loops_are_counted_as_often_as_they_run() -> None:
