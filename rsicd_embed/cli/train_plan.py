@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import PRECISIONS, SHAPES, json_option, print_json, show
+from rsicd_embed.cli.base import PRECISIONS, SHAPES, json_option, note, print_json, show
 from rsicd_embed.cli.train_settings import config_options, read_config
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
@@ -94,6 +94,8 @@ def plan(
     config = parse.replaced(read_config(config_file, assignments, defaults=_DEFAULTS), given)
     if keep_patches is None:
         keep_patches = 1.0 if config.step.unmasked else config.step.keep_patches
+    if config.teacher.model is not None:
+        note("the teacher's part of the step, small beside the rest, is left out")
     workload = Workload(config, keep_patches)
     found = make_plan(topology, workload, config.batch_size, verify=verify)
     if as_json:

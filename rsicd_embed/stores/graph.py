@@ -157,6 +157,17 @@ class Graph:
             nodes, distances = self._index.knnQuery(query, k=k)
         return nodes, distances
 
+    def rows_of(self, nodes: np.ndarray) -> np.ndarray:
+        """int64 (m,): the rows of int (n,) nodes, in their order, m ≥ n."""
+        if self.owners is None:
+            return nodes.astype(np.int64)
+        starts, ends = self._starts[nodes], self._starts[nodes + 1]
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)
+        rows: np.ndarray = self._rows[starts]
+        if int((ends - starts).sum()) > len(nodes):
+            rows = np.concatenate([self._rows[start:end] for start, end in spans])
+        return rows
+
     def _look_so_far(self, k: int, ef_search: int) -> None:
         wanted = max(ef_search, 4 * k)
         if self._ef_search != wanted:

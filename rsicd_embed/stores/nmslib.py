@@ -88,13 +88,11 @@ class NmslibStore(SegmentStore):
             return scoring.search(rows, queries, k, where)
         graph, ef_search = self._loaded(entry), self._how.ef_search or entry.ef_search
         narrow = units.astype(np.float32)
-        if len(units) == len(rows.parts) == 1 and live == entry.rows and graph.owners is None:
+        if len(units) == len(rows.parts) == 1 and live == entry.rows:  # as most often: fewer steps
             nodes, distances = graph.nearest_nodes(narrow[0], fetch, ef_search)
             close = _close(distances.tolist(), count)
             if close < len(nodes):
-                row = nodes[:close].astype(np.int64)
-                if (hits := scoring.hits_of_few(rows, units, row, count)) is not None:
-                    return hits
+                return scoring.hits_of_one(rows, units, graph.rows_of(nodes[:close]), count)
         found = graph.nearest(narrow, fetch, ef_search)
         masks = rows.masks(None)
         chosen, doubtful = _chosen(found, masks[0], count, len(units))

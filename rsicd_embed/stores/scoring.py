@@ -159,28 +159,32 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
         query int32, rank int32 (from 1), id string, score float32, then every other column but
         the vector; sorted by query, then (-score, id).
     """
-    if len(queries) == 1 and (hits := hits_of_few(rows, queries, candidates.row, k)) is not None:
-        return hits
+    if len(queries) == 1:
+        return hits_of_one(rows, queries, candidates.row, k)
+    return _hits_of_many(rows, queries, candidates, k)
+
+
+def _hits_of_many(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -> pa.Table:
     scores = score_pairs(rows, queries, candidates)
     query, rank, row, scores = _ranked(rows, candidates, scores, k)
     places = (pa.array(query.astype(np.int32)), pa.array(rank.astype(np.int32)))
     return _hits(rows, row, scores, places)
 
 
-def hits_of_few(rows: Rows, query: np.ndarray, row: np.ndarray, k: int) -> pa.Table | None:
-    """The same for one query and a few candidates; None where they are many, or scores are equal.
+def hits_of_one(rows: Rows, query: np.ndarray, row: np.ndarray, k: int) -> pa.Table:
+    """`hit_table` for one query, float64 (1, dim), and its candidates, int64 (m,)."""
+    hits = _hits_of_few(rows, query, row, k) if len(row) <= _FEW else None
+    if hits is None:
+        hits = _hits_of_many(rows, query, Candidates(np.zeros_like(row), row), k)
+    return hits
+
+
+def _hits_of_few(rows: Rows, query: np.ndarray, row: np.ndarray, k: int) -> pa.Table | None:
+    """The same for a few candidates; None where two have the same score.
 
     After a search in a graph no code of NumPy or Arrow is left in the processor's caches, so that
     each call of it takes some microseconds: what is few is done by Python alone.
-
-    Args:
-        rows: what was searched.
-        query: float64 (1, dim) of unit norm.
-        row: int64 (m,), the rows that may be among the best.
-        k: how many of them are wanted.
     """
-    if len(row) > _FEW:
-        return None
     scores = cosines(rows.vectors(row), query)
     listed = scores.tolist()
     if len(set(listed)) < len(listed):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from rsicd_embed.errors import StoreError
@@ -138,6 +139,19 @@ def test_equal_vectors(uri: str) -> None:
         for query in range(3):
             expected = sorted(ids[400 * query : 400 * query + 400])[:15]
             assert hits["id"].to_pylist()[15 * query : 15 * query + 15] == expected
+
+
+def test_queries_one_by_one_are_answered_as_all_at_once(uri: str) -> None:
+    """Rows that are equal, some of them many times, and rows that are not."""
+    vectors = np.concatenate([np.repeat(unit(1, seed=1), 90, axis=0), *[unit(600, seed=2)] * 2])
+    with open_store(uri, MADE_BY) as store:
+        store.upsert([batch([f"{i:04}" for i in range(len(vectors))], vectors)])
+        store.optimize()
+        queries = np.concatenate([vectors[[0, 100]], unit(20, seed=5)])
+        together = store.search(queries, 7)
+        for number, query in enumerate(queries):
+            expected = together.filter(pc.field("query") == number).drop_columns("query")
+            assert store.search(query, 7).drop_columns("query").equals(expected)
 
 
 def test_equal_rows_share_nodes(uri: str, tmp_path: Path) -> None:

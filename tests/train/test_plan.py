@@ -285,8 +285,9 @@ def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "compile_step", note)
         common = ("--topology", "v3-8", "--config", str(path), "--set", "step.chunk=4", "--json")
-        result = run(*common, "--precision", "bfloat16")
+        result = run(*common, "--precision", "bfloat16", "--set", "teacher.model=bundled")
         assert result.exit_code == 0, result.stderr
+        assert "teacher's part of the step" in result.stderr
         assert run(*common, "--shape", "tiny", "--global-batch", "12").exit_code == 1
         assert run("--topology", "v3-8", "--set", "step.lernrate=4").exit_code == 1
     config = seen[0].config

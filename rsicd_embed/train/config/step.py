@@ -30,7 +30,8 @@ class StepConfig:
         ema: decay of the average of parameters that is evaluated and exported; 0 for none.
         shard: data: every device has all parameters; fsdp: each has a part of them, and of the
             optimiser's memory (arXiv:1910.02054).
-        keep_patches: fraction of the patches an image keeps in training (FLIP, arXiv:2212.00794).
+        keep_patches: fraction of the patches an image keeps in training (FLIP, arXiv:2212.00794);
+            a ResNet has no patches, and sees the whole image.
         unmasked: fraction of the epochs, at the end, in which every patch is kept.
     """
 
