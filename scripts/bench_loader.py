@@ -1,6 +1,6 @@
 """The input pipeline alone, and beside the training step that takes from it.
 
-    scripts/bench_loader.py --dataset DIR [--shape vit-b-32] [--workers 0] -o loader.json
+    python scripts/bench_loader.py --dataset rsicd -o DIR
 
 Images/s of the loader alone are of the batches after the first. Waiting is the time in which a
 step could run and the loader has no batch, as a fraction of the whole; each step is waited for.
@@ -9,6 +9,8 @@ step could run and the loader has no batch, as a fraction of the whole; each ste
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import click
 import jax
 
-from rsicd_embed.bench.machine import describe
+from rsicd_embed.bench import record
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.train import mesh
 from rsicd_embed.train.config import AugmentConfig, DataConfig, StepConfig, TrainConfig
@@ -42,7 +44,7 @@ from rsicd_embed.train.step import Recipe, make_step
 @click.option("--engine", "engines", multiple=True, default=("device", "torchvision"),
               type=click.Choice(ENGINES))  # fmt: skip
 @click.option("--cache", default="disk", type=click.Choice(CACHES))
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path))
 def main(
     datasets: tuple[str, ...],
     shape: str,
@@ -55,6 +57,9 @@ def main(
     output: Path,
 ) -> None:
     """Measures each engine with each number of workers."""
+    settings = {"shape": shape, "batch_size": batch_size, "step_batch_size": step_batch_size}
+    settings |= {"steps": steps, "cache": cache}
+    run = record.document("loader", settings, command=shlex.join(["python", *sys.argv]))
     data = training_source([weighted(one) for one in datasets])
     captions = [caption for example in data.train for caption in example.captions]
     start = from_nothing(shape, learn_vocabulary(captions, shape), 0)
@@ -81,7 +86,8 @@ def main(
                     row |= beside(images, start, config, steps)
             rows.append(row)
             click.echo(json.dumps(row), err=True)
-    output.write_text(json.dumps({"shape": shape, "machine": describe(), "rows": rows}, indent=2))
+    run |= {"complete": True, "rows": rows}
+    click.echo(f"record: {record.save(output, 'bench-loader', run)}")
 
 
 def alone(images: CaptionedImages, batch_size: int) -> dict[str, Any]:

@@ -139,6 +139,22 @@ def train_step(run: dict[str, Any]) -> Iterator[str]:
     )
 
 
+def loader(run: dict[str, Any]) -> Iterator[str]:
+    """The input pipeline of training, alone and beside a step."""
+    settings = run["settings"]
+    yield (
+        f"{settings['shape']}; alone in batches of {settings['batch_size']}, beside "
+        f"{settings['steps']} steps of {settings['step_batch_size']} images.\n"
+    )
+    yield "| views | worker processes | images/s alone | a step takes, s | it waits for data |"
+    yield "|---|---|---|---|---|"
+    for one in run["rows"]:
+        yield (
+            f"| {one['engine']} | {one['workers']} | {one['images_per_s']:.0f} | "
+            f"{one['step_ms'] / 1e3:.2f} | {one['waiting']:.2%} |"
+        )
+
+
 def agreement(run: dict[str, Any]) -> Iterator[str]:
     """The same benchmark, run twice."""
     found, others = run["figures"], run["others_share_each"]
@@ -163,6 +179,7 @@ SHOWN = {
     "cold-search": cold,
     "first-picture": cold,
     "ann": ann,
+    "loader": loader,
     "serve": serve,
     "train-step": train_step,
 }
