@@ -15,6 +15,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,8 @@ import numpy as np
 from flax import nnx
 
 from rsicd_embed.bench import matmul, record
+from rsicd_embed.bench.isolate import Apart
+from rsicd_embed.bench.quiet import Watch
 from rsicd_embed.bench.stats import paired_ratio
 from rsicd_embed.bench.timing import Plan, Sampler, measure, sampler
 from rsicd_embed.embedder.clip.model import Clip
@@ -68,7 +71,7 @@ def step_of(recipe: Recipe) -> Callable[[], object]:
     return run
 
 
-def products_of(side: int, precision: str) -> dict[str, Sampler]:
+def products_of(stack: ExitStack, side: int, precision: str) -> dict[str, Sampler]:
     """Products of two square matrices on the first device."""
     one, other = (
         jax.random.normal(jax.random.key(seed), (side, side), jnp.dtype(precision))
@@ -79,8 +82,10 @@ def products_of(side: int, precision: str) -> dict[str, Sampler]:
     if jax.default_backend() == "cpu" and precision == "float32":
         shape = matmul.Shape(side, side, side)
         for library in matmul.installed():
-            products = matmul.Products(library, [shape])
-            found[f"product by {library}"] = partial(products.sample, shape)
+            make = partial(matmul.Products, library, [shape])
+            products = Apart(f"product by {library}", make, without=matmul.SLOWER)
+            stack.callback(products.close)
+            found[f"product by {library}"] = partial(products.ask, matmul.Products.sample, shape)
     return found
 
 
@@ -95,17 +100,18 @@ def main() -> None:
     parser.add_argument("--product", type=int, default=2048, help="side of the matrices")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
+    watch = Watch.begin()
     step = StepConfig(precision=given.precision, chunk=given.chunk, keep_patches=1.0)
     config = TrainConfig(step=step, batch_size=given.batch_size)
     model, where = SHAPES[given.shape], layout(step.shard)
     pixels = Preprocessor(model.image_size, (model.image_size, model.image_size))
     recipe = Recipe(model, config, pixels, _STEPS, contrastive(step), where)
-    products = products_of(given.product, given.precision)
-    flops = dict.fromkeys(products, 2.0 * given.product**3 * where.devices)
-    flops[STEP] = step_flops(recipe)
-    samples = measure(
-        {STEP: sampler(step_of(recipe)), **products}, Plan(given.rounds, least_s=_SAMPLE_S)
-    )
+    with ExitStack() as stack:
+        products = products_of(stack, given.product, given.precision)
+        flops = dict.fromkeys(products, 2.0 * given.product**3 * where.devices)
+        flops[STEP] = step_flops(recipe)
+        samplers = {STEP: sampler(step_of(recipe)), **products}
+        samples = measure(samplers, Plan(given.rounds, least_s=_SAMPLE_S))
     fastest = min(products, key=lambda name: median(samples.of(name)))
     part = paired_ratio(
         [flops[STEP] / taken for taken in samples.of(STEP)],
@@ -114,6 +120,7 @@ def main() -> None:
     settings = {name: value for name, value in vars(given).items() if name != "output"}
     command = shlex.join(["python", *sys.argv])
     run: dict[str, Any] = record.document("train-step", settings, command=command)
+    run["machine"]["others_share"] = watch.others_share() if watch else None
     run["complete"] = samples.complete
     run["devices"] = [device.device_kind for device in jax.devices()]
     run["candidates"] = {

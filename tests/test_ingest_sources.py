@@ -34,6 +34,15 @@ def test_the_same_source_twice_is_embedded_once(
     assert rows(uri)["a.png"]["uri"] == str(pictures / "a.png")
 
 
+def test_a_source_given_again_is_embedded_once(
+    embedder: Counting, uri: str, pictures: Path
+) -> None:
+    (source,) = rsicd_embed.open_sources([pictures])
+    with rsicd_embed.open_store(uri, embedder=embedder) as store:
+        found = rsicd_embed.ingest([source, source], embedder, store)
+    assert (found.embedded, found.unchanged, embedder.taken()) == (5, 5, 5)
+
+
 def test_relative_sources_are_stored_as_absolute_paths(
     embedder: Counting, uri: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ def plan(
     if keep_patches is None:
         keep_patches = 1.0 if config.step.unmasked else config.step.keep_patches
     if config.teacher.model is not None:
-        note("the teacher's part of the step, small beside the rest, is left out")
+        note("the teacher's part of the step is left out, and the memory of its similarities")
     workload = Workload(config, keep_patches)
     found = make_plan(topology, workload, config.batch_size, verify=verify)
     if as_json:

@@ -76,7 +76,7 @@ def ingest(
     Rows are committed every few seconds: an interrupted run goes on where it stopped.
 
     Args:
-        sources: with ids that do not meet (`datasets.sources.open_sources`).
+        sources: in which an id is always the same image (`datasets.sources.open_sources`).
         embedder: the one the store was opened with.
         store: where rows go.
         strict: an unreadable image ends the run; what was embedded before it is kept.
@@ -91,11 +91,11 @@ def ingest(
     started = time.perf_counter()
     summary, stages = Summary(), Stages()
     known = known_rows(store)
-    for source in sources:
+    for left, source in zip(reversed(range(len(sources))), sources, strict=True):
         new = _ingest_one(
             source, embedder, store, known, summary, stages, strict=strict, progress=progress
         )
-        if source is not sources[-1]:  # the next may have the same images
+        if left:  # another source may have the same images
             known |= new
     if prune:
         summary.removed = store.delete(vanished(store, sources))

@@ -77,7 +77,8 @@ class Graph:
         if owners is not None:
             self._rows = np.argsort(owners, kind="stable")
             self._starts = np.flatnonzero(np.diff(owners[self._rows], prepend=-1, append=-1))
-            self._nodes = len(self._starts) - 1
+            self._sizes = np.diff(self._starts)
+            self._nodes = len(self._sizes)
         self._mutex = threading.Lock()  # efSearch is a setting of the index, not of a query
         self._ef_search = 0
 
@@ -133,7 +134,7 @@ class Graph:
             found = [self.nearest_nodes(queries[0], k, ef_search)]
         else:
             with self._mutex:
-                self._look_so_far(k, ef_search)
+                self._set_ef_search(k, ef_search)
                 found = self._index.knnQueryBatch(queries, k=k)
         counts = [len(nodes) for nodes, _ in found]
         rows, distances = map(np.concatenate, zip(*found, strict=True))
@@ -153,22 +154,27 @@ class Graph:
             int32 (m,) nodes and float32 (m,) their cosine distances, m ≤ k, nearest first.
         """
         with self._mutex:
-            self._look_so_far(k, ef_search)
+            self._set_ef_search(k, ef_search)
             nodes, distances = self._index.knnQuery(query, k=k)
         return nodes, distances
 
+    def reach(self, nodes: np.ndarray, k: int) -> int:
+        """How many of the first of some nodes have k rows or more; one too many if all have not."""
+        if self.owners is None:
+            return k
+        rows = 0
+        for place, size in enumerate(self._sizes[nodes].tolist(), start=1):
+            rows += size
+            if rows >= k:
+                return place
+        return len(nodes) + 1
+
     def rows_of(self, nodes: np.ndarray) -> np.ndarray:
         """int64 (m,): the rows of int (n,) nodes, in their order, m ≥ n."""
-        if self.owners is None:
-            return nodes.astype(np.int64)
-        starts, ends = self._starts[nodes], self._starts[nodes + 1]
-        spans = zip(starts.tolist(), ends.tolist(), strict=True)
-        rows: np.ndarray = self._rows[starts]
-        if int((ends - starts).sum()) > len(nodes):
-            rows = np.concatenate([self._rows[start:end] for start, end in spans])
-        return rows
+        return nodes.astype(np.int64) if self.owners is None else self._rows_of_shared(nodes)
 
-    def _look_so_far(self, k: int, ef_search: int) -> None:
+    def _set_ef_search(self, k: int, ef_search: int) -> None:
+        """Only while the mutex is held."""
         wanted = max(ef_search, 4 * k)
         if self._ef_search != wanted:
             self._index.setQueryTimeParams({"efSearch": wanted})
@@ -178,10 +184,17 @@ class Graph:
         self, query: np.ndarray, nodes: np.ndarray, similarity: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All rows of each node, in place of it."""
-        counts = self._starts[nodes + 1] - self._starts[nodes]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = self._rows[np.repeat(self._starts[nodes], counts) + within]
+        counts = self._sizes[nodes]
+        rows = self._rows_of_shared(nodes)
         return np.repeat(query, counts), rows, np.repeat(similarity, counts)
+
+    def _rows_of_shared(self, nodes: np.ndarray) -> np.ndarray:
+        starts, counts = self._starts[nodes], self._sizes[nodes]
+        if (total := int(counts.sum())) > len(nodes):
+            within = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+            starts = np.repeat(starts, counts) + within
+        rows: np.ndarray = self._rows[starts]
+        return rows
 
     def measure(self, matrix: np.ndarray, how: Settings) -> Measured:
         """ANN recall@10 on rows moved a little, for the least efSearch that is enough."""

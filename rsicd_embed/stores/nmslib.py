@@ -90,7 +90,7 @@ class NmslibStore(SegmentStore):
         narrow = units.astype(np.float32)
         if len(units) == len(rows.parts) == 1 and live == entry.rows:  # as most often: fewer steps
             nodes, distances = graph.nearest_nodes(narrow[0], fetch, ef_search)
-            close = _close(distances.tolist(), count)
+            close = _close(distances.tolist(), graph.reach(nodes, count))
             if close < len(nodes):
                 return scoring.hits_of_one(rows, units, graph.rows_of(nodes[:close]), count)
         found = graph.nearest(narrow, fetch, ef_search)
@@ -179,11 +179,11 @@ class NmslibStore(SegmentStore):
         return True
 
 
-def _close(distances: list[float], k: int) -> int:
-    """How many of ascending distances may be among the k least; all where fewer are there."""
-    if len(distances) < k:
+def _close(distances: list[float], enough: int) -> int:
+    """How many of ascending distances are no more than the last of the first `enough`, or ties."""
+    if len(distances) < enough:
         return len(distances)
-    return bisect_right(distances, distances[k - 1] + scoring.MARGIN)
+    return bisect_right(distances, distances[enough - 1] + scoring.MARGIN)
 
 
 def _chosen(

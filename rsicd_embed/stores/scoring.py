@@ -25,7 +25,7 @@ _BLOCK_QUERIES = 256
 # Of the float64 copies of pairs: they stay in the cache, and below the 128 KB from which on glibc
 # asks the system for fresh pages each time.
 _BLOCK_NUMBERS = 15_360
-_FEW = 64
+_FEW = 32
 _SPARSE = 0.1  # below this share of rows, copying the chosen ones is faster than masking all
 
 
@@ -161,39 +161,33 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
     """
     if len(queries) == 1:
         return hits_of_one(rows, queries, candidates.row, k)
-    return _hits_of_many(rows, queries, candidates, k)
-
-
-def _hits_of_many(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -> pa.Table:
-    scores = score_pairs(rows, queries, candidates)
-    query, rank, row, scores = _ranked(rows, candidates, scores, k)
-    places = (pa.array(query.astype(np.int32)), pa.array(rank.astype(np.int32)))
-    return _hits(rows, row, scores, places)
+    return _ranked_hits(rows, candidates, score_pairs(rows, queries, candidates), k)
 
 
 def hits_of_one(rows: Rows, query: np.ndarray, row: np.ndarray, k: int) -> pa.Table:
-    """`hit_table` for one query, float64 (1, dim), and its candidates, int64 (m,)."""
-    hits = _hits_of_few(rows, query, row, k) if len(row) <= _FEW else None
-    if hits is None:
-        hits = _hits_of_many(rows, query, Candidates(np.zeros_like(row), row), k)
-    return hits
-
-
-def _hits_of_few(rows: Rows, query: np.ndarray, row: np.ndarray, k: int) -> pa.Table | None:
-    """The same for a few candidates; None where two have the same score.
+    """`hit_table` for one query, float64 (1, dim), and its candidates, int64 (m,).
 
     After a search in a graph no code of NumPy or Arrow is left in the processor's caches, so that
-    each call of it takes some microseconds: what is few is done by Python alone.
+    each call of it takes some microseconds: a few candidates are put in order by Python alone.
     """
+    if len(row) > _FEW:
+        candidates = Candidates(np.zeros_like(row), row)
+        return _ranked_hits(rows, candidates, score_pairs(rows, query, candidates), k)
     scores = cosines(rows.vectors(row), query)
     listed = scores.tolist()
-    if len(set(listed)) < len(listed):
-        return None
+    if len(set(listed)) < len(listed):  # ids decide
+        return _ranked_hits(rows, Candidates(np.zeros_like(row), row), scores, k)
     order = sorted(range(len(listed)), key=listed.__getitem__, reverse=True)
     if order != [*range(len(order))]:  # they came from the graph in another order
         row, scores = row.take(order), scores.take(order)
     row, scores = row[:k], scores[:k]
     return _hits(rows, row, scores, _places_of_one(len(row)))
+
+
+def _ranked_hits(rows: Rows, candidates: Candidates, scores: np.ndarray, k: int) -> pa.Table:
+    query, rank, row, score = _ranked(rows, candidates, scores, k)
+    places = (pa.array(query.astype(np.int32)), pa.array(rank.astype(np.int32)))
+    return _hits(rows, row, score, places)
 
 
 def _hits(

@@ -154,6 +154,29 @@ def test_queries_one_by_one_are_answered_as_all_at_once(uri: str) -> None:
             assert store.search(query, 7).drop_columns("query").equals(expected)
 
 
+def test_only_the_rows_that_may_be_hits_are_scored(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest node has enough rows, so that those of the next ones do not matter."""
+    kinds = unit(1, seed=1) + 0.05 * unit(10, seed=3)
+    kinds /= np.linalg.norm(kinds, axis=1, keepdims=True)
+    vectors = np.concatenate([np.repeat(kinds, 300, axis=0), unit(1500, seed=2)])
+    scored = []
+
+    def noting(found: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        scored.append(len(found))
+        return usual(found, queries)
+
+    usual = scoring.cosines
+    monkeypatch.setattr(scoring, "cosines", noting)
+    with open_store(uri, MADE_BY) as store:
+        store.upsert([batch([f"{i:04}" for i in range(len(vectors))], vectors)])
+        store.optimize()
+        hits = store.search(kinds[4], 10)
+    assert hits["id"].to_pylist() == [f"{i:04}" for i in range(1200, 1210)]
+    assert sum(scored) == 300
+
+
 def test_equal_rows_share_nodes(uri: str, tmp_path: Path) -> None:
     """Blank tiles: most rows are equal, and the others are found all the same."""
     vectors = np.concatenate([np.repeat(unit(1, seed=1), 1500, axis=0), unit(1100)])

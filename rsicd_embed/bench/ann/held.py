@@ -17,6 +17,7 @@ from rsicd_embed.bench.resident import forget_peak, resident
 from rsicd_embed.bench.timing import sample
 
 Make = Callable[[], Contender]
+_WARM_S = 2.0
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -59,11 +60,18 @@ class Held:
         return self._contender.index()
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Searches with these settings from now on, and has searched once: stores open anew."""
+        """Searches with these settings from now on."""
+        self._contender.configure(settings)
+        self._settings = dict(settings)
+
+    def turn_to(self, settings: Mapping[str, int], k: int) -> None:
+        """Searches with these settings, if it does not yet, and for every query once, untimed.
+
+        A store opens anew for it: what it keeps in memory is cold.
+        """
         if settings != self._settings:
-            self._contender.configure(settings)
-            self._contender.search(self._queries[:1], 1)
-            self._settings = dict(settings)
+            self.configure(settings)
+            self.answers(k, None, _WARM_S)
 
     def answers(self, k: int, where: str | None, budget_s: float) -> tuple[int, list[np.ndarray]]:
         """Nanoseconds of the first search, and the rows found for each query, one by one.
@@ -126,16 +134,16 @@ class Held:
 
 
 class Configured:
-    """A contender that is asked with its settings, while others ask it with theirs."""
+    """A contender that is asked for k rows with its settings, while others ask with theirs."""
 
-    def __init__(self, place: Place[Held], settings: Mapping[str, int]) -> None:
-        self._place, self._settings = place, settings
+    def __init__(self, place: Place[Held], settings: Mapping[str, int], k: int) -> None:
+        self._place, self._settings, self._k = place, settings, k
 
     def ask(
         self, function: Callable[Concatenate[Held, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """`function(held, …)`, with the settings; setting them is not timed there."""
-        self._place.ask(Held.configure, self._settings)
+        """`function(held, …)`, with the settings; turning to them is not timed there."""
+        self._place.ask(Held.turn_to, self._settings, self._k)
         return self._place.ask(function, *args, **kwargs)
 
     def close(self) -> None:

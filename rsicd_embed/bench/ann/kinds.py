@@ -80,7 +80,7 @@ class Kind:
         folder: its files; None where it writes none, and so is not built.
         filters: whether it can search some rows only.
         at_once: whether it can search before it is optimized.
-        steps: settings to search its index with, one after the other.
+        steps: settings to search its index with.
     """
 
     name: str

@@ -182,10 +182,11 @@ class _Run:
             return True
         least_s = min(self.plan.least_s, _SWEEP_SAMPLE_S)
         plan = replace(self.plan, rounds=min(self.plan.rounds, _SWEEP_ROUNDS), least_s=least_s)
-        tried: dict[str, Place[Held]] = {NULL: places[NULL]}
-        for name, some in steps.items():
-            tried |= {f"{name}, {at}": Configured(places[name], one) for at, one in enumerate(some)}
         for k in self.settings.ks:
+            tried: dict[str, Place[Held]] = {NULL: places[NULL]}
+            for name, some in steps.items():
+                for at, one in enumerate(some):
+                    tried[f"{name}, {at}"] = Configured(places[name], one, k)
             told = searched(
                 tried,
                 {},

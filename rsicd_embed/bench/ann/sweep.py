@@ -60,6 +60,8 @@ def apart(
 ) -> list[dict[str, Any]]:
     """What was told of all settings at once, step by step, as it stands in a record.
 
+    No search is the first one: stores have searched before with other settings.
+
     Args:
         told: of contenders that are called `NAME, STEP`; see `measure.searched`.
         steps: the settings of each contender.
@@ -68,12 +70,15 @@ def apart(
     found = []
     for at in range(max(map(len, steps.values()))):
         names = [name for name, some in steps.items() if at < len(some)]
+        contenders = {name: dict(told["contenders"][f"{name}, {at}"]) for name in names}
+        for one in contenders.values():
+            del one["first_search_ns"]
         found.append(
             {
                 "k": k,
                 "settings": {name: dict(steps[name][at]) for name in names},
                 "complete": told["complete"],
-                "contenders": {name: told["contenders"][f"{name}, {at}"] for name in names},
+                "contenders": contenders,
                 "overhead": told["overhead"],
             }
         )

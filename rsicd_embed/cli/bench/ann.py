@@ -170,8 +170,8 @@ def ann(
     held out, rows that were moved a little, and ones as far from any row as texts are; or those
     that a file gives.
 
-    Then each index is searched with one setting after the other, for the curve of what it finds
-    against the time it takes. An interrupted run keeps what was measured.
+    Then each index is searched with several settings, which take turns, for the curve of what it
+    finds against the time it takes. An interrupted run keeps what was measured.
 
     A library on its own promises less than a store: no filters or deletions (NMSLib), no exact
     scores, no order among ties. It gets the settings that the store found best.
