@@ -90,7 +90,7 @@ def main(
             click.echo(json.dumps(row), err=True)
     run["machine"]["others_share"] = watch.others_share() if watch else None
     run |= {"complete": True, "rows": rows}
-    click.echo(f"record: {record.save(output, 'bench-loader', run)}")
+    click.echo(f"record: {record.save(output, 'loader', run)}")
 
 
 def alone(images: CaptionedImages, batch_size: int) -> dict[str, Any]:
