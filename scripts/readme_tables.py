@@ -74,7 +74,8 @@ def accuracy(metrics: dict[str, Any]) -> Iterator[str]:
         f"\n`rsicd-embed eval zeroshot --dataset PATH/TO/rsicd --split test` (prompt: "
         f"“{metrics['prompt']}”) and\n`rsicd-embed eval retrieval --dataset PATH/TO/rsicd --split "
         "test`; for the other rows `--split val`, or UCM's\nfolder. Of machines only the rounding "
-        "differs.\n"
+        "differs. The\ntrain splits of both data sets, and the names of their classes, were seen "
+        "in training.\n"
     )
 
 

@@ -121,5 +121,7 @@ def test_wrong_questions(scheme: str, tiny_model: Path, pictures: Path, tmp_path
     assert "No such file" in image
     all_of_them = run("search", "port", "--store", store, "-k", 10**9, "--json")
     assert len(all_of_them.document["hits"]) == 5
-    for text in ("", " ", "x" * 10_000, "ü 🛰 \n"):
+    for text in ("", " \n"):
+        assert run("search", text, "--store", store).status == 2
+    for text in ("x" * 10_000, "ü 🛰 \n"):
         assert len(run("search", text, "--store", store, "--json").document["hits"]) == 5

@@ -90,7 +90,7 @@ def test_a_folder_of_nothing_but_broken_pictures(
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no")
     outcome = run("ingest", tmp_path, "--store", uri, "--model", tiny_model, "--json")
-    assert (outcome.status, outcome.document["embedded"]) == (0, 0)
+    assert (outcome.status, outcome.document["embedded"]) == (1, 0)
     assert len(outcome.document["skipped"]) == 1
     assert run("info", "--store", uri, "--json").document["rows"] == 0
 

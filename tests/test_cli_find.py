@@ -100,6 +100,9 @@ def test_what_is_wrong_is_said(image: Path, tiny_model: Path, tmp_path: Path) ->
     for wrong in (["--patch", "0"], ["-k", "0"], ["-o", "a.txt"], ["--against", " "]):
         assert run("find", "x", image, *model, *wrong).status == 2
     assert run("find", "", image, *model).status == 2
+    before = image.read_bytes()
+    assert run("find", "x", image, *model, "-o", image).status == 2
+    assert image.read_bytes() == before
 
 
 def test_patches_are_embedded_a_batch_at_a_time(tiny_model: Path) -> None:

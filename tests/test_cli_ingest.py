@@ -117,3 +117,31 @@ def test_interruption_says_how_to_go_on(
     assert sorted(rows(uri)) == IDS[:2]
     again = run(*ingest).document
     assert (again["embedded"], again["unchanged"]) == (3, 2)
+
+
+def test_nothing_that_can_be_read_is_a_failure(
+    uri: str, pictures: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "note.jpg").write_text("no picture")
+    outcome = run("ingest", broken, "--store", uri, "--model", tiny_model)
+    assert (outcome.status, outcome.stdout.startswith("0 embedded, ")) == (1, True)
+    assert outcome.stderr.splitlines()[-1].startswith("error: expected images, found none")
+    assert run("ingest", pictures, broken, "--store", uri, "--model", tiny_model).status == 0
+    assert (
+        run("ingest", broken, "--store", uri, "--model", tiny_model).status == 0
+    )  # there are rows
+
+
+def test_an_image_that_takes_the_row_of_another_is_told(
+    stored: str, pictures: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    picture(7).save(other / "a.png")
+    outcome = run("ingest", other, "--store", stored, "--model", tiny_model)
+    assert outcome.status == 0
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("warning: 1 images took the rows of others that have the same ids: ")
+    assert f"{other / 'a.png'} that of {pictures / 'a.png'}; " in line

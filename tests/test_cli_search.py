@@ -61,6 +61,13 @@ def test_where_is_applied_before_k(stored: str) -> None:
     assert run(*search, "width > 999").document["hits"] == []
 
 
+def test_what_cannot_be_meant_is_refused(stored: str, pictures: Path) -> None:
+    before = (pictures / "a.png").read_bytes()
+    assert run("search", "port", "--store", stored, "--html", pictures / "a.png").status == 2
+    assert (pictures / "a.png").read_bytes() == before
+    assert run("search", "  ", "--store", stored).status == 2
+
+
 @pytest.mark.filterwarnings("default")
 def test_a_warning_is_one_line(stored: str) -> None:
     outcome = run("search", "boats " * 60, "--store", stored, "--json")

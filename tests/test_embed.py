@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -75,3 +76,14 @@ def test_outputs_that_make_no_sense(pictures: Path, tiny_model: Path, tmp_path: 
     assert run("embed", pictures, "-o", tmp_path / "vectors.csv").status == 2
     nowhere = tmp_path / "none" / "vectors.npy"
     assert "cannot write" in run("embed", pictures, "-o", nowhere, "--model", tiny_model).error
+
+
+def test_a_table_that_is_not_of_vectors_is_not_replaced(
+    pictures: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "manifest.parquet"
+    pq.write_table(pa.table({"path": ["a.png"]}), manifest)
+    before = manifest.read_bytes()
+    refused = run("embed", pictures, "-o", manifest, "--model", tiny_model)
+    assert "is not a file of rows that rsicd-embed wrote; name another file" in refused.error
+    assert manifest.read_bytes() == before

@@ -43,6 +43,22 @@ def test_a_source_given_again_is_embedded_once(
     assert (found.embedded, found.unchanged, embedder.taken()) == (5, 5, 5)
 
 
+def test_rows_that_another_image_took_are_told(
+    embedder: Counting, uri: str, pictures: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    picture(7).save(other / "a.png")
+    picture(8).save(other / "f.png")
+    assert ingest(embedder, uri, pictures).displaced == []
+    (displaced,) = ingest(embedder, uri, other).displaced
+    assert (displaced.id, displaced.uri) == ("a.png", str(pictures / "a.png"))
+    assert displaced.by == str(other / "a.png") == rows(uri)["a.png"]["uri"]
+    (pictures / "b.png").rename(tmp_path / "b.png")  # gone from there: it has moved
+    picture(9).save(other / "b.png")
+    assert ingest(embedder, uri, other).displaced == []
+
+
 def test_relative_sources_are_stored_as_absolute_paths(
     embedder: Counting, uri: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,8 @@ def find(
         raise click.UsageError(
             f"expected an output named *{' or *'.join(drawing.SUFFIXES)}: {output}"
         )
+    if output is not None and output.exists() and image.exists() and output.samefile(image):
+        raise click.UsageError(f"expected another file for the map than the image: {output}")
     for one in (text, *against):
         if not one.strip():
             raise click.UsageError("expected a text, found an empty one")

@@ -15,6 +15,7 @@ from rsicd_embed.cli.base import (
     store_option,
     tell_skipped,
 )
+from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
@@ -97,7 +98,15 @@ def _tell(
     if profile:
         for line in _profile(summary, done, unit):
             note(line)
+    if summary.displaced:
+        first = summary.displaced[0]
+        note(
+            f"warning: {len(summary.displaced)} images took the rows of others that have the same "
+            f"ids: {first.by} that of {first.uri}; ingest their common folder to have both"
+        )
     tell_skipped(summary.skipped)
+    if summary.skipped and not rows:
+        raise ImageError(f"expected images, found none that can be read; {store_uri} has no rows")
 
 
 def _profile(summary: Summary, done: int, unit: str) -> list[str]:

@@ -17,6 +17,7 @@ from rsicd_embed.cli.base import (
     store_option,
 )
 
+_SHEETS = (".html", ".htm")
 # Columns that a person does not read in a list of hits.
 _HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height")
 
@@ -57,6 +58,10 @@ def search(
         raise click.UsageError("give either TEXT or --image FILE")
     if text is not None and text.encode("utf-8", "replace").decode() != text:
         raise click.UsageError("TEXT is not UTF-8")
+    if text is not None and not text.strip():
+        raise click.UsageError("expected a text, found an empty one")
+    if sheet is not None and sheet.suffix.lower() not in _SHEETS:
+        raise click.UsageError(f"expected a page named *{' or *'.join(_SHEETS)}: {sheet}")
     with rsicd_embed.open_store(store_uri) as newest, state_of(newest, as_of) as store:
         embedder = embedder_for(store, store_uri, model)
         if text is not None:

@@ -58,6 +58,7 @@ def export_rows(
         StoreError: the file cannot be written, or another one is in its place.
     """
     started = time.perf_counter()
+    _require_place(output)
     _require_ours(output)
     reader = store.scan(None, where)
     written = rowfile.write(output, reader, reader.schema, store.provenance, progress)
@@ -81,8 +82,12 @@ def write_vectors(
 
     Raises:
         ImageError: an unreadable image, if `strict`.
-        StoreError: the folder of `output` cannot be written to.
+        StoreError: the folder of `output` cannot be written to, or a Parquet file that is none of
+            ours is in its place.
     """
+    _require_place(output)
+    if output.suffix == ".parquet":
+        _require_ours(output)
     with (
         storage_errors(f"cannot write {output}"),
         tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder,
@@ -107,11 +112,15 @@ def write_vectors(
     return summary
 
 
+def _require_place(output: Path) -> None:
+    with storage_errors(f"cannot write {output}"):
+        if not output.exists() and not output.parent.is_dir():
+            raise StoreError(f"cannot write {output}: its folder is not there; make it first")
+
+
 def _require_ours(output: Path) -> None:
     with storage_errors(f"cannot write {output}"):
         if not output.exists():
-            if not output.parent.is_dir():
-                raise StoreError(f"cannot write {output}: its folder is not there; make it first")
             return
     try:
         ours = RowFile.open(output) is not None

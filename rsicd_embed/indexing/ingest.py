@@ -17,7 +17,7 @@ from rsicd_embed.errors import ImageError
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.indexing.upkeep import known_rows, update_attributes, vanished
-from rsicd_embed.indexing.writer import Loaded, Writer
+from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.stores.base import VectorStore
 
@@ -35,6 +35,7 @@ class Summary:
         imported: rows from files of rows that were new, or not in the store as they are.
         removed: rows whose image has vanished (`prune`).
         skipped: images that could not be read.
+        displaced: images that are still there, and whose row another one with the same id took.
         seconds: wall time.
         stages: busy seconds by stage, summed over threads (`stages.Stages`).
     """
@@ -45,6 +46,7 @@ class Summary:
     imported: int = 0
     removed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    displaced: list[Displaced] = field(default_factory=list)
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
 
@@ -158,6 +160,7 @@ def _ingest_one(
             progress(1)
     finally:
         writer.flush()
+        summary.displaced += writer.displaced
     updated = update_attributes(store, source.schema, same)
     summary.updated += updated
     summary.unchanged += len(same) - updated

@@ -96,6 +96,14 @@ def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
     return gone
 
 
+def is_another(uri: str, other: str) -> bool:
+    """Whether there is a file at `uri`, and it is not the one at `other`."""
+    try:
+        return not Path(uri).samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
 def _is_gone(path: Path) -> bool:
     """Whether there is surely no file; one that may not be looked at is not gone."""
     try:

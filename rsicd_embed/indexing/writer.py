@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.upkeep import held_rows
+from rsicd_embed.indexing.upkeep import held_rows, is_another
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
 
@@ -34,8 +34,21 @@ class Loaded:
     height: int
 
 
+@dataclass(frozen=True)
+class Displaced:
+    """An image whose row another one took, since both have the same id."""
+
+    id: str
+    uri: str
+    by: str
+
+
 class Writer:
-    """Embeds by batches and commits by time."""
+    """Embeds by batches and commits by time.
+
+    Attributes:
+        displaced: images that are still there, and whose rows others took.
+    """
 
     def __init__(
         self,
@@ -54,6 +67,7 @@ class Writer:
         store.upsert([pa.RecordBatch.from_pylist([], self._schema)])
         self._waiting: list[Loaded] = []
         self._batches: list[pa.RecordBatch] = []
+        self.displaced: list[Displaced] = []
         self._committed = time.perf_counter()
 
     def add(self, loaded: Loaded) -> None:
@@ -82,8 +96,20 @@ class Writer:
         batches, self._batches = self._batches, []
         if batches:
             with self._stages("write"):
+                displaced = [one for batch in batches for one in self._displaced_by(batch)]
                 self._store.upsert([self._with_held_attributes(batch) for batch in batches])
+                self.displaced += displaced
         self._committed = time.perf_counter()
+
+    def _displaced_by(self, batch: pa.RecordBatch) -> Iterator[Displaced]:
+        if not any(id_ in self._known for id_ in batch["id"].to_pylist()):
+            return
+        held = held_rows(self._store, batch["id"], ["uri"])["uri"].to_pylist()
+        for id_, old, new in zip(
+            batch["id"].to_pylist(), held, batch["uri"].to_pylist(), strict=True
+        ):
+            if old and old != new and is_another(old, new):
+                yield Displaced(id_, old, new)
 
     def _with_held_attributes(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Adds what the store has of these images and this source says nothing of."""

@@ -40,6 +40,11 @@ class StoreURI:
                 f"expected a store URI such as lancedb:./tiles or nmslib:./index, found {text!r}; "
                 f"known schemes: {', '.join(plugins.names(plugins.STORES))}"
             )
+        if location.startswith("//.") or location != location.strip():
+            raise StoreURIError(
+                f"expected a path after {scheme}:, as in {scheme}:./tiles, found {location!r}; "
+                "leave out slashes and blanks before it"
+            )
         # Only what cannot but be options is taken for them: a path may have a question mark.
         found = re.fullmatch(r"(.+?)\?(\w+=[\w.]+(?:&\w+=[\w.]+)*)", location)
         options: list[tuple[str, str]] = []

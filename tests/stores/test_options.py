@@ -42,6 +42,8 @@ def test_parsed_and_shown(text: str, location: str, options: tuple[tuple[str, st
         ("nmslib:{}?recall=high", "expected recall from 0.1 to 1, found 'high'"),
         ("lancedb:{}?recall=1.5", "expected recall from 0.1 to 1, found '1.5'"),
         ("lancedb:{}?nprobes=0", "expected nprobes from 1 to 100000, found '0'"),
+        ("exact://./tiles", "a path after exact:, as in exact:./tiles, found '//./tiles'"),
+        ("lancedb: {}", "leave out slashes and blanks before it"),
         ("lancedb:{}?M=5", "no option 'M' in lancedb stores; recall, nprobes, refine"),
     ],
 )
