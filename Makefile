@@ -13,9 +13,10 @@ BIN := .venv/bin
 demo: .venv/demo.stamp
 	$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(QUERY),--query "$(QUERY)")
 
-# By file, since tests of one file share what is slow to make; -n 0 in ARGS for one process.
+# By file, since tests of one file share what is slow to make, and in order, since files of few tests
+# are among the slowest; -n 0 in ARGS for one process.
 test: .venv/test.stamp
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Warnings of pytest's plugins are no failures here: that there is nothing to compare with yet, say.
 bench: .venv/test.stamp
