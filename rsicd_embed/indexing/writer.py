@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,30 +96,33 @@ class Writer:
         batches, self._batches = self._batches, []
         if batches:
             with self._stages("write"):
-                displaced = [one for batch in batches for one in self._displaced_by(batch)]
-                self._store.upsert([self._with_held_attributes(batch) for batch in batches])
-                self.displaced += displaced
+                completed = [self._completed(batch) for batch in batches]
+                self._store.upsert([batch for batch, _ in completed])
+                self.displaced += [one for _, some in completed for one in some]
         self._committed = time.perf_counter()
 
-    def _displaced_by(self, batch: pa.RecordBatch) -> Iterator[Displaced]:
-        if not any(id_ in self._known for id_ in batch["id"].to_pylist()):
-            return
-        held = held_rows(self._store, batch["id"], ["uri"])["uri"].to_pylist()
-        for id_, old, new in zip(
-            batch["id"].to_pylist(), held, batch["uri"].to_pylist(), strict=True
-        ):
-            if old and old != new and is_another(old, new):
-                yield Displaced(id_, old, new)
+    def _completed(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Displaced]]:
+        """Adds what the store has of these images and this source says nothing of.
 
-    def _with_held_attributes(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Adds what the store has of these images and this source says nothing of."""
-        held = [name for name in self._store.schema.names if name not in batch.schema.names]
-        if not held or not any(id_ in self._known for id_ in batch["id"].to_pylist()):
-            return batch
-        found = held_rows(self._store, batch["id"], held)
-        for name in held:
-            batch = batch.append_column(name, found[name])
-        return batch
+        Returns:
+            the batch, and the images whose rows it takes.
+        """
+        if not any(id_ in self._known for id_ in batch["id"].to_pylist()):
+            return batch, []
+        lacking = [name for name in self._store.schema.names if name not in batch.schema.names]
+        held = held_rows(self._store, batch["id"], ["uri", *lacking])
+        for name in lacking:
+            batch = batch.append_column(name, held[name])
+        return batch, _displaced(batch, held["uri"])
+
+
+def _displaced(batch: pa.RecordBatch, held: pa.Array) -> list[Displaced]:
+    places = zip(batch["id"].to_pylist(), held.to_pylist(), batch["uri"].to_pylist(), strict=True)
+    return [
+        Displaced(id_, old, new)
+        for id_, old, new in places
+        if old and old != new and is_another(old, new)
+    ]
 
 
 def _rows(some: Sequence[Loaded], vectors: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
