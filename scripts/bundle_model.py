@@ -4,7 +4,8 @@
         --machine "a laptop"
 
 The figures in the card are measured here, with the model as it will be shipped. The test splits are
-looked at only with --test, once everything is chosen.
+looked at only with --test, once everything is chosen. With --seed-run, runs that differ in their seed
+alone, the card also says how far seeds differ.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import mean, stdev
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -28,6 +30,10 @@ from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.loading import load_clip
 from rsicd_embed.train.config import TrainConfig, parse
+
+T = TypeVar("T")
+Splits = Mapping[str, Sequence[Example]]
+Figures = dict[str, dict[str, float]]
 
 BUNDLED = Path(rsicd_embed.embedder.__file__).parent / "bundled"
 FILES = (
@@ -74,7 +80,7 @@ It was trained by the project's own `train` command.
 ## Figures
 
 {table}
-
+{seeds}
 Zero-shot: prompt "{prompt}" with readable class names. RSICD: the images whose file name tells their
 class ({zeroshot} over {classes} classes). Retrieval: every image and its five captions, R@k as
 fractions, mR their mean; a tie counts against. {looked}
@@ -163,6 +169,26 @@ def rate(model: ClipEmbedder) -> float:
     return 64 / min(seconds)
 
 
+def measured(model: ClipEmbedder, splits: Splits) -> Figures:
+    """Zero-shot and retrieval figures, split by split."""
+    return {name: Evaluator(examples)(model) for name, examples in splits.items()}
+
+
+def by_seed(runs: Sequence[Path], splits: Splits) -> list[Figures]:
+    """Figures of each of some runs.
+
+    Raises:
+        ValueError: they do not differ in their seed alone.
+    """
+    said = [json.loads((run / "run.json").read_text()) for run in runs]
+    seeds = [one["settings"].pop("seed") for one in said]
+    for one in said:
+        del one["settings"]["model.init"]  # a path; its fingerprint is compared
+    if len(set(seeds)) < len(seeds) or any(one != said[0] for one in said):
+        raise ValueError(f"expected runs that differ in their seed alone, found seeds {seeds}")
+    return [measured(load_clip(run / "best"), splits) for run in runs]
+
+
 def named(examples: Sequence[Example]) -> list[str]:
     """Classes of the images whose file name tells them."""
     return [
@@ -191,6 +217,10 @@ def main() -> None:
     parser.add_argument("--rsicd", type=Path, required=True)
     parser.add_argument("--ucm", type=Path, required=True)
     parser.add_argument("--machine", required=True, help="what it was trained on, for the card")
+    parser.add_argument(
+        "--seed-run", type=Path, action="append", default=[],
+        help="a run of another seed, several times if you like",
+    )  # fmt: skip
     parser.add_argument("--test", action="store_true", help="look at the test splits too")
     options = parser.parse_args()
 
@@ -202,8 +232,14 @@ def main() -> None:
     if options.test:
         splits |= {"RSICD test": rsicd.split("test"), "UCM test": ucm.split("test")}
     model = load_clip()
-    figures = {name: Evaluator(examples)(model) for name, examples in splits.items()}
-    said = {"fingerprint": model.fingerprint, "prompt": PROMPT, "figures": figures}
+    figures = measured(model, splits)
+    seeds = by_seed([options.run, *options.seed_run], splits) if options.seed_run else []
+    said = {
+        "fingerprint": model.fingerprint,
+        "prompt": PROMPT,
+        "figures": figures,
+        "seeds": seeds,
+    }
     (BUNDLED / "metrics.json").write_text(json.dumps(said, indent=2) + "\n")
 
     settings = json.loads((options.run / "run.json").read_text())["settings"]
@@ -226,7 +262,8 @@ def main() -> None:
         epochs=settings["epochs"],
         hours=sum(row["seconds"] for row in log) / 3600,
         images_per_s=rate(model),
-        table="\n".join(table(figures)),
+        table="\n".join(table(figures, _three)),
+        seeds=across(seeds),
         zeroshot=" and ".join(
             f"{len(named(e)):,} of {name[6:]}" for name, e in splits.items() if "RSICD" in name
         ),
@@ -240,22 +277,43 @@ def main() -> None:
     )
     text = "\n".join(line.rstrip() for line in card.splitlines()) + "\n"
     (BUNDLED / "README.md").write_text(text, encoding="utf-8")
-    print("\n".join(table(figures)))
+    print("\n".join(table(figures, _three)) + "\n" + across(seeds))
     print("for the README: python -m scripts.write_docs")
 
 
-def table(figures: dict[str, dict[str, float]]) -> list[str]:
+def across(seeds: Sequence[Figures]) -> str:
+    """A table of how far seeds differ; nothing where there is one."""
+    if not seeds:
+        return ""
+    together = {
+        split: {name: [one[split][name] for one in seeds] for name in found}
+        for split, found in seeds[0].items()
+    }
+    return "\n".join(
+        [
+            f"\nMean and standard deviation of {len(seeds)} runs that differ in their seed alone:\n",
+            *table(together, lambda found: f"{mean(found):.3f} ± {stdev(found):.3f}"),
+            "",
+        ]
+    )
+
+
+def table(figures: Mapping[str, Mapping[str, T]], shown: Callable[[T], str]) -> list[str]:
     """A row a figure, a column a split."""
     return [
         "| | " + " | ".join(figures) + " |",
         "| --- |" + " --- |" * len(figures),
         *(
             f"| {words} | "
-            + " | ".join(f"{one[name]:.3f}" if name in one else "" for one in figures.values())
+            + " | ".join(shown(one[name]) if name in one else "" for one in figures.values())
             + " |"
             for name, words in ROWS.items()
         ),
     ]
+
+
+def _three(figure: float) -> str:
+    return f"{figure:.3f}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.datasets.base import Example, Skipped, Source
@@ -111,14 +112,28 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    import pyarrow.csv
-
     # An id 007 is no number.
     text = dict.fromkeys(("id", *PATH_COLUMNS), pa.string())
+    table = _csv(path, text)
+    whole = [field.name for field in table.schema if pt.is_integer(field.type)]
+    if not whole or len(set(whole)) < len(whole):
+        return table
+    # Nor is any other code with zeros before it: as a number it would lose them.
+    as_text = _csv(path, dict.fromkeys(whole, pa.string()), whole)
+    for name in whole:
+        if pc.any(pc.match_substring_regex(as_text[name], r"^-?0\d")).as_py():
+            index = table.schema.get_field_index(name)
+            table = table.set_column(index, name, as_text[name])
+    return table
+
+
+def _csv(path: Path, types: dict[str, pa.DataType], columns: list[str] | None = None) -> pa.Table:
+    import pyarrow.csv
+
     return pyarrow.csv.read_csv(
         path,
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=text),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=types, include_columns=columns),
     )
 
 

@@ -180,6 +180,12 @@ def test_csv_particulars(tmp_path: Path) -> None:
     assert source.examples[1].attributes["empty"] is None
 
 
+def test_codes_of_digits_keep_their_zeros(tmp_path: Path) -> None:
+    source = load(tmp_path / "m.csv", "path,code,n\na.png,001,0\nb.png,12,-5\nc.png,,10\n")
+    assert [example.attributes["code"] for example in source.examples] == ["001", "12", ""]
+    assert [example.attributes["n"] for example in source.examples] == [0, -5, 10]
+
+
 def test_jsonl_with_long_and_uneven_lines(tmp_path: Path) -> None:
     rows = [{"path": f"{i}.png", "outline": [i] * 300_000} for i in range(3)]
     text = "".join(json.dumps(row) + "\n" for row in rows) + '{"path": "x.png", "late": 1.5}\n'
