@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+import multiprocessing
+import os
+import threading
+from multiprocessing.connection import wait
+from typing import Protocol
 
 import grain
 import numpy as np
@@ -10,9 +14,6 @@ from absl import flags
 
 from rsicd_embed.closing import Closing
 from rsicd_embed.errors import TrainError
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -49,7 +50,7 @@ class Stream(Closing):
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
-            ahead = ahead.mp_prefetch(processes)
+            ahead = ahead.mp_prefetch(processes, _end_with_parent)
         self._iterator = iter(ahead)
         self._copied = workers > 0
 
@@ -75,3 +76,16 @@ class Stream(Closing):
     def close(self) -> None:
         """Ends the processes."""
         self._iterator.close()
+
+
+def _end_with_parent(_index: int, _count: int) -> None:
+    """Ends this worker when the process that began it was killed, which tells it nothing."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        ends = threading.Thread(target=_leave_after, args=(parent.sentinel,), daemon=True)
+        ends.start()
+
+
+def _leave_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -94,6 +96,36 @@ def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
             process.kill()
         with pytest.raises(TrainError, match="a process that makes batches was killed"):
             list(batches)
+
+
+A_RUN = """
+import sys
+import numpy as np
+from rsicd_embed.train.loader import Stream
+
+class Numbers:
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        return (np.array(index),)
+
+if __name__ == "__main__":
+    stream = Stream(Numbers(), 0, 2)
+    next(stream)
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(A_RUN)
+    program = [sys.executable, str(tmp_path / "run.py")]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"begun\n"
+        run.kill()
+        assert run.communicate(timeout=60) == (b"", None)  # nobody holds its output any more
 
 
 def test_only_workers_are_started_that_have_something_to_do(tmp_path: Path) -> None:
