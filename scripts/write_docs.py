@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts import bench_tables, readme_tables
+from scripts import arms_table, bench_tables, readme_tables
 
 PROJECT = Path(__file__).parents[1]
 BEGIN, END = "<!-- begin: python -m scripts.write_docs -->\n", "<!-- end -->"
@@ -17,9 +17,12 @@ BEGIN, END = "<!-- begin: python -m scripts.write_docs -->\n", "<!-- end -->"
 
 def documents() -> dict[Path, str]:
     """The documents as they should be."""
-    readme = PROJECT / "README.md"
+    parts = {
+        PROJECT / "README.md": readme_tables.section(),
+        PROJECT / "docs" / "training.md": arms_table.section(),
+    }
     return {
-        readme: between_marks(readme.read_text(encoding="utf-8"), readme_tables.section()),
+        **{path: between_marks(path.read_text(encoding="utf-8"), parts[path]) for path in parts},
         bench_tables.FOLDER / "README.md": bench_tables.page(),
     }
 
