@@ -73,6 +73,10 @@ def test_weights_and_biases_goes_on_under_its_id(
         )
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    with WeightsAndBiases("tiles", tmp_path, {}):
+        pass  # a run that was refused
+    assert not began
+    assert not list(tmp_path.iterdir())
     for _ in range(2):
         with WeightsAndBiases("tiles", tmp_path, {"epochs": 4}) as there:
             there.on_start(0, 40)

@@ -16,27 +16,33 @@ class WeightsAndBiases(Closing):
     """Logs to a project; a run that is taken up goes on under its old id."""
 
     def __init__(self, project: str, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Starts a run, or takes up the one whose id is in `folder`.
+        """Will log to `project`, and keep the run's id in `folder`.
 
         Raises:
             TrainError: wandb is not installed.
         """
         try:
-            wandb = importlib.import_module("wandb")
+            self._wandb: Any = importlib.import_module("wandb")
         except ModuleNotFoundError as error:
             raise TrainError(
                 "Weights & Biases needs wandb, which is not installed: pip install wandb"
             ) from error
-        folder.mkdir(parents=True, exist_ok=True)
-        remembered = folder / "run_id"
-        known = remembered.read_text("utf-8") if remembered.exists() else None
-        self._run = wandb.init(
-            project=project, dir=str(folder), config=dict(settings), id=known, resume="allow"
-        )
-        remembered.write_text(self._run.id, "utf-8")
+        self._project, self._folder, self._settings = project, folder, dict(settings)
+        self._run: Any = None
 
     def on_start(self, done: int, steps: int) -> None:
-        """Nothing: the run's own summary says it."""
+        """Starts a run, or takes up the one whose id is in the folder."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        remembered = self._folder / "run_id"
+        known = remembered.read_text("utf-8") if remembered.exists() else None
+        self._run = self._wandb.init(
+            project=self._project,
+            dir=str(self._folder),
+            config=self._settings,
+            id=known,
+            resume="allow",
+        )
+        remembered.write_text(self._run.id, "utf-8")
 
     def on_steps(self, rows: Sequence[Row]) -> None:
         """Logs every figure of each row under `train/`."""
@@ -49,7 +55,8 @@ class WeightsAndBiases(Closing):
 
     def close(self) -> None:
         """Sends what is left."""
-        self._run.finish()
+        if self._run is not None:
+            self._run.finish()
 
     def _log(self, part: str, row: Row) -> None:
         named = {f"{part}/{name}": value for name, value in figures(row).items()}
