@@ -17,8 +17,8 @@ _MEASURED = {"zeroshot_top1": "zero-shot top-1", "mr": "mean retrieval R@k (mR)"
 def draw(runs: Mapping[str, Path], picture: Path) -> None:
     """Draws the curves of runs' folders, by name, as a PNG.
 
-    Train loss is smoothed with a running mean of a twentieth of the run; val loss is drawn where
-    a run has it.
+    Train loss is smoothed with a running mean of a twentieth of the run; of a run with a teacher it
+    is the captions' part. Val loss is drawn where a run has it.
 
     Raises:
         TrainError: a folder holds no run, or matplotlib is not installed.
@@ -37,15 +37,16 @@ def draw(runs: Mapping[str, Path], picture: Path) -> None:
         if not steps or not epochs:
             raise TrainError(f"expected the log of a run in {folder}, found none")
         colour = f"C{number}"
-        x, y = _smoothed([row["step"] for row in steps], [row["loss"] for row in steps])
-        losses.plot(x, y, color=colour, alpha=0.55, label=_label(runs, name, "train"))
-        _curve(losses, epochs, "val_loss", color=colour, label=_label(runs, name, "val"))
+        key, kind = _trained_on(steps[0])
+        x, y = _smoothed([row["step"] for row in steps], [row[key] for row in steps])
+        losses.plot(x, y, color=colour, alpha=0.55, label=_label(runs, name, f"train ({kind})"))
+        _curve(losses, epochs, "val_loss", color=colour, label=_label(runs, name, "val (softmax)"))
         for style, (key, words) in zip(("-", "--"), _MEASURED.items(), strict=True):
             _curve(
                 measured, epochs, key, color=colour, linestyle=style,
                 label=_label(runs, name, words),
             )  # fmt: skip
-    losses.set(xlabel="step", ylabel="contrastive loss", title="Loss")
+    losses.set(xlabel="step", ylabel="loss", title="Loss")
     measured.set(xlabel="step", ylabel="fraction", title="On val", ylim=(0, 1))
     for axes in (losses, measured):
         axes.grid(alpha=0.25)
@@ -53,6 +54,16 @@ def draw(runs: Mapping[str, Path], picture: Path) -> None:
             axes.legend(fontsize="small")
     with storage_errors(f"cannot write {picture}"):
         write_file(picture, lambda aside: figure.savefig(aside, format="png", dpi=110))
+
+
+def _trained_on(step: journal.Row) -> tuple[str, str]:
+    """Which figure of a step is the loss of the captions, and what kind of loss that is.
+
+    What a teacher adds to it is no loss of val, and a sigmoid loss, the only one with a bias, is
+    not that of val.
+    """
+    key = "contrastive" if "contrastive" in step else "loss"
+    return key, "sigmoid" if "bias" in step else "softmax"
 
 
 def _label(runs: Mapping[str, Path], name: str, what: str) -> str:

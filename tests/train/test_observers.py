@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from rsicd_embed.errors import TrainError
@@ -42,6 +43,40 @@ def test_curves_of_one_run_and_of_two(run: Path) -> None:
     with pytest.raises(TrainError, match=r"expected the log of a run in .*absent, found none"):
         plot.draw({"absent": run / "absent"}, run / "none.png")
     assert not (run / "none.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("figures", "words", "last"),
+    [
+        ({}, "train (softmax)", 5 / 40),
+        ({"bias": -10.0}, "train (sigmoid)", 5 / 40),
+        ({"contrastive": 2.0, "affinity": 1.0}, "train (softmax)", 2.0),
+        ({"contrastive": 2.0, "affinity": 1.0, "bias": -10.0}, "train (sigmoid)", 2.0),
+    ],
+)
+def test_curves_say_which_losses_they_are(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    figures: dict[str, float],
+    words: str,
+    last: float,
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: _keep(drawn, figure, path))
+    journal = Journal(tmp_path, 0, 0)
+    journal.add_steps([row | figures for row in STEPS])
+    journal.add_epoch(EPOCHS[0])
+    plot.draw({"run": tmp_path}, tmp_path / "curves.png")
+    axes = drawn[0].axes[0]
+    lines, labels = axes.get_legend_handles_labels()
+    assert labels == [words, "val (softmax)"]
+    assert axes.get_ylabel() == "loss"
+    assert lines[0].get_ydata()[-1] == pytest.approx(last, rel=0.05)
+
+
+def _keep(drawn: list[Figure], figure: Figure, path: Path) -> None:
+    drawn.append(figure)
+    path.touch()
 
 
 def test_tensorboard_has_every_point_once_after_a_resume(tmp_path: Path) -> None:
