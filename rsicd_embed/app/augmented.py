@@ -10,11 +10,13 @@ from typing import TypeAlias
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from rsicd_embed import files
+from rsicd_embed.errors import StoreError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _CELL, _GAP, _LINE, _TEXT = 224, 10, 17, 13
 _MOST_LINES = 5
+_SOFTWARE, _OURS = 0x0131, "rsicd-embed train preview"  # a tag of Exif, by which sheets are known
 _INK, _PALE, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 _Font: TypeAlias = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -56,17 +58,41 @@ def draw(rows: Sequence[Sequence[Cell]]) -> Image.Image:
     return sheet
 
 
+def require_place(path: Path) -> None:
+    """Refuses to replace what `save` did not write: an image of the data set, say.
+
+    Raises:
+        StoreError: there is such a file.
+    """
+    with files.storage_errors(f"cannot write {path}"):
+        if not path.exists():
+            return
+    try:
+        with Image.open(path) as image:
+            ours = image.getexif().get(_SOFTWARE) == _OURS
+    except Exception:  # whatever it is, and however it is damaged
+        ours = False
+    if not ours:
+        raise StoreError(
+            f"{path} exists, and is not a picture that train preview drew; "
+            "name another file, or remove it"
+        )
+
+
 def save(rows: Sequence[Sequence[Cell]], path: Path) -> None:
     """Writes `draw` to a file with one of `SUFFIXES`, in one step.
 
     Raises:
-        StoreError: the file cannot be written.
+        StoreError: the file cannot be written, or another one is in its place.
     """
+    require_place(path)
     drawn = draw(rows)
+    exif = Image.Exif()
+    exif[_SOFTWARE] = _OURS
     kind = Image.registered_extensions()[path.suffix.lower()]
     with files.storage_errors(f"cannot write {path}"):
         files.make_folder(path.parent)
-        files.write_file(path, lambda aside: drawn.save(aside, kind))
+        files.write_file(path, lambda aside: drawn.save(aside, kind, exif=exif))
         files.sync_folder(path.parent)
 
 

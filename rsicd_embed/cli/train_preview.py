@@ -26,7 +26,7 @@ _SIZE = 224
     "--output",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The picture: .png, .jpg or .webp.",
+    help="The picture: .png, .jpg or .webp; one that an earlier preview drew is replaced.",
 )
 @click.option("--images", default=6, show_default=True, type=click.IntRange(1), help="Rows.")
 @click.option(
@@ -58,6 +58,7 @@ def preview(
             f"expected a file of {', '.join(augmented.SUFFIXES)}, found {output.name!r}",
             param_hint="-o",
         )
+    augmented.require_place(output)
     config = read_config(config_file, assignments, {"seed": seed})
     with training_extra():
         from rsicd_embed.train.preview import samples

@@ -40,6 +40,23 @@ def test_a_picture_of_what_training_is_shown(folder: Path, tmp_path: Path, engin
     assert run(*arguments, "3", *options, "--seed", "5").document != told
 
 
+@pytest.mark.parametrize("name", ["views.png", "views.jpg", "views.webp"])
+def test_only_a_preview_is_replaced(folder: Path, name: str) -> None:
+    arguments = ("train", "preview", "--dataset", folder, "--images", "1", "-o")
+    path, image = folder / name, folder / "1.png"
+    image_before = image.read_bytes()
+    path.write_text("rubbish")
+    for taken in (path, image):
+        error = run(*arguments, taken).error
+        assert f"{taken} exists, and is not a picture that train preview drew" in error
+    assert (path.read_text(), image.read_bytes()) == ("rubbish", image_before)
+    path.unlink()
+    for views in (1, 2):
+        assert run(*arguments, path, "--views", str(views)).status == 0
+        with Image.open(path) as drawn:
+            assert drawn.width == 10 + (views + 1) * 234
+
+
 def test_requests_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
     arguments = ("train", "preview", "--dataset", folder, "-o", tmp_path / "views.png")
     assert (
