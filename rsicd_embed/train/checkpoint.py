@@ -134,6 +134,11 @@ class Checkpoints(Closing):
         )
 
 
+def saved(directory: Path) -> bool:
+    """Whether there is any checkpoint in a folder, or any was."""
+    return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
+
+
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
     """Errors of the disk in one line; those of the thread that writes come at the next call."""

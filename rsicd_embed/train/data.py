@@ -48,6 +48,7 @@ class CaptionedImages(Closing):
         data: DataConfig,
         augment: AugmentConfig,
         weights: Sequence[float] | None = None,
+        least: int = 1,
         advance: pixels.Advance = lambda done: None,
     ) -> None:
         """Reads all images and tokenizes all captions once.
@@ -60,17 +61,19 @@ class CaptionedImages(Closing):
             data: how captions are drawn and images are read.
             augment: how images are varied.
             weights: how often each image is drawn in an epoch; once if it is not said.
+            least: images that an epoch must draw, a batch.
             advance: called with the number of images just read.
 
         Raises:
-            TrainError: no examples, one without a caption, an image that cannot be read, or
-                torchvision is wanted and not installed.
+            TrainError: no examples, or fewer than `least`, one without a caption, an image that
+                cannot be read, or torchvision is wanted and not installed.
         """
         if augment.engine == "torchvision":
             require_torchvision()
         self.captions = Captions.of(examples, tokenize)
         each = np.ones(len(examples)) if weights is None else np.asarray(weights, np.float64)
         self._order = Order(each, self.captions, data.class_captions, seed)
+        self.steps(least)
         side = stored_side(image_size, augment)
         varied = augment.engine == "torchvision"
         self._views = Views(augment, side, image_size) if varied else None

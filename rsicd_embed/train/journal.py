@@ -58,11 +58,21 @@ class Journal:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file; a last line that was cut short is none."""
+    """The rows of a file; a last line that was cut short is none.
+
+    Raises:
+        TrainError: another line is no row.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+    except ValueError as error:
+        raise TrainError(
+            f"{path}: expected a line of JSON for each row, found something else ({error}); "
+            "bring it back, or give another --out"
+        ) from error
 
 
 def _taken_up(path: Path, counter: str, done: int, write: bool) -> list[Row]:
@@ -88,4 +98,4 @@ def _append(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _line(row: Row) -> str:
-    return json.dumps(row) + "\n"
+    return json.dumps(row, allow_nan=False) + "\n"

@@ -5,25 +5,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from rsicd_embed.embedder.base import Embedder
-from rsicd_embed.errors import TrainStoppedError
+from rsicd_embed.errors import TrainError, TrainStoppedError
 from rsicd_embed.train import mesh, teacher
 from rsicd_embed.train.checkpoint import Checkpoints
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.data import CaptionedImages
 from rsicd_embed.train.distillation import taught
 from rsicd_embed.train.distributed import any_process, is_writer, own_rows, wait_for_all
+from rsicd_embed.train.freezing import frozen
 from rsicd_embed.train.journal import Journal, Row
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.observers.base import Observer
+from rsicd_embed.train.pixels import Advance, require_readable
 from rsicd_embed.train.run import Run, open_run
 from rsicd_embed.train.sources import TrainingData
-from rsicd_embed.train.state import State, averaged, initial_state
+from rsicd_embed.train.state import State, averaged, every_parameter, initial_state, require_sound
 from rsicd_embed.train.step import Recipe, Step, make_step
 from rsicd_embed.train.steplog import StepLog
 from rsicd_embed.train.stopping import StopRequest, stop_on_signals
@@ -42,6 +45,8 @@ def train(
     evaluate: Evaluate,
     observers: Sequence[Observer] = (),
     load_teacher: Callable[[str], Embedder] | None = None,
+    on_image: Advance = lambda done: None,
+    on_view: Advance = lambda done: None,
 ) -> Row:
     """Trains on `data.train`; `out/best` is the model that did best under `evaluate`.
 
@@ -56,32 +61,60 @@ def train(
         evaluate: measures a model on val; called every `config.eval_every` epochs.
         observers: are told what is measured.
         load_teacher: the embedder that `config.teacher.model` names, if it names one.
+        on_image: called with the number of images of `data.train` just read.
+        on_view: called with the number of views of them that a teacher has just embedded.
 
     Returns:
         The best epoch's row.
 
     Raises:
-        TrainError: the data cannot be used, or the loss is not finite; the last checkpoint stays.
+        TrainError: the data or the settings cannot be used, val does not tell what is best, or a
+            loss or a parameter is not finite; the last checkpoint stays.
         TrainStoppedError: a signal came; the run is checkpointed.
     """
-    with (
-        open_run(config, data.train, out) as run,
-        CaptionedImages(
-            data.train,
-            run.start.tokenizer,
-            image_size=run.start.shape.image_size,
-            seed=config.seed,
-            weights=data.weights,
-            data=config.data,
-            augment=config.augment,
-        ) as images,
-    ):
-        known = None
+    with open_run(config, data, out) as run, ExitStack() as stack:
+        # What can be refused at once is refused before an hour of reading and teaching.
+        _require_possible(run, data)
+        embedder = None
         if config.teacher.model is not None and load_teacher is not None:
             embedder = load_teacher(config.teacher.model)
-            known = teacher.teach(embedder, data.train, images.captions, config, out / "teacher")
+        if is_writer():
+            require_readable(data.val)
+        images = stack.enter_context(
+            CaptionedImages(
+                data.train,
+                run.start.tokenizer,
+                image_size=run.start.shape.image_size,
+                seed=config.seed,
+                weights=data.weights,
+                data=config.data,
+                augment=config.augment,
+                least=config.batch_size,
+                advance=on_image,
+            )
+        )
+        known = None
+        if embedder is not None:
+            known = teacher.teach(
+                embedder, data.train, images.captions, config, out / "teacher", on_view
+            )
         with Checkpoints(out / "checkpoints", keep=config.keep_last) as checkpoints:
             return _Loop(run, images, known, evaluate, observers, checkpoints).run_to_the_end()
+
+
+def _require_possible(run: Run, data: TrainingData) -> None:
+    """Refuses settings that fit neither the model, the devices nor val; see `train`."""
+    config, start = run.config, run.start
+    contrast = contrastive(config.step)
+    # It checks itself.
+    Recipe(start.shape, config, start.preprocessor, 1, contrast, mesh.layout(config.step.shard))
+    frozen(every_parameter(start.params, contrast), config.step.freeze)
+    classes = {example.label for example in data.val if example.label}
+    if config.best_by == "zeroshot_top1" and len(classes) < 2:
+        raise TrainError(
+            f"expected val images of several classes for best_by=zeroshot_top1, found "
+            f"{len(classes)}; give --set best_by=mr"
+        )
 
 
 def score(row: Row, by: str) -> float:
@@ -111,7 +144,6 @@ class _Loop:
         self._per_epoch = images.steps(config.batch_size)
         self._steps = self._per_epoch * config.epochs
         self._layout = mesh.layout(config.step.shard)
-        self._own = own_rows(self._layout, config.batch_size)
         self._objective = contrastive(config.step)
         if known is not None:
             same = known.dim == start.shape.dim
@@ -119,6 +151,7 @@ class _Loop:
         recipe = Recipe(
             start.shape, config, start.preprocessor, self._steps, self._objective, self._layout
         )
+        self._own = own_rows(self._layout, config.batch_size)
         masked = dataclasses.replace(recipe, keep_patches=config.step.keep_patches)
         self._whole = make_step(recipe)
         # One program where they are the same: compiling it takes a minute for a large model.
@@ -142,6 +175,7 @@ class _Loop:
                 state = self._epoch(step, state, epoch, done, log, stop)
                 done = (epoch + 1) * per_epoch
                 row = log.epoch_row()
+                require_sound(state, done)
                 if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
                     row |= self._measure(averaged(state, self._layout), row, journal.epochs)
                 journal.add_epoch(row)
@@ -150,6 +184,11 @@ class _Loop:
                     observer.on_epoch(row)
                 if done < steps and any_process(bool(stop)):
                     raise _stopped(stop, done, steps)
+        if is_writer() and not self._run.best.exists():
+            raise TrainError(
+                f"expected the best model in {self._run.best}, found none; bring it back, or give "
+                "another --out"
+            )
         return max(journal.epochs, key=lambda row: score(row, config.best_by))
 
     def _epoch(
@@ -169,6 +208,7 @@ class _Loop:
             stopping = done % ask_every == 0 and any_process(bool(stop))
             if done % per_epoch and (stopping or (every and done % every == 0)):
                 log.look()
+                require_sound(state, done)
                 self._checkpoints.save(state, done)
                 if stopping:
                     raise _stopped(stop, done, self._steps)
@@ -181,6 +221,11 @@ class _Loop:
             found = dict(self._evaluate(self._run.embedder(params)))
             by = self._run.config.best_by
             best = max((score(one, by) for one in before), default=-math.inf)
+            if score(found, by) == -math.inf:
+                raise TrainError(
+                    f"expected val to tell {by}, found {', '.join(found) or 'nothing'}; "
+                    "give another --set best_by"
+                )
             if score(found, by) > best:
                 self._run.export(params, row | found)
         wait_for_all("evaluated")

@@ -77,6 +77,16 @@ def store(
     return Stored(pixels, _fill(pixels, examples, advance), decoded=True)
 
 
+def require_readable(examples: Sequence[Example]) -> None:
+    """Decodes every image, and forgets it.
+
+    Raises:
+        TrainError: an image cannot be read.
+    """
+    for _ in ordered_map(partial(_pixels, side=1), [e.path for e in examples], ahead=_AHEAD):
+        pass
+
+
 @dataclass(frozen=True)
 class Decoded:
     """Images that are decoded each time they are asked for."""

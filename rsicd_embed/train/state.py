@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rsicd_embed.embedder.clip.weights import Params
+from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.freezing import frozen
 from rsicd_embed.train.mesh import Layout
@@ -18,6 +19,7 @@ from rsicd_embed.train.objective import Objective
 from rsicd_embed.train.optimizers import optimizer
 from rsicd_embed.train.parameters import Named, named, unnamed
 
+_MOST = float(np.finfo(np.float16).max)
 _OWN = "loss."  # what the names of an objective's own parameters begin with
 
 
@@ -102,6 +104,32 @@ def averaged(state: State, layout: Layout) -> Params:
     whole = jax.jit(lambda tree: tree, out_shardings=layout.placement.everywhere)(model)
     # Copies, since the next step writes over the state's arrays.
     return unnamed({name: np.array(value) for name, value in whole.items()})  # type: ignore[misc]
+
+
+def require_sound(state: State, done: int) -> None:
+    """Refuses parameters that float16 has no finite number for; every process must call it.
+
+    Models are exported in float16, and no CLIP comes near its bounds.
+
+    Raises:
+        TrainError: saying after which step.
+    """
+    if not bool(_sound(state.trained | state.average)):
+        raise diverged(f"a parameter is not finite, or beyond {_MOST:,.0f}", done)
+
+
+def diverged(what: str, step: int) -> TrainError:
+    """What a run that has gone wrong is stopped with."""
+    return TrainError(
+        f"{what} at step {step}; what was checkpointed before it, and the best model so far, are "
+        "kept: give a lower --learning-rate, and another --out"
+    )
+
+
+@jax.jit
+def _sound(params: Named) -> jax.Array:
+    # A NaN is neither less nor more.
+    return jnp.all(jnp.stack([jnp.all(jnp.abs(one) <= _MOST) for one in params.values()]))
 
 
 def _placed(value: np.ndarray, layout: Layout) -> jax.Array:

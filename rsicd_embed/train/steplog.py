@@ -10,9 +10,9 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from rsicd_embed.errors import TrainError
 from rsicd_embed.train.journal import Journal, Row
 from rsicd_embed.train.observers.base import Observer
+from rsicd_embed.train.state import diverged
 
 T = TypeVar("T")
 
@@ -58,16 +58,17 @@ class StepLog:
         """Waits for the pending steps and writes them down.
 
         Raises:
-            TrainError: a loss is not finite; nothing after it is written.
+            TrainError: a figure is not finite; nothing from it on is written.
         """
         rows: list[Row] = []
-        bad = None
+        bad = ""
         for figures in jax.device_get(self._pending):
             self._done += 1
-            row = {"step": self._done, "epoch": self._epoch + 1}
+            row: Row = {"step": self._done, "epoch": self._epoch + 1}
             row |= {name: float(value) for name, value in figures.items()}
-            if not math.isfinite(row["loss"]):
-                bad = self._done
+            wrong = [name for name, value in row.items() if not math.isfinite(value)]
+            if wrong:
+                bad = "loss" if "loss" in wrong else wrong[0]
                 break
             rows.append(row)
         self._pending.clear()
@@ -75,11 +76,8 @@ class StepLog:
         self._journal.add_steps(rows)
         for observer in self._observers:
             observer.on_steps(rows)
-        if bad is not None:
-            raise TrainError(
-                f"the loss is not finite at step {bad}; the last good checkpoint is kept: "
-                "give a lower --learning-rate, and another --out"
-            )
+        if bad:
+            raise diverged(f"{bad} is not finite", self._done)
         self._looked = time.perf_counter()
 
     def epoch_row(self) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,18 @@ def test_settings_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("model.shape", "huge", "expected shape to be one of tiny, small"),
+        ("model.shape", "huge", "expected model.shape to be one of tiny, small"),
         ("epochs", 0, "expected epochs ≥ 1, found 0"),
         ("epochs", 2.5, "expected epochs to be an integer, found 2.5"),
         ("epochs", True, "expected epochs to be an integer, found True"),
-        ("optimizer.warmup", 2.0, r"expected warmup in \[0, 1\], found 2.0"),
-        ("optimizer.warmup", float("nan"), r"expected warmup in \[0, 1\], found nan"),
-        ("step.keep_patches", 0, "expected keep_patches > 0"),
-        ("optimizer.learning_rate", 0.0, "expected learning_rate > 0"),
+        ("optimizer.warmup", 2.0, r"expected optimizer.warmup in \[0, 1\], found 2.0"),
+        ("optimizer.warmup", float("nan"), r"expected optimizer.warmup in \[0, 1\], found nan"),
+        ("step.keep_patches", 0, "expected step.keep_patches > 0"),
+        ("optimizer.learning_rate", 0.0, "expected optimizer.learning_rate > 0"),
+        ("optimizer.learning_rate", math.inf, "expected optimizer.learning_rate > 0, found inf"),
+        ("step.bias", math.nan, "expected step.bias to be finite, found nan"),
+        ("data.workers", 500, "expected data.workers ≤ 256, found 500"),
+        ("seed", 2**70, "expected seed ≤ 4,294,967,295"),
         ("optimizer.learning_rate", "fast", "expected optimizer.learning_rate to be a number"),
         ("optimizer.lerning_rate", 1.0, "such as optimizer.learning_rate.*found 'optimizer.lern"),
         ("optimizer", 1.0, "found 'optimizer'"),

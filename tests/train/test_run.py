@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 from filelock import FileLock
 
@@ -15,7 +17,8 @@ from rsicd_embed.closing import Closing
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.loading import load_embedder
-from rsicd_embed.errors import DatasetError, TrainError
+from rsicd_embed.errors import DatasetError, RsicdEmbedError, TrainError
+from rsicd_embed.train.checkpoint import saved
 from rsicd_embed.train.config import (
     ModelConfig,
     OptimizerConfig,
@@ -23,8 +26,10 @@ from rsicd_embed.train.config import (
     TrainConfig,
     parse,
 )
+from rsicd_embed.train.journal import Journal
 from rsicd_embed.train.loop import train
 from rsicd_embed.train.sources import TrainingData
+from rsicd_embed.train.steplog import StepLog
 
 CONFIG = TrainConfig(
     ModelConfig(shape="tiny"),
@@ -34,6 +39,7 @@ CONFIG = TrainConfig(
     batch_size=12,
     eval_every=2,
 )
+ONCE = dataclasses.replace(CONFIG, epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -93,40 +99,139 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(source: Any, tmp_path: Path
         assert path.read_bytes() == (stopped / path.name).read_bytes(), path.name
 
 
-def test_a_folder_of_another_run_is_refused(source: Any, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def once(source: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "once"
+    train(ONCE, training(source), folder, Evaluator(source.split("val")))
+    return folder
+
+
+@pytest.fixture
+def finished(once: Path, tmp_path: Path) -> Path:
+    """A run of one epoch, to be played with."""
+    return Path(shutil.copytree(once, tmp_path / "run"))
+
+
+def test_a_folder_of_another_run_is_refused(source: Any, finished: Path) -> None:
     evaluate, examples = Evaluator(source.split("val")), training(source)
-    once = dataclasses.replace(CONFIG, epochs=1)
     fewer = dataclasses.replace(examples, train=examples.train[1:], weights=examples.weights[1:])
-    train(once, examples, tmp_path, evaluate)
-    with pytest.raises(TrainError, match="holds a run with other settings"):
-        train(CONFIG, examples, tmp_path, evaluate)
+    with pytest.raises(TrainError, match=r"with other settings \(epochs=1, not 4\)"):
+        train(CONFIG, examples, finished, evaluate)
     with pytest.raises(TrainError, match="holds a run with other data"):
-        train(once, fewer, tmp_path, evaluate)
+        train(ONCE, fewer, finished, evaluate)
     with (
-        FileLock(tmp_path / ".lock"),
+        FileLock(finished / ".lock"),
         pytest.raises(TrainError, match="another process is training"),
     ):
-        train(once, examples, tmp_path, evaluate)
-    (tmp_path / "best").rename(tmp_path / "best.old")  # as if stopped between two renames
-    log = (tmp_path / "metrics.jsonl").read_text()
-    (tmp_path / "metrics.jsonl").unlink()
+        train(ONCE, examples, finished, evaluate)
+    (finished / "best").rename(finished / "best.old")  # as if stopped between two renames
+    log = (finished / "metrics.jsonl").read_text()
+    (finished / "metrics.jsonl").unlink()
     with pytest.raises(TrainError, match="expected rows of 1 epochs, found 0"):
-        train(once, examples, tmp_path, evaluate)
-    (tmp_path / "metrics.jsonl").write_text(log)
-    assert train(once, examples, tmp_path, evaluate) == json.loads(log)
-    assert (tmp_path / "best" / "model.safetensors").exists()
+        train(ONCE, examples, finished, evaluate)
+    (finished / "metrics.jsonl").write_text(log)
+    assert train(ONCE, examples, finished, evaluate) == json.loads(log)
+    assert (finished / "best" / "model.safetensors").exists()
 
 
-def test_a_batch_larger_than_the_data(source: Any, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, batch_size=1000)
-    with pytest.raises(TrainError, match="at most the 24 images"):
+def test_what_cannot_be_is_told_before_images_are_read(source: Any, tmp_path: Path) -> None:
+    evaluate, examples = Evaluator(source.split("val")), training(source)
+    read: list[int] = []
+
+    def begin(**changes: Any) -> None:
+        config = parse.replaced(CONFIG, {"epochs": 1} | changes)
+        train(config, examples, tmp_path, evaluate, (), load_embedder, read.append)
+
+    for settings, complaint in (
+        ({"batch_size": 1000}, "at most the 24 images"),
+        ({"step.chunk": 5}, r"expected step\.chunk to divide the 12 images"),
+        ({"step.freeze": ["image:9"]}, "expected at most 2 blocks"),
+        ({"teacher.model": "absent"}, "no such directory"),
+    ):
+        with pytest.raises(RsicdEmbedError, match=complaint):
+            begin(**settings)
+    assert not read
+    begin()  # what never got anywhere is no other run
+    assert sum(read) == 24
+
+
+def test_parameters_that_are_not_finite_stop_the_run(source: Any, tmp_path: Path) -> None:
+    config = parse.replaced(ONCE, {"optimizer.learning_rate": 1e30})
+    with pytest.raises(TrainError, match=r"a parameter is not finite.* at step 2"):
         train(config, training(source), tmp_path, Evaluator(source.split("val")))
+    assert not saved(tmp_path / "checkpoints")  # though no figure of the last step shows it
+    assert not (tmp_path / "best").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(source: Any, tmp_path: Path) -> None:
-    config = parse.replaced(CONFIG, {"optimizer.learning_rate": 1e30})
-    with pytest.raises(TrainError, match="not finite at step"):
-        train(config, training(source), tmp_path, Evaluator(source.split("val")))
+@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+def test_figures_that_are_not_finite_stop_the_run(tmp_path: Path, name: str) -> None:
+    told: list[Any] = []
+    log = StepLog(Journal(tmp_path, 0, 0), [Watch(on_steps=told.extend)], epoch=0, done=0, batch=1)
+    log.add({"loss": jnp.array(1.0), "grad_norm": jnp.array(2.0)})
+    log.add({"loss": jnp.array(1.0), "grad_norm": jnp.array(2.0), name: jnp.array(jnp.nan)})
+    with pytest.raises(TrainError, match=f"{name} is not finite at step 2"):
+        log.look()
+    assert [row["step"] for row in told] == [1]
+
+
+def test_a_folder_of_something_else_is_left_alone(source: Any, tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "thesis.txt").write_text("precious")
+    with pytest.raises(TrainError, match=r"found best in .* and no run\.json; give another --out"):
+        train(CONFIG, training(source), tmp_path, Evaluator(source.split("val")))
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert (tmp_path / "best" / "thesis.txt").read_text() == "precious"
+
+
+def test_val_is_looked_at_before_the_first_step(source: Any, tmp_path: Path) -> None:
+    examples, rubbish = training(source), tmp_path / "rubbish.png"
+    rubbish.write_bytes(b"rubbish")
+    one = dataclasses.replace(examples.val[0], file=str(rubbish))
+    steps: list[Any] = []
+    with pytest.raises(TrainError, match=r"rubbish\.png: not a picture"):
+        train(
+            CONFIG,
+            dataclasses.replace(examples, val=(*examples.val, one)),
+            tmp_path / "out",
+            Evaluator(examples.val),
+            [Watch(on_steps=steps.append)],
+        )
+    assert not steps
+
+
+def test_val_must_tell_what_is_best(source: Any, tmp_path: Path) -> None:
+    examples = training(source)
+    config = parse.replaced(CONFIG, {"best_by": "zeroshot_top1", "epochs": 1})
+    one_class = [e for e in examples.val if e.label == examples.val[0].label]
+    with pytest.raises(TrainError, match=r"val images of several classes .* found 1"):
+        few = dataclasses.replace(examples, val=tuple(one_class))
+        train(config, few, tmp_path / "classes", Evaluator(one_class))
+    with pytest.raises(TrainError, match="expected val to tell zeroshot_top1, found mr"):
+        train(config, examples, tmp_path / "figures", lambda embedder: {"mr": 0.5})
+
+
+def test_what_changes_no_number_may_change(source: Any, finished: Path) -> None:
+    evaluate, examples = Evaluator(source.split("val")), training(source)
+    again = parse.replaced(ONCE, {"keep_last": 5, "checkpoint_every": 1, "data.cache": "none"})
+    best = train(again, examples, finished, evaluate)
+    twice = dataclasses.replace(examples, weights=(2.0,) * len(examples.weights))
+    fewer = dataclasses.replace(examples, val=examples.val[1:])
+    for other in (twice, fewer):
+        with pytest.raises(TrainError, match="holds a run with other data"):
+            train(ONCE, other, finished, evaluate)
+    (finished / "best").rename(finished / "elsewhere")
+    with pytest.raises(TrainError, match="expected the best model in"):
+        train(ONCE, examples, finished, evaluate)
+    (finished / "tokenizer.json").unlink()  # learnt again
+    (finished / "elsewhere").rename(finished / "best")
+    assert train(ONCE, examples, finished, evaluate) == best
+
+
+@pytest.mark.parametrize("name", ["run.json", "tokenizer.json", "steps.jsonl"])
+def test_a_file_of_a_run_that_is_damaged_is_named(source: Any, finished: Path, name: str) -> None:
+    (finished / name).write_text("{rub\nbish")
+    with pytest.raises(TrainError, match=rf"{name}: expected .*, found something else"):
+        train(ONCE, training(source), finished, Evaluator(source.split("val")))
 
 
 def test_val_without_classes_is_still_evaluated(

@@ -85,6 +85,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         checks.at_least(self, 1, "epochs", "batch_size", "eval_every", "keep_last")
         checks.at_least(self, 0, "seed", "checkpoint_every")
+        checks.at_most(self, 2**32 - 1, "seed")
         checks.one_of(self, "best_by", BEST_BY)
         if self.teacher.model is not None and self.augment.engine == "torchvision":
             raise TrainError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,17 +17,31 @@ def one_of(config: Any, name: str, choices: Iterable[str]) -> None:
 
 
 def at_least(config: Any, least: float, *names: str) -> None:
-    """Each is `least` or more."""
+    """Each is a number, `least` or more."""
     for name in names:
-        if not getattr(config, name) >= least:
+        if not least <= getattr(config, name) < math.inf:
             raise TrainError(f"expected {name} ≥ {least}, found {getattr(config, name)}")
 
 
-def above(config: Any, bound: float, *names: str) -> None:
-    """Each is more than `bound`."""
+def at_most(config: Any, most: int, *names: str) -> None:
+    """Each is `most` or less."""
     for name in names:
-        if not getattr(config, name) > bound:
+        if getattr(config, name) > most:
+            raise TrainError(f"expected {name} ≤ {most:,}, found {getattr(config, name):,}")
+
+
+def above(config: Any, bound: float, *names: str) -> None:
+    """Each is a number, more than `bound`."""
+    for name in names:
+        if not bound < getattr(config, name) < math.inf:
             raise TrainError(f"expected {name} > {bound}, found {getattr(config, name)}")
+
+
+def finite(config: Any, *names: str) -> None:
+    """Each is a number, neither infinite nor NaN."""
+    for name in names:
+        if not math.isfinite(getattr(config, name)):
+            raise TrainError(f"expected {name} to be finite, found {getattr(config, name)}")
 
 
 def fraction(config: Any, *names: str) -> None:

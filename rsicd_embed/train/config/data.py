@@ -34,3 +34,4 @@ class DataConfig:
         checks.one_of(self, "cache", CACHES)
         if self.workers is not None:
             checks.at_least(self, 0, "workers")
+            checks.at_most(self, 256, "workers")  # each takes half a gigabyte

@@ -109,7 +109,11 @@ def _replaced(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
             changes[head] = _converted(prefix + name, value, kinds[head])
     for head, some in sections.items():
         changes[head] = _replaced(getattr(config, head), some, f"{prefix}{head}.")
-    return dataclasses.replace(config, **changes)
+    try:
+        return dataclasses.replace(config, **changes)
+    except TrainError as error:  # a section does not know its own name
+        expected, word, rest = str(error).split(" ", 2)
+        raise TrainError(f"{expected} {prefix * (word in kinds)}{word} {rest}") from error
 
 
 def _unknown(name: str) -> str:
@@ -125,8 +129,6 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
         return None
     for one in choices:
         origin = typing.get_origin(one) or one
-        if origin is typing.Literal and value in typing.get_args(one):
-            return value
         if origin is tuple and isinstance(value, list | tuple):
             inner = typing.get_args(one)[0]
             return tuple(_converted(name, item, inner) for item in value)
@@ -143,10 +145,8 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
 
 
 def _words(kind: Any) -> str:
-    if typing.get_origin(kind) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
-        return "a list"
+        return 'a list such as ["text", "image:2"]'
     names = {
         int: "an integer", float: "a number", str: "text", bool: "true or false",
         type(None): "none",

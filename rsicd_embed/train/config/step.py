@@ -53,6 +53,7 @@ class StepConfig:
         checks.one_of(self, "remat", REMATS)
         checks.one_of(self, "shard", SHARDS)
         checks.at_least(self, 0, "chunk")
+        checks.finite(self, "bias")
         checks.above(self, 0, "keep_patches")
         checks.fraction(self, "keep_patches", "unmasked")
         checks.below_one(self, "label_smoothing", "ema")
