@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rsicd_embed.datasets import text
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.errors import DatasetError
 
@@ -49,9 +50,10 @@ def load(folder: Path) -> Source:
     path = find_json(folder)
     if path is None:
         raise DatasetError(f"expected a dataset_*.json in {folder}, found none")
+    written = text.read(path)
     try:
-        entries = [_entry(one) for one in json.loads(path.read_text(encoding="utf-8"))["images"]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        entries = [_entry(path, one) for one in json.loads(written)["images"]]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{path}: expected {{'images': [{{'filename', 'split', 'sentences'}}…]}}: {error!r}"
         ) from error
@@ -59,25 +61,51 @@ def load(folder: Path) -> Source:
         raise DatasetError(f"{path}: expected images, found none")
     images = _image_folder(folder, [entry["filename"] for entry in entries])
     labels = _labels(folder) or _labels_in_names([entry["filename"] for entry in entries])
-    examples = {}
+    same: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
-        name = entry["filename"]
+        same.setdefault(entry["filename"], []).append(entry)
+    examples = []
+    for name, of_one in same.items():
         attributes = {
-            "captions": entry["captions"],
+            "captions": joined_captions([entry["captions"] for entry in of_one]),
             "label": labels.get(name),
-            "split": entry["split"],
+            "split": only_one(f"{path}: {name}", "split", [entry["split"] for entry in of_one]),
         }
-        examples[name] = Example(name, str(images / name), attributes)
-    return Source(images, tuple(examples.values()), SCHEMA)
+        examples.append(Example(name, str(images / name), attributes))
+    return Source(images, tuple(examples), SCHEMA)
 
 
-def _entry(found: dict[str, Any]) -> dict[str, Any]:
+def joined_captions(parts: Sequence[Sequence[str]]) -> list[str]:
+    """The captions of an image that is there several times: each part, but for what was said."""
+    captions: list[str] = []
+    for part in parts:
+        known = set(captions)
+        captions += [one for one in part if one not in known]
+    return captions
+
+
+def only_one(where: str, name: str, values: Sequence[str | None]) -> str | None:
+    """What the entries of one image agree on.
+
+    Raises:
+        DatasetError: they differ.
+    """
+    found = {value for value in values if value is not None}
+    if len(found) > 1:
+        raise DatasetError(f"{where}: expected one {name}, found {', '.join(sorted(found))}")
+    return next(iter(found), None)
+
+
+def _entry(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     texts = [sentence["raw"] for sentence in found.get("sentences") or ()]
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(f"{found['filename']} has the caption {text!r}, which is no text")
-    captions = [" ".join(text.split()) for text in texts]
+    for one in texts:
+        if not isinstance(one, str):
+            raise TypeError(f"{found['filename']} has the caption {one!r}, which is no text")
+    captions = [" ".join(one.split()) for one in texts]
     split = found.get("split")
+    where = f"{path}: {found['filename']}"
+    text.require_whole(texts, f"{where}: expected captions")
+    text.require_whole([found["filename"], split], f"{where}: expected a name and a split")
     return {
         "filename": Path(found["filename"]).as_posix(),
         "captions": [caption for caption in captions if caption],
@@ -109,19 +137,13 @@ def _labels(folder: Path) -> dict[str, str]:
     path = folder / "labels.json"
     if path.is_file():
         try:
-            labels: dict[str, Any] = json.loads(_text(path))
-            return {name: str(label) for name, label in labels.items()}
+            labels: dict[str, Any] = json.loads(text.read(path))
+            text.require_whole(labels, f"{path}: expected classes")
+            return {name: str(label) for name, label in labels.items() if str(label).strip()}
         except (ValueError, AttributeError) as error:
             raise DatasetError(f"{path}: expected {{file name: class}}: {error}") from error
     return {
         name: path.stem
         for path in sorted(folder.glob("txtclasses_*/*.txt"))
-        for name in _text(path).split()
+        for name in text.read(path).split()
     }
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as text: {error}") from error

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from rsicd_embed.datasets import text
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.records import FIXED_COLUMNS
@@ -29,7 +30,11 @@ def load(path: Path) -> Source:
     Raises:
         DatasetError: not a table, empty, without paths, or with an id or a path missing.
     """
-    rows = read(path)
+    return latest(path, read(path))
+
+
+def latest(path: Path, rows: Source) -> Source:
+    """Of rows with the same id the last one; the others are told in `Source.skipped`."""
     examples: dict[str, Example] = {}
     skipped = []
     for row, example in enumerate(rows.examples, start=1):
@@ -90,6 +95,8 @@ def _read(path: Path) -> pa.Table:
     """The table of a file, each column once, of types that Python has values for."""
     kind = path.suffix.lower()
     try:
+        if kind != ".parquet":
+            text.require_utf8(path)
         table = {".parquet": _read_parquet, ".csv": _read_csv}.get(kind, _read_json)(path)
         names = table.column_names
         repeated = next((name for name in names if names.count(name) > 1), None)
@@ -99,7 +106,7 @@ def _read(path: Path) -> pa.Table:
             pa.schema([field.with_type(_in_microseconds(field.type)) for field in table.schema]),
             safe=False,
         )
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(f"{path} cannot be read as {kind[1:]}: {reason}") from error
 
@@ -108,13 +115,14 @@ def _read_parquet(path: Path) -> pa.Table:
     import pyarrow.parquet
 
     # A folder such as `year=2020` is no column.
-    return pyarrow.parquet.read_table(path, partitioning=None)
+    table = pyarrow.parquet.read_table(path, partitioning=None)
+    table.validate(full=True)  # that its texts are UTF-8
+    return table
 
 
 def _read_csv(path: Path) -> pa.Table:
     # An id 007 is no number.
-    text = dict.fromkeys(("id", *PATH_COLUMNS), pa.string())
-    table = _csv(path, text)
+    table = _csv(path, dict.fromkeys(("id", *PATH_COLUMNS), pa.string()))
     whole = [field.name for field in table.schema if pt.is_integer(field.type)]
     if not whole or len(set(whole)) < len(whole):
         return table

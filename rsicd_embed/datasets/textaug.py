@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+from rsicd_embed.datasets import text
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.files import replace_file, storage_errors
@@ -90,11 +91,7 @@ def _of(id_: str, captions: Mapping[str, Sequence[str]]) -> Sequence[str]:
 
 def _rows(path: Path) -> Iterator[tuple[int, str, tuple[str, ...]]]:
     """Line number, file name and captions."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as text: {error}") from error
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text.read(path).split("\n"), start=1):
         if line.strip():
             yield number, *_row(f"{path}: line {number}", line)
 
@@ -109,6 +106,7 @@ def _row(where: str, line: str) -> tuple[str, tuple[str, ...]]:
         raise DatasetError(f"{where}: {_EXPECTED}, found values of other types")
     if not all(isinstance(one, str) for one in texts):
         raise DatasetError(f"{where}: {_EXPECTED}, found a caption of another type")
+    text.require_whole([name, texts], f"{where}: expected captions")
     if not PurePosixPath(name).name:
         raise DatasetError(f"{where}: expected the name of an image file, found {name!r}")
     captions = tuple(caption for one in texts if (caption := " ".join(one.split())))

@@ -91,7 +91,7 @@ class Captions:
                 raise TrainError(f"{example.uri}: expected a caption, found none; add one")
             mine = number(example.captions)
             own.append(mine)
-            of_class.append(number(_made_of(example.label)) if example.label else mine)
+            of_class.append(number(_made_of(example.label)) or mine)
         tokens = _tokens(list(known), tokenize)
         rows = np.ascontiguousarray(tokens).view(
             np.dtype((np.void, tokens.itemsize * tokens.shape[1]))
@@ -100,8 +100,10 @@ class Captions:
         return cls(tuple(known), tokens, same.astype(np.int32), Ragged.of(own), Ragged.of(of_class))
 
 
-def _made_of(label: str) -> list[str]:
-    return [template.format(category=readable(label)) for template in CAPTION_TEMPLATES]
+def _made_of(label: str | None) -> list[str]:
+    """None of a label that names nothing."""
+    category = readable(label or "")
+    return [one.format(category=category) for one in CAPTION_TEMPLATES] if category else []
 
 
 def _tokens(texts: Sequence[str], tokenize: Tokenize) -> np.ndarray:

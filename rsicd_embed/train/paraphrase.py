@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -87,7 +87,7 @@ def paraphrase(
     it meets a text whose translation is not in `translations`.
 
     Raises:
-        DatasetError: no image has a caption, or one is no text.
+        DatasetError: no image has a caption.
         TrainError: a library is missing, or the device.
         ModelError: a model cannot be found or used, or answers nothing.
         StoreError: translations cannot be kept.
@@ -97,7 +97,6 @@ def paraphrase(
         raise DatasetError(
             f"expected images with captions, found none with any among {len(examples)}"
         )
-    _check_text(captions)
     short = sum(len(distinct(own)) < settings.count for own in captions.values())
     directions = _directions(settings, translations, watch) if short else {}
     filled = fill(
@@ -114,17 +113,6 @@ def paraphrase(
         sum(one.remembered for one in used),
         sum(one.seconds for one in used),
     )
-
-
-def _check_text(captions: Mapping[str, Sequence[str]]) -> None:
-    """JSON can spell half a character, which neither a model nor a file takes."""
-    for image, own in captions.items():
-        try:
-            "".join(own).encode()
-        except UnicodeEncodeError as error:
-            raise DatasetError(
-                f"{image}: expected captions in Unicode, found {error.reason}; mend the caption"
-            ) from error
 
 
 class _Direction:

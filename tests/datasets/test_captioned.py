@@ -48,6 +48,61 @@ def test_captions_splits_and_labels(tmp_path: Path) -> None:
     assert source.split("val") == ()
 
 
+def test_an_image_that_is_there_twice_keeps_all_its_captions(tmp_path: Path) -> None:
+    entries = [
+        entry("a_1.jpg", "train", "a port", "a port"),
+        entry("b_2.jpg", "train", "a river"),
+        entry("a_1.jpg", None, "many boats", "a port"),
+    ]
+    write(tmp_path, *entries)
+    first, second = open_source(tmp_path).examples
+    assert (first.id, first.captions, first.split) == (
+        "a_1.jpg",
+        ("a port", "a port", "many boats"),
+        "train",
+    )
+    assert second.captions == ("a river",)
+    entries[2]["split"] = "test"
+    write(tmp_path, *entries)
+    with pytest.raises(
+        DatasetError, match=r"json: a_1\.jpg: expected one split, found test, train"
+    ):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        entry("a_1.jpg", "train", "half \ud800"),
+        entry("a_1.jpg", "\udc00"),
+        {**entry("a_1.jpg"), "filename": "\ud83d.jpg"},
+    ],
+)
+def test_half_a_character_is_refused(tmp_path: Path, damaged: dict[str, Any]) -> None:
+    write(tmp_path, entry("a_1.jpg"))
+    (tmp_path / "dataset_x.json").write_text(json.dumps({"images": [damaged]}))
+    with pytest.raises(DatasetError, match=r"json: .*\.jpg: expected .* in Unicode, found surrog"):
+        open_source(tmp_path)
+
+
+def test_another_encoding_is_told_in_a_short_line(tmp_path: Path) -> None:
+    write(tmp_path, entry("a_1.jpg", "train", "x" * 5000))
+    path = tmp_path / "dataset_x.json"
+    text = json.dumps({"images": [entry("a_1.jpg", "train", "caf\xe9")]}, ensure_ascii=False)
+    path.write_bytes(b"\n" + text.encode("latin-1") + b" " * 5000)
+    with pytest.raises(
+        DatasetError, match="expected UTF-8, found the byte 0xe9 in line 2;"
+    ) as caught:
+        open_source(tmp_path)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_blank_class_is_none(tmp_path: Path) -> None:
+    write(tmp_path, entry("a_1.jpg"), entry("b_2.jpg"))
+    (tmp_path / "labels.json").write_text(json.dumps({"a_1.jpg": " ", "b_2.jpg": "port"}))
+    assert [e.label for e in open_source(tmp_path).examples] == [None, "port"]
+
+
 def test_a_name_that_all_share_is_no_class(tmp_path: Path) -> None:
     write(tmp_path, entry("tile_1.jpg"), entry("tile_2.jpg"))
     assert [e.label for e in open_source(tmp_path).examples] == [None, None]

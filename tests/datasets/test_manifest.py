@@ -230,11 +230,23 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, name: str, text: str, me
 
 
 def test_a_manifest_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    for name in ("m.csv", "m.jsonl"):
+    texts = {
+        "path.csv": b"path,caption\ncaf\xe9.png,x\n",
+        "caption.csv": b"path,caption\na.png,caf\xe9 0\n",
+        "path.jsonl": b'{"label": "x"}\n{"path": "caf\xe9.png"}\n',
+        "caption.jsonl": b'{"path": "a.png"}\n{"path": "b.png", "caption": "caf\xe9"}\n',
+        "list.jsonl": b'{"path": "a.png"}\n{"path": "b.png", "captions": ["caf\xe9"]}\n',
+    }
+    for name, text in texts.items():
         path = tmp_path / name
-        path.write_bytes(b"path,label\na\xff.png,x\n")
-        with pytest.raises(DatasetError, match="cannot be read as"):
+        path.write_bytes(text)
+        complaint = rf"{name} cannot be read as \w+: expected UTF-8, found the byte 0xe9 in line 2;"
+        with pytest.raises(DatasetError, match=complaint):
             open_source(path)
+    latin = pa.array([b"caf\xe9"]).cast(pa.string(), safe=False)
+    path = write_parquet(tmp_path / "m.parquet", pa.table({"path": ["a.png"], "caption": latin}))
+    with pytest.raises(DatasetError, match=r"m\.parquet cannot be read as parquet: .*UTF8"):
+        open_source(path)
 
 
 def test_columns_of_several_manifests_are_of_one_type(tmp_path: Path) -> None:

@@ -60,6 +60,10 @@ def test_a_blank_line_is_no_image(tmp_path: Path) -> None:
         ('{"filename": "a.jpg", "captions": "a"}', "values of other types"),
         ('{"filename": "a.jpg", "captions": ["a", null]}', "a caption of another type"),
         ('{"filename": "a.jpg", "captions": [" "]}', "captions of a.jpg, found none"),
+        (
+            r'{"filename": "a.jpg", "captions": ["\ud800"]}',
+            "expected captions in Unicode, found sur",
+        ),
         ('{"filename": "", "captions": ["a"]}', "the name of an image file, found ''"),
         (
             '{"filename": "a.jpg", "captions": ["a"]}\n{"filename": "./a.jpg", "captions": ["b"]}',
