@@ -100,7 +100,7 @@ def augment_captions(
     again, and no caption goes through the same model twice.
     """
     from rsicd_embed.cli.progress import image_progress
-    from rsicd_embed.datasets import captions, textaug
+    from rsicd_embed.datasets import captions, splits, textaug
     from rsicd_embed.files import cache_folder
     from rsicd_embed.train import paraphrase
     from rsicd_embed.train.translations import Translations
@@ -118,7 +118,7 @@ def augment_captions(
     _check_output(output)
     start = time.perf_counter()
     source = captions.load(dataset)
-    examples = source.examples if split == ALL else source.split(split)
+    examples = source.examples if split == ALL else source.split(splits.plain(split) or "")
     if not examples:
         found = ", ".join(sorted({one.split or "none" for one in source.examples}))
         raise DatasetError(f"{dataset}: expected images of the split {split!r}, found {found}")

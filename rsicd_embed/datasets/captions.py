@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.datasets import captioned, manifest
+from rsicd_embed.datasets import captioned, manifest, splits
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.errors import DatasetError
 
-VAL_FRACTION = 0.05
-
 _COLUMNS = ("captions", "caption")
-# What other data sets call the splits.
-_SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val"}
 
 
 def load(path: Path) -> Source:
+    """What `read` finds, to be trained on: in the splits train, val and test.
+
+    Where no image has a split, one in twenty is `val`, chosen by a hash of its id, and the others
+    are `train`, which is told. So are images without a split among others that have one.
+
+    Raises:
+        DatasetError: as `read`, or a split has another name.
+    """
+    source = read(path)
+    return replace(source, examples=splits.for_training(path, source.examples))
+
+
+def read(path: Path) -> Source:
     """A folder with a `dataset_*.json`, a manifest, or a folder with one manifest in it.
 
     A manifest has a column `caption` or `captions`, and perhaps `split` and `label`. An image may
-    have several rows, a caption each. Where no row has a split, about VAL_FRACTION of the images
-    are `val`, chosen by a hash of their ids, and the others `train`.
+    have several rows, a caption each. Splits are called train, val and test where they are these;
+    others keep their names.
 
     Raises:
         DatasetError: it is missing, or not as described, or a caption is no text.
     """
     if path.is_dir():
         if captioned.find_json(path):
-            return captioned.load(path)
+            source = captioned.load(path)
+            examples = (splits.named(one, splits.plain(one.split)) for one in source.examples)
+            return replace(source, examples=tuple(examples))
         path = _manifest_in(path)
     elif not path.exists():
         raise DatasetError(f"expected a data set with captions, found nothing at {path}")
@@ -40,23 +50,40 @@ def load(path: Path) -> Source:
             f"expected a folder or a manifest ({', '.join(sorted(manifest.SUFFIXES))}), "
             f"found {path}"
         )
-    rows = manifest.read(path)
-    if not any(name in rows.schema.names for name in _COLUMNS):
+    return joined(path, manifest.read(path))
+
+
+def joined(path: Path, rows: Source) -> Source:
+    """The images of a manifest's rows, as `read` describes them.
+
+    Raises:
+        DatasetError: no column has captions, or one is no text, or rows of one image differ.
+    """
+    if not has_captions(rows):
         raise DatasetError(
             f"{path}: expected a column named {' or '.join(_COLUMNS)}, "
             f"found {', '.join(rows.schema.names) or 'none but the paths'}"
         )
-    examples = _split(path, [_joined(path, same) for same in _by_id(rows.examples)])
-    return Source(rows.root, tuple(examples), captioned.SCHEMA)
+    examples = tuple(_joined(path, same) for same in _by_id(rows.examples))
+    return Source(rows.root, examples, captioned.SCHEMA)
 
 
-def _manifest_in(folder: Path) -> Path:
-    """The one manifest of a folder; augmented captions are none."""
-    found = [
+def has_captions(source: Source) -> bool:
+    """Whether a manifest has a column for them."""
+    return any(name in source.schema.names for name in _COLUMNS)
+
+
+def manifests_in(folder: Path) -> list[Path]:
+    """The manifests directly in a folder; augmented captions are none."""
+    return [
         one
         for one in sorted(folder.iterdir())
         if one.suffix.lower() in manifest.SUFFIXES and not one.name.startswith((".", "textaug_"))
     ]
+
+
+def _manifest_in(folder: Path) -> Path:
+    found = manifests_in(folder)
     if len(found) != 1:
         names = ", ".join(one.name for one in found) or "none"
         raise DatasetError(
@@ -75,18 +102,12 @@ def _by_id(examples: Sequence[Example]) -> list[list[Example]]:
 
 def _joined(path: Path, same: Sequence[Example]) -> Example:
     """One example of the rows of one image: all their captions, and what else they agree on."""
-    captions = [caption for one in same for caption in _texts(path, one)]
-    attributes: dict[str, Any] = {"captions": list(dict.fromkeys(captions))}
-    for name in ("label", "split"):
-        values = {str(value) for one in same if (value := one.attributes.get(name)) is not None}
-        if len(values) > 1:
-            raise DatasetError(
-                f"{path}: {same[0].id}: expected one {name}, found {', '.join(sorted(values))}"
-            )
-        attributes[name] = next(iter(values), None)
-    if attributes["split"] is not None:
-        split = attributes["split"].strip().lower()
-        attributes["split"] = _SPLITS.get(split, split)
+    attributes: dict[str, Any] = {
+        "captions": captioned.joined_captions([_texts(path, one) for one in same])
+    }
+    for name, plain in (("label", _text), ("split", splits.plain)):
+        values = [plain(one.attributes.get(name)) for one in same]
+        attributes[name] = captioned.only_one(f"{path}: {same[0].id}", name, values)
     if len({one.path for one in same}) > 1:
         raise DatasetError(
             f"{path}: {same[0].id}: expected one file, found {same[0].path} and {same[-1].path}; "
@@ -104,29 +125,11 @@ def _texts(path: Path, example: Example) -> list[str]:
     return [plain for text in texts if text and (plain := " ".join(text.split()))]
 
 
+def _text(value: Any) -> str | None:
+    """As text; a blank is none."""
+    text = "" if value is None else str(value)
+    return text if text.strip() else None
+
+
 def _value(attributes: Mapping[str, Any]) -> Any:
     return next((found for name in _COLUMNS if (found := attributes.get(name)) is not None), None)
-
-
-def _split(path: Path, examples: Sequence[Example]) -> Sequence[Example]:
-    without = [example for example in examples if example.split is None]
-    if not without or len(examples) < 2:
-        return examples
-    if len(without) < len(examples):
-        raise DatasetError(
-            f"{path}: expected a split of every image or of none, found none of {without[0].id}"
-        )
-    places = [_place(example.id) for example in examples]
-    most = max(VAL_FRACTION, min(places))  # at least one, however few there are
-    return [
-        replace(
-            example,
-            attributes={**example.attributes, "split": "val" if place <= most else "train"},
-        )
-        for example, place in zip(examples, places, strict=True)
-    ]
-
-
-def _place(id_: str) -> float:
-    """In [0, 1), the same for an id in every run."""
-    return int.from_bytes(hashlib.sha256(id_.encode()).digest()[:6]) / 2**48

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rsicd_embed.datasets import captions, textaug
+from rsicd_embed.datasets import captions, splits, textaug
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.errors import DatasetError
 
@@ -54,6 +54,9 @@ def training_source(
 ) -> TrainingData:
     """The train and val splits of data sets, as `datasets.captions.load` reads them.
 
+    Where none has images in val, some of train are held back as val, which is told; see
+    `datasets.splits.hold_back`.
+
     Ids of several data sets begin with the name of their folder or manifest, since `1.jpg` is in
     many of them.
 
@@ -65,7 +68,7 @@ def training_source(
 
     Raises:
         DatasetError: there is none, one cannot be read, has no image of the train split, or images
-            without captions; or there is no val split in any, or two have the same ids.
+            without captions; or there is too little to hold back, or two have the same ids.
     """
     if not paths_with_weights:
         raise DatasetError("expected a data set to train on, found none")
@@ -73,8 +76,7 @@ def training_source(
     weights: list[float] = []
     val: list[Example] = []
     augmented = False
-    for path, weight in paths_with_weights:
-        source = captions.load(path)
+    for path, weight, source in _with_val(paths_with_weights):
         own = list(_split(path, source, "train"))
         if augmented_captions and (files := _augmented(path)):
             own = textaug.augmented(
@@ -89,7 +91,10 @@ def training_source(
         val += others
     shown = ", ".join(str(path) for path, _ in paths_with_weights)
     if not val:
-        raise DatasetError(f"{shown}: expected images of the split 'val' to choose on, found none")
+        raise DatasetError(
+            f"{shown}: expected images of the split 'val' to choose on, or two of train, of "
+            "which to hold one back, found less; add some"
+        )
     if augmented_captions and not augmented:
         raise DatasetError(
             f"{shown}: expected textaug_*.jsonl with augmented captions, found none; "
@@ -97,6 +102,18 @@ def training_source(
         )
     _require_distinct([*train, *val])
     return TrainingData(tuple(train), tuple(weights), tuple(val))
+
+
+def _with_val(
+    paths_with_weights: Sequence[tuple[Path, float]],
+) -> list[tuple[Path, float, Source]]:
+    found = [(path, weight, captions.load(path)) for path, weight in paths_with_weights]
+    if any(source.split("val") for _, _, source in found):
+        return found
+    return [
+        (path, weight, replace(source, examples=splits.hold_back(path, source.examples)))
+        for path, weight, source in found
+    ]
 
 
 def _split(path: Path, source: Source, name: str) -> tuple[Example, ...]:

@@ -38,6 +38,16 @@ def written(folder: Path, kind: str, rows: list[dict[str, Any]] = ROWS) -> Path:
     return path
 
 
+def karpathy(folder: Path, splits: list[Any]) -> None:
+    """A dataset_*.json with images of these splits; the first is there."""
+    entries = [
+        {"filename": f"{i}.png", "split": split, "sentences": [{"raw": "x"}]}
+        for i, split in enumerate(splits)
+    ]
+    (folder / "dataset_x.json").write_text(json.dumps({"images": entries}))
+    (folder / "0.png").touch()
+
+
 def told(source: Source) -> dict[str, Any]:
     return {e.id: (e.captions, e.split, e.label or None) for e in source.examples}
 
@@ -57,18 +67,72 @@ def test_rows_of_one_image_are_joined(tmp_path: Path, kind: str) -> None:
 def test_lists_of_captions(tmp_path: Path) -> None:
     rows = [{"image": "a.png", "captions": ["x", "", "y"], "split": "train"}]
     assert captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions == ("x", "y")
+    # One that an image has twice counts twice, as in RSICD; one of another row does not.
+    rows = [{"image": "a.png", "captions": own, "split": "train"} for own in ("xx", "xy")]
+    rows = [{**one, "captions": list(one["captions"])} for one in rows]
+    found = captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions
+    assert found == ("x", "x", "y")
 
 
 def test_without_splits_some_images_are_val_and_stay_so(tmp_path: Path) -> None:
     rows = [{"path": f"{i}.png", "caption": "x"} for i in range(400)]
-    val = {e.id for e in captions.load(manifest(tmp_path / "m.jsonl", *rows)).split("val")}
+    path = tmp_path / "m.jsonl"
+    with pytest.warns(UserWarning, match=r"m\.jsonl: there is no split 'val'; \d+ of 400 train"):
+        val = {e.id for e in captions.load(manifest(path, *rows)).split("val")}
     assert 5 < len(val) < 40  # 20 expected
     more = [*rows[::-1], {"path": "new.png", "caption": "x"}]
-    source = captions.load(manifest(tmp_path / "m.jsonl", *more))
+    with pytest.warns(UserWarning, match="of 401 train images"):
+        source = captions.load(manifest(path, *more))
     assert {e.id for e in source.split("val")} - {"new.png"} == val
     assert len(source.split("train")) + len(source.split("val")) == 401
-    few = captions.load(manifest(tmp_path / "m.jsonl", *rows[:3]))
+    with pytest.warns(UserWarning, match="1 of 3 train images, told by a hash"):
+        few = captions.load(manifest(path, *rows[:3]))
     assert len(few.split("val")) == 1
+    assert [e.split for e in captions.load(manifest(path, rows[0])).examples] == ["train"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])
+def test_what_others_call_the_splits(tmp_path: Path, kind: str) -> None:
+    names = ["Train", "training", "restval", "valid", "validation ", "dev", "TEST", "testing"]
+    rows = [{"path": f"{i}.png", "caption": "x", "split": name} for i, name in enumerate(names)]
+    if kind == "json":
+        karpathy(tmp_path, names)
+    source = captions.load(tmp_path if kind == "json" else written(tmp_path, kind, rows))
+    assert [e.split for e in source.examples] == [*["train"] * 3, *["val"] * 3, *["test"] * 2]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])
+def test_a_misspelt_split_is_refused(tmp_path: Path, kind: str) -> None:
+    names = ["train", "trian", "val"]
+    rows = [{"path": f"{i}.png", "caption": "x", "split": name} for i, name in enumerate(names)]
+    if kind == "json":
+        karpathy(tmp_path, names)
+    path = tmp_path if kind == "json" else written(tmp_path, kind, rows)
+    complaint = r"1\.png: expected a split of train, val, test \(or training, .*\), found 'trian'"
+    with pytest.raises(DatasetError, match=complaint):
+        captions.load(path)
+    assert captions.read(path).examples[1].split == "trian"  # for eval any name will do
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])
+def test_images_without_a_split_among_others_are_told(tmp_path: Path, kind: str) -> None:
+    names = ["train", None, "val", "" if kind == "json" else " "]
+    rows = [{"path": f"{i}.png", "caption": "x", "split": name} for i, name in enumerate(names)]
+    if kind == "json":
+        karpathy(tmp_path, names)
+    path = tmp_path if kind == "json" else written(tmp_path, kind, rows)
+    with pytest.warns(UserWarning, match=r"2 of 4 images have no split, such as 1\.png; they are"):
+        source = captions.load(path)
+    assert [e.split for e in source.examples] == ["train", None, "val", None]
+
+
+def test_rows_of_one_image_may_leave_blank_what_another_says(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("path,caption,split,label\na.png,x,train,\na.png,y, ,port\nb.png,z,val, \n")
+    assert told(captions.load(path)) == {
+        "a.png": (("x", "y"), "train", "port"),
+        "b.png": (("z",), "val", None),
+    }
 
 
 def row(**more: Any) -> dict[str, Any]:
@@ -83,7 +147,6 @@ def row(**more: Any) -> dict[str, Any]:
         ([row(captions=[7])], r"a\.png: expected captions as text, found 7"),
         ([row(text="x")], "expected a column named captions or caption, found split, text"),
         ([row(caption="x"), row(caption="y", split="val")], "expected one split, found train, val"),
-        ([row(caption="x"), {"path": "b.png", "caption": "x"}], r"found none of b\.png"),
         ([row(caption="x", id="1"), row(caption="x", id="1", path="b.png")], "expected one file"),
     ],
 )

@@ -12,6 +12,7 @@ from rsicd_embed.errors import DatasetError
 from rsicd_embed.train.sources import training_source, weighted
 
 from ..conftest import picture
+from ..helpers import manifest
 
 
 def dataset(folder: Path, **splits: list[str]) -> Path:
@@ -49,6 +50,26 @@ def test_several_have_weights_and_names(one: Path, two: Path) -> None:
     assert [e.id for e in data.train] == ["one/1.png", "one/2.png", "two/1.png"]
     assert data.weights == (1.0, 1.0, 0.5)
     assert [e.id for e in data.val] == ["one/3.png"]  # the other has none, and need not
+
+
+def test_without_val_some_of_train_is_held_back(two: Path, tmp_path: Path) -> None:
+    names = [f"{i}.png" for i in range(12)]
+    three = dataset(tmp_path / "three", train=names, test=["a.png", "b.png"])
+    line = {"filename": "images/0.png", "captions": ["new"]}
+    (three / "textaug_train.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.warns(UserWarning, match=r"three: there is no split 'val'; 1 of 12 train images"):
+        data = training_source([(three, 1.0)])
+    assert len(data.train) == len(data.weights) == 11
+    (held,) = data.val
+    assert sorted([held.id, *(e.id for e in data.train)]) == sorted(names)  # and none of test
+    # A manifest that calls the same images train holds back the same one; so it is beside others.
+    rows = [{"path": name, "caption": "x", "split": "train"} for name in names]
+    for paths in ([manifest(tmp_path / "m.jsonl", *rows)], [three, two]):
+        with pytest.warns(UserWarning, match="of 12 train images"):
+            data = training_source(
+                [(path, 1.0) for path in paths], augmented_captions=three in paths
+            )
+        assert [Path(e.id).name for e in data.val] == [held.id]
 
 
 def test_augmented_captions_are_those_of_train(one: Path, two: Path) -> None:
