@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import rsicd_embed
-from tests.evaldata import COLOURS, Colours, captioned, class_folder, colour
-from tests.helpers import run
+from tests.evaldata import COLOURS, Colours, captioned, class_folder, colour, shade
+from tests.helpers import manifest, run
 
 TOP = {"top1": 1, "top3": 1, "top5": 1, "top10": 1}
 RETRIEVAL = {f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)} | {"mr"}
@@ -185,6 +185,62 @@ def test_data_that_is_none(command: str, tmp_path: Path) -> None:
 def test_folders_have_no_captions(tmp_path: Path) -> None:
     error = run("eval", "retrieval", "--dataset", class_folder(tmp_path)).error
     assert "expected captions, found none for 12 images" in error
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    """A manifest with a row for each caption, in a folder whose images are in others."""
+    rows = []
+    for i in range(4):
+        for label, rgb in COLOURS.items():
+            colour(tmp_path / "tiles" / f"part{i % 2}" / f"{label}{i}.png", shade(rgb, i))
+            row = {"path": f"part{i % 2}/{label}{i}.png", "label": label, "split": "Testing"}
+            rows += [{**row, "caption": text} for text in (f"a {label}", f"{label} {i}")]
+    rows.append({"path": "gone.png", "label": " ", "split": "extra", "caption": "x"})
+    return manifest(tmp_path / "tiles" / "m.jsonl", *rows)
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_manifest_with_a_row_for_each_caption(tiles: Path) -> None:
+    for dataset in (tiles, tiles.parent):
+        outcome = run("eval", "retrieval", "--dataset", dataset, "--json")
+        told = outcome.document
+        assert (told["split"], told["n"], told["captions"]) == ("test", 12, 24)
+        assert (told["dataset"], outcome.stderr.count("skipped")) == (dataset.name, 0)
+        told = evaluated("zeroshot", "--dataset", dataset, "--split", "testing")
+        assert (told["split"], told["n"], told["metrics"]) == ("test", 12, TOP)
+    error = run("eval", "zeroshot", "--dataset", tiles, "--split", "trian").error
+    assert "expected a split 'trian', found extra, test (and all)" in error
+
+
+@pytest.mark.usefixtures("colours")
+def test_many_rows_that_others_took_are_told_in_few_lines(tmp_path: Path) -> None:
+    rows = [
+        {"path": str(colour(tmp_path / f"{label}.png", rgb)), "label": label}
+        for label, rgb in COLOURS.items()
+        for _ in range(9)
+    ]
+    outcome = run("eval", "zeroshot", "--dataset", manifest(tmp_path / "m.jsonl", *rows), "--json")
+    assert (outcome.document["split"], outcome.document["n"]) == ("all", 3)
+    lines = [line for line in outcome.stderr.splitlines() if line.startswith("skipped")]
+    assert "has the same id" in lines[0]
+    assert lines[3:] == ["skipped 21 more"]
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_table_beside_class_folders(tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "folders")
+    table = folder / "classes.csv"
+    for text in (b"path,area\nsea/0.png,5\n", b"id,name\n1,sea\n", b"path,caption\na,caf\xe9\n"):
+        table.write_bytes(text)
+        outcome = run("eval", "zeroshot", "--dataset", folder, "--json")
+        assert outcome.document["n"] == 12
+        assert (f"skipped {table}: " in outcome.stderr) == (b"area" not in text)
+    colour(tmp_path / "a.png", (1, 2, 3))
+    (tmp_path / "only").mkdir()
+    table.rename(tmp_path / "only" / "m.csv")
+    error = run("eval", "retrieval", "--dataset", tmp_path / "only").error
+    assert "m.csv cannot be read as csv: expected UTF-8" in error
 
 
 def test_a_missing_library_is_told_first(

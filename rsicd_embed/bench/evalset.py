@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from rsicd_embed.datasets import captioned, class_folders
-from rsicd_embed.datasets.base import Example, Skipped
+from rsicd_embed.datasets import captioned, captions, class_folders, manifest, splits
+from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.datasets.captioned import label_in_name
 from rsicd_embed.datasets.sources import open_source
 from rsicd_embed.errors import DatasetError
@@ -41,6 +41,7 @@ class EvalSet:
         """A split, by its name, and its images.
 
         `all` is all images. None is `test` where there is one, and `all` where there are no splits.
+        `valid` is found as `val`, and so on.
 
         Raises:
             DatasetError: there is no such split; those that exist are told.
@@ -51,6 +52,9 @@ class EvalSet:
         if name == ALL:
             return ALL, self.examples
         name = name or _DEFAULT
+        if name not in found:
+            plain = splits.plain(name)
+            name = next((one for one in found if splits.plain(one) == plain), name)
         if name not in found:
             there = f"{', '.join(found)} (and all)" if found else "none; leave --split out"
             raise DatasetError(f"{self.name}: expected a split {name!r}, found {there}")
@@ -77,17 +81,49 @@ class Labelled:
 
 
 def open_set(path: Path, *, every_label: bool = False) -> EvalSet:
-    """An RSICD-like folder, a folder with one folder a class, or a manifest.
+    """An RSICD-like folder, a folder with one folder a class, a manifest, or a folder with one.
+
+    What has captions is read as `train` reads it. A folder's manifest without captions is left
+    alone: it may be of what class folders hold.
 
     Raises:
         DatasetError: it is none of them.
     """
-    name = path.resolve().name
-    if path.is_dir() and not captioned.find_json(path):
-        source = class_folders.load(path)
-    else:
-        source = open_source(path)
-    return EvalSet(name, source.examples, path.is_dir() and not every_label, source.skipped)
+    source, by_file_name = _source(path)
+    by_file_name = by_file_name and not every_label
+    return EvalSet(path.resolve().name, source.examples, by_file_name, source.skipped)
+
+
+def _source(path: Path) -> tuple[Source, bool]:
+    """With whether images whose file name tells their class may be the only labelled ones."""
+    if not path.is_dir():
+        if path.suffix.lower() not in manifest.SUFFIXES or not path.exists():
+            return open_source(path), False
+        rows = manifest.read(path)
+        some = captions.has_captions(rows)
+        return captions.joined(path, rows) if some else manifest.latest(path, rows), False
+    if captioned.find_json(path):
+        return captions.read(path), True
+    inside = captions.manifests_in(path)
+    if len(inside) != 1:
+        return class_folders.load(path), True
+    try:
+        rows = manifest.read(inside[0])
+    except DatasetError as error:
+        return _without(inside[0], error), True
+    if captions.has_captions(rows):
+        return captions.joined(inside[0], rows), False
+    return class_folders.load(path), True
+
+
+def _without(table: Path, error: DatasetError) -> Source:
+    """Class folders beside a table that is none of images, which is told."""
+    try:
+        source = class_folders.load(table.parent)
+    except DatasetError:
+        raise error from None
+    reason = str(error).removeprefix(f"{table}").lstrip(": ")
+    return replace(source, skipped=(*source.skipped, Skipped(str(table), reason)))
 
 
 def class_labels(examples: Sequence[Example], *, by_file_name: bool) -> list[str | None]:
@@ -96,7 +132,8 @@ def class_labels(examples: Sequence[Example], *, by_file_name: bool) -> list[str
     By file name, as CLIP-rsicd did it: where any image's name tells its class (`beach_12.jpg`),
     only such images count.
     """
-    labels = [None if e.label in (None, "") else str(e.label) for e in examples]
+    texts = ["" if e.label is None else str(e.label) for e in examples]
+    labels = [text if text.strip() else None for text in texts]
     if by_file_name:
         named = [
             label if label == label_in_name(example.path.name) else None
@@ -150,6 +187,6 @@ def with_captions(evalset: EvalSet, examples: Sequence[Example]) -> np.ndarray:
     if not rows.size:
         raise DatasetError(
             f"{evalset.name}: expected captions, found none for {len(examples)} images; "
-            "give a folder with a dataset_*.json"
+            "give a folder with a dataset_*.json, or a manifest with captions"
         )
     return rows

@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from rsicd_embed.datasets.base import Example, Skipped
     from rsicd_embed.embedder.base import Embedder
 
+_TOLD = 3  # one line an image would bury what comes after them
+
 dataset_option = click.option(
     "--dataset",
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="A folder like RSICD's (dataset_*.json beside the images), a folder with one folder of "
-    "images a class, or a manifest.",
+    "images a class, a manifest, or a folder with one manifest with captions.",
 )
 split_option = click.option(
     "--split", help="One of the data set's splits, or all.  [default: test, or all without splits]"
@@ -165,7 +167,9 @@ def open_set(dataset: Path, *, every_label: bool = False) -> EvalSet:
     from rsicd_embed.bench import evalset
 
     found = evalset.open_set(dataset, every_label=every_label)
-    tell_skipped(found.skipped)
+    tell_skipped(found.skipped[:_TOLD])
+    if len(found.skipped) > _TOLD:
+        note(f"skipped {len(found.skipped) - _TOLD:,} more")
     return found
 
 
