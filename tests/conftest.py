@@ -72,6 +72,15 @@ def rsicd() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def ucm() -> Path:
+    """The real UCM, where it has been put beside the project."""
+    folder = DATA / "ucm"
+    if not folder.is_dir():
+        pytest.skip(f"needs the UCM data set in {folder}")
+    return folder
+
+
 def write_model(directory: Path, seed: int) -> Path:
     """Writes a tiny CLIP with random weights in the Hugging Face layout."""
     from flax import nnx
