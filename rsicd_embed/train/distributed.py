@@ -17,26 +17,31 @@ PROCESSES, PROCESS = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
 def connect(*, detect: bool = False) -> None:
-    """Meets the other processes; to be called before any device is used.
+    """Meets the other processes, once; to be called before any device is used.
 
     The environment says who they are: COORDINATOR, PROCESSES and PROCESS, the same program being
     started once on every host. Without the first, nothing is done unless `detect`.
 
     Args:
-        detect: ask the cluster instead (TPU pod, Slurm, MPI, Kubernetes), as jax.distributed does.
+        detect: ask the cluster where the environment does not say it (TPU pod, Slurm, MPI,
+            Kubernetes), as jax.distributed does.
 
     Raises:
-        TrainError: the environment does not say enough, or the others cannot be reached.
+        TrainError: the environment does not say enough, there is no cluster, or the others cannot
+            be reached.
     """
     address = os.environ.get(COORDINATOR)
-    if address is None and not detect:
+    if jax.distributed.is_initialized() or (address is None and not detect):
         return
     count, own = (None, None) if address is None else (_number(PROCESSES), _number(PROCESS))
     try:
         jax.distributed.initialize(address, count, own)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainError(f"the other processes of this run were not met: {reason}") from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        remedy = f"; where no cluster says it, set {COORDINATOR}, {PROCESSES} and {PROCESS}"
+        raise TrainError(
+            f"the other processes of this run were not met: {reason}{'' if address else remedy}"
+        ) from error
 
 
 def is_writer() -> bool:

@@ -100,3 +100,28 @@ def test_an_environment_that_says_too_little(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(distributed.PROCESSES, "two")
     with pytest.raises(TrainError, match="expected JAX_NUM_PROCESSES to be a whole number"):
         distributed.connect()
+
+
+def test_the_cluster_is_asked_once_and_only_when_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.delenv(distributed.COORDINATOR, raising=False)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *who: asked.append(who))
+    distributed.connect()
+    assert not asked
+    distributed.connect(detect=True)
+    assert asked == [(None, None, None)]
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    distributed.connect(detect=True)  # the second arm of `train arms`
+    assert len(asked) == 1
+
+
+def test_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*who: Any) -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.delenv(distributed.COORDINATOR, raising=False)
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    with pytest.raises(TrainError, match="should be defined; where no cluster says it, set JAX_"):
+        distributed.connect(detect=True)
