@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +26,7 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 _OPTIONS: dict[str, tuple[str, str, Any]] = {
     "--init": ("model.init", "Checkpoint to fine-tune, as --model takes it.", str),
     "--shape": ("model.shape", "Shape of a model from nothing.", click.Choice(SHAPES)),
+    "--teacher": ("teacher.model", "Model that is learnt from too, as --model takes it.", str),
     "--epochs": ("epochs", "Passes over the train split.", click.IntRange(1)),
     "--batch-size": ("batch_size", "Images a step, over all devices.", click.IntRange(1)),
     "--learning-rate": ("optimizer.learning_rate", "Peak of the schedule.", _POSITIVE),
@@ -112,14 +115,38 @@ def read_config(
     """Defaults, then the file, then what the command line says.
 
     Raises:
-        TrainError: there is no such file or setting, or a value makes no sense.
+        UsageError: there is no such file or setting, or a value makes no sense.
+        TrainError: the file cannot be read.
     """
-    settings = parse.read(config_file) if config_file else {}
-    settings |= dict(parse.assignment(one) for one in assignments)
-    for name, value in (options or {}).items():
-        if value is not None:
-            settings[_OPTIONS[f"--{name.replace('_', '-')}"][0]] = value
-    return parse.replaced(defaults or TrainConfig(), settings)
+    settings = parse.read(_known(config_file)) if config_file else {}
+    with usage_errors():
+        settings |= dict(parse.assignment(one) for one in assignments)
+        for name, value in (options or {}).items():
+            if value is not None:
+                settings[_OPTIONS[f"--{name.replace('_', '-')}"][0]] = value
+        return parse.replaced(defaults or TrainConfig(), settings)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Around settings that the command line gives: what is wrong with them is wrong usage."""
+    try:
+        yield
+    except TrainError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _known(config_file: str) -> str:
+    """The name of a file that is there, or of a preset; the near ones are told otherwise."""
+    presets = parse.presets()
+    if not Path(config_file).is_file() and config_file not in presets:
+        near = difflib.get_close_matches(config_file, presets, n=3, cutoff=0.5)
+        raise click.BadParameter(
+            f"expected a TOML file or a preset such as {', '.join(near or presets)}, "
+            f"found {config_file!r}; train presets lists them",
+            param_hint="--config",
+        )
+    return config_file
 
 
 def read_data(datasets: Sequence[str], config: TrainConfig) -> TrainingData:

@@ -62,7 +62,6 @@ def test_requests_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
     assert (
         "at most the 3 images of the train split, found 4" in run(*arguments, "--images", "4").error
     )
-    assert "expected engine to be one of" in run(*arguments, "--set", "augment.engine=x").error
     outcome = run(*arguments[:-1], tmp_path / "views.txt")
     assert (outcome.status, "expected a file of .png" in outcome.stderr) == (2, True)
     (folder / "2.png").write_bytes(b"rubbish")
