@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rsicd_embed.cli import progress
+from rsicd_embed.cli.train_progress import ShownProgress
+from rsicd_embed.train.config import TeacherConfig, TrainConfig
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(
@@ -35,3 +37,24 @@ def test_progress_on_a_terminal_is_a_bar_on_stderr(
     assert out == ""
     assert "ingest" in err
     assert "4/4" in err
+
+
+def test_a_run_shows_one_bar_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "on_terminal", lambda: True)
+    config = TrainConfig(teacher=TeacherConfig("bundled", views=2), batch_size=2, epochs=3)
+    with ShownProgress(config, 4) as shown:
+        for _ in range(4):
+            shown.on_image(1)
+        for _ in range(2):
+            shown.on_view(4)
+        shown.on_start(0, 6)
+        shown.on_steps([{"step": 1, "epoch": 1, "loss": 2.0}])
+    out, err = capsys.readouterr()
+    assert out == ""
+    places = [err.index(one) for one in ("reading images", "teacher's views", "epoch 1/3  loss")]
+    assert places == sorted(places)
+    assert "4/4" in err
+    assert "8/8" in err
+    assert "2/12" in err

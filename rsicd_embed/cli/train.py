@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from rsicd_embed.cli.train_settings import (
 
 if TYPE_CHECKING:
     from rsicd_embed.train.config import TrainConfig
+    from rsicd_embed.train.sources import TrainingData
 
 
 @click.group(cls=Group, invoke_without_command=True, subcommand_metavar="[COMMAND [ARGS]...]")
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 @settings_options
 @click.option("--tensorboard", is_flag=True, help="Write curves to OUT/tensorboard.")
 @click.option("--wandb", metavar="PROJECT", help="Send curves to Weights & Biases.")
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="On several hosts: ask the TPU pod, Slurm, MPI or Kubernetes who the others are.",
+)
 @json_option
 @click.pass_context
 def train(
@@ -49,6 +56,7 @@ def train(
     assignments: tuple[str, ...],
     tensorboard: bool,
     wandb: str | None,
+    cluster: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -62,7 +70,10 @@ def train(
         return
     _require(context, "datasets", "out")
     config = read_config(config_file, assignments, options)
-    best = run(config, datasets, out, tensorboard=tensorboard, wandb=wandb)
+    data = read_data(datasets, config)
+    best = run(config, data, out, tensorboard=tensorboard, wandb=wandb, cluster=cluster)
+    if best is None:
+        return
     if as_json:
         print_json(best)
     else:
@@ -71,13 +82,17 @@ def train(
 
 def run(
     config: TrainConfig,
-    datasets: tuple[str, ...],
+    data: TrainingData,
     out: Path,
     *,
     tensorboard: bool = False,
     wandb: str | None = None,
-) -> dict[str, Any]:
-    """One training run, watched; gives the best epoch's row."""
+    cluster: bool = False,
+) -> dict[str, Any] | None:
+    """One training run, watched; gives the best epoch's row.
+
+    Of several processes one measures, and has something to tell: the others get None.
+    """
     import rsicd_embed
 
     with training_extra():
@@ -89,21 +104,24 @@ def run(
         from rsicd_embed.train.observers.tensorboard import TensorBoard
         from rsicd_embed.train.observers.wandb import WeightsAndBiases
 
-    distributed.connect()
-    data = read_data(datasets, config)
+    distributed.connect(detect=cluster)
     evaluate = Evaluator(data.val, loss_batch=config.batch_size)
     with ExitStack() as stack:
         observers: list[Observer] = []
+        told: dict[str, Callable[[int], object]] = {}
         if distributed.is_writer():
-            observers.append(stack.enter_context(ShownProgress(config.batch_size, config.epochs)))
+            shown = stack.enter_context(ShownProgress(config, len(data.train)))
+            told = {"on_image": shown.on_image, "on_view": shown.on_view}
+            observers.append(shown)
             if tensorboard:
                 observers.append(stack.enter_context(TensorBoard(out / "tensorboard")))
             if wandb:
                 there = WeightsAndBiases(wandb, out / "wandb", parse.flat(config))
                 observers.append(stack.enter_context(there))
-        best = train_on(config, data, out, evaluate, observers, rsicd_embed.load_embedder)
-    if distributed.is_writer():
-        plot.draw({out.name: out}, out / "curves.png")
+        best = train_on(config, data, out, evaluate, observers, rsicd_embed.load_embedder, **told)
+    if not distributed.is_writer():
+        return None
+    plot.draw({out.name: out}, out / "curves.png")
     return best
 
 

@@ -8,7 +8,12 @@ from typing import Any
 import click
 
 from rsicd_embed.cli.base import json_option, note, print_json, show
-from rsicd_embed.cli.train_settings import datasets_option, read_config, settings_options
+from rsicd_embed.cli.train_settings import (
+    datasets_option,
+    read_config,
+    read_data,
+    settings_options,
+)
 
 # As in CLIP-rsicd's report: no augmentation, of images, of images and captions.
 _ARMS: dict[str, dict[str, Any]] = {
@@ -38,18 +43,32 @@ def arms(
 ) -> None:
     """Train three times: without augmentation, with images', with images' and captions'.
 
-    All else, the seed too, is the same. Their loss on train and val is drawn in OUT/arms.png.
-    Captions come from the textaug_*.jsonl that augment-captions wrote beside the data set.
+    All other settings, the seed too, are the same, but a model from nothing learns its vocabulary
+    from the captions of its arm: with --init all have one. Their loss on train and val is drawn in
+    OUT/arms.png. Captions come from the textaug_*.jsonl that augment-captions wrote beside the
+    data set.
     """
     from rsicd_embed.cli.train import run
     from rsicd_embed.cli.train_progress import epoch_line
     from rsicd_embed.train.config import parse
 
     common = read_config(config_file, assignments, options)
+    if common.augment.engine == "none":
+        raise click.UsageError(
+            "expected augment.engine to be device or torchvision, for the arms whose images are "
+            "augmented, found none; the arm without augmentation is trained anyway"
+        )
+    configs = {name: parse.replaced(common, settings) for name, settings in _ARMS.items()}
+    # What one of them lacks is told before the first trains.
+    data = {name: read_data(datasets, config) for name, config in configs.items()}
     best = {}
-    for name, settings in _ARMS.items():
+    for name, config in configs.items():
         note(f"arm {name}")
-        best[name] = run(parse.replaced(common, settings), datasets, out / name)
+        row = run(config, data[name], out / name)
+        if row is not None:
+            best[name] = row
+    if not best:  # another process tells
+        return
     from rsicd_embed.train import plot
 
     plot.draw({name: out / name for name in _ARMS}, out / "arms.png")

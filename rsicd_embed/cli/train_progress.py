@@ -1,28 +1,43 @@
-"""A training run, seen from a terminal: a bar with loss, images/s and ETA, and a line an epoch."""
+"""A training run, seen from a terminal: bars with images/s and ETA, the loss, and a line an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rsicd_embed.cli.progress import Meter, meter
 from rsicd_embed.closing import Closing
+
+if TYPE_CHECKING:
+    from rsicd_embed.train.config import TrainConfig
 
 
 class ShownProgress(Closing):
     """See `train.observers.base.Observer`."""
 
-    def __init__(self, batch_size: int, epochs: int) -> None:
-        self._batch_size, self._epochs = batch_size, epochs
+    def __init__(self, config: TrainConfig, images: int) -> None:
+        """Will show a run on so many images."""
+        self._batch_size, self._epochs = config.batch_size, config.epochs
+        self._images, self._views = images, images * config.teacher.views
         self._stack = ExitStack()
+        self._what: str | None = None
         self._bar: Meter
+
+    def on_image(self, done: int) -> None:
+        """So many images are just read, before the run starts."""
+        self._show("reading images", self._images, "images")
+        self._bar.advance(done)
+
+    def on_view(self, done: int) -> None:
+        """A teacher has just embedded so many views, before the run starts."""
+        self._show("embedding the teacher's views", self._views, "views")
+        self._bar.advance(done)
 
     def on_start(self, done: int, steps: int) -> None:
         """Shows the bar."""
         size = self._batch_size
-        bar = meter("training", steps * size, "images", done=done * size)
-        self._bar = self._stack.enter_context(bar)
+        self._show("training", steps * size, "images", done * size)
 
     def on_steps(self, rows: Sequence[dict[str, Any]]) -> None:
         """Moves the bar."""
@@ -38,6 +53,13 @@ class ShownProgress(Closing):
     def close(self) -> None:
         """Takes the bar away."""
         self._stack.close()
+
+    def _show(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        """A bar in the place of the one before; nothing if it is there."""
+        if self._what != what:
+            self._stack.close()
+            self._bar = self._stack.enter_context(meter(what, total, unit, done=done))
+            self._what = what
 
 
 def epoch_line(row: dict[str, Any]) -> str:

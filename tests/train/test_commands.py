@@ -1,0 +1,182 @@
+"""`train` and `train arms` from the command line: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import rsicd_embed
+from rsicd_embed.cli import progress
+from rsicd_embed.train import distributed
+from rsicd_embed.train.config import TrainConfig, parse
+from rsicd_embed.train.journal import read
+
+from ..conftest import COLOURS
+from ..helpers import run
+
+# One epoch, and one program to compile.
+TINY = ("--shape", "tiny", "--epochs", "1", "--batch-size", "12", "--keep-patches", "1")
+PLAIN = ("--set", "augment.engine=none")
+
+
+@pytest.fixture(scope="module")
+def augmented_folder(captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set with augmented captions of its images."""
+    folder = tmp_path_factory.mktemp("augmented") / "toy"
+    shutil.copytree(captioned_folder, folder)
+    rows = [
+        {"filename": f"{label}_{i}.png", "captions": [f"one sees a {label}"] * 5}
+        for label in COLOURS
+        for i in range(4, 12)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "textaug_train_toy.jsonl").write_text(text)
+    return folder
+
+
+# ------------------------------------------------------------------ settings
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--set", "epochs"], "expected NAME=VALUE, found 'epochs'"),
+        (["--set", "optimizer.lerning_rate=1"], "a setting such as optimizer.learning_rate"),
+        (["--set", "epochs=many"], "expected epochs to be an integer, found 'many'"),
+        (["--set", "augment.engine=x"], "engine to be one of device, torchvision, none"),
+        (["--config", "bs128x8-lr5e-6-adm"], "a preset such as bs128x8-lr5e-6-adam"),
+        (["--config", "wrong.toml"], "expected epochs to be an integer, found 'many'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "arms", "preview", "plan"])
+def test_settings_that_make_no_sense_are_wrong_usage(
+    command: str, options: list[str], complaint: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("wrong.toml").write_text('epochs = "many"\n')
+    required = {
+        "train": ["train", "--dataset", "x", "--out", "y"],
+        "arms": ["train", "arms", "--dataset", "x", "--out", "y"],
+        "preview": ["train", "preview", "--dataset", "x", "-o", "y.png"],
+        "plan": ["train", "plan", "--topology", "v3-8"],
+    }
+    outcome = run(*required[command], *options)
+    assert (outcome.status, outcome.stdout) == (2, "")
+    assert complaint in outcome.stderr
+    assert not Path("y").exists()
+
+
+def test_a_file_that_is_no_toml_is_no_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text("epochs = ")
+    error = run("train", "--dataset", "x", "--out", "y", "--config", tmp_path / "wrong.toml").error
+    assert "cannot be read as TOML" in error
+
+
+# ------------------------------------------------------------------ presets
+
+
+def test_every_preset_loads_and_is_listed_with_what_was_published() -> None:
+    listed = run("train", "presets", "--json").document
+    lines = run("train", "presets").stdout.splitlines()
+    assert list(listed) == list(parse.presets())
+    assert len(lines) == len(listed) > 0
+    for line, (name, one) in zip(lines, listed.items(), strict=True):
+        config = parse.replaced(TrainConfig(), parse.read(name))
+        assert config.batch_size == 1024
+        assert list(one["published"]) == ["top1", "top3", "top5", "top10"]
+        assert line.split() == [
+            name, *(word for k, v in one["published"].items() for word in (k, f"{v:.3f}"))
+        ]  # fmt: skip
+
+
+# ------------------------------------------------------------------ train
+
+
+def test_a_teacher_by_name_and_how_far_it_is(
+    captioned_folder: Path, other_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    arguments = ("train", "--dataset", captioned_folder, "--out", tmp_path / "run", *TINY)
+    options = ("--teacher", other_model, "--set", "teacher.views=2", "--json")
+    outcome = run(*arguments, *PLAIN, *options)
+    assert outcome.document["epoch"] == 1
+    (steps,) = {frozenset(row) for row in read(tmp_path / "run" / "steps.jsonl")}
+    assert {"contrastive", "affinity", "features"} <= steps
+    assert f'"{other_model}"' in (tmp_path / "run" / "run.json").read_text()
+    lines = outcome.stderr.splitlines()
+    begun = ["reading images: 24/24", "embedding the teacher's views: 48/48", "epoch 1/1"]
+    places = [next(i for i, line in enumerate(lines) if line.startswith(one)) for one in begun]
+    assert places == sorted(places)
+    assert not any("None" in line for line in lines)
+    with Image.open(tmp_path / "run" / "curves.png") as curves:
+        assert curves.format == "PNG"
+
+
+def test_only_the_process_that_measures_tells(
+    captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "is_writer", lambda: False)
+    arguments = ("train", "--dataset", captioned_folder, "--out", tmp_path / "run", *TINY)
+    outcome = run(*arguments, *PLAIN)
+    assert (outcome.status, outcome.stdout) == (0, "")
+    assert not (tmp_path / "run" / "curves.png").exists()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_cluster_is_asked_when_it_is_said(
+    asked: bool, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StopHereError(rsicd_embed.RsicdEmbedError):
+        pass
+
+    def connect(*, detect: bool) -> None:
+        raise StopHereError(f"detect {detect}")
+
+    monkeypatch.setattr(distributed, "connect", connect)
+    arguments = ("train", "--dataset", captioned_folder, "--out", tmp_path / "run", *TINY)
+    assert run(*arguments, *["--cluster"] * asked).error == f"error: detect {asked}"
+
+
+# ------------------------------------------------------------------ arms
+
+
+def test_three_arms_in_one_picture(augmented_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "arms"
+    best = run("train", "arms", "--dataset", augmented_folder, "--out", out, *TINY, "--json")
+    assert list(best.document) == ["none", "images", "images-captions"]
+    losses = {}
+    for name, row in best.document.items():
+        assert read(out / name / "metrics.jsonl") == [row]
+        assert (out / name / "best" / "model.safetensors").exists()
+        losses[name] = [step["loss"] for step in read(out / name / "steps.jsonl")]
+    assert len({tuple(one) for one in losses.values()}) == 3
+    with Image.open(out / "arms.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 1000
+
+
+@pytest.mark.parametrize(
+    "options", [["--set", "augment.engine=none"], ["--config", "bs128x8-lr5e-5-wd02"]]
+)
+def test_arms_that_would_be_alike_are_refused(
+    augmented_folder: Path, tmp_path: Path, options: list[str]
+) -> None:
+    outcome = run(
+        "train", "arms", "--dataset", augmented_folder, "--out", tmp_path / "arms", *options
+    )
+    assert outcome.status == 2
+    assert "expected augment.engine to be device or torchvision" in outcome.stderr
+    assert not (tmp_path / "arms").exists()
+
+
+def test_what_an_arm_lacks_is_told_before_the_first_trains(
+    captioned_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ("train", "arms", "--dataset", captioned_folder, "--out", tmp_path / "arms")
+    assert "expected textaug_*.jsonl" in run(*arguments, *TINY).error
+    assert not (tmp_path / "arms").exists()
