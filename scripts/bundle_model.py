@@ -29,7 +29,7 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.loading import load_clip
-from rsicd_embed.train.config import TrainConfig, parse
+from rsicd_embed.train.config import defaults, parse
 
 T = TypeVar("T")
 Splits = Mapping[str, Sequence[Example]]
@@ -132,11 +132,11 @@ ROWS = {
 
 def changed(settings: dict[str, Any]) -> Iterator[str]:
     """The settings that differ from the defaults of `train`, as options."""
-    defaults = parse.flat(TrainConfig())
+    usual = parse.flat(defaults(settings["model.init"]))
     for name, value in settings.items():
         if name == "model.init":
             yield f"    --init {INIT}"
-        elif value != json.loads(json.dumps(defaults.get(name))):
+        elif value != json.loads(json.dumps(usual.get(name))):
             text = value if isinstance(value, str) else json.dumps(value)
             yield f"    --set '{name}={text}'"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rsicd_embed.embedder.clip import checkpoint
@@ -19,9 +19,9 @@ class Layout:
         kind: its name, for messages.
         example: the id of one, for messages.
         settings: files that it has; the first lies in the checkpoint's folder.
-        vocabularies: sets of files, of which it has one.
+        vocabularies: sets of files, of which it has one, where there are any.
         optional: files that it may have.
-        weights: files, of which it has one; the first that is there is taken.
+        weights: files, of which it has one, where there are any; the first that is there is taken.
     """
 
     kind: str
@@ -40,6 +40,9 @@ CLIP = Layout(
     optional=("tokenizer_config.json",),
     weights=checkpoint.FILES,
 )
+
+# A CLIP's towers, without what they weigh.
+CLIP_SHAPE = replace(CLIP, settings=("config.json",), vocabularies=(), optional=(), weights=())
 
 
 def download(repo: str, revision: str | None = None, layout: Layout = CLIP) -> Path:
@@ -86,12 +89,13 @@ def download(repo: str, revision: str | None = None, layout: Layout = CLIP) -> P
 
     with _hub_errors(what, layout.kind):
         config, *_ = [fetch(name) for name in layout.settings]
-        if not any(fetch_if_there(*names) for names in layout.vocabularies):
-            raise absent(sum(layout.vocabularies, ()))
+        sets = layout.vocabularies
+        if sets and not any(fetch_if_there(*names) for names in sets):
+            raise absent(sum(sets, ()))
         for name in layout.optional:
             fetch_if_there(name)
         found = next((n for n in layout.weights if fetch_if_there(n)), None)
-        if found is None:
+        if found is None and layout.weights:
             raise absent(layout.weights)
         if found == checkpoint.INDEX:
             for shard in checkpoint.shard_names(config.parent / found):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flax import nnx
 from tokenizers import Tokenizer as FastTokenizer
 
+from rsicd_embed.embedder import hub
 from rsicd_embed.embedder.clip import config as clip_config
 from rsicd_embed.embedder.clip import parts, weights
 from rsicd_embed.embedder.clip.config import ClipConfig
@@ -48,7 +49,8 @@ def shape_of(model: ModelConfig) -> ClipConfig:
     """
     if model.init is None:
         return SHAPES[model.shape]
-    return clip_config.from_hf(read_json(locate(model.init).directory / "config.json"))
+    found = locate(model.init, hub.CLIP_SHAPE)
+    return clip_config.from_hf(read_json(found.directory / "config.json"))
 
 
 def from_nothing(shape: str, tokens: FastTokenizer, seed: int) -> Start:

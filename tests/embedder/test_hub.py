@@ -18,6 +18,8 @@ from huggingface_hub import constants
 
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import ModelError
+from rsicd_embed.train.config import ModelConfig
+from rsicd_embed.train.start import shape_of
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 
@@ -97,6 +99,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     one.server.shutdown()
     thread.join()
     one.server.server_close()
+
+
+def test_the_shape_of_a_model_is_asked_for_without_its_weights(hub: Hub, tiny_model: Path) -> None:
+    hub.repos["some/clip"] = {"main": tiny_model}
+    assert shape_of(ModelConfig("some/clip")) == shape_of(ModelConfig(str(tiny_model)))
+    assert hub.fetched == ["config.json"]
 
 
 def test_by_id_and_by_revision(hub: Hub, tiny_model: Path, other_model: Path) -> None:

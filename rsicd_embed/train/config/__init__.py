@@ -24,6 +24,7 @@ __all__ = [
     "StepConfig",
     "TeacherConfig",
     "TrainConfig",
+    "defaults",
 ]
 
 BEST_BY = ("mean", "zeroshot_top1", "mr", "val_loss")
@@ -92,3 +93,21 @@ class TrainConfig:
                 "expected augment.engine to be device or none with a teacher, found 'torchvision': "
                 "teacher and student must see the same view"
             )
+
+
+def defaults(init: str | None) -> TrainConfig:
+    """Settings for a model from nothing, or for a checkpoint, which is not to forget what it knows.
+
+    A checkpoint is fine-tuned about as CLIP-rsicd did it: slowly, with whole images, and with the
+    captions alone.
+    """
+    if init is None:
+        return TrainConfig()
+    return TrainConfig(
+        ModelConfig(init),
+        data=DataConfig(class_captions=0.0),
+        optimizer=OptimizerConfig(learning_rate=1e-5),
+        step=StepConfig(keep_patches=1.0),
+        epochs=10,
+        eval_every=1,
+    )
