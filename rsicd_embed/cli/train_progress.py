@@ -1,4 +1,4 @@
-"""A training run, seen from a terminal: bars with images/s and ETA, the loss, and a line an epoch."""
+"""A training run, seen from a terminal: bars with rate and ETA, the loss, and a line an epoch."""
 
 from __future__ import annotations
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rsicd_embed.datasets.base import Example
+from rsicd_embed.embedder.locate import BUNDLED
 from rsicd_embed.train.config import TrainConfig, parse
 
 _MEASURED = {
@@ -24,6 +27,9 @@ _MEASURED = {
     "val_loss": "contrastive loss",
 }
 
+# Settings that name a checkpoint, perhaps by a path.
+_MODELS = ("model.init", "teacher.model")
+
 
 @dataclass(frozen=True)
 class DataCard:
@@ -33,22 +39,30 @@ class DataCard:
         images: number of images.
         captions: number of distinct captions.
         classes: number of classes that images are labelled with.
+        val: number of images that the best model is chosen on; 0 where it is not said.
+        names: of the data sets' folders or manifests, without their paths.
     """
 
     images: int
     captions: int
     classes: int
+    val: int = 0
+    names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, examples: Sequence[Example]) -> DataCard:
+    def of(
+        cls, examples: Sequence[Example], val: Sequence[Example] = (), names: Sequence[str] = ()
+    ) -> DataCard:
         """Counts."""
         captions = {caption for example in examples for caption in example.captions}
         classes = {example.label for example in examples if example.label}
-        return cls(len(examples), len(captions), len(classes))
+        return cls(len(examples), len(captions), len(classes), len(val), tuple(names))
 
 
 def model_card(config: TrainConfig, data: DataCard, row: Mapping[str, Any]) -> str:
     """Markdown with the front matter that the Hugging Face Hub reads.
+
+    Nothing in it tells where on a disk something was: of paths it has the last part.
 
     Args:
         config: of the run.
@@ -60,19 +74,30 @@ def model_card(config: TrainConfig, data: DataCard, row: Mapping[str, Any]) -> s
 
 def _lines(config: TrainConfig, data: DataCard, row: Mapping[str, Any]) -> Iterator[str]:
     yield "---"
-    yield f"license: {config.model.license}"
+    yield f"license: {_yaml(config.model.license)}"
     yield "library_name: rsicd-embed"
     yield "pipeline_tag: zero-shot-image-classification"
     yield "tags: [clip, remote-sensing]"
-    if config.model.init:
-        yield f"base_model: {config.model.init}"
+    init, teacher = config.model.init, config.teacher
+    if init and _on_hub(init):
+        yield f"base_model: {_yaml(init.partition('@')[0])}"
     yield from ("---", "", "# A CLIP for aerial and satellite images", "")
-    begun = f"`{config.model.init}`, fine-tuned" if config.model.init else "random weights"
+    begun = f"{_model(init)}, fine-tuned" if init else "random weights"
     yield f"Trained by `rsicd-embed train` from {begun}."
+    if teacher.model:
+        yield ""
+        yield (
+            f"It learnt from a teacher too, {_model(teacher.model)}: {teacher.share:.0%} of the "
+            f"loss is about its vectors of the captions and of {teacher.views} views of each image."
+        )
     yield from ("", "| data | |", "| --- | --- |")
-    yield f"| images | {data.images:,} |"
-    yield f"| distinct captions | {data.captions:,} |"
-    yield f"| classes | {data.classes:,} |"
+    if data.names:
+        yield _row("data sets", ", ".join(data.names))
+    yield f"| images, train | {data.images:,} |"
+    if data.val:
+        yield f"| images, val | {data.val:,} |"
+    yield f"| distinct captions, train | {data.captions:,} |"
+    yield f"| classes, train | {data.classes:,} |"
     share = config.data.class_captions
     if share and data.classes:
         yield f"| class names | seen in training: {share:.0%} of captions are made from classes |"
@@ -84,4 +109,33 @@ def _lines(config: TrainConfig, data: DataCard, row: Mapping[str, Any]) -> Itera
     yield "Zero-shot accuracies and R@k are fractions; R@k counts a tie against the model."
     yield from ("", "| setting | |", "| --- | --- |")
     for name, value in parse.flat(config).items():
-        yield f"| `{name}` | `{value}` |"
+        shown = _short(value) if name in _MODELS and value else value
+        yield _row(f"`{name}`", f"`{shown}`")
+
+
+def _is_path(model: str) -> bool:
+    return model.startswith(("/", "~", ".")) or Path(model).is_dir()
+
+
+def _on_hub(model: str) -> bool:
+    return model != BUNDLED and not _is_path(model)
+
+
+def _short(model: str) -> str:
+    """A checkpoint as others may know it: of a path, the last part."""
+    return Path(model).expanduser().resolve().name if _is_path(model) else model
+
+
+def _model(model: str) -> str:
+    return "the bundled model" if model == BUNDLED else f"`{_short(model)}`"
+
+
+def _yaml(text: str) -> str:
+    """Text as YAML reads it, whatever is in it: a JSON string is one of YAML's."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _row(name: str, text: str) -> str:
+    """A row of a table, with nothing that ends a cell."""
+    whole = " ".join(text.split()).replace("|", r"\|")
+    return f"| {name} | {whole} |"

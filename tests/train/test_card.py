@@ -1,0 +1,79 @@
+"""The model card of a run: what it tells, and what it keeps to itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsicd_embed.datasets.base import Example
+from rsicd_embed.train.card import DataCard, model_card
+from rsicd_embed.train.config import TrainConfig, parse
+
+DATA = DataCard(24, 30, 3, 12, ("rsicd", "ucm.csv"))
+ROW = {"epoch": 1, "mr": 0.5}
+
+
+def card(data: DataCard = DATA, **settings: Any) -> str:
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    return model_card(parse.replaced(TrainConfig(), named), data, ROW)
+
+
+def front(text: str) -> Any:
+    yaml = pytest.importorskip("yaml")
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_data_sets_and_splits_are_told() -> None:
+    text = card()
+    for line in ("data sets | rsicd, ucm.csv", "images, train | 24", "images, val | 12"):
+        assert f"| {line} |" in text
+    examples = [Example(str(i), f"/x/{i}", {"captions": ["a", "b"]}) for i in range(3)]
+    assert DataCard.of(examples[:2], examples[2:], ["x"]) == DataCard(2, 2, 0, 1, ("x",))
+    unsaid = card(DataCard.of(examples))
+    assert "images, train | 3 |" in unsaid
+    assert "val |" not in unsaid
+    assert "data sets" not in unsaid
+
+
+@pytest.mark.parametrize(
+    ("init", "base", "words"),
+    [
+        ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32", "`openai/clip-vit"),
+        ("some/model@v2", "some/model", "from `some/model@v2`, fine-tuned"),
+        ("bundled", None, "from the bundled model, fine-tuned"),
+        ("none", None, "from random weights"),
+    ],
+)
+def test_what_it_started_from(init: str, base: str | None, words: str) -> None:
+    text = card(model__init=init)
+    assert front(text).get("base_model") == base
+    assert words in text
+
+
+def test_no_path_of_a_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "runs" / "first"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for place in (folder, "runs/first"):
+        text = card(model__init=str(place), teacher__model=str(place))
+        assert "base_model" not in front(text)
+        assert "from `first`, fine-tuned" in text
+        assert "| `teacher.model` | `first` |" in text
+        assert "runs" not in text
+
+
+def test_a_teacher_is_told_in_words() -> None:
+    text = card(teacher__model="some/large", teacher__views=4, teacher__share=0.25)
+    assert "a teacher too, `some/large`: 25% of the loss" in text
+    assert "4 views of each image" in text
+    assert "teacher too" not in card()
+
+
+def test_odd_texts_break_neither_yaml_nor_tables() -> None:
+    odd = 'x: "y"\n| # [z'
+    text = card(DataCard(1, 1, 0, 1, ("a|b",)), model__license=odd)
+    assert front(text)["license"] == odd
+    assert r"| data sets | a\|b |" in text
+    assert r'| `model.license` | `x: "y" \| # [z` |' in text
