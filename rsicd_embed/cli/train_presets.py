@@ -12,8 +12,9 @@ from rsicd_embed.cli.base import json_option, print_json, show
 def presets(as_json: bool) -> None:
     """List the presets that --config takes, with what was published for each.
 
-    They are the runs of CLIP-rsicd's report; its figures are top-k accuracies on RSICD's test
-    split, from runs with its own script.
+    They are runs of CLIP-rsicd's report; its figures are top-k accuracies on RSICD's test split,
+    from runs with its own script. Two of its nine runs are left out, textaugs-2 and textaugs-3 with
+    a learning rate of 5e-5: how they differ from the first is not published.
     """
     from rsicd_embed.train.config import parse
 
