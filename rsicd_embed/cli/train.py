@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from rsicd_embed.cli.base import Group, json_option, print_json, show
+from rsicd_embed.cli.quiet import told_once
 from rsicd_embed.cli.train_arms import arms
 from rsicd_embed.cli.train_plan import plan
 from rsicd_embed.cli.train_presets import presets
@@ -106,7 +107,8 @@ def run(
 
     distributed.connect(detect=cluster)
     evaluate = Evaluator(data.val, loss_batch=config.batch_size)
-    with ExitStack() as stack:
+    debug = bool(click.get_current_context().find_root().meta.get("debug"))
+    with told_once(debug=debug), ExitStack() as stack:
         observers: list[Observer] = []
         told: dict[str, Callable[[int], object]] = {}
         if distributed.is_writer():

@@ -91,7 +91,7 @@ def plan(
     given = {name: value for name, value in options.items() if value is not None}
     if shape is not None:
         given["model.init"] = None
-    config = parse.replaced(read_config(config_file, assignments, defaults=_DEFAULTS), given)
+    config = parse.replaced(read_config(config_file, assignments, base=_DEFAULTS), given)
     if keep_patches is None:
         keep_patches = 1.0 if config.step.unmasked else config.step.keep_patches
     if config.teacher.model is not None:

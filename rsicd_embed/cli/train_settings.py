@@ -12,12 +12,13 @@ import click
 
 from rsicd_embed.cli.base import SHAPES, F
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import TrainConfig, parse
+from rsicd_embed.train.config import TrainConfig, defaults, parse
 
 if TYPE_CHECKING:
     from rsicd_embed.train.sources import TrainingData
 
-_DEFAULTS = parse.flat(TrainConfig())
+# Of a model from nothing, and of a checkpoint that is fine-tuned.
+_DEFAULTS, _FINE_TUNING = (parse.flat(defaults(init)) for init in (None, "a checkpoint"))
 _FRACTION = click.FloatRange(0, 1)
 _POSITIVE_FRACTION = click.FloatRange(0, 1, min_open=True)
 _POSITIVE = click.FloatRange(0, min_open=True)
@@ -89,10 +90,16 @@ def config_options(command: F) -> F:
 def settings_options(command: F) -> F:
     """`--config`, `--set` and an option for each of the common settings."""
     for flag, (setting, text, kind) in reversed(_OPTIONS.items()):
-        default = _DEFAULTS[setting]
-        shown = "" if default is None else f"  [default: {default}]"
-        command = click.option(flag, type=kind, help=text + shown)(command)
+        command = click.option(flag, type=kind, help=text + _shown_default(setting))(command)
     return config_options(command)
+
+
+def _shown_default(setting: str) -> str:
+    usual, fine_tuning = _DEFAULTS[setting], _FINE_TUNING[setting]
+    if usual is None:
+        return ""
+    other = "" if fine_tuning == usual else f", with --init {fine_tuning}"
+    return f"  [default: {usual}{other}]"
 
 
 @contextmanager
@@ -110,9 +117,9 @@ def read_config(
     config_file: str | None,
     assignments: Sequence[str],
     options: Mapping[str, Any] | None = None,
-    defaults: TrainConfig | None = None,
+    base: TrainConfig | None = None,
 ) -> TrainConfig:
-    """Defaults, then the file, then what the command line says.
+    """Defaults, those for a checkpoint if it is one, then the file, then the command line.
 
     Raises:
         UsageError: there is no such file or setting, or a value makes no sense.
@@ -124,7 +131,8 @@ def read_config(
         for name, value in (options or {}).items():
             if value is not None:
                 settings[_OPTIONS[f"--{name.replace('_', '-')}"][0]] = value
-        return parse.replaced(defaults or TrainConfig(), settings)
+        init = settings.get("model.init", "none")
+        return parse.replaced(base or defaults(None if init == "none" else init), settings)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rsicd_embed.cli.train_settings import read_config
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import TrainConfig, parse
+from rsicd_embed.train.config import TrainConfig, defaults, parse
 
 
 def test_settings_by_name() -> None:
@@ -71,3 +72,26 @@ def test_files(tmp_path: Path) -> None:
         parse.read(path)
     with pytest.raises(TrainError, match=r"expected a TOML file or one of .* found 'absent'"):
         parse.read("absent")
+
+
+def test_a_checkpoint_is_fine_tuned_gently() -> None:
+    assert defaults(None) == TrainConfig()
+    usual, gentle = parse.flat(TrainConfig()), parse.flat(defaults("some/model"))
+    changed = {name: value for name, value in gentle.items() if value != usual[name]}
+    assert changed == {
+        "model.init": "some/model",
+        "data.class_captions": 0.0,
+        "optimizer.learning_rate": 1e-5,
+        "step.keep_patches": 1.0,
+        "epochs": 10,
+        "eval_every": 1,
+    }
+
+
+def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('epochs = 3\n[model]\ninit = "some/model"\n')
+    read = read_config(str(tmp_path / "a.toml"), ["batch_size=64"], {"learning_rate": 2e-5})
+    assert read.model.init == "some/model"
+    assert (read.epochs, read.batch_size, read.optimizer.learning_rate) == (3, 64, 2e-5)
+    assert read.step.keep_patches == 1.0
+    assert read_config(None, ["model.init=none"]) == TrainConfig()

@@ -1,0 +1,38 @@
+"""What libraries print of an error that a command tells in one line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rsicd_embed.cli.quiet import told_once
+
+
+def unraisable(text: str) -> Any:
+    """What Python hands to its hook."""
+    error = RuntimeError(text)
+    return SimpleNamespace(
+        exc_type=RuntimeError, exc_value=error, exc_traceback=None, err_msg=None, object=None
+    )
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_is_told_anyway_is_not_printed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, debug: bool
+) -> None:
+    printed: list[str] = []
+    hook = lambda error: printed.append(str(error.exc_value))  # noqa: E731
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+    with told_once(debug=debug):
+        logging.getLogger("absl").error("a thread raised")
+        sys.unraisablehook(unraisable("Event loop is closed"))
+        sys.unraisablehook(unraisable("something else"))
+    assert printed == ["Event loop is closed"] * debug + ["something else"]
+    assert caplog.messages == ["a thread raised"] * debug
+    assert sys.unraisablehook is hook
+    logging.getLogger("absl").error("afterwards")
+    assert caplog.messages[-1] == "afterwards"
