@@ -109,7 +109,7 @@ def open_run(config: TrainConfig, data: TrainingData, out: Path) -> Iterator[Run
         else:
             wait_for_all("run is begun")
             start = _start(config, data, out)
-        yield Run(config, out, start, DataCard.of(data.train))
+        yield Run(config, out, start, DataCard.of(data.train, data.val, data.names))
 
 
 def _start(config: TrainConfig, data: TrainingData, out: Path) -> Start:

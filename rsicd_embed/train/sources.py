@@ -20,11 +20,13 @@ class TrainingData:
         train: images, each with captions.
         weights: of each image of `train`, how often it is drawn in an epoch.
         val: images, each with captions.
+        names: of the data sets' folders or manifests.
     """
 
     train: tuple[Example, ...]
     weights: tuple[float, ...]
     val: tuple[Example, ...]
+    names: tuple[str, ...] = ()
 
 
 def weighted(text: str) -> tuple[Path, float]:
@@ -101,7 +103,8 @@ def training_source(
             "make them with augment-captions, or set data.augmented_captions=false"
         )
     _require_distinct([*train, *val])
-    return TrainingData(tuple(train), tuple(weights), tuple(val))
+    names = tuple(_name(path) for path, _ in paths_with_weights)
+    return TrainingData(tuple(train), tuple(weights), tuple(val), names)
 
 
 def _with_val(
@@ -134,8 +137,11 @@ def _augmented(path: Path) -> list[Path]:
 
 
 def _named(path: Path, examples: Sequence[Example]) -> list[Example]:
-    name = path.resolve().stem if path.is_file() else path.resolve().name
-    return [replace(example, id=f"{name}/{example.id}") for example in examples]
+    return [replace(example, id=f"{_name(path)}/{example.id}") for example in examples]
+
+
+def _name(path: Path) -> str:
+    return path.resolve().stem if path.is_file() else path.resolve().name
 
 
 def _require_distinct(examples: Sequence[Example]) -> None:

@@ -66,7 +66,7 @@ def teach(
     captions: Captions,
     config: TrainConfig,
     folder: Path,
-    advance: Callable[[int], object] = lambda done: None,
+    advance: pixels.Advance = lambda done: None,
 ) -> Teacher:
     """Embeds views and captions, or finds them in `folder`; a view is a file, kept when it is done.
 
@@ -76,7 +76,7 @@ def teach(
         captions: its captions.
         config: of the run; the views are those that the student will see.
         folder: where the vectors are kept.
-        advance: called with the number of views just embedded.
+        advance: called with the number of views just embedded, or found.
 
     Raises:
         TrainError: an image cannot be read.
@@ -95,7 +95,9 @@ def teach(
         if not all(path.exists() for path in paths):
             see = _seeing(embedder, examples, config)
             for view, path in enumerate(paths):
-                if not path.exists():
+                if path.exists():
+                    advance(len(examples))
+                else:
                     _keep(path, see(view, advance))
         sync_folder(own)
     images = np.stack([np.load(path) for path in paths])
@@ -110,13 +112,13 @@ def _embed_texts(embedder: Embedder, captions: Captions) -> np.ndarray:
 
 def _seeing(
     embedder: Embedder, examples: Sequence[Example], config: TrainConfig
-) -> Callable[[int, Callable[[int], object]], np.ndarray]:
+) -> Callable[[int, pixels.Advance], np.ndarray]:
     size = embedder.preprocess(Image.new("RGB", (64, 64))).shape[0]
     side = stored_side(size, config.augment)
     stored = pixels.store(examples, side, config.data.cache, shared=False, advance=lambda n: None)
     make = jax.jit(partial(_views, size=size, config=config))
 
-    def see(view: int, advance: Callable[[int], object]) -> np.ndarray:
+    def see(view: int, advance: pixels.Advance) -> np.ndarray:
         vectors = []
         for some in batched(range(len(examples)), _AT_ONCE):
             rows = np.asarray(some, np.int32)

@@ -50,6 +50,7 @@ def test_several_have_weights_and_names(one: Path, two: Path) -> None:
     assert [e.id for e in data.train] == ["one/1.png", "one/2.png", "two/1.png"]
     assert data.weights == (1.0, 1.0, 0.5)
     assert [e.id for e in data.val] == ["one/3.png"]  # the other has none, and need not
+    assert data.names == ("one", "two")
 
 
 def test_without_val_some_of_train_is_held_back(two: Path, tmp_path: Path) -> None:
