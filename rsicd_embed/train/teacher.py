@@ -92,13 +92,12 @@ def teach(
         own.mkdir(parents=True, exist_ok=True)
         if not texts.exists():
             _keep(texts, _embed_texts(embedder, captions))
-        if not all(path.exists() for path in paths):
+        missing = [path for path in paths if not path.exists()]
+        advance(len(examples) * (views - len(missing)))
+        if missing:
             see = _seeing(embedder, examples, config)
-            for view, path in enumerate(paths):
-                if path.exists():
-                    advance(len(examples))
-                else:
-                    _keep(path, see(view, advance))
+            for path in missing:
+                _keep(path, see(paths.index(path), advance))
         sync_folder(own)
     images = np.stack([np.load(path) for path in paths])
     scale = float(getattr(embedder, "logit_scale", _DEFAULT_SCALE))
