@@ -132,6 +132,11 @@ def read_config(
             if value is not None:
                 settings[_OPTIONS[f"--{name.replace('_', '-')}"][0]] = value
         init = settings.get("model.init", "none")
+        if init != "none" and "model.shape" in settings:
+            raise TrainError(
+                "expected a shape for a model from nothing alone, found one beside the checkpoint "
+                f"{init}; leave one of --init and --shape out"
+            )
         return parse.replaced(base or defaults(None if init == "none" else init), settings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import click
 import pytest
 
 from rsicd_embed.cli.train_settings import read_config
@@ -95,3 +96,5 @@ def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:
     assert (read.epochs, read.batch_size, read.optimizer.learning_rate) == (3, 64, 2e-5)
     assert read.step.keep_patches == 1.0
     assert read_config(None, ["model.init=none"]) == TrainConfig()
+    with pytest.raises(click.UsageError, match="leave one of --init and --shape out"):
+        read_config(None, ["model.init=some/model"], {"shape": "tiny"})
