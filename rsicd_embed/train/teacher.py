@@ -93,7 +93,8 @@ def teach(
         if not texts.exists():
             _keep(texts, _embed_texts(embedder, captions))
         missing = [path for path in paths if not path.exists()]
-        advance(len(examples) * (views - len(missing)))
+        if len(missing) < views:
+            advance(len(examples) * (views - len(missing)))
         if missing:
             see = _seeing(embedder, examples, config)
             for path in missing:
