@@ -29,6 +29,7 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.loading import load_clip
+from rsicd_embed.train.card import MEASURED
 from rsicd_embed.train.config import defaults, parse
 
 T = TypeVar("T")
@@ -114,20 +115,6 @@ python scripts/bundle_model.py --run runs/bundled --rsicd PATH/TO/rsicd --ucm PA
 `training_run.json`, `training_log.jsonl` and `training_steps.jsonl` beside this file are the run's
 settings and its log, a row an epoch and a row a step.
 """
-
-ROWS = {
-    "zeroshot_top1": "zero-shot top-1",
-    "zeroshot_top3": "zero-shot top-3",
-    "zeroshot_top5": "zero-shot top-5",
-    "zeroshot_top10": "zero-shot top-10",
-    "i2t_r1": "image→text R@1",
-    "i2t_r5": "image→text R@5",
-    "i2t_r10": "image→text R@10",
-    "t2i_r1": "text→image R@1",
-    "t2i_r5": "text→image R@5",
-    "t2i_r10": "text→image R@10",
-    "mr": "mR",
-}
 
 
 def changed(settings: dict[str, Any]) -> Iterator[str]:
@@ -307,7 +294,8 @@ def table(figures: Mapping[str, Mapping[str, T]], shown: Callable[[T], str]) -> 
             f"| {words} | "
             + " | ".join(shown(one[name]) if name in one else "" for one in figures.values())
             + " |"
-            for name, words in ROWS.items()
+            for name, words in MEASURED.items()
+            if any(name in one for one in figures.values())
         ),
     ]
 

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from rsicd_embed.cli.base import json_option, note, print_json, show
+from rsicd_embed.cli.train_progress import epoch_line
+from rsicd_embed.cli.train_run import run
 from rsicd_embed.cli.train_settings import (
     datasets_option,
     read_config,
@@ -48,8 +50,6 @@ def arms(
     OUT/arms.png. Captions come from the textaug_*.jsonl that augment-captions wrote beside the
     data set.
     """
-    from rsicd_embed.cli.train import run
-    from rsicd_embed.cli.train_progress import epoch_line
     from rsicd_embed.train.config import parse
 
     common = read_config(config_file, assignments, options)

@@ -12,7 +12,8 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.locate import BUNDLED
 from rsicd_embed.train.config import TrainConfig, parse
 
-_MEASURED = {
+# Figures of val, and what they are called.
+MEASURED = {
     "zeroshot_top1": "zero-shot top-1",
     "zeroshot_top3": "zero-shot top-3",
     "zeroshot_top5": "zero-shot top-5",
@@ -102,7 +103,7 @@ def _lines(config: TrainConfig, data: DataCard, row: Mapping[str, Any]) -> Itera
     if share and data.classes:
         yield f"| class names | seen in training: {share:.0%} of captions are made from classes |"
     yield from ("", f"| on val, epoch {row['epoch']} of {config.epochs} | |", "| --- | --- |")
-    for key, words in _MEASURED.items():
+    for key, words in MEASURED.items():
         if key in row:
             yield f"| {words} | {row[key]:.3f} |"
     yield ""
