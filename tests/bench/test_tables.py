@@ -52,12 +52,14 @@ def test_the_commands_under_the_tables_are_ones() -> None:
         command.make_context("", words)  # fails where an option is unknown or missing
 
 
-def test_one_part_is_exchanged() -> None:
+def test_parts_are_exchanged() -> None:
     begin, end = write_docs.BEGIN, write_docs.END
     text = write_docs.between_marks(f"before\n{begin}old\n{end}\nafter\n", "new\n")
     assert text == f"before\n{begin}new\n{end}\nafter\n"
-    for wrong in ("nothing", begin, end, f"{begin}{end}{begin}{end}"):
-        with pytest.raises(ValueError, match="expected one part between"):
+    both = write_docs.between_marks(f"{begin}a{end}b{begin}c{end}", "1", "2")
+    assert both == f"{begin}1{end}b{begin}2{end}"
+    for wrong in ("nothing", begin, end, f"{begin}{end}{begin}{end}", f"{end}{begin}{end}"):
+        with pytest.raises(ValueError, match="expected 1 parts between"):
             write_docs.between_marks(wrong, "new")
 
 
