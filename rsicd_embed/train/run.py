@@ -118,19 +118,22 @@ def _start(config: TrainConfig, data: TrainingData, out: Path) -> Start:
         found = None  # it never got anywhere, perhaps since a setting was wrong
     if found is not None:
         identity.require_same(out, found, said)
+    learnt = None
     if config.model.init is not None:
         begun = starts.from_checkpoint(config.model.init)
     else:
         if found is None or not vocabulary.exists():
             captions = (caption for example in data.train for caption in example.captions)
-            tokens = starts.learn_vocabulary(captions, config.model.shape)
-            write_file(vocabulary, lambda aside: tokens.save(str(aside)))
-        begun = starts.from_nothing(config.model.shape, _vocabulary(vocabulary), config.seed)
-    said["start"] = begun.origin
+            learnt = starts.learn_vocabulary(captions, config.model.shape)
+        tokens = learnt or _vocabulary(vocabulary)
+        begun = starts.from_nothing(config.model.shape, tokens, config.seed)
+    start = {"start": begun.origin}
     if found is None:
-        identity.write(out, said)
-        return begun
-    identity.require_same(out, found, said)
+        identity.write(out, said | start)
+    else:
+        identity.require_same(out, found, start)
+    if learnt is not None:  # after run.json, which says whose folder it is
+        write_file(vocabulary, lambda aside: learnt.save(str(aside)))
     if not (out / "best").exists() and (out / "best.old").exists():  # stopped between renames
         (out / "best.old").rename(out / "best")
     return begun
