@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.bench import record
-from rsicd_embed.bench.timing import Plan, measure, sample
 from rsicd_embed.embedder.base import provenance
 from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.records import row_schema, vector_array
+from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import Plan, measure, sample
 from rsicd_embed.stores.base import open_store
 
 COMMAND = [sys.executable, "-c", "from rsicd_embed.cli import main; main()"]

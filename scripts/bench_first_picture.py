@@ -18,8 +18,8 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from rsicd_embed.bench import record
-from rsicd_embed.bench.timing import Plan, measure
+from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import Plan, measure
 from rsicd_embed.stores.base import open_store
 
 COMMAND = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", "serve", "--port", "0"]

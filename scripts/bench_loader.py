@@ -18,9 +18,9 @@ from typing import Any
 import click
 import jax
 
-from rsicd_embed.bench import record
 from rsicd_embed.bench.quiet import Watch
 from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.reports import record
 from rsicd_embed.train import mesh
 from rsicd_embed.train.config import AugmentConfig, DataConfig, StepConfig, TrainConfig
 from rsicd_embed.train.config.augment import ENGINES

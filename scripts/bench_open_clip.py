@@ -22,9 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.bench import inputs, pictures, record
+from rsicd_embed.bench import inputs, pictures
 from rsicd_embed.bench.isolate import Apart, once
-from rsicd_embed.bench.timing import Plan, measure, sample
+from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import Plan, measure, sample
 from rsicd_embed.torchvision_import import mend_torchvision
 from rsicd_embed.train import untrained
 

@@ -26,13 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rsicd_embed.bench import matmul, record
+from rsicd_embed.bench import matmul
 from rsicd_embed.bench.isolate import Apart
 from rsicd_embed.bench.quiet import Watch
-from rsicd_embed.bench.stats import paired_ratio
-from rsicd_embed.bench.timing import Plan, Sampler, measure, sampler
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.reports import record
+from rsicd_embed.reports.statistics import paired_ratio
+from rsicd_embed.reports.timing import Plan, Sampler, measure, sampler
 from rsicd_embed.train.config import StepConfig, TrainConfig
 from rsicd_embed.train.config.step import PRECISIONS
 from rsicd_embed.train.data import batch_side

@@ -23,12 +23,12 @@ import numpy as np
 from safetensors.numpy import load_file
 
 import rsicd_embed.embedder
-from rsicd_embed.bench.evaluate import PROMPT, Evaluator
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.loading import load_clip
+from rsicd_embed.evaluation.evaluator import PROMPT, Evaluator
 from rsicd_embed.train.card import MEASURED
 from rsicd_embed.train.config import defaults, parse
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import rsicd_embed
-from rsicd_embed.bench import http_load, pictures, record
+from rsicd_embed.bench import http_load, pictures
 from rsicd_embed.bench.http_load import Request
 from rsicd_embed.bench.serve import Server, searches, serving
+from rsicd_embed.reports import record
 
 _ROUNDS = 40
 _GROWTH = 1.05

@@ -50,10 +50,15 @@ MAY_IMPORT = {
         "errors", "closing", "files", "records", "parallel", "torchvision_import", "datasets",
         "embedder", "images", "embedder.base",
     },
+    # What evaluation and benchmarks share: records, timing, statistics, pages.
+    "reports": {"errors", "files", "parallel"},
+    "evaluation": {
+        "errors", "files", "records", "parallel", "datasets", "images", "embedder.base", "reports",
+    },
     "bench": {
         "errors", "closing", "files", "records", "parallel", "plugins", "torchvision_import",
         "openvino_import", "datasets", "images", "embedder.base", "stores.base", "stores",
-        "indexing",
+        "indexing", "reports", "evaluation",
     },
 }  # fmt: skip
 ANYTHING = {
@@ -76,10 +81,10 @@ LIBRARIES = {
     # Its references are optional.
     "transformers": {"train", "bench"},
     "torch": {"train", "bench"},
-    "matplotlib": {"bench", "train"},
+    "matplotlib": {"evaluation", "train"},
     "grain": {"train"},
-    "sklearn": {"bench"},
-    "threadpoolctl": {"bench"},
+    "sklearn": {"evaluation"},
+    "threadpoolctl": {"bench", "evaluation"},
     "onnxruntime": {"bench"},
     # `bench ann` has them as lines to compare with, and reads files of ann-benchmarks.
     "hnswlib": {"bench"},

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.bench.isolate import Apart, Here, Place
-from rsicd_embed.bench.record import significant
-from rsicd_embed.bench.timing import Sampler, sample
 from rsicd_embed.errors import BenchError
+from rsicd_embed.reports.record import significant
+from rsicd_embed.reports.timing import Sampler, sample
 
 # Least cosine of two candidates' vectors for which they do the same work. Bfloat16 loses about
 # 6e-5 on ViT-B/32; another image's vector is further away than that (`agreement`).

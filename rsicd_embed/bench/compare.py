@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from rsicd_embed.bench.ann.vectors import KINDS
-from rsicd_embed.bench.figures import Figure, figures
-from rsicd_embed.bench.stats import median_interval
 from rsicd_embed.errors import BenchError
+from rsicd_embed.reports.record_metrics import Figure, figures
+from rsicd_embed.reports.statistics import median_interval
 
 # What may differ: how much was measured, and beside what.
 _FREE = frozenset(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench import inputs, matmul, record
+from rsicd_embed.bench import inputs, matmul
 from rsicd_embed.bench.candidates import (
     IMAGES,
     TEXTS,
@@ -22,7 +22,8 @@ from rsicd_embed.bench.candidates import (
 )
 from rsicd_embed.bench.flops import Tower
 from rsicd_embed.bench.isolate import Apart, Place
-from rsicd_embed.bench.timing import Plan, Progress, Sampler, Samples, measure, sampler
+from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import Plan, Progress, Sampler, Samples, measure, sampler
 
 NULL = "null"
 

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rsicd_embed.bench import inputs, record
-from rsicd_embed.bench.stats import paired_ratio
-from rsicd_embed.bench.timing import Plan, Progress, Sampler, Samples, measure, sampler
+from rsicd_embed.bench import inputs
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import BenchError, ImageError
@@ -23,6 +21,9 @@ from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing import ingest
 from rsicd_embed.indexing.stages import elapsed_s
 from rsicd_embed.parallel import ordered_map
+from rsicd_embed.reports import record
+from rsicd_embed.reports.statistics import paired_ratio
+from rsicd_embed.reports.timing import Plan, Progress, Sampler, Samples, measure, sampler
 from rsicd_embed.stores.base import open_store
 
 MODEL, DECODE = "model alone", "decoding alone"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rsicd_embed.bench.ann.contenders import with_options
-from rsicd_embed.bench.ann.points import points
 from rsicd_embed.errors import BenchError
+from rsicd_embed.reports.pareto import points
 
 _MISSES = 3  # that are told
 _CLOSE = 1.05  # of two as fast as this, the one that takes less memory

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.bench.record import FORMAT
 from rsicd_embed.errors import BenchError
+from rsicd_embed.reports.record import FORMAT
 
 TASKS = ("ann", "embed", "ingest", "serve", "zeroshot", "retrieval", "probe", "forgetting")
 _HEAD = {"task": str, "command": str, "machine": dict, "settings": dict}

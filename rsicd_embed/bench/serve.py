@@ -21,11 +21,12 @@ from urllib.request import urlopen
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.bench import http_load, record
+from rsicd_embed.bench import http_load
 from rsicd_embed.bench.ann.vectors import generated
-from rsicd_embed.bench.timing import Plan, Progress, Sampler, measure
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import Provenance, vector_array
+from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import Plan, Progress, Sampler, measure
 from rsicd_embed.stores.base import open_store
 
 TOGETHER, ALONE = "batched", "one by one"

@@ -34,7 +34,7 @@ def run(
     import rsicd_embed
 
     with training_extra():
-        from rsicd_embed.bench.evaluate import Evaluator
+        from rsicd_embed.evaluation.evaluator import Evaluator
         from rsicd_embed.train import distributed, plot
         from rsicd_embed.train.config import parse
         from rsicd_embed.train.loop import train as train_on

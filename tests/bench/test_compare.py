@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rsicd_embed.bench.compare import Limits, compare
-from rsicd_embed.bench.figures import figures
 from rsicd_embed.bench.saved import TASKS
+from rsicd_embed.reports.record_metrics import figures
 from tests.helpers import run
 
 from . import records

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsicd_embed.bench import inputs, machine, memory, pictures, record
+from rsicd_embed.bench import inputs, memory, pictures
 from rsicd_embed.bench.candidates import agreement
 from rsicd_embed.bench.flops import ConvolutionalTower, ImageTower
 from rsicd_embed.bench.isolate import Apart, Here, once
 from rsicd_embed.bench.matmul import Products, Shape
 from rsicd_embed.errors import BenchError, StoreError
 from rsicd_embed.images import read_rgb
+from rsicd_embed.reports import machine, record
 
 B32 = ImageTower(224, 32, 768, 12, 3072, 512)
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsicd_embed.bench import retrieval
 from rsicd_embed.bench.ann import truth
 from rsicd_embed.bench.ann.workload import Workload
-from rsicd_embed.bench.bootstrap import Bootstrap, intervals
-from rsicd_embed.bench.metrics import class_ranks
+from rsicd_embed.evaluation import retrieval
+from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals
+from rsicd_embed.evaluation.metrics import class_ranks
 from rsicd_embed.testing.stores import unit
 from tests.benchmarks.conftest import DIM, K
 

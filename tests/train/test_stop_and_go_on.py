@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench.evaluate import Evaluator
 from rsicd_embed.datasets import captioned
 from rsicd_embed.errors import TrainStoppedError
+from rsicd_embed.evaluation.evaluator import Evaluator
 from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
 from rsicd_embed.train.journal import read
 from rsicd_embed.train.loop import score, train

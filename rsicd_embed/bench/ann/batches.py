@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rsicd_embed.bench import record
 from rsicd_embed.bench.ann.held import Held
 from rsicd_embed.bench.ann.truth import Truth
 from rsicd_embed.bench.isolate import Place
-from rsicd_embed.bench.timing import Plan, Progress, Sampler, measure
+from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import Plan, Progress, Sampler, measure
 
 _SAMPLE_S = 1.0  # so long, about, one call may take
 

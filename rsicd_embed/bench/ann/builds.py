@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rsicd_embed.bench import record
-from rsicd_embed.bench.stats import paired_ratio, spread
+from rsicd_embed.reports import record
+from rsicd_embed.reports.statistics import paired_ratio, spread
 
 Contenders = dict[str, dict[str, Any]]
 

@@ -14,7 +14,7 @@ from rsicd_embed.bench.ann.contenders import Contender
 from rsicd_embed.bench.ann.workload import Workload
 from rsicd_embed.bench.isolate import Apart, Here, Place
 from rsicd_embed.bench.resident import forget_peak, resident
-from rsicd_embed.bench.timing import sample
+from rsicd_embed.reports.timing import sample
 
 Make = Callable[[], Contender]
 _WARM_S = 2.0

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench import record
 from rsicd_embed.bench.ann.batches import add_batches
 from rsicd_embed.bench.ann.held import Held
 from rsicd_embed.bench.ann.truth import Truth
 from rsicd_embed.bench.isolate import Place
-from rsicd_embed.bench.stats import paired_ratio
-from rsicd_embed.bench.timing import Plan, Progress, Samples, measure
+from rsicd_embed.reports import record
+from rsicd_embed.reports.statistics import paired_ratio
+from rsicd_embed.reports.timing import Plan, Progress, Samples, measure
 
 NULL = "null store"
 # Of what is timed, the bench's own part must be less than this.

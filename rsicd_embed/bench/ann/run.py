@@ -15,12 +15,12 @@ from rsicd_embed.bench.ann.contenders import SCAN, numbers
 from rsicd_embed.bench.ann.held import Configured, Held, hold
 from rsicd_embed.bench.ann.kinds import Kind, Settings, kinds_of
 from rsicd_embed.bench.ann.measure import NULL, searched
-from rsicd_embed.bench.ann.points import OPTIMIZED, points
 from rsicd_embed.bench.ann.sweep import apart
 from rsicd_embed.bench.ann.truth import Truth
 from rsicd_embed.bench.ann.workload import Workload, threshold
 from rsicd_embed.bench.isolate import Place
-from rsicd_embed.bench.timing import Plan, Progress
+from rsicd_embed.reports.pareto import OPTIMIZED, points
+from rsicd_embed.reports.timing import Plan, Progress
 
 UPSERTED = "as upserted"
 # Of the sweep, at most.

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench import record
 from rsicd_embed.bench.ann.workload import PART, Workload
-from rsicd_embed.bench.bootstrap import Bootstrap, intervals
 from rsicd_embed.errors import BenchError
+from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals
+from rsicd_embed.reports import record
 
 # Twice over the rounding of a float32 product of unit vectors, up to some thousand dimensions.
 MARGIN = 1e-5

@@ -176,14 +176,15 @@ def ann(
     A library on its own promises less than a store: no filters or deletions (NMSLib), no exact
     scores, no order among ties. It gets the settings that the store found best.
     """
-    from rsicd_embed.bench import choice, record
+    from rsicd_embed.bench import choice
     from rsicd_embed.bench.ann import references
     from rsicd_embed.bench.ann.kinds import Settings
     from rsicd_embed.bench.ann.run import run as measured
     from rsicd_embed.bench.ann.sweep import ladders
     from rsicd_embed.bench.ann.truth import Truth
     from rsicd_embed.bench.ann.workload import prepare
-    from rsicd_embed.bench.timing import Plan
+    from rsicd_embed.reports import record
+    from rsicd_embed.reports.timing import Plan
 
     if sweep and no_sweep:
         raise click.UsageError("expected --sweep or --no-sweep, found both")

@@ -95,8 +95,7 @@ def finish(
     as_json: bool,
 ) -> None:
     """Saves a record and its page, and shows what is in it; status 1 where it was interrupted."""
-    from rsicd_embed.bench import record
-    from rsicd_embed.bench.report import write
+    from rsicd_embed.reports import record, write
 
     watch = click.get_current_context().meta[_WATCH]
     run["machine"]["others_share"] = watch.others_share() if watch else None

@@ -81,7 +81,7 @@ def _document(
 
 
 def _lines(changes: list[Change]) -> list[str]:
-    from rsicd_embed.bench.record import table
+    from rsicd_embed.reports.record import table
 
     rows = [("", "before", "after", "unit", "ratio", "95%", "")]
     for change in changes:

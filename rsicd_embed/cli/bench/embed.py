@@ -117,10 +117,11 @@ def embed(
     process of its own; every round runs all of them, in an order drawn anew. Several models or
     batch sizes are timed one after the other.
     """
-    from rsicd_embed.bench import combined, record, references
+    from rsicd_embed.bench import combined, references
     from rsicd_embed.bench import embed as bench
-    from rsicd_embed.bench.machine import nvidia_gpus
-    from rsicd_embed.bench.timing import Plan
+    from rsicd_embed.reports import record
+    from rsicd_embed.reports.machine import nvidia_gpus
+    from rsicd_embed.reports.timing import Plan
 
     if models and shapes:
         raise click.UsageError("expected --model or --shape, found both")

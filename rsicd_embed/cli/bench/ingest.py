@@ -92,9 +92,10 @@ def ingest(
     """
     import rsicd_embed
     from rsicd_embed.bench import ingest as bench
-    from rsicd_embed.bench import memory, pictures, record
-    from rsicd_embed.bench.machine import nvidia_gpus
-    from rsicd_embed.bench.timing import Plan
+    from rsicd_embed.bench import memory, pictures
+    from rsicd_embed.reports import record
+    from rsicd_embed.reports.machine import nvidia_gpus
+    from rsicd_embed.reports.timing import Plan
 
     kinds = _kinds(stores)
     record.claim(output)
@@ -148,7 +149,7 @@ def _kinds(stores: tuple[str, ...]) -> list[StoreKind]:
 
 
 def _lines(run: dict[str, Any]) -> list[str]:
-    from rsicd_embed.bench.record import table
+    from rsicd_embed.reports.record import table
 
     rows = [["", "images/s", "95%", "of model alone", "of slower alone", "of sum", "limited by"]]
     for name, one in run["candidates"].items():

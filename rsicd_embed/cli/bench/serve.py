@@ -48,12 +48,12 @@ def serve(
     clients are on this machine too, and take their part of it.
     """
     from rsicd_embed import plugins
-    from rsicd_embed.bench import record
     from rsicd_embed.bench import serve as bench
-    from rsicd_embed.bench.timing import Plan
     from rsicd_embed.embedder.base import provenance
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import BenchError
+    from rsicd_embed.reports import record
+    from rsicd_embed.reports.timing import Plan
 
     known = plugins.names(plugins.STORES)
     if scheme not in known:
@@ -75,7 +75,7 @@ def serve(
 
 
 def _lines(run: dict[str, Any]) -> list[str]:
-    from rsicd_embed.bench.record import table
+    from rsicd_embed.reports.record import table
 
     rows = [("", "searches/s", "95%", "best")]
     for name, one in run["candidates"].items():

@@ -22,8 +22,8 @@ from rsicd_embed.cli.eval.base import (
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
-    from rsicd_embed.bench.forgetting import Answers, Tasks
     from rsicd_embed.embedder.base import Embedder
+    from rsicd_embed.evaluation.forgetting import Answers, Tasks
 
 _SHOWN = ("zeroshot_top1", "zeroshot_top5", "i2t_r1", "t2i_r1", "mr")
 
@@ -66,8 +66,8 @@ def forgetting(
     where it has captions. Intervals are of the difference on the same images.
     """
     share_one_heap()
-    from rsicd_embed.bench import forgetting as bench
-    from rsicd_embed.bench.zeroshot import require_prompts
+    from rsicd_embed.evaluation import forgetting as bench
+    from rsicd_embed.evaluation.zeroshot import require_prompts
 
     how = How.of(given)
     require_prompts(prompts)
@@ -107,7 +107,7 @@ def _each(splits: tuple[str, ...], datasets: int) -> list[str | None]:
 
 
 def _answer(asked: Tasks, embedder: Embedder, prompts: tuple[str, ...], how: How) -> Answers:
-    from rsicd_embed.bench import forgetting as bench
+    from rsicd_embed.evaluation import forgetting as bench
 
     images = how.embed(embedder, asked.examples).vectors
     texts = None
@@ -118,7 +118,7 @@ def _answer(asked: Tasks, embedder: Embedder, prompts: tuple[str, ...], how: How
 
 
 def _lines(run: dict[str, Any]) -> list[str]:
-    from rsicd_embed.bench.record import table
+    from rsicd_embed.reports.record import table
 
     level = f"{run['bootstrap']['level']:.0%}"
     rows = [("data set", "metric", "baseline", "model", "difference", level, "")]

@@ -51,20 +51,20 @@ def probe(
     data set without splits is scored on a fifth of each class.
     """
     share_one_heap()
-    from rsicd_embed.bench import probing
-    from rsicd_embed.bench.probe import require_library
     from rsicd_embed.cli.progress import image_progress
+    from rsicd_embed.evaluation import probe_protocol
+    from rsicd_embed.evaluation.probe import require_library
 
     how = How.of(given)
     require_library()
     evalset = open_set(dataset, every_label=every_label)
-    plan = probing.plan(evalset, split, train_split, how.seed)
+    plan = probe_protocol.plan(evalset, split, train_split, how.seed)
     run = document("probe", {"every_label": every_label}, how)
     embedder = how.load(model)
     found = how.embed(embedder, plan.examples, skip_unreadable=skip_unreadable)
     vectors = dict(zip((e.id for e in found.examples), found.vectors, strict=True))
-    with how.timed("fits"), image_progress("fits", probing.STEPS, "fits") as advance:
-        told = probing.report(plan, vectors, how.bootstrap, advance)
+    with how.timed("fits"), image_progress("fits", probe_protocol.STEPS, "fits") as advance:
+        told = probe_protocol.report(plan, vectors, how.bootstrap, advance)
     run |= {"dataset": evalset.name, **model_of(embedder), **told}
     run["skipped"] = as_skipped(found.skipped)
     finish(run, how, _lines)

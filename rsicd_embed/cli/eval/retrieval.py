@@ -53,8 +53,8 @@ def retrieval(
     what a perfect model could reach, since images may share a caption.
     """
     share_one_heap()
-    from rsicd_embed.bench import retrieval as bench
-    from rsicd_embed.bench.evalset import with_captions
+    from rsicd_embed.evaluation import retrieval as bench
+    from rsicd_embed.evaluation.dataset import with_captions
 
     how = How.of(given)
     evalset = open_set(dataset)

@@ -29,8 +29,8 @@ from rsicd_embed.cli.eval.base import (
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
-    from rsicd_embed.bench.evalset import EvalSet
     from rsicd_embed.datasets.base import Example
+    from rsicd_embed.evaluation.dataset import EvalSet
 
 _PICTURE = "confusion.png"
 _OF_THE_MODEL = ("model", "prompts", "raw_names", "skip_unreadable")
@@ -72,8 +72,8 @@ def zeroshot(
     With -o, confusion.png shows which classes are taken for which.
     """
     share_one_heap()
-    from rsicd_embed.bench import confusion
-    from rsicd_embed.bench.zeroshot import require_prompts
+    from rsicd_embed.evaluation import confusion
+    from rsicd_embed.evaluation.zeroshot import require_prompts
 
     how = How.of(given)
     if how.output is not None:
@@ -108,8 +108,8 @@ def _classify(
     raw: bool,
     skip_unreadable: bool,
 ) -> dict[str, Any]:
-    from rsicd_embed.bench import zeroshot as bench
-    from rsicd_embed.bench.evalset import labelled
+    from rsicd_embed.evaluation import zeroshot as bench
+    from rsicd_embed.evaluation.dataset import labelled
 
     chosen = labelled(evalset, examples)
     embedder = how.load(model)
@@ -136,10 +136,10 @@ def _classify(
 
 
 def _score(path: Path, evalset: EvalSet, examples: tuple[Example, ...], how: How) -> dict[str, Any]:
-    from rsicd_embed.bench import predictions
-    from rsicd_embed.bench import zeroshot as bench
-    from rsicd_embed.bench.evalset import labelled
-    from rsicd_embed.bench.metrics import ZEROSHOT_KS
+    from rsicd_embed.evaluation import predictions
+    from rsicd_embed.evaluation import zeroshot as bench
+    from rsicd_embed.evaluation.dataset import labelled
+    from rsicd_embed.evaluation.metrics import ZEROSHOT_KS
 
     chosen = labelled(evalset, examples)
     wanted = [examples[row] for row in chosen.rows]
@@ -169,14 +169,14 @@ def _refuse(context: click.Context, names: tuple[str, ...]) -> None:
 def _draw(run: dict[str, Any], title: str, path: Path) -> None:
     import numpy as np
 
-    from rsicd_embed.bench import confusion
+    from rsicd_embed.evaluation import confusion
 
     names = [one["class"] for one in run["per_class"]]
     confusion.draw(np.array(run["confusion"]), names, title, path)
 
 
 def _lines(run: dict[str, Any]) -> list[str]:
-    from rsicd_embed.bench.record import table
+    from rsicd_embed.reports.record import table
 
     who = run.get("model") or run["predictions"]
     where = f"{run['dataset']} {run['split']}"

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.bench.report import ann, evaluation, rates
-from rsicd_embed.bench.report.page import Report, page
 from rsicd_embed.files import make_folder, storage_errors, sync_folder, write_file
+from rsicd_embed.reports import ann_page, evaluation_page, rates_page
+from rsicd_embed.reports.page import Report, page
 
 _OF: Mapping[str, Callable[[Mapping[str, Any]], Report]] = {
-    "ann": ann.report,
-    "embed": rates.embed,
-    "ingest": rates.ingest,
-    "serve": rates.serve,
+    "ann": ann_page.report,
+    "embed": rates_page.embed,
+    "ingest": rates_page.ingest,
+    "serve": rates_page.serve,
 }
 
 
@@ -47,5 +47,5 @@ def save(path: Path, runs: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def _report(run: Mapping[str, Any]) -> Report:
-    others = rates.others if "candidates" in run else evaluation.report
+    others = rates_page.others if "candidates" in run else evaluation_page.report
     return _OF.get(run["task"], others)(run)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rsicd_embed.bench.ann.points import OPTIMIZED, points
-from rsicd_embed.bench.report import svg
-from rsicd_embed.bench.report.page import Report, Section, table
-from rsicd_embed.bench.report.svg import Axis, Bar, Mark, Series
+from rsicd_embed.reports import svg
+from rsicd_embed.reports.page import Report, Section, table
+from rsicd_embed.reports.pareto import OPTIMIZED, points
+from rsicd_embed.reports.svg import Axis, Bar, Mark, Series
 
 _GOOD = 0.99
 _LATENCIES = (("p50", 5.0), ("p95", 4.0), ("p99", 3.0))

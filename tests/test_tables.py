@@ -9,8 +9,8 @@ from typing import Any
 import click
 import pytest
 
-from rsicd_embed.bench.evaluate import PROMPT
 from rsicd_embed.cli import main
+from rsicd_embed.evaluation.evaluator import PROMPT
 from scripts import bench_tables, readme_tables, write_docs
 
 

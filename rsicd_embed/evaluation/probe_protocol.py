@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench import probe
-from rsicd_embed.bench.bootstrap import Bootstrap, intervals, point
-from rsicd_embed.bench.evalset import ALL, EvalSet, labelled
-from rsicd_embed.bench.metrics import class_ranks
-from rsicd_embed.bench.probe import Features, Fitted, hold_out
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import BenchError, DatasetError
+from rsicd_embed.evaluation import probe
+from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals, point
+from rsicd_embed.evaluation.dataset import ALL, EvalSet, labelled
+from rsicd_embed.evaluation.metrics import class_ranks
+from rsicd_embed.evaluation.probe import Features, Fitted, hold_out
 
 HELD_OUT = f"{probe.HELD_OUT:.0%} of each class of the images to fit"
 STEPS = len(probe.CS) + 1  # fits that are told to `progress`

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsicd_embed.bench.bootstrap import Bootstrap
-from rsicd_embed.bench.embedded import embed_examples, embed_texts
-from rsicd_embed.bench.evalset import EvalSet, open_set
-from rsicd_embed.bench.forgetting import Answers, Tasks, answer, report, tasks
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.datasets.classes import PROMPT
 from rsicd_embed.errors import DatasetError
+from rsicd_embed.evaluation.bootstrap import Bootstrap
+from rsicd_embed.evaluation.dataset import EvalSet, open_set
+from rsicd_embed.evaluation.embedding import embed_examples, embed_texts
+from rsicd_embed.evaluation.forgetting import Answers, Tasks, answer, report, tasks
 from tests.evaldata import Colours, captioned, class_folder
 
 

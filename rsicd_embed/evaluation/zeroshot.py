@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench.bootstrap import Bootstrap, Statistic, intervals, point
-from rsicd_embed.bench.metrics import ZEROSHOT_KS, class_ranks, confusion_matrix, hit_rates
 from rsicd_embed.datasets.classes import readable
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import BenchError
+from rsicd_embed.evaluation.bootstrap import Bootstrap, Statistic, intervals, point
+from rsicd_embed.evaluation.metrics import ZEROSHOT_KS, class_ranks, confusion_matrix, hit_rates
 
 TIES = "a wrong class as similar as the right one stands before it"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rsicd_embed.bench.zeroshot import Outcome
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
+from rsicd_embed.evaluation.zeroshot import Outcome
 
 
 @dataclass(frozen=True)

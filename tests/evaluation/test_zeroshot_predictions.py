@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsicd_embed.bench import evalset, predictions
-from rsicd_embed.bench.bootstrap import Bootstrap
-from rsicd_embed.bench.zeroshot import report
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
+from rsicd_embed.evaluation import dataset, predictions
+from rsicd_embed.evaluation.bootstrap import Bootstrap
+from rsicd_embed.evaluation.zeroshot import report
 
 CLASSES = ("a", "b", "c")
 EXAMPLES = [Example(f"{i}.png", f"{i}.png") for i in range(2)]
@@ -70,9 +70,9 @@ def test_a_file_that_is_not_text(file: Path) -> None:
 
 def test_the_published_baseline(rsicd: Path) -> None:
     """What scoring CLIP-rsicd's published predictions of the un-tuned CLIP gives."""
-    opened = evalset.open_set(rsicd)
+    opened = dataset.open_set(rsicd)
     _, examples = opened.split("test")
-    chosen = evalset.labelled(opened, examples)
+    chosen = dataset.labelled(opened, examples)
     wanted = [examples[row] for row in chosen.rows]
     path = rsicd / "published_baseline_predictions.tsv"
     found = predictions.read(path, wanted, chosen.labels, chosen.classes)

@@ -11,12 +11,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rsicd_embed.bench.ann.points import points
-from rsicd_embed.bench.report import svg, write
 from rsicd_embed.bench.saved import read
+from rsicd_embed.reports import svg, write
+from rsicd_embed.reports.pareto import points
+from tests.bench import records
 from tests.helpers import run
-
-from . import records
 
 RECORDED = sorted(records.BENCHMARKS.glob("*/bench-*.json"))
 

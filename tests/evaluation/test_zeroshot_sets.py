@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rsicd_embed.bench import evalset
-from rsicd_embed.bench.evalset import EvalSet, class_labels, labelled, open_set, with_captions
 from rsicd_embed.datasets import class_folders
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
+from rsicd_embed.evaluation import dataset
+from rsicd_embed.evaluation.dataset import EvalSet, class_labels, labelled, open_set, with_captions
 from tests.evaldata import captioned, class_folder, colour
 from tests.helpers import manifest
 
@@ -100,7 +100,7 @@ def test_classes_are_those_of_all_splits() -> None:
     )
     chosen = labelled(opened, opened.split("test")[1])
     assert (chosen.classes, chosen.labels.tolist()) == (("port", "river"), [1])
-    assert (chosen.left_out, chosen.rule) == (1, evalset.EVERY_LABEL)
+    assert (chosen.left_out, chosen.rule) == (1, dataset.EVERY_LABEL)
     mute = eval_set(*opened.examples, example("d", None, "val"))
     with pytest.raises(DatasetError, match="expected labelled images, found none among 1"):
         labelled(mute, mute.split("val")[1])
@@ -114,9 +114,9 @@ def test_only_names_that_tell_the_class_count_where_any_does() -> None:
     assert class_labels(numbered, by_file_name=True) == ["port", "river"]
     opened = eval_set(*named, *numbered, by_file_name=True)
     chosen = labelled(opened, opened.examples)
-    assert (chosen.left_out, chosen.rule) == (2, evalset.BY_FILE_NAME)
+    assert (chosen.left_out, chosen.rule) == (2, dataset.BY_FILE_NAME)
     every = labelled(eval_set(*named, *numbered), opened.examples)
-    assert (every.left_out, every.rule) == (0, evalset.EVERY_LABEL)
+    assert (every.left_out, every.rule) == (0, dataset.EVERY_LABEL)
 
 
 def test_a_manifest_with_numbers_as_labels(tmp_path: Path) -> None:

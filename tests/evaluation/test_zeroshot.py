@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rsicd_embed.bench.bootstrap import Bootstrap
-from rsicd_embed.bench.zeroshot import (
+from rsicd_embed.datasets.classes import PROMPT
+from rsicd_embed.errors import BenchError
+from rsicd_embed.evaluation.bootstrap import Bootstrap
+from rsicd_embed.evaluation.zeroshot import (
     Outcome,
     class_names,
     class_vectors,
@@ -14,8 +16,6 @@ from rsicd_embed.bench.zeroshot import (
     report,
     require_prompts,
 )
-from rsicd_embed.datasets.classes import PROMPT
-from rsicd_embed.errors import BenchError
 from tests.evaldata import COLOURS, Colours
 
 NAMES = sorted(COLOURS)

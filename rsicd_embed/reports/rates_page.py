@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rsicd_embed.bench.report import svg
-from rsicd_embed.bench.report.page import Report, Section, table
-from rsicd_embed.bench.report.svg import Bar, Mark
+from rsicd_embed.reports import svg
+from rsicd_embed.reports.page import Report, Section, table
+from rsicd_embed.reports.svg import Bar, Mark
 
 _MEMORY = {"loaded_bytes": "loaded", "ingest_peak_bytes": "ingest peak", "peak_bytes": "peak"}
 

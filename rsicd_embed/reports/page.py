@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from rsicd_embed.bench.report.svg import SERIES
+from rsicd_embed.reports.svg import SERIES
 
 # Marks of the same number in a light and a dark page.
 _LIGHT = "#1d4ed8 #c2410c #047857 #a21caf #a16207 #0e7490 #be123c #4d7c0f #6d28d9 #57606a"

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from rsicd_embed.bench.ann import truth
-from rsicd_embed.bench.metrics import (
+from rsicd_embed.evaluation.metrics import (
     class_ranks,
     confusion_matrix,
     hit_rates,
     rank_of_right,
     topk_accuracy,
 )
-from rsicd_embed.bench.retrieval import Captions, rank
+from rsicd_embed.evaluation.retrieval import Captions, rank
 from rsicd_embed.testing.stores import unit
 
 KS = pytest.mark.parametrize("k", [1, 3, 5])

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench import retrieval, zeroshot
-from rsicd_embed.bench.bootstrap import Bootstrap, Statistic, intervals, point
-from rsicd_embed.bench.evalset import EvalSet, Labelled, labelled, with_captions
-from rsicd_embed.bench.retrieval import Captions
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import DatasetError
+from rsicd_embed.evaluation import retrieval, zeroshot
+from rsicd_embed.evaluation.bootstrap import Bootstrap, Statistic, intervals, point
+from rsicd_embed.evaluation.dataset import EvalSet, Labelled, labelled, with_captions
+from rsicd_embed.evaluation.retrieval import Captions
 
 
 @dataclass(frozen=True)

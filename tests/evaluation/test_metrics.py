@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.bench.metrics import (
+from rsicd_embed.evaluation.metrics import (
     confusion_matrix,
     rank_of_right,
     retrieval_metrics,

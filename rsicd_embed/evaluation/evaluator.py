@@ -7,14 +7,14 @@ from functools import partial
 
 import numpy as np
 
-from rsicd_embed.bench import retrieval, zeroshot
-from rsicd_embed.bench.embedded import pixels
-from rsicd_embed.bench.evalset import class_labels
-from rsicd_embed.bench.metrics import contrastive_loss, retrieval_metrics, topk_accuracy
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.datasets.classes import PROMPT as PROMPT
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import DatasetError
+from rsicd_embed.evaluation import retrieval, zeroshot
+from rsicd_embed.evaluation.dataset import class_labels
+from rsicd_embed.evaluation.embedding import pixels
+from rsicd_embed.evaluation.metrics import contrastive_loss, retrieval_metrics, topk_accuracy
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.records import fingerprint_parts
 

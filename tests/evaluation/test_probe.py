@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsicd_embed.bench import probe, probing
-from rsicd_embed.bench.bootstrap import Bootstrap
-from rsicd_embed.bench.evalset import EvalSet, open_set
-from rsicd_embed.bench.probe import Features, hold_out, knn_votes, linear, neighbours
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import BenchError, DatasetError
+from rsicd_embed.evaluation import probe, probe_protocol
+from rsicd_embed.evaluation.bootstrap import Bootstrap
+from rsicd_embed.evaluation.dataset import EvalSet, open_set
+from rsicd_embed.evaluation.probe import Features, hold_out, knn_votes, linear, neighbours
 from tests.evaldata import captioned, class_folder
 
 pytest.importorskip("sklearn")
@@ -39,7 +39,7 @@ def test_what_is_easy_is_solved() -> None:
     fitted = linear(train, test, train, test.vectors, 4, done.append)
     assert accuracy(fitted.scores, test) == 1
     assert fitted.converged
-    assert sum(done) == probing.STEPS
+    assert sum(done) == probe_protocol.STEPS
     assert accuracy(neighbours(train, test, train, test.vectors, 4).scores, test) == 1
 
 
@@ -101,18 +101,18 @@ def test_hold_out_takes_the_same_share_of_every_class() -> None:
 
 
 def names_of(path: Path, split: str | None = None, train: str = "train") -> Any:
-    return dict(probing.plan(open_set(path), split, train, seed=0).names)
+    return dict(probe_protocol.plan(open_set(path), split, train, seed=0).names)
 
 
 def test_what_is_chosen_on(tmp_path: Path) -> None:
     three = captioned(tmp_path / "three", splits=("train", "val", "test"))
     assert names_of(three) == {"split": "test", "train_split": "train", "chosen_on": "val"}
     # What is scored is never chosen on.
-    assert names_of(three, "val")["chosen_on"] == probing.HELD_OUT
+    assert names_of(three, "val")["chosen_on"] == probe_protocol.HELD_OUT
     two = class_folder(tmp_path / "two", splits=("train", "test"))
-    assert names_of(two)["chosen_on"] == probing.HELD_OUT
+    assert names_of(two)["chosen_on"] == probe_protocol.HELD_OUT
     none = class_folder(tmp_path / "none", images=5)
-    plan = probing.plan(open_set(none), None, "train", seed=0)
+    plan = probe_protocol.plan(open_set(none), None, "train", seed=0)
     assert (len(plan.train), len(plan.test)) == (12, 3)
     assert not {e.id for e in plan.train} & {e.id for e in plan.test}
     for split, train in (("train", "train"), ("all", "train"), ("test", "all")):
@@ -131,8 +131,8 @@ def test_report() -> None:
             examples.append(Example(f"{split}{i}", "x", {"split": split, "label": f"c{label}"}))
             vectors[f"{split}{i}"] = vector
     del vectors["test0"]  # could not be read
-    plan = probing.plan(EvalSet("toy", tuple(examples), False), None, "train", 0)
-    told = probing.report(plan, vectors, Bootstrap())
+    plan = probe_protocol.plan(EvalSet("toy", tuple(examples), False), None, "train", 0)
+    told = probe_protocol.report(plan, vectors, Bootstrap())
     assert (told["n"], told["n_train"], told["n_chosen_on"]) == (59, 60, 60)
     assert set(told["metrics"]) == {"linear_top1", "linear_top5", "knn_top1"}
     assert told["metrics"]["linear_top1"] > 0.9
@@ -144,15 +144,15 @@ def test_report() -> None:
     for name in [one for one in vectors if one.startswith("test")]:
         del vectors[name]
     with pytest.raises(DatasetError, match="found none in one of them"):
-        probing.report(plan, vectors, Bootstrap())
+        probe_protocol.report(plan, vectors, Bootstrap())
 
 
 def test_one_image_a_class_cannot_be_held_out(tmp_path: Path) -> None:
     opened = open_set(class_folder(tmp_path / "few", images=1, splits=("train", "test")))
-    plan = probing.plan(opened, None, "train", 0)
+    plan = probe_protocol.plan(opened, None, "train", 0)
     vectors = {e.id: np.eye(3, dtype=np.float32)[plan.labels[e.id]] for e in plan.examples}
     with pytest.raises(DatasetError, match="found 3 and 0"):
-        probing.report(plan, vectors, Bootstrap())
+        probe_protocol.report(plan, vectors, Bootstrap())
     with pytest.raises(DatasetError, match="expected a class with two images"):
         names_of(class_folder(tmp_path / "one", images=1))
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.bench import retrieval
-from rsicd_embed.bench.bootstrap import Bootstrap, intervals, point
-from rsicd_embed.bench.metrics import retrieval_metrics
-from rsicd_embed.bench.retrieval import Captions, Ranks, ceiling, rank, report, statistic
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
+from rsicd_embed.evaluation import retrieval
+from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals, point
+from rsicd_embed.evaluation.metrics import retrieval_metrics
+from rsicd_embed.evaluation.retrieval import Captions, Ranks, ceiling, rank, report, statistic
 
 
 def captions_of(*of_images: str) -> Captions:

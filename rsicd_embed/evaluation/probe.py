@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench.metrics import class_ranks
 from rsicd_embed.errors import BenchError
+from rsicd_embed.evaluation.metrics import class_ranks
 from rsicd_embed.parallel import ordered_map
 
 # Inverse strengths of the regularisation; features are unit vectors, so that it takes large ones.

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.bench.machine import describe
-from rsicd_embed.bench.stats import Spread, paired_ratio, spread
-from rsicd_embed.bench.timing import Samples
 from rsicd_embed.files import make_folder, storage_errors, sync_folder, write_file
+from rsicd_embed.reports.machine import describe
+from rsicd_embed.reports.statistics import Spread, paired_ratio, spread
+from rsicd_embed.reports.timing import Samples
 
 # Grows when a field changes its meaning; fields may be added without.
 FORMAT = 1

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench.bootstrap import Bootstrap, Statistic, intervals, point, weighted_median
-from rsicd_embed.bench.metrics import RETRIEVAL_KS, rank_of_right, retrieval_metrics
 from rsicd_embed.datasets.base import Example
+from rsicd_embed.evaluation.bootstrap import Bootstrap, Statistic, intervals, point, weighted_median
+from rsicd_embed.evaluation.metrics import RETRIEVAL_KS, rank_of_right, retrieval_metrics
 
 TIES = "a wrong candidate as similar as the best right one stands before it"
 OWN = "a caption that stands with several images is right only for the image it is asked for"
