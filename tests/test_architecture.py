@@ -84,6 +84,7 @@ LIBRARIES = {
     "matplotlib": {"evaluation", "train"},
     "grain": {"train"},
     "sklearn": {"evaluation"},
+    "psutil": {"reports"},
     "threadpoolctl": {"bench", "evaluation"},
     "onnxruntime": {"bench"},
     # `bench ann` has them as lines to compare with, and reads files of ann-benchmarks.

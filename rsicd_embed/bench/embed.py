@@ -14,14 +14,14 @@ from rsicd_embed.bench import inputs, matmul
 from rsicd_embed.bench.candidates import (
     IMAGES,
     TEXTS,
-    Held,
+    CandidateWorker,
     Make,
     batch_sampler,
-    give,
-    hold,
+    set_batch,
+    start_worker,
 )
 from rsicd_embed.bench.flops import Tower
-from rsicd_embed.bench.isolate import Apart, Place
+from rsicd_embed.bench.workers import ProcessWorker, Worker
 from rsicd_embed.reports import record
 from rsicd_embed.reports.timing import Plan, Progress, Sampler, Samples, measure, sampler
 
@@ -63,23 +63,23 @@ def run(
         BenchError: a candidate cannot be made, or gives other vectors than the first.
     """
     with ExitStack() as stack:
-        places: dict[str, Place[Held]] = {}
+        workers: dict[str, Worker[CandidateWorker]] = {}
         for name, make in candidates.items():
             progress(f"preparing {name}")
-            places[name] = hold(stack, name, make, here=settings.one_process)
+            workers[name] = start_worker(stack, name, make, here=settings.one_process)
         products = _products(stack, settings, tower, progress)
         found: dict[str, Any] = {"complete": True}
-        for what, batch in _inputs(next(iter(places.values())), settings).items():
-            agreed = give(places, what, batch)
-            samplers = {name: batch_sampler(held, what) for name, held in places.items()}
+        for what, batch in _inputs(next(iter(workers.values())), settings).items():
+            agreed = set_batch(workers, what, batch)
+            samplers = {name: batch_sampler(worker, what) for name, worker in workers.items()}
             samplers[NULL] = sampler(lambda: None)
             units = dict.fromkeys(samplers, float(settings.batch_size))
             if what == IMAGES:
                 samplers |= {name: taker for name, (_, taker) in products.items()}
                 units |= {name: float(shape.flops) for name, (shape, _) in products.items()}
             samples = measure(samplers, plan, progress)
-            found[what] = _told(samples, list(places), units, what, agreed)
-            found[what]["overhead"] = _overhead(samples, list(places))
+            found[what] = _told(samples, list(workers), units, what, agreed)
+            found[what]["overhead"] = _overhead(samples, list(workers))
             if what == IMAGES:
                 found["peak"] = _peak(samples, list(products), units)
                 if found["peak"] and tower:
@@ -105,19 +105,19 @@ def _products(
     for library in matmul.installed():
         progress(f"preparing sgemm of {library}")
         make = partial(matmul.Products, library, shapes)
-        products = Apart(f"sgemm {library}", make, without=matmul.SLOWER)
+        products = ProcessWorker(f"sgemm {library}", make, without=matmul.SLOWER)
         stack.callback(products.close)
         for shape in shapes:
             found[f"sgemm {library} {shape}"] = shape, _product_sampler(products, shape)
     return found
 
 
-def _product_sampler(products: Place[matmul.Products], shape: matmul.Shape) -> Sampler:
-    return lambda calls: products.ask(matmul.Products.sample, shape, calls)
+def _product_sampler(products: Worker[matmul.Products], shape: matmul.Shape) -> Sampler:
+    return lambda calls: products.call(matmul.Products.sample, shape, calls)
 
 
-def _inputs(first: Place[Held], settings: Settings) -> dict[str, Any]:
-    shape = first.ask(Held.pixel_shape)
+def _inputs(first: Worker[CandidateWorker], settings: Settings) -> dict[str, Any]:
+    shape = first.call(CandidateWorker.pixel_shape)
     given: dict[str, Any] = {IMAGES: inputs.pixels(settings.batch_size, shape)}
     if settings.texts:
         given[TEXTS] = inputs.texts(settings.batch_size)

@@ -9,8 +9,8 @@ from pathlib import Path
 from rsicd_embed.bench import choice
 from rsicd_embed.bench.choice import Choice
 from rsicd_embed.bench.exported import OnnxRuntime, OpenVino, export
-from rsicd_embed.bench.isolate import once
 from rsicd_embed.bench.torch_clip import ClipDirectory, TorchClip
+from rsicd_embed.bench.workers import once
 
 _TORCH = ("torch", "transformers")
 _EXPORT = (*_TORCH, "onnx", "onnxscript")

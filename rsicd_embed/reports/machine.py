@@ -1,4 +1,4 @@
-"""What a benchmark ran on and with: without it a figure means nothing."""
+"""The machine that a benchmark ran on: hardware, versions, CPU contention, memory usage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,70 @@ def nvidia_gpus() -> list[str]:
         return []
     told = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or ""
     return [line.strip() for line in told.splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class CpuTimes:
+    """CPU time up to a moment, from which `cpu_contention` is measured.
+
+    Attributes:
+        total_s: of all CPUs together.
+        busy_s: of that, not idle: work of any process, or of another virtual machine.
+        own_s: of that, this process and those children that have ended.
+    """
+
+    total_s: float
+    busy_s: float
+    own_s: float
+
+    @classmethod
+    def now(cls) -> CpuTimes | None:
+        """None where psutil is not installed or cannot read them."""
+        try:
+            import psutil
+
+            times = psutil.cpu_times()._asdict()
+        except (ImportError, OSError, RuntimeError):
+            return None
+        # Linux counts the time of guests in user and nice too.
+        total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
+        idle = times["idle"] + times.get("iowait", 0.0)
+        return cls(total, total - idle, sum(os.times()[:4]))
+
+
+def cpu_contention(start: CpuTimes | None) -> float | None:
+    """Fraction of all CPU time since `start` that other processes used, from 0 to 1.
+
+    None where CPU times cannot be read, or hardly any time has passed.
+    """
+    end = CpuTimes.now()
+    if start is None or end is None or end.total_s <= start.total_s:
+        return None
+    others_s = (end.busy_s - start.busy_s) - (end.own_s - start.own_s)
+    return round(min(1.0, max(0.0, others_s / (end.total_s - start.total_s))), 4)
+
+
+def memory_usage() -> int:
+    """Resident memory of this process in bytes; the peak where psutil is not installed."""
+    try:
+        import psutil
+    except ImportError:
+        return peak_memory_usage()
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory_usage() -> int:
+    """Peak resident memory of this process in bytes, since it began or `reset_peak_memory`."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_memory() -> None:
+    """Lets the peak start from the present usage, on Linux."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _matters(name: str, value: str) -> bool:

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from rsicd_embed.bench.ann import files, vectors
-from rsicd_embed.bench.ann.held import Held
+from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.records import Provenance, vector_array
 from rsicd_embed.stores import lance_index
 from rsicd_embed.stores.base import open_store
@@ -126,10 +126,10 @@ def test_each_in_a_process_of_its_own(tmp_path: Path) -> None:
 def test_an_interrupted_run_keeps_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(self: Held) -> None:
+    def interrupted(self: ContenderWorker) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Held, "optimize", interrupted)
+    monkeypatch.setattr(ContenderWorker, "optimize", interrupted)
     done = ann("--rows", "300", "--dim", "8", "--stores", "exact", "-o", tmp_path)
     assert done.status == 130
     found = json.loads((tmp_path / "bench-ann.json").read_text())

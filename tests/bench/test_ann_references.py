@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsicd_embed.bench.ann import references, truth, vectors, workload
+from rsicd_embed.bench.ann import ground_truth, references, vectors, workload
 from tests.helpers import run
 
 EACH = [
@@ -23,7 +23,7 @@ def test_a_library_finds_the_nearest_rows_and_keeps_them(
 ) -> None:
     pytest.importorskip(need)
     made = workload.prepare(vectors.generated(1200, 16), tmp_path, queries=40, k=10)
-    right = truth.Truth(made, 10)
+    right = ground_truth.Truth(made, 10)
     kind = references.CONTENDERS[need][name]
     built = kind(tmp_path / "own", 16)
     for batch in made.batches(500):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rsicd_embed.bench.compare import Limits, compare
-from rsicd_embed.bench.saved import TASKS
+from rsicd_embed.reports.record import TASKS
 from rsicd_embed.reports.record_metrics import figures
 from tests.helpers import run
 
@@ -72,7 +72,7 @@ def test_evaluations_are_judged_by_differences() -> None:
 
 @pytest.mark.parametrize("path", sorted(records.BENCHMARKS.glob("*/bench-*.json")), ids=str)
 def test_recorded_runs_have_figures(path: Path) -> None:
-    from rsicd_embed.bench.saved import read
+    from rsicd_embed.reports.record import read
 
     if path.stem.removeprefix("bench-") not in TASKS:
         pytest.skip("of a script")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsicd_embed.bench.ann import truth
+from rsicd_embed.bench.ann import ground_truth
 from rsicd_embed.bench.ann.workload import Workload
 from rsicd_embed.evaluation import retrieval
 from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals
@@ -48,11 +48,11 @@ def test_bootstrap(benchmark: Any, captions: retrieval.Captions) -> None:
 
 @pytest.mark.benchmark(group="metrics")
 def test_ground_truth(benchmark: Any, made: Workload) -> None:
-    assert len(benchmark(truth.kth_best, made.base, made.queries, K)) == len(made.queries)
+    assert len(benchmark(ground_truth.kth_best, made.base, made.queries, K)) == len(made.queries)
 
 
 @pytest.mark.benchmark(group="metrics")
 def test_ann_recalls(benchmark: Any, made: Workload) -> None:
-    kth = truth.kth_best(made.base, made.queries, K)
+    kth = ground_truth.kth_best(made.base, made.queries, K)
     found = list(np.argsort(-(made.queries @ made.base.T), axis=1)[:, :K])
-    assert benchmark(truth.ann_recalls, found, made.base, made.queries, kth, K).min() == 1
+    assert benchmark(ground_truth.ann_recalls, found, made.base, made.queries, kth, K).min() == 1

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsicd_embed.bench.ann import truth
+from rsicd_embed.bench.ann import ground_truth
 from rsicd_embed.evaluation.metrics import (
     class_ranks,
     confusion_matrix,
@@ -93,7 +93,9 @@ def test_ann_recalls(torch_: Any, k: int) -> None:
         given, best = np.zeros(60, np.float32), np.zeros(60, bool)
         given[rows], best[np.argsort(-row)[:k]] = 1, True
         theirs.append(float(retrieval_recall(torch_.tensor(given), torch_.tensor(best), top_k=k)))
-    ours = truth.ann_recalls(found, base, queries, truth.kth_best(base, queries, k), k)
+    ours = ground_truth.ann_recalls(
+        found, base, queries, ground_truth.kth_best(base, queries, k), k
+    )
     assert 0 < np.mean(ours) < 1
     np.testing.assert_allclose(ours, theirs)
 

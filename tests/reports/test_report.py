@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rsicd_embed.bench.saved import read
 from rsicd_embed.reports import svg, write
 from rsicd_embed.reports.pareto import points
+from rsicd_embed.reports.record import read
 from tests.bench import records
 from tests.helpers import run
 

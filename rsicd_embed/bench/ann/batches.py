@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rsicd_embed.bench.ann.held import Held
-from rsicd_embed.bench.ann.truth import Truth
-from rsicd_embed.bench.isolate import Place
+from rsicd_embed.bench.ann.ground_truth import Truth
+from rsicd_embed.bench.ann.worker import ContenderWorker
+from rsicd_embed.bench.workers import Worker
 from rsicd_embed.reports import record
 from rsicd_embed.reports.timing import Plan, Progress, Sampler, measure
 
@@ -16,7 +16,7 @@ _SAMPLE_S = 1.0  # so long, about, one call may take
 
 def add_batches(
     found: dict[str, Any],
-    places: Mapping[str, Place[Held]],
+    workers: Mapping[str, Worker[ContenderWorker]],
     pairs: Mapping[str, str],
     right: Truth,
     plan: Plan,
@@ -37,10 +37,10 @@ def add_batches(
     for name, counts in clients.items():
         fitting = int(_SAMPLE_S * 1e9 / told[name]["single"]["p50_ns"])
         sizes[name] = max(2, min(most, fitting, len(right.workload.queries)))
-        answers = places[name].ask(Held.batch_answers, right.k, sizes[name])
+        answers = workers[name].call(ContenderWorker.batch_answers, right.k, sizes[name])
         ann_recalls[name] = right.ann_recall(answers)
         for count in counts:
-            samplers[_key(name, count)] = _sampler(places[name], right.k, sizes[name], count)
+            samplers[_key(name, count)] = _sampler(workers[name], right.k, sizes[name], count)
     samples = measure(samplers, plan, progress)
     found["complete"] = samples.complete
     for name, counts in clients.items():
@@ -62,5 +62,5 @@ def _key(name: str, clients: int) -> str:
     return f"{name}, {clients} clients"
 
 
-def _sampler(place: Place[Held], k: int, size: int, clients: int) -> Sampler:
-    return lambda calls: place.ask(Held.batches, k, size, clients, calls)
+def _sampler(worker: Worker[ContenderWorker], k: int, size: int, clients: int) -> Sampler:
+    return lambda calls: worker.call(ContenderWorker.batches, k, size, clients, calls)

@@ -12,7 +12,7 @@ Contenders = dict[str, dict[str, Any]]
 
 
 def keep(contenders: Contenders, name: str, step: str, told: Mapping[str, Any]) -> None:
-    """Adds what `Held.fill` or `Held.optimize` told of one build."""
+    """Adds what `ContenderWorker.fill` or `ContenderWorker.optimize` told of one build."""
     one = contenders.setdefault(name, {}).setdefault(step, {"samples_ns": [], "peak_bytes": []})
     one["samples_ns"].append(told["ns"])
     one["peak_bytes"].append(told["peak_bytes"])

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from rsicd_embed.bench.ann import builds
+from rsicd_embed.bench.ann.contender_specs import ContenderSpec, Settings, specs_of
 from rsicd_embed.bench.ann.contenders import SCAN, numbers
-from rsicd_embed.bench.ann.held import Configured, Held, hold
-from rsicd_embed.bench.ann.kinds import Kind, Settings, kinds_of
+from rsicd_embed.bench.ann.ground_truth import Truth
 from rsicd_embed.bench.ann.measure import NULL, searched
 from rsicd_embed.bench.ann.sweep import apart
-from rsicd_embed.bench.ann.truth import Truth
+from rsicd_embed.bench.ann.worker import ConfiguredWorker, ContenderWorker, start_worker
 from rsicd_embed.bench.ann.workload import Workload, threshold
-from rsicd_embed.bench.isolate import Place
+from rsicd_embed.bench.workers import Worker
 from rsicd_embed.reports.pareto import OPTIMIZED, points
 from rsicd_embed.reports.timing import Plan, Progress
 
@@ -81,86 +81,91 @@ class _Run:
     def measured(self) -> bool:
         """Whether all that was wanted was measured."""
         draw = random.Random(self.plan.seed)
-        kinds: Sequence[Kind] = ()
+        specs: Sequence[ContenderSpec] = ()
         for number in range(self.settings.builds):
             last = number + 1 == self.settings.builds
-            kinds, self.pairs = kinds_of(self.workload, self.settings, self.scratch / str(number))
-            if not self._build(kinds, draw, search=last):
+            specs, self.pairs = specs_of(self.workload, self.settings, self.scratch / str(number))
+            if not self._build(specs, draw, search=last):
                 return False
             if not last:
                 shutil.rmtree(self.scratch / str(number), ignore_errors=True)
-        return self._search(OPTIMIZED, kinds)
+        return self._search(OPTIMIZED, specs)
 
-    def _build(self, kinds: Sequence[Kind], draw: random.Random, *, search: bool) -> bool:
+    def _build(self, specs: Sequence[ContenderSpec], draw: random.Random, *, search: bool) -> bool:
         """Fills and optimizes all that have files, in an order drawn anew."""
-        built = [kind for kind in kinds if kind.folder is not None]
+        built = [spec for spec in specs if spec.folder is not None]
         with ExitStack() as stack:
-            writers = {kind.name: self._hold(stack, kind) for kind in built}
+            writers = {spec.name: self._start(stack, spec) for spec in built}
             for writer in writers.values():
-                writer.ask(Held.ready)
-            for kind in draw.sample(built, len(built)):
-                self.progress(f"filling {kind.name}")
-                told = writers[kind.name].ask(Held.fill, self.workload, self.settings.batch_rows)
-                builds.keep(self.contenders, kind.name, "upsert", self._told(told))
-            able = [kind for kind in kinds if kind.at_once]
+                writer.call(ContenderWorker.ready)
+            for spec in draw.sample(built, len(built)):
+                self.progress(f"filling {spec.name}")
+                told = writers[spec.name].call(
+                    ContenderWorker.fill, self.workload, self.settings.batch_rows
+                )
+                builds.keep(self.contenders, spec.name, "upsert", self._told(told))
+            able = [spec for spec in specs if spec.at_once]
             if search and not self._search(UPSERTED, able):
                 return False
-            for kind in draw.sample(built, len(built)):
-                self.progress(f"optimizing {kind.name}")
-                told = writers[kind.name].ask(Held.optimize)
-                builds.keep(self.contenders, kind.name, "optimize", self._told(told))
-        for kind in built:
-            self.contenders[kind.name]["disk_bytes"] = _bytes(kind.folder)
+            for spec in draw.sample(built, len(built)):
+                self.progress(f"optimizing {spec.name}")
+                told = writers[spec.name].call(ContenderWorker.optimize)
+                builds.keep(self.contenders, spec.name, "optimize", self._told(told))
+        for spec in built:
+            self.contenders[spec.name]["disk_bytes"] = _bytes(spec.folder)
         return True
 
     def _told(self, told: dict[str, Any]) -> dict[str, Any]:
         """Without a peak of memory where it is that of all contenders."""
         return told | {"peak_bytes": None} if self.settings.one_process else told
 
-    def _search(self, state: str, kinds: Sequence[Kind]) -> bool:
+    def _search(self, state: str, specs: Sequence[ContenderSpec]) -> bool:
         """Searches all, in new processes, with the settings that the stores found best."""
         with ExitStack() as stack:
             self.progress(f"opening all, {state}")
-            places = {kind.name: self._hold(stack, kind) for kind in kinds}
-            index = {name: place.ask(Held.index) for name, place in places.items()}
+            workers = {spec.name: self._start(stack, spec) for spec in specs}
+            index = {name: worker.call(ContenderWorker.index) for name, worker in workers.items()}
             pairs = {}
             for one, other in self.pairs.items():
-                if other in places and _comparable(index[one], index[other]):
+                if other in workers and _comparable(index[one], index[other]):
                     pairs[one] = other
-                    places[other].ask(Held.configure, numbers(index[one]))
+                    workers[other].call(ContenderWorker.configure, numbers(index[one]))
                 else:
-                    places.pop(other, None)
-            complete = self._state(state, places, pairs, self.settings.k)
+                    workers.pop(other, None)
+            complete = self._state(state, workers, pairs, self.settings.k)
             for name, told in self.states[state]["contenders"].items():
                 told["index"] = index[name]
                 if complete and not self.settings.one_process:
-                    told["peak_bytes"] = places[name].ask(Held.peak_bytes)
+                    told["peak_bytes"] = workers[name].call(ContenderWorker.peak_bytes)
             if state == OPTIMIZED:
-                complete = complete and self._further(kinds, places, pairs)
-                indexed = [one for one in kinds if index[one.name] != SCAN]
-                complete = complete and self._sweep(indexed, places)
+                complete = complete and self._further(specs, workers, pairs)
+                indexed = [one for one in specs if index[one.name] != SCAN]
+                complete = complete and self._sweep(indexed, workers)
         return complete
 
     def _further(
-        self, kinds: Sequence[Kind], places: Mapping[str, Place[Held]], pairs: Mapping[str, str]
+        self,
+        specs: Sequence[ContenderSpec],
+        workers: Mapping[str, Worker[ContenderWorker]],
+        pairs: Mapping[str, str],
     ) -> bool:
         """The other k, and filters."""
         complete = True
         for k in self.settings.ks[1:]:
-            complete = complete and self._state(OPTIMIZED, places, pairs, k)
-        able = {kind.name for kind in kinds if kind.filters}
-        places = {name: place for name, place in places.items() if name in able}
-        pairs = {one: other for one, other in pairs.items() if other in places}
+            complete = complete and self._state(OPTIMIZED, workers, pairs, k)
+        able = {spec.name for spec in specs if spec.filters}
+        workers = {name: worker for name, worker in workers.items() if name in able}
+        pairs = {one: other for one, other in pairs.items() if other in workers}
         for percent in self.settings.selectivity:
             for k in self.settings.ks:
                 state, below = f"{percent:g}% of the rows", threshold(percent)
-                complete = complete and self._state(state, places, pairs, k, below)
+                complete = complete and self._state(state, workers, pairs, k, below)
         return complete
 
     def _state(
         self,
         state: str,
-        places: Mapping[str, Place[Held]],
+        workers: Mapping[str, Worker[ContenderWorker]],
         pairs: Mapping[str, str],
         k: int,
         below: int | None = None,
@@ -171,22 +176,24 @@ class _Run:
         if state == OPTIMIZED:
             how["batch"] = self.settings.batch_queries
         right = self._truth(k, below)
-        told = searched(places, pairs, right, self.plan, **how)
+        told = searched(workers, pairs, right, self.plan, **how)
         self.states[name] = told | {"where": right.where, "k": k}
         return bool(told["complete"])
 
-    def _sweep(self, kinds: Sequence[Kind], places: Mapping[str, Place[Held]]) -> bool:
+    def _sweep(
+        self, specs: Sequence[ContenderSpec], workers: Mapping[str, Worker[ContenderWorker]]
+    ) -> bool:
         """Every index with each of its settings, all in the same rounds."""
-        steps = {kind.name: kind.steps for kind in kinds if kind.name in places and kind.steps}
+        steps = {spec.name: spec.steps for spec in specs if spec.name in workers and spec.steps}
         if not steps:
             return True
         least_s = min(self.plan.least_s, _SWEEP_SAMPLE_S)
         plan = replace(self.plan, rounds=min(self.plan.rounds, _SWEEP_ROUNDS), least_s=least_s)
         for k in self.settings.ks:
-            tried: dict[str, Place[Held]] = {NULL: places[NULL]}
+            tried: dict[str, Worker[ContenderWorker]] = {NULL: workers[NULL]}
             for name, some in steps.items():
                 for at, one in enumerate(some):
-                    tried[f"{name}, {at}"] = Configured(places[name], one, k)
+                    tried[f"{name}, {at}"] = ConfiguredWorker(workers[name], one, k)
             told = searched(
                 tried,
                 {},
@@ -210,13 +217,13 @@ class _Run:
     def _teller(self, name: str) -> Progress:
         return lambda doing: self.progress(f"{name}: {doing}")
 
-    def _hold(self, stack: ExitStack, kind: Kind) -> Place[Held]:
+    def _start(self, stack: ExitStack, spec: ContenderSpec) -> Worker[ContenderWorker]:
         here = self.settings.one_process
-        place = hold(kind.name, kind.make, self.workload, here=here)
-        stack.callback(place.close)
+        worker = start_worker(spec.name, spec.make, self.workload, here=here)
+        stack.callback(worker.close)
         if here:  # elsewhere files and memory go with the process
-            stack.callback(place.ask, Held.end)
-        return place
+            stack.callback(worker.call, ContenderWorker.end)
+        return worker
 
 
 def _comparable(store: str, library: str) -> bool:

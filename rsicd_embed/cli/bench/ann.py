@@ -178,10 +178,10 @@ def ann(
     """
     from rsicd_embed.bench import choice
     from rsicd_embed.bench.ann import references
-    from rsicd_embed.bench.ann.kinds import Settings
+    from rsicd_embed.bench.ann.contender_specs import Settings
+    from rsicd_embed.bench.ann.ground_truth import Truth
     from rsicd_embed.bench.ann.run import run as measured
     from rsicd_embed.bench.ann.sweep import ladders
-    from rsicd_embed.bench.ann.truth import Truth
     from rsicd_embed.bench.ann.workload import prepare
     from rsicd_embed.reports import record
     from rsicd_embed.reports.timing import Plan

@@ -35,7 +35,7 @@ _LINE_EVERY_S = 10.0
 # figures are not to be trusted.
 _QUIET, _QUIET_MEANWHILE = 0.25, 0.05
 _ARGUMENTS = "rsicd_embed.bench.arguments"
-_WATCH = "rsicd_embed.bench.watch"
+_CPU_TIMES = "rsicd_embed.bench.cpu_times"
 
 
 def record_options(command: F) -> F:
@@ -96,9 +96,10 @@ def finish(
 ) -> None:
     """Saves a record and its page, and shows what is in it; status 1 where it was interrupted."""
     from rsicd_embed.reports import record, write
+    from rsicd_embed.reports.machine import cpu_contention
 
-    watch = click.get_current_context().meta[_WATCH]
-    run["machine"]["others_share"] = watch.others_share() if watch else None
+    start = click.get_current_context().meta[_CPU_TIMES]
+    run["machine"]["others_share"] = cpu_contention(start)
     path = record.save(output, name, run)
     page = write.beside(path, run)
     if as_json:
@@ -164,7 +165,7 @@ def model_or_shape(model: str | None, shape: str | None) -> Iterator[str | None]
     if model is not None:
         raise click.UsageError("expected --model or --shape, found both")
     from rsicd_embed.bench.inputs import texts
-    from rsicd_embed.bench.isolate import once
+    from rsicd_embed.bench.workers import once
     from rsicd_embed.train import untrained
 
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
@@ -182,10 +183,10 @@ class Recorded(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Begins to watch, for `finish`."""
-        from rsicd_embed.bench.quiet import Watch
+        """Notes the CPU times for `finish`."""
+        from rsicd_embed.reports.machine import CpuTimes
 
-        ctx.meta[_WATCH] = Watch.begin()
+        ctx.meta[_CPU_TIMES] = CpuTimes.now()
         return super().invoke(ctx)
 
 

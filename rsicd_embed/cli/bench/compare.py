@@ -42,8 +42,8 @@ def compare(before: Path, after: Path, threshold: float, drop: float, as_json: b
     """
     from rsicd_embed.bench.compare import Limits, unlike_machines
     from rsicd_embed.bench.compare import compare as compared
-    from rsicd_embed.bench.saved import read_complete
     from rsicd_embed.errors import BenchError
+    from rsicd_embed.reports.record import read_complete
 
     one, other = read_complete(before), read_complete(after)
     changes = compared(one, other, Limits(threshold, drop))

@@ -92,7 +92,7 @@ def ingest(
     """
     import rsicd_embed
     from rsicd_embed.bench import ingest as bench
-    from rsicd_embed.bench import memory, pictures
+    from rsicd_embed.bench import memory, synthetic_jpegs
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
     from rsicd_embed.reports.timing import Plan
@@ -115,7 +115,7 @@ def ingest(
         (variant,) = variants(source, batch_size, (backend,) if backend else (), precision)
         if not sources:
             tell(f"generating {images} images")
-            pictures.write(Path(scratch, "images"), images, sides)
+            synthetic_jpegs.write(Path(scratch, "images"), images, sides)
         opened = rsicd_embed.open_sources(sources or [Path(scratch, "images")])
         embedder = variant()
         run["model"] = {"fingerprint": embedder.fingerprint, "dim": embedder.dim}
@@ -125,7 +125,7 @@ def ingest(
         for count in memory_at if run["complete"] else ():
             tell(f"peak of memory at {count} images")
             with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=scratch) as folder:
-                pictures.write(Path(folder), count, sides)
+                synthetic_jpegs.write(Path(folder), count, sides)
                 peak = memory.of_ingest(variant, Path(folder), kinds[0].scheme, kinds[0].parent)
             run["memory"].append(peak)
     finish(output, NAME, run, _lines, as_json=as_json)

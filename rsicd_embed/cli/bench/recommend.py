@@ -82,8 +82,8 @@ def recommend(
     """
     from rsicd_embed.bench.recommend import Goal
     from rsicd_embed.bench.recommend import recommend as advice_of
-    from rsicd_embed.bench.saved import read_complete
     from rsicd_embed.errors import BenchError
+    from rsicd_embed.reports.record import read_complete
 
     runs = [read_complete(one) for one in records]
     advice = advice_of(runs, Goal(ann_recall, p95, qps, memory, k), path)

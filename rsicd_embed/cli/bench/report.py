@@ -27,8 +27,8 @@ def report(records: tuple[Path, ...], output: Path) -> None:
     The page is one file, which needs no network and no scripts. Every run writes its own beside its
     record; this is for several in one, and for records without.
     """
-    from rsicd_embed.bench.saved import read
     from rsicd_embed.reports import write
+    from rsicd_embed.reports.record import read
 
     runs = [read(one) for one in records]
     show(f"report: {write.save(output / NAME, runs)}")

@@ -1,4 +1,4 @@
-"""Each candidate in a process of its own, and all of them asked in the same way.
+"""Workers: each holds an object, in a process of its own or in this one, and calls functions on it.
 
 PyTorch, ONNX Runtime, OpenVINO and XLA each bring a pool of threads, an allocator, and sometimes
 the same library in another version. In processes of their own each is as its users have it, one
@@ -26,44 +26,46 @@ from rsicd_embed.closing import Closing
 from rsicd_embed.errors import BenchError, RsicdEmbedError
 
 T = TypeVar("T")
-Held = TypeVar("Held", covariant=True)
+Owned = TypeVar("Owned", covariant=True)
 R = TypeVar("R")
 P = ParamSpec("P")
 
 _PATIENCE_S = 5.0
 
 
-class Place(Protocol[Held]):
-    """Where something is held, and asked."""
+class Worker(Protocol[Owned]):
+    """Owns an object, on which functions can be called."""
 
-    def ask(
+    def call(
         self, function: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """`function(held, …)`, there."""
+        """Returns `function(object, …)`."""
         ...
 
     def close(self) -> None:
-        """Ends it."""
+        """Releases the object."""
         ...
 
 
-class Here(Generic[T]):
+class InlineWorker(Generic[T]):
     """In this process."""
 
     def __init__(self, name: str, make: Callable[[], T]) -> None:
         del name
-        self._held = make()
+        self._object = make()
 
-    def ask(self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """`function(held, …)`."""
-        return function(self._held, *args, **kwargs)
+    def call(
+        self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Returns `function(object, …)`."""
+        return function(self._object, *args, **kwargs)
 
     def close(self) -> None:
-        """Lets go of what is held."""
-        del self._held
+        """Releases the object."""
+        del self._object
 
 
-class Apart(Closing, Generic[T]):
+class ProcessWorker(Closing, Generic[T]):
     """In a new process. `make`, functions, arguments and results must be picklable."""
 
     def __init__(
@@ -74,13 +76,13 @@ class Apart(Closing, Generic[T]):
         without: Sequence[str] = (),
         wait: bool = True,
     ) -> None:
-        """Makes what is held; environment variables `without` are not set there.
+        """Starts the process and calls `make` in it, without the environment variables `without`.
 
-        Without `wait` it comes back at once, so that several can start together; the first `ask`
-        waits, and tells of a failure.
+        With `wait=False` it returns at once, so that several workers can start together; the first
+        `call` then waits, and reports a failure of `make`.
 
         Raises:
-            BenchError: it cannot be made; `name` is told, and why.
+            BenchError: `make` failed; the message begins with `name`.
         """
         self._name = name
         context = multiprocessing.get_context("spawn")  # fork and threads do not go together
@@ -97,8 +99,10 @@ class Apart(Closing, Generic[T]):
                 self.close()
                 raise
 
-    def ask(self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """`function(held, …)`, in that process.
+    def call(
+        self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Returns `function(object, …)`, called in that process.
 
         Raises:
             BenchError: it failed there, or the process has ended.
@@ -143,17 +147,17 @@ class Apart(Closing, Generic[T]):
 
 @contextmanager
 def _unset(names: Sequence[str]) -> Iterator[None]:
-    held = {name: os.environ.pop(name) for name in names if name in os.environ}
+    removed = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(held)
+        os.environ.update(removed)
 
 
 def once(name: str, function: Callable[[], R]) -> R:
     """What `function` returns, from a process that is gone afterwards."""
-    with Apart(name, _nothing) as place:
-        return place.ask(_call, function)
+    with ProcessWorker(name, _nothing) as worker:
+        return worker.call(_call, function)
 
 
 def _nothing() -> None:
@@ -172,7 +176,7 @@ def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
         try:
-            held = make()
+            made = make()
         except Exception as error:
             pipe.send((_told(error), None))
             return
@@ -181,7 +185,7 @@ def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
             function, args, kwargs = pipe.recv()
             answer: tuple[Any, Any]
             try:
-                answer = (None, function(held, *args, **kwargs))
+                answer = (None, function(made, *args, **kwargs))
             except Exception as error:
                 answer = (_told(error), None)
             pipe.send(answer)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rsicd_embed.bench.ann.contenders import Null
-from rsicd_embed.bench.ann.held import Configured, Held
-from rsicd_embed.bench.isolate import Here
+from rsicd_embed.bench.ann.worker import ConfiguredWorker, ContenderWorker
+from rsicd_embed.bench.workers import InlineWorker
 
 QUERIES = np.eye(3, dtype=np.float32)
 
@@ -29,17 +29,17 @@ class Noting(Null):
 
 def test_settings_take_turns_and_each_is_warm_when_it_is_timed() -> None:
     contender = Noting()
-    place = Here("noting", lambda: Held(lambda: contender, QUERIES))
-    one, other = (Configured(place, {"efSearch": ef}, 7) for ef in (20, 50))
+    place = InlineWorker("noting", lambda: ContenderWorker(lambda: contender, QUERIES))
+    one, other = (ConfiguredWorker(place, {"efSearch": ef}, 7) for ef in (20, 50))
     for asked in (one, other, other, one):
-        asked.ask(Held.singles, 7, None, 1)
+        asked.call(ContenderWorker.singles, 7, None, 1)
     first, second = {"efSearch": 20}, {"efSearch": 50}
     assert contender.asked == [first, 7, 7, 7, 7, second, 7, 7, 7, 7, 7, first, 7, 7, 7, 7]
 
 
 def test_the_first_search_after_settings_alone_is_the_first() -> None:
     contender = Noting()
-    held = Held(lambda: contender, QUERIES)
+    held = ContenderWorker(lambda: contender, QUERIES)
     held.configure({"efSearch": 20})
     first, answers = held.answers(5, None, 1.0)
     assert contender.asked == [{"efSearch": 20}, 5, 5, 5]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rsicd_embed.bench.ann.contenders import Null, Store, store_uri
-from rsicd_embed.bench.ann.held import Make
 from rsicd_embed.bench.ann.libraries import LanceTable, NmslibIndex, NumPy
 from rsicd_embed.bench.ann.measure import NULL
 from rsicd_embed.bench.ann.references import CONTENDERS
 from rsicd_embed.bench.ann.sweep import KNOBS
 from rsicd_embed.bench.ann.sweep import steps as steps_of
+from rsicd_embed.bench.ann.worker import Make
 from rsicd_embed.bench.ann.workload import Workload, threshold
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.nmslib import NmslibStore
@@ -72,11 +72,11 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ContenderSpec:
     """A contender and where its files are.
 
     Attributes:
-        name, make: see `hold`.
+        name, make: see `start_worker`.
         folder: its files; None where it writes none, and so is not built.
         filters: whether it can search some rows only.
         at_once: whether it can search before it is optimized.
@@ -91,36 +91,38 @@ class Kind:
     steps: Sequence[Mapping[str, int]] = ()
 
 
-def kinds_of(
+def specs_of(
     workload: Workload, settings: Settings, folder: Path
-) -> tuple[list[Kind], dict[str, str]]:
+) -> tuple[list[ContenderSpec], dict[str, str]]:
     """Contenders with files in `folder`, and which library each store is compared with."""
-    kinds, pairs = [], {}
+    specs, pairs = [], {}
     for number, name in enumerate(settings.stores):
         own = folder / str(number)
         uri = store_uri(name, own)
         steps = _steps(uri, settings)
-        kinds.append(Kind(name, partial(Store, uri, workload.dim), own, steps=steps))
+        specs.append(ContenderSpec(name, partial(Store, uri, workload.dim), own, steps=steps))
         beside = folder / f"{number}-library"
         library = f"library of {name}"
-        kind = {
-            "exact": Kind(library, partial(NumPy, workload.path), None, filters=False),
-            "nmslib": Kind(
+        spec = {
+            "exact": ContenderSpec(library, partial(NumPy, workload.path), None, filters=False),
+            "nmslib": ContenderSpec(
                 library, partial(_nmslib, beside, uri), beside, filters=False, at_once=False
             ),
-            "lancedb": Kind(library, partial(LanceTable, beside), beside),
+            "lancedb": ContenderSpec(library, partial(LanceTable, beside), beside),
         }.get(name.partition("?")[0])
-        if kind is not None and settings.libraries:
-            kinds.append(replace(kind, steps=steps))
+        if spec is not None and settings.libraries:
+            specs.append(replace(spec, steps=steps))
             pairs[name] = library
     for name in settings.references:
         for number, (own_name, contender) in enumerate(CONTENDERS[name].items()):
             own = folder / f"{name}-{number}"
             made = partial(contender, own, workload.dim)
             steps = steps_of(contender.knobs, settings.sweep) if settings.sweep else []
-            kinds.append(Kind(own_name, made, own, filters=False, at_once=False, steps=steps))
-    kinds.append(Kind(NULL, Null, None))
-    return kinds, pairs
+            specs.append(
+                ContenderSpec(own_name, made, own, filters=False, at_once=False, steps=steps)
+            )
+    specs.append(ContenderSpec(NULL, Null, None))
+    return specs, pairs
 
 
 def _steps(uri: str, settings: Settings) -> list[dict[str, int]]:

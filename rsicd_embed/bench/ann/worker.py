@@ -1,4 +1,4 @@
-"""A contender where it is held: filled, asked and timed, query by query."""
+"""A worker with one contender: fills it, searches it, and times each query."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from rsicd_embed.bench.ann.contenders import Contender
 from rsicd_embed.bench.ann.workload import Workload
-from rsicd_embed.bench.isolate import Apart, Here, Place
-from rsicd_embed.bench.resident import forget_peak, resident
+from rsicd_embed.bench.workers import InlineWorker, ProcessWorker, Worker
+from rsicd_embed.reports.machine import peak_memory_usage, reset_peak_memory
 from rsicd_embed.reports.timing import sample
 
 Make = Callable[[], Contender]
@@ -22,8 +22,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Held:
-    """A contender, the queries it is asked, and where among them it is."""
+class ContenderWorker:
+    """A contender, its queries, and the position of the next one."""
 
     def __init__(self, make: Make, queries: np.ndarray) -> None:
         self._contender = make()
@@ -32,28 +32,28 @@ class Held:
         self._settings: dict[str, int] | None = None
 
     def ready(self) -> None:
-        """Says that it is there."""
+        """Returns once the contender has been made."""
 
     def fill(self, workload: Workload, batch_rows: int) -> dict[str, Any]:
         """Upserts all rows; nanoseconds of each batch, and the peak of memory.
 
         Making the batches is not timed.
         """
-        forget_peak()
+        reset_peak_memory()
         taken = []
         for batch in workload.batches(batch_rows):
             started = time.perf_counter_ns()
             self._contender.upsert(batch)
             taken.append(time.perf_counter_ns() - started)
-        return {"ns": sum(taken), "batch_ns": taken, "peak_bytes": resident("VmHWM")}
+        return {"ns": sum(taken), "batch_ns": taken, "peak_bytes": peak_memory_usage()}
 
     def optimize(self) -> dict[str, Any]:
         """Nanoseconds, and the peak of memory."""
-        forget_peak()
+        reset_peak_memory()
         started = time.perf_counter_ns()
         self._contender.optimize()
         taken = time.perf_counter_ns() - started
-        return {"ns": taken, "peak_bytes": resident("VmHWM")}
+        return {"ns": taken, "peak_bytes": peak_memory_usage()}
 
     def index(self) -> str:
         """How it searches."""
@@ -126,32 +126,39 @@ class Held:
 
     def peak_bytes(self) -> int:
         """Of memory since this process began, or began to fill or to optimize."""
-        return resident("VmHWM")
+        return peak_memory_usage()
 
     def end(self) -> None:
-        """Closes what is held."""
+        """Closes the contender."""
         self._contender.close()
 
 
-class Configured:
-    """A contender that is asked for k rows with its settings, while others ask with theirs."""
+class ConfiguredWorker:
+    """A contender searched for k rows with its own settings, in turns with others of its kind."""
 
-    def __init__(self, place: Place[Held], settings: Mapping[str, int], k: int) -> None:
-        self._place, self._settings, self._k = place, settings, k
+    def __init__(
+        self, worker: Worker[ContenderWorker], settings: Mapping[str, int], k: int
+    ) -> None:
+        self._worker, self._settings, self._k = worker, settings, k
 
-    def ask(
-        self, function: Callable[Concatenate[Held, P], R], *args: P.args, **kwargs: P.kwargs
+    def call(
+        self,
+        function: Callable[Concatenate[ContenderWorker, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> R:
-        """`function(held, …)`, with the settings; turning to them is not timed there."""
-        self._place.ask(Held.turn_to, self._settings, self._k)
-        return self._place.ask(function, *args, **kwargs)
+        """Applies the settings, untimed, and returns `function(contender, …)`."""
+        self._worker.call(ContenderWorker.turn_to, self._settings, self._k)
+        return self._worker.call(function, *args, **kwargs)
 
     def close(self) -> None:
         """Ends the contender."""
-        self._place.close()
+        self._worker.close()
 
 
-def hold(name: str, make: Make, workload: Workload, *, here: bool) -> Place[Held]:
+def start_worker(
+    name: str, make: Make, workload: Workload, *, here: bool
+) -> Worker[ContenderWorker]:
     """Makes a contender, in this process or in one of its own, which may not be ready yet."""
-    making = partial(Held, make, workload.queries)
-    return Here(name, making) if here else Apart(name, making, wait=False)
+    making = partial(ContenderWorker, make, workload.queries)
+    return InlineWorker(name, making) if here else ProcessWorker(name, making, wait=False)
