@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.clip import checkpoint
 from rsicd_embed.errors import ModelError, RsicdEmbedError
 
@@ -37,7 +38,7 @@ CLIP = Layout(
     example="openai/clip-vit-base-patch32",
     settings=("config.json", "preprocessor_config.json"),
     vocabularies=(("tokenizer.json",), ("vocab.json", "merges.txt")),
-    optional=("tokenizer_config.json",),
+    optional=("tokenizer_config.json", training_words.FILE),
     weights=checkpoint.FILES,
 )
 
