@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from flax import nnx
 from tokenizers import Tokenizer as FastTokenizer
 
-from rsicd_embed.embedder import hub, training_words
+from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.clip import config as clip_config
 from rsicd_embed.embedder.clip import parts, weights
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.jsonfile import read_json
+from rsicd_embed.embedder.layout import CLIP_SHAPE
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ def shape_of(model: ModelConfig) -> ClipConfig:
     """
     if model.init is None:
         return SHAPES[model.shape]
-    found = locate(model.init, hub.CLIP_SHAPE)
+    found = locate(model.init, CLIP_SHAPE)
     return clip_config.from_hf(read_json(found.directory / "config.json"))
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsicd_embed.embedder import hub, locate, training_words
+from rsicd_embed.embedder import layout, locate, training_words
 from rsicd_embed.embedder.base import UnfamiliarWord, word_warnings
 from rsicd_embed.embedder.export import export_model
 from rsicd_embed.embedder.loading import load_clip, load_embedder
@@ -134,7 +134,7 @@ def test_a_model_with_and_without_a_list(model: Path, tiny_model: Path) -> None:
 def test_the_list_goes_along_with_the_model(model: Path, tmp_path: Path) -> None:
     export_model(model, tmp_path / "copy")
     assert training_words.read(tmp_path / "copy") == training_words.read(model)
-    assert training_words.FILE in hub.CLIP.optional
+    assert training_words.FILE in layout.CLIP.optional
 
 
 @pytest.mark.parametrize(
