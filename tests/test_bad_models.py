@@ -100,6 +100,31 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "crop of another size": (
         setting("preprocessor_config.json", crop_size=99), "expected pixels of 32×32",
     ),
+    "config with words for numbers": (
+        setting("config.json", projection_dim="wide", vision_config={"patch_size": 1.5}),
+        "expected whole numbers above 0, found projection_dim 'wide', vision_config.patch_size 1.5",
+    ),
+    "config with a number for a tower": (
+        setting("config.json", vision_config=5), "expected vision_config to be an object, found 5",
+    ),
+    "two files with wrong values": (
+        lambda model: (
+            setting("config.json", text_config={"layer_norm_eps": None})(model),
+            setting("preprocessor_config.json", image_std=[1, 0, 1])(model),
+        ),
+        "found None; and preprocessor_config.json: expected image_std above 0, found",
+    ),
+    **{
+        f"preprocessor with {name} {value!r}": (
+            setting("preprocessor_config.json", **{name: value}), f"found {value!r}",
+        )
+        for name, value in {
+            "image_mean": None, "rescale_factor": "x", "resample": 99, "size": -1,
+        }.items()
+    },
+    "preprocessor with a crop in words": (
+        setting("preprocessor_config.json", crop_size={"height": "x", "width": 32}), "found 'x'",
+    ),
     "broken weights": (content("model.safetensors", b"garbage"), "safetensors cannot be read"),
     "empty weights": (content("model.safetensors", b""), "safetensors cannot be read"),
     "broken tokenizer": (content("tokenizer.json", "{}"), "tokenizer.json is not a tokenizer"),
