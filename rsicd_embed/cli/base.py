@@ -130,7 +130,7 @@ class Group(click.Group):
 
 
 def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    note(f"warning: {' '.join(str(message).split())}")
+    warn(" ".join(str(message).split()))
 
 
 def _one_line(error: Exception) -> str:
@@ -161,6 +161,11 @@ def show(text: str) -> None:
 def note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
     click.echo(printable(text), err=True)
+
+
+def warn(text: str) -> None:
+    """A line on stderr about a result that may mislead."""
+    note(f"warning: {text}")
 
 
 def on_terminal() -> bool:
