@@ -62,8 +62,8 @@ def load(folder: Path) -> Source | None:
     if not listed:
         return None
     if len(listed) > 1:
-        names = ", ".join(path.name for path in listed)
-        raise DatasetError(f"{folder}: expected one dataset_*.json, found {names}; keep one")
+        several = ", ".join(path.name for path in listed)
+        raise DatasetError(f"{folder}: expected one dataset_*.json, found {several}; keep one")
     ((path, raw),) = listed.items()
     try:
         entries = [_entry(path, entry) for entry in raw]

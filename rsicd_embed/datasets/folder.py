@@ -112,7 +112,8 @@ class _Contents:
 
     def _add_tree(self, start: Path, *, linked: bool = False) -> list[Path]:
         """Adds a folder and those below it; returns the links to folders that it contains."""
-        links, waiting = [], [start]
+        links: list[Path] = []
+        waiting = [start]
         while waiting:
             folder = waiting.pop()
             identity = _identity(folder)

@@ -64,9 +64,9 @@ def open_sources(
                 f"{other.path} and {example.path} would both get the id {example.id!r}; "
                 "ingest their common folder, or a manifest with ids"
             )
-    for other in [source for source in sources if not source.inferred]:
-        owner = str(other.root)
-        sources = [class_folders.give_way(source, other.schema, owner) for source in sources]
+    for table in [source for source in sources if not source.inferred]:
+        owner = str(table.root)
+        sources = [class_folders.give_way(source, table.schema, owner) for source in sources]
     try:
         unified = pa.unify_schemas(
             [source.schema for source in sources], promote_options="permissive"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsicd_embed.datasets import class_folders
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import ImageError
@@ -95,7 +96,8 @@ def ingest(
         StoreError: the store refuses the rows.
     """
     started = time.perf_counter()
-    summary, stages = Summary(), Stages()
+    sources = [class_folders.give_way(source, store.schema, "the store") for source in sources]
+    summary, stages = Summary(notes=[note for one in sources for note in one.notes]), Stages()
     known = known_rows(store)
     for left, source in zip(reversed(range(len(sources))), sources, strict=True):
         new = _ingest_one(
@@ -146,7 +148,6 @@ def _ingest_one(
     source = keep_stored(store, source)
     writer = Writer(store, embedder, source.schema, known, stages)
     summary.skipped += source.skipped
-    summary.notes += source.notes
     for suffix, count in source.unread.items():
         summary.unread[suffix] = summary.unread.get(suffix, 0) + count
     if strict and source.skipped:

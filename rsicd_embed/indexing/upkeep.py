@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.datasets import class_folders
 from rsicd_embed.datasets.base import Example, Source, plain_path
 from rsicd_embed.stores.base import VectorStore
 
@@ -36,8 +35,7 @@ def held_rows(store: VectorStore, ids: pa.Array, columns: Sequence[str]) -> pa.R
 
 
 def keep_stored(store: VectorStore, source: Source) -> Source:
-    """A source whose inferred columns give way to what the store has: its types and its values."""
-    source = class_folders.give_way(source, store.schema, "the store")
+    """A source whose inferred columns have the values that the store has, where it has any."""
     names = [name for name in source.inferred if name in store.schema.names]
     if not names:
         return source

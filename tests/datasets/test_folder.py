@@ -177,7 +177,7 @@ def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> No
 
 def test_what_can_be_read_is_not_unread() -> None:
     assert not any(unread.is_unread(suffix) for suffix in SUFFIXES)
-    assert unread.describe({".heic": 1}) == "1 .heic (install rsicd-embed[heif])"
+    assert unread.describe({".heic": 1}) == "1 .heic (install rsicd-embed[pictures])"
 
 
 def test_an_empty_folder_is_a_source_only_where_it_may_be(tmp_path: Path) -> None:
