@@ -206,7 +206,10 @@ def _without_images(path: Path) -> str:
     """The message for a class folder without images of its own."""
     expected = f"expected images of the class {path.name!r} in {path}, found"
     if path.is_symlink():
-        return f"{expected} a link to {path.resolve()}, which is read already; remove the link"
+        return (
+            f"{expected} a link to {path.resolve()}, which is read under another path, contains "
+            "the dataset, or has none; remove the link"
+        )
     return f"{expected} {plain.without_images(path)}; add some or remove the folder"
 
 
