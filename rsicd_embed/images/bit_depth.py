@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,52 +63,61 @@ def to_8_bits(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.n
 
 def _range(samples: np.ndarray) -> Stretch:
     if not samples.size:
-        return Stretch(0.0, 0.0)
+        return Stretch(0, 0)
     low, high = _percentiles(samples)
     if low == high:
-        low, high = float(samples.min()), float(samples.max())
+        low, high = samples.min().item(), samples.max().item()
     limit = _customary_limit(samples.dtype, high)
     if low >= 0 and (high - low >= limit * _LEAST_SHARE or low == high):
-        return Stretch(0.0, limit)
+        return Stretch(0, limit)
     return Stretch(low, high)
 
 
 def _customary_limit(dtype: np.dtype, largest: float) -> float:
     if dtype.kind == "f" and largest <= 1:
-        return 1.0
-    bits = 8
-    while 2**bits - 1 < largest:
-        bits += 1
-    return 2.0**bits - 1
+        return 1
+    return next((2**bits - 1 for bits in range(8, 65) if 2**bits > largest), math.inf)
 
 
 def _percentiles(samples: np.ndarray) -> tuple[float, float]:
     """The values at `PERCENTILES`: samples that occur, no averages of two."""
     ranks = [int(q / 100 * (samples.size - 1)) for q in PERCENTILES]
-    if samples.dtype.itemsize <= 2 and samples.dtype.kind in "ui":  # counting beats sorting
-        offset = int(np.iinfo(samples.dtype).min)
-        counts = np.bincount(samples.ravel().astype(np.int32) - offset)
-        low, high = np.searchsorted(np.cumsum(counts), ranks, side="right") + offset
+    if _is_short(samples):  # counting beats sorting
+        least = int(np.iinfo(samples.dtype).min)
+        counts = np.bincount(samples.ravel().astype(np.int32) - least)
+        low, high = np.searchsorted(np.cumsum(counts), ranks, side="right") + least
     else:
         ordered = np.partition(samples.ravel(), ranks)
-        low, high = ordered[ranks[0]], ordered[ranks[1]]
-    return float(low), float(high)
+        low, high = ordered[ranks]
+    return low.item(), high.item()
+
+
+def _is_short(samples: np.ndarray) -> bool:
+    return samples.dtype.kind in "ui" and samples.dtype.itemsize <= 2
 
 
 def _scale(values: np.ndarray, stretch: Stretch) -> np.ndarray:
-    span = (stretch.high / 2 - stretch.low / 2) or 1.0  # halves, lest the difference overflow
-
-    def scale(part: np.ndarray) -> np.ndarray:
-        # In double precision, for integers of 32 and 64 bits; NaN becomes 0.
-        unit = (part.astype(np.float64) / 2 - stretch.low / 2) / span
-        return np.rint(255 * np.clip(np.nan_to_num(unit, nan=0.0), 0, 1)).astype(np.uint8)
-
-    if values.dtype.itemsize <= 2 and values.dtype.kind in "ui":
+    if _is_short(values):
         info = np.iinfo(values.dtype)
-        table = scale(np.arange(info.min, info.max + 1, dtype=np.int32))
+        table = _scale(np.arange(info.min, info.max + 1, dtype=np.int32), stretch)
         # A negative value counts from the table's end.
-        return np.roll(table, info.min)[values] if info.min else table[values]
+        looked_up: np.ndarray = np.roll(table, info.min)[values]
+        return looked_up
     scaled = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), _ROWS_AT_ONCE):  # bounds the memory of the doubles
-        scaled[top : top + _ROWS_AT_ONCE] = scale(values[top : top + _ROWS_AT_ONCE])
+        unit = _unit(values[top : top + _ROWS_AT_ONCE], stretch)
+        scaled[top : top + _ROWS_AT_ONCE] = np.rint(255 * unit)
     return scaled
+
+
+def _unit(values: np.ndarray, stretch: Stretch) -> np.ndarray:
+    """Samples as a share of the range, 0 to 1; NaN becomes 0."""
+    if values.dtype.kind == "f":
+        # Halves, lest the difference overflow.
+        span = (stretch.high / 2 - stretch.low / 2) or 1
+        share = (values.astype(np.float64) / 2 - stretch.low / 2) / span
+        return np.clip(np.nan_to_num(share, nan=0), 0, 1)
+    # The difference is taken modulo 2⁶⁴, since doubles cannot tell large integers apart.
+    low, high = int(stretch.low), int(stretch.high)
+    above = np.clip(values, low, high).astype(np.uint64) - np.uint64(low % 2**64)
+    return above / ((high - low) or 1)

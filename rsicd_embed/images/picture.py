@@ -198,7 +198,7 @@ def _from_pillow(image: Image.Image) -> Picture:
 def _to_8_bits(
     values: np.ndarray, bits: int, valid: np.ndarray | None = None
 ) -> tuple[Image.Image, Stretch | None]:
-    """Samples (height, width, 1, 3 or 4 for CMYK) → RGB, stretched where 8 bits cannot hold them."""
+    """Samples of grey, RGB or CMYK, (height, width, 1, 3 or 4) → RGB, stretched if need be."""
     stretch = None
     if values.shape[2] == 4 and values.dtype.kind == "u":  # inks cover a share of the paper
         values = (values / (2**bits - 1) * 255).round().astype(np.uint8)

@@ -22,7 +22,8 @@ from PIL import Image
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import segment_size
 from rsicd_embed.images import tiff_header as tags
-from rsicd_embed.images.tiff_header import Directory, main_directory
+from rsicd_embed.images.deep_pictures import too_large
+from rsicd_embed.images.tiff_header import Directory, picture_and_mask
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -91,7 +92,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
     Raises:
         ImageError: damaged, too large, or of a layout that is not read; which one is named.
     """
-    directory = main_directory(data)
+    directory, mask = picture_and_mask(data)
     samples = _require_readable(directory, max_pixels)
     photometric = _photometric(directory, samples)
     extra = directory.integers(tags.EXTRA_SAMPLES)[:samples]
@@ -99,10 +100,12 @@ def read(data: bytes, max_pixels: int) -> Raster:
     bands = _bands(directory, photometric, [i for i in range(samples) if i not in alpha])
     decoded = _decode(directory, samples, [*bands, *alpha][: len(bands) + 1])
     values, transparency = decoded[..., : len(bands)], decoded[..., len(bands) :]
-    valid = _valid(directory, values, transparency)
-    bits = directory.integer(tags.BITS, 1 if directory.integer(tags.COMPRESSION, 1) != 6 else 8)
+    bits = directory.integer(tags.BITS, 8 if directory.integer(tags.COMPRESSION, 1) == 6 else 1)
     if _ASSOCIATED in list(alpha.values())[:1]:
         values = _without_background(values, transparency, bits)
+    if mask and _require_readable(mask, max_pixels) == 1:
+        transparency = _decode(mask, 1, [0])
+    valid = _valid(directory, values, transparency)
     if photometric == _PALETTE:
         values, bits, valid = _through_palette(directory, values, bits), 8, None
     elif photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _MASK):
@@ -121,9 +124,7 @@ def _require_readable(directory: Directory, max_pixels: int) -> int:
     bits = directory.integers(tags.BITS, (1,))[:samples]
     kinds = directory.integers(tags.SAMPLE_FORMAT, (1,))[:samples]
     if width * height > max_pixels:
-        raise ImageError(
-            f"expected at most {max_pixels:,} pixels, found {width}×{height}; tile it first"
-        )
+        raise ImageError(too_large(max_pixels, f"{width}×{height}"))
     size = width * height * samples * math.ceil(max(bits, default=1) / 8)
     if size > _MAX_BYTES_PER_PIXEL * max_pixels:
         raise ImageError(
@@ -166,6 +167,8 @@ def _photometric(directory: Directory, samples: int) -> int:
 
 def _bands(directory: Directory, photometric: int, coloured: list[int]) -> list[int]:
     """Which bands to use, of those that are no transparency."""
+    if not coloured:
+        raise ImageError("broken picture: all of its TIFF bands are transparency")
     if photometric == _CMYK:
         return coloured[:4]
     if photometric == _PALETTE or len(coloured) < 3:
@@ -229,6 +232,7 @@ def _segments(directory: Directory, page: TiffPage) -> Iterator[tuple[int, bytes
             f"broken picture: expected {count} TIFF segments, found {min(len(offsets), len(sizes))}"
         )
     announced = _SIZE_OF.get(int(page.compression))
+    itemsize = np.dtype(page.dtype).itemsize
     expected = page.chunks[-3:] if page.ndim > 2 else page.chunks
     for index, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
         if not size:
@@ -238,7 +242,7 @@ def _segments(directory: Directory, page: TiffPage) -> Iterator[tuple[int, bytes
             raise ImageError("broken picture: image file is truncated")
         segment = directory.data[offset : offset + size]
         if page.compression == _LERC:
-            segment = _unwrapped(directory, segment, math.prod(page.chunks) * page.dtype.itemsize)
+            segment = _unwrapped(directory, segment, math.prod(page.chunks) * itemsize)
         found = announced(segment) if announced else None
         if announced and (found is None or math.prod(found) > 4 * math.prod(expected)):
             raise ImageError("broken picture: a TIFF segment announces another size")
@@ -312,5 +316,5 @@ def _valid(directory: Directory, values: np.ndarray, transparency: np.ndarray) -
         return valid
     if math.isnan(nodata):  # which never counts
         return valid
-    data = values != (np.float32(nodata) if values.dtype == np.float32 else nodata)
+    data: np.ndarray = values != (np.float32(nodata) if values.dtype == np.float32 else nodata)
     return data if valid is None else valid & data

@@ -21,28 +21,23 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _SIZES |= {16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
-# The tags that say how pixels are stored; no others reach the decoder.
+# The tags that say how pixels are stored.
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
-FILL_ORDER, STRIP_OFFSETS, ORIENTATION, SAMPLES, STRIP_ROWS, STRIP_BYTES = (
-    266,
-    273,
-    274,
-    277,
-    278,
-    279,
-)
-PLANAR, T4_OPTIONS, T6_OPTIONS, PREDICTOR, COLOUR_MAP = 284, 292, 293, 317, 320
-TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, INK_SET = 322, 323, 324, 325, 332
-EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, SUBSAMPLING, REFERENCE = 338, 339, 347, 530, 532
+FILL_ORDER, STRIP_OFFSETS, ORIENTATION, SAMPLES = 266, 273, 274, 277
+STRIP_ROWS, STRIP_BYTES, PLANAR, T4_OPTIONS, T6_OPTIONS = 278, 279, 284, 292, 293
+PREDICTOR, COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS = 317, 320, 322, 323, 324
+TILE_BYTES, INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT = 325, 332, 338, 339
+JPEG_TABLES, SUBSAMPLING, REFERENCE = 347, 530, 532
 GDAL_METADATA, GDAL_NODATA, LERC_PARAMETERS = 42112, 42113, 50674
 _OLD_JPEG = frozenset({512, 513, 514, 515, 519, 520, 521})
+# Those that the decoder sees.
 _PIXEL_TAGS = _OLD_JPEG | {
     *(WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS, SAMPLES),
     *(STRIP_ROWS, STRIP_BYTES, PLANAR, T4_OPTIONS, T6_OPTIONS, PREDICTOR, COLOUR_MAP),
     *(TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, EXTRA_SAMPLES, SAMPLE_FORMAT),
     *(JPEG_TABLES, SUBSAMPLING, REFERENCE),
 }  # fmt: skip
-_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 1 | 4
+_SUBFILE_TYPE, _REDUCED, _MASK = 254, 1, 4
 
 
 def is_tiff(data: bytes) -> bool:
@@ -112,14 +107,28 @@ def main_directory(data: bytes) -> Directory:
     Raises:
         ImageError: the file has no such picture, or is damaged.
     """
-    first = None
+    return picture_and_mask(data)[0]
+
+
+def picture_and_mask(data: bytes) -> tuple[Directory, Directory | None]:
+    """The main picture, and the mask of its valid pixels, which GDAL writes right behind it.
+
+    Raises:
+        ImageError: the file has no picture, or is damaged.
+    """
+    first = picture = None
     for directory in _directories(data):
         first = first or directory
-        if not directory.integer(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK:
-            return directory
+        kind = directory.integer(_SUBFILE_TYPE, 0)
+        if picture:
+            size = directory.width, directory.height
+            is_its_mask = kind & _MASK and size == (picture.width, picture.height)
+            return picture, directory if is_its_mask else None
+        if not kind & (_REDUCED | _MASK):
+            picture = directory
     if first is None:
         raise ImageError("broken picture: this TIFF has no directory of pixels")
-    return first
+    return picture or first, None
 
 
 def _directories(data: bytes) -> Iterator[Directory]:
@@ -138,9 +147,11 @@ def _directories(data: bytes) -> Iterator[Directory]:
             seen.add(start)
             directory, place = _directory(data, start, order, big)
             yield directory
-    except struct.error as error:
+    except (struct.error, ImageError) as error:
         if len(seen) > 1:  # the main picture may be whole although the chain after it is not
             return
+        if isinstance(error, ImageError):
+            raise
         raise ImageError("broken picture: the TIFF's directory is cut off") from error
 
 
