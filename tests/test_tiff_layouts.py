@@ -188,6 +188,8 @@ def test_colours() -> None:
     lab = ImageCms.applyTransform(image, to_lab)
     values = np.frombuffer(lab.tobytes(), np.uint8).reshape(RGB.shape)
     expect(with_tag(tiff(values), 262, 8), np.asarray(lab.convert("RGB")), 1)
+    data = tiff(np.moveaxis(RGB, 2, 0), compression="jpeg", planarconfig="separate")
+    expect(data, np.moveaxis(tifffile.imread(io.BytesIO(data)), 0, 2))
     for photometric, values in (("rgb", RGB), ("ycbcr", ycbcr)):
         data = tiff(values, compression="jpeg", photometric=photometric)
         expect(data, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), 4)

@@ -197,6 +197,8 @@ def _decode(directory: Directory, samples: int, bands: Sequence[int]) -> np.ndar
         separate = page.planarconfig == _SEPARATE and samples > 1
         values = np.zeros((directory.height, directory.width, len(bands)), page.dtype)
         is_jpeg = page.compression in _JPEGS
+        if is_jpeg and separate:  # each plane is a JPEG of grey, whatever they make together
+            page.photometric = tifffile.PHOTOMETRIC.MINISBLACK
         options = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if is_jpeg else {}
         empty = True
         for index, segment in _segments(directory, page):
