@@ -17,7 +17,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from rsicd_embed.errors import ImageError
+from rsicd_embed.app import uploads
+from rsicd_embed.errors import ImageError, RequestError
 from rsicd_embed.images import read_header, read_picture, read_rgb
 
 from .conftest import picture
@@ -294,6 +295,7 @@ REFUSED = {
     "cut": (tiff(RGB, compression="lzw")[:-2000], "broken picture: "),
     "loop": (b"II*\0\x08\0\0\0" + b"\0\0" + b"\x08\0\0\0" + bytes(20), "no pixels"),
     "nowhere": (b"II*\0\xff\xff\xff\x7f" + bytes(20), "the TIFF's directory is cut off"),
+    "nodata": (tiff(GREY * np.float32("nan")), "no pixel holds data: all are nodata"),
     "none": (b"II*\0\0\0\0\0" + bytes(20), "no directory of pixels"),
 }  # fmt: skip
 
@@ -364,6 +366,23 @@ def test_damaged_files_are_read_or_refused_without_a_word(
     assert (captured.out, captured.err) == ("", "")
 
 
+def test_uploads_go_through_the_same_reader_within_their_limit() -> None:
+    deep = np.concatenate([RGB.astype(np.uint16) * 257] * 4, axis=2)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": [0] * 11}
+    data = tiff(deep, rowsperstrip=8, **options)
+    assert np.array_equal(np.asarray(uploads.decode(data, 48 * 80)), RGB)
+    for hostile, limit, status in [
+        (data, 48 * 80 - 1, 413),
+        (with_tag(data, 256, 2**31), 10**6, 413),
+        (with_tag(data, 277, 60_000), 48 * 80, 422),
+        (data[:4] + bytes(500), 48 * 80, 415),
+        (tiff(RGB)[:5000], 48 * 80, 422),
+    ]:
+        with pytest.raises(RequestError) as caught:
+            uploads.decode(hostile, limit)
+        assert caught.value.status == status
+
+
 def test_it_is_imported_only_for_such_pictures(tmp_path: Path) -> None:
     picture(0).save(tmp_path / "a.png")
     code = (
@@ -385,7 +404,7 @@ def test_the_summary_says_how_many_were_stretched(
     outcome = run("ingest", folder, "--store", uri, "--model", tiny_model, "--json")
     assert (outcome.document["embedded"], outcome.document["stretched"]) == (3, 2)
     assert "percentile" in outcome.document["stretch_rule"]
-    assert "2 images were scaled to 8 bits" in outcome.stderr
+    assert "images scaled to 8 bits: 2; 0 to 255 is" in outcome.stderr
     vectors = {name: np.array(row["vector"]) for name, row in rows(uri).items()}
     for name in ("16.tif", "float.tif"):
         assert vectors[name] @ vectors["8.tif"] > 0.999

@@ -98,7 +98,7 @@ def _tell(
             f"({rate:.1f} {unit}/s); {rows} rows in {store_uri}"
         )
     if summary.stretched:
-        note(f"{summary.stretched} images were scaled to 8 bits: {STRETCH_RULE}")
+        note(f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}")
     if profile:
         for line in _profile(summary, done, unit):
             note(line)

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rsicd_embed.errors import ImageError
+
 # Chosen by measurement, which docs/sources.md records.
 PERCENTILES = (0.1, 99.9)
-_LEAST_SHARE = 1 / 8
+_LEAST_SHARE = 1 / 5
 
 # What a summary says of it.
 STRETCH_RULE = (
     "0 to 255 is the range that each image uses (0.1th to 99.9th percentile of all its bands), or "
-    "the customary range around it (such as 0 to 1, 255, 1023 or 65535) if it fills an eighth of it"
+    "the customary range around it (such as 0 to 1, 255, 1023 or 65535) if it fills a fifth of it"
 )
 
 _ROWS_AT_ONCE = 256
@@ -38,7 +40,7 @@ def to_8_bits(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.n
 
     The range that a picture uses is that from the 0.1th to the 99.9th percentile of its valid
     samples, or from the least to the largest where those two are equal. A picture that fills at
-    least an eighth of a customary range keeps its brightness, because that range is used instead:
+    least a fifth of a customary range keeps its brightness, because that range is used instead:
     the smallest of 0…1 (floats), 0…255, 0…511, … 0…65535 and so on that reaches its 99.9th
     percentile.
 
@@ -49,12 +51,18 @@ def to_8_bits(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.n
 
     Returns:
         uint8 (height, width, bands), in which invalid samples are 0; and the range.
+
+    Raises:
+        ImageError: no sample is valid.
     """
     if values.dtype.kind == "f":
         finite = np.isfinite(values)
         if not finite.all():
             valid = finite if valid is None else valid & finite
-    stretch = _range(values if valid is None else values[valid])
+    samples = values if valid is None else values[valid]
+    if not samples.size:
+        raise ImageError("no pixel holds data: all are nodata, transparent or not a number")
+    stretch = _range(samples)
     scaled = _scale(values, stretch)
     if valid is not None:
         scaled[~valid] = 0
@@ -62,8 +70,6 @@ def to_8_bits(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.n
 
 
 def _range(samples: np.ndarray) -> Stretch:
-    if not samples.size:
-        return Stretch(0, 0)
     low, high = _percentiles(samples)
     if low == high:
         low, high = samples.min().item(), samples.max().item()
@@ -116,8 +122,10 @@ def _unit(values: np.ndarray, stretch: Stretch) -> np.ndarray:
         # Halves, lest the difference overflow.
         span = (stretch.high / 2 - stretch.low / 2) or 1
         share = (values.astype(np.float64) / 2 - stretch.low / 2) / span
-        return np.clip(np.nan_to_num(share, nan=0), 0, 1)
+        unit: np.ndarray = np.clip(np.nan_to_num(share, nan=0), 0, 1)
+        return unit
     # The difference is taken modulo 2⁶⁴, since doubles cannot tell large integers apart.
     low, high = int(stretch.low), int(stretch.high)
     above = np.clip(values, low, high).astype(np.uint64) - np.uint64(low % 2**64)
-    return above / ((high - low) or 1)
+    shares: np.ndarray = above / ((high - low) or 1)
+    return shares

@@ -28,8 +28,10 @@ from rsicd_embed.images.tiff_header import Directory, picture_and_mask
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-# Decoded bytes per pixel of the largest picture; beyond it, a picture must have fewer pixels.
+# Of a picture with as many pixels as allowed, the bytes per pixel that may be decoded: those of the
+# bands that are used, or of a whole segment.
 _MAX_BYTES_PER_PIXEL = 12
+_MOST_BANDS = 5  # CMYK and alpha
 _MAX_TILE_PIXELS = 4096 * 4096
 
 # tifffile logs what it corrects; without a handler, Python would print that to stderr.
@@ -125,7 +127,11 @@ def _require_readable(directory: Directory, max_pixels: int) -> int:
     kinds = directory.integers(tags.SAMPLE_FORMAT, (1,))[:samples]
     if width * height > max_pixels:
         raise ImageError(too_large(max_pixels, f"{width}×{height}"))
-    size = width * height * samples * math.ceil(max(bits, default=1) / 8)
+    tile = directory.integer(tags.TILE_WIDTH, 0) * directory.integer(tags.TILE_HEIGHT, 0)
+    strip = width * min(directory.integer(tags.STRIP_ROWS, height), height)
+    in_segment = samples if directory.integer(tags.PLANAR, 1) != _SEPARATE else 1
+    decoded = max(width * height * min(samples, _MOST_BANDS), (tile or strip) * in_segment)
+    size = decoded * math.ceil(max(bits, default=1) / 8)
     if size > _MAX_BYTES_PER_PIXEL * max_pixels:
         raise ImageError(
             f"expected at most {_MAX_BYTES_PER_PIXEL * max_pixels:,} bytes of pixels, "
@@ -139,7 +145,6 @@ def _require_readable(directory: Directory, max_pixels: int) -> int:
         raise ImageError("TIFF bands of different types are not read; convert the file")
     if kinds[0] not in _SAMPLE_FORMATS:
         raise ImageError("TIFF samples of complex numbers are not read; convert the file")
-    tile = directory.integer(tags.TILE_WIDTH, 0) * directory.integer(tags.TILE_HEIGHT, 0)
     if tags.TILE_WIDTH in directory.entries and not (
         0 < tile <= max(width * height, _MAX_TILE_PIXELS)
     ):
