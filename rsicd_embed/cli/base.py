@@ -126,6 +126,8 @@ class Group(click.Group):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _tell_warning
+                # Pillow warns of odd metadata without naming the file, and reads on.
+                warnings.filterwarnings("ignore", module=r"PIL\b")
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise

@@ -83,6 +83,8 @@ def ingest(
 def _tell(
     summary: Summary, rows: int, store_uri: str, unit: str, *, as_json: bool, profile: bool
 ) -> None:
+    from rsicd_embed.images import STRETCH_RULE
+
     if unit == "rows":
         counts, done = f"{summary.imported} imported", summary.imported
     else:
@@ -96,6 +98,8 @@ def _tell(
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
             f"({rate:.1f} {unit}/s); {rows} rows in {store_uri}"
         )
+    if summary.stretched:
+        note(f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}")
     if profile:
         for line in _profile(summary, done, unit):
             note(line)

@@ -53,7 +53,11 @@ class Preprocessor:
         return (scaled - mean) / std
 
     def digest(self) -> str:
-        """Hash of the settings; the leading number grows when decoding or resizing changes."""
+        """Hash of the settings; its leading number grows when resizing or 8-bit decoding changes.
+
+        It stayed when deeper pictures began to be scaled by the range they use: other vectors are
+        as they were, so stores still open.
+        """
         return hashlib.sha256(f"1 {self!r}".encode()).hexdigest()[:16]
 
 

@@ -15,7 +15,7 @@ from rsicd_embed.datasets import class_folders
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import ImageError
-from rsicd_embed.images import read_bytes, read_rgb
+from rsicd_embed.images import STRETCH_RULE, read_bytes, read_picture
 from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.indexing.upkeep import keep_stored, known_rows, update_attributes, vanished
 from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
@@ -36,6 +36,8 @@ class Summary:
         imported: rows from files of rows that were new, or not in the store as they are.
         removed: rows whose image has vanished (`prune`).
         skipped: images that could not be read.
+        stretched: embedded images of more than 8 bits per sample, or of signed or float type, which
+            were scaled to 8 bits (`images.STRETCH_RULE` says how).
         displaced: images that are still there, and whose row another one with the same id took.
         unread: number of files by suffix that look like pictures and are of formats not read.
         notes: what else a person should know about how the sources were read, one line each.
@@ -48,6 +50,7 @@ class Summary:
     unchanged: int = 0
     imported: int = 0
     removed: int = 0
+    stretched: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     displaced: list[Displaced] = field(default_factory=list)
     unread: dict[str, int] = field(default_factory=dict)
@@ -62,11 +65,16 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
-        return asdict(self) | {
-            "seconds": round(self.seconds, 3),
-            "images_per_s": round(self.images_per_s, 1),
-            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
-        }
+        rule = {"stretch_rule": STRETCH_RULE} if self.stretched else {}
+        return (
+            asdict(self)
+            | rule
+            | {
+                "seconds": round(self.seconds, 3),
+                "images_per_s": round(self.images_per_s, 1),
+                "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
+            }
+        )
 
 
 def ingest(
@@ -138,10 +146,12 @@ def _ingest_one(
             if known.get(example.id) == sha256:
                 return example
             with stages("decode"):
-                image = read_rgb(data)
+                picture = read_picture(data)
             with stages("resize"):
-                pixels = embedder.preprocess(image)
-            return Loaded(example, uri, sha256, pixels, image.width, image.height)
+                pixels = embedder.preprocess(picture.image)
+            width, height = picture.image.size
+            stretched = picture.stretch is not None
+            return Loaded(example, uri, sha256, pixels, width, height, stretched)
         except ImageError as error:
             return Skipped(uri, str(error))
 
@@ -159,6 +169,7 @@ def _ingest_one(
             if isinstance(outcome, Loaded):
                 writer.add(outcome)
                 summary.embedded += 1
+                summary.stretched += outcome.stretched
                 new[outcome.example.id] = outcome.sha256
             elif isinstance(outcome, Skipped):
                 summary.skipped.append(outcome)
