@@ -9,7 +9,7 @@ from pathlib import Path
 from rsicd_embed.datasets import unread
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.images import SUFFIXES
+from rsicd_embed.images import SUFFIXES, UNREAD_SUFFIXES
 
 FSTAB = Path("/etc/fstab")
 
@@ -147,7 +147,7 @@ class _Contents:
                 self.skipped.append(Skipped(_shown(path), "expected a UTF-8 file name; rename it"))
         elif entry.is_symlink() and (reason := _why_broken(path)):
             self.skipped.append(Skipped(_shown(path), reason))
-        elif unread.is_unread(suffix):
+        elif suffix in UNREAD_SUFFIXES:
             self.unread[suffix] += 1
         else:
             self.others += 1

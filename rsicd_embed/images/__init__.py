@@ -11,11 +11,17 @@ from rsicd_embed.images.picture import (
     read_picture,
     read_rgb,
 )
-from rsicd_embed.images.picture_formats import FORMATS, SUFFIXES, UNREAD_SUFFIXES
+from rsicd_embed.images.picture_formats import (
+    FORMATS,
+    PLUGIN_SUFFIXES,
+    SUFFIXES,
+    UNREAD_SUFFIXES,
+)
 
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
+    "PLUGIN_SUFFIXES",
     "STRETCH_RULE",
     "SUFFIXES",
     "UNREAD_SUFFIXES",

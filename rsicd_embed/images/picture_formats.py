@@ -58,13 +58,14 @@ SUFFIXES = frozenset(
     }
 )
 
+# The suffixes of files that are read where the extra `pictures` is installed, which it is not.
+PLUGIN_SUFFIXES = frozenset(_suffixes_with_plugin(installed=False))
+
 # The suffixes of files that are pictures, but are not read.
-UNREAD_SUFFIXES = frozenset(
-    {
-        *(".tga", ".psd", ".psb", ".ico", ".svg", ".eps", ".pcx", ".dds", ".exr", ".xcf", ".qoi"),
-        *(".sgi", ".ras", ".dib", ".emf", ".wmf", ".jls", ".jxr", ".wdp", ".fits"),
-        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # of cameras
-        *(".ecw", ".sid", ".ntf", ".nitf", ".img", ".gti"),  # of maps
-        *_suffixes_with_plugin(installed=False),
-    }
-)
+UNREAD_SUFFIXES = PLUGIN_SUFFIXES | {
+    *(".tga", ".psd", ".psb", ".ico", ".icns", ".svg", ".eps", ".pcx", ".dds", ".exr", ".hdr"),
+    *(".xcf", ".qoi", ".sgi", ".ras", ".dib", ".emf", ".wmf", ".jls", ".jxr", ".wdp", ".jpm"),
+    *(".fits", ".xbm", ".xpm", ".pam"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"),  # cameras
+    *(".ecw", ".sid", ".ntf", ".nitf", ".img", ".gti", ".bil", ".bip", ".bsq", ".vrt"),  # rasters
+}

@@ -14,7 +14,7 @@ from rsicd_embed.datasets import folder, unread
 from rsicd_embed.datasets.base import Example, Skipped
 from rsicd_embed.datasets.sources import open_source, open_sources
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.images import SUFFIXES
+from rsicd_embed.images import PLUGIN_SUFFIXES, SUFFIXES, UNREAD_SUFFIXES
 
 
 def touch(path: Path) -> Path:
@@ -205,8 +205,10 @@ def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> No
 
 
 def test_what_can_be_read_is_not_unread() -> None:
-    assert not any(unread.is_unread(suffix) for suffix in SUFFIXES)
-    assert unread.describe({".heic": 1}) == "1 .heic (install rsicd-embed[pictures])"
+    assert not SUFFIXES & UNREAD_SUFFIXES
+    assert PLUGIN_SUFFIXES <= UNREAD_SUFFIXES
+    for suffix in PLUGIN_SUFFIXES:
+        assert unread.describe({suffix: 1}) == f"1 {suffix} (install rsicd-embed[pictures])"
 
 
 def test_an_empty_folder_is_a_source_only_where_it_may_be(tmp_path: Path) -> None:
