@@ -12,7 +12,7 @@ Importing this package imports neither jax nor lancedb.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,11 +67,16 @@ def open_store(uri: str, *, embedder: Embedder | None = None) -> VectorStore:
     return open_(uri, provenance(embedder))
 
 
-def open_sources(paths: Sequence[str | Path], *, split: str | None = None) -> list[Source]:
+def open_sources(
+    paths: Sequence[str | Path],
+    *,
+    split: str | None = None,
+    column_types: Mapping[str, str] | None = None,
+) -> list[Source]:
     """Folders, image files and manifests; see `rsicd_embed.datasets.sources.open_sources`."""
     from rsicd_embed.datasets.sources import open_sources as open_
 
-    return open_([Path(path) for path in paths], split=split)
+    return open_([Path(path) for path in paths], split=split, column_types=column_types)
 
 
 def ingest(

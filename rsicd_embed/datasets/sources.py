@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from rsicd_embed.datasets import captioned, folder, manifest
 from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.datasets.typed_sources import resolve
 from rsicd_embed.errors import DatasetError
 
 
@@ -29,11 +28,22 @@ def open_source(path: Path) -> Source:
     return folder.load_file(path)
 
 
-def open_sources(paths: Sequence[Path], *, split: str | None = None) -> list[Source]:
+def open_sources(
+    paths: Sequence[Path],
+    *,
+    split: str | None = None,
+    column_types: Mapping[str, str] | None = None,
+) -> list[Source]:
     """Several sources, whose ids must not meet and whose columns must agree in type.
 
     A column that is of an integer type in one source and of a float type in another is of the
-    float type in both, and so on. With `split`, only the images that the source puts in it.
+    float type in both; one that is text in another source is text in all, as written.
+
+    Args:
+        paths: where they are.
+        split: only the images that the source puts in it.
+        column_types: column name → "text", "int64", "float64", "bool", "timestamp" or "date", to
+            read it as, such as text with dates.
 
     Raises:
         DatasetError: as `open_source`, or two of them clash.
@@ -49,16 +59,7 @@ def open_sources(paths: Sequence[Path], *, split: str | None = None) -> list[Sou
                 f"{other.path} and {example.path} would both get the id {example.id!r}; "
                 "ingest their common folder, or a manifest with ids"
             )
-    try:
-        unified = pa.unify_schemas(
-            [source.schema for source in sources], promote_options="permissive"
-        )
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise DatasetError(f"the sources' columns differ in type: {error}") from error
-    return [
-        replace(source, schema=pa.schema([unified.field(name) for name in source.schema.names]))
-        for source in sources
-    ]
+    return resolve(sources, column_types)
 
 
 def _only(source: Source, split: str) -> Source:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rsicd_embed.datasets.base import Example, Skipped, Source
+from rsicd_embed.datasets.typed_sources import resolve
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import read_bytes, read_rgb
@@ -35,6 +36,7 @@ class Summary:
         imported: rows from files of rows that were new, or not in the store as they are.
         removed: rows whose image has vanished (`prune`).
         skipped: images that could not be read.
+        notes: what else a person should know about how the sources were read.
         displaced: images that are still there, and whose row another one with the same id took.
         seconds: wall time.
         stages: busy seconds by stage, summed over threads (`stages.Stages`).
@@ -46,6 +48,7 @@ class Summary:
     imported: int = 0
     removed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     displaced: list[Displaced] = field(default_factory=list)
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
@@ -71,6 +74,7 @@ def ingest(
     *,
     strict: bool = False,
     prune: bool = False,
+    column_types: Mapping[str, str] | None = None,
     progress: Progress = lambda done: None,
 ) -> Summary:
     """Brings `store` up to date with `sources`.
@@ -84,14 +88,18 @@ def ingest(
         strict: an unreadable image ends the run; what was embedded before it is kept.
         prune: removes rows whose uri lies in a source's folder, whose image file is gone, and
             whose id no source has.
+        column_types: column name → type to read it as, see `datasets.sources.open_sources`; the
+            store's own columns keep their types.
         progress: called with the number of images dealt with since the last call.
 
     Raises:
+        DatasetError: a value is not of the declared type.
         ImageError: an unreadable image, if `strict`.
-        StoreError: the store refuses the rows.
+        StoreError: the store refuses the rows, or a value does not fit its column.
     """
     started = time.perf_counter()
-    summary, stages = Summary(), Stages()
+    sources = resolve(sources, column_types, store.schema)
+    summary, stages = Summary(notes=[note for one in sources for note in one.notes]), Stages()
     known = known_rows(store)
     for left, source in zip(reversed(range(len(sources))), sources, strict=True):
         new = _ingest_one(
