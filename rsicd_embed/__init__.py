@@ -71,12 +71,18 @@ def open_sources(
     paths: Sequence[str | Path],
     *,
     split: str | None = None,
+    allow_empty: bool = False,
     column_types: Mapping[str, str] | None = None,
 ) -> list[Source]:
     """Folders, image files and manifests; see `rsicd_embed.datasets.sources.open_sources`."""
     from rsicd_embed.datasets.sources import open_sources as open_
 
-    return open_([Path(path) for path in paths], split=split, column_types=column_types)
+    return open_(
+        [Path(path) for path in paths],
+        split=split,
+        allow_empty=allow_empty,
+        column_types=column_types,
+    )
 
 
 def ingest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,6 +89,16 @@ def tell_skipped(skipped: Iterable[Skipped]) -> None:
     """A line for each image that was left out."""
     for one in skipped:
         note(f"skipped {one.uri}: {one.reason}")
+
+
+def report_source(unread: Mapping[str, int], notes: Iterable[str]) -> None:
+    """A line for files of formats that are not read, and one for each note on a source."""
+    from rsicd_embed.datasets.unread import describe
+
+    if unread:
+        note(f"{sum(unread.values()):,} files were not read: {describe(unread)}")
+    for line in notes:
+        note(f"note: {line}")
 
 
 _debug_option = click.Option(

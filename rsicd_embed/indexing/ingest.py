@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsicd_embed.datasets import class_folders
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.datasets.typed_sources import resolve
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.upkeep import known_rows, update_attributes, vanished
+from rsicd_embed.indexing.upkeep import keep_stored, known_rows, update_attributes, vanished
 from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.stores.base import VectorStore
@@ -36,8 +37,9 @@ class Summary:
         imported: rows from files of rows that were new, or not in the store as they are.
         removed: rows whose image has vanished (`prune`).
         skipped: images that could not be read.
-        notes: what else a person should know about how the sources were read.
         displaced: images that are still there, and whose row another one with the same id took.
+        unread: number of files by suffix that look like pictures and are of formats not read.
+        notes: what else a person should know about how the sources were read, one line each.
         seconds: wall time.
         stages: busy seconds by stage, summed over threads (`stages.Stages`).
     """
@@ -48,8 +50,9 @@ class Summary:
     imported: int = 0
     removed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     displaced: list[Displaced] = field(default_factory=list)
+    unread: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
 
@@ -98,6 +101,7 @@ def ingest(
         StoreError: the store refuses the rows, or a value does not fit its column.
     """
     started = time.perf_counter()
+    sources = [class_folders.give_way(source, store.schema, "the store") for source in sources]
     sources = resolve(sources, column_types, store.schema)
     summary, stages = Summary(notes=[note for one in sources for note in one.notes]), Stages()
     known = known_rows(store)
@@ -147,8 +151,11 @@ def _ingest_one(
         except ImageError as error:
             return Skipped(uri, str(error))
 
+    source = keep_stored(store, source)
     writer = Writer(store, embedder, source.schema, known, stages)
     summary.skipped += source.skipped
+    for suffix, count in source.unread.items():
+        summary.unread[suffix] = summary.unread.get(suffix, 0) + count
     if strict and source.skipped:
         raise ImageError(f"{source.skipped[0].uri}: {source.skipped[0].reason}")
     same: dict[str, Example] = {}
