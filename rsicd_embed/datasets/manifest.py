@@ -78,8 +78,8 @@ def read(path: Path) -> Source:
     names = table.written.column_names
     index = [name for name in names if _INDEX.fullmatch(name)]
     notes = tuple(
-        f"{path}: column {name!r} is left out, being the index that pandas writes; rename the "
-        "column to keep it"
+        f"{path}: {f'column {name!r}' if name else 'the column without a name'} is left out, being "
+        "the index that pandas writes; rename it to keep it"
         for name in index
     )
     if not table.written.num_rows:
@@ -119,7 +119,12 @@ def _located(file: str, folder: Path) -> str:
 def _texts(path: Path, table: _Table, name: str) -> list[str | None]:
     column = table.written[name]
     if column_types.as_text(column.type) not in (pa.string(), pa.null()):
-        raise DatasetError(f"{path}: expected text in column {name!r}, found {column.type}")
+        remedy = (
+            "; pictures within a Parquet file are not read, write them to files"
+            if pa.types.is_struct(column.type) and "bytes" in column.type.names
+            else ""
+        )
+        raise DatasetError(f"{path}: expected text in column {name!r}, found {column.type}{remedy}")
     try:
         texts: list[str | None] = Conversion(pa.string(), lenient=True)(column).to_pylist()
     except MisfitError as error:

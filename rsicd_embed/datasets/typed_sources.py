@@ -107,7 +107,8 @@ def retyped(
             remedy = "correct it"
             if name in stored:
                 expected += ", which is the store's type"
-                kind_of_error, remedy = SchemaError, "correct it, or rename the column"
+                kind_of_error = SchemaError
+                remedy = "correct it, rename the column, or drop the store's (store drop-column)"
             elif name in declared:
                 expected, remedy = f"{expected}, as declared", "correct it, or leave it as text"
             elif pt.is_temporal(kind):

@@ -13,12 +13,19 @@ from typing import Any
 
 from rsicd_embed.datasets import class_folders
 from rsicd_embed.datasets.base import Example, Skipped, Source
+from rsicd_embed.datasets.missing_files import why_missing
 from rsicd_embed.datasets.typed_sources import resolve
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.upkeep import keep_stored, known_rows, update_attributes, vanished
+from rsicd_embed.indexing.upkeep import (
+    keep_stored,
+    known_rows,
+    under_other_ids,
+    update_attributes,
+    vanished,
+)
 from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.stores.base import VectorStore
@@ -105,6 +112,7 @@ def ingest(
     sources = resolve(sources, column_types, store.schema)
     summary, stages = Summary(notes=[note for one in sources for note in one.notes]), Stages()
     known = known_rows(store)
+    summary.notes += under_other_ids(store, sources, known)
     for left, source in zip(reversed(range(len(sources))), sources, strict=True):
         new = _ingest_one(
             source, embedder, store, known, summary, stages, strict=strict, progress=progress
@@ -139,7 +147,7 @@ def _ingest_one(
         uri = example.uri
         try:
             with stages("read"):
-                data = _image_bytes(example.path)
+                data = _image_bytes(example)
                 sha256 = hashlib.sha256(data).hexdigest()
             if known.get(example.id) == sha256:
                 return example
@@ -182,8 +190,13 @@ def _ingest_one(
     return new
 
 
-def _image_bytes(path: Path) -> bytes:
-    with suppress(OSError, ValueError):  # which reading it tells
+def _image_bytes(example: Example) -> bytes:
+    path = example.path
+    with suppress(OSError, ValueError):  # reading it reports them
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             raise ImageError("not a regular file")
-    return read_bytes(path)
+    try:
+        return read_bytes(path)
+    except ImageError as error:
+        reason = why_missing(example.file)
+        raise (ImageError(f"no such file: {reason}") if reason else error) from None
