@@ -36,6 +36,10 @@ class MisfitError(Exception):
         self.value = value
 
 
+class UnknownTimeError(MisfitError):
+    """A time is not of the years 1 to 9999, which Python knows."""
+
+
 class _Unfit(Exception):  # noqa: N818  (it never leaves this module)
     """Some value does not fit; which one is looked for only then."""
 
@@ -120,6 +124,8 @@ class Conversion:
         if self.nulls:
             is_null = pc.is_in(text, pa.array(list(self.nulls)))
             text = pc.if_else(is_null, pa.scalar(None, pa.string()), text)
+            if text.null_count == len(text):
+                return pa.nulls(len(text), target)
         text = pc.ascii_trim_whitespace(text)
         if pt.is_integer(target):
             _require(text, _ANY_INTEGER if self.lenient else _INTEGER)
@@ -158,13 +164,13 @@ def values(column: pa.ChunkedArray) -> list[Any]:
     """A column as Python's values.
 
     Raises:
-        MisfitError: a time is out of the years that Python knows.
+        UnknownTimeError: for the first time that is none of Python's.
     """
     try:
         found: list[Any] = column.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException):
         row = first_failing(column, lambda part: part.to_pylist())
-        raise MisfitError(row, _excerpt(column[row])) from None
+        raise UnknownTimeError(row, _excerpt(column[row])) from None
     return found
 
 
@@ -230,5 +236,6 @@ def _excerpt(value: pa.Scalar) -> str:
     try:
         text = repr(value.as_py())
     except (ValueError, OverflowError, pa.ArrowException):  # a time that Python cannot show
-        text = str(value.cast(pa.int64())) if pt.is_timestamp(value.type) else f"a {value.type}"
+        kind = value.type
+        text = str(value.cast(pa.string())) if pt.is_temporal(kind) else f"one in {kind}"
     return text if len(text) <= 80 else f"{text[:77]}…"

@@ -13,7 +13,13 @@ import pyarrow.types as pt
 from rsicd_embed.datasets import column_types
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.datasets.column_types import DECLARABLE, TEXT_COLUMNS, shown
-from rsicd_embed.datasets.conversion import Conversion, MisfitError, have_offsets, values
+from rsicd_embed.datasets.conversion import (
+    Conversion,
+    MisfitError,
+    UnknownTimeError,
+    have_offsets,
+    values,
+)
 from rsicd_embed.errors import DatasetError, SchemaError
 from rsicd_embed.records import FIXED_COLUMNS
 
@@ -102,19 +108,20 @@ def retyped(
         try:
             conversion = Conversion(kind, _nulls(source), lenient)
             columns[name] = values(conversion(_written(source, name)))
+        except UnknownTimeError as error:
+            raise DatasetError(
+                f"{_where(source, error.row)}: column {name!r}: expected times of the years 1 to "
+                f"9999, found {error.value}; correct it"
+            ) from None
         except MisfitError as error:
-            expected, kind_of_error = f"expected {shown(kind)} in column {name!r}", DatasetError
-            remedy = "correct it"
+            where = f"{_where(source, error.row)}: expected {shown(kind)} in column {name!r}"
             if name in stored:
-                expected += ", which is the store's type"
-                kind_of_error = SchemaError
-                remedy = "correct it, rename the column, or drop the store's (store drop-column)"
-            elif name in declared:
-                expected, remedy = f"{expected}, as declared", "correct it, or leave it as text"
-            elif pt.is_temporal(kind):
-                expected = f"column {name!r}: expected a time of the years 1 to 9999"
-            where = _where(source, error.row)
-            raise kind_of_error(f"{where}: {expected}, found {error.value}; {remedy}") from None
+                raise SchemaError(
+                    f"{where}, which is the store's type, found {error.value}; correct it, rename "
+                    "the column, or drop the store's (store drop-column)"
+                ) from None
+            given = ", as declared" if name in declared else ""
+            raise DatasetError(f"{where}{given}, found {error.value}; correct it") from None
     rows = zip(*columns.values(), strict=True)
     examples = tuple(
         Example(old.id, old.file, {**old.attributes, **dict(zip(columns, row, strict=True))})
