@@ -50,9 +50,10 @@ def resolve(
     """
     declared = declared or {}
     column_types.require_declarable(declared)
+    declared = {name: kind for name, kind in declared.items() if name not in TEXT_COLUMNS}
     names = dict.fromkeys(name for source in sources for name in source.schema.names)
     for name in declared:
-        if name not in names and name not in TEXT_COLUMNS:
+        if name not in names:
             raise DatasetError(
                 f"column {name!r} is declared, and no source has it; found {', '.join(names)}"
             )
