@@ -94,7 +94,7 @@ def open_set(path: Path, *, every_label: bool = False) -> EvalSet:
     by_file_name = by_file_name and not every_label
     return EvalSet(
         path.resolve().name,
-        tuple(splits.named(one, splits.plain(one.split)) for one in source.examples),
+        tuple(splits.named(example, splits.plain(example.split)) for example in source.examples),
         by_file_name,
         source.skipped,
         source.unread,

@@ -58,7 +58,7 @@ def load(folder: Path) -> Source | None:
     Raises:
         DatasetError: several do, or one is damaged, or more than half of its images are missing.
     """
-    listed = {path: found for path in json_files(folder) if (found := _listed(path)) is not None}
+    listed = {path: raw for path in json_files(folder) if (raw := _listed(path)) is not None}
     if not listed:
         return None
     if len(listed) > 1:
@@ -85,8 +85,8 @@ def load(folder: Path) -> Source | None:
         }
         examples.append(Example(name, str(images / name), attributes))
     unused = sorted(set(labels.values()) - {example.label for example in examples})
-    notes = [f"{path}: has no image of the class {label!r}" for label in unused]
-    return Source(images, tuple(examples), SCHEMA, notes=tuple(notes))
+    notes = (f"{path} lists no image of the classes {', '.join(unused)}",) if unused else ()
+    return Source(images, tuple(examples), SCHEMA, notes=notes)
 
 
 def joined_captions(parts: Sequence[Sequence[str]]) -> list[str]:

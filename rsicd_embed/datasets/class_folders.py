@@ -88,8 +88,8 @@ def from_folder_names(source: Source) -> Source:
             f"({len(classes):,} classes: {_few(classes)})"
         )
     if by_split:
-        found = sorted({names[0] for names in parents})
-        notes.append(f"{source.root}: splits are the names of the top folders ({_few(found)})")
+        tops = sorted({names[0] for names in parents})
+        notes.append(f"{source.root}: splits are the names of the top folders ({_few(tops)})")
     columns = [name for name, known in (("label", classes), ("split", by_split)) if known]
     if not columns:
         return replace(source, notes=tuple(notes))
@@ -98,10 +98,10 @@ def from_folder_names(source: Source) -> Source:
         replace(
             example,
             attributes=attributes(
-                names[0] if classes else None, splits.plain(tops[0]) if by_split else None
+                inner[0] if classes else None, splits.plain(names[0]) if by_split else None
             ),
         )
-        for example, tops, names in zip(source.examples, parents, below, strict=True)
+        for example, names, inner in zip(source.examples, parents, below, strict=True)
     )
     return replace(
         source,
@@ -177,7 +177,9 @@ def _classes(examples: Sequence[Example], below: Sequence[list[str]]) -> tuple[l
         below: for each, its folders below the split.
     """
     classes = sorted({names[0] for names in below if len(names) == 1})
-    outside = [one.id for one, names in zip(examples, below, strict=True) if len(names) != 1]
+    outside = [
+        example.id for example, names in zip(examples, below, strict=True) if len(names) != 1
+    ]
     if len(classes) < 2 or 2 * len(outside) >= len(examples):
         return [], ""
     strange = next((name for name in classes if not _may_be_class(name)), None)
@@ -206,7 +208,10 @@ def _without_images(path: Path) -> str:
     """The message for a class folder without images of its own."""
     expected = f"expected images of the class {path.name!r} in {path}, found"
     if path.is_symlink():
-        return f"{expected} a link to {path.resolve()}, which is read already; remove the link"
+        return (
+            f"{expected} a link to {path.resolve()}, which is read under another path, contains "
+            "the dataset, or has none; remove the link"
+        )
     return f"{expected} {plain.without_images(path)}; add some or remove the folder"
 
 

@@ -77,7 +77,9 @@ def open_sources(
 
 def _only(source: Source, split: str) -> Source:
     wanted = splits.plain(split)
-    examples = tuple(one for one in source.examples if splits.plain(one.split) == wanted)
+    examples = tuple(
+        example for example in source.examples if splits.plain(example.split) == wanted
+    )
     if source.examples and not examples:
         found = sorted({str(example.split or "none") for example in source.examples})
         raise DatasetError(

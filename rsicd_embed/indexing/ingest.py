@@ -109,7 +109,7 @@ def ingest(
     started = time.perf_counter()
     sources = [class_folders.give_way(source, store.schema, "the store") for source in sources]
     sources = resolve(sources, column_types, store.schema)
-    summary, stages = Summary(notes=[note for one in sources for note in one.notes]), Stages()
+    summary, stages = Summary(notes=[note for source in sources for note in source.notes]), Stages()
     known = known_rows(store)
     summary.notes += under_other_ids(store, sources, known)
     for left, source in zip(reversed(range(len(sources))), sources, strict=True):

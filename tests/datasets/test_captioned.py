@@ -263,7 +263,7 @@ def test_labels_by_file_name_are_those_of_images_below_a_file_path(tmp_path: Pat
     (tmp_path / "labels.json").write_text(json.dumps({"beach_1.jpg": "shore", "x.jpg": "sea"}))
     source = open_source(tmp_path)
     assert [example.label for example in source.examples] == ["shore", None]
-    assert source.notes == (f"{tmp_path / 'dataset_coco.json'}: has no image of the class 'sea'",)
+    assert source.notes == (f"{tmp_path / 'dataset_coco.json'} lists no image of the classes sea",)
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rsicd_embed.bench.evalset import labelled, open_set
 from rsicd_embed.datasets import class_folders, splits
@@ -142,18 +144,40 @@ def test_images_of_a_class_share_their_attributes() -> None:
     assert len({id(example.attributes) for example in source.examples}) == 2
 
 
+PATHS = st.lists(
+    st.lists(st.sampled_from(["Train", "val", "beach", "port", "2021", "images"]), max_size=3),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(PATHS)
+def test_a_label_is_the_folder_of_its_image_or_none(paths: list[list[str]]) -> None:
+    """For any folders: all images have a label or none has, and no split or year is one."""
+    examples = tuple(
+        Example("/".join([*folders, f"{number}.png"]), "x") for number, folders in enumerate(paths)
+    )
+    source = class_folders.from_folder_names(Source(Path("x"), examples))
+    labels = [example.label for example in source.examples]
+    assert ("label" in source.schema.names) == (None not in labels)
+    assert labels in ([None] * len(paths), [folders[-1] if folders else "" for folders in paths])
+    assert set(labels) in ({None}, {"beach", "port"})
+    assert {example.split for example in source.examples} <= {None, "train", "val"}
+    assert [example.id for example in source.examples] == [example.id for example in examples]
+
+
 def test_a_manifest_column_of_another_type_wins(tmp_path: Path) -> None:
     images(tmp_path / "classes", "beach/1.png", "port/2.png")
-    rows = manifest(tmp_path / "m.jsonl", {"path": "a.png", "label": 3})
+    rows = manifest(tmp_path / "m.jsonl", {"path": "a.png", "label": ["x"]})
     for paths in ([tmp_path / "classes", rows], [rows, tmp_path / "classes"]):
         sources = {source.root: source for source in open_sources(paths)}
         classes = sources[tmp_path / "classes"]
         assert (classes.schema.names, classes.inferred) == ([], ())
         assert classes.notes[-1].endswith(
-            f"the column 'label' of {tmp_path} is of type int64, so folder names are not written "
-            "to it"
+            f"the column 'label' of {tmp_path} is of type list<item: string>, so folder names are "
+            "not written to it"
         )
-        assert sources[tmp_path].schema.field("label").type == pa.int64()
+        assert sources[tmp_path].schema.field("label").type == pa.list_(pa.string())
 
 
 def test_linked_class_folders_are_read(tmp_path: Path) -> None:
@@ -165,7 +189,7 @@ def test_linked_class_folders_are_read(tmp_path: Path) -> None:
     expected = {"beach/1.png": ("beach", None), "port/2.png": ("port", None)}
     assert columns(class_folders.load(root)) == columns(open_source(root)) == expected
     (root / "harbour").symlink_to(root / "port")
-    complaint = r"class 'port' in .*, found a link to .*/port, which is read already; remove the"
+    complaint = r"class 'port' in .*, found a link to .*/port, which is read under another path, "
     with pytest.raises(DatasetError, match=complaint):
         class_folders.load(root)
 

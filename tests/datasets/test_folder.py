@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rsicd_embed.datasets import folder, unread
 from rsicd_embed.datasets.base import Example, Skipped
@@ -152,6 +155,32 @@ def test_a_folder_in_one_that_is_read_already_is_not_read_again(tmp_path: Path) 
     source = open_source(root)
     assert [example.id for example in source.examples] == ["1/a.png", "2/b.png"]
     assert source.notes[0].startswith(f"linked folders left out: 1, such as {root}/2/in")
+
+
+PLACES = ["root", "root/a", "root/b", "out", "out/c", "far"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.tuples(st.sampled_from(PLACES), st.sampled_from([*PLACES, ""])), max_size=6))
+def test_each_image_that_links_lead_to_is_read_once(links: set[tuple[str, str]]) -> None:
+    """Whatever leads where: circles, several links to one folder, links in linked folders."""
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name).resolve()
+        for place in PLACES:
+            touch(top / place / "x.png")
+        for number, (place, target) in enumerate(sorted(links)):
+            (top / place / f"link{number}").symlink_to(top / target)
+        source = folder.load(top / "root")
+        reached, waiting = set(), [top / "root"]
+        while waiting:
+            one = waiting.pop().resolve()
+            if one not in {top, *reached}:  # `top` contains the root
+                reached.add(one)
+                waiting += [path for path in one.iterdir() if path.is_dir()]
+        images = [example.path for example in source.examples]
+        assert sorted(path.resolve() for path in images) == sorted(r / "x.png" for r in reached)
+        assert {str(path) for path in images} == {f"{top}/root/{e.id}" for e in source.examples}
+        assert {"x.png", "a/x.png", "b/x.png"} <= {example.id for example in source.examples}
 
 
 def test_a_broken_link_is_reported(tmp_path: Path) -> None:
