@@ -12,7 +12,7 @@ Importing this package imports neither jax nor lancedb.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +68,21 @@ def open_store(uri: str, *, embedder: Embedder | None = None) -> VectorStore:
 
 
 def open_sources(
-    paths: Sequence[str | Path], *, split: str | None = None, allow_empty: bool = False
+    paths: Sequence[str | Path],
+    *,
+    split: str | None = None,
+    allow_empty: bool = False,
+    column_types: Mapping[str, str] | None = None,
 ) -> list[Source]:
     """Folders, image files and manifests; see `rsicd_embed.datasets.sources.open_sources`."""
     from rsicd_embed.datasets.sources import open_sources as open_
 
-    return open_([Path(path) for path in paths], split=split, allow_empty=allow_empty)
+    return open_(
+        [Path(path) for path in paths],
+        split=split,
+        allow_empty=allow_empty,
+        column_types=column_types,
+    )
 
 
 def ingest(

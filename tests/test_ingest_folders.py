@@ -92,15 +92,15 @@ def test_what_the_store_says_wins_over_folder_names(
 def test_a_column_of_another_type_is_left_alone(
     embedder: Counting, each_uri: str, classes: Path
 ) -> None:
-    entry = {"path": IDS[0], "label": 7}
+    entry = {"path": IDS[0], "label": ["x"]}
     ingest(embedder, each_uri, manifest(classes / "m.jsonl", entry))
     summary = ingest(embedder, each_uri, classes)
     assert counts(summary) == (3, 1, 0, 0, 0)
     assert summary.notes[-1] == (
-        f"{classes}: the column 'label' of the store is of type int64, so folder names are not "
-        "written to it"
+        f"{classes}: the column 'label' of the store is of type list<item: string>, so folder "
+        "names are not written to it"
     )
-    assert stored_labels(each_uri)[IDS[0]] == (7, "test")
+    assert stored_labels(each_uri)[IDS[0]] == (["x"], "test")
     assert stored_labels(each_uri)[IDS[1]] == (None, "test")
 
 

@@ -23,6 +23,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 PUBLISHED_SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
 SHAPES = ("tiny", "small", *PUBLISHED_SHAPES)
 PRECISIONS = ("float32", "bfloat16")
+# The keys of `datasets.column_types.DECLARABLE`.
+COLUMN_TYPES = ("text", "int64", "float64", "bool", "timestamp", "date")
 
 store_option = click.option(
     "--store",
@@ -69,6 +71,33 @@ batch_size_option = click.option(
 )
 
 
+def _column_types(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    """`NAME=TYPE`, repeated → type by name."""
+    types: dict[str, str] = {}
+    for text in given:
+        name, _, kind = text.rpartition("=")
+        if not name or kind not in COLUMN_TYPES:
+            raise click.BadParameter(
+                f"expected NAME=TYPE with a TYPE of {', '.join(COLUMN_TYPES)}, found {text!r}"
+            )
+        if types.setdefault(name, kind) != kind:
+            raise click.BadParameter(f"{name!r} is given as {types[name]} and as {kind}")
+    return types
+
+
+column_types_option = click.option(
+    "--column-type",
+    "column_types",
+    metavar="NAME=TYPE",
+    multiple=True,
+    callback=_column_types,
+    help=f"Read a column of a manifest as TYPE: {', '.join(COLUMN_TYPES)}; repeatable. Dates and "
+    "times are text unless given here.",
+)
+
+
 def embedding_options(command: F) -> F:
     """What every command that embeds images takes: sources, model, how, and `--json`."""
     for option in (
@@ -77,6 +106,7 @@ def embedding_options(command: F) -> F:
         backend_option,
         batch_size_option,
         click.option("--strict", is_flag=True, help="Fail on the first image that cannot be read."),
+        column_types_option,
         click.option("--split", help="Only the images that the source puts in this split."),
         model_option("the bundled model"),
         click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path)),

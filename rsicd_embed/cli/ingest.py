@@ -36,6 +36,7 @@ def ingest(
     store_uri: str,
     model: str | None,
     split: str | None,
+    column_types: dict[str, str],
     strict: bool,
     prune: bool,
     profile: bool,
@@ -63,10 +64,14 @@ def ingest(
     if files:
         if prune:
             raise click.UsageError("--prune looks for images; files of rows have none")
+        if column_types:
+            raise click.UsageError("--column-type is for manifests; files of rows have types")
         summary, rows = import_rows(files, store_uri, model, split, strict=strict)
         _tell(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
         return
-    opened = rsicd_embed.open_sources(sources, split=split, allow_empty=prune)
+    opened = rsicd_embed.open_sources(
+        sources, split=split, allow_empty=prune, column_types=column_types
+    )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
     )
@@ -74,7 +79,13 @@ def ingest(
         total = sum(len(source.examples) for source in opened)
         with image_progress("ingest", total) as advance:
             summary = indexing.ingest(
-                opened, embedder, store, strict=strict, prune=prune, progress=advance
+                opened,
+                embedder,
+                store,
+                strict=strict,
+                prune=prune,
+                column_types=column_types,
+                progress=advance,
             )
         rows = len(store)
     _tell(summary, rows, store_uri, "images", as_json=as_json, profile=profile)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from rsicd_embed.datasets import captioned, class_folders, folder, manifest, splits
 from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.datasets.typed_sources import resolve
 from rsicd_embed.errors import DatasetError
 
 
@@ -38,17 +37,23 @@ def open_source(path: Path, *, allow_empty: bool = False) -> Source:
 
 
 def open_sources(
-    paths: Sequence[Path], *, split: str | None = None, allow_empty: bool = False
+    paths: Sequence[Path],
+    *,
+    split: str | None = None,
+    allow_empty: bool = False,
+    column_types: Mapping[str, str] | None = None,
 ) -> list[Source]:
     """Several sources, whose ids must not meet and whose columns must agree in type.
 
     A column that is of an integer type in one source and of a float type in another is of the
-    float type in both, and so on.
+    float type in both; one that is text in another source is text in all, as written.
 
     Args:
         paths: where they are.
         split: only the images that the source puts in it; `Valid` and `dev` are `val`, and so on.
         allow_empty: as `open_source`.
+        column_types: column name → "text", "int64", "float64", "bool", "timestamp" or "date", to
+            read it as, such as text with dates.
 
     Raises:
         DatasetError: as `open_source`, or two of them clash.
@@ -67,16 +72,7 @@ def open_sources(
     for table in [source for source in sources if not source.inferred]:
         owner = str(table.root)
         sources = [class_folders.give_way(source, table.schema, owner) for source in sources]
-    try:
-        unified = pa.unify_schemas(
-            [source.schema for source in sources], promote_options="permissive"
-        )
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise DatasetError(f"the sources' columns differ in type: {error}") from error
-    return [
-        replace(source, schema=pa.schema([unified.field(name) for name in source.schema.names]))
-        for source in sources
-    ]
+    return resolve(sources, column_types)
 
 
 def _only(source: Source, split: str) -> Source:

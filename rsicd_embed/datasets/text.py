@@ -9,6 +9,8 @@ from typing import Any
 
 from rsicd_embed.errors import DatasetError
 
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
 
 def read(path: Path) -> str:
     """The text of a UTF-8 file, without a byte order mark.
@@ -23,12 +25,9 @@ def read(path: Path) -> str:
         raise DatasetError(f"{path} cannot be read as text: {_no_utf8(line, error)}") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read as text: {error}") from error
-    if "\0" in content:  # valid in UTF-8, but only UTF-16 without a mark has it in practice
+    if "\0" in content:
         line = content.count("\n", 0, content.index("\0")) + 1
-        raise DatasetError(
-            f"{path} cannot be read as text: expected UTF-8, found a NUL character in line {line}, "
-            "as in UTF-16; convert it, such as by: iconv -f utf-16le -t utf-8"
-        )
+        raise DatasetError(f"{path} cannot be read as text: {_found_nul(line)}")
     return content
 
 
@@ -40,6 +39,8 @@ def require_utf8(path: Path) -> None:
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if b"\0" in line and not line.startswith(_UTF16):
+                raise UnicodeError(_found_nul(number))
             try:
                 line.decode()
             except UnicodeDecodeError as error:
@@ -64,8 +65,16 @@ def require_whole(found: Any, what: str) -> None:
         ) from error
 
 
+def _found_nul(line: int) -> str:
+    """A NUL is valid in UTF-8, but only UTF-16 without a mark has it in practice."""
+    return (
+        f"expected UTF-8, found a NUL character in line {line}, as in UTF-16; "
+        "convert it, such as by: iconv -f utf-16le -t utf-8"
+    )
+
+
 def _no_utf8(line: int, error: UnicodeDecodeError) -> str:
-    if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if error.object.startswith(_UTF16):
         return "expected UTF-8, found UTF-16; convert it, such as by: iconv -f utf-16 -t utf-8"
     return (
         f"expected UTF-8, found the byte 0x{error.object[error.start]:02x} in line {line}; "

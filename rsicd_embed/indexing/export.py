@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,7 @@ def write_vectors(
     output: Path,
     *,
     strict: bool = False,
+    column_types: Mapping[str, str] | None = None,
     progress: Progress = lambda done: None,
 ) -> Summary:
     """Embeds images into `output`; each file appears whole or not at all.
@@ -94,7 +95,14 @@ def write_vectors(
     ):
         made_by = provenance(embedder)
         with open_store(f"exact:{Path(folder, 'store')}", made_by) as store:
-            summary = ingest(sources, embedder, store, strict=strict, progress=progress)
+            summary = ingest(
+                sources,
+                embedder,
+                store,
+                strict=strict,
+                column_types=column_types,
+                progress=progress,
+            )
             rows = _in_order(store.scan().read_all(), sources)
             if output.suffix == ".npy":
                 ids = json.dumps(rows["id"].to_pylist(), ensure_ascii=False)

@@ -5,19 +5,26 @@ from __future__ import annotations
 import hashlib
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rsicd_embed.datasets import class_folders
 from rsicd_embed.datasets.base import Example, Skipped, Source
+from rsicd_embed.datasets.missing_files import why_missing
+from rsicd_embed.datasets.typed_sources import resolve
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import STRETCH_RULE, read_bytes, read_picture
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.upkeep import keep_stored, known_rows, update_attributes, vanished
+from rsicd_embed.indexing.upkeep import (
+    keep_stored,
+    known_rows,
+    under_other_ids,
+    update_attributes,
+    vanished,
+)
 from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.stores.base import VectorStore
@@ -84,6 +91,7 @@ def ingest(
     *,
     strict: bool = False,
     prune: bool = False,
+    column_types: Mapping[str, str] | None = None,
     progress: Progress = lambda done: None,
 ) -> Summary:
     """Brings `store` up to date with `sources`.
@@ -97,16 +105,21 @@ def ingest(
         strict: an unreadable image ends the run; what was embedded before it is kept.
         prune: removes rows whose uri lies in a source's folder, whose image file is gone, and
             whose id no source has.
+        column_types: column name → type to read it as, see `datasets.sources.open_sources`; the
+            store's own columns keep their types.
         progress: called with the number of images dealt with since the last call.
 
     Raises:
+        DatasetError: a value is not of the declared type.
         ImageError: an unreadable image, if `strict`.
-        StoreError: the store refuses the rows.
+        StoreError: the store refuses the rows, or a value does not fit its column.
     """
     started = time.perf_counter()
     sources = [class_folders.give_way(source, store.schema, "the store") for source in sources]
+    sources = resolve(sources, column_types, store.schema)
     summary, stages = Summary(notes=[note for source in sources for note in source.notes]), Stages()
     known = known_rows(store)
+    summary.notes += under_other_ids(store, sources, known)
     for left, source in zip(reversed(range(len(sources))), sources, strict=True):
         new = _ingest_one(
             source, embedder, store, known, summary, stages, strict=strict, progress=progress
@@ -141,7 +154,7 @@ def _ingest_one(
         uri = example.uri
         try:
             with stages("read"):
-                data = _image_bytes(example.path)
+                data = _image_bytes(example)
                 sha256 = hashlib.sha256(data).hexdigest()
             if known.get(example.id) == sha256:
                 return example
@@ -187,8 +200,13 @@ def _ingest_one(
     return new
 
 
-def _image_bytes(path: Path) -> bytes:
-    with suppress(OSError, ValueError):  # which reading it tells
+def _image_bytes(example: Example) -> bytes:
+    path = example.path
+    with suppress(OSError, ValueError):  # reading it reports them
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             raise ImageError("not a regular file")
-    return read_bytes(path)
+    try:
+        return read_bytes(path)
+    except ImageError as error:
+        reason = why_missing(example.file)
+        raise (ImageError(f"no such file: {reason}") if reason else error) from None

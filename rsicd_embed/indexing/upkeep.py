@@ -99,6 +99,35 @@ def _renewed(
         yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
 
+def under_other_ids(
+    store: VectorStore, sources: Sequence[Source], known: Mapping[str, str]
+) -> list[str]:
+    """A note if images that are to be added are in the store already, under ids no source has.
+
+    Args:
+        store: before the ingest.
+        sources: what is ingested.
+        known: the ids of the store's rows.
+    """
+    present = {example.id for source in sources for example in source.examples}
+    new = [e for source in sources for e in source.examples if e.id not in known]
+    if not new or known.keys() <= present:
+        return []
+    ids = {example.uri: example.id for example in new}
+    pairs = [
+        (id_, ids[uri])
+        for batch in store.scan(["id", "uri"])
+        for id_, uri in zip(batch["id"].to_pylist(), batch["uri"].to_pylist(), strict=True)
+        if uri in ids and id_ not in present
+    ]
+    if not pairs:
+        return []
+    return [
+        f"{len(pairs):,} images were in the store under other ids and are there twice now, such as "
+        f"{pairs[0][0]!r} as {pairs[0][1]!r}; remove the old rows in Python with store.delete(ids)"
+    ]
+
+
 def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
     """Ids of rows below a source's root that no source has and whose file is gone."""
     roots = tuple(plain_path(source.root) for source in sources)

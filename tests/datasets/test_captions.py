@@ -143,9 +143,9 @@ def row(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ([row(caption=5)], r"m\.jsonl: a\.png: expected captions as text, found 5"),
-        ([row(captions=["x", 5])], r"m\.jsonl"),
-        ([row(captions=[7])], r"a\.png: expected captions as text, found 7"),
+        ([row(caption={"x": 5})], r"m\.jsonl: a\.png: expected captions as text, found {'x': 5}"),
+        ([row(captions=["x", [5]])], r"m\.jsonl.*line 1: column 'captions'"),
+        ([row(captions=[["x"]])], r"a\.png: expected captions as text, found \['x'\]"),
         ([row(text="x")], "expected a column named captions or caption, found split, text"),
         ([row(caption="x"), row(caption="y", split="val")], "expected one split, found train, val"),
         ([row(caption="x", id="1"), row(caption="x", id="1", path="b.png")], "expected one file"),

@@ -168,16 +168,16 @@ def test_a_label_is_the_folder_of_its_image_or_none(paths: list[list[str]]) -> N
 
 def test_a_manifest_column_of_another_type_wins(tmp_path: Path) -> None:
     images(tmp_path / "classes", "beach/1.png", "port/2.png")
-    rows = manifest(tmp_path / "m.jsonl", {"path": "a.png", "label": 3})
+    rows = manifest(tmp_path / "m.jsonl", {"path": "a.png", "label": ["x"]})
     for paths in ([tmp_path / "classes", rows], [rows, tmp_path / "classes"]):
         sources = {source.root: source for source in open_sources(paths)}
         classes = sources[tmp_path / "classes"]
         assert (classes.schema.names, classes.inferred) == ([], ())
         assert classes.notes[-1].endswith(
-            f"the column 'label' of {tmp_path} is of type int64, so folder names are not written "
-            "to it"
+            f"the column 'label' of {tmp_path} is of type list<item: string>, so folder names are "
+            "not written to it"
         )
-        assert sources[tmp_path].schema.field("label").type == pa.int64()
+        assert sources[tmp_path].schema.field("label").type == pa.list_(pa.string())
 
 
 def test_linked_class_folders_are_read(tmp_path: Path) -> None:
