@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from rsicd_embed.app import page, problems
 from rsicd_embed.app import schemas as s
+from rsicd_embed.app.access import LOOPBACK, Access
 from rsicd_embed.app.conditions import Condition
 from rsicd_embed.app.documents import as_json
 from rsicd_embed.app.engine import Ask, Hits
@@ -35,8 +36,13 @@ _Filters = Annotated[
 ]
 
 
-def create_app(service: Service) -> App:
-    """The ASGI application that serves a store: the API under /api, and the page at /."""
+def create_app(service: Service, access: Access = LOOPBACK) -> App:
+    """The ASGI application that serves a store: the API under /api, and the page at /.
+
+    Args:
+        service: what the routes call.
+        access: the hosts and origins that requests may name; this machine's own by default.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -58,7 +64,7 @@ def create_app(service: Service) -> App:
     app.include_router(_picture_routes(service))
     app.include_router(_state_routes(service))
     app.include_router(page.routes())
-    return Guard(app, service.metrics, service.limits)
+    return Guard(app, service.metrics, service.limits, access)
 
 
 def _search_routes(service: Service) -> APIRouter:

@@ -39,13 +39,22 @@ class Service:
         threads: int,
         limits: Limits = LIMITS,
         policy: Policy | None = None,
+        paths: bool = False,
     ) -> None:
-        """`threads` decode and draw pictures; the model has one of its own."""
+        """Creates the threads; `start` begins to use them.
+
+        Args:
+            engine: the store and its model.
+            threads: that decode and draw pictures; the model has its own.
+            limits: on requests.
+            policy: how searches are batched.
+            paths: whether clients see the paths of images and get their files unchanged.
+        """
         self.engine, self.limits, self.metrics = engine, limits, Metrics()
         self._model = ThreadPoolExecutor(1, "model")
         self._pictures = ThreadPoolExecutor(threads, "pictures")
         self._finder = ThreadPoolExecutor(1, "find")
-        self._threads = threads
+        self._threads, self._paths = threads, paths
         self._searches: Batcher[Ask, Hits] = Batcher(
             engine.search, self._model, policy, observe=self.metrics.batches.observe
         )
@@ -98,7 +107,7 @@ class Service:
     async def search(self, ask: Ask) -> Hits:
         """The hits of a search."""
         await self._warm.wait()
-        return await self._searches.ask(ask)
+        return self._visible(await self._searches.ask(ask))
 
     async def search_picture(self, data: bytes, ask: Ask) -> Hits:
         """The hits of a search by a picture that was brought."""
@@ -109,7 +118,10 @@ class Service:
             return self.engine.open().embedder.preprocess(picture)
 
         pixels = await self._on(self._pictures, prepare)
-        return await self._searches.ask(replace(ask, pixels=pixels))
+        return self._visible(await self._searches.ask(replace(ask, pixels=pixels)))
+
+    def _visible(self, hits: Hits) -> Hits:
+        return hits if self._paths else [_without(hit, "uri") for hit in hits]
 
     async def find(self, source: bytes | str, question: Question, k: int) -> dict[str, Any]:
         """Where a text is in a picture that was brought, or in that of a row."""
@@ -170,6 +182,10 @@ class Service:
             return await asyncio.get_running_loop().run_in_executor(executor, work)
         finally:
             self._jobs -= 1
+
+
+def _without(hit: dict[str, Any], hidden: str) -> dict[str, Any]:
+    return {name: value for name, value in hit.items() if name != hidden}
 
 
 def _document(found: Found, k: int) -> dict[str, Any]:
