@@ -158,6 +158,18 @@ class Service:
             self._thumbnails.move_to_end(key)
         return held, f'"{key[0][:32]}-{side}"'
 
+    async def original(self, id_: str) -> tuple[bytes, str]:
+        """A row's file, unchanged, and its name.
+
+        Raises:
+            RequestError: 403: the server hides paths, and what files contain beside pixels.
+        """
+        if not self._paths:
+            raise RequestError(403, "this server gives no files out, only JPEGs made of them")
+        file = await self._files.ask(id_)
+        data = await self._on(self._pictures, lambda: originals.read(file, self.limits.file_bytes))
+        return data, str(file.uri).rpartition("/")[2]
+
     def _hold(self, key: tuple[str, int], data: bytes) -> None:
         if not key[0] or key in self._thumbnails:
             return
@@ -171,7 +183,7 @@ class Service:
         now = time.monotonic()
         if self._columns is None or now - self._columns[0] > _COLUMNS_FOR_S:
             found = await self._on(self._pictures, self.engine.columns)
-            self._columns = (now, found)
+            self._columns = (now, found | {"originals": self._paths})
         return self._columns[1]
 
     async def _on(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:

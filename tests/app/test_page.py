@@ -1,4 +1,4 @@
-"""The page in a real browser: its three jobs on a real server, and nothing from elsewhere."""
+"""The page in a real browser: its three tabs on a real server, and nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -100,9 +100,10 @@ def test_a_result_is_a_query(page: Any) -> None:
     page.keyboard.press("Enter")
     searched(page, "“a river”")
     first = results(page)[0]
-    page.locator(".card .picture").first.click()
+    page.locator(".card .like").first.click()
     searched(page, f"like {first}")
     assert first not in results(page)
+    assert page.evaluate("document.activeElement.id") == "tab-picture"
     assert page.get_attribute("#tab-picture", "aria-selected") == "true"
     until(lambda: all(page.evaluate(_PICTURES.format(".preview img"))))
 
@@ -125,7 +126,7 @@ def test_find_in_a_picture(page: Any, tmp_path: Path) -> None:
     page.fill("#against", "a meadow\n\nhouses\n")
     page.fill("#find-text", "boats")
     page.keyboard.press("Enter")
-    assert searched(page, "“boats”").startswith("28 patches looked at")
+    assert searched(page, "“boats”").startswith("28 patches compared with")
     assert page.inner_text("#versus").endswith("a meadow, houses")
     until(lambda: all(page.evaluate(_PICTURES.format("#stage img"))))
     assert page.locator("#patches button").count() == 8
@@ -138,7 +139,7 @@ def test_find_in_a_result(page: Any) -> None:
     page.fill("#text", "a river")
     page.keyboard.press("Enter")
     searched(page, "“a river”")
-    page.locator(".card .quiet").first.click()
+    page.locator(".card .find").first.click()
     page.keyboard.type("sand")
     page.keyboard.press("Enter")
     searched(page, "“sand”")
@@ -194,6 +195,7 @@ def test_by_keyboard_alone(page: Any) -> None:
     page.keyboard.press("ArrowRight")
     name = page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert name.startswith("Result 2,")
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     searched(page, "like ")
 
