@@ -50,8 +50,8 @@ def describe(store: VectorStore) -> dict[str, Any]:
         column["type"] = str(type_)
         if values.get(name):
             column["values"] = [value for value, _ in values[name].most_common()]
-            if names := _class_names(name, column["values"]):
-                column["names"] = names
+            if class_names := _class_names(name, column["values"]):
+                column["names"] = class_names
         if name in ranges:
             column["min"], column["max"] = (_plain(value, type_) for value in ranges[name])
         columns.append(column)
