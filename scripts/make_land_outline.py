@@ -64,7 +64,7 @@ def copies(ring: np.ndarray) -> list[np.ndarray]:
     if abs(line[-1, 0] - line[0, 0]) > 180:
         poles = [(line[-1, 0], -90.0), (line[0, 0], -90.0)]
         line = np.concatenate([line, poles, line[:1]])
-    shifted = (line + (turn, 0) for turn in (-360, 0, 360))
+    shifted = (np.add(line, (turn, 0)) for turn in (-360, 0, 360))
     return [one for one in shifted if one[:, 0].max() > -180 and one[:, 0].min() < 180]
 
 
