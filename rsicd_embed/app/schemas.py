@@ -146,9 +146,13 @@ class Column(BaseModel):
     name: str
     kind: Literal["text", "number", "truth", "time"]
     operators: list[Operator]
+    type: Annotated[str, Field(description="Of Arrow.", examples=["timestamp[us, tz=UTC]"])]
     values: Annotated[list[str] | None, Field(description="All there are, if few.")] = None
-    min: float | None = None
-    max: float | None = None
+    names: Annotated[
+        dict[str, str] | None, Field(description="Class names in words, by value.")
+    ] = None
+    min: float | str | None = None
+    max: float | str | None = None
 
 
 class Place(BaseModel):
@@ -164,6 +168,7 @@ class Columns(BaseModel):
     rows: int
     columns: list[Column]
     place: Place | None
+    originals: Annotated[bool, Field(description="Whether files can be downloaded unchanged.")]
 
 
 class Ready(BaseModel):
