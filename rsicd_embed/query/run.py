@@ -53,7 +53,7 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
         similar.embed(made_by)
     fields = [
         pa.field(name, field.type, field.nullable)
-        for name, field in zip(names, frame.schema(), strict=True)
+        for name, field in zip(names, session.result_schema(frame), strict=True)
     ]
     schema = pa.schema(fields)
     where = store_condition(asked, session.parse)
