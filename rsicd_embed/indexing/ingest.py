@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsicd_embed.arguments import require_items, require_object
 from rsicd_embed.datasets.base import Example, Skipped, Source
-from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.embedder.base import Embedder, require_embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.indexing.upkeep import known_rows, update_attributes, vanished
 from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
 from rsicd_embed.parallel import ordered_map
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import VectorStore, require_store
 
 Progress = Callable[[int], None]
 
@@ -89,7 +90,13 @@ def ingest(
     Raises:
         ImageError: an unreadable image, if `strict`.
         StoreError: the store refuses the rows.
+        ArgumentError: a path for the sources, a URI for the store, and the like.
     """
+    require_items(sources, "sources")
+    for source in sources:
+        require_object(source, ("examples",), "a source", "rsicd_embed.open_sources")
+    require_embedder(embedder)
+    require_store(store)
     started = time.perf_counter()
     summary, stages = Summary(), Stages()
     known = known_rows(store)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from PIL import Image
 
+from rsicd_embed.embedder.base import require_texts
 from rsicd_embed.embedder.clip.backends.base import Towers
 from rsicd_embed.embedder.clip.parts import Parts
 from rsicd_embed.embedder.images_to_pixels import read_pixels
@@ -50,6 +51,7 @@ class ClipEmbedder:
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts → float32 (n, dim)."""
+        require_texts(texts)
         if self._towers.fixed_shapes:
             tokens = self.tokenizer(texts)
         else:
