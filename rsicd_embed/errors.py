@@ -33,7 +33,7 @@ class RsicdEmbedError(Exception):
 
 
 class ArgumentError(RsicdEmbedError, TypeError):
-    """An argument of a function is of the wrong type: a single item for a list, a URI for a store."""
+    """An argument is of the wrong type: a single item for a list, a URI for a store."""
 
 
 class ImageError(RsicdEmbedError):

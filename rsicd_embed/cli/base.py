@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 import warnings
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rsicd_embed.app.documents import as_json
+from rsicd_embed.cli.links import link
 from rsicd_embed.errors import RsicdEmbedError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PUBLISHED_SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
 SHAPES = ("tiny", "small", *PUBLISHED_SHAPES)
 PRECISIONS = ("float32", "bfloat16")
+_LARGEST = 2**32 - 1  # of any whole number on the command line
 
 store_option = click.option(
     "--store",
@@ -111,13 +114,25 @@ class Group(click.Group):
         cmd.params.append(_debug_option)
         super().add_command(cmd, name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds a command; refuses what no command can mean, see `_require_meaning`."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:
+            _require_meaning(click.Context(command, parent=ctx, info_name=name), rest)
+        return name, command, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; what it raises is told in one line, or in full with `--debug`."""
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _tell_warning
                 return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+        except click.ClickException as error:
+            error.message = _with_short_words(error.message)
+            raise
+        except (click.exceptions.Exit, BrokenPipeError):
             raise
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted; run the same command again to go on", err=True)
@@ -129,15 +144,64 @@ class Group(click.Group):
             ctx.exit(1)
 
 
+def _require_meaning(context: click.Context, args: list[str]) -> None:
+    """Refuses arguments that click takes for something else than they say.
+
+    Raises:
+        UsageError: an option that has one value is given twice, and the last would be used; an
+            empty path, which would be the current folder; a huge number; a null character.
+    """
+    values, _, given = context.command.make_parser(context).parse_args(list(args))
+    if context.command.get_help_option(context) in given:
+        return
+    if any("\0" in one for one in args):
+        raise click.UsageError("expected arguments without null characters", context)
+    for parameter in context.command.params:
+        value = values.get(str(parameter.name))
+        given_values = value if isinstance(value, tuple | list) else (value,)
+        if isinstance(parameter.type, click.Path) and "" in given_values:
+            raise click.BadParameter("expected a path, found an empty text", context, parameter)
+        if isinstance(parameter.type, click.types.IntParamType) and any(
+            map(_is_huge, given_values)
+        ):
+            raise click.BadParameter(f"expected at most {_LARGEST}", context, parameter)
+    for option in dict.fromkeys(given):
+        single = isinstance(option, click.Option) and not (option.multiple or option.count)
+        if not single or (option.is_flag and not option.secondary_opts):
+            continue  # a flag that is given twice says the same
+        if given.count(option) > 1:
+            raise click.UsageError(
+                f"{'/'.join(option.opts)} takes one value, found {given.count(option)}", context
+            )
+
+
+def _is_huge(value: object) -> bool:
+    """Whether a text is a whole number that is too large to count anything."""
+    try:
+        return abs(int(str(value))) > _LARGEST
+    except ValueError:
+        return False
+
+
 def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     note(f"warning: {' '.join(str(message).split())}")
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = _with_short_words(" ".join(str(error).split()))
     if isinstance(error, RsicdEmbedError):
         return text
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({text or 'no message'}); use smaller numbers, or less at once"
+    if isinstance(error, OSError) and error.strerror:  # the system's refusal is no surprise
+        place = _with_short_words(f"{error.filename}: " if error.filename else "")
+        return f"{place}{error.strerror}"
     return f"unexpected {type(error).__name__}: {text or 'no message'} (--debug shows where)"
+
+
+def _with_short_words(text: str) -> str:
+    """A message in which no word, a wrong value perhaps, is longer than a line or two."""
+    return re.sub(r"\S{200,}", lambda word: f"{word[0][:120]}…{word[0][-20:]}", text)
 
 
 def print_json(document: Any) -> None:
@@ -152,10 +216,16 @@ def printable(text: str) -> str:
     )
 
 
-def show(text: str) -> None:
-    """A line of the result on stdout; what its encoding lacks is escaped."""
+def show(text: str, *, uri: str | None = None) -> None:
+    """A line of the result on stdout; what its encoding lacks is escaped.
+
+    It ends with `uri`, if there is one: a link to the file where the terminal shows links.
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
+    line = printable(text)
+    if uri:
+        line += f"  {link(uri, printable(uri))}"
+    click.echo(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def note(text: str) -> None:

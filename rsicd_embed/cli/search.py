@@ -16,6 +16,7 @@ from rsicd_embed.cli.base import (
     show,
     store_option,
 )
+from rsicd_embed.cli.value_text import value_text
 
 _SHEETS = (".html", ".htm")
 # Columns that a person does not read in a list of hits.
@@ -84,7 +85,7 @@ def search(
     for hit in hits:
         rest = "  ".join(_told(hit))
         line = f"{hit['rank']:>3}  {hit['score']:+.4f}  {hit['id']}  {rest}"
-        show(line.rstrip())
+        show(line.rstrip(), uri=hit["uri"])
     if not hits:
         note("no hits: the store is empty, or no row matches --where")
 
@@ -119,10 +120,6 @@ def _told(hit: dict[str, Any]) -> list[str]:
 
 def _short(value: Any) -> str:
     """A value in few characters: of several captions the first, of several numbers all."""
-    if isinstance(value, list) and value and not isinstance(value[0], str):
-        text = "[" + ", ".join(map(_short, value)) + "]"
-    elif isinstance(value, list):
-        text = value[0] if value else ""
-    else:
-        text = f"{value:.5g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    if isinstance(value, list) and (not value or isinstance(value[0], str)):
+        value = value[0] if value else ""
+    return value_text(value)

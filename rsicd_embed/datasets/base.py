@@ -77,6 +77,12 @@ class Source:
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     skipped: tuple[Skipped, ...] = ()
 
+    def __repr__(self) -> str:
+        """One line, not all examples."""
+        columns = ", ".join(f"{field.name} {field.type}" for field in self.schema) or "none"
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"<Source {self.root}: {len(self.examples)} images{skipped}, columns: {columns}>"
+
     def split(self, name: str) -> tuple[Example, ...]:
         """The examples of one split."""
         return tuple(example for example in self.examples if example.split == name)

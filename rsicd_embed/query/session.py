@@ -92,7 +92,7 @@ class Session:
 
     @contextmanager
     def errors(self, query: str = "") -> Iterator[None]:
-        """Turns what DataFusion raises, perhaps while it plans `query`, into a one-line SQLError."""
+        """Turns what DataFusion raises, perhaps of `query`, into a SQLError of one line."""
         try:
             yield
         except SQLError:

@@ -267,6 +267,18 @@ def require_store(store: object) -> None:
     require_object(store, ("search", "scan", "upsert"), "a store", "rsicd_embed.open_store")
 
 
+def described(store: VectorStore) -> str:
+    """The `repr` of a store in one line: its kind, URI, rows, dimension and model; never fails."""
+    try:
+        rows = f"{len(store)} rows"
+    except StoreError:
+        rows = "closed or not readable"
+    made_by = store.provenance
+    return (
+        f"<{type(store).__name__} {store.uri}: {rows}, dim {made_by.dim}, model {made_by.model!r}>"
+    )
+
+
 def require_versioned(store: VectorStore) -> Versioned:
     """The store, if it keeps versions.
 

@@ -35,6 +35,14 @@ class ClipEmbedder:
         """Length of a vector."""
         return self.config.dim
 
+    def __repr__(self) -> str:
+        size = self.config.image_size
+        engine = type(self._towers).__name__
+        return (
+            f"<{type(self).__name__} {self.name!r}: dim {self.dim}, {size}×{size} px, "
+            f"{engine}, batches of {self.batch_size}>"
+        )
+
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """An upright RGB picture → uint8 (image_size, image_size, 3)."""
         return self.preprocessor(image)
