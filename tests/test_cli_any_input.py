@@ -20,7 +20,7 @@ from .helpers import Outcome, run
 
 pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
-WHOLE = ["-1", "0", str(10**23), str(-(10**23)), "1" * 5000, "1e3", "nan", "", "٣", "2147483647"]
+WHOLE = ["-1", "0", str(10**23), str(-(10**23)), "1" * 5000, "1e3", "nan", "", "²", "2147483647"]
 REAL = ["nan", "inf", "-inf", "1e999", "-0.0", "1e-320", "0x10", "", "1_000", "9" * 400]
 TEXTS = [
     "",
@@ -135,19 +135,25 @@ def replaced(base: list[str], names: list[str], value: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a picture, a store, a model, and paths that lead nowhere."""
-    folder = tmp_path_factory.mktemp("any")
+def prepared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a picture, a store, a model, and a path that leads nowhere."""
+    folder = tmp_path_factory.mktemp("prepared")
     picture(0).save(folder / "a.png")
     (folder / "text").write_text("neither a picture nor a table\n")
     (folder / "dangling").symlink_to("nowhere")
-    (folder / "locked").write_bytes(b"")
-    (folder / "locked").chmod(0)
-    shutil.copytree(tiny_model, folder / "model")
+    (folder / "model").symlink_to(tiny_model)
     uri = f"exact:{folder / 'store'}"
     done = run("ingest", folder / "a.png", "--store", uri, "--model", folder / "model")
     assert done.status == 0, done
     return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, in which commands may leave anything, and a file without rights."""
+    folder = shutil.copytree(prepared, tmp_path / "any", symlinks=True)
+    (folder / "locked").touch(0)
+    return Path(folder)
 
 
 def require_one_clear_line(line: list[str], outcome: Outcome) -> None:
@@ -174,7 +180,7 @@ def test_every_command_has_a_base() -> None:
 def test_any_value(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few command lines of each command, the same in each run."""
     lines = invocations(name)
-    chosen = random.Random(name).sample(lines, min(len(lines), 12))
+    chosen = random.Random(name).sample(lines, min(len(lines), 5))
     check(chosen, folder, monkeypatch)
 
 

@@ -193,6 +193,9 @@ def _one_line(error: Exception) -> str:
         return text
     if isinstance(error, MemoryError):
         return f"not enough memory ({text or 'no message'}); use smaller numbers, or less at once"
+    if isinstance(error, UnicodeEncodeError):  # bytes of an argument that are not UTF-8
+        wrong = error.object[max(0, error.start - 20) : error.end]
+        return f"expected names and texts in UTF-8, found {wrong!r}"
     if isinstance(error, OSError) and error.strerror:  # the system's refusal is no surprise
         place = _with_short_words(f"{error.filename}: " if error.filename else "")
         return f"{place}{error.strerror}"
