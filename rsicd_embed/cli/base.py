@@ -120,7 +120,9 @@ class Group(click.Group):
         """Finds a command; refuses what no command can mean, see `_require_meaning`."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and not ctx.resilient_parsing:
-            _require_meaning(click.Context(command, parent=ctx, info_name=name), rest)
+            settings = command.context_settings
+            context = click.Context(command, parent=ctx, info_name=name, **settings)
+            _require_meaning(context, rest)
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -130,7 +132,7 @@ class Group(click.Group):
                 warnings.showwarning = _tell_warning
                 return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = _with_short_words(error.message)
+            error.message = _with_short_words(error.message)  # type: ignore[misc]
             raise
         except (click.exceptions.Exit, BrokenPipeError):
             raise
@@ -166,9 +168,10 @@ def _require_meaning(context: click.Context, args: list[str]) -> None:
         ):
             raise click.BadParameter(f"expected at most {_LARGEST}", context, parameter)
     for option in dict.fromkeys(given):
-        single = isinstance(option, click.Option) and not (option.multiple or option.count)
-        if not single or (option.is_flag and not option.secondary_opts):
-            continue  # a flag that is given twice says the same
+        if not isinstance(option, click.Option) or option.multiple or option.count:
+            continue
+        if option.is_flag and not option.secondary_opts:
+            continue  # given twice, it says the same
         if given.count(option) > 1:
             raise click.UsageError(
                 f"{'/'.join(option.opts)} takes one value, found {given.count(option)}", context

@@ -55,8 +55,7 @@ def unit_queries(queries: np.ndarray, dim: int) -> np.ndarray:
 
 def _require_embedded(queries: object) -> None:
     """Refuses texts and images, which must be embedded first."""
-    listed = isinstance(queries, list | tuple) and len(queries) > 0
-    first = queries[0] if listed else queries
+    first = queries[0] if isinstance(queries, list | tuple) and queries else queries
     for kind, method in ((str, "embed_texts"), (os.PathLike, "embed_images")):
         if isinstance(first, kind):
             raise QueryError(
