@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rsicd_embed.app.documents import as_json
+from rsicd_embed.cli.argument_checks import require_meaning
 from rsicd_embed.cli.links import link
 from rsicd_embed.errors import RsicdEmbedError
 
@@ -25,7 +26,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 PUBLISHED_SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
 SHAPES = ("tiny", "small", *PUBLISHED_SHAPES)
 PRECISIONS = ("float32", "bfloat16")
-_LARGEST = 2**32 - 1  # of any whole number on the command line
 
 store_option = click.option(
     "--store",
@@ -117,12 +117,12 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds a command; refuses what no command can mean, see `_require_meaning`."""
+        """Finds a command; refuses what no command can mean, see `require_meaning`."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and not ctx.resilient_parsing:
             settings = command.context_settings
             context = click.Context(command, parent=ctx, info_name=name, **settings)
-            _require_meaning(context, rest)
+            require_meaning(context, rest)
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -144,46 +144,6 @@ class Group(click.Group):
                 traceback.print_exc()
             note(f"error: {_one_line(error)}")
             ctx.exit(1)
-
-
-def _require_meaning(context: click.Context, args: list[str]) -> None:
-    """Refuses arguments that click takes for something else than they say.
-
-    Raises:
-        UsageError: an option that has one value is given twice, and the last would be used; an
-            empty path, which would be the current folder; a huge number; a null character.
-    """
-    values, _, given = context.command.make_parser(context).parse_args(list(args))
-    if context.command.get_help_option(context) in given:
-        return
-    if any("\0" in one for one in args):
-        raise click.UsageError("expected arguments without null characters", context)
-    for parameter in context.command.params:
-        value = values.get(str(parameter.name))
-        given_values = value if isinstance(value, tuple | list) else (value,)
-        if isinstance(parameter.type, click.Path) and "" in given_values:
-            raise click.BadParameter("expected a path, found an empty text", context, parameter)
-        if isinstance(parameter.type, click.types.IntParamType) and any(
-            map(_is_huge, given_values)
-        ):
-            raise click.BadParameter(f"expected at most {_LARGEST}", context, parameter)
-    for option in dict.fromkeys(given):
-        if not isinstance(option, click.Option) or option.multiple or option.count:
-            continue
-        if option.is_flag and not option.secondary_opts:
-            continue  # given twice, it says the same
-        if given.count(option) > 1:
-            raise click.UsageError(
-                f"{'/'.join(option.opts)} takes one value, found {given.count(option)}", context
-            )
-
-
-def _is_huge(value: object) -> bool:
-    """Whether a text is a whole number that is too large to count anything."""
-    try:
-        return abs(int(str(value))) > _LARGEST
-    except ValueError:
-        return False
 
 
 def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
