@@ -83,13 +83,15 @@ def open_store(uri: str, *, embedder: Embedder | None = None) -> VectorStore:
     return open_(uri, provenance(embedder))
 
 
-def open_sources(paths: Sequence[str | Path], *, split: str | None = None) -> list[Source]:
+def open_sources(
+    paths: Sequence[str | Path], *, split: str | None = None, allow_empty: bool = False
+) -> list[Source]:
     """Folders, image files and manifests; see `rsicd_embed.datasets.sources.open_sources`."""
     from rsicd_embed.arguments import require_items
     from rsicd_embed.datasets.sources import open_sources as open_
 
     require_items(paths, "paths", (str, Path))
-    return open_([Path(path) for path in paths], split=split)
+    return open_([Path(path) for path in paths], split=split, allow_empty=allow_empty)
 
 
 def ingest(

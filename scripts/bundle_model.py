@@ -26,6 +26,7 @@ import rsicd_embed.embedder
 from rsicd_embed.bench.evaluate import PROMPT, Evaluator
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
+from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.loading import load_clip
@@ -43,6 +44,7 @@ FILES = (
     "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    training_words.FILE,
 )
 LOGS = {
     "run.json": "training_run.json",
@@ -113,7 +115,8 @@ python scripts/bundle_model.py --run runs/bundled --rsicd PATH/TO/rsicd --ucm PA
 ```
 
 `training_run.json`, `training_log.jsonl` and `training_steps.jsonl` beside this file are the run's
-settings and its log, a row an epoch and a row a step.
+settings and its log, a row an epoch and a row a step. `training_words.json` lists the words of the
+training captions with the number of images that have them: queries with other words give a warning.
 """
 
 

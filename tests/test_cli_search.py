@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +19,12 @@ import rsicd_embed
 from rsicd_embed.cli.links import shows_links
 from rsicd_embed.cli.search import _short
 from rsicd_embed.cli.value_text import number_text, value_text
+from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import open_store
 
 from .conftest import picture
-from .helpers import run
+from .helpers import IDS, run
 
 pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
@@ -205,3 +207,61 @@ class Terminal:
 )
 def test_terminals_that_show_links(environment: dict[str, str], shown: bool) -> None:
     assert shows_links(environment) is shown
+
+
+@pytest.fixture
+def stored_with_words(tiny_model: Path, pictures: Path, tmp_path: Path) -> str:
+    """A store of a model that was trained on two words."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "trained"))
+    TrainingWords({"port": 30, "boats": 20}).write(model)
+    uri = f"exact:{tmp_path / 'trained-store'}"
+    assert run("ingest", pictures, "--store", uri, "--model", model).status == 0
+    return uri
+
+
+def test_words_that_the_model_never_saw_are_reported(stored_with_words: str) -> None:
+    line = (
+        "'marina' never occurred in this model's training captions, so the ranking may be "
+        "meaningless; known words near it: port, boats"
+    )
+    plain = run("search", "boats in a marina", "--store", stored_with_words)
+    assert (plain.status, plain.stderr) == (0, f"warning: {line}\n")
+    search = ("--store", stored_with_words, "--json")
+    assert run("search", "a Marina", *search).document["warnings"] == [line]
+    known = run("search", "boats in a port", *search)
+    assert (known.document["warnings"], known.stderr) == ([], "")
+
+
+@pytest.mark.filterwarnings("default:'marina' never occurred")
+def test_sql_and_find_report_them_too(stored_with_words: str, pictures: Path) -> None:
+    query = "SELECT id FROM images WHERE similarity('a marina') > 2"
+    answer = run("sql", query, "--store", stored_with_words)
+    assert answer.status == 0
+    assert answer.stderr.startswith("warning: 'marina' never occurred")
+    with rsicd_embed.open_store(stored_with_words) as store:
+        model = store.info().model
+    find = ("find", "boats", pictures / "a.png", "--model", model)
+    assert run(*find, "--json").document["warnings"] == []
+    (line,) = run(*find, "--against", "a mosque", "--json").document["warnings"]
+    assert line.startswith("'mosque' never occurred")
+
+
+def test_scores_are_explained(stored: str) -> None:
+    search = ("search", "port", "--store", stored, "--explain")
+    document = run(*search, "--json", "-k", "3", "--where", "id <> 'a.png'").document
+    every = run("search", "port", "--store", stored, "--json").document["hits"]
+    scores = [hit["score"] for hit in every]
+    for hit in document["hits"]:
+        below = sum(score < hit["score"] for score in scores)
+        assert hit["score_percentile"] == 100 * below / len(IDS)
+    explained = document["explain"]
+    assert explained["rows"] == len(IDS)
+    assert explained["mean"] == pytest.approx(sum(scores) / len(scores))
+    assert explained["median"] == pytest.approx(sorted(scores)[2])
+    best = (document["hits"][0]["score"] - explained["mean"]) / explained["standard_deviation"]
+    assert explained["best_deviations"] == pytest.approx(best)
+    *lines, last = run(*search).stdout.splitlines()
+    assert [line.split()[2] for line in lines] == ["80.00%", "60.00%", "40.00%", "20.00%", "0.00%"]
+    assert "5 rows" in last
+    nothing = run(*search, "--where", "width > 999", "--json").document
+    assert (nothing["hits"], nothing["explain"]["best_deviations"]) == ([], None)

@@ -70,14 +70,16 @@ def _search_routes(service: Service) -> APIRouter:
         k: Annotated[s.Count, Query()] = 10,
     ) -> Response:
         """Pictures for a text."""
-        return _hits(text, await service.search(Ask(k, text=text)))
+        hits = await service.search(Ask(k, text=text))
+        return _hits(text, hits, service.warnings(text))
 
     @router.post("/search", response_model=s.Hits, responses=_SEARCH_ERRORS)
     async def search(query: s.Search) -> Response:
         """Pictures for a text, or like that of a row, with filters."""
         filters = _conditions(query.filters)
         hits = await service.search(Ask(query.k, text=query.text, id=query.id, filters=filters))
-        return _hits(query.text or query.id, hits)
+        texts = () if query.text is None else (query.text,)
+        return _hits(query.text or query.id, hits, service.warnings(*texts))
 
     @router.post("/search/image", response_model=s.Hits, responses=_PICTURE_ERRORS)
     async def search_by_image(
@@ -87,7 +89,8 @@ def _search_routes(service: Service) -> APIRouter:
     ) -> Response:
         """Pictures like one that is brought."""
         ask = Ask(k, filters=_conditions(s.filters_of(filters)))
-        return _hits(image.filename, await service.search_picture(await image.read(), ask))
+        hits = await service.search_picture(await image.read(), ask)
+        return _hits(image.filename, hits, [])
 
     return router
 
@@ -170,8 +173,8 @@ def _conditions(filters: list[s.Filter]) -> tuple[Condition, ...]:
     return tuple(one.condition() for one in filters)
 
 
-def _hits(query: str | None, hits: Hits) -> Response:
-    return _json({"query": query, "hits": hits})
+def _hits(query: str | None, hits: Hits, warnings: list[str]) -> Response:
+    return _json({"query": query, "hits": hits, "warnings": warnings})
 
 
 def _json(document: Any) -> Response:

@@ -100,11 +100,17 @@ class Hit(BaseModel):
     score: Annotated[float, Field(ge=-1, le=1, description="Cosine similarity.")]
 
 
+Warnings = Annotated[
+    list[str], Field(description="Words of the query that the model was hardly trained on.")
+]
+
+
 class Hits(BaseModel):
     """Hits, best first."""
 
     query: str | None
     hits: list[Hit]
+    warnings: Warnings
 
 
 class Patch(BaseModel):
@@ -131,6 +137,7 @@ class Found(BaseModel):
     count: Annotated[int, Field(description="Patches that were looked at.")]
     patches: list[Patch]
     heat_map: Annotated[str, Field(description="A transparent PNG as a data URI.")]
+    warnings: Warnings
 
 
 class Column(BaseModel):

@@ -19,6 +19,7 @@ from rsicd_embed.app.finding import Found, Question
 from rsicd_embed.app.limits import LIMITS, Limits
 from rsicd_embed.app.metrics import Metrics
 from rsicd_embed.app.model_thread import OnThread
+from rsicd_embed.embedder.base import word_warnings
 from rsicd_embed.errors import RequestError
 
 T = TypeVar("T")
@@ -95,6 +96,10 @@ class Service:
         """Of the model, without the folder that it is in."""
         return self.engine.open().embedder.name.rstrip("/").rpartition("/")[2]
 
+    def warnings(self, *texts: str) -> list[str]:
+        """About words that the model was not trained on; see `word_warnings`."""
+        return word_warnings(self.engine.open().embedder, texts)
+
     async def search(self, ask: Ask) -> Hits:
         """The hits of a search."""
         await self._warm.wait()
@@ -126,7 +131,8 @@ class Service:
             found = finding.find(
                 picture, question, model, batch_size=_PATCHES_AT_ONCE, threads=self._threads
             )
-            return _document(found, k)
+            mine = (question.text, *(question.against or ()))
+            return _document(found, k) | {"warnings": self.warnings(*mine)}
 
         return await self._on(self._finder, work)
 

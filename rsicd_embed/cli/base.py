@@ -6,7 +6,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -94,6 +94,16 @@ def tell_skipped(skipped: Iterable[Skipped]) -> None:
         note(f"skipped {one.uri}: {one.reason}")
 
 
+def report_source(unread: Mapping[str, int], notes: Iterable[str]) -> None:
+    """A line for files of formats that are not read, and one for each note on a source."""
+    from rsicd_embed.datasets.unread import describe
+
+    if unread:
+        note(f"{sum(unread.values()):,} files were not read: {describe(unread)}")
+    for line in notes:
+        note(f"note: {line}")
+
+
 _debug_option = click.Option(
     ["--debug"],
     is_flag=True,
@@ -147,7 +157,7 @@ class Group(click.Group):
 
 
 def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    note(f"warning: {' '.join(str(message).split())}")
+    warn(" ".join(str(message).split()))
 
 
 def _one_line(error: Exception) -> str:
@@ -197,6 +207,11 @@ def show(text: str, *, uri: str | None = None) -> None:
 def note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
     click.echo(printable(text), err=True)
+
+
+def warn(text: str) -> None:
+    """A line on stderr about a result that may mislead."""
+    note(f"warning: {text}")
 
 
 def on_terminal() -> bool:

@@ -10,6 +10,7 @@ import click
 from rsicd_embed.cli.base import (
     embedding_options,
     print_json,
+    report_source,
     show,
     tell_skipped,
 )
@@ -68,3 +69,4 @@ def embed(
             f"({summary.images_per_s:.1f} images/s)"
         )
     tell_skipped(summary.skipped)
+    report_source(summary.unread, summary.notes)

@@ -11,6 +11,7 @@ from rsicd_embed.cli.base import (
     embedding_options,
     note,
     print_json,
+    report_source,
     show,
     store_option,
     tell_skipped,
@@ -65,7 +66,7 @@ def ingest(
         summary, rows = import_rows(files, store_uri, model, split, strict=strict)
         _tell(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
         return
-    opened = rsicd_embed.open_sources(sources, split=split)
+    opened = rsicd_embed.open_sources(sources, split=split, allow_empty=prune)
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
     )
@@ -105,6 +106,7 @@ def _tell(
             f"ids: {first.by} that of {first.uri}; ingest their common folder to have both"
         )
     tell_skipped(summary.skipped)
+    report_source(summary.unread, summary.notes)
     if summary.skipped and not rows:
         raise ImageError(f"expected images, found none that can be read; {store_uri} has no rows")
 

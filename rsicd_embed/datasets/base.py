@@ -70,12 +70,18 @@ class Source:
         examples: in a stable order, with distinct ids.
         schema: Arrow types of the attributes.
         skipped: what is in the source and cannot be an example.
+        unread: number of files by suffix that look like pictures and are of formats not read.
+        notes: what else a person should know about how the source was read, one line each.
+        inferred: columns that come from folder names; a value that a store already has wins.
     """
 
     root: Path
     examples: tuple[Example, ...]
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     skipped: tuple[Skipped, ...] = ()
+    unread: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    inferred: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """One line, not all examples."""

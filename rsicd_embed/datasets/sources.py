@@ -9,19 +9,27 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from rsicd_embed.datasets import captioned, folder, manifest
+from rsicd_embed.datasets import captioned, class_folders, folder, manifest, splits
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.errors import DatasetError
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, *, allow_empty: bool = False) -> Source:
     """A folder, an RSICD-like folder, an image file, or a manifest.
+
+    Args:
+        path: where it is.
+        allow_empty: return a source without examples for a folder that has no image any more.
 
     Raises:
         DatasetError: it is missing or empty, or is not as described.
     """
     if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
-        return captioned.load(path) if captioned.find_json(path) else folder.load(path)
+        if (source := captioned.load(path)) is not None:
+            return source
+        source = class_folders.from_folder_names(folder.load(path, allow_empty=allow_empty))
+        notes = [f"{file} lists no images with captions" for file in captioned.json_files(path)]
+        return replace(source, notes=(*source.notes, *notes))
     if not os.path.exists(path):  # noqa: PTH110
         raise DatasetError(f"expected a folder, an image or a manifest, found nothing at {path}")
     if path.suffix.lower() in manifest.SUFFIXES:
@@ -29,16 +37,23 @@ def open_source(path: Path) -> Source:
     return folder.load_file(path)
 
 
-def open_sources(paths: Sequence[Path], *, split: str | None = None) -> list[Source]:
+def open_sources(
+    paths: Sequence[Path], *, split: str | None = None, allow_empty: bool = False
+) -> list[Source]:
     """Several sources, whose ids must not meet and whose columns must agree in type.
 
     A column that is of an integer type in one source and of a float type in another is of the
-    float type in both, and so on. With `split`, only the images that the source puts in it.
+    float type in both, and so on.
+
+    Args:
+        paths: where they are.
+        split: only the images that the source puts in it; `Valid` and `dev` are `val`, and so on.
+        allow_empty: as `open_source`.
 
     Raises:
         DatasetError: as `open_source`, or two of them clash.
     """
-    sources = [open_source(path) for path in paths]
+    sources = [open_source(path, allow_empty=allow_empty) for path in paths]
     if split is not None:
         sources = [_only(source, split) for source in sources]
     seen: dict[str, Example] = {}
@@ -49,6 +64,9 @@ def open_sources(paths: Sequence[Path], *, split: str | None = None) -> list[Sou
                 f"{other.path} and {example.path} would both get the id {example.id!r}; "
                 "ingest their common folder, or a manifest with ids"
             )
+    for table in [source for source in sources if not source.inferred]:
+        owner = str(table.root)
+        sources = [class_folders.give_way(source, table.schema, owner) for source in sources]
     try:
         unified = pa.unify_schemas(
             [source.schema for source in sources], promote_options="permissive"
@@ -62,9 +80,12 @@ def open_sources(paths: Sequence[Path], *, split: str | None = None) -> list[Sou
 
 
 def _only(source: Source, split: str) -> Source:
-    examples = source.split(split)
-    if not examples:
-        found = sorted({example.split or "none" for example in source.examples})
+    wanted = splits.plain(split)
+    examples = tuple(
+        example for example in source.examples if splits.plain(example.split) == wanted
+    )
+    if source.examples and not examples:
+        found = sorted({str(example.split or "none") for example in source.examples})
         raise DatasetError(
             f"{source.root}: expected images of the split {split!r}, found {', '.join(found)}"
         )

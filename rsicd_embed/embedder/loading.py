@@ -83,7 +83,9 @@ def load_clip(
     found = locate(model)
     read = parts.read(found.directory)
     engine = towers(read, backend or "jax", precision)
-    return ClipEmbedder(read, engine, name=found.name, batch_size=batch_size)
+    return ClipEmbedder(
+        read, engine, name=found.name, batch_size=batch_size, directory=found.directory
+    )
 
 
 def _entry_point(model: str | Path | None) -> tuple[str | None, str | Path | None]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rsicd_embed.arguments import require_items, require_object
+from rsicd_embed.datasets import class_folders
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.embedder.base import Embedder, require_embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.upkeep import known_rows, update_attributes, vanished
+from rsicd_embed.indexing.upkeep import keep_stored, known_rows, update_attributes, vanished
 from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.stores.base import VectorStore, require_store
@@ -37,6 +38,8 @@ class Summary:
         removed: rows whose image has vanished (`prune`).
         skipped: images that could not be read.
         displaced: images that are still there, and whose row another one with the same id took.
+        unread: number of files by suffix that look like pictures and are of formats not read.
+        notes: what else a person should know about how the sources were read, one line each.
         seconds: wall time.
         stages: busy seconds by stage, summed over threads (`stages.Stages`).
     """
@@ -48,6 +51,8 @@ class Summary:
     removed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     displaced: list[Displaced] = field(default_factory=list)
+    unread: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
 
@@ -98,7 +103,8 @@ def ingest(
     require_embedder(embedder)
     require_store(store)
     started = time.perf_counter()
-    summary, stages = Summary(), Stages()
+    sources = [class_folders.give_way(source, store.schema, "the store") for source in sources]
+    summary, stages = Summary(notes=[note for source in sources for note in source.notes]), Stages()
     known = known_rows(store)
     for left, source in zip(reversed(range(len(sources))), sources, strict=True):
         new = _ingest_one(
@@ -146,8 +152,11 @@ def _ingest_one(
         except ImageError as error:
             return Skipped(uri, str(error))
 
+    source = keep_stored(store, source)
     writer = Writer(store, embedder, source.schema, known, stages)
     summary.skipped += source.skipped
+    for suffix, count in source.unread.items():
+        summary.unread[suffix] = summary.unread.get(suffix, 0) + count
     if strict and source.skipped:
         raise ImageError(f"{source.skipped[0].uri}: {source.skipped[0].reason}")
     same: dict[str, Example] = {}

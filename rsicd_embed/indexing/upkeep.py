@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,23 @@ def held_rows(store: VectorStore, ids: pa.Array, columns: Sequence[str]) -> pa.R
     places = pc.index_in(ids, found["id"].combine_chunks())
     taken = [column.combine_chunks().take(places) for column in found.select(columns).columns]
     return pa.RecordBatch.from_arrays(taken, list(columns))
+
+
+def keep_stored(store: VectorStore, source: Source) -> Source:
+    """A source whose inferred columns have the values that the store has, where it has any."""
+    names = [name for name in source.inferred if name in store.schema.names]
+    if not names:
+        return source
+    examples = {example.id: example for example in source.examples}
+    for batch in store.scan(["id", *names]):
+        for row in batch.to_pylist():
+            if (example := examples.get(row["id"])) is None:
+                continue
+            stored = {name: row[name] for name in names if row[name] is not None}
+            if any(value != example.attributes[name] for name, value in stored.items()):
+                attributes = {**example.attributes, **stored}
+                examples[example.id] = replace(example, attributes=attributes)
+    return replace(source, examples=tuple(examples.values()))
 
 
 def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, Example]) -> int:
@@ -105,11 +123,11 @@ def is_another(uri: str, other: str) -> bool:
 
 
 def _is_gone(path: Path) -> bool:
-    """Whether there is surely no file; one that may not be looked at is not gone."""
+    """Whether there is surely no file: not behind a broken link, nor in a closed folder."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return True
+        return not any(parent.is_symlink() and not parent.exists() for parent in path.parents)
     except OSError:
         return False
     return False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.embedder.base import Embedder, provenance, word_warnings
 from rsicd_embed.errors import SQLError
 from rsicd_embed.query.calls import Call, find, with_first_argument
 from rsicd_embed.query.pushdown import store_condition
@@ -28,6 +29,9 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
 
     Returns:
         The result as it is computed; what fails while rows are read is raised when it is read.
+
+    Warns:
+        UserWarning: the model was not trained on a word of a text.
 
     Raises:
         SQLError: a syntax error, an unknown name, a wrong type, or a statement that does not read.
@@ -52,6 +56,8 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
         frame = _planned_with_rows(session, with_first_argument(query, calls, VECTOR), calls)
         made_by = embedder()
         require_same_model(store.provenance, provenance(made_by), store.uri)
+        for line in word_warnings(made_by, similar.texts):
+            warnings.warn(line, stacklevel=2)
         similar.embed(made_by)
     fields = [
         pa.field(name, field.type, field.nullable)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +18,10 @@ import rsicd_embed
 from rsicd_embed.app import finding
 from rsicd_embed.app.finding import Question
 from rsicd_embed.embedder.loading import load_for_a_query
+from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.images import read_rgb
 
-from .conftest import Archive
+from .conftest import Archive, make_archive
 
 LABEL = {"column": "label", "operator": "=", "value": 'it\'s "odd"'}
 
@@ -171,3 +175,25 @@ def test_headers_of_safety_are_on_every_answer(client: Any) -> None:
         assert headers["content-security-policy"].startswith("default-src 'self';")
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
+
+
+def test_words_that_the_model_never_saw(
+    archive: Archive, serve: Callable[[Archive], Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    TrainingWords({"port": 30}).write(model)
+    trained = serve(make_archive(tmp_path / "trained", model, count=3))
+    line = (
+        "'marina' never occurred in this model's training captions, so the ranking may be "
+        "meaningless; known words near it: port"
+    )
+    for text, warnings in {"a marina": [line], "a port": []}.items():
+        assert trained.get("/api/search", params={"text": text}).json()["warnings"] == warnings
+        assert trained.post("/api/search", json={"text": text}).json()["warnings"] == warnings
+        form = {"text": text, "id": archive.ids[1]}
+        assert trained.post("/api/find", data=form).json()["warnings"] == warnings
+    assert trained.post("/api/search", json={"id": archive.ids[1]}).json()["warnings"] == []
+    data = (archive.folder / archive.ids[1]).read_bytes()
+    by_picture = trained.post("/api/search/image", files={"image": ("a marina", data)})
+    assert by_picture.json()["warnings"] == []
+    assert serve(archive).get("/api/search", params={"text": "marina"}).json()["warnings"] == []

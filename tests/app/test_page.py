@@ -87,6 +87,19 @@ def test_by_words(page: Any) -> None:
     assert "text=a+harbour" in page.url
 
 
+def test_words_that_the_model_never_saw(page: Any) -> None:
+    page.fill("#text", "a marina")
+    page.keyboard.press("Enter")
+    searched(page, "“a marina”")
+    notice = page.locator("#warnings")
+    assert notice.get_attribute("role") == "status"
+    assert notice.inner_text().startswith("'marina' never occurred in this model's training")
+    page.fill("#text", "a port")
+    page.keyboard.press("Enter")
+    searched(page, "“a port”")
+    assert notice.inner_text() == ""
+
+
 def test_every_picture_renders(page: Any) -> None:
     page.locator("#examples button").first.click()
     searched(page, "24 results")

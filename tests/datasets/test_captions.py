@@ -39,13 +39,14 @@ def written(folder: Path, kind: str, rows: list[dict[str, Any]] = ROWS) -> Path:
 
 
 def karpathy(folder: Path, splits: list[Any]) -> None:
-    """A dataset_*.json with images of these splits; the first is there."""
+    """A dataset_*.json with images of these splits."""
     entries = [
         {"filename": f"{i}.png", "split": split, "sentences": [{"raw": "x"}]}
         for i, split in enumerate(splits)
     ]
     (folder / "dataset_x.json").write_text(json.dumps({"images": entries}))
-    (folder / "0.png").touch()
+    for entry in entries:
+        (folder / entry["filename"]).touch()
 
 
 def told(source: Source) -> dict[str, Any]:

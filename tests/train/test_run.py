@@ -16,7 +16,8 @@ from rsicd_embed.bench.evaluate import Evaluator
 from rsicd_embed.closing import Closing
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
-from rsicd_embed.embedder.loading import load_embedder
+from rsicd_embed.embedder import training_words
+from rsicd_embed.embedder.loading import load_clip, load_embedder
 from rsicd_embed.errors import DatasetError, RsicdEmbedError, TrainError
 from rsicd_embed.train.checkpoint import saved
 from rsicd_embed.train.config import (
@@ -28,6 +29,7 @@ from rsicd_embed.train.config import (
 )
 from rsicd_embed.train.journal import Journal
 from rsicd_embed.train.loop import train
+from rsicd_embed.train.run import open_run
 from rsicd_embed.train.sources import TrainingData
 from rsicd_embed.train.steplog import StepLog
 
@@ -110,6 +112,27 @@ def once(source: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(once: Path, tmp_path: Path) -> Path:
     """A run of one epoch, to be played with."""
     return Path(shutil.copytree(once, tmp_path / "run"))
+
+
+def test_a_model_lists_the_words_it_was_trained_on(
+    source: Any, once: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    known = training_words.read(once / "best")
+    assert known is not None
+    templates = {"aerial", "an", "image", "of", "photograph", "satellite", "view"}
+    everywhere = dict.fromkeys({"a", "is", "number", "there"} | templates, 24)
+    assert known.images == everywhere | {"desert": 8, "forest": 8, "sea": 8}
+    words = load_clip(once / "best").unfamiliar_words(["a marina"])
+    assert [word.word for word in words] == ["marina"]
+    start = shutil.copytree(tiny_model, tmp_path / "start")
+    config = dataclasses.replace(ONCE, model=ModelConfig(str(start), shape="tiny"))
+    with open_run(config, training(source), tmp_path / "unknown") as run:
+        # A word that is not in these captions may have been in others before.
+        assert run.words is None
+    training_words.TrainingWords({"river": 3, "sea": 20}).write(start)
+    with open_run(config, training(source), tmp_path / "known") as run:
+        assert run.words is not None
+        assert run.words.images == known.images | {"river": 3, "sea": 20}
 
 
 def test_a_folder_of_another_run_is_refused(source: Any, finished: Path) -> None:

@@ -44,11 +44,13 @@ async function ask(url, options = {}) {
   const started = performance.now();
   $("progress").hidden = false;
   $("error").hidden = true;
+  showWarnings([]);
   $("status").textContent = "Working …";
   try {
     const response = await fetch(url, { ...options, signal: mine.signal });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
+    showWarnings(answer.warnings ?? []);
     return { ...answer, ms: performance.now() - started };
   } catch (error) {
     if (error.name === "AbortError") return null;
@@ -66,6 +68,12 @@ async function ask(url, options = {}) {
 function fail(message) {
   $("error").textContent = message;
   $("error").hidden = false;
+}
+
+/** Above the results: what may make them misleading. */
+function showWarnings(warnings) {
+  const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+  $("warnings").replaceChildren(...warnings.map((one) => make("p", { textContent: sentence(one) })));
 }
 
 // --- the three ways --------------------------------------------------------------------------
@@ -152,6 +160,7 @@ function choose(way, source) {
   if (way === "picture") return searchPicture();
   $("found").hidden = true;
   $("status").textContent = "";
+  showWarnings([]);
   return $("find-text").focus();
 }
 

@@ -19,6 +19,7 @@ from rsicd_embed.cli.base import (
     note,
     precision_option,
     print_json,
+    report_source,
     show,
     tell_skipped,
 )
@@ -172,6 +173,7 @@ def open_set(dataset: Path, *, every_label: bool = False) -> EvalSet:
     tell_skipped(found.skipped[:_TOLD])
     if len(found.skipped) > _TOLD:
         note(f"skipped {len(found.skipped) - _TOLD:,} more")
+    report_source(found.unread, found.notes)
     return found
 
 

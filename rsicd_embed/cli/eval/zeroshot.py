@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from rsicd_embed.cli.base import model_option
+from rsicd_embed.cli.base import model_option, warn
 from rsicd_embed.cli.bench.base import Recorded
 from rsicd_embed.cli.eval.base import (
     How,
@@ -110,6 +110,7 @@ def _classify(
 ) -> dict[str, Any]:
     from rsicd_embed.bench import zeroshot as bench
     from rsicd_embed.bench.evalset import labelled
+    from rsicd_embed.embedder.base import word_warnings
 
     chosen = labelled(evalset, examples)
     embedder = how.load(model)
@@ -119,6 +120,8 @@ def _classify(
     with how.timed("texts"):
         names = bench.class_names(chosen.classes, raw=raw)
         vectors = bench.class_vectors(embedder, names, prompts)
+    for line in word_warnings(embedder, names):
+        warn(line)
     with how.timed("metrics"):
         import numpy as np
 
