@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, cast, runtime_checkable
@@ -267,16 +267,13 @@ def require_store(store: object) -> None:
     require_object(store, ("search", "scan", "upsert"), "a store", "rsicd_embed.open_store")
 
 
-def described(store: VectorStore) -> str:
+def described(store: Sized, uri: str, made_by: Provenance) -> str:
     """The `repr` of a store in one line: its kind, URI, rows, dimension and model; never fails."""
     try:
         rows = f"{len(store)} rows"
     except StoreError:
         rows = "closed or not readable"
-    made_by = store.provenance
-    return (
-        f"<{type(store).__name__} {store.uri}: {rows}, dim {made_by.dim}, model {made_by.model!r}>"
-    )
+    return f"<{type(store).__name__} {uri}: {rows}, dim {made_by.dim}, model {made_by.model!r}>"
 
 
 def require_versioned(store: VectorStore) -> Versioned:

@@ -118,7 +118,7 @@ class LanceReader(Closing):
         return self._now().count
 
     def __repr__(self) -> str:
-        return described(self)
+        return described(self, self.uri, self.provenance)
 
     def close(self) -> None:
         """Frees the memory; the store is not usable afterwards."""

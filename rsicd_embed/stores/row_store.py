@@ -74,4 +74,4 @@ class RowStore(Closing):
         return len(self.rows())
 
     def __repr__(self) -> str:
-        return described(self)
+        return described(self, self.uri, self.provenance)
