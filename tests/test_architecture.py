@@ -15,6 +15,7 @@ ROOT = Path(rsicd_embed.__file__).parent
 # `images` reads pictures for everyone: it imports errors only.
 MAY_IMPORT = {
     "errors": set(),
+    "arguments": {"errors"},
     "closing": set(),
     "parallel": set(),
     "files": {"errors"},
@@ -25,22 +26,22 @@ MAY_IMPORT = {
     "records": {"errors"},
     "images": {"errors"},
     "datasets": {"errors", "files", "records", "parallel", "images"},
-    "embedder.base": {"errors", "records", "parallel", "images"},
-    "stores.base": {"errors", "records", "parallel", "plugins"},
+    "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
+    "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
     "embedder": {
-        "errors", "files", "plugins", "records", "parallel", "openvino_import", "images",
-        "embedder.base",
+        "errors", "arguments", "files", "plugins", "records", "parallel", "openvino_import",
+        "images", "embedder.base",
     },
     "stores": {
-        "errors", "closing", "files", "records", "parallel", "plugins", "lancedb_import",
-        "stores.base",
+        "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
+        "lancedb_import", "stores.base",
     },
     # LanceDB's embedding functions: what joins the two.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
     "rowfile": {"errors", "files", "records"},
     "indexing": {
-        "errors", "files", "records", "parallel", "datasets", "images", "embedder.base",
-        "stores.base", "rowfile",
+        "errors", "arguments", "files", "records", "parallel", "datasets", "images",
+        "embedder.base", "stores.base", "rowfile",
     },
     # SQL with similarities: through the protocols, and the kernel that gives scores.
     "query": {
@@ -51,8 +52,9 @@ MAY_IMPORT = {
         "embedder", "images", "embedder.base",
     },
     "bench": {
-        "errors", "closing", "files", "records", "parallel", "plugins", "torchvision_import",
-        "openvino_import", "datasets", "images", "embedder.base", "stores.base", "stores",
+        "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
+        "torchvision_import", "openvino_import", "datasets", "images", "embedder.base",
+        "stores.base", "stores",
         "indexing",
     },
 }  # fmt: skip

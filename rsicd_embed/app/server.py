@@ -32,7 +32,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         made = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         number = getattr(error, "errno", None) or 0  # negative for names that nobody knows
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None)
         raise RequestError(

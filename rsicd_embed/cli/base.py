@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 import warnings
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rsicd_embed.app.documents import as_json
+from rsicd_embed.cli.argument_checks import require_meaning
+from rsicd_embed.cli.links import link
 from rsicd_embed.errors import RsicdEmbedError
 
 if TYPE_CHECKING:
@@ -151,6 +154,17 @@ class Group(click.Group):
         cmd.params.append(_debug_option)
         super().add_command(cmd, name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds a command; refuses what no command can mean, see `require_meaning`."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:
+            settings = command.context_settings
+            context = click.Context(command, parent=ctx, info_name=name, **settings)
+            require_meaning(context, rest)
+        return name, command, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; what it raises is told in one line, or in full with `--debug`."""
         try:
@@ -159,7 +173,10 @@ class Group(click.Group):
                 # Pillow warns of odd metadata without naming the file, and reads on.
                 warnings.filterwarnings("ignore", module=r"PIL\b")
                 return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+        except click.ClickException as error:
+            error.message = _with_short_words(error.message)  # type: ignore[misc]
+            raise
+        except (click.exceptions.Exit, BrokenPipeError):
             raise
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted; run the same command again to go on", err=True)
@@ -176,10 +193,23 @@ def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = _with_short_words(" ".join(str(error).split()))
     if isinstance(error, RsicdEmbedError):
         return text
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({text or 'no message'}); use smaller numbers, or less at once"
+    if isinstance(error, UnicodeEncodeError):  # bytes of an argument that are not UTF-8
+        wrong = error.object[max(0, error.start - 20) : error.end]
+        return f"expected names and texts in UTF-8, found {wrong!r}"
+    if isinstance(error, OSError) and error.strerror:  # the system's refusal is no surprise
+        place = _with_short_words(f"{error.filename}: " if error.filename else "")
+        return f"{place}{error.strerror}"
     return f"unexpected {type(error).__name__}: {text or 'no message'} (--debug shows where)"
+
+
+def _with_short_words(text: str) -> str:
+    """A message in which no word, a wrong value perhaps, is longer than a line or two."""
+    return re.sub(r"\S{200,}", lambda word: f"{word[0][:120]}…{word[0][-20:]}", text)
 
 
 def print_json(document: Any) -> None:
@@ -194,10 +224,16 @@ def printable(text: str) -> str:
     )
 
 
-def show(text: str) -> None:
-    """A line of the result on stdout; what its encoding lacks is escaped."""
+def show(text: str, *, uri: str | None = None) -> None:
+    """A line of the result on stdout; what its encoding lacks is escaped.
+
+    It ends with `uri`, if there is one: a link to the file where the terminal shows links.
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
+    line = printable(text)
+    if uri:
+        line += f"  {link(uri, printable(uri))}"
+    click.echo(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def note(text: str) -> None:

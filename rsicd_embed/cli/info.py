@@ -15,6 +15,7 @@ from rsicd_embed.cli.base import json_option, print_json, show, store_option
 def info(store_uri: str, as_json: bool) -> None:
     """Show what is in a store: rows, model, index, columns."""
     import rsicd_embed
+    from rsicd_embed.cli.value_text import number_text
 
     with rsicd_embed.open_store(store_uri) as store:
         found = dataclasses.asdict(store.info())
@@ -23,5 +24,6 @@ def info(store_uri: str, as_json: bool) -> None:
         return
     columns = found.pop("columns")
     for name, value in found.items():
-        show(f"{name:<12} {'not measured' if value is None else value}")
+        text = number_text(value) if isinstance(value, float) else value
+        show(f"{name:<12} {'not measured' if value is None else text}")
     show("columns      " + ", ".join(f"{name} {kind}" for name, kind in columns.items()))

@@ -17,6 +17,7 @@ from rsicd_embed.cli.base import (
     store_option,
     warn,
 )
+from rsicd_embed.cli.value_text import value_text
 
 if TYPE_CHECKING:
     from rsicd_embed.stores.score_distribution import ScoreDistribution
@@ -107,7 +108,7 @@ def search(
         rest = "  ".join(_told(hit))
         percentile = f"{hit['score_percentile']:.2f}%  " if scores is not None else ""
         line = f"{hit['rank']:>3}  {hit['score']:+.4f}  {percentile}{hit['id']}  {rest}"
-        show(line.rstrip())
+        show(line.rstrip(), uri=hit["uri"])
     if scores is not None and hits:
         show(_explanation(scores, hits))
     if not hits:
@@ -164,10 +165,6 @@ def _told(hit: dict[str, Any]) -> list[str]:
 
 def _short(value: Any) -> str:
     """A value in few characters: of several captions the first, of several numbers all."""
-    if isinstance(value, list) and value and not isinstance(value[0], str):
-        text = "[" + ", ".join(map(_short, value)) + "]"
-    elif isinstance(value, list):
-        text = value[0] if value else ""
-    else:
-        text = f"{value:.5g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    if isinstance(value, list) and (not value or isinstance(value[0], str)):
+        value = value[0] if value else ""
+    return value_text(value)

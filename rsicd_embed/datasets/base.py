@@ -124,6 +124,12 @@ class Source:
     inferred: tuple[str, ...] = ()
     rows: Rows | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """One line, not all examples."""
+        columns = ", ".join(f"{field.name} {field.type}" for field in self.schema) or "none"
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"<Source {self.root}: {len(self.examples)} images{skipped}, columns: {columns}>"
+
     def split(self, name: str) -> tuple[Example, ...]:
         """The examples of one split."""
         return tuple(example for example in self.examples if example.split == name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
+from rsicd_embed.arguments import require_items, require_object
 from rsicd_embed.images import ImageLike
 from rsicd_embed.records import Provenance
 
@@ -56,12 +57,33 @@ class Embedder(Protocol):
 
         Raises:
             ImageError: one of them cannot be read; its position is named.
+            ArgumentError: a single image or path, which belongs in a list.
         """
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts → float32 (n, dim); one longer than the context is cut."""
+        """Texts → float32 (n, dim); one longer than the context is cut.
+
+        Raises:
+            ArgumentError: a single text, which belongs in a list.
+        """
         ...
+
+
+def require_texts(texts: object) -> None:
+    """Refuses a single text, whose letters would be embedded one by one; ArgumentError."""
+    require_items(texts, "texts", str)
+
+
+def require_images(images: object) -> None:
+    """Refuses a single image, path or the bytes of one; ArgumentError."""
+    require_items(images, "images", get_args(ImageLike))
+
+
+def require_embedder(embedder: object) -> None:
+    """Refuses the name of a model, say, in the place of an embedder; ArgumentError."""
+    methods = ("embed_images", "embed_texts", "fingerprint")
+    require_object(embedder, methods, "an embedder", "rsicd_embed.load_embedder")
 
 
 def provenance(embedder: Embedder) -> Provenance:

@@ -21,7 +21,7 @@ from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.rowfile import RowFile
-from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.base import VectorStore, open_store, require_store
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def export_rows(
     Raises:
         FilterError: `where` cannot be understood.
         StoreError: the file cannot be written, or another one is in its place.
+        ArgumentError: a URI for the store.
     """
+    require_store(store)
     started = time.perf_counter()
     _require_place(output)
     _require_ours(output)

@@ -10,11 +10,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rsicd_embed.arguments import require_items, require_object
 from rsicd_embed.datasets import class_folders
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.datasets.missing_files import why_missing
 from rsicd_embed.datasets.typed_sources import resolve
-from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.embedder.base import Embedder, require_embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import STRETCH_RULE, read_bytes, read_picture
 from rsicd_embed.indexing.stages import Stages
@@ -27,7 +28,7 @@ from rsicd_embed.indexing.upkeep import (
 )
 from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
 from rsicd_embed.parallel import ordered_map
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import VectorStore, require_store
 
 Progress = Callable[[int], None]
 
@@ -113,7 +114,13 @@ def ingest(
         DatasetError: a value is not of the declared type.
         ImageError: an unreadable image, if `strict`.
         StoreError: the store refuses the rows, or a value does not fit its column.
+        ArgumentError: a path for the sources, a URI for the store, and the like.
     """
+    require_items(sources, "sources")
+    for source in sources:
+        require_object(source, ("examples",), "a source", "rsicd_embed.open_sources")
+    require_embedder(embedder)
+    require_store(store)
     started = time.perf_counter()
     sources = [class_folders.give_way(source, store.schema, "the store") for source in sources]
     sources = resolve(sources, column_types, store.schema)

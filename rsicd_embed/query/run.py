@@ -16,7 +16,7 @@ from rsicd_embed.query.session import TABLE, Session
 from rsicd_embed.query.similar import Similarities, placeholders
 from rsicd_embed.query.table import StoreTable
 from rsicd_embed.records import VECTOR, require_same_model
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import VectorStore, require_store
 
 
 def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.RecordBatchReader:
@@ -36,7 +36,9 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
     Raises:
         SQLError: a syntax error, an unknown name, a wrong type, or a statement that does not read.
         FingerprintError: the embedder is of another model than the store's vectors.
+        ArgumentError: a URI for the store.
     """
+    require_store(store)
     if not isinstance(query, str):
         raise SQLError(f"expected a SQL query as a string, found {type(query).__name__}")
     calls = find(query)
@@ -59,7 +61,7 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
         similar.embed(made_by)
     fields = [
         pa.field(name, field.type, field.nullable)
-        for name, field in zip(names, frame.schema(), strict=True)
+        for name, field in zip(names, session.result_schema(frame), strict=True)
     ]
     schema = pa.schema(fields)
     where = store_condition(asked, session.parse)

@@ -78,7 +78,9 @@ def evaluation_options(command: F) -> F:
             type=click.Path(file_okay=False, path_type=Path),
             help="Folder of the record, a JSON file named after the evaluation.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Of all that is drawn."),
+        click.option(
+            "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed."
+        ),
         click.option(
             "--resamples",
             default=2000,

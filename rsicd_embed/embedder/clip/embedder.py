@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.embedder import training_words
-from rsicd_embed.embedder.base import UnfamiliarWord
+from rsicd_embed.embedder.base import UnfamiliarWord, require_texts
 from rsicd_embed.embedder.clip.backends.base import Towers
 from rsicd_embed.embedder.clip.parts import Parts
 from rsicd_embed.embedder.images_to_pixels import read_pixels
@@ -55,6 +55,14 @@ class ClipEmbedder:
         """Length of a vector."""
         return self.config.dim
 
+    def __repr__(self) -> str:
+        size = self.config.image_size
+        engine = type(self._towers).__name__
+        return (
+            f"<{type(self).__name__} {self.name!r}: dim {self.dim}, {size}×{size} px, "
+            f"{engine}, batches of {self.batch_size}>"
+        )
+
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """An upright RGB picture → uint8 (image_size, image_size, 3)."""
         return self.preprocessor(image)
@@ -71,6 +79,7 @@ class ClipEmbedder:
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts → float32 (n, dim)."""
+        require_texts(texts)
         if self._towers.fixed_shapes:
             tokens = self.tokenizer(texts)
         else:
