@@ -25,7 +25,7 @@ from rsicd_embed.errors import (
 )
 from rsicd_embed.lancedb_import import lancedb
 from rsicd_embed.records import Provenance, row_schema
-from rsicd_embed.stores import opening
+from rsicd_embed.stores import lance_function, opening
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lance_async import SearchedTable
 from rsicd_embed.stores.lance_sums import Checks
@@ -86,6 +86,7 @@ class Place:
                 f"{uri}: expected a table name of letters, digits, '_', '-' and '.', "
                 f"found {uri.table!r}"
             )
+        lance_function.register()
         if remote:
             return cls(uri, None, Checks(None))
         folder = opening.local_folder(uri)
@@ -315,7 +316,7 @@ def _said(provenance: Provenance) -> dict[bytes, bytes]:
         "fingerprint": provenance.fingerprint,
         "dim": provenance.dim,
     }
-    return {_KEY: json.dumps(said).encode()}
+    return {_KEY: json.dumps(said).encode(), **lance_function.metadata(provenance)}
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
