@@ -17,7 +17,7 @@ ALIAS = "rsicd-clip"
 _KEY = b"embedding_functions"
 
 
-class WithoutModel(lancedb.embeddings.EmbeddingFunction):  # type: ignore[misc, name-defined]
+class WithoutModel(lancedb.embeddings.EmbeddingFunction):
     """The function of tables in a process that embeds nothing through LanceDB's API.
 
     Attributes:
