@@ -61,7 +61,7 @@ def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, 
     changed: set[str] = {
         id_
         for id_, example in same.items()
-        if any(example.attributes.get(name) not in (None, []) for name in lacking)
+        if any(not _is_empty(example.attributes.get(name)) for name in lacking)
     }
     for batch in store.scan(["id", "uri", *names]):
         for row in batch.to_pylist():
@@ -76,11 +76,22 @@ def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, 
     return len(changed)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    """Equality for which NaN equals NaN."""
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(one == other or (one != one and other != other))
+def _equal(stored: Any, given: Any) -> bool:
+    """Equality for which NaN equals NaN, and stores may lack fields of objects that are empty."""
+    if isinstance(stored, list) and isinstance(given, list):
+        return len(stored) == len(given) and all(map(_equal, stored, given))
+    if isinstance(stored, dict) and isinstance(given, dict):
+        return all(_equal(value, given.get(name)) for name, value in stored.items()) and all(
+            _is_empty(value) for name, value in given.items() if name not in stored
+        )
+    return bool(stored == given or (stored != stored and given != given))
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether there is nothing but nulls in a value, which stores need not keep."""
+    if isinstance(value, dict):
+        return all(map(_is_empty, value.values()))
+    return all(map(_is_empty, value)) if isinstance(value, list) else value is None
 
 
 def _renewed(

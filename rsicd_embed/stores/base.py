@@ -140,8 +140,8 @@ class StoreInfo:
 class VectorStore(Protocol):
     """Rows with unit vectors, found by cosine similarity. The same answers in every store.
 
-    Every `upsert` and `delete` is atomic, and durable when it returns. A store object sees its
-    own writes; another process sees the old state or the new one, never a mix.
+    Every `upsert`, `delete` and `drop_columns` is atomic, and durable when it returns. A store
+    object sees its own writes; another process sees the old state or the new one, never a mix.
     """
 
     uri: str
@@ -171,6 +171,14 @@ class VectorStore(Protocol):
         Raises:
             ArgumentError: a single id, which belongs in a list.
             SchemaError: an id that is not a string.
+        """
+        ...
+
+    def drop_columns(self, names: Sequence[str]) -> None:
+        """Removes columns with all their values, in one step; tagged states keep them.
+
+        Raises:
+            SchemaError: a column that is not there, one of the six fixed ones, or no names.
         """
         ...
 

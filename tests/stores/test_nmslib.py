@@ -71,6 +71,20 @@ def fill(store: VectorStore, n: int = 2000, dim: int = 8) -> np.ndarray:
     return vectors
 
 
+def test_a_dropped_column_leaves_the_graph(uri: str, exact_calls: list[int]) -> None:
+    vectors = unit(2000)
+    with open_store(uri, MADE_BY) as store:
+        store.upsert([batch([f"i{i}" for i in range(2000)], vectors, n=list(range(2000)))])
+        store.optimize()
+        before = store.info().index
+        assert "HNSW" in before
+        store.drop_columns(["n"])
+        assert store.info().index == before
+        exact_calls.clear()
+        assert store.search(vectors[7], k=1)["id"].to_pylist() == ["i7"]
+        assert exact_calls == []
+
+
 def test_graph_is_used_and_fresh_rows_are_scanned(uri: str, exact_calls: list[int]) -> None:
     with open_store(uri, MADE_BY) as store:
         vectors = fill(store)
