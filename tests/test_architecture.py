@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "torchvision_import": set(),
     "openvino_import": set(),
     "lancedb_import": set(),
+    "nmslib_import": set(),
     "plugins": {"errors"},
     "records": {"errors"},
     "images": {"errors"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     },
     "stores": {
         "errors", "closing", "files", "records", "parallel", "plugins", "lancedb_import",
-        "stores.base",
+        "nmslib_import", "stores.base",
     },
     # LanceDB's embedding functions: what joins the two.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
@@ -52,7 +53,7 @@ MAY_IMPORT = {
     },
     "bench": {
         "errors", "closing", "files", "records", "parallel", "plugins", "torchvision_import",
-        "openvino_import", "datasets", "images", "embedder.base", "stores.base", "stores",
+        "openvino_import", "nmslib_import", "datasets", "images", "embedder.base", "stores.base", "stores",
         "indexing",
     },
 }  # fmt: skip
@@ -71,7 +72,7 @@ LIBRARIES = {
     "orbax": {"train"},
     # `bench ann` times them without a store.
     "lancedb": {"lancedb_import", "lancedb", "bench"},
-    "nmslib": {"stores", "bench"},
+    "nmslib": {"nmslib_import"},
     "datafusion": {"stores", "query"},
     # Its references are optional.
     "transformers": {"train", "bench"},
