@@ -55,8 +55,10 @@ def split_notice(text: bytes) -> tuple[bytes, str]:
         The text without the notice, and the instructions that the notice names; empty without one.
 
     Example:
-        >>> split_notice(b"a\\nYour CPU supports instructions that this binary was not compiled "
-        ...              b"to use: AVX AVX2\\nFor maximum performance, build\\npip install x\\nb\\n")
+        >>> split_notice(
+        ...     b"a\\nYour CPU supports instructions that this binary was not compiled to use: "
+        ...     b"AVX AVX2\\nFor maximum performance, build it\\npip install nmslib\\nb\\n"
+        ... )
         (b'a\\nb\\n', 'AVX AVX2')
     """
     notice = _NOTICE.search(text)

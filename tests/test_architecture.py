@@ -53,8 +53,8 @@ MAY_IMPORT = {
     },
     "bench": {
         "errors", "closing", "files", "records", "parallel", "plugins", "torchvision_import",
-        "openvino_import", "nmslib_import", "datasets", "images", "embedder.base", "stores.base", "stores",
-        "indexing",
+        "openvino_import", "nmslib_import", "datasets", "images", "embedder.base", "stores.base",
+        "stores", "indexing",
     },
 }  # fmt: skip
 ANYTHING = {

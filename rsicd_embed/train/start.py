@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from flax import nnx
 from tokenizers import Tokenizer as FastTokenizer
@@ -21,6 +22,9 @@ from rsicd_embed.train import tokenizer as bpe
 from rsicd_embed.train.config import ModelConfig
 from rsicd_embed.train.shapes import SHAPES
 
+# With the model card, which may say under which licence the weights are.
+_WITH_CARD = replace(hub.CLIP, optional=(*hub.CLIP.optional, "README.md"))
+
 
 @dataclass(frozen=True)
 class Start:
@@ -32,6 +36,7 @@ class Start:
         preprocessor: the pixels it sees.
         params: float32 parameters of `Clip`, on the host's default device.
         origin: the fingerprint of the checkpoint; empty for a model from nothing.
+        licence: of the checkpoint, as its card says; empty where there is none.
     """
 
     shape: ClipConfig
@@ -39,6 +44,7 @@ class Start:
     preprocessor: Preprocessor
     params: weights.Params
     origin: str = ""
+    licence: str = ""
 
 
 def shape_of(model: ModelConfig) -> ClipConfig:
@@ -69,9 +75,24 @@ def from_checkpoint(model: str) -> Start:
         ModelError: there is none, or it is not a CLIP.
         WeightsError: its weights do not fit its config.
     """
-    read = parts.read(locate(model).directory)
+    directory = locate(model, _WITH_CARD).directory
+    read = parts.read(directory)
     params = weights.params_from_hf(read.config, read.tensors)
-    return Start(read.config, read.tokenizer, read.preprocessor, params, read.fingerprint)
+    licence = card_licence(directory)
+    return Start(read.config, read.tokenizer, read.preprocessor, params, read.fingerprint, licence)
+
+
+def card_licence(directory: Path) -> str:
+    """`license` in the front matter of a checkpoint's model card; empty where it says nothing."""
+    import yaml
+    from huggingface_hub import metadata_load
+
+    try:
+        front = metadata_load(directory / "README.md") or {}
+    except (OSError, ValueError, yaml.YAMLError):  # the card is no part of the model
+        return ""
+    licence = front.get("license_name", front.get("license"))
+    return licence if isinstance(licence, str) and licence != "unknown" else ""
 
 
 def learn_vocabulary(captions: Iterable[str], shape: str) -> FastTokenizer:
