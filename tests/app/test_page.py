@@ -16,7 +16,7 @@ from tests.conftest import picture
 from .conftest import make_archive
 
 COUNT = 30
-_PATIENCE_S = 120.0
+_PATIENCE_S = 600.0
 _PICTURES = "[...document.querySelectorAll('{}')].map(one => one.complete && one.naturalWidth)"
 
 
@@ -50,6 +50,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     """The page; at the end, nothing may have been complained of or asked of anybody else."""
     page = browser.new_page()
     complaints: list[str] = []
+    page.set_default_timeout(1000 * _PATIENCE_S)
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     own = (address, "blob:", "data:")

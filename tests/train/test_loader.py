@@ -125,7 +125,7 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
         assert run.stdout is not None
         assert run.stdout.readline() == b"begun\n"
         run.kill()
-        assert run.communicate(timeout=60) == (b"", None)  # nobody holds its output any more
+        assert run.communicate(timeout=600) == (b"", None)  # nobody holds its output any more
 
 
 def test_only_workers_are_started_that_have_something_to_do(tmp_path: Path) -> None:

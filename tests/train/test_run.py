@@ -31,6 +31,11 @@ from rsicd_embed.train.loop import train
 from rsicd_embed.train.sources import TrainingData
 from rsicd_embed.train.steplog import StepLog
 
+# A tiny model's first epochs may be worse than chance on a dozen images.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:epoch .* is worse on val", "ignore:no epoch is as good on val"
+)
+
 CONFIG = TrainConfig(
     ModelConfig(shape="tiny"),
     optimizer=OptimizerConfig(learning_rate=3e-3),

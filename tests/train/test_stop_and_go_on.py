@@ -21,6 +21,11 @@ from rsicd_embed.train.loop import train
 from rsicd_embed.train.sources import training_source
 from tests.train.test_run import Watch
 
+# A tiny model's first epochs may be worse than chance on a dozen images.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:epoch .* is worse on val", "ignore:no epoch is as good on val"
+)
+
 CONFIG = TrainConfig(
     ModelConfig(shape="tiny"),
     step=StepConfig(keep_patches=1.0, ema=0.9),
