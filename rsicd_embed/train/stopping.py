@@ -77,7 +77,7 @@ def stop_on_signals(on_interrupt: OnInterrupt | None = None) -> Iterator[StopReq
 
     def note(number: int, frame: FrameType | None) -> None:
         restore()
-        handler = before[number]
+        handler = before[signal.Signals(number)]
         if request.deferred:
             request.signal = number
         elif callable(handler):
