@@ -234,6 +234,7 @@ def main() -> None:
 
     settings = json.loads((options.run / "run.json").read_text())["settings"]
     log = [json.loads(line) for line in (options.run / "metrics.jsonl").read_text().splitlines()]
+    log = [row for row in log if row["epoch"]]  # epoch 0 is the model before training
     best = max(log, key=lambda row: row.get("mr", -1.0) + row.get("zeroshot_top1", -1.0))
     shape = model.config
     card = CARD.format(

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "torchvision_import": set(),
     "openvino_import": set(),
     "lancedb_import": set(),
+    "nmslib_import": set(),
     "plugins": {"errors"},
     "records": {"errors"},
     "images": {"errors"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     },
     "stores": {
         "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
-        "lancedb_import", "stores.base",
+        "lancedb_import", "nmslib_import", "stores.base",
     },
     # LanceDB's embedding functions: what joins the two.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
@@ -53,9 +54,8 @@ MAY_IMPORT = {
     },
     "bench": {
         "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
-        "torchvision_import", "openvino_import", "datasets", "images", "embedder.base",
-        "stores.base", "stores",
-        "indexing",
+        "torchvision_import", "openvino_import", "nmslib_import", "datasets", "images",
+        "embedder.base", "stores.base", "stores", "indexing",
     },
 }  # fmt: skip
 ANYTHING = {
@@ -73,7 +73,7 @@ LIBRARIES = {
     "orbax": {"train"},
     # `bench ann` times them without a store.
     "lancedb": {"lancedb_import", "lancedb", "bench"},
-    "nmslib": {"stores", "bench"},
+    "nmslib": {"nmslib_import"},
     "datafusion": {"stores", "query"},
     # Its references are optional.
     "transformers": {"train", "bench"},

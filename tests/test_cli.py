@@ -196,7 +196,7 @@ HEAVY = ("jax", "flax", "lancedb", "pyarrow", "nmslib", "transformers", "torch",
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *arguments],
-        env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 

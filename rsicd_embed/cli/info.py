@@ -22,8 +22,10 @@ def info(store_uri: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    columns = found.pop("columns")
+    columns, advice = found.pop("columns"), found.pop("advice")
     for name, value in found.items():
         text = number_text(value) if isinstance(value, float) else value
         show(f"{name:<12} {'not measured' if value is None else text}")
     show("columns      " + ", ".join(f"{name} {kind}" for name, kind in columns.items()))
+    if advice:
+        show(f"advice       {advice}")

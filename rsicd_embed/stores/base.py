@@ -101,6 +101,7 @@ class StoreInfo:
             None where an index was never measured.
         bytes: size on disk, None where not known.
         columns: name → Arrow type of every column.
+        advice: what would make searches faster on this machine; None where nothing is known to.
     """
 
     rows: int
@@ -111,6 +112,7 @@ class StoreInfo:
     ann_recall: float | None
     bytes: int | None
     columns: dict[str, str]
+    advice: str | None = None
 
     @classmethod
     def of(

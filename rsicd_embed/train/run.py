@@ -83,7 +83,7 @@ class Run:
                 self.start.preprocessor,
                 dtype=np.float16,
             )
-            card = model_card(self.config, self.data, row)
+            card = model_card(self.config, self.data, row, self.start.licence)
             (aside / "README.md").write_text(card, encoding="utf-8")
             if self.words is not None:
                 self.words.write(aside)

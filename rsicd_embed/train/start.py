@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from flax import nnx
 from tokenizers import Tokenizer as FastTokenizer
@@ -14,7 +15,7 @@ from rsicd_embed.embedder.clip import parts, weights
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.jsonfile import read_json
-from rsicd_embed.embedder.layout import CLIP_SHAPE
+from rsicd_embed.embedder.layout import CLIP, CLIP_SHAPE
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
@@ -22,6 +23,9 @@ from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.train import tokenizer as bpe
 from rsicd_embed.train.config import ModelConfig
 from rsicd_embed.train.shapes import SHAPES
+
+# With the model card, which may say under which licence the weights are.
+_WITH_CARD = replace(CLIP, optional=(*CLIP.optional, "README.md"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Start:
         params: float32 parameters of `Clip`, on the host's default device.
         origin: the fingerprint of the checkpoint; empty for a model from nothing.
         words: what its text tower was trained on so far; None where that is not known.
+        licence: of the checkpoint, as its card says; empty where there is none.
     """
 
     shape: ClipConfig
@@ -43,6 +48,7 @@ class Start:
     params: weights.Params
     origin: str = ""
     words: TrainingWords | None = field(default_factory=lambda: TrainingWords({}))
+    licence: str = ""
 
 
 def shape_of(model: ModelConfig) -> ClipConfig:
@@ -73,7 +79,7 @@ def from_checkpoint(model: str) -> Start:
         ModelError: there is none, or it is not a CLIP.
         WeightsError: its weights do not fit its config.
     """
-    directory = locate(model).directory
+    directory = locate(model, _WITH_CARD).directory
     read = parts.read(directory)
     params = weights.params_from_hf(read.config, read.tensors)
     return Start(
@@ -83,7 +89,21 @@ def from_checkpoint(model: str) -> Start:
         params,
         read.fingerprint,
         training_words.read(directory),
+        card_licence(directory),
     )
+
+
+def card_licence(directory: Path) -> str:
+    """`license` in the front matter of a checkpoint's model card; empty where it says nothing."""
+    import yaml
+    from huggingface_hub import metadata_load
+
+    try:
+        front = metadata_load(directory / "README.md") or {}
+    except (OSError, ValueError, yaml.YAMLError):  # the card is no part of the model
+        return ""
+    licence = front.get("license_name", front.get("license"))
+    return licence if isinstance(licence, str) and licence != "unknown" else ""
 
 
 def learn_vocabulary(captions: Iterable[str], shape: str) -> FastTokenizer:

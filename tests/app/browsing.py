@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 # Of a selector's images: whether each is loaded.
 LOADED = "[...document.querySelectorAll('{}')].map(one => one.complete && one.naturalWidth)"
 
@@ -41,6 +41,7 @@ def served(uri: str, *words: str) -> Iterator[str]:
 def opened(browser: Any, address: str, query: str = "", **options: Any) -> Iterator[Any]:
     """The page; at the end, nothing may have been complained of or requested from elsewhere."""
     page = browser.new_page(**options)
+    page.set_default_timeout(1000 * PATIENCE_S)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
