@@ -24,6 +24,7 @@ from rsicd_embed.embedder.clip import directory, imagenet, tensors, torch_pickle
 from rsicd_embed.embedder.clip.config import ClipConfig, TowerConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import RsicdEmbedError
 from rsicd_embed.train import tokenizer as bpe
 
@@ -64,6 +65,7 @@ def make(
         image_size, (image_size, image_size), mean=imagenet.MEAN, std=imagenet.STD
     )
     directory.save(out, config, params, bpe.train(captions, VOCAB_SIZE), pixels)
+    TrainingWords({}).write(out)  # the text tower knows none yet
     return config
 
 

@@ -15,32 +15,34 @@ ROOT = Path(rsicd_embed.__file__).parent
 # `images` reads pictures for everyone: it imports errors only.
 MAY_IMPORT = {
     "errors": set(),
+    "arguments": {"errors"},
     "closing": set(),
     "parallel": set(),
     "files": {"errors"},
     "torchvision_import": set(),
     "openvino_import": set(),
     "lancedb_import": set(),
+    "nmslib_import": set(),
     "plugins": {"errors"},
     "records": {"errors"},
     "images": {"errors"},
     "datasets": {"errors", "files", "records", "parallel", "images"},
-    "embedder.base": {"errors", "records", "parallel", "images"},
-    "stores.base": {"errors", "records", "parallel", "plugins"},
+    "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
+    "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
     "embedder": {
-        "errors", "files", "plugins", "records", "parallel", "openvino_import", "images",
-        "embedder.base",
+        "errors", "arguments", "files", "plugins", "records", "parallel", "openvino_import",
+        "images", "embedder.base",
     },
     "stores": {
-        "errors", "closing", "files", "records", "parallel", "plugins", "lancedb_import",
-        "stores.base",
+        "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
+        "lancedb_import", "nmslib_import", "stores.base",
     },
     # LanceDB's embedding functions: what joins the two.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
     "rowfile": {"errors", "files", "records"},
     "indexing": {
-        "errors", "files", "records", "parallel", "datasets", "images", "embedder.base",
-        "stores.base", "rowfile",
+        "errors", "arguments", "files", "records", "parallel", "datasets", "images",
+        "embedder.base", "stores.base", "rowfile",
     },
     # SQL with similarities: through the protocols, and the kernel that gives scores.
     "query": {
@@ -53,12 +55,14 @@ MAY_IMPORT = {
     # What evaluation and benchmarks share: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
     "evaluation": {
-        "errors", "files", "records", "parallel", "datasets", "images", "embedder.base", "reports",
+        "errors", "arguments", "files", "records", "parallel", "datasets", "images", "embedder.base",
+        "reports",
     },
     "bench": {
-        "errors", "closing", "files", "records", "parallel", "plugins", "torchvision_import",
-        "openvino_import", "datasets", "images", "embedder.base", "stores.base", "stores",
-        "indexing", "reports", "evaluation",
+        "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
+        "torchvision_import", "openvino_import", "nmslib_import", "datasets", "images",
+        "embedder.base", "stores.base", "stores", "indexing", "reports",
+        "evaluation",
     },
 }  # fmt: skip
 ANYTHING = {
@@ -76,7 +80,7 @@ LIBRARIES = {
     "orbax": {"train"},
     # `bench ann` times them without a store.
     "lancedb": {"lancedb_import", "lancedb", "bench"},
-    "nmslib": {"stores", "bench"},
+    "nmslib": {"nmslib_import"},
     "datafusion": {"stores", "query"},
     # Its references are optional.
     "transformers": {"train", "bench"},

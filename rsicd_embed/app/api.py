@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, File, Form, Query, Request, UploadFile
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -12,6 +13,7 @@ from starlette.responses import Response
 
 from rsicd_embed.app import page, problems
 from rsicd_embed.app import schemas as s
+from rsicd_embed.app.access import LOOPBACK, Access
 from rsicd_embed.app.conditions import Condition
 from rsicd_embed.app.documents import as_json
 from rsicd_embed.app.engine import Ask, Hits
@@ -35,8 +37,13 @@ _Filters = Annotated[
 ]
 
 
-def create_app(service: Service) -> App:
-    """The ASGI application that serves a store: the API under /api, and the page at /."""
+def create_app(service: Service, access: Access = LOOPBACK) -> App:
+    """The ASGI application that serves a store: the API under /api, and the page at /.
+
+    Args:
+        service: what the routes call.
+        access: the hosts and origins that requests may name; this machine's own by default.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -58,7 +65,7 @@ def create_app(service: Service) -> App:
     app.include_router(_picture_routes(service))
     app.include_router(_state_routes(service))
     app.include_router(page.routes())
-    return Guard(app, service.metrics, service.limits)
+    return Guard(app, service.metrics, service.limits, access)
 
 
 def _search_routes(service: Service) -> APIRouter:
@@ -70,14 +77,16 @@ def _search_routes(service: Service) -> APIRouter:
         k: Annotated[s.Count, Query()] = 10,
     ) -> Response:
         """Pictures for a text."""
-        return _hits(text, await service.search(Ask(k, text=text)))
+        hits = await service.search(Ask(k, text=text))
+        return _hits(text, hits, service.warnings(text))
 
     @router.post("/search", response_model=s.Hits, responses=_SEARCH_ERRORS)
     async def search(query: s.Search) -> Response:
         """Pictures for a text, or like that of a row, with filters."""
         filters = _conditions(query.filters)
         hits = await service.search(Ask(query.k, text=query.text, id=query.id, filters=filters))
-        return _hits(query.text or query.id, hits)
+        texts = () if query.text is None else (query.text,)
+        return _hits(query.text or query.id, hits, service.warnings(*texts))
 
     @router.post("/search/image", response_model=s.Hits, responses=_PICTURE_ERRORS)
     async def search_by_image(
@@ -87,7 +96,8 @@ def _search_routes(service: Service) -> APIRouter:
     ) -> Response:
         """Pictures like one that is brought."""
         ask = Ask(k, filters=_conditions(s.filters_of(filters)))
-        return _hits(image.filename, await service.search_picture(await image.read(), ask))
+        hits = await service.search_picture(await image.read(), ask)
+        return _hits(image.filename, hits, [])
 
     return router
 
@@ -123,14 +133,27 @@ def _picture_routes(service: Service) -> APIRouter:
     @router.get(
         "/pictures",
         response_class=Response,
-        responses={200: {"content": {"image/jpeg": {}}}, 304: {}, **_SEARCH_ERRORS},
+        responses={
+            200: {"content": {"image/jpeg": {}, "application/octet-stream": {}}},
+            304: {},
+            **_SEARCH_ERRORS,
+            **s.errors(403),
+        },
     )
     async def picture(
         request: Request,
         id: Annotated[s.Id, Query()],
         side: Annotated[int, Query(ge=16, le=LIMITS.thumbnail_side)] = 256,
+        original: Annotated[
+            bool, Query(description="The file itself, where the server shows paths.")
+        ] = False,
     ) -> Response:
         """A row's picture as a JPEG whose longer side has at most `side` pixels."""
+        if original:
+            data, name = await service.original(id)
+            attached = f"attachment; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+            headers = {"content-disposition": attached, "cache-control": "no-store"}
+            return Response(data, 200, headers, "application/octet-stream")
         data, tag = await service.picture(id, side)
         headers = {"etag": tag, "cache-control": "private, max-age=60"}
         if request.headers.get("if-none-match") == tag:
@@ -170,8 +193,8 @@ def _conditions(filters: list[s.Filter]) -> tuple[Condition, ...]:
     return tuple(one.condition() for one in filters)
 
 
-def _hits(query: str | None, hits: Hits) -> Response:
-    return _json({"query": query, "hits": hits})
+def _hits(query: str | None, hits: Hits, warnings: list[str]) -> Response:
+    return _json({"query": query, "hits": hits, "warnings": warnings})
 
 
 def _json(document: Any) -> Response:

@@ -6,7 +6,6 @@ as that type and written anew as a literal.
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from rsicd_embed.app import times
 from rsicd_embed.errors import RequestError
 from rsicd_embed.records import VECTOR
 
@@ -43,8 +43,7 @@ class Condition:
 
 def kind_of(type_: pa.DataType) -> Kind | None:
     """How values of a type are compared; None for types without conditions here."""
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
+    type_ = _value_type(type_)
     if pa.types.is_string(type_) or pa.types.is_large_string(type_):
         return "text"
     if pa.types.is_integer(type_) or pa.types.is_floating(type_):
@@ -54,6 +53,10 @@ def kind_of(type_: pa.DataType) -> Kind | None:
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
         return "time"
     return None
+
+
+def _value_type(type_: pa.DataType) -> pa.DataType:
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
 
 
 def filterable(schema: pa.Schema) -> dict[str, Kind]:
@@ -74,11 +77,11 @@ def where(conditions: Sequence[Condition], schema: pa.Schema) -> str | None:
         >>> where([Condition("label", "=", "it's"), Condition("lat", ">=", "-3")], fields)
         '("label" = \\'it\\'\\'s\\') AND ("lat" >= -3)'
     """
+    return " AND ".join(f"({_sql(one, schema)})" for one in conditions) or None
+
+
+def _sql(one: Condition, schema: pa.Schema) -> str:
     kinds = filterable(schema)
-    return " AND ".join(f"({_sql(one, kinds)})" for one in conditions) or None
-
-
-def _sql(one: Condition, kinds: dict[str, Kind]) -> str:
     kind = kinds.get(one.column)
     if kind is None:
         known = ", ".join(kinds) or "none"
@@ -92,6 +95,12 @@ def _sql(one: Condition, kinds: dict[str, Kind]) -> str:
     column = '"' + one.column.replace('"', '""') + '"'
     if one.operator in _NULLS:
         return f"{column} IS {'NOT ' if 'not' in one.operator else ''}NULL"
+    if kind == "time":
+        type_ = _value_type(schema.field(one.column).type)
+        try:
+            return times.comparison(column, one.operator, str(one.value), type_)
+        except ValueError as error:
+            raise _wrong(one, str(error)) from None
     value = _literal(one, kind)
     if one.operator == "contains":
         return f"strpos(lower({column}), lower({value})) > 0"
@@ -112,9 +121,7 @@ def _literal(one: Condition, kind: Kind) -> str:
         if text in ("true", "false"):
             return text
         raise _wrong(one, "true or false")
-    if kind == "number":
-        return _number(one)
-    return _time(one)
+    return _number(one)
 
 
 def _number(one: Condition) -> str:
@@ -136,14 +143,6 @@ def _number(one: Condition) -> str:
     if not math.isfinite(value):
         raise _wrong(one, "a finite number")
     return repr(value)
-
-
-def _time(one: Condition) -> str:
-    try:
-        moment = dt.datetime.fromisoformat(str(one.value))
-    except ValueError:
-        raise _wrong(one, "a time such as 2024-05-17 or 2024-05-17T12:30:00") from None
-    return f"TIMESTAMP '{moment.isoformat(sep=' ')}'"
 
 
 def _wrong(one: Condition, expected: str) -> RequestError:

@@ -21,8 +21,6 @@ from rsicd_embed.stores.base import VectorStore, open_store
 
 T = TypeVar("T")
 
-# Not told to clients: where a file is on this machine is nobody's business.
-_HIDDEN = ("query", "uri")
 # Embedders that compile do so for these numbers of texts and pictures; more of the latter are rare.
 _WARM_SIZES = (1, 4, 16, 64)
 _MOST_WARM_PICTURES = 16
@@ -228,7 +226,7 @@ def _split(table: pa.Table, queries: int) -> list[Hits]:
 def _trimmed(hits: Hits, ask: Ask) -> Hits:
     chosen = [hit for hit in hits if ask.id is None or hit["id"] != ask.id][: ask.k]
     return [
-        {name: value for name, value in hit.items() if name not in _HIDDEN} | {"rank": rank}
+        {name: value for name, value in hit.items() if name != "query"} | {"rank": rank}
         for rank, hit in enumerate(chosen, start=1)
     ]
 

@@ -1,4 +1,4 @@
-"""Around every request: no more body than allowed, headers for safe browsing, and counting."""
+"""Around every request: host and origin, size of the body, headers for safe browsing, counting."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from rsicd_embed.app.access import Access
 from rsicd_embed.app.documents import as_json
 from rsicd_embed.app.limits import Limits
 from rsicd_embed.app.metrics import Metrics
@@ -33,8 +34,8 @@ _MULTIPART = b"multipart/form-data"
 class Guard:
     """An ASGI application around another. Not a middleware of FastAPI's, which cost more."""
 
-    def __init__(self, app: App, metrics: Metrics, limits: Limits) -> None:
-        self._app, self._metrics, self._limits = app, metrics, limits
+    def __init__(self, app: App, metrics: Metrics, limits: Limits, access: Access) -> None:
+        self._app, self._metrics, self._limits, self._access = app, metrics, limits, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -52,7 +53,11 @@ class Guard:
 
         self._metrics.running.inc()
         try:
-            await self._within_limits(scope, receive, answer)
+            refusal = self._access.refusal(scope)
+            if refusal is not None:
+                await _refuse(answer, *refusal)
+            else:
+                await self._within_limits(scope, receive, answer)
         finally:
             self._metrics.running.dec()
             # Not the path: every unknown one would be counted by itself.
@@ -69,7 +74,7 @@ class Guard:
         except ValueError:
             stated = 0
         if stated > most:
-            await _refuse(send, most)
+            await _refuse(send, *_too_large(most))
             return
         taken, refused = 0, False
 
@@ -92,15 +97,19 @@ class Guard:
             if not refused:
                 raise
         if refused:
-            await _refuse(send, most)
+            await _refuse(send, *_too_large(most))
 
 
-async def _refuse(send: Send, most: int) -> None:
-    body = as_json({"error": f"expected a body of at most {most:,} bytes, found more"})
+def _too_large(most: int) -> tuple[int, str]:
+    return 413, f"expected a body of at most {most:,} bytes, found more"
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    body = as_json({"error": reason})
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),  # what is still on its way is not read
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""How much one request may ask for."""
+"""How much a request may ask for, and a client may take up."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ class Limits:
         patches: of a picture that is searched.
         thumbnail_side: of a picture that is shown, in pixels.
         jobs: pictures that wait to be decoded or searched.
+        connections: open at once; each takes a file descriptor, of which there are often 1,024.
+        head_bytes: of a request's line and headers.
+        head_s: for a request's line and headers, in seconds.
+        body_s: for the rest of a request.
+        silence_s: without a byte of a request, or while a client reads nothing of its response.
     """
 
     text_chars: int = 1000
@@ -36,6 +41,11 @@ class Limits:
     patches: int = 2000
     thumbnail_side: int = 1600
     jobs: int = 64
+    connections: int = 512
+    head_bytes: int = 64 * 1024
+    head_s: float = 10.0
+    body_s: float = 120.0
+    silence_s: float = 10.0
 
 
 LIMITS = Limits()

@@ -100,11 +100,17 @@ class Hit(BaseModel):
     score: Annotated[float, Field(ge=-1, le=1, description="Cosine similarity.")]
 
 
+Warnings = Annotated[
+    list[str], Field(description="Words of the query that the model was hardly trained on.")
+]
+
+
 class Hits(BaseModel):
     """Hits, best first."""
 
     query: str | None
     hits: list[Hit]
+    warnings: Warnings
 
 
 class Patch(BaseModel):
@@ -131,6 +137,7 @@ class Found(BaseModel):
     count: Annotated[int, Field(description="Patches that were looked at.")]
     patches: list[Patch]
     heat_map: Annotated[str, Field(description="A transparent PNG as a data URI.")]
+    warnings: Warnings
 
 
 class Column(BaseModel):
@@ -139,9 +146,13 @@ class Column(BaseModel):
     name: str
     kind: Literal["text", "number", "truth", "time"]
     operators: list[Operator]
+    type: Annotated[str, Field(description="Of Arrow.", examples=["timestamp[us, tz=UTC]"])]
     values: Annotated[list[str] | None, Field(description="All there are, if few.")] = None
-    min: float | None = None
-    max: float | None = None
+    names: Annotated[
+        dict[str, str] | None, Field(description="Class names in words, by value.")
+    ] = None
+    min: float | str | None = None
+    max: float | str | None = None
 
 
 class Place(BaseModel):
@@ -157,6 +168,7 @@ class Columns(BaseModel):
     rows: int
     columns: list[Column]
     place: Place | None
+    originals: Annotated[bool, Field(description="Whether files can be downloaded unchanged.")]
 
 
 class Ready(BaseModel):

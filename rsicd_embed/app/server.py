@@ -11,7 +11,11 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from rsicd_embed.app.access import LOOPBACK, Access
 from rsicd_embed.app.api import create_app
+from rsicd_embed.app.connections import Connections
+from rsicd_embed.app.guard import App
+from rsicd_embed.app.limits import Limits
 from rsicd_embed.app.service import Service
 from rsicd_embed.errors import RequestError
 
@@ -28,7 +32,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         made = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         number = getattr(error, "errno", None) or 0  # negative for names that nobody knows
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None)
         raise RequestError(
@@ -46,18 +50,51 @@ def url(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def run(service: Service, listening: socket.socket, started: Callable[[], None]) -> None:
+def run(
+    service: Service,
+    listening: socket.socket,
+    started: Callable[[], None],
+    access: Access = LOOPBACK,
+) -> None:
     """Serves until SIGINT or SIGTERM; `started` is called once requests are taken."""
+    server = bounded(create_app(service, access), service.limits)
+
+    async def until_signalled() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
+        await serve(server, listening, started)
+
+    asyncio.run(until_signalled())
+
+
+def bounded(app: App, limits: Limits) -> uvicorn.Server:
+    """A server of an application, on which no client can keep connections for ever."""
     config = uvicorn.Config(
-        create_app(service),
+        app,
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_PATIENCE_S,
-        limit_concurrency=1024,
-        h11_max_incomplete_event_size=64 * 1024,
+        h11_max_incomplete_event_size=limits.head_bytes,
     )
-    asyncio.run(_serve(_Server(config), listening, started))
+    config.load()
+    protocol = Connections(limits).bound(config.http_protocol_class)
+    config.http_protocol_class = protocol  # type: ignore[assignment]  # uvicorn only calls it
+    return _Server(config)
+
+
+async def serve(
+    server: uvicorn.Server, listening: socket.socket, started: Callable[[], None]
+) -> None:
+    """Serves on a socket until `server.should_exit`."""
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        started()
+    await serving
 
 
 class _Server(uvicorn.Server):
@@ -66,15 +103,3 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-async def _serve(server: _Server, listening: socket.socket, started: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(one, lambda: setattr(server, "should_exit", True))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.01)
-    if server.started:
-        started()
-    await serving

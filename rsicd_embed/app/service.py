@@ -19,6 +19,7 @@ from rsicd_embed.app.finding import Found, Question
 from rsicd_embed.app.limits import LIMITS, Limits
 from rsicd_embed.app.metrics import Metrics
 from rsicd_embed.app.model_thread import OnThread
+from rsicd_embed.embedder.base import word_warnings
 from rsicd_embed.errors import RequestError
 
 T = TypeVar("T")
@@ -39,13 +40,22 @@ class Service:
         threads: int,
         limits: Limits = LIMITS,
         policy: Policy | None = None,
+        paths: bool = False,
     ) -> None:
-        """`threads` decode and draw pictures; the model has one of its own."""
+        """Creates the threads; `start` begins to use them.
+
+        Args:
+            engine: the store and its model.
+            threads: that decode and draw pictures; the model has its own.
+            limits: on requests.
+            policy: how searches are batched.
+            paths: whether clients see the paths of images and get their files unchanged.
+        """
         self.engine, self.limits, self.metrics = engine, limits, Metrics()
         self._model = ThreadPoolExecutor(1, "model")
         self._pictures = ThreadPoolExecutor(threads, "pictures")
         self._finder = ThreadPoolExecutor(1, "find")
-        self._threads = threads
+        self._threads, self._paths = threads, paths
         self._searches: Batcher[Ask, Hits] = Batcher(
             engine.search, self._model, policy, observe=self.metrics.batches.observe
         )
@@ -95,10 +105,14 @@ class Service:
         """Of the model, without the folder that it is in."""
         return self.engine.open().embedder.name.rstrip("/").rpartition("/")[2]
 
+    def warnings(self, *texts: str) -> list[str]:
+        """About words that the model was not trained on; see `word_warnings`."""
+        return word_warnings(self.engine.open().embedder, texts)
+
     async def search(self, ask: Ask) -> Hits:
         """The hits of a search."""
         await self._warm.wait()
-        return await self._searches.ask(ask)
+        return self._visible(await self._searches.ask(ask))
 
     async def search_picture(self, data: bytes, ask: Ask) -> Hits:
         """The hits of a search by a picture that was brought."""
@@ -109,7 +123,10 @@ class Service:
             return self.engine.open().embedder.preprocess(picture)
 
         pixels = await self._on(self._pictures, prepare)
-        return await self._searches.ask(replace(ask, pixels=pixels))
+        return self._visible(await self._searches.ask(replace(ask, pixels=pixels)))
+
+    def _visible(self, hits: Hits) -> Hits:
+        return hits if self._paths else [_without(hit, "uri") for hit in hits]
 
     async def find(self, source: bytes | str, question: Question, k: int) -> dict[str, Any]:
         """Where a text is in a picture that was brought, or in that of a row."""
@@ -126,7 +143,8 @@ class Service:
             found = finding.find(
                 picture, question, model, batch_size=_PATCHES_AT_ONCE, threads=self._threads
             )
-            return _document(found, k)
+            mine = (question.text, *(question.against or ()))
+            return _document(found, k) | {"warnings": self.warnings(*mine)}
 
         return await self._on(self._finder, work)
 
@@ -146,6 +164,18 @@ class Service:
             self._thumbnails.move_to_end(key)
         return held, f'"{key[0][:32]}-{side}"'
 
+    async def original(self, id_: str) -> tuple[bytes, str]:
+        """A row's file, unchanged, and its name.
+
+        Raises:
+            RequestError: 403: the server hides paths, and what files contain beside pixels.
+        """
+        if not self._paths:
+            raise RequestError(403, "this server gives no files out, only JPEGs made of them")
+        file = await self._files.ask(id_)
+        data = await self._on(self._pictures, lambda: originals.read(file, self.limits.file_bytes))
+        return data, str(file.uri).rpartition("/")[2]
+
     def _hold(self, key: tuple[str, int], data: bytes) -> None:
         if not key[0] or key in self._thumbnails:
             return
@@ -159,7 +189,7 @@ class Service:
         now = time.monotonic()
         if self._columns is None or now - self._columns[0] > _COLUMNS_FOR_S:
             found = await self._on(self._pictures, self.engine.columns)
-            self._columns = (now, found)
+            self._columns = (now, found | {"originals": self._paths})
         return self._columns[1]
 
     async def _on(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -170,6 +200,10 @@ class Service:
             return await asyncio.get_running_loop().run_in_executor(executor, work)
         finally:
             self._jobs -= 1
+
+
+def _without(hit: dict[str, Any], hidden: str) -> dict[str, Any]:
+    return {name: value for name, value in hit.items() if name != hidden}
 
 
 def _document(found: Found, k: int) -> dict[str, Any]:

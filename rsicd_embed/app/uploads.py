@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 from PIL import Image
 
 from rsicd_embed.errors import ImageError, RequestError
-from rsicd_embed.images import FORMATS, read_rgb
+from rsicd_embed.images import FORMATS, read_header, read_rgb
 
 # What a file ends with. The other formats have no mark of their end.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
@@ -26,20 +24,20 @@ def decode(data: bytes, most_pixels: int) -> Image.Image:
     if not data:
         raise RequestError(422, "expected a picture, found an empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            size, kind = header.size, str(header.format)
+        header = read_header(data)
     except Image.DecompressionBombError as error:
         raise RequestError(413, _too_large("more", most_pixels)) from error
-    except Exception as error:  # decoders report broken files with whatever they tripped over
+    except ImageError as error:
         known = ", ".join(FORMATS)
         raise RequestError(415, f"expected a picture of a known format ({known})") from error
-    if size[0] * size[1] > most_pixels:
-        raise RequestError(413, _too_large(f"{size[0]}×{size[1]}", most_pixels))
+    if header.width * header.height > most_pixels:
+        size = f"{header.width}×{header.height}"
+        raise RequestError(413, _too_large(size, most_pixels))
     try:
-        picture = read_rgb(data)
+        picture = read_rgb(data, most_pixels)
     except ImageError as error:
         raise RequestError(422, f"the picture cannot be read: {error}") from error
-    _require_nothing_behind(data, kind)
+    _require_nothing_behind(data, header.format)
     return picture
 
 

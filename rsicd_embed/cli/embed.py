@@ -10,6 +10,7 @@ import click
 from rsicd_embed.cli.base import (
     embedding_options,
     print_json,
+    report_source,
     show,
     tell_skipped,
 )
@@ -35,6 +36,7 @@ def embed(
     output: Path,
     model: str | None,
     split: str | None,
+    column_types: dict[str, str],
     strict: bool,
     batch_size: int,
     precision: Precision | None,
@@ -53,12 +55,14 @@ def embed(
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.indexing.export import write_vectors
 
-    opened = rsicd_embed.open_sources(sources, split=split)
+    opened = rsicd_embed.open_sources(sources, split=split, column_types=column_types)
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
     )
     with image_progress("embed", sum(len(source.examples) for source in opened)) as advance:
-        summary = write_vectors(opened, embedder, output, strict=strict, progress=advance)
+        summary = write_vectors(
+            opened, embedder, output, strict=strict, column_types=column_types, progress=advance
+        )
     if as_json:
         print_json(summary.as_json())
     else:
@@ -68,3 +72,4 @@ def embed(
             f"({summary.images_per_s:.1f} images/s)"
         )
     tell_skipped(summary.skipped)
+    report_source(summary.unread, summary.notes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import json_option, model_option, note, print_json, show
+from rsicd_embed.cli.base import json_option, model_option, note, print_json, show, warn
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,6 +74,7 @@ def find(
     """
     from rsicd_embed.app import drawing
     from rsicd_embed.app.finding import Question
+    from rsicd_embed.embedder.base import word_warnings
 
     if output is not None and output.suffix.lower() not in drawing.SUFFIXES:
         raise click.UsageError(
@@ -88,10 +89,13 @@ def find(
             raise click.UsageError(f"expected a text in UTF-8, found {one!r}")
     question = Question(text, against or None, sides or None, overlap)
     picture, embedder, found = _found(image, question, model)
+    warnings = word_warnings(embedder, (text, *against))
+    for line in warnings:
+        warn(line)
     if output is not None:
         drawing.save(picture, found, output)
     if as_json:
-        print_json(_document(text, image, embedder.name, found, k))
+        print_json(_document(text, image, embedder.name, found, k) | {"warnings": warnings})
         return
     for patch in found.best(k):
         left, top, right, bottom = patch["box"]

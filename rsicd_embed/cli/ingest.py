@@ -11,6 +11,7 @@ from rsicd_embed.cli.base import (
     embedding_options,
     note,
     print_json,
+    report_source,
     show,
     store_option,
     tell_skipped,
@@ -35,6 +36,7 @@ def ingest(
     store_uri: str,
     model: str | None,
     split: str | None,
+    column_types: dict[str, str],
     strict: bool,
     prune: bool,
     profile: bool,
@@ -62,10 +64,14 @@ def ingest(
     if files:
         if prune:
             raise click.UsageError("--prune looks for images; files of rows have none")
+        if column_types:
+            raise click.UsageError("--column-type is for manifests; files of rows have types")
         summary, rows = import_rows(files, store_uri, model, split, strict=strict)
         _tell(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
         return
-    opened = rsicd_embed.open_sources(sources, split=split)
+    opened = rsicd_embed.open_sources(
+        sources, split=split, allow_empty=prune, column_types=column_types
+    )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
     )
@@ -73,7 +79,13 @@ def ingest(
         total = sum(len(source.examples) for source in opened)
         with image_progress("ingest", total) as advance:
             summary = indexing.ingest(
-                opened, embedder, store, strict=strict, prune=prune, progress=advance
+                opened,
+                embedder,
+                store,
+                strict=strict,
+                prune=prune,
+                column_types=column_types,
+                progress=advance,
             )
         rows = len(store)
     _tell(summary, rows, store_uri, "images", as_json=as_json, profile=profile)
@@ -82,6 +94,8 @@ def ingest(
 def _tell(
     summary: Summary, rows: int, store_uri: str, unit: str, *, as_json: bool, profile: bool
 ) -> None:
+    from rsicd_embed.images import STRETCH_RULE
+
     if unit == "rows":
         counts, done = f"{summary.imported} imported", summary.imported
     else:
@@ -95,6 +109,8 @@ def _tell(
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
             f"({rate:.1f} {unit}/s); {rows} rows in {store_uri}"
         )
+    if summary.stretched:
+        note(f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}")
     if profile:
         for line in _profile(summary, done, unit):
             note(line)
@@ -105,6 +121,7 @@ def _tell(
             f"ids: {first.by} that of {first.uri}; ingest their common folder to have both"
         )
     tell_skipped(summary.skipped)
+    report_source(summary.unread, summary.notes)
     if summary.skipped and not rows:
         raise ImageError(f"expected images, found none that can be read; {store_uri} has no rows")
 

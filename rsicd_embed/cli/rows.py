@@ -12,10 +12,10 @@ import pyarrow.types as pt
 
 from rsicd_embed.app.documents import as_json
 from rsicd_embed.cli.base import printable, show
+from rsicd_embed.cli.value_text import clipped, value_text
 from rsicd_embed.parallel import batched
 
 _HEAD_ROWS = 1000  # computed before anything is printed: the columns' widths, and early failures
-_WIDEST = 60
 
 
 def print_rows_as_json(reader: pa.RecordBatchReader) -> None:
@@ -32,9 +32,9 @@ def print_rows_as_json(reader: pa.RecordBatchReader) -> None:
 def print_rows(reader: pa.RecordBatchReader) -> None:
     """A table with a line for each row; columns are as wide as their first thousand values."""
     names, kinds = reader.schema.names, reader.schema.types
-    rest = ([_cell(value) for value in row] for row in _rows(reader))
+    rest = ([value_text(value) for value in row] for row in _rows(reader))
     head = list(islice(rest, _HEAD_ROWS))
-    lines = [[_short(printable(name)) for name in names], *head]
+    lines = [[clipped(printable(name)) for name in names], *head]
     widths = [max(len(line[place]) for line in lines) for place in range(len(names))]
     right = [pt.is_integer(kind) or pt.is_floating(kind) for kind in kinds]
     places = [str.rjust if one else str.ljust for one in right]
@@ -80,18 +80,3 @@ def _in_microseconds(kind: pa.DataType) -> pa.DataType:
     if pt.is_list(kind):
         return pa.list_(_in_microseconds(kind.value_type))
     return kind
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        # No more of a vector than is shown.
-        return _short("[" + ", ".join(map(_cell, value[:_WIDEST])) + "]")
-    return _short(printable(str(value)))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,11 +15,16 @@ from rsicd_embed.cli.base import (
     print_json,
     show,
     store_option,
+    warn,
 )
+from rsicd_embed.cli.value_text import value_text
+
+if TYPE_CHECKING:
+    from rsicd_embed.stores.score_distribution import ScoreDistribution
 
 _SHEETS = (".html", ".htm")
 # Columns that a person does not read in a list of hits.
-_HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height")
+_HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height", "score_percentile")
 
 
 @click.command()
@@ -37,6 +42,13 @@ _HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height")
     help="Write the hits and their pictures into one HTML file.",
 )
 @click.option("--open", "show_sheet", is_flag=True, help="Show that file in a browser.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Compare the scores with those of all rows of the store: each hit's percentile, which is "
+    "the share of rows that score below it, and how far the best hit is above the mean. Reads "
+    "every vector.",
+)
 @json_option
 def search(
     text: str | None,
@@ -48,11 +60,14 @@ def search(
     as_of: str | None,
     sheet: Path | None,
     show_sheet: bool,
+    explain: bool,
     as_json: bool,
 ) -> None:
     """Find images by words, or by an image."""
     import rsicd_embed
     from rsicd_embed.cli.models import embedder_for, state_of
+    from rsicd_embed.embedder.base import word_warnings
+    from rsicd_embed.stores import score_distribution
 
     if (text is None) == (image is None):
         raise click.UsageError("give either TEXT or --image FILE")
@@ -69,6 +84,12 @@ def search(
         else:
             queries = embedder.embed_images([str(image)])
         hits: list[dict[str, Any]] = store.search(queries, k=k, where=where).to_pylist()
+        scores = score_distribution.measure(store, queries) if explain else None
+    warnings = word_warnings(embedder, [] if text is None else [text])
+    for line in warnings:
+        warn(line)
+    if scores is not None:
+        hits = [hit | {"score_percentile": scores.percentile(hit["score"])} for hit in hits]
     if sheet is not None or show_sheet:
         _draw(hits, text if text is not None else f"like {image}", sheet, show=show_sheet)
     if as_json:
@@ -78,15 +99,40 @@ def search(
                 "model": embedder.name,
                 "store": store_uri,
                 "hits": [{n: v for n, v in hit.items() if n != "query"} for hit in hits],
+                "warnings": warnings,
+                **({} if scores is None else {"explain": _compared(scores, hits)}),
             }
         )
         return
     for hit in hits:
         rest = "  ".join(_told(hit))
-        line = f"{hit['rank']:>3}  {hit['score']:+.4f}  {hit['id']}  {rest}"
-        show(line.rstrip())
+        percentile = f"{hit['score_percentile']:.2f}%  " if scores is not None else ""
+        line = f"{hit['rank']:>3}  {hit['score']:+.4f}  {percentile}{hit['id']}  {rest}"
+        show(line.rstrip(), uri=hit["uri"])
+    if scores is not None and hits:
+        show(_explanation(scores, hits))
     if not hits:
         note("no hits: the store is empty, or no row matches --where")
+
+
+def _compared(scores: ScoreDistribution, hits: list[dict[str, Any]]) -> dict[str, Any]:
+    """The scores of all rows, and the best hit among them, for JSON."""
+    return {
+        "rows": scores.rows,
+        "mean": scores.mean,
+        "median": scores.median,
+        "standard_deviation": scores.standard_deviation,
+        "best_deviations": scores.deviations(hits[0]["score"]) if hits else None,
+    }
+
+
+def _explanation(scores: ScoreDistribution, hits: list[dict[str, Any]]) -> str:
+    best = scores.deviations(hits[0]["score"])
+    above = "" if best is None else f"; the best hit is {best:.1f} standard deviations above it"
+    return (
+        f"%: share of the store's {scores.rows:,} rows that score below the hit. Their mean score "
+        f"for this query is {scores.mean:+.4f} ± {scores.standard_deviation:.4f}{above}"
+    )
 
 
 def _draw(hits: list[dict[str, Any]], title: str, path: Path | None, *, show: bool) -> None:
@@ -119,10 +165,6 @@ def _told(hit: dict[str, Any]) -> list[str]:
 
 def _short(value: Any) -> str:
     """A value in few characters: of several captions the first, of several numbers all."""
-    if isinstance(value, list) and value and not isinstance(value[0], str):
-        text = "[" + ", ".join(map(_short, value)) + "]"
-    elif isinstance(value, list):
-        text = value[0] if value else ""
-    else:
-        text = f"{value:.5g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    if isinstance(value, list) and (not value or isinstance(value[0], str)):
+        value = value[0] if value else ""
+    return value_text(value)

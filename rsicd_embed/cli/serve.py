@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _BATCH_SIZE = 64
-_LOOPBACK = ("127.", "::1", "localhost")
 
 
 @click.command()
@@ -29,6 +28,20 @@ _LOOPBACK = ("127.", "::1", "localhost")
     show_default=True,
     type=click.IntRange(0, 65535),
     help="Port to listen on; 0 for any that is free.",
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Host name under which clients may reach the server, such as that of a proxy in front of "
+    "it; may be repeated; * for any.  [default: localhost, --host and the address reached]",
+)
+@click.option(
+    "--paths/--hide-paths",
+    default=None,
+    help="Whether clients see the paths of images and can download their files unchanged.  "
+    "[default: only if --host is a loopback address and there is no --allowed-host]",
 )
 @model_option("the model that made the store")
 @backend_option
@@ -48,6 +61,8 @@ def serve(
     store_uri: str,
     host: str,
     port: int,
+    allowed_hosts: tuple[str, ...],
+    paths: bool | None,
     model: str | None,
     backend: Backend | None,
     threads: int | None,
@@ -56,9 +71,9 @@ def serve(
     """Serve a store: a page to search it with, and an HTTP API for programs.
 
     The page is at /, the API's description at /openapi.json, and the server's state at /healthz,
-    /readyz and /metrics. Whoever reaches the address can search and see the store's pictures;
-    unless told otherwise, that is this machine only. Ctrl-C stops it once running requests are
-    answered.
+    /readyz and /metrics. Whoever reaches the address can search and see the store's pictures; by
+    default, that is this machine only. Requests that name another host, or come from a page of
+    another site, are refused. Ctrl-C stops the server once running requests are answered.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -66,23 +81,29 @@ def serve(
             f"expected {', '.join(missing)}, found none; install: pip install 'rsicd-embed[serve]'"
         )
     share_one_heap()
-    from rsicd_embed.app import server
+    from rsicd_embed.app import access, server
     from rsicd_embed.app.batching import Policy
     from rsicd_embed.app.engine import Engine
     from rsicd_embed.app.service import Service
 
     # Anybody can send such texts; the log is not theirs.
     warnings.filterwarnings("ignore", r"\d+ of \d+ texts are longer than the model's context")
+    try:
+        accepted = access.access(host, allowed_hosts)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--allowed-host") from error
+    local = access.is_loopback(host)
+    if paths is None:
+        paths = local and not allowed_hosts
     listening = server.listen(host, port)
     with listening, Engine(store_uri, lambda name: _load(name, backend), model) as engine:
         engine.open()
-        if not host.startswith(_LOOPBACK):
+        if not local:
             note(f"{host} may be reached from other machines: everyone there can see the pictures")
         policy = Policy(most=together)
-        service = Service(engine, threads=threads or cpu_count(), policy=policy)
-        server.run(
-            service, listening, lambda: show(f"serving {store_uri} at {server.url(listening)}")
-        )
+        service = Service(engine, threads=threads or cpu_count(), policy=policy, paths=paths)
+        url = server.url(listening)
+        server.run(service, listening, lambda: show(f"serving {store_uri} at {url}"), accepted)
 
 
 def _load(model: str, backend: Backend | None) -> Embedder:

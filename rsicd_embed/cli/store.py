@@ -1,4 +1,4 @@
-"""`rsicd-embed store …`: older states of a store, kept under names."""
+"""`rsicd-embed store …`: older states of a store under names, and columns that are not wanted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def store() -> None:
-    """Keep states of a store under names, and go back to them."""
+    """Keep states of a store under names, go back to them, and drop columns."""
 
 
 @store.command()
@@ -59,6 +59,23 @@ def restore(version: str, store_uri: str) -> None:
     with _opened(store_uri) as opened:
         opened.restore(version)
         show(f"{store_uri}: {len(opened)} rows as of {version}, of model {opened.provenance.model}")
+
+
+@store.command("drop-column")
+@click.argument("names", metavar="NAME…", nargs=-1, required=True)
+@store_option
+@json_option
+def drop_column(names: tuple[str, ...], store_uri: str, as_json: bool) -> None:
+    """Remove columns with all their values; tagged states keep them."""
+    import rsicd_embed
+
+    with rsicd_embed.open_store(store_uri) as opened:
+        opened.drop_columns(names)
+        left = list(opened.schema.names)
+    if as_json:
+        print_json({"dropped": list(dict.fromkeys(names)), "columns": left})
+        return
+    show(f"{store_uri}: dropped {', '.join(names)}; columns: {', '.join(left)}")
 
 
 def _opened(uri: str) -> Versioned:

@@ -54,10 +54,14 @@ def train(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a CLIP model on captioned images: from nothing, or from a checkpoint.
+    """Train a CLIP model on captioned images: from scratch, or from a checkpoint.
 
-    Prints the row of the best epoch on val; its model is in OUT/best, curves in OUT/curves.png.
-    SIGTERM and Ctrl-C leave a checkpoint; the same command goes on from it.
+    --init bundled fine-tunes the bundled model.
+
+    Val is measured before the first step and after each epoch. Prints the row of the best epoch
+    on val; its model is in OUT/best, curves in OUT/curves.png. SIGTERM and Ctrl-C finish the
+    current step and leave a checkpoint; the same command resumes from it. A second Ctrl-C stops
+    at once, and loses the steps since the last checkpoint.
     """
     if context.invoked_subcommand:
         _refuse_options(context)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from rsicd_embed.cli.base import note, on_terminal
 from rsicd_embed.cli.progress import Meter, meter
 from rsicd_embed.closing import Closing
 
 if TYPE_CHECKING:
     from rsicd_embed.train.config import TrainConfig
+    from rsicd_embed.train.stopping import Interrupt
 
 
 class ShownProgress(Closing):
@@ -48,11 +52,36 @@ class ShownProgress(Closing):
 
     def on_epoch(self, row: dict[str, Any]) -> None:
         """Prints what was measured."""
-        self._bar.tell(epoch_line(row))
+        self.tell(epoch_line(row))
+
+    def tell(self, line: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        if self._what is None:
+            note(line)
+        else:
+            self._bar.tell(line)
+
+    def on_interrupt(self, interrupt: Interrupt) -> None:
+        """Answers Ctrl-C or SIGTERM; the second one ends the process, whatever it is doing.
+
+        That loses the steps since the last checkpoint, and nothing else: files are written aside
+        and renamed.
+        """
+        if interrupt.count > 1:
+            if on_terminal():
+                os.write(2, b"\x1b[?25h\n")  # the bar hides the cursor
+            note(
+                f"{interrupt.name} again: stopped at once; the same command goes on from the last "
+                "checkpoint"
+            )
+            os._exit(128 + signal.Signals[interrupt.name])
+        how = "after this step or evaluation, with a checkpoint" if interrupt.deferred else "now"
+        self.tell(f"{interrupt.name}: stopping {how}; press Ctrl-C again to stop at once")
 
     def close(self) -> None:
         """Takes the bar away."""
         self._stack.close()
+        self._what = None
 
     def _show(self, what: str, total: int, unit: str, done: int = 0) -> None:
         """A bar in the place of the one before; nothing if it is there."""
@@ -64,7 +93,7 @@ class ShownProgress(Closing):
 
 def epoch_line(row: dict[str, Any]) -> str:
     """A journal's row in one line."""
-    return "  ".join(
+    return ("before training: " if row["epoch"] == 0 else "") + "  ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in row.items()
     )

@@ -47,10 +47,15 @@ def run(
     debug = bool(click.get_current_context().find_root().meta.get("debug"))
     with told_once(debug=debug), ExitStack() as stack:
         observers: list[Observer] = []
-        told: dict[str, Callable[[int], object]] = {}
+        told: dict[str, Callable[[Any], object]] = {}
         if distributed.is_writer():
             shown = stack.enter_context(ShownProgress(config, len(data.train)))
-            told = {"on_image": shown.on_image, "on_view": shown.on_view}
+            told = {
+                "on_image": shown.on_image,
+                "on_view": shown.on_view,
+                "on_interrupt": shown.on_interrupt,
+                "notify": shown.tell,
+            }
             observers.append(shown)
             if tensorboard:
                 observers.append(stack.enter_context(TensorBoard(out / "tensorboard")))

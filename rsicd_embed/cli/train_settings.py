@@ -25,11 +25,15 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 
 # Options of the command line that stand for a setting; the others are reached by --set.
 _OPTIONS: dict[str, tuple[str, str, Any]] = {
-    "--init": ("model.init", "Checkpoint to fine-tune, as --model takes it.", str),
+    "--init": ("model.init", "Checkpoint to fine-tune: bundled, or what --model takes.", str),
     "--shape": ("model.shape", "Shape of a model from nothing.", click.Choice(SHAPES)),
     "--teacher": ("teacher.model", "Model that is learnt from too, as --model takes it.", str),
     "--epochs": ("epochs", "Passes over the train split.", click.IntRange(1)),
-    "--batch-size": ("batch_size", "Images a step, over all devices.", click.IntRange(1)),
+    "--batch-size": (
+        "batch_size",
+        "Images per step, over all devices; 2 or more.",
+        click.IntRange(1),
+    ),
     "--learning-rate": ("optimizer.learning_rate", "Peak of the schedule.", _POSITIVE),
     "--weight-decay": ("optimizer.weight_decay", "On matrices only.", click.FloatRange(0)),
     "--class-captions": (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.clip import directory, parts, weights
 from rsicd_embed.embedder.clip.checkpoint import SAFETENSORS
 from rsicd_embed.embedder.locate import locate
@@ -37,9 +38,10 @@ class Exported:
 
 
 def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32") -> Exported:
-    """Writes a checkpoint in the Hugging Face layout, whichever layout it has; a card goes along.
+    """Writes a checkpoint in the Hugging Face layout, whichever layout it has.
 
-    The directory appears whole or not at all.
+    Its card and its list of training words are copied too. The directory appears whole or not at
+    all.
 
     Args:
         model: as `--model` takes it.
@@ -63,8 +65,9 @@ def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32")
             directory.save(
                 made, read.config, params, stored, read.preprocessor, dtype=DTYPES[dtype]
             )
-            if (source / CARD).is_file():
-                shutil.copyfile(source / CARD, made / CARD)
+            for name in (CARD, training_words.FILE):
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, made / name)
             for path in made.iterdir():
                 sync_file(path)
             sync_folder(made)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +26,20 @@ class EvalSet:
 
     Attributes:
         name: of its folder.
-        examples: of all splits.
+        examples: of all splits, which are called train, val and test where they are these.
         by_file_name: whether only images whose file name tells their class count as labelled,
             where there are any, as in the published protocol on RSICD.
         skipped: what is in its folder and is no example.
+        unread: number of files by suffix that look like pictures and are of formats not read.
+        notes: what else a person should know about how the dataset was read, one line each.
     """
 
     name: str
     examples: tuple[Example, ...]
     by_file_name: bool
     skipped: tuple[Skipped, ...] = ()
+    unread: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str | None) -> tuple[str, tuple[Example, ...]]:
         """A split, by its name, and its images.
@@ -51,10 +55,7 @@ class EvalSet:
             name = ALL
         if name == ALL:
             return ALL, self.examples
-        name = name or _DEFAULT
-        if name not in found:
-            plain = splits.plain(name)
-            name = next((one for one in found if splits.plain(one) == plain), name)
+        name = splits.plain(name) or _DEFAULT
         if name not in found:
             there = f"{', '.join(found)} (and all)" if found else "none; leave --split out"
             raise DatasetError(f"{self.name}: expected a split {name!r}, found {there}")
@@ -91,7 +92,14 @@ def open_set(path: Path, *, every_label: bool = False) -> EvalSet:
     """
     source, by_file_name = _source(path)
     by_file_name = by_file_name and not every_label
-    return EvalSet(path.resolve().name, source.examples, by_file_name, source.skipped)
+    return EvalSet(
+        path.resolve().name,
+        tuple(splits.named(example, splits.plain(example.split)) for example in source.examples),
+        by_file_name,
+        source.skipped,
+        source.unread,
+        source.notes,
+    )
 
 
 def _source(path: Path) -> tuple[Source, bool]:
@@ -102,8 +110,8 @@ def _source(path: Path) -> tuple[Source, bool]:
         rows = manifest.read(path)
         some = captions.has_captions(rows)
         return captions.joined(path, rows) if some else manifest.latest(path, rows), False
-    if captioned.find_json(path):
-        return captions.read(path), True
+    if (source := captioned.load(path)) is not None:
+        return source, True
     inside = captions.manifests_in(path)
     if len(inside) != 1:
         return class_folders.load(path), True

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rsicd_embed.arguments import require_items
+
 RETRIEVAL_KS = (1, 5, 10)
 ZEROSHOT_KS = (1, 3, 5, 10)
 
@@ -44,6 +46,7 @@ def hit_rates(ranks: np.ndarray, ks: Sequence[int], prefix: str) -> dict[str, fl
         >>> hit_rates(np.array([1, 2, 7, 3]), (1, 3), "top")
         {'top1': 0.25, 'top3': 0.75}
     """
+    require_items(ks, "cut-offs", (int, np.integer))
     return {f"{prefix}{k}": float(np.mean(ranks <= k)) for k in ks}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rsicd_embed.datasets import text
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.evaluation.zeroshot import Outcome
@@ -83,10 +84,7 @@ def _rank(places: Sequence[int], label: int) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as text: {error}") from error
+    lines = text.read(path).splitlines()
     if not lines:
         raise DatasetError(f"{path}: expected predictions, found an empty file")
     return lines

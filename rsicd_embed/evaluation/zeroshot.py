@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rsicd_embed.arguments import require_items
 from rsicd_embed.datasets.classes import readable
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import BenchError
@@ -44,7 +45,9 @@ def require_prompts(prompts: Sequence[str]) -> None:
 
     Raises:
         BenchError: one lacks `{category}`.
+        ArgumentError: a single prompt, which belongs in a list.
     """
+    require_items(prompts, "prompts", str)
     for prompt in prompts:
         if _CATEGORY not in prompt:
             raise BenchError(
@@ -57,6 +60,8 @@ def class_vectors(embedder: Embedder, names: Sequence[str], prompts: Sequence[st
 
     A prompt's braces other than `{category}` are kept as they are.
     """
+    require_prompts(prompts)
+    require_items(names, "class names", str)
     texts = [prompt.replace(_CATEGORY, name) for prompt in prompts for name in names]
     vectors = embedder.embed_texts(texts)
     if len(prompts) == 1:
@@ -68,6 +73,7 @@ def class_vectors(embedder: Embedder, names: Sequence[str], prompts: Sequence[st
 
 def class_names(classes: Sequence[str], *, raw: bool = False) -> list[str]:
     """What stands for `{category}`: readable names, or those of the data set."""
+    require_items(classes, "class names", str)
     return list(classes) if raw else [readable(one) for one in classes]
 
 

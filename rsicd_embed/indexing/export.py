@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.rowfile import RowFile
-from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.base import VectorStore, open_store, require_store
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def export_rows(
     Raises:
         FilterError: `where` cannot be understood.
         StoreError: the file cannot be written, or another one is in its place.
+        ArgumentError: a URI for the store.
     """
+    require_store(store)
     started = time.perf_counter()
     _require_place(output)
     _require_ours(output)
@@ -72,6 +74,7 @@ def write_vectors(
     output: Path,
     *,
     strict: bool = False,
+    column_types: Mapping[str, str] | None = None,
     progress: Progress = lambda done: None,
 ) -> Summary:
     """Embeds images into `output`; each file appears whole or not at all.
@@ -94,7 +97,14 @@ def write_vectors(
     ):
         made_by = provenance(embedder)
         with open_store(f"exact:{Path(folder, 'store')}", made_by) as store:
-            summary = ingest(sources, embedder, store, strict=strict, progress=progress)
+            summary = ingest(
+                sources,
+                embedder,
+                store,
+                strict=strict,
+                column_types=column_types,
+                progress=progress,
+            )
             rows = _in_order(store.scan().read_all(), sources)
             if output.suffix == ".npy":
                 ids = json.dumps(rows["id"].to_pylist(), ensure_ascii=False)

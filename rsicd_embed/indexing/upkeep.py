@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,23 @@ def held_rows(store: VectorStore, ids: pa.Array, columns: Sequence[str]) -> pa.R
     return pa.RecordBatch.from_arrays(taken, list(columns))
 
 
+def keep_stored(store: VectorStore, source: Source) -> Source:
+    """A source whose inferred columns have the values that the store has, where it has any."""
+    names = [name for name in source.inferred if name in store.schema.names]
+    if not names:
+        return source
+    examples = {example.id: example for example in source.examples}
+    for batch in store.scan(["id", *names]):
+        for row in batch.to_pylist():
+            if (example := examples.get(row["id"])) is None:
+                continue
+            stored = {name: row[name] for name in names if row[name] is not None}
+            if any(value != example.attributes[name] for name, value in stored.items()):
+                attributes = {**example.attributes, **stored}
+                examples[example.id] = replace(example, attributes=attributes)
+    return replace(source, examples=tuple(examples.values()))
+
+
 def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, Example]) -> int:
     """Writes new attributes and uris to rows whose image is the same; returns how many."""
     if not same:
@@ -43,7 +61,7 @@ def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, 
     changed: set[str] = {
         id_
         for id_, example in same.items()
-        if any(example.attributes.get(name) not in (None, []) for name in lacking)
+        if any(not _is_empty(example.attributes.get(name)) for name in lacking)
     }
     for batch in store.scan(["id", "uri", *names]):
         for row in batch.to_pylist():
@@ -58,11 +76,22 @@ def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, 
     return len(changed)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    """Equality for which NaN equals NaN."""
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(one == other or (one != one and other != other))
+def _equal(stored: Any, given: Any) -> bool:
+    """Equality for which NaN equals NaN, and stores may lack fields of objects that are empty."""
+    if isinstance(stored, list) and isinstance(given, list):
+        return len(stored) == len(given) and all(map(_equal, stored, given))
+    if isinstance(stored, dict) and isinstance(given, dict):
+        return all(_equal(value, given.get(name)) for name, value in stored.items()) and all(
+            _is_empty(value) for name, value in given.items() if name not in stored
+        )
+    return bool(stored == given or (stored != stored and given != given))
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether there is nothing but nulls in a value, which stores need not keep."""
+    if isinstance(value, dict):
+        return all(map(_is_empty, value.values()))
+    return all(map(_is_empty, value)) if isinstance(value, list) else value is None
 
 
 def _renewed(
@@ -79,6 +108,35 @@ def _renewed(
         for one in schema:
             columns[one.name] = pa.array([e.attributes.get(one.name) for e in ours], one.type)
         yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+
+
+def under_other_ids(
+    store: VectorStore, sources: Sequence[Source], known: Mapping[str, str]
+) -> list[str]:
+    """A note if images that are to be added are in the store already, under ids no source has.
+
+    Args:
+        store: before the ingest.
+        sources: what is ingested.
+        known: the ids of the store's rows.
+    """
+    present = {example.id for source in sources for example in source.examples}
+    new = [e for source in sources for e in source.examples if e.id not in known]
+    if not new or known.keys() <= present:
+        return []
+    ids = {example.uri: example.id for example in new}
+    pairs = [
+        (id_, ids[uri])
+        for batch in store.scan(["id", "uri"])
+        for id_, uri in zip(batch["id"].to_pylist(), batch["uri"].to_pylist(), strict=True)
+        if uri in ids and id_ not in present
+    ]
+    if not pairs:
+        return []
+    return [
+        f"{len(pairs):,} images were in the store under other ids and are there twice now, such as "
+        f"{pairs[0][0]!r} as {pairs[0][1]!r}; remove the old rows in Python with store.delete(ids)"
+    ]
 
 
 def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
@@ -105,11 +163,11 @@ def is_another(uri: str, other: str) -> bool:
 
 
 def _is_gone(path: Path) -> bool:
-    """Whether there is surely no file; one that may not be looked at is not gone."""
+    """Whether there is surely no file: not behind a broken link, nor in a closed folder."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return True
+        return not any(parent.is_symlink() and not parent.exists() for parent in path.parents)
     except OSError:
         return False
     return False

@@ -24,7 +24,11 @@ COMMIT_ROWS = 8192
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image that is to be embedded: its pixels as the embedder wants them."""
+    """An image that is to be embedded: its pixels as the embedder wants them.
+
+    Attributes:
+        stretched: whether its samples were scaled to 8 bits (`images.Picture.stretch`).
+    """
 
     example: Example
     uri: str
@@ -32,6 +36,7 @@ class Loaded:
     pixels: np.ndarray
     width: int
     height: int
+    stretched: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,19 @@ import re
 
 import pyarrow as pa
 
-from rsicd_embed.stores.filters import plain_words, quoted
+from rsicd_embed.stores.filters import clipped, plain_words, quoted, quotes_hint
 
 _ONLY_READS = "expected one query that reads (SELECT … FROM images …), found {}"
 
 
-def explained(error: BaseException, schema: pa.Schema, table: str) -> str:
+def explained(error: BaseException, schema: pa.Schema, table: str, query: str) -> str:
     """What is wrong with a query, in one line.
 
     Args:
         error: what DataFusion raised.
         schema: of the table.
         table: its name.
+        query: its text, where it is still being planned.
     """
     text = str(error)
     columns = ", ".join(quoted(name) for name in schema.names)
@@ -26,7 +27,8 @@ def explained(error: BaseException, schema: pa.Schema, table: str) -> str:
     if unknown := re.search(r"table function '(.*?)' not found", text):
         return f"no table function {unknown[1]!r}; the only table is {table}"
     if unknown := re.search(r"No field named (\S+?)\.(?:\s|$)", text):
-        return f"no column {unknown[1]}; {_near(unknown[1], schema)}columns of {table}: {columns}"
+        hint = _near(unknown[1], schema) or quotes_hint(unknown[1], query)
+        return f"no column {clipped(unknown[1])}; {hint}columns of {table}: {columns}"
     if unknown := re.search(r"Invalid function '(.*?)'\.\s*(Did you mean '.*?'\?)?", text):
         return f"no function {unknown[1]!r}; {(unknown[2] or 'see DataFusion SQL').lower()}"
     if wrong := re.search(r"\"?(?:Parser|Tokenizer)Error\(\"(.*)\"\)", text, flags=re.DOTALL):
@@ -45,7 +47,6 @@ def explained(error: BaseException, schema: pa.Schema, table: str) -> str:
         return f"expected a value, found the placeholder {placeholder[1]}; write the value there"
     if wrong := re.search(r"No function matches the given name and argument types '(.*?)'", text):
         return f"no function {wrong[1]}: it takes other types; cast them, or see DataFusion SQL"
-    text = text.partition("This issue was likely caused by a bug")[0]
     return f"not possible: {plain_words(text) or type(error).__name__}"
 
 

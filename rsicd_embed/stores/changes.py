@@ -57,6 +57,12 @@ def delete(log: SegmentLog, now: Snapshot, ids: pa.Array, keep: int) -> int:
     return buried
 
 
+def drop_columns(log: SegmentLog, now: Snapshot, schema: pa.Schema) -> None:
+    """Leaves the columns of `schema` only; the vectors and the graph over them stay."""
+    segments = [log.without_columns(segment, schema) for segment in now.segments]
+    log.commit(_next(now, segments, schema))
+
+
 def replace_all(
     log: SegmentLog, now: Snapshot, batches: Iterable[pa.RecordBatch], provenance: Provenance
 ) -> int:

@@ -21,7 +21,7 @@ from rsicd_embed.closing import Closing
 from rsicd_embed.errors import StoreCorruptError, StoreError
 from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import lance_index, lance_rows, scoring
-from rsicd_embed.stores.base import StoreInfo
+from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.lance_index import AnnIndex
 from rsicd_embed.stores.lance_table import Place, Stamp, lance_errors, plain_schema
 from rsicd_embed.stores.parts import Rows, chosen_schema, scan
@@ -116,6 +116,9 @@ class LanceReader(Closing):
 
     def __len__(self) -> int:
         return self._now().count
+
+    def __repr__(self) -> str:
+        return described(self, self.uri, self.provenance)
 
     def close(self) -> None:
         """Frees the memory; the store is not usable afterwards."""

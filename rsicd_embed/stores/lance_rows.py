@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.records import VECTOR
+from rsicd_embed.stores.columns import not_as_written
 from rsicd_embed.stores.filters import matching
 from rsicd_embed.stores.lance_table import lance_errors
 from rsicd_embed.stores.parts import Part, Rows, without_vector
@@ -53,7 +55,7 @@ def stream(
     names = [
         name for name in schema.names if name != VECTOR or columns is None or VECTOR in columns
     ]
-    with lance_errors(f"cannot read {uri}"):
+    with _reading(schema, uri):
         batches = table.search().select(names).to_batches(batch_size=STREAM_ROWS)
     return _read(batches, schema, uri, where)
 
@@ -65,7 +67,7 @@ def selected(table: Any, schema: pa.Schema, uri: str, where: str) -> Iterator[Ro
     """
     names = [name for name in schema.names if name != VECTOR]
     matching(without_vector(schema).empty_table(), where)
-    with lance_errors(f"cannot read {uri}"):
+    with _reading(schema, uri):
         query = table.search().select(names).with_row_id(True)
         numbers, count = [np.zeros(0, np.uint64)], 0
         for batch in query.to_batches(batch_size=STREAM_ROWS):
@@ -77,7 +79,7 @@ def selected(table: Any, schema: pa.Schema, uri: str, where: str) -> Iterator[Ro
         yield from stream(table, schema, uri, where)
         return
     for start in range(0, len(chosen), STREAM_ROWS):
-        with lance_errors(f"cannot read {uri}"):
+        with _reading(schema, uri):
             some = chosen[start : start + STREAM_ROWS].tolist()
             found = table.take_row_ids(some).select(schema.names).to_arrow().combine_chunks()
         yield Rows(schema, tuple(part_of(batch, schema, uri) for batch in found.to_batches()))
@@ -88,11 +90,23 @@ def _read(
 ) -> Iterator[Rows]:
     reader = iter(batches)
     while True:
-        with lance_errors(f"cannot read {uri}"):
+        with _reading(schema, uri):
             batch = next(reader, None)
         if batch is None:
             return
         yield Rows(schema, (part_of(batch, schema, uri, where),))
+
+
+def _reading(schema: pa.Schema, uri: str) -> AbstractContextManager[None]:
+    """Turns what LanceDB raises while it reads into one line, which names columns to suspect."""
+    suspects = not_as_written(without_vector(schema))
+    if not suspects:
+        return lance_errors(f"cannot read {uri}")
+    remedy = (
+        f"LanceDB may not be able to read columns of such types back ({', '.join(suspects)}): take "
+        f"them out with rsicd-embed store drop-column, or restore the table from a backup"
+    )
+    return lance_errors(f"cannot read {uri}", remedy)
 
 
 def in_one_part(schema: pa.Schema, parts: Iterable[Part]) -> Rows:

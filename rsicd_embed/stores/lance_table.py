@@ -25,7 +25,7 @@ from rsicd_embed.errors import (
 )
 from rsicd_embed.lancedb_import import lancedb
 from rsicd_embed.records import Provenance, row_schema
-from rsicd_embed.stores import opening
+from rsicd_embed.stores import lance_function, opening
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lance_async import SearchedTable
 from rsicd_embed.stores.lance_sums import Checks
@@ -36,12 +36,16 @@ _KEY = b"rsicd-embed"
 _FORMAT = 1
 _LANCE_ERRORS = (RuntimeError, ValueError, KeyError, pa.ArrowException)
 _PANICS = ("RustPanic", "PanicException")
+_REMEDY = "check the location, or restore it from a backup"
 _CLOCK_S = 2.0  # file times may be this much coarser than the clock
 
 
 @contextmanager
-def lance_errors(doing: str) -> Iterator[None]:
-    """Turns what LanceDB raises into a one-line StoreError that starts with `doing`."""
+def lance_errors(doing: str, remedy: str = _REMEDY) -> Iterator[None]:
+    """Turns what LanceDB raises into a one-line StoreError that starts with `doing`.
+
+    `remedy` is what to do unless the disk is to blame.
+    """
     try:
         with files.storage_errors(doing):
             yield
@@ -51,11 +55,12 @@ def lance_errors(doing: str) -> Iterator[None]:
         # A panic of LanceDB's own code is no Exception.
         if not isinstance(error, _LANCE_ERRORS) and type(error).__name__ not in _PANICS:
             raise
+        if failure := files.system_error(str(error)):
+            with files.storage_errors(doing):
+                raise failure from error
         text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", " ".join(str(error).split()))
         text = text.replace("lance error: ", "")
-        raise StoreError(
-            f"{doing}: {text[:300]}; check the location, or restore it from a backup"
-        ) from error
+        raise StoreError(f"{doing}: {text[:300]}; {remedy}") from error
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Place:
                 f"{uri}: expected a table name of letters, digits, '_', '-' and '.', "
                 f"found {uri.table!r}"
             )
+        lance_function.register()
         if remote:
             return cls(uri, None, Checks(None))
         folder = opening.local_folder(uri)
@@ -218,6 +224,8 @@ class Place:
                 return None
             raise
         except RuntimeError as error:
+            if files.system_error(str(error)):
+                raise
             raise StoreCorruptError(
                 f"{self.uri} is damaged ({' '.join(str(error).split())[:200]}); "
                 "restore it from a backup, or delete it and ingest again"
@@ -308,7 +316,7 @@ def _said(provenance: Provenance) -> dict[bytes, bytes]:
         "fingerprint": provenance.fingerprint,
         "dim": provenance.dim,
     }
-    return {_KEY: json.dumps(said).encode()}
+    return {_KEY: json.dumps(said).encode(), **lance_function.metadata(provenance)}
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

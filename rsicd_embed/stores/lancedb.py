@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from rsicd_embed.errors import StoreError
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores import lance_index, lance_reader, lance_versions
 from rsicd_embed.stores.base import StoreURI
+from rsicd_embed.stores.columns import without_columns
 from rsicd_embed.stores.lance_ids import SeenIds
 from rsicd_embed.stores.lance_reader import LanceReader, State
 from rsicd_embed.stores.lance_table import Place, lance_errors
@@ -71,6 +72,12 @@ class LanceStore(LanceReader):
         listed = ", ".join("'" + one.replace("'", "''") + "'" for one in chosen)
         with self._writing():
             return int(self._table.delete(f"id IN ({listed})").num_deleted_rows)
+
+    def drop_columns(self, names: Sequence[str]) -> None:
+        """Removes columns; see `VectorStore.drop_columns`."""
+        with self._writing() as now:
+            without_columns(now.schema, names)
+            self._table.drop_columns(list(dict.fromkeys(names)))
 
     def optimize(self) -> None:
         """Compacts the table's files, brings the index up to date, and removes old versions."""

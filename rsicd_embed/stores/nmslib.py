@@ -19,7 +19,7 @@ from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import changes, scoring
-from rsicd_embed.stores.base import StoreURI
+from rsicd_embed.stores.base import StoreInfo, StoreURI
 from rsicd_embed.stores.graph import Found, Graph, Settings
 from rsicd_embed.stores.manifest import GraphEntry, Manifest
 from rsicd_embed.stores.queries import require_k, unit_queries
@@ -64,6 +64,12 @@ class NmslibStore(SegmentStore):
             except FileNotFoundError as error:  # a graph that was replaced since `now` was read
                 if self._now() is now:
                     raise StoreCorruptError(f"{error.filename} is gone; {_REMEDY}") from None
+
+    def info(self) -> StoreInfo:
+        """What is in the store, and how to get a faster NMSLib where there is one."""
+        from rsicd_embed.nmslib_import import ADVICE
+
+        return replace(super().info(), advice=ADVICE)
 
     def optimize(self) -> None:
         """Merges all segments into one, and builds a graph over it unless there is a good one."""

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import HIT_COLUMNS, VECTOR, vector_array, vector_matrix
 from rsicd_embed.stores.filters import matching
@@ -201,7 +202,8 @@ def chosen_schema(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema
     """
     if columns is None:
         return schema
-    names = [columns] if isinstance(columns, str) else list(columns)
+    require_items(columns, "names of columns", str)
+    names = list(columns)
     for name in names:
         if name not in schema.names:
             raise SchemaError(f"no column {name!r}; columns: {', '.join(schema.names)}")

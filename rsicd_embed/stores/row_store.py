@@ -11,7 +11,7 @@ from rsicd_embed.closing import Closing
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores import parts, scoring
-from rsicd_embed.stores.base import StoreInfo
+from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.parts import Rows
 
 
@@ -72,3 +72,6 @@ class RowStore(Closing):
 
     def __len__(self) -> int:
         return len(self.rows())
+
+    def __repr__(self) -> str:
+        return described(self, self.uri, self.provenance)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.records import VECTOR, vector_matrix
+from rsicd_embed.stores.columns import with_nulls_pushed_down
 from rsicd_embed.stores.manifest import SegmentEntry
 from rsicd_embed.stores.parts import Part, without_vector
 
@@ -109,6 +110,14 @@ class Segment:
 def mapped(vectors: Path, attributes: Path) -> Part:
     """The rows of two files, with the columns that they were written with; nothing is read yet."""
     table = pa.ipc.open_file(pa.memory_map(str(attributes))).read_all()
+    # Earlier versions wrote objects as they came.
+    columns = [
+        pa.chunked_array(
+            [with_nulls_pushed_down(one).cast(column.type) for one in column.chunks], column.type
+        )
+        for column in table.columns
+    ]
+    table = pa.table(columns, schema=table.schema)
     return Part(np.asarray(np.load(vectors, mmap_mode="r")), table)
 
 

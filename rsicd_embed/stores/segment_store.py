@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ from rsicd_embed.errors import StoreError, StoreURIError
 from rsicd_embed.records import Provenance, require_same_model
 from rsicd_embed.stores import changes, segment_tags
 from rsicd_embed.stores.base import StoreInfo, StoreURI, require_new_tag
+from rsicd_embed.stores.columns import without_columns
 from rsicd_embed.stores.manifest import Manifest
 from rsicd_embed.stores.opening import stored_anyway
 from rsicd_embed.stores.parts import Rows
@@ -72,6 +73,11 @@ class SegmentStore(RowStore):
             return 0
         with self._writing() as now:
             return changes.delete(self._log, now, chosen, self._kept(now.manifest))
+
+    def drop_columns(self, names: Sequence[str]) -> None:
+        """Removes columns; see `VectorStore.drop_columns`."""
+        with self._writing() as now:
+            changes.drop_columns(self._log, now, without_columns(now.rows.schema, names))
 
     def optimize(self) -> None:
         """Merges all segments into one without dead rows."""

@@ -21,7 +21,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,7 @@ class SegmentLog:
         self._mutex = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._reading: Reading | None = None  # the manifest of that
-        self._parts: dict[str, Part] = {}  # by the name of their vectors' file
+        self._parts: dict[str, Part] = {}  # by the name of their attributes' file
         self._dead: dict[str, np.ndarray] = {}
 
     @classmethod
@@ -174,8 +174,18 @@ class SegmentLog:
             "rows", "arrow", lambda path: segment_files.write_attributes(path, pieces, schema)
         )
         part = segment_files.mapped(self.folder / vectors.name, self.folder / attributes.name)
-        self._parts[vectors.name] = part
+        self._parts[attributes.name] = part
         return SegmentEntry(vectors, attributes, len(part))
+
+    def without_columns(self, segment: Segment, schema: pa.Schema) -> SegmentEntry:
+        """Writes a segment's attributes again, with no columns but those of `schema`."""
+        everything = replace(segment, part=replace(segment.part, live=None))
+        attributes = self.add_file(
+            "rows",
+            "arrow",
+            lambda path: segment_files.write_attributes(path, [everything], schema),
+        )
+        return replace(segment.entry, attributes=attributes)
 
     def add_numbers(self, prefix: str, numbers: np.ndarray) -> files.FileEntry:
         """Writes row or node numbers, below 2**32."""
@@ -263,11 +273,11 @@ class SegmentLog:
         return Snapshot(raw, found, segments, Rows(schema, tuple(one.part for one in segments)))
 
     def _segment(self, entry: SegmentEntry, schema: pa.Schema) -> Segment:
-        part = self._parts.get(entry.vectors.name)
+        part = self._parts.get(entry.attributes.name)
         if part is None:
             vectors = files.verify(self.folder, entry.vectors, _DAMAGED)
             attributes = files.verify(self.folder, entry.attributes, _DAMAGED)
-            part = self._parts[vectors.name] = segment_files.mapped(vectors, attributes)
+            part = self._parts[attributes.name] = segment_files.mapped(vectors, attributes)
         live = None
         if entry.tombstones:
             dead = self._dead.get(entry.tombstones.name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rsicd_embed.train.captions import Captions
 from rsicd_embed.train.loader import Arrays
 from rsicd_embed.train.order import Draws, Order
 from rsicd_embed.train.pixels import Stored
@@ -39,6 +40,13 @@ class Batch:
         return {name: array[own] for name, array in found.items()}
 
 
+def group_numbers(
+    captions: Captions, stored: Stored, texts: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """int32 (n, 2): see `Batch.groups`, of int (n,) captions and images."""
+    return np.stack([captions.same[texts], stored.same[rows]], axis=1)
+
+
 class Batches:
     """The batches of all epochs, one after the other."""
 
@@ -70,7 +78,7 @@ class Batches:
         if self._views is not None:
             pixels = self._views(pixels, draws.seeds[places])
         captions = self._order.captions
-        groups = np.stack([captions.same[texts], self._stored.same[rows]], axis=1)
+        groups = group_numbers(captions, self._stored, texts, rows)
         return pixels, captions.tokens[texts], groups, rows
 
     def _draws(self, epoch: int) -> Draws:

@@ -10,6 +10,7 @@ import numpy as np
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.datasets.classes import CAPTION_TEMPLATES, readable
+from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import TrainError
 from rsicd_embed.parallel import batched
 
@@ -91,7 +92,7 @@ class Captions:
                 raise TrainError(f"{example.uri}: expected a caption, found none; add one")
             mine = number(example.captions)
             own.append(mine)
-            of_class.append(number(_made_of(example.label)) or mine)
+            of_class.append(number(class_captions(example.label)) or mine)
         tokens = _tokens(list(known), tokenize)
         rows = np.ascontiguousarray(tokens).view(
             np.dtype((np.void, tokens.itemsize * tokens.shape[1]))
@@ -100,10 +101,23 @@ class Captions:
         return cls(tuple(known), tokens, same.astype(np.int32), Ragged.of(own), Ragged.of(of_class))
 
 
-def _made_of(label: str | None) -> list[str]:
-    """None of a label that names nothing."""
+def class_captions(label: str | None) -> list[str]:
+    """Captions made from a class name; none for a label that names nothing."""
     category = readable(label or "")
     return [one.format(category=category) for one in CAPTION_TEMPLATES] if category else []
+
+
+def trained_words(examples: Sequence[Example], classes: bool) -> TrainingWords:
+    """The words of captions.
+
+    Args:
+        examples: training images.
+        classes: whether captions made from their class names are used too.
+    """
+    return TrainingWords.of(
+        (*example.captions, *(class_captions(example.label) if classes else ()))
+        for example in examples
+    )
 
 
 def _tokens(texts: Sequence[str], tokenize: Tokenize) -> np.ndarray:

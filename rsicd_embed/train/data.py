@@ -11,7 +11,7 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import TrainError
 from rsicd_embed.parallel import cpu_count
 from rsicd_embed.train import pixels
-from rsicd_embed.train.batches import Batch, Batches
+from rsicd_embed.train.batches import Batch, Batches, group_numbers
 from rsicd_embed.train.captions import Captions, Tokenize
 from rsicd_embed.train.config import AugmentConfig, DataConfig
 from rsicd_embed.train.loader import Stream
@@ -100,6 +100,17 @@ class CaptionedImages(Closing):
                 f"found {batch_size}; give a smaller --batch-size"
             )
         return len(self) // batch_size
+
+    def without_negatives(self, number: int, batch_size: int) -> int:
+        """How many batches of an epoch have no two images that do not describe each other.
+
+        Those are batches of one caption, or of one image file: see `loss.positives`.
+        """
+        steps = self.steps(batch_size)
+        draws = self._order.epoch(number)
+        groups = group_numbers(self.captions, self._stored, draws.texts, draws.rows)
+        by_batch = groups[: steps * batch_size].reshape(steps, batch_size, 2)
+        return int((by_batch == by_batch[:, :1]).all(axis=1).any(axis=1).sum())
 
     def epoch(self, number: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `start` on, each image with one caption, drawn anew.

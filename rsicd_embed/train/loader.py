@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Protocol
 
@@ -53,6 +57,7 @@ class Stream(Closing):
             ahead = ahead.mp_prefetch(processes, _end_with_parent)
         self._iterator = iter(ahead)
         self._copied = workers > 0
+        self._started = not workers
 
     def __next__(self) -> Arrays:
         """The next batch.
@@ -61,7 +66,9 @@ class Stream(Closing):
             TrainError: a worker is gone. What the batches raise comes as it is.
         """
         try:
-            found = next(self._iterator)
+            with nullcontext() if self._started else _without_ctrl_c():
+                found = next(self._iterator)
+            self._started = True
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):
                 raise
@@ -78,8 +85,23 @@ class Stream(Closing):
         self._iterator.close()
 
 
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Keeps SIGINT from processes that are started meanwhile.
+
+    A terminal sends it to all processes of a command, but it is for this one to end the others.
+    """
+    resource_tracker.ensure_running()  # its start, a part of theirs, would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with_parent(_index: int, _count: int) -> None:
-    """Ends this worker when the process that began it was killed, which tells it nothing."""
+    """Ends this worker when the process that began it was killed, and not by Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         ends = threading.Thread(target=_leave_after, args=(parent.sentinel,), daemon=True)

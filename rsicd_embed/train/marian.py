@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.embedder.hub import Layout
 from rsicd_embed.embedder.jsonfile import read_json
+from rsicd_embed.embedder.layout import Layout
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ModelError, TrainError, WeightsError
 from rsicd_embed.files import digest, storage_errors
@@ -72,18 +72,12 @@ def find(model: str) -> Checkpoint:
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "marian":
         raise ModelError(f"{model}: expected a Marian model, found one of the type {kind!r}")
-    needed = [*LAYOUT.vocabularies[0]]
-    weights = next((name for name in LAYOUT.weights if (folder / name).is_file()), None)
-    if weights is None:
-        raise ModelError(f"expected {' or '.join(LAYOUT.weights)} in {folder}, found neither")
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(f"expected {', '.join(missing)} in {folder}, found none")
+    LAYOUT.require(folder)
     tokens = read_json(folder / "vocab.json")
     languages = (token[2:-2] for token in tokens if token.startswith(">>") and token.endswith("<<"))
-    names = (*LAYOUT.settings, *needed, *LAYOUT.optional, weights)
+    names = LAYOUT.used(lambda name: (folder / name).is_file())
     with storage_errors(f"{folder} cannot be read"):
-        parts = [(n, digest(folder / n)) for n in names if (folder / n).is_file()]
+        parts = [(name, digest(folder / name)) for name in names]
     whole = hashlib.sha256(repr(parts).encode()).hexdigest()
     return Checkpoint(located.name, folder, whole, frozenset(languages))
 

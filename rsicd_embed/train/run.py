@@ -22,10 +22,12 @@ from rsicd_embed.embedder.clip import directory, weights
 from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.parts import Parts
+from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors, sync_file, sync_folder, write_file
 from rsicd_embed.train import identity
 from rsicd_embed.train import start as starts
+from rsicd_embed.train.captions import trained_words
 from rsicd_embed.train.card import DataCard, model_card
 from rsicd_embed.train.checkpoint import saved
 from rsicd_embed.train.config import TrainConfig
@@ -36,12 +38,21 @@ from rsicd_embed.train.start import Start
 
 @dataclass(frozen=True)
 class Run:
-    """A model being trained, and where its files go."""
+    """A model being trained, and where its files go.
+
+    Attributes:
+        config: settings.
+        out: the run's folder.
+        start: the model before its first step.
+        data: the figures of the data for the model card.
+        words: what the text tower is trained on; None where it began with captions not known here.
+    """
 
     config: TrainConfig
     out: Path
     start: Start
     data: DataCard
+    words: TrainingWords | None
 
     def embedder(self, params: Any) -> ClipEmbedder:
         """The model as it stands, for evaluation."""
@@ -72,8 +83,10 @@ class Run:
                 self.start.preprocessor,
                 dtype=np.float16,
             )
-            card = model_card(self.config, self.data, row)
+            card = model_card(self.config, self.data, row, self.start.licence)
             (aside / "README.md").write_text(card, encoding="utf-8")
+            if self.words is not None:
+                self.words.write(aside)
             for path in aside.iterdir():
                 sync_file(path)
             sync_folder(aside)
@@ -109,7 +122,14 @@ def open_run(config: TrainConfig, data: TrainingData, out: Path) -> Iterator[Run
         else:
             wait_for_all("run is begun")
             start = _start(config, data, out)
-        yield Run(config, out, start, DataCard.of(data.train, data.val, data.names))
+        card = DataCard.of(data.train, data.val, data.names)
+        yield Run(config, out, start, card, _words(config, data, start))
+
+
+def _words(config: TrainConfig, data: TrainingData, start: Start) -> TrainingWords | None:
+    if start.words is None or not is_writer():
+        return None
+    return start.words.merged(trained_words(data.train, config.data.class_captions > 0))
 
 
 def _start(config: TrainConfig, data: TrainingData, out: Path) -> Start:

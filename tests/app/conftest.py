@@ -76,14 +76,18 @@ def serve() -> Iterator[Callable[[Archive], Any]]:
 
     from starlette.testclient import TestClient
 
+    from rsicd_embed.app.access import LOOPBACK
     from rsicd_embed.app.api import create_app
     from rsicd_embed.app.service import Service
 
     with ExitStack() as stack:
 
         def start(archive: Archive, **options: Any) -> TestClient:
-            app = create_app(Service(engine_of(archive), threads=2, **options))
-            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+            access = options.pop("access", LOOPBACK)
+            app = create_app(Service(engine_of(archive), threads=2, **options), access)
+            return stack.enter_context(
+                TestClient(app, "http://localhost", raise_server_exceptions=False)
+            )
 
         yield start
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import io
 import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 import rsicd_embed
-from rsicd_embed.app import finding
+from rsicd_embed.app import attributes, finding
 from rsicd_embed.app.finding import Question
 from rsicd_embed.embedder.loading import load_for_a_query
+from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.images import read_rgb
+from rsicd_embed.stores.base import open_store
+from rsicd_embed.testing.stores import MADE_BY, batch, unit
 
-from .conftest import Archive
+from .conftest import Archive, make_archive
 
 LABEL = {"column": "label", "operator": "=", "value": 'it\'s "odd"'}
 
@@ -137,6 +145,54 @@ def test_columns(client: Any, archive: Archive) -> None:
     assert columns["label"]["values"] == ["port", 'it\'s "odd"', "river"]
     assert (columns["year"]["min"], columns["year"]["max"]) == (2000, 2011)
     assert columns["cloudy"]["kind"] == "truth"
+    assert columns["cloudy"]["type"] == "bool"
+    assert "names" not in columns["label"]  # which are words already, or none that are known
+    assert got["originals"] is False
+
+
+def test_columns_have_class_names_and_ranges_of_times(tmp_path: Path) -> None:
+    moments = [dt.datetime(2020, 1, day) for day in (2, 1, 3)]
+    rows = batch(
+        ["a", "b", "c"],
+        unit(3),
+        label=["denseresidential", "port", "it's"],
+        country=["France", "denseresidential", None],
+        at=pa.array(moments, pa.timestamp("ns", "+05:30")),
+        plain=pa.array(moments, pa.timestamp("s")),
+        day=pa.array([moment.date() for moment in moments]),
+        far=pa.array([10**15, None, 0], pa.timestamp("s")),
+        mars=pa.array(moments, pa.timestamp("us", "UTC")).cast(pa.timestamp("us", "Mars/Olympus")),
+    )
+    with open_store(f"exact:{tmp_path}/store", MADE_BY) as store:
+        store.upsert([rows])
+        columns = {one["name"]: one for one in attributes.describe(store)["columns"]}
+    assert columns["label"]["names"] == {"denseresidential": "dense residential area"}
+    assert set(columns["label"]["values"]) == {"denseresidential", "port", "it's"}
+    assert "names" not in columns["country"]
+    ranges = {name: (one.get("min"), one.get("max")) for name, one in columns.items()}
+    assert ranges["at"] == ("2020-01-01T05:30:00+05:30", "2020-01-03T05:30:00+05:30")
+    assert ranges["plain"] == ("2020-01-01T00:00:00", "2020-01-03T00:00:00")
+    assert ranges["day"] == ("2020-01-01", "2020-01-03")
+    assert ranges["mars"] == ("2020-01-01T00:00:00+00:00", "2020-01-03T00:00:00+00:00")
+    assert ranges["far"] == (None, None)
+    assert columns["at"]["type"] == "timestamp[ns, tz=+05:30]"
+
+
+def test_files_where_the_server_shows_paths(
+    client: Any, archive: Archive, serve: Callable[..., Any]
+) -> None:
+    id_ = archive.ids[0]
+    asked = {"id": id_, "original": "true"}
+    assert client.get("/api/pictures", params=asked).status_code == 403
+    shown = serve(archive, paths=True)
+    got = shown.get("/api/pictures", params=asked)
+    assert got.content == (archive.folder / id_).read_bytes()
+    assert got.headers["content-type"] == "application/octet-stream"
+    assert got.headers["content-disposition"] == "attachment; filename*=UTF-8''0.png"
+    assert shown.get("/api/columns").json()["originals"] is True
+    hits = shown.post("/api/search", json={"id": archive.ids[1], "k": 12}).json()["hits"]
+    assert str(archive.folder / id_) in [hit["uri"] for hit in hits]
+    assert shown.get("/api/pictures", params=asked | {"id": "nowhere"}).status_code == 404
 
 
 def test_state(client: Any, archive: Archive) -> None:
@@ -171,3 +227,25 @@ def test_headers_of_safety_are_on_every_answer(client: Any) -> None:
         assert headers["content-security-policy"].startswith("default-src 'self';")
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
+
+
+def test_words_that_the_model_never_saw(
+    archive: Archive, serve: Callable[[Archive], Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    TrainingWords({"port": 30}).write(model)
+    trained = serve(make_archive(tmp_path / "trained", model, count=3))
+    line = (
+        "'marina' never occurred in this model's training captions, so the ranking may be "
+        "meaningless; known words near it: port"
+    )
+    for text, warnings in {"a marina": [line], "a port": []}.items():
+        assert trained.get("/api/search", params={"text": text}).json()["warnings"] == warnings
+        assert trained.post("/api/search", json={"text": text}).json()["warnings"] == warnings
+        form = {"text": text, "id": archive.ids[1]}
+        assert trained.post("/api/find", data=form).json()["warnings"] == warnings
+    assert trained.post("/api/search", json={"id": archive.ids[1]}).json()["warnings"] == []
+    data = (archive.folder / archive.ids[1]).read_bytes()
+    by_picture = trained.post("/api/search/image", files={"image": ("a marina", data)})
+    assert by_picture.json()["warnings"] == []
+    assert serve(archive).get("/api/search", params={"text": "marina"}).json()["warnings"] == []

@@ -1,11 +1,8 @@
-"""The page in a real browser: its three jobs on a real server, and nothing from elsewhere."""
+"""The page in a real browser: its three tabs on a real server, and nothing from elsewhere."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,65 +10,25 @@ import pytest
 
 from tests.conftest import picture
 
+from .browsing import LOADED, opened, results, search, searched, served, until
 from .conftest import make_archive
 
 COUNT = 30
-_PATIENCE_S = 120.0
-_PICTURES = "[...document.querySelectorAll('{}')].map(one => one.complete && one.naturalWidth)"
-
-
-def until(look: Callable[[], Any]) -> Any:
-    """What `look` gives, once it is something. (The page's policy forbids waiting inside it.)"""
-    end = time.monotonic() + _PATIENCE_S
-    while not (found := look()):
-        assert time.monotonic() < end, "the page never came so far"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`rsicd-embed serve` with the bundled model, on a port that is free."""
-    folder = tmp_path_factory.mktemp("page")
-    archive = make_archive(folder, None, count=COUNT)
-    words = ["serve", "--store", archive.uri, "--port", "0"]
-    command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        assert line.startswith("serving ")
-        yield line.split()[-1]
-        server.terminate()
-        assert server.wait(_PATIENCE_S) == 0
+    """A server of a store of the bundled model."""
+    archive = make_archive(tmp_path_factory.mktemp("page"), None, count=COUNT)
+    with served(archive.uri) as address:
+        yield address
 
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    """The page; at the end, nothing may have been complained of or asked of anybody else."""
-    page = browser.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    own = (address, "blob:", "data:")
-    page.on("request", lambda one: one.url.startswith(own) or complaints.append(one.url))
-    page.goto(address)
-    yield page
-    page.close()
-    assert complaints == []
-
-
-def results(page: Any) -> list[str]:
-    return [str(one) for one in page.locator(".card .name").all_inner_texts()]
-
-
-def searched(page: Any, words: str) -> str:
-    """The line that says how many were found, once it has these words."""
-
-    def look() -> str:
-        text = str(page.locator("#status").inner_text())
-        return text if words in text else ""
-
-    return str(until(look))
+    """The page of that server."""
+    with opened(browser, address) as page:
+        yield page
 
 
 def test_by_words(page: Any) -> None:
@@ -79,7 +36,7 @@ def test_by_words(page: Any) -> None:
     page.keyboard.press("Enter")
     assert searched(page, "“a harbour”").startswith("24 results")
     assert len(results(page)) == 24
-    widths = until(lambda: (w := page.evaluate(_PICTURES.format(".card img"))) and w[0] and w)
+    widths = until(lambda: (w := page.evaluate(LOADED.format(".card img"))) and w[0] and w)
     assert widths[0] > 0
     page.select_option("#k", "12")
     assert searched(page, "12 results")
@@ -87,24 +44,36 @@ def test_by_words(page: Any) -> None:
     assert "text=a+harbour" in page.url
 
 
+def test_words_that_the_model_never_saw(page: Any) -> None:
+    page.fill("#text", "a marina")
+    page.keyboard.press("Enter")
+    searched(page, "“a marina”")
+    notice = page.locator("#notices")
+    assert notice.get_attribute("role") == "status"
+    assert notice.inner_text().startswith("'marina' never occurred in this model's training")
+    page.fill("#text", "a port")
+    page.keyboard.press("Enter")
+    searched(page, "“a port”")
+    assert notice.inner_text() == ""
+
+
 def test_every_picture_renders(page: Any) -> None:
     page.locator("#examples button").first.click()
     searched(page, "24 results")
     for card in page.locator(".card").all():
         card.scroll_into_view_if_needed()
-    until(lambda: all(page.evaluate(_PICTURES.format(".card img"))))
+    until(lambda: all(page.evaluate(LOADED.format(".card img"))))
 
 
 def test_a_result_is_a_query(page: Any) -> None:
-    page.fill("#text", "a river")
-    page.keyboard.press("Enter")
-    searched(page, "“a river”")
+    search(page, "a river")
     first = results(page)[0]
-    page.locator(".card .picture").first.click()
+    page.locator(".card .like").first.click()
     searched(page, f"like {first}")
     assert first not in results(page)
+    assert page.evaluate("document.activeElement.id") == "tab-picture"
     assert page.get_attribute("#tab-picture", "aria-selected") == "true"
-    until(lambda: all(page.evaluate(_PICTURES.format(".preview img"))))
+    until(lambda: all(page.evaluate(LOADED.format(".preview img"))))
 
 
 def test_by_a_picture_of_ones_own(page: Any, tmp_path: Path) -> None:
@@ -125,9 +94,9 @@ def test_find_in_a_picture(page: Any, tmp_path: Path) -> None:
     page.fill("#against", "a meadow\n\nhouses\n")
     page.fill("#find-text", "boats")
     page.keyboard.press("Enter")
-    assert searched(page, "“boats”").startswith("28 patches looked at")
+    assert searched(page, "“boats”").startswith("28 patches compared with")
     assert page.inner_text("#versus").endswith("a meadow, houses")
-    until(lambda: all(page.evaluate(_PICTURES.format("#stage img"))))
+    until(lambda: all(page.evaluate(LOADED.format("#stage img"))))
     assert page.locator("#patches button").count() == 8
     assert page.locator("#boxes .marked").bounding_box()["width"] > 20
     page.locator("#patches button").nth(3).focus()
@@ -135,20 +104,16 @@ def test_find_in_a_picture(page: Any, tmp_path: Path) -> None:
 
 
 def test_find_in_a_result(page: Any) -> None:
-    page.fill("#text", "a river")
-    page.keyboard.press("Enter")
-    searched(page, "“a river”")
-    page.locator(".card .quiet").first.click()
+    search(page, "a river")
+    page.locator(".card .find").first.click()
     page.keyboard.type("sand")
     page.keyboard.press("Enter")
     searched(page, "“sand”")
-    until(lambda: all(page.evaluate(_PICTURES.format("#stage img"))))
+    until(lambda: all(page.evaluate(LOADED.format("#stage img"))))
 
 
 def test_filters_are_built_from_the_columns(page: Any) -> None:
-    page.fill("#text", "x")
-    page.keyboard.press("Enter")
-    searched(page, "“x”")
+    search(page, "x")
     page.click("#filters summary")
     page.click("#add-filter")
     names = page.locator(".condition select").first.locator("option").all_inner_texts()
@@ -169,9 +134,7 @@ def test_filters_are_built_from_the_columns(page: Any) -> None:
 
 
 def test_the_map(page: Any) -> None:
-    page.fill("#text", "x")
-    page.keyboard.press("Enter")
-    searched(page, "“x”")
+    search(page, "x")
     dots = page.locator("#map .hit").count()
     assert dots == 24
     page.locator("#zoom").click()
@@ -194,6 +157,7 @@ def test_by_keyboard_alone(page: Any) -> None:
     page.keyboard.press("ArrowRight")
     name = page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert name.startswith("Result 2,")
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     searched(page, "like ")
 

@@ -77,10 +77,10 @@ def test_all_stores_from_end_to_end(tmp_path: Path) -> None:
     points = found["points"]
     assert len(points) == 2 * 6 + 2 * 2 * 2
     for k in (10, 1):
-        (least,) = {min(one["p50_ns"] for one in points if one["k"] == k)}
-        assert {one["pareto"] for one in points if one["k"] == k and one["p50_ns"] == least} == {
-            True
-        }
+        of_k = [one for one in points if one["k"] == k]
+        # Of two that are equally fast, the one that finds more.
+        best = min(of_k, key=lambda one: (one["p50_ns"], -one["ann_recall"]))
+        assert best["pareto"]
     low, high = points[0]["ann_recall_interval"]
     assert low <= points[0]["ann_recall"] <= high
     compared = {(one["of"], one["to"], one["what"]) for one in states["optimized"]["ratios"]}

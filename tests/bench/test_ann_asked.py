@@ -121,7 +121,7 @@ def test_a_signal_to_all_processes(tmp_path: Path) -> None:
             if "as upserted: round" in line:
                 break
         os.killpg(process.pid, signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=600)
     assert process.returncode == 130, told
     assert "Traceback" not in told
     found = json.loads((tmp_path / "bench-ann.json").read_text())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +21,33 @@ EACH = [
 ]
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Graphs that are alike in every run: built by several threads they depend on who is first."""
+    if importlib.util.find_spec("usearch"):
+        from usearch.index import Index
+
+        monkeypatch.setattr(Index, "add", partialmethod(Index.add, threads=1))
+    if importlib.util.find_spec("hnswlib"):
+        import hnswlib
+
+        class OneThread(hnswlib.Index):  # type: ignore[misc]
+            def add_items(self, *arguments: Any) -> None:
+                super().add_items(*arguments, num_threads=1)
+
+        monkeypatch.setattr(hnswlib, "Index", OneThread)
+    if not importlib.util.find_spec("faiss"):
+        yield
+        return
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("need", "name"), EACH)
 def test_a_library_finds_the_nearest_rows_and_keeps_them(
     need: str, name: str, tmp_path: Path

@@ -32,6 +32,11 @@ def test_ranks_are_places_in_the_file(file: Path) -> None:
     assert found.outcome.predicted.tolist() == [0, 2]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_name(file: Path) -> None:
+    file.write_text(GOOD, "utf-8-sig")
+    assert predictions.read(file, EXAMPLES, LABELS, CLASSES).depth == 2
+
+
 def test_a_class_that_is_not_listed_is_behind_all(file: Path) -> None:
     file.write_text("1.png\tb\ta\t.9\tc\t.1\n0.png\ta\tb\t.9\tc\t.1\n")
     found = predictions.read(file, EXAMPLES, LABELS, CLASSES)

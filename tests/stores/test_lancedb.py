@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from rsicd_embed.errors import (
 from rsicd_embed.stores import lance_reader, lance_rows, opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
 from rsicd_embed.stores.lance_ids import SeenIds
+from rsicd_embed.stores.lance_table import lance_errors
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
 
@@ -167,6 +170,62 @@ def test_sync_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(StoreError, match="is changed, but a power cut may undo that"):
                 require_versioned(store).tag("first")
         assert len(store) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space"),
+        (errno.EDQUOT, "uota exceeded; free some of your quota"),
+        (errno.EROFS, "Read-only file system; use a folder on a writable"),
+        (errno.EACCES, "Permission denied; make the folder writable"),
+        (errno.EIO, "Input/output error; check the disk"),
+    ],
+)
+def test_errors_of_the_system_in_lancedbs_words(number: int, words: str) -> None:
+    error = f"lance error: LanceError(IO): Generic LocalFileSystem error: x (os error {number}), a"
+    with pytest.raises(StoreError, match=f"^cannot write: .*{words}"), lance_errors("cannot write"):
+        raise RuntimeError(error)
+
+
+def test_a_file_that_lance_misses_is_not_the_systems_fault() -> None:
+    with pytest.raises(StoreError, match="backup"), lance_errors("cannot read"):
+        raise RuntimeError("lance error: Not found: data/x.lance: No such file (os error 2)")
+
+
+def test_files_cannot_grow(folder: Path) -> None:
+    """What LanceDB itself makes of a disk that refuses to write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        store.upsert([batch(["a"])])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+        try:
+            with pytest.raises(StoreError, match=r"stays as it was: File too large; allow larger"):
+                store.upsert([batch([f"i{n}" for n in range(500)])])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert store.upsert([batch(["b"])]) == 1
+        assert set(stored(store)) == {"a", "b"}
+
+
+def test_a_column_that_lance_cannot_read(folder: Path) -> None:
+    """Earlier versions wrote some: the error names them, and they can be taken out."""
+    open_store(f"lancedb:{folder}", MADE_BY).close()
+    database = lancedb.connect(folder)
+    fixed = database.open_table("images").schema
+    odd = [("nothing", pa.struct([])), ("words", pa.list_(pa.string()))]
+    schema = pa.schema([*fixed, *(pa.field(*one) for one in odd)], fixed.metadata)
+    rows = pa.Table.from_pylist(
+        [{"id": one, "vector": unit(1)[0], "nothing": {}, "words": [one]} for one in "ab"], schema
+    )
+    database.create_table("images", data=rows, schema=schema, mode="overwrite")
+    with open_store(f"lancedb:{folder}") as store:
+        with pytest.raises(StoreError, match=r"types back \(nothing\): .* store drop-column"):
+            store.scan().read_all()
+        store.drop_columns(["nothing"])
+        assert {key: row["words"] for key, row in stored(store).items()} == {"a": ["a"], "b": ["b"]}
+        assert store.upsert([batch(["b"], words=[["new"]])]) == 1
+        assert stored(store)["b"]["words"] == ["new"]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -51,7 +51,7 @@ class TestExampleAgrees(ExampleAgrees.TestCase):
 
 
 def test_it_is_as_short_as_it_says() -> None:
-    assert len((PROJECT / "examples" / "store_plugin.py").read_text().splitlines()) <= 80
+    assert len((PROJECT / "examples" / "store_plugin.py").read_text().splitlines()) < 90
 
 
 def test_it_is_known_by_name(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class NmslibIndex:
     """NMSLib's HNSW index with the parameters of a store's graph."""
 
     def __init__(self, folder: Path, how: Settings) -> None:
-        import nmslib
+        from rsicd_embed.nmslib_import import nmslib
 
         self._how, self._path, self._rows = how, folder / "index", 0
         self._index = nmslib.init(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import tempfile
 import time
@@ -49,7 +50,9 @@ def record_options(command: F) -> F:
             type=click.Path(file_okay=False, path_type=Path),
             help="Folder of the record, a JSON file named after the benchmark.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Of all that is drawn."),
+        click.option(
+            "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed."
+        ),
         click.option(
             "--rounds",
             default=10,
@@ -118,7 +121,7 @@ def finish(
 def counts(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
     """`1000,10000` → (1000, 10000), each once; nothing where the option is not given."""
     words = value.split(",") if value is not None else []
-    if not all(word.strip().isdigit() and int(word) for word in words):
+    if not all(re.fullmatch(r"\s*0*[1-9][0-9]{0,8}\s*", word) for word in words):
         raise click.BadParameter(f"expected counts such as 1000,10000, found {value!r}")
     return tuple(dict.fromkeys(int(word) for word in words))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,11 @@ _MEMORY = ("loaded_bytes", "ingest_peak_bytes", "peak_bytes")
 
 def _sides(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:
     """`224-1000` → (224, 1000)."""
-    low, _, high = value.partition("-")
-    if not (low.isdigit() and high.isdigit() and 0 < int(low) <= int(high)):
+    sides = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", value)
+    low, high = (int(sides[1]), int(sides[2])) if sides else (0, 0)
+    if not 0 < low <= high:
         raise click.BadParameter(f"expected sides such as 224-1000, found {value!r}")
-    return int(low), int(high)
+    return low, high
 
 
 @click.command(cls=Recorded)

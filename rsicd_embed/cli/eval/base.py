@@ -19,6 +19,7 @@ from rsicd_embed.cli.base import (
     note,
     precision_option,
     print_json,
+    report_source,
     show,
     tell_skipped,
 )
@@ -77,7 +78,9 @@ def evaluation_options(command: F) -> F:
             type=click.Path(file_okay=False, path_type=Path),
             help="Folder of the record, a JSON file named after the evaluation.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Of all that is drawn."),
+        click.option(
+            "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed."
+        ),
         click.option(
             "--resamples",
             default=2000,
@@ -170,6 +173,7 @@ def open_set(dataset: Path, *, every_label: bool = False) -> EvalSet:
     tell_skipped(found.skipped[:_TOLD])
     if len(found.skipped) > _TOLD:
         note(f"skipped {len(found.skipped) - _TOLD:,} more")
+    report_source(found.unread, found.notes)
     return found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from rsicd_embed.cli.base import model_option
+from rsicd_embed.cli.base import model_option, warn
 from rsicd_embed.cli.bench.base import Recorded
 from rsicd_embed.cli.eval.base import (
     How,
@@ -108,6 +108,7 @@ def _classify(
     raw: bool,
     skip_unreadable: bool,
 ) -> dict[str, Any]:
+    from rsicd_embed.embedder.base import word_warnings
     from rsicd_embed.evaluation import zeroshot as bench
     from rsicd_embed.evaluation.dataset import labelled
 
@@ -119,6 +120,8 @@ def _classify(
     with how.timed("texts"):
         names = bench.class_names(chosen.classes, raw=raw)
         vectors = bench.class_vectors(embedder, names, prompts)
+    for line in word_warnings(embedder, names):
+        warn(line)
     with how.timed("metrics"):
         import numpy as np
 

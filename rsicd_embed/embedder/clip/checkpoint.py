@@ -93,9 +93,13 @@ def _safetensors(path: Path) -> Tensors:
 
 def _shards(path: Path) -> Tensors:
     tensors: Tensors = {}
-    for file in shard_names(path):
-        if not (path.parent / file).is_file():
-            raise WeightsError(f"{path}: expected {file!r} beside it, found none; fetch it again")
+    shards = shard_names(path)
+    missing = [file for file in shards if not (path.parent / file).is_file()]
+    if missing:
+        raise WeightsError(
+            f"{path}: expected {', '.join(missing)} beside it, found none; fetch it again"
+        )
+    for file in shards:
         tensors |= _safetensors(path.parent / file)
     return tensors
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from rsicd_embed.errors import SchemaError
+from rsicd_embed.errors import FilterError, SchemaError
 from rsicd_embed.records import FIXED_COLUMNS, vector_array
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.testing.stores.rows import batch, now_and_reopened, stored, unit
+
+PAIR = pa.struct([("k", pa.string())])
 
 
 class Columns:
@@ -104,6 +107,98 @@ class Columns:
                     assert row[name] == column[index].as_py(), name
             types = {name: one.schema.field(name).type for name in columns}
             assert types == {name: column.type for name, column in columns.items()}
+
+    def test_drop_columns(self, store: VectorStore) -> None:
+        """They are gone with their values: a new column of that name starts empty."""
+        vectors = unit(3)
+        odd = {"Köln am Rhein": ["x", "y", "z"], "it's": [1.5, None, 2.5]}
+        geo = pa.array([{"lon": 1.0}, None, {"lon": None}])
+        store.upsert(
+            [batch(["a", "b", "c"], vectors, n=[1, 2, 3], geo=geo, label=["x"] * 3, **odd)]
+        )
+        store.delete(["b"])
+        hits = store.search(vectors[0], k=2)
+        store.drop_columns(["geo", "n", "n", *odd])
+        for one in now_and_reopened(store):
+            assert one.schema.names == [*FIXED_COLUMNS, "label"]
+            assert {key: row["label"] for key, row in stored(one).items()} == {"a": "x", "c": "x"}
+            assert one.search(vectors[0], k=2).equals(hits.drop(["geo", "n", *odd]))
+            with pytest.raises(FilterError, match="no column n"):
+                one.search(vectors[0], where="n = 1")
+        with open_store(store.uri) as again:
+            again.upsert([batch(["b"], n=["text"], geo=[7])])
+            again.optimize()
+            got = stored(again)
+            assert {key: (row["n"], row["geo"]) for key, row in got.items()} == {
+                "a": (None, None),
+                "b": ("text", 7),
+                "c": (None, None),
+            }
+
+    def test_drop_columns_refused(self, store: VectorStore) -> None:
+        """Fixed columns, unknown ones, and a string in place of a list; nothing changes."""
+        store.upsert([batch(["a"], label=["x"], latitude=[1.5])])
+        before = stored(store)
+        wrongs: tuple[tuple[Any, str], ...] = (
+            (["label", "vector"], "'vector' cannot be dropped: every store has it"),
+            (["width"], "columns that can be dropped: label, latitude"),
+            (["label", "latitud"], "no column 'latitud'; did you mean 'latitude'"),
+            (["zzz"], "no column 'zzz'; columns that can be dropped"),
+            ("label", "expected a list of column names, found 'label'"),
+            ([], "expected a list of column names"),
+        )
+        for names, words in wrongs:
+            with pytest.raises(SchemaError, match=words):
+                store.drop_columns(names)
+        assert stored(store) == before
+
+    def test_objects_and_lists(self, store: VectorStore) -> None:
+        """Parts without information are left out, the others come back."""
+        store.upsert(
+            [
+                batch(
+                    ["a", "b"],
+                    nothing=pa.array([{}, None], pa.struct([])),
+                    nested=pa.array([{"x": {}, "y": 1}, {"x": None, "y": None}]),
+                    empty=pa.array([[{}], []], pa.list_(pa.struct([]))),
+                    pair=pa.array([[{"k": "v"}, None], None], pa.list_(PAIR, 2)),
+                    words=pa.array([["a", None], ["b", "c"]], pa.list_(pa.string(), 2)),
+                    bounds=pa.array([[1.0, np.nan], None], pa.list_(pa.float64(), 2)),
+                )
+            ]
+        )
+        for one in now_and_reopened(store):
+            assert one.schema.names == [*FIXED_COLUMNS, "nested", "pair", "words", "bounds"]
+            got = stored(one)
+            assert [got[key]["nested"] for key in "ab"] == [{"y": 1}, {"y": None}]
+            assert [got[key]["pair"] for key in "ab"] == [[{"k": "v"}, None], None]
+            assert [got[key]["words"] for key in "ab"] == [["a", None], ["b", "c"]]
+            assert got["b"]["bounds"] is None
+            assert got["a"]["bounds"][0] == 1.0
+            assert np.isnan(got["a"]["bounds"][1])
+
+    def test_fields_of_objects(self, store: VectorStore) -> None:
+        """Those that later objects lack become null; new ones and other types are refused."""
+        store.upsert([batch(["a"], geo=[{"lon": 1.0, "tags": [{"k": "v"}]}])])
+        store.upsert([batch(["b", "c"], geo=[{"lon": 2}, None]), batch(["d"], geo=[{}])])
+        got = stored(store)
+        assert [got[key]["geo"] for key in "abcd"] == [
+            {"lon": 1.0, "tags": [{"k": "v"}]},
+            {"lon": 2.0, "tags": None},
+            None,
+            {"lon": None, "tags": None},
+        ]
+        for geo, words in (
+            (
+                {"lat": 1.0},
+                r"'geo', field 'lat': .* no such field \(only lon, tags\); leave it out",
+            ),
+            ({"tags": [{"q": 1}]}, r"'geo', field 'tags', field 'q': .* \(only k\).* drop-column"),
+            ({"lon": "east"}, r"'geo', field 'lon': expected double, found string; cast it"),
+        ):
+            with pytest.raises(SchemaError, match=words):
+                store.upsert([batch(["ok"]), batch(["e"], geo=[geo])])
+        assert stored(store) == got
 
     @pytest.mark.parametrize("name", ["query", "rank", "score", "_distance", "_rowid", "a.b", ""])
     def test_reserved_columns(self, store: VectorStore, name: str) -> None:

@@ -67,6 +67,32 @@ class Conditions:
         }.items():
             assert found(store, where) == set(expected), where
 
+    def test_where_in_objects(self, store: VectorStore) -> None:
+        """A field of a null object is null, at any depth, and not the 0 that Arrow has there."""
+        cloud = pa.StructArray.from_arrays(
+            [pa.array([0, 9, 7]), pa.array(["", "x", "y"])],
+            ["cloud", "place"],
+            mask=pa.array([True, False, False]),
+        )
+        outer = pa.StructArray.from_arrays([cloud], ["geo"], mask=pa.array([False, True, False]))
+        listed = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), outer)
+        store.upsert([batch(["a", "b", "c"], geo=cloud, outer=outer, listed=listed)])
+        for where, expected in {
+            "geo['cloud'] < 8": "c",
+            "geo['cloud'] is null": "a",
+            "geo is null": "a",
+            "geo['place'] = ''": "",
+            "geo['cloud'] <> 7": "b",
+            "outer['geo']['cloud'] >= 0": "c",
+            "outer['geo'] is null": "ab",
+            "outer['geo']['place'] is null": "ab",
+            "outer is null": "b",
+            "listed[1]['geo']['cloud'] >= 0": "c",
+            "listed[1]['geo'] is null": "ab",
+            "listed[2]['geo']['cloud'] is null": "abc",
+        }.items():
+            assert found(store, where) == set(expected), where
+
     def test_where_comes_before_k(self, store: VectorStore) -> None:
         """k rows come back where k rows match."""
         vectors = unit(300)

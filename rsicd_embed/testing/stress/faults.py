@@ -145,6 +145,10 @@ def _one(
         said = str(error)
         if "\n" in said:
             raise MismatchError(f"{change.kind}, {injected.name}: not one line: {said}") from error
+        if "backup" in said:
+            raise MismatchError(
+                f"{change.kind}, {injected.name}: nothing is lost: {said}"
+            ) from error
     allowed = [change.apply(old) if said is None or _CHANGED in said else old]
     try:
         for one in (store, opened(uri)):

@@ -17,6 +17,7 @@ from rsicd_embed.testing.stores.rows import DIM, MADE_BY, batch, stored, unit
 OTHER = Provenance("other", MADE_BY.fingerprint.replace("dim:", "dim:1"), DIM - 2)
 _IDS = 400
 _LABELS = ("beach", "l'étang", None, "a\nb", "")
+_LABEL = "label"
 _TAGS = ("first", "second")
 _TOLERANCE = 2e-6
 
@@ -65,6 +66,8 @@ class Change:
             kept.replace([self.rows], self.provenance)
         elif self.kind == "optimize":
             store.optimize()
+        elif self.kind == "drop_columns":
+            store.drop_columns([self.name])
         else:
             getattr(kept, self.kind)(self.name)
 
@@ -76,6 +79,12 @@ class Change:
             now = replace(now, rows={**now.rows, **_rows_of(self.rows)})
         elif self.kind == "delete":
             left = {one: row for one, row in now.rows.items() if one not in self.ids}
+            now = replace(now, rows=left)
+        elif self.kind == "drop_columns":
+            left = {
+                one: {name: value for name, value in row.items() if name != self.name}
+                for one, row in now.rows.items()
+            }
             now = replace(now, rows=left)
         elif self.kind == "replace":
             assert self.rows is not None
@@ -95,7 +104,10 @@ def plan(state: State, seed: int, step: int) -> Change:
     kinds = ["upsert"] * 8 + ["delete"] * 3 + ["optimize"] * 2 + ["replace"]
     kinds += ["tag"] * 2 if len(state.tags) < len(_TAGS) else []
     kinds += ["untag", "restore"] if state.tags else []
+    kinds += ["drop_columns"] if any(_LABEL in row for row in state.now.rows.values()) else []
     kind = chance.choice(kinds)
+    if kind == "drop_columns":
+        return Change(kind, _LABEL)
     if kind in ("untag", "restore"):
         return Change(kind, chance.choice(sorted(state.tags)))
     if kind == "tag":
@@ -164,7 +176,7 @@ def _batch(ids: list[str], dim: int, step: int, chance: random.Random) -> pa.Rec
         vectors[1] = vectors[3]  # a graph's equal rows share a node
     columns: dict[str, object] = {"n": pa.array([step] * len(ids), pa.int64())}
     if chance.random() < 0.5:
-        columns["label"] = pa.array([chance.choice(_LABELS) for _ in ids], pa.string())
+        columns[_LABEL] = pa.array([chance.choice(_LABELS) for _ in ids], pa.string())
     return batch(ids, vectors, **columns)
 
 

@@ -18,7 +18,7 @@ from rsicd_embed import plugins
 from rsicd_embed.stores import lance_index, lance_reader, nmslib
 from rsicd_embed.stores.base import StoreType, StoreURI, VectorStore
 
-HANG_S = 120
+HANG_S = 600
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__, "rsicd_embed.testing.stress.corruption"])
 
