@@ -55,8 +55,8 @@ MAY_IMPORT = {
     # What evaluation and benchmarks share: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
     "evaluation": {
-        "errors", "arguments", "files", "records", "parallel", "datasets", "images", "embedder.base",
-        "reports",
+        "errors", "arguments", "files", "records", "parallel", "datasets", "images",
+        "embedder.base", "reports",
     },
     "bench": {
         "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
