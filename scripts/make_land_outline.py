@@ -1,7 +1,7 @@
 """Draws the land behind the page's map of hits, from Natural Earth (public domain).
 
 npm pack world-atlas@2 && tar xzf world-atlas-2.*.tgz
-python scripts/make_land_outline.py package/land-50m.json rsicd_embed/app/static/land.svg
+python scripts/make_land_outline.py package/land-50m.json rsicd_embed/server/static/land.svg
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "lancedb_import": set(),
     "nmslib_import": set(),
     "plugins": {"errors"},
+    "json_output": set(),
     "records": {"errors"},
     "images": {"errors"},
     "datasets": {"errors", "files", "records", "parallel", "images"},
@@ -52,6 +53,8 @@ MAY_IMPORT = {
         "errors", "closing", "files", "records", "parallel", "torchvision_import", "datasets",
         "embedder", "images", "embedder.base",
     },
+    "find": {"errors", "files", "parallel", "embedder.base"},
+    "pictures": {"errors", "files", "images"},
     # What evaluation and benchmarks share: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
     "evaluation": {
@@ -67,7 +70,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 ANYTHING = {
     "cli",
-    "app",
+    "server",
     "testing",
     "",
 }  # "" is the package's own __init__, which imports inside functions
@@ -97,10 +100,10 @@ LIBRARIES = {
     "usearch": {"bench"},
     "h5py": {"bench"},
     "openvino": {"openvino_import"},
-    "fastapi": {"app"},
-    "starlette": {"app"},
-    "uvicorn": {"app"},
-    "prometheus_client": {"app"},
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "prometheus_client": {"server"},
     "click": {"cli"},
     "rich": {"cli"},
 }

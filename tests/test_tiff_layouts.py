@@ -17,9 +17,9 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from rsicd_embed.app import uploads
 from rsicd_embed.errors import ImageError, RequestError
 from rsicd_embed.images import read_header, read_picture, read_rgb
+from rsicd_embed.server import uploads
 
 from .conftest import picture
 from .helpers import encoded, rows, run

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rsicd_embed.app.documents import as_json
 from rsicd_embed.cli.argument_checks import require_meaning
 from rsicd_embed.cli.links import link
 from rsicd_embed.errors import RsicdEmbedError
+from rsicd_embed.json_output import as_json
 
 if TYPE_CHECKING:
     from rsicd_embed.datasets.base import Skipped

@@ -12,8 +12,8 @@ from rsicd_embed.cli.base import json_option, model_option, note, print_json, sh
 if TYPE_CHECKING:
     from PIL import Image
 
-    from rsicd_embed.app.finding import Found, Question
     from rsicd_embed.embedder.base import Embedder
+    from rsicd_embed.find.finding import Found, Question
 
 # From here on, compiling the model takes less time than doing without.
 _MANY_PATCHES = 500
@@ -72,13 +72,13 @@ def find(
     The picture is held in memory, three bytes a pixel, up to 178,956,970 pixels; larger ones are
     refused, and are to be cut into tiles first. Patches are cut and embedded some at a time.
     """
-    from rsicd_embed.app import drawing
-    from rsicd_embed.app.finding import Question
     from rsicd_embed.embedder.base import word_warnings
+    from rsicd_embed.find import overlay
+    from rsicd_embed.find.finding import Question
 
-    if output is not None and output.suffix.lower() not in drawing.SUFFIXES:
+    if output is not None and output.suffix.lower() not in overlay.SUFFIXES:
         raise click.UsageError(
-            f"expected an output named *{' or *'.join(drawing.SUFFIXES)}: {output}"
+            f"expected an output named *{' or *'.join(overlay.SUFFIXES)}: {output}"
         )
     if output is not None and output.exists() and image.exists() and output.samefile(image):
         raise click.UsageError(f"expected another file for the map than the image: {output}")
@@ -93,7 +93,7 @@ def find(
     for line in warnings:
         warn(line)
     if output is not None:
-        drawing.save(picture, found, output)
+        overlay.save(picture, found, output)
     if as_json:
         print_json(_document(text, image, embedder.name, found, k) | {"warnings": warnings})
         return
@@ -113,10 +113,10 @@ def _found(
 ) -> tuple[Image.Image, Embedder, Found]:
     """The picture, the model that looked at it, and what it saw."""
     import rsicd_embed
-    from rsicd_embed.app import finding
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import ImageError
+    from rsicd_embed.find import finding
     from rsicd_embed.images import read_rgb
 
     try:

@@ -10,9 +10,9 @@ import click
 import pyarrow as pa
 import pyarrow.types as pt
 
-from rsicd_embed.app.documents import as_json
 from rsicd_embed.cli.base import printable, show
 from rsicd_embed.cli.value_text import clipped, value_text
+from rsicd_embed.json_output import as_json
 from rsicd_embed.parallel import batched
 
 _HEAD_ROWS = 1000  # computed before anything is printed: the columns' widths, and early failures

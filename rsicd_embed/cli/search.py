@@ -139,8 +139,8 @@ def _draw(hits: list[dict[str, Any]], title: str, path: Path | None, *, show: bo
     """Writes a contact sheet, into a file that stays when none is named, and shows it if wanted."""
     import tempfile
 
-    from rsicd_embed.app import contact_page
-    from rsicd_embed.app.sheet import Hit
+    from rsicd_embed.pictures import contact_page
+    from rsicd_embed.pictures.contact_sheet import Hit
 
     if path is None:
         path = Path(tempfile.mkdtemp(prefix="rsicd-embed-"), "hits.html")

@@ -81,10 +81,10 @@ def serve(
             f"expected {', '.join(missing)}, found none; install: pip install 'rsicd-embed[serve]'"
         )
     share_one_heap()
-    from rsicd_embed.app import access, server
-    from rsicd_embed.app.batching import Policy
-    from rsicd_embed.app.engine import Engine
-    from rsicd_embed.app.service import Service
+    from rsicd_embed.server import access, process
+    from rsicd_embed.server.batching import Policy
+    from rsicd_embed.server.engine import Engine
+    from rsicd_embed.server.service import Service
 
     # Anybody can send such texts; the log is not theirs.
     warnings.filterwarnings("ignore", r"\d+ of \d+ texts are longer than the model's context")
@@ -95,15 +95,15 @@ def serve(
     local = access.is_loopback(host)
     if paths is None:
         paths = local and not allowed_hosts
-    listening = server.listen(host, port)
+    listening = process.listen(host, port)
     with listening, Engine(store_uri, lambda name: _load(name, backend), model) as engine:
         engine.open()
         if not local:
             note(f"{host} may be reached from other machines: everyone there can see the pictures")
         policy = Policy(most=together)
         service = Service(engine, threads=threads or cpu_count(), policy=policy, paths=paths)
-        url = server.url(listening)
-        server.run(service, listening, lambda: show(f"serving {store_uri} at {url}"), accepted)
+        url = process.url(listening)
+        process.run(service, listening, lambda: show(f"serving {store_uri} at {url}"), accepted)
 
 
 def _load(model: str, backend: Backend | None) -> Embedder:

@@ -50,15 +50,15 @@ def preview(
     """
     from PIL import Image
 
-    from rsicd_embed.app import augmented
     from rsicd_embed.images import read_rgb
+    from rsicd_embed.pictures import augmentation_sheet
 
-    if output.suffix.lower() not in augmented.SUFFIXES:
+    if output.suffix.lower() not in augmentation_sheet.SUFFIXES:
         raise click.BadParameter(
-            f"expected a file of {', '.join(augmented.SUFFIXES)}, found {output.name!r}",
+            f"expected a file of {', '.join(augmentation_sheet.SUFFIXES)}, found {output.name!r}",
             param_hint="-o",
         )
-    augmented.require_place(output)
+    augmentation_sheet.require_place(output)
     config = read_config(config_file, assignments, {"seed": seed})
     with training_extra():
         from rsicd_embed.train.preview import samples
@@ -66,12 +66,15 @@ def preview(
     found = samples(data, config, images=images, views=views, size=_SIZE)
     rows = [
         [
-            augmented.Cell(read_rgb(one.example.path), one.example.id, pale=True),
-            *(augmented.Cell(Image.fromarray(view.pixels), view.caption) for view in one.views),
+            augmentation_sheet.Cell(read_rgb(one.example.path), one.example.id, pale=True),
+            *(
+                augmentation_sheet.Cell(Image.fromarray(view.pixels), view.caption)
+                for view in one.views
+            ),
         ]
         for one in found
     ]
-    augmented.save(rows, output)
+    augmentation_sheet.save(rows, output)
     if as_json:
         print_json(
             {

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsicd_embed.app import contrast, drawing, heatmap, patches
-from rsicd_embed.app.finding import Found
+from rsicd_embed.find import heatmap, overlay, patch_probability, patches
+from rsicd_embed.find.finding import Found
 
 
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 2**32 - 1))
@@ -52,20 +52,20 @@ def test_colours_grow_lighter_and_clear_where_there_is_nothing() -> None:
 def test_probabilities_sum_to_one_over_the_texts() -> None:
     similarities = np.random.default_rng(0).uniform(-1, 1, (5, 4))
     each = [
-        contrast.probabilities(np.roll(similarities, -i, axis=1), 14.3) for i in range(4)
+        patch_probability.probabilities(np.roll(similarities, -i, axis=1), 14.3) for i in range(4)
     ]  # each text in question once
     np.testing.assert_allclose(np.sum(each, axis=0), 1)
     best = similarities.argmax(axis=1)
     np.testing.assert_array_equal(np.argmax(each, axis=0), best)
-    assert contrast.probabilities(np.array([[1.0, -1.0]]), 1e4).tolist() == [1.0]
+    assert patch_probability.probabilities(np.array([[1.0, -1.0]]), 1e4).tolist() == [1.0]
 
 
 def test_texts_to_compare_with() -> None:
-    assert contrast.texts("a beach", None) == ("a beach", *contrast.GENERAL)
-    assert contrast.texts("a beach", ["x", "y", "x"]) == ("a beach", "x", "y")
-    assert contrast.texts("a beach", []) == ("a beach",)
-    assert "water" not in contrast.texts("blue WATER", None)
-    assert contrast.logit_scale(object()) == contrast.LOGIT_SCALE
+    assert patch_probability.texts("a beach", None) == ("a beach", *patch_probability.GENERAL)
+    assert patch_probability.texts("a beach", ["x", "y", "x"]) == ("a beach", "x", "y")
+    assert patch_probability.texts("a beach", []) == ("a beach",)
+    assert "water" not in patch_probability.texts("blue WATER", None)
+    assert patch_probability.logit_scale(object()) == patch_probability.LOGIT_SCALE
 
 
 def found(width: int, height: int, sides: list[int]) -> Found:
@@ -76,9 +76,9 @@ def found(width: int, height: int, sides: list[int]) -> Found:
 
 def test_drawings_of_any_size_and_their_proportions() -> None:
     for width, height in ((1, 1), (3000, 20), (700, 500)):
-        drawn = drawing.draw(Image.new("RGB", (width, height)), found(width, height, [1]) if
+        drawn = overlay.draw(Image.new("RGB", (width, height)), found(width, height, [1]) if
                              width == 1 else found(width, height, [20]))  # fmt: skip
-        assert drawn.width <= drawing.LONGEST_SIDE
+        assert drawn.width <= overlay.LONGEST_SIDE
         picture_height = drawn.height - 36
         assert abs(drawn.width / picture_height / (width / height) - 1) < 0.1
     bright = np.asarray(drawn)[:500].astype(int).sum()

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.app import times
-from rsicd_embed.app.conditions import OPERATORS, filterable
 from rsicd_embed.datasets.classes import readable
+from rsicd_embed.server import times
+from rsicd_embed.server.conditions import OPERATORS, filterable
 from rsicd_embed.stores.base import VectorStore
 
 # A column of more distinct texts is no choice but a text.

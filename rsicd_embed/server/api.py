@@ -11,18 +11,18 @@ from fastapi import APIRouter, FastAPI, File, Form, Query, Request, UploadFile
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from rsicd_embed.app import page, problems
-from rsicd_embed.app import schemas as s
-from rsicd_embed.app.access import LOOPBACK, Access
-from rsicd_embed.app.conditions import Condition
-from rsicd_embed.app.documents import as_json
-from rsicd_embed.app.engine import Ask, Hits
-from rsicd_embed.app.finding import OVERLAP, Question
-from rsicd_embed.app.guard import App, Guard
-from rsicd_embed.app.limits import LIMITS
-from rsicd_embed.app.patches import MAX_OVERLAP
-from rsicd_embed.app.service import Service
 from rsicd_embed.errors import RequestError
+from rsicd_embed.find.finding import OVERLAP, Question
+from rsicd_embed.find.patches import MAX_OVERLAP
+from rsicd_embed.json_output import as_json
+from rsicd_embed.server import error_handlers, static_page
+from rsicd_embed.server import schemas as s
+from rsicd_embed.server.access import LOOPBACK, Access
+from rsicd_embed.server.conditions import Condition
+from rsicd_embed.server.engine import Ask, Hits
+from rsicd_embed.server.limits import LIMITS
+from rsicd_embed.server.middleware import App, Guard
+from rsicd_embed.server.service import Service
 
 _SEARCH_ERRORS = s.errors(404, 413, 422, 503)
 _PICTURE_ERRORS = s.errors(404, 413, 415, 422, 503)
@@ -60,11 +60,11 @@ def create_app(service: Service, access: Access = LOOPBACK) -> App:
         docs_url=None,
         redoc_url=None,
     )
-    problems.install(app)
+    error_handlers.install(app)
     app.include_router(_search_routes(service))
     app.include_router(_picture_routes(service))
     app.include_router(_state_routes(service))
-    app.include_router(page.routes())
+    app.include_router(static_page.routes())
     return Guard(app, service.metrics, service.limits, access)
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from rsicd_embed.app import uploads
-from rsicd_embed.app.engine import File
-from rsicd_embed.app.limits import Limits
 from rsicd_embed.errors import ImageError, RequestError
 from rsicd_embed.images import read_rgb
+from rsicd_embed.server import uploads
+from rsicd_embed.server.engine import File
+from rsicd_embed.server.limits import Limits
 
 _QUALITY = 85
 _LEAST_SIDE = 16

@@ -12,15 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from rsicd_embed.app import drawing, finding, heatmap, originals, uploads
-from rsicd_embed.app.batching import Batcher, Policy
-from rsicd_embed.app.engine import Ask, Engine, File, Hits
-from rsicd_embed.app.finding import Found, Question
-from rsicd_embed.app.limits import LIMITS, Limits
-from rsicd_embed.app.metrics import Metrics
-from rsicd_embed.app.model_thread import OnThread
 from rsicd_embed.embedder.base import word_warnings
 from rsicd_embed.errors import RequestError
+from rsicd_embed.find import finding, heatmap, overlay
+from rsicd_embed.find.finding import Found, Question
+from rsicd_embed.server import stored_images, uploads
+from rsicd_embed.server.batching import Batcher, Policy
+from rsicd_embed.server.engine import Ask, Engine, File, Hits
+from rsicd_embed.server.limits import LIMITS, Limits
+from rsicd_embed.server.request_metrics import Metrics
+from rsicd_embed.server.single_thread_embedder import OnThread
 
 T = TypeVar("T")
 
@@ -135,7 +136,7 @@ class Service:
 
         def work() -> dict[str, Any]:
             if file is not None:
-                picture = originals.picture(file, self.limits)
+                picture = stored_images.picture(file, self.limits)
             else:
                 assert isinstance(source, bytes)
                 picture = uploads.decode(source, self.limits.upload_pixels)
@@ -156,7 +157,9 @@ class Service:
         if held is None:
 
             def work() -> bytes:
-                return originals.thumbnail(originals.read(file, self.limits.file_bytes), side)
+                return stored_images.thumbnail(
+                    stored_images.read(file, self.limits.file_bytes), side
+                )
 
             held = await self._on(self._pictures, work)
             self._hold(key, held)
@@ -173,7 +176,9 @@ class Service:
         if not self._paths:
             raise RequestError(403, "this server gives no files out, only JPEGs made of them")
         file = await self._files.ask(id_)
-        data = await self._on(self._pictures, lambda: originals.read(file, self.limits.file_bytes))
+        data = await self._on(
+            self._pictures, lambda: stored_images.read(file, self.limits.file_bytes)
+        )
         return data, str(file.uri).rpartition("/")[2]
 
     def _hold(self, key: tuple[str, int], data: bytes) -> None:
@@ -207,7 +212,7 @@ def _without(hit: dict[str, Any], hidden: str) -> dict[str, Any]:
 
 
 def _document(found: Found, k: int) -> dict[str, Any]:
-    scale = min(1.0, drawing.LONGEST_SIDE / 2 / max(found.size))
+    scale = min(1.0, overlay.LONGEST_SIDE / 2 / max(found.size))
     size = (max(1, round(found.size[0] * scale)), max(1, round(found.size[1] * scale)))
     file = io.BytesIO()
     heatmap.layer(found.map(), size).save(file, "PNG", compress_level=1)

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rsicd_embed.app import attributes, conditions
-from rsicd_embed.app.conditions import Condition
 from rsicd_embed.closing import Closing
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import FilterError, QueryError, RequestError, StoreError
 from rsicd_embed.records import VECTOR, require_same_model
+from rsicd_embed.server import attributes, conditions
+from rsicd_embed.server.conditions import Condition
 from rsicd_embed.stores.base import VectorStore, open_store
 
 T = TypeVar("T")

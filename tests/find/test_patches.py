@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsicd_embed.app import patches
 from rsicd_embed.errors import FindError
+from rsicd_embed.find import patches
 
 
 @given(st.data())

@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from rsicd_embed import files
-from rsicd_embed.app.sheet import Hit
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import ImageLike, read_rgb
+from rsicd_embed.pictures.contact_sheet import Hit
 
 _SIDE = 320
 _QUALITY = 82

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.app.conditions import Condition, where
 from rsicd_embed.errors import RequestError
+from rsicd_embed.server.conditions import Condition, where
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.stores.filters import matching
 from rsicd_embed.testing.stores import MADE_BY, batch, unit

@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 import rsicd_embed
-from rsicd_embed.app import attributes, finding
-from rsicd_embed.app.finding import Question
 from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.embedder.training_words import TrainingWords
+from rsicd_embed.find import finding
+from rsicd_embed.find.finding import Question
 from rsicd_embed.images import read_rgb
+from rsicd_embed.server import attributes
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.testing.stores import MADE_BY, batch, unit
 
@@ -210,7 +211,7 @@ def test_state(client: Any, archive: Archive) -> None:
 
 def test_every_answer_is_as_the_description_says(client: Any, archive: Archive) -> None:
     """The models of the document are not used to make answers, so they are checked here."""
-    from rsicd_embed.app import schemas
+    from rsicd_embed.server import schemas
 
     schemas.Hits.model_validate(client.get("/api/search", params={"text": "x"}).json(), strict=True)
     schemas.Columns.model_validate(client.get("/api/columns").json(), strict=True)

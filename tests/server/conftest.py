@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import rsicd_embed
-from rsicd_embed.app.engine import Engine
 from rsicd_embed.embedder.loading import load_for_a_query
+from rsicd_embed.server.engine import Engine
 from tests.conftest import picture
 
 LABELS = ("port", 'it\'s "odd"', "river")
@@ -76,9 +76,9 @@ def serve() -> Iterator[Callable[[Archive], Any]]:
 
     from starlette.testclient import TestClient
 
-    from rsicd_embed.app.access import LOOPBACK
-    from rsicd_embed.app.api import create_app
-    from rsicd_embed.app.service import Service
+    from rsicd_embed.server.access import LOOPBACK
+    from rsicd_embed.server.api import create_app
+    from rsicd_embed.server.service import Service
 
     with ExitStack() as stack:
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from rsicd_embed.app.access import Access
-from rsicd_embed.app.documents import as_json
-from rsicd_embed.app.limits import Limits
-from rsicd_embed.app.metrics import Metrics
+from rsicd_embed.json_output import as_json
+from rsicd_embed.server.access import Access
+from rsicd_embed.server.limits import Limits
+from rsicd_embed.server.request_metrics import Metrics
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

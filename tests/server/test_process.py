@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from rsicd_embed.app.server import listen
+from rsicd_embed.server.process import listen
 
 
 def test_answers_are_not_held_back() -> None:

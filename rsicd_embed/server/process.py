@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from rsicd_embed.app.access import LOOPBACK, Access
-from rsicd_embed.app.api import create_app
-from rsicd_embed.app.connections import Connections
-from rsicd_embed.app.guard import App
-from rsicd_embed.app.limits import Limits
-from rsicd_embed.app.service import Service
 from rsicd_embed.errors import RequestError
+from rsicd_embed.server.access import LOOPBACK, Access
+from rsicd_embed.server.api import create_app
+from rsicd_embed.server.connections import Connections
+from rsicd_embed.server.limits import Limits
+from rsicd_embed.server.middleware import App
+from rsicd_embed.server.service import Service
 
 # What a request may still take when the server is told to stop.
 _PATIENCE_S = 30

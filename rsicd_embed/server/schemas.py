@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from rsicd_embed.app.conditions import Condition
-from rsicd_embed.app.limits import LIMITS
 from rsicd_embed.errors import RequestError
+from rsicd_embed.server.conditions import Condition
+from rsicd_embed.server.limits import LIMITS
 
 
 def _text(value: str) -> str:

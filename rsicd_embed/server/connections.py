@@ -12,7 +12,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from rsicd_embed.app.limits import Limits
+from rsicd_embed.server.limits import Limits
 
 # A uvicorn protocol: `cycle` is the request that was read last, None before the first.
 Inner = Any

@@ -13,9 +13,9 @@ from typing import Literal
 
 import pyarrow as pa
 
-from rsicd_embed.app import times
 from rsicd_embed.errors import RequestError
 from rsicd_embed.records import VECTOR
+from rsicd_embed.server import times
 
 Kind = Literal["text", "number", "truth", "time"]
 Value = str | int | float | bool

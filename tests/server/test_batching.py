@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.app.batching import Batcher, Policy
 from rsicd_embed.errors import RequestError
+from rsicd_embed.server.batching import Batcher, Policy
 
 
 class Squares:

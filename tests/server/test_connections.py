@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.app import server
-from rsicd_embed.app.limits import LIMITS, Limits
+from rsicd_embed.server import process
+from rsicd_embed.server.limits import LIMITS, Limits
 
 # A minute for what should take a fraction of a second, on a machine with other work.
 _PATIENCE_S = 60.0
@@ -75,9 +75,9 @@ class Application:
 async def serving(limits: Limits) -> AsyncIterator[tuple[Application, Callable[[], Any]]]:
     """A server with these limits, and what opens a connection to it."""
     app, ready = Application(), asyncio.Event()
-    running = server.bounded(app, limits)
+    running = process.bounded(app, limits)
     writers: list[asyncio.StreamWriter] = []
-    with server.listen("127.0.0.1", 0) as listening:
+    with process.listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
 
         async def connect() -> Connection:
@@ -85,7 +85,7 @@ async def serving(limits: Limits) -> AsyncIterator[tuple[Application, Callable[[
             writers.append(writer)
             return reader, writer
 
-        task = asyncio.create_task(server.serve(running, listening, ready.set))
+        task = asyncio.create_task(process.serve(running, listening, ready.set))
         await ready.wait()
         try:
             yield app, connect

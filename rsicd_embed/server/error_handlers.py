@@ -11,10 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from rsicd_embed.app.documents import as_json
 from rsicd_embed.errors import FindError, ModelError, RequestError, StoreError
+from rsicd_embed.json_output import as_json
 
-_LOG = logging.getLogger("rsicd_embed.app")
+_LOG = logging.getLogger("rsicd_embed.server")
 # Waiting may help.
 _RETRY = {"retry-after": "2"}
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rsicd_embed.app import contrast, heatmap, patches
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import FindError
+from rsicd_embed.find import heatmap, patch_probability, patches
 
 OVERLAP = 0.5
 
@@ -22,7 +22,8 @@ class Question:
 
     Attributes:
         text: what is looked for.
-        against: what patches may show instead; None for `contrast.against`, empty for nothing.
+        against: what patches may show instead; None for `patch_probability.against`, empty for
+            nothing.
         sides: of the patches, in pixels; None for `patches.default_sides`.
         overlap: the least part of a patch that its neighbour has too.
         most: patches that may come of it; where no sides are given, they grow until that holds.
@@ -46,7 +47,7 @@ class Found:
         boxes: int32 (n, 4): left, top, right, bottom, in pixels.
         scores: float32 (n,): cosine with the text in question.
         probabilities: float64 (n,): that a patch shows it rather than another; see
-            `contrast.probabilities`. 1 where it was compared with nothing.
+            `patch_probability.probabilities`. 1 where it was compared with nothing.
     """
 
     size: tuple[int, int]
@@ -127,7 +128,7 @@ def find(
     Raises:
         FindError: the picture cannot be cut like that.
     """
-    texts = contrast.texts(question.text, question.against)
+    texts = patch_probability.texts(question.text, question.against)
     boxes = cut(image, question, embedder)
     wanted = embedder.embed_texts(texts).T
     found = []
@@ -135,12 +136,12 @@ def find(
         found.append(vectors @ wanted)
         progress(len(vectors))
     similarities = np.clip(np.concatenate(found), -1, 1)
-    scale = contrast.logit_scale(embedder)
+    scale = patch_probability.logit_scale(embedder)
     return Found(
         size=image.size,
         texts=texts,
         logit_scale=scale,
         boxes=boxes,
         scores=similarities[:, 0],
-        probabilities=contrast.probabilities(similarities, scale),
+        probabilities=patch_probability.probabilities(similarities, scale),
     )

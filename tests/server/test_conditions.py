@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.app.conditions import OPERATORS, Condition, filterable, where
 from rsicd_embed.errors import RequestError
+from rsicd_embed.server.conditions import OPERATORS, Condition, filterable, where
 from rsicd_embed.stores.filters import matching
 
 ODD = 'a "column"; DROP'

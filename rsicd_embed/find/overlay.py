@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rsicd_embed import files
-from rsicd_embed.app import heatmap
-from rsicd_embed.app.finding import Found
+from rsicd_embed.find import heatmap
+from rsicd_embed.find.finding import Found
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # A picture for people: larger ones are made smaller.
