@@ -19,8 +19,8 @@ from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.records import Provenance, row_schema
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.columns import without_columns
-from rsicd_embed.stores.parts import rows_of
 from rsicd_embed.stores.row_store import RowStore
+from rsicd_embed.stores.row_view import rows_of
 from rsicd_embed.stores.rows import checked_ids, conform
 
 

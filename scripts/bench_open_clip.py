@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rsicd_embed._lazy_torchvision import mend_torchvision
 from rsicd_embed.bench import inputs, synthetic_jpegs
 from rsicd_embed.bench.workers import ProcessWorker, once
 from rsicd_embed.reports import record
 from rsicd_embed.reports.timing import Plan, measure, sample
-from rsicd_embed.torchvision_import import mend_torchvision
 from rsicd_embed.train import untrained
 
 OURS, THEIRS = "rsicd-clip", "open-clip"

@@ -19,10 +19,8 @@ MAY_IMPORT = {
     "closing": set(),
     "parallel": set(),
     "files": {"errors"},
-    "torchvision_import": set(),
-    "openvino_import": set(),
-    "lancedb_import": set(),
-    "nmslib_import": set(),
+    "_lazy_torchvision": set(),
+    "embedder.clip.backends._lazy_openvino": set(),
     "plugins": {"errors"},
     "json_output": set(),
     "records": {"errors"},
@@ -31,12 +29,12 @@ MAY_IMPORT = {
     "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
     "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
     "embedder": {
-        "errors", "arguments", "files", "plugins", "records", "parallel", "openvino_import",
-        "images", "embedder.base",
+        "errors", "arguments", "files", "plugins", "records", "parallel", "images", "embedder.base",
+        "embedder.clip.backends._lazy_openvino",
     },
     "stores": {
         "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
-        "lancedb_import", "nmslib_import", "stores.base",
+        "stores.base",
     },
     # LanceDB's embedding functions: what joins the two.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
@@ -50,7 +48,7 @@ MAY_IMPORT = {
         "errors", "records", "parallel", "images", "embedder.base", "stores.base", "stores",
     },
     "train": {
-        "errors", "closing", "files", "records", "parallel", "torchvision_import", "datasets",
+        "errors", "closing", "files", "records", "parallel", "_lazy_torchvision", "datasets",
         "embedder", "images", "embedder.base",
     },
     "find": {"errors", "files", "parallel", "embedder.base"},
@@ -63,7 +61,7 @@ MAY_IMPORT = {
     },
     "bench": {
         "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
-        "torchvision_import", "openvino_import", "nmslib_import", "datasets", "images",
+        "_lazy_torchvision", "embedder.clip.backends._lazy_openvino", "datasets", "images",
         "embedder.base", "stores.base", "stores", "indexing", "reports",
         "evaluation",
     },
@@ -82,8 +80,8 @@ LIBRARIES = {
     "optax": {"train"},
     "orbax": {"train"},
     # `bench ann` times them without a store.
-    "lancedb": {"lancedb_import", "lancedb", "bench"},
-    "nmslib": {"nmslib_import"},
+    "lancedb": {"stores", "lancedb", "bench"},
+    "nmslib": {"stores"},
     "datafusion": {"stores", "query"},
     # Its references are optional.
     "transformers": {"train", "bench"},
@@ -99,7 +97,7 @@ LIBRARIES = {
     "faiss": {"bench"},
     "usearch": {"bench"},
     "h5py": {"bench"},
-    "openvino": {"openvino_import"},
+    "openvino": {"embedder"},
     "fastapi": {"server"},
     "starlette": {"server"},
     "uvicorn": {"server"},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rsicd_embed import nmslib_import
+from rsicd_embed.stores import _lazy_nmslib
 
 from .helpers import SCHEMES, filled, run
 
@@ -21,7 +21,7 @@ os.write(2, b"Your CPU supports instructions that this binary was not compiled t
     b"For maximum performance, you can install NMSLIB from sources \\n"
     b"pip install --no-binary :all: nmslib\\n")
 """
-IMPORT = "from rsicd_embed.nmslib_import import ADVICE; print(ADVICE)"
+IMPORT = "from rsicd_embed.stores._lazy_nmslib import ADVICE; print(ADVICE)"
 
 
 def imported(folder: Path, wheel: str, shell: str = "") -> tuple[str, str]:
@@ -53,7 +53,7 @@ def test_a_process_without_stderr_imports_it_too(tmp_path: Path) -> None:
 def test_info_of_an_nmslib_store_gives_the_advice(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nmslib_import, "ADVICE", "build it")
+    monkeypatch.setattr(_lazy_nmslib, "ADVICE", "build it")
     uri = filled(f"{scheme}:{tmp_path / 'store'}")
     expected = "build it" if scheme == "nmslib" else None
     assert run("info", "--store", uri, "--json").document["advice"] == expected

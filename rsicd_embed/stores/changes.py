@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.records import Provenance
-from rsicd_embed.stores.manifest import Manifest, SegmentEntry
 from rsicd_embed.stores.rows import attributes_of, conform, with_attributes
-from rsicd_embed.stores.segment_files import Fresh, Piece, Segment
-from rsicd_embed.stores.segments import SegmentLog, Snapshot
+from rsicd_embed.stores.segments.segment_files import Fresh, Piece, Segment
+from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
+from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
 
 _SEGMENT_ROWS = 50_000
 

@@ -240,6 +240,6 @@ def distinct_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _empty() -> Any:
-    from rsicd_embed.nmslib_import import nmslib
+    from rsicd_embed.stores._lazy_nmslib import nmslib
 
     return nmslib.init(method="hnsw", space="cosinesimil", data_type=nmslib.DataType.DENSE_VECTOR)

@@ -21,11 +21,11 @@ from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import changes, scoring
 from rsicd_embed.stores.base import StoreInfo, StoreURI
 from rsicd_embed.stores.graph import Found, Graph, Settings
-from rsicd_embed.stores.manifest import GraphEntry, Manifest
 from rsicd_embed.stores.queries import require_k, unit_queries
 from rsicd_embed.stores.scoring import Candidates
-from rsicd_embed.stores.segment_store import SegmentStore
-from rsicd_embed.stores.segments import SegmentLog, Snapshot
+from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
+from rsicd_embed.stores.segments.segment_manifest import GraphEntry, Manifest
+from rsicd_embed.stores.segments.segment_store import SegmentStore
 
 GRAPH_ROWS = 1_000  # fewer are scanned in less time than the graph's overhead
 FOLD_ROWS = 100_000  # an upsert folds by itself when more rows than this are fresh
@@ -67,7 +67,7 @@ class NmslibStore(SegmentStore):
 
     def info(self) -> StoreInfo:
         """What is in the store, and how to get a faster NMSLib where there is one."""
-        from rsicd_embed.nmslib_import import ADVICE
+        from rsicd_embed.stores._lazy_nmslib import ADVICE
 
         return replace(super().info(), advice=ADVICE)
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.records import VECTOR
-from rsicd_embed.stores.parts import Rows, column_of
 from rsicd_embed.stores.queries import require_k, unit_queries
+from rsicd_embed.stores.row_view import Rows, column_of
 
 # Above twice the error of a float32 product of unit vectors (1e-7 to 1e-6 for 4,096 dimensions),
 # the rows themselves being unit to 1e-6.

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rsicd_embed._lazy_torchvision import mend_torchvision
 from rsicd_embed.embedder.jsonfile import read_json
 from rsicd_embed.embedder.layout import Layout
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ModelError, TrainError, WeightsError
 from rsicd_embed.files import digest, storage_errors
-from rsicd_embed.torchvision_import import mend_torchvision
 
 LAYOUT = Layout(
     kind="Marian",

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from rsicd_embed._lazy_torchvision import mend_torchvision
 from rsicd_embed.errors import TrainError
-from rsicd_embed.torchvision_import import mend_torchvision
 from rsicd_embed.train.config import AugmentConfig
 
 # torchvision draws from torch's one generator of the process.

@@ -15,8 +15,8 @@ import pytest
 from rsicd_embed.bench.ann import files, vectors
 from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.records import Provenance, vector_array
-from rsicd_embed.stores import lance_index
 from rsicd_embed.stores.base import open_store
+from rsicd_embed.stores.lancedb import lance_index
 from tests.helpers import run
 
 from .test_ann_pieces import unit, whole

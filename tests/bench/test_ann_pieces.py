@@ -10,7 +10,7 @@ import pytest
 
 from rsicd_embed.bench.ann import contenders, ground_truth, vectors, workload
 from rsicd_embed.errors import BenchError
-from rsicd_embed.stores import lance_index
+from rsicd_embed.stores.lancedb import lance_index
 
 # Cosines to the first axis: 1, .8, .6, .6, .6, 0.
 ROWS = np.array(

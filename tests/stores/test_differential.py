@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.stores import columns, segment_files
+from rsicd_embed.stores import columns
+from rsicd_embed.stores.segments import segment_files
 from rsicd_embed.testing.stores.differential import DifferenceError, check
 from scripts import differential_stores
 

@@ -20,10 +20,11 @@ from rsicd_embed.errors import (
     StoreNotFoundError,
     StoreURIError,
 )
-from rsicd_embed.stores import lance_reader, lance_rows, opening
+from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
-from rsicd_embed.stores.lance_ids import SeenIds
-from rsicd_embed.stores.lance_table import lance_errors
+from rsicd_embed.stores.lancedb import lance_reader, lance_rows
+from rsicd_embed.stores.lancedb.lance_ids import SeenIds
+from rsicd_embed.stores.lancedb.lance_table import lance_errors
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
 
@@ -40,7 +41,7 @@ class TestLanceStreamed(FolderContract):
     @pytest.fixture(autouse=True)
     def nothing_is_held(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lance_reader, "CACHE_ROWS", -1)
-        monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 1000)
+        monkeypatch.setattr("rsicd_embed.stores.lancedb.lance_rows.STREAM_ROWS", 1000)
 
 
 @pytest.fixture
@@ -261,7 +262,7 @@ def test_streamed_search_forgets_the_worse_rows(
         store.upsert([batch([f"i{i}" for i in range(3000)], vectors)])
         expected = store.search(queries, k=4)
         monkeypatch.setattr(lance_reader, "CACHE_ROWS", 0)
-        monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 100)
+        monkeypatch.setattr("rsicd_embed.stores.lancedb.lance_rows.STREAM_ROWS", 100)
         monkeypatch.setattr(streaming, "_SPARE_ROWS", 10)
         assert store.search(queries, k=4).equals(expected)
 

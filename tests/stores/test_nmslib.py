@@ -53,7 +53,7 @@ def uri(tmp_path: Path) -> str:
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs that are alike in every run: built by several threads they depend on who is first."""
-    from rsicd_embed.nmslib_import import nmslib
+    from rsicd_embed.stores._lazy_nmslib import nmslib
 
     class OneThread:
         def __init__(self, **settings: Any) -> None:

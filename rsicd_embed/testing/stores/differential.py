@@ -20,8 +20,8 @@ import pyarrow as pa
 from rsicd_embed.indexing.export import export_rows
 from rsicd_embed.indexing.importing import check_rows, import_rows, open_files, open_store_for
 from rsicd_embed.query import run
-from rsicd_embed.stores import lance_reader
 from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.lancedb import lance_reader
 from rsicd_embed.testing.stores.random_conditions import (
     COLUMNS,
     Condition,

@@ -13,7 +13,7 @@ from typing import Any
 
 from rsicd_embed.files import TEMPORARY
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.stores.segment_store import SegmentStore
+from rsicd_embed.stores.segments.segment_store import SegmentStore
 from rsicd_embed.testing.stores.rows import MADE_BY
 from rsicd_embed.testing.stress import points
 from rsicd_embed.testing.stress.model import MismatchError, State, match, plan

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from rsicd_embed import plugins
-from rsicd_embed.stores import lance_index, lance_reader, nmslib
+from rsicd_embed.stores import nmslib
 from rsicd_embed.stores.base import StoreType, StoreURI, VectorStore
+from rsicd_embed.stores.lancedb import lance_index, lance_reader
 
 HANG_S = 600
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from rsicd_embed.embedder.clip.backends import graph
+from rsicd_embed.embedder.clip.backends._lazy_openvino import core, op, ov
 from rsicd_embed.embedder.clip.backends.base import Precision
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
-from rsicd_embed.openvino_import import core, op, ov
 from rsicd_embed.parallel import cpu_count
 
 _Node = Any  # openvino.Node, whose stubs do not know its own functions

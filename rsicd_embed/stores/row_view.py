@@ -19,7 +19,7 @@ _SCAN_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class Part:
+class RowView:
     """Rows that lie together.
 
     Attributes:
@@ -51,7 +51,7 @@ class Rows:
     """
 
     schema: pa.Schema
-    parts: tuple[Part, ...]
+    parts: tuple[RowView, ...]
 
     def __len__(self) -> int:
         return sum(part.live_rows for part in self.parts)
@@ -184,7 +184,7 @@ def rows_of(table: pa.Table) -> Rows:
     attributes = table.drop_columns([VECTOR])
     parts, start = [], 0
     for chunk in table[VECTOR].chunks:
-        parts.append(Part(vector_matrix(chunk), attributes.slice(start, len(chunk))))
+        parts.append(RowView(vector_matrix(chunk), attributes.slice(start, len(chunk))))
         start += len(chunk)
     return Rows(table.schema, tuple(parts))
 

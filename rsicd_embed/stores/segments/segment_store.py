@@ -11,15 +11,16 @@ import pyarrow as pa
 
 from rsicd_embed.errors import StoreError, StoreURIError
 from rsicd_embed.records import Provenance, require_same_model
-from rsicd_embed.stores import changes, segment_tags
+from rsicd_embed.stores import changes
 from rsicd_embed.stores.base import StoreInfo, StoreURI, require_new_tag
 from rsicd_embed.stores.columns import without_columns
-from rsicd_embed.stores.manifest import Manifest
 from rsicd_embed.stores.opening import stored_anyway
-from rsicd_embed.stores.parts import Rows
 from rsicd_embed.stores.row_store import RowStore
+from rsicd_embed.stores.row_view import Rows
 from rsicd_embed.stores.rows import checked_ids, conform
-from rsicd_embed.stores.segments import SegmentLog, Snapshot
+from rsicd_embed.stores.segments import segment_tags
+from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
+from rsicd_embed.stores.segments.segment_manifest import Manifest
 
 
 class SegmentStore(RowStore):

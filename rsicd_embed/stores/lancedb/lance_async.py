@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.lancedb_import import lancedb
 from rsicd_embed.records import VECTOR
+from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
 
 T = TypeVar("T")
 

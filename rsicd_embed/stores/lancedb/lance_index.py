@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.lancedb_import import lancedb
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import recall
 from rsicd_embed.stores.base import StoreURI
-from rsicd_embed.stores.lance_async import SearchedTable
-from rsicd_embed.stores.lance_rows import part_of
-from rsicd_embed.stores.parts import Rows
+from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
+from rsicd_embed.stores.lancedb.lance_async import SearchedTable
+from rsicd_embed.stores.lancedb.lance_rows import part_of
+from rsicd_embed.stores.row_view import Rows
 from rsicd_embed.stores.scoring import Candidates, score_pairs
 
 # Fewer are held in memory: of 120,000 × 512, an exact search takes 7 ms and one by the index 12 ms

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.columns import with_nulls_pushed_down
-from rsicd_embed.stores.manifest import SegmentEntry
-from rsicd_embed.stores.parts import Part, without_vector
+from rsicd_embed.stores.row_view import RowView, without_vector
+from rsicd_embed.stores.segments.segment_manifest import SegmentEntry
 
 _BLOCK_BYTES = 8 * 2**20
 _Columns = TypeVar("_Columns", pa.RecordBatch, pa.Table)
@@ -72,7 +72,7 @@ class Segment:
 
     folder: Path
     entry: SegmentEntry
-    part: Part
+    part: RowView
 
     @property
     def live_rows(self) -> int:
@@ -107,7 +107,7 @@ class Segment:
                 yield fitted(batch if kept is None else batch.filter(kept), schema)
 
 
-def mapped(vectors: Path, attributes: Path) -> Part:
+def mapped(vectors: Path, attributes: Path) -> RowView:
     """The rows of two files, with the columns that they were written with; nothing is read yet."""
     table = pa.ipc.open_file(pa.memory_map(str(attributes))).read_all()
     # Earlier versions wrote objects as they came.
@@ -118,7 +118,7 @@ def mapped(vectors: Path, attributes: Path) -> Part:
         for column in table.columns
     ]
     table = pa.table(columns, schema=table.schema)
-    return Part(np.asarray(np.load(vectors, mmap_mode="r")), table)
+    return RowView(np.asarray(np.load(vectors, mmap_mode="r")), table)
 
 
 def fitted(columns: _Columns, schema: pa.Schema) -> _Columns:

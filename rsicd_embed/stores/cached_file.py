@@ -11,7 +11,7 @@ _Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Reading:
+class CachedFile:
     """What was in a file.
 
     Attributes:
@@ -25,7 +25,7 @@ class Reading:
     held: mmap.mmap | None
 
     @classmethod
-    def of(cls, path: Path) -> Reading:
+    def of(cls, path: Path) -> CachedFile:
         """Reads a file, or raises OSError."""
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -1,6 +1,6 @@
 """A folder of segments: each change adds files, then renames a new manifest into place.
 
-    PATH/manifest.json          which files make up the newest state, with their SHA-256
+    PATH/segment_manifest.json          which files make up the newest state, with their SHA-256
     PATH/vectors-….npy          a segment, rows that were written together: their vectors
     PATH/rows-….arrow           … and their other columns; both are memory-mapped
     PATH/dead-….u32             positions of a segment's rows that were replaced or deleted
@@ -31,13 +31,14 @@ from filelock import FileLock, Timeout
 from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError, StoreError, StoreLockedError
 from rsicd_embed.records import VECTOR, Provenance
-from rsicd_embed.stores import manifest, opening, segment_files, segment_tags
+from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreURI
-from rsicd_embed.stores.manifest import Manifest, SegmentEntry
-from rsicd_embed.stores.parts import Part, Rows
-from rsicd_embed.stores.reading import Reading
+from rsicd_embed.stores.cached_file import CachedFile
+from rsicd_embed.stores.row_view import Rows, RowView
 from rsicd_embed.stores.rows import with_attributes
-from rsicd_embed.stores.segment_files import Piece, Segment
+from rsicd_embed.stores.segments import segment_files, segment_manifest, segment_tags
+from rsicd_embed.stores.segments.segment_files import Piece, Segment
+from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
 
 _PREFIXES = (
     "vectors-",
@@ -75,11 +76,11 @@ class SegmentLog:
         self.folder = folder
         self.tag = tag  # the state to read, None for the newest
         self._kind = kind
-        self._path = segment_tags.path_of(folder, tag) if tag else folder / manifest.FILE
+        self._path = segment_tags.path_of(folder, tag) if tag else folder / segment_manifest.FILE
         self._mutex = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._reading: Reading | None = None  # the manifest of that
-        self._parts: dict[str, Part] = {}  # by the name of their attributes' file
+        self._reading: CachedFile | None = None  # the manifest of that
+        self._parts: dict[str, RowView] = {}  # by the name of their attributes' file
         self._dead: dict[str, np.ndarray] = {}
 
     @classmethod
@@ -160,7 +161,7 @@ class SegmentLog:
     def commit(self, new: Manifest) -> Snapshot:
         """Makes `new`, whose files are there, the newest state; only while `writing`."""
         files.sync_folder(self.folder)
-        content = manifest.encode(new)
+        content = segment_manifest.encode(new)
         files.replace_file(self._path, lambda path: path.write_bytes(content))
         return self.read()
 
@@ -255,16 +256,16 @@ class SegmentLog:
                 files.remove_folders(made)
             raise
 
-    def _manifest(self) -> Reading:
+    def _manifest(self) -> CachedFile:
         try:
-            return Reading.of(self._path)
+            return CachedFile.of(self._path)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreCorruptError(
                 f"{self._path} is gone: the store was moved or deleted; open it again"
             ) from None
 
     def _load(self, raw: bytes) -> Snapshot:
-        found = manifest.decode(raw, self._path, self._kind, self.tag)
+        found = segment_manifest.decode(raw, self._path, self._kind, self.tag)
         schema = with_attributes(found.provenance.dim, found.attributes)
         segments = tuple(self._segment(entry, schema) for entry in found.segments)
         named = {entry.name for entry in found.files}
@@ -287,12 +288,12 @@ class SegmentLog:
             live = np.ones(len(part), dtype=bool)
             live[dead] = False
         attributes = segment_files.fitted(part.attributes, schema)
-        return Segment(self.folder, entry, Part(part.matrix, attributes, live))
+        return Segment(self.folder, entry, RowView(part.matrix, attributes, live))
 
     def _sweep(self) -> None:
         """Removes our files that the manifest does not name; only while locked."""
         with suppress(OSError, StoreError):
-            newest = manifest.decode(self._manifest().content, self._path, self._kind)
+            newest = segment_manifest.decode(self._manifest().content, self._path, self._kind)
             states = [newest, *self.kept().values()]
             named = {entry.name for state in states for entry in state.files}
             named |= {entry.name for entry in newest.tags}

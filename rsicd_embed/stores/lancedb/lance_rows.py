@@ -12,8 +12,8 @@ import pyarrow as pa
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores.columns import not_as_written
 from rsicd_embed.stores.filters import matching
-from rsicd_embed.stores.lance_table import lance_errors
-from rsicd_embed.stores.parts import Part, Rows, without_vector
+from rsicd_embed.stores.lancedb.lance_table import lance_errors
+from rsicd_embed.stores.row_view import Rows, RowView, without_vector
 from rsicd_embed.stores.rows import unit_vectors
 
 STREAM_ROWS = 16_384
@@ -21,7 +21,9 @@ STREAM_ROWS = 16_384
 _FETCHED_SHARE = 0.25
 
 
-def part_of(batch: pa.RecordBatch, schema: pa.Schema, uri: str, where: str | None = None) -> Part:
+def part_of(
+    batch: pa.RecordBatch, schema: pa.Schema, uri: str, where: str | None = None
+) -> RowView:
     """A batch with the columns of `schema`, its vectors perhaps left out; rows refused are dead.
 
     Raises:
@@ -36,7 +38,7 @@ def part_of(batch: pa.RecordBatch, schema: pa.Schema, uri: str, where: str | Non
     live = None
     if where is not None:
         live = matching(attributes, where)
-    return Part(matrix, attributes, live)
+    return RowView(matrix, attributes, live)
 
 
 def stream(
@@ -109,11 +111,11 @@ def _reading(schema: pa.Schema, uri: str) -> AbstractContextManager[None]:
     return lance_errors(f"cannot read {uri}", remedy)
 
 
-def in_one_part(schema: pa.Schema, parts: Iterable[Part]) -> Rows:
+def in_one_part(schema: pa.Schema, parts: Iterable[RowView]) -> Rows:
     """Parts without dead rows, joined."""
     held = tuple(parts)
     if not held:
         return Rows(schema, ())
     attributes = pa.concat_tables([part.attributes for part in held]).combine_chunks()
     matrix = np.concatenate([part.matrix for part in held])
-    return Rows(schema, (Part(matrix, attributes),))
+    return Rows(schema, (RowView(matrix, attributes),))

@@ -20,12 +20,13 @@ import pyarrow as pa
 from rsicd_embed.closing import Closing
 from rsicd_embed.errors import StoreCorruptError, StoreError
 from rsicd_embed.records import VECTOR, Provenance, require_same_model
-from rsicd_embed.stores import lance_index, lance_rows, scoring
+from rsicd_embed.stores import scoring
 from rsicd_embed.stores.base import StoreInfo, described
-from rsicd_embed.stores.lance_index import AnnIndex
-from rsicd_embed.stores.lance_table import Place, Stamp, lance_errors, plain_schema
-from rsicd_embed.stores.parts import Rows, chosen_schema, scan
+from rsicd_embed.stores.lancedb import lance_index, lance_rows
+from rsicd_embed.stores.lancedb.lance_index import AnnIndex
+from rsicd_embed.stores.lancedb.lance_table import LanceLocation, Stamp, lance_errors, plain_schema
 from rsicd_embed.stores.queries import require_k, unit_queries
+from rsicd_embed.stores.row_view import Rows, chosen_schema, scan
 from rsicd_embed.stores.streaming import search_stream
 
 CACHE_ROWS = 200_000  # 400 MB of vectors of length 512
@@ -34,10 +35,10 @@ _LARGEST_SHARE = 0.01  # a search for more of the rows than this is better done 
 
 @dataclass(frozen=True)
 class State:
-    """What is held of one version of the table.
+    """What is cached of one version of the table.
 
-    `stamp` is what `Place.stamp` was before it was read; `rows` has no vectors until a search needs
-    them.
+    `stamp` is what `LanceLocation.stamp` was before it was read; `rows` has no vectors until a
+    search needs them.
     """
 
     version: int
@@ -52,15 +53,15 @@ class State:
 class LanceReader(Closing):
     """The newest version of a table, or one that stays; see `VectorStore` for what is promised."""
 
-    def __init__(self, place: Place, table: Any, version: str | None) -> None:
+    def __init__(self, location: LanceLocation, table: Any, version: str | None) -> None:
         """`version` is the one to read, None for the newest."""
-        self.uri = str(place.uri) + (f" as of {version}" if version else "")
-        self.provenance: Provenance = place.provenance(table)
+        self.uri = str(location.uri) + (f" as of {version}" if version else "")
+        self.provenance: Provenance = location.provenance(table)
         self._version = version
-        self._place = place
-        self._how = lance_index.Settings.of(place.uri)
+        self._location = location
+        self._how = lance_index.Settings.of(location.uri)
         self._open_table: Any | None = table
-        self._searched = place.searched()
+        self._searched = location.searched()
         self._state: State | None = None
         self._mutex = threading.RLock()
 
@@ -104,7 +105,7 @@ class LanceReader(Closing):
         """What is in the store."""
         now = self._now()
         with lance_errors(f"cannot read {self.uri}"):
-            size = self._place.bytes(self._table)
+            size = self._location.bytes(self._table)
         return StoreInfo.of(
             self.provenance,
             now.schema,
@@ -128,7 +129,7 @@ class LanceReader(Closing):
     def _check(self, now: State) -> None:
         """Verifies all rows before some are read, unless there are too many to be held."""
         if now.count <= CACHE_ROWS:
-            self._place.checks.large()
+            self._location.checks.large()
 
     @property
     def _table(self) -> Any:
@@ -139,7 +140,7 @@ class LanceReader(Closing):
     def _now(self) -> State:
         """The newest version, with what is held of it."""
         with self._mutex, lance_errors(f"cannot read {self.uri}"):
-            stamp = self._place.stamp() if self._version is None else frozenset()
+            stamp = self._location.stamp() if self._version is None else frozenset()
             if self._state and stamp is not None and self._state.stamp == stamp:
                 return self._state
             if self._version is None:
@@ -147,7 +148,9 @@ class LanceReader(Closing):
             version = int(self._table.version)
             if self._state is None or self._state.version != version:
                 version = self._checked(version)
-                require_same_model(self._place.provenance(self._table), self.provenance, self.uri)
+                require_same_model(
+                    self._location.provenance(self._table), self.provenance, self.uri
+                )
                 schema = plain_schema(self._table.schema)
                 index = lance_index.known(self._table.schema)
                 self._state = State(version, schema, int(self._table.count_rows()), index)
@@ -160,8 +163,8 @@ class LanceReader(Closing):
         Raises:
             StoreCorruptError: a newer one was there before.
         """
-        self._place.checks.small()
-        known = self._place.checks.version()
+        self._location.checks.small()
+        known = self._location.checks.version()
         if self._version is None and version < known:
             self._table.checkout_latest()  # another process may have been faster
             version = int(self._table.version)
@@ -185,14 +188,14 @@ class LanceReader(Closing):
     def _stream(
         self, now: State, where: str | None, columns: Sequence[str] | None = None
     ) -> Iterator[Rows]:
-        self._place.checks.large()
+        self._location.checks.large()
         return lance_rows.stream(self._table, now.schema, self.uri, where, columns)
 
     def _passing(self, now: State, where: str | None) -> Iterator[Rows]:
         """All rows, or those that `where` accepts; what is refused may come along, dead."""
         if where is None:
             return self._stream(now, None)
-        self._place.checks.large()
+        self._location.checks.large()
         return lance_rows.selected(self._table, now.schema, self.uri, where)
 
     def _by_index(self, now: State, index: AnnIndex, units: np.ndarray, k: int) -> pa.Table | None:

@@ -23,12 +23,13 @@ from rsicd_embed.errors import (
     StoreLockedError,
     StoreURIError,
 )
-from rsicd_embed.lancedb_import import lancedb
 from rsicd_embed.records import Provenance, row_schema
-from rsicd_embed.stores import lance_function, opening
+from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreURI
-from rsicd_embed.stores.lance_async import SearchedTable
-from rsicd_embed.stores.lance_sums import Checks
+from rsicd_embed.stores.lancedb import lance_function
+from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
+from rsicd_embed.stores.lancedb.checksums import Checks
+from rsicd_embed.stores.lancedb.lance_async import SearchedTable
 
 Stamp = Set[tuple[str, int]]
 
@@ -64,7 +65,7 @@ def lance_errors(doing: str, remedy: str = _REMEDY) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Place:
+class LanceLocation:
     """A table of a LanceDB database.
 
     Attributes:
@@ -78,8 +79,8 @@ class Place:
     checks: Checks
 
     @classmethod
-    def of(cls, uri: StoreURI) -> Place:
-        """The place that a URI names; StoreError where a file is in the way."""
+    def of(cls, uri: StoreURI) -> LanceLocation:
+        """The location that a URI names; StoreError where a file is in the way."""
         remote = "://" in uri.location
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", uri.table):
             raise StoreURIError(

@@ -8,9 +8,9 @@ from pathlib import Path
 from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.files import FileEntry
-from rsicd_embed.stores import manifest
 from rsicd_embed.stores.base import require_tag
-from rsicd_embed.stores.manifest import Manifest
+from rsicd_embed.stores.segments import segment_manifest
+from rsicd_embed.stores.segments.segment_manifest import Manifest
 
 PREFIX = "tag-"
 _SUFFIX = ".json"
@@ -40,14 +40,14 @@ def read(folder: Path, name: str, entry: FileEntry, kind: str) -> Manifest:
     """
     try:
         path = files.verify(folder, entry, _REMEDY)
-        return manifest.decode(path.read_bytes(), path, kind, name)
+        return segment_manifest.decode(path.read_bytes(), path, kind, name)
     except FileNotFoundError as error:
         raise StoreCorruptError(f"{error.filename} is gone; {_REMEDY}") from None
 
 
 def added(folder: Path, name: str, newest: Manifest) -> Manifest:
     """Writes the newest state down under a name, which counts once what comes back is committed."""
-    content = manifest.encode(replace(newest, tag=name, tags=()))
+    content = segment_manifest.encode(replace(newest, tag=name, tags=()))
     entry = files.write_file(path_of(folder, name), lambda path: path.write_bytes(content))
     return replace(newest, tags=(*newest.tags, entry))
 

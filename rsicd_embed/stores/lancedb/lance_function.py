@@ -10,8 +10,8 @@ import json
 from typing import Any
 
 from rsicd_embed.errors import ModelError
-from rsicd_embed.lancedb_import import lancedb
 from rsicd_embed.records import VECTOR, Provenance, fingerprint_parts
+from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
 
 ALIAS = "rsicd-clip"
 _KEY = b"embedding_functions"

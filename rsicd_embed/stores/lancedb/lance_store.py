@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import Provenance
-from rsicd_embed.stores import lance_index, lance_reader, lance_versions
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.columns import without_columns
-from rsicd_embed.stores.lance_ids import SeenIds
-from rsicd_embed.stores.lance_reader import LanceReader, State
-from rsicd_embed.stores.lance_table import Place, lance_errors
+from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_versions
+from rsicd_embed.stores.lancedb.lance_ids import SeenIds
+from rsicd_embed.stores.lancedb.lance_reader import LanceReader, State
+from rsicd_embed.stores.lancedb.lance_table import LanceLocation, lance_errors
 from rsicd_embed.stores.opening import stored_anyway
 from rsicd_embed.stores.rows import checked_ids, conform
 from rsicd_embed.stores.streaming import search_stream
@@ -26,16 +26,16 @@ from rsicd_embed.stores.streaming import search_stream
 class LanceStore(LanceReader):
     """A VectorStore on a LanceDB table; see `VectorStore` for what its methods promise."""
 
-    def __init__(self, place: Place, table: Any, version: str | None = None) -> None:
-        super().__init__(place, table, version)
+    def __init__(self, location: LanceLocation, table: Any, version: str | None = None) -> None:
+        super().__init__(location, table, version)
         self._seen: SeenIds | None = None
 
     @classmethod
     def open(cls, uri: StoreURI, provenance: Provenance | None, *, create: bool) -> Self:
         """Opens the table at `uri`; see `StoreType.open`."""
         lance_index.Settings.of(uri)  # before anything is made
-        place = Place.of(uri)
-        return cls(place, place.open(provenance, create=create))
+        location = LanceLocation.of(uri)
+        return cls(location, location.open(provenance, create=create))
 
     def upsert(self, batches: Iterable[pa.RecordBatch]) -> int:
         """Inserts rows, replacing those with the same id; see `VectorStore.upsert`."""
@@ -50,7 +50,7 @@ class LanceStore(LanceReader):
             if added:
                 # A commit of its own, which changes no row: it only adds nulls.
                 self._table.add_columns(pa.schema(added))
-            if now.count == 0 and self._place.is_locked:  # else another may add the same ids
+            if now.count == 0 and self._location.is_locked:  # else another may add the same ids
                 self._seen = SeenIds(now.version)
             if self._seen and not self._seen.may_have(rows["id"]):
                 self._table.add(rows)
@@ -87,7 +87,7 @@ class LanceStore(LanceReader):
     def tags(self) -> dict[str, int]:
         """Name → version of each tag."""
         with lance_errors(f"cannot read {self.uri}"):
-            self._place.checks.tags()
+            self._location.checks.tags()
             return lance_versions.tags(self._table)
 
     def tag(self, name: str) -> None:
@@ -99,32 +99,32 @@ class LanceStore(LanceReader):
         """Lets go of what a tag keeps; see `Versioned.untag`."""
         with self._writing():
             lance_versions.require_known(self._table, name, self.uri)
-            self._place.checks.forget_tag(name)
+            self._location.checks.forget_tag(name)
             self._table.tags.delete(name)
 
     def as_of(self, version: str) -> Self:
         """The version of a tag or number, to be read only; see `Versioned.as_of`."""
         with lance_errors(f"cannot read {self.uri}"):
-            self._place.checks.tags()
+            self._location.checks.tags()
             number = lance_versions.number_of(self._table, version, self.uri)
-            table = self._place.table()
+            table = self._location.table()
             table.checkout(number)
-        return type(self)(self._place, table, version)
+        return type(self)(self._location, table, version)
 
     def restore(self, version: str) -> None:
         """Makes a version the newest again; see `Versioned.restore`."""
         with self._writing():
             self._seen = None
-            self._place.checks.tags()
+            self._location.checks.tags()
             self._table.restore(lance_versions.number_of(self._table, version, self.uri))
-            self.provenance = self._place.provenance(self._table)
+            self.provenance = self._location.provenance(self._table)
 
     def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:
         """Puts rows of another model in place of all; see `Versioned.replace`."""
         with self._writing():
             self._seen = None
             rows = lance_versions.uniform(batches, provenance.dim)
-            self._open_table = self._place.overwrite(rows, provenance)
+            self._open_table = self._location.overwrite(rows, provenance)
             self.provenance = provenance
             return len(self)
 
@@ -134,7 +134,7 @@ class LanceStore(LanceReader):
         if self._version is not None:
             raise StoreError(f"{self.uri} can be read only; restore it first")
         before: list[int] = []
-        with self._mutex, self._place.writing(lambda: self._undo(*before)):
+        with self._mutex, self._location.writing(lambda: self._undo(*before)):
             now = self._now()
             before.append(now.version)
             self._check(now)
@@ -150,7 +150,7 @@ class LanceStore(LanceReader):
         if self._table.version == version:
             return False  # a tag, perhaps
         self._table.restore(version)
-        self.provenance = self._place.provenance(self._table)
+        self.provenance = self._location.provenance(self._table)
         return True
 
     def _after_upsert(self) -> None:
