@@ -25,12 +25,12 @@ from rsicd_embed.train import mesh
 from rsicd_embed.train.config import AugmentConfig, DataConfig, StepConfig, TrainConfig
 from rsicd_embed.train.config.augment import ENGINES
 from rsicd_embed.train.config.data import CACHES
-from rsicd_embed.train.data import CaptionedImages
 from rsicd_embed.train.distributed import own_rows
+from rsicd_embed.train.initialization import Start, from_nothing, learn_vocabulary
+from rsicd_embed.train.input.captioned_images import CaptionedImages
+from rsicd_embed.train.input.training_data import training_source, weighted
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.shapes import SHAPES
-from rsicd_embed.train.sources import training_source, weighted
-from rsicd_embed.train.start import Start, from_nothing, learn_vocabulary
 from rsicd_embed.train.state import initial_state
 from rsicd_embed.train.step import Recipe, make_step
 

@@ -26,7 +26,7 @@ from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import RsicdEmbedError
-from rsicd_embed.train import tokenizer as bpe
+from rsicd_embed.train import vocabulary as bpe
 
 TEXT = TowerConfig(width=256, layers=4, heads=4, mlp_width=1024)
 VOCAB_SIZE = 4096

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from rsicd_embed.embedder.training_words import FILE
 from rsicd_embed.errors import RsicdEmbedError
-from rsicd_embed.train.captions import trained_words
-from rsicd_embed.train.sources import training_source
+from rsicd_embed.train.input.caption_draws import trained_words
+from rsicd_embed.train.input.training_data import training_source
 
 
 def settings_of(model: Path) -> dict[str, object]:

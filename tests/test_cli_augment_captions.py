@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from rsicd_embed.datasets import captioned, textaug
-from rsicd_embed.train import marian
-from rsicd_embed.train.translations import Translations
+from rsicd_embed.train.backtranslation import marian
+from rsicd_embed.train.backtranslation.translations import Translations
 
 from .conftest import picture
 from .helpers import Outcome, manifest, run

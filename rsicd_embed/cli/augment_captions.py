@@ -13,7 +13,7 @@ from rsicd_embed.cli.base import json_option, note, print_json, show
 from rsicd_embed.errors import DatasetError
 
 if TYPE_CHECKING:
-    from rsicd_embed.train.paraphrase import Outcome
+    from rsicd_embed.train.backtranslation.paraphrase import Outcome
 
 ALL = "all"
 
@@ -102,8 +102,8 @@ def augment_captions(
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.datasets import captions, splits, textaug
     from rsicd_embed.files import cache_folder
-    from rsicd_embed.train import paraphrase
-    from rsicd_embed.train.translations import Translations
+    from rsicd_embed.train.backtranslation import paraphrase
+    from rsicd_embed.train.backtranslation.translations import Translations
 
     languages = tuple(dict.fromkeys(via))
     forth = _models("--from-english", from_english, languages, paraphrase.FROM_ENGLISH)

@@ -14,7 +14,7 @@ from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
 
 if TYPE_CHECKING:
-    from rsicd_embed.train.plan import Plan
+    from rsicd_embed.train.tpu_plan.plan import Plan
 
 
 # The step of CLIP-rsicd, where neither settings nor options say otherwise.
@@ -69,14 +69,14 @@ def plan(
     needs and whether that is there, its FLOPs, what it sends between devices, and the largest
     batch. Takes a minute or two for a ViT-B/32.
     """
-    from rsicd_embed.train.topology import ENVIRONMENT
-    from rsicd_embed.train.topology import parse as parse_topology
+    from rsicd_embed.train.tpu_plan.topology import ENVIRONMENT
+    from rsicd_embed.train.tpu_plan.topology import parse as parse_topology
 
     parse_topology(topology)  # told before JAX is loaded
     os.environ.update(ENVIRONMENT)
     try:
-        from rsicd_embed.train.aot import Workload
-        from rsicd_embed.train.plan import plan as make_plan
+        from rsicd_embed.train.tpu_plan.compile_for_tpu import Workload
+        from rsicd_embed.train.tpu_plan.plan import plan as make_plan
     except ModuleNotFoundError as error:
         raise TrainError(
             f"planning needs {error.name}, which is not installed: "

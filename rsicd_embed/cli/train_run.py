@@ -15,7 +15,7 @@ from rsicd_embed.cli.train_settings import training_extra
 
 if TYPE_CHECKING:
     from rsicd_embed.train.config import TrainConfig
-    from rsicd_embed.train.sources import TrainingData
+    from rsicd_embed.train.input.training_data import TrainingData
 
 
 def run(

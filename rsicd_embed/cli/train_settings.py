@@ -15,7 +15,7 @@ from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TrainConfig, defaults, parse
 
 if TYPE_CHECKING:
-    from rsicd_embed.train.sources import TrainingData
+    from rsicd_embed.train.input.training_data import TrainingData
 
 # Of a model from nothing, and of a checkpoint that is fine-tuned.
 _DEFAULTS, _FINE_TUNING = (parse.flat(defaults(init)) for init in (None, "a checkpoint"))
@@ -172,7 +172,7 @@ def read_data(datasets: Sequence[str], config: TrainConfig) -> TrainingData:
     Raises:
         DatasetError: one of them is not as described.
     """
-    from rsicd_embed.train.sources import training_source, weighted
+    from rsicd_embed.train.input.training_data import training_source, weighted
 
     return training_source(
         [weighted(one) for one in datasets], augmented_captions=config.data.augmented_captions

@@ -19,16 +19,16 @@ from rsicd_embed.train.baseline import score, warn_if_never_better, warn_if_wors
 from rsicd_embed.train.card import UNKNOWN, licence_of
 from rsicd_embed.train.checkpoint import Checkpoints
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.data import CaptionedImages
 from rsicd_embed.train.distillation import taught
 from rsicd_embed.train.distributed import any_process, is_writer, own_rows, wait_for_all
 from rsicd_embed.train.freezing import frozen
+from rsicd_embed.train.input.captioned_images import CaptionedImages
+from rsicd_embed.train.input.pixels import Advance, require_readable
+from rsicd_embed.train.input.training_data import TrainingData
 from rsicd_embed.train.journal import Journal, Row
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.observers.base import Observer
-from rsicd_embed.train.pixels import Advance, require_readable
 from rsicd_embed.train.run import Run, open_run
-from rsicd_embed.train.sources import TrainingData
 from rsicd_embed.train.state import State, averaged, every_parameter, initial_state, require_sound
 from rsicd_embed.train.step import Recipe, Step, make_step
 from rsicd_embed.train.steplog import StepLog

@@ -25,15 +25,15 @@ from rsicd_embed.embedder.clip.parts import Parts
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors, sync_file, sync_folder, write_file
-from rsicd_embed.train import identity
-from rsicd_embed.train import start as starts
-from rsicd_embed.train.captions import trained_words
+from rsicd_embed.train import initialization as starts
+from rsicd_embed.train import run_manifest
 from rsicd_embed.train.card import DataCard, model_card
 from rsicd_embed.train.checkpoint import saved
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.distributed import is_writer, wait_for_all
-from rsicd_embed.train.sources import TrainingData
-from rsicd_embed.train.start import Start
+from rsicd_embed.train.initialization import Start
+from rsicd_embed.train.input.caption_draws import trained_words
+from rsicd_embed.train.input.training_data import TrainingData
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def open_run(config: TrainConfig, data: TrainingData, out: Path) -> Iterator[Run
     """
     with storage_errors(f"cannot write to {out}"), ExitStack() as stack:
         if is_writer():
-            identity.require_own(out)
+            run_manifest.require_own(out)
             out.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(FileLock(out / identity.LOCK, timeout=0))
+                stack.enter_context(FileLock(out / run_manifest.LOCK, timeout=0))
             except Timeout:
                 raise TrainError(
                     f"another process is training in {out}; give another --out"
@@ -133,11 +133,15 @@ def _words(config: TrainConfig, data: TrainingData, start: Start) -> TrainingWor
 
 
 def _start(config: TrainConfig, data: TrainingData, out: Path) -> Start:
-    vocabulary, said, found = out / "tokenizer.json", identity.of(config, data), identity.read(out)
+    vocabulary, said, found = (
+        out / "tokenizer.json",
+        run_manifest.of(config, data),
+        run_manifest.read(out),
+    )
     if found is not None and is_writer() and not saved(out / "checkpoints"):
         found = None  # it never got anywhere, perhaps since a setting was wrong
     if found is not None:
-        identity.require_same(out, found, said)
+        run_manifest.require_same(out, found, said)
     learnt = None
     if config.model.init is not None:
         begun = starts.from_checkpoint(config.model.init)
@@ -149,9 +153,9 @@ def _start(config: TrainConfig, data: TrainingData, out: Path) -> Start:
         begun = starts.from_nothing(config.model.shape, tokens, config.seed)
     start = {"start": begun.origin}
     if found is None:
-        identity.write(out, said | start)
+        run_manifest.write(out, said | start)
     else:
-        identity.require_same(out, found, start)
+        run_manifest.require_same(out, found, start)
     if learnt is not None:  # after run.json, which says whose folder it is
         write_file(vocabulary, lambda aside: learnt.save(str(aside)))
     if not (out / "best").exists() and (out / "best.old").exists():  # stopped between renames

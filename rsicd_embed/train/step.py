@@ -18,9 +18,9 @@ from rsicd_embed.embedder.clip.model import Clip, normalise
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train import distributed, grad_cache
-from rsicd_embed.train.augment import VIEWS, random_patches, random_view, view_keys
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.grad_cache import Parts
+from rsicd_embed.train.input.augment import VIEWS, random_patches, random_view, view_keys
 from rsicd_embed.train.mesh import Layout
 from rsicd_embed.train.objective import Arrays, Embeddings, Metrics, Objective
 from rsicd_embed.train.optimizers import optimizer, schedule

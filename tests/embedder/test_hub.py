@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import ModelError
 from rsicd_embed.train.config import ModelConfig
-from rsicd_embed.train.start import shape_of
+from rsicd_embed.train.initialization import shape_of
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 

@@ -10,7 +10,7 @@ import pytest
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.train.card import DataCard, model_card
 from rsicd_embed.train.config import TrainConfig, parse
-from rsicd_embed.train.start import card_licence, from_checkpoint
+from rsicd_embed.train.initialization import card_licence, from_checkpoint
 
 DATA = DataCard(24, 30, 3, 12, ("rsicd", "ucm.csv"))
 ROW = {"epoch": 1, "mr": 0.5}

@@ -17,9 +17,9 @@ from PIL import Image
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.datasets.captioned import load
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train import captions as texts_of
-from rsicd_embed.train.captions import Captions
 from rsicd_embed.train.config import TeacherConfig, TrainConfig
+from rsicd_embed.train.input import caption_draws as texts_of
+from rsicd_embed.train.input.caption_draws import Captions
 from rsicd_embed.train.loop import require_negatives
 
 from .captioned_images import Numbers, examples, grey, opened

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.data import CaptionedImages
+from rsicd_embed.train.input.captioned_images import CaptionedImages
 
 from .captioned_images import examples, opened, same
 
@@ -108,7 +108,7 @@ def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
 A_RUN = """
 import sys
 import numpy as np
-from rsicd_embed.train.loader import Stream
+from rsicd_embed.train.input.loader import Stream
 
 class Numbers:
     def __len__(self):

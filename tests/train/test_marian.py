@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rsicd_embed.errors import ModelError, TrainError, WeightsError
-from rsicd_embed.train import marian
+from rsicd_embed.train.backtranslation import marian
 
 from ..embedder.test_hub import Hub
 from ..embedder.test_hub import hub as hub

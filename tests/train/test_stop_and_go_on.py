@@ -16,9 +16,9 @@ from rsicd_embed.datasets import captioned
 from rsicd_embed.errors import TrainStoppedError
 from rsicd_embed.evaluation.evaluator import Evaluator
 from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
+from rsicd_embed.train.input.training_data import training_source
 from rsicd_embed.train.journal import read
 from rsicd_embed.train.loop import train
-from rsicd_embed.train.sources import training_source
 from tests.train.test_run import Watch
 
 # A tiny model's first epochs may be worse than chance on a dozen images.

@@ -169,11 +169,11 @@ def model_or_shape(model: str | None, shape: str | None) -> Iterator[str | None]
         raise click.UsageError("expected --model or --shape, found both")
     from rsicd_embed.bench.inputs import texts
     from rsicd_embed.bench.workers import once
-    from rsicd_embed.train import untrained
+    from rsicd_embed.train import random_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
         directory = Path(folder, shape)
-        once(f"making a {shape}", partial(untrained.write, directory, shape, texts(512)))
+        once(f"making a {shape}", partial(random_checkpoint.write, directory, shape, texts(512)))
         yield str(directory)
 
 

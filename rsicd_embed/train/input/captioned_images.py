@@ -10,13 +10,13 @@ from rsicd_embed.closing import Closing
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import TrainError
 from rsicd_embed.parallel import cpu_count
-from rsicd_embed.train import pixels
-from rsicd_embed.train.batches import Batch, Batches, group_numbers
-from rsicd_embed.train.captions import Captions, Tokenize
 from rsicd_embed.train.config import AugmentConfig, DataConfig
-from rsicd_embed.train.loader import Stream
-from rsicd_embed.train.order import Order
-from rsicd_embed.train.views import Views, require_torchvision
+from rsicd_embed.train.input import pixels
+from rsicd_embed.train.input.batches import Batch, Batches, group_numbers
+from rsicd_embed.train.input.caption_draws import Captions, Tokenize
+from rsicd_embed.train.input.epoch_order import Order
+from rsicd_embed.train.input.loader import Stream
+from rsicd_embed.train.input.views import Views, require_torchvision
 
 # Images are kept this much larger than the model's, so that crops have room to move.
 _MARGIN = 1.125

@@ -18,14 +18,14 @@ from jax.experimental import topologies
 
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train import start
-from rsicd_embed.train.collectives import collective_bytes
+from rsicd_embed.train import initialization
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.flops import abstract_arguments, embedding_flops
 from rsicd_embed.train.mesh import abstract, layout
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.step import Recipe, jitted_step
-from rsicd_embed.train.topology import KNOWN, Topology
+from rsicd_embed.train.tpu_plan.collectives import collective_bytes
+from rsicd_embed.train.tpu_plan.step_flops import abstract_arguments, embedding_flops
+from rsicd_embed.train.tpu_plan.topology import KNOWN, Topology
 
 _STEPS = 1000  # in a run; it only sets constants of the learning rate's schedule
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -63,7 +63,7 @@ class Workload:
             ModelError: the checkpoint to start from is none.
         """
         config = dataclasses.replace(self.config, batch_size=global_batch)
-        model = start.shape_of(config.model)
+        model = initialization.shape_of(config.model)
         return Recipe(
             model,
             config,

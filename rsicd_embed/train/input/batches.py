@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsicd_embed.train.captions import Captions
-from rsicd_embed.train.loader import Arrays
-from rsicd_embed.train.order import Draws, Order
-from rsicd_embed.train.pixels import Stored
-from rsicd_embed.train.views import Views
+from rsicd_embed.train.input.caption_draws import Captions
+from rsicd_embed.train.input.epoch_order import Draws, Order
+from rsicd_embed.train.input.loader import Arrays
+from rsicd_embed.train.input.pixels import Stored
+from rsicd_embed.train.input.views import Views
 
 _EPOCHS = 2**31
 

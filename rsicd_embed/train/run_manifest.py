@@ -12,7 +12,7 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import TEMPORARY, sync_folder, write_file
 from rsicd_embed.train.config import TrainConfig, parse
-from rsicd_embed.train.sources import TrainingData
+from rsicd_embed.train.input.training_data import TrainingData
 
 FILE, LOCK = "run.json", ".lock"
 

@@ -11,7 +11,7 @@ from rsicd_embed.embedder.clip import directory, weights
 from rsicd_embed.embedder.clip.tensors import shapes
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError
-from rsicd_embed.train import tokenizer as bpe
+from rsicd_embed.train import vocabulary as bpe
 from rsicd_embed.train.shapes import SHAPES
 
 

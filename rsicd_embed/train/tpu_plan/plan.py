@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.aot import Compiled, Workload, compile_step, compiler_limit, tpu_devices
-from rsicd_embed.train.topology import parse
+from rsicd_embed.train.tpu_plan.compile_for_tpu import (
+    Compiled,
+    Workload,
+    compile_step,
+    compiler_limit,
+    tpu_devices,
+)
+from rsicd_embed.train.tpu_plan.topology import parse
 
 # The loss and its gradient keep three float32 arrays as large as the logits: measured on the loss
 # alone, compiled for v3-8, with batches of 16,384 (3.3) and 65,536 (3.1).

@@ -13,9 +13,9 @@ from functools import lru_cache
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError, ModelError, TrainError
 from rsicd_embed.parallel import batched
-from rsicd_embed.train import marian
-from rsicd_embed.train.backtranslate import Filled, RoundTrip, distinct, fill
-from rsicd_embed.train.translations import Translations
+from rsicd_embed.train.backtranslation import marian
+from rsicd_embed.train.backtranslation.backtranslate import Filled, RoundTrip, distinct, fill
+from rsicd_embed.train.backtranslation.translations import Translations
 
 # CLIP-rsicd's models; the Hub has no opus-mt-en-pt and no opus-mt-pt-en.
 LANGUAGES = ("fr", "es", "it", "pt")

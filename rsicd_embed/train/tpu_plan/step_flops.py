@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rsicd_embed.embedder.clip.model import Clip
-from rsicd_embed.train.data import batch_side
+from rsicd_embed.train.input.captioned_images import batch_side
 from rsicd_embed.train.mesh import abstract, layout
 from rsicd_embed.train.state import State, every_parameter, first_state
 from rsicd_embed.train.step import Recipe, embed, jitted_step, rows_of

@@ -20,7 +20,7 @@ from rsicd_embed.embedder.locate import locate
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.embedder.training_words import TrainingWords
-from rsicd_embed.train import tokenizer as bpe
+from rsicd_embed.train import vocabulary as bpe
 from rsicd_embed.train.config import ModelConfig
 from rsicd_embed.train.shapes import SHAPES
 

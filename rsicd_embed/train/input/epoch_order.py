@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsicd_embed.train.captions import Captions
+from rsicd_embed.train.input.caption_draws import Captions
 
 
 @dataclass(frozen=True)
