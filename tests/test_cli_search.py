@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import rsicd_embed
 from rsicd_embed.cli.links import shows_links
-from rsicd_embed.cli.search import _short
+from rsicd_embed.cli.search_command import _short
 from rsicd_embed.cli.value_text import number_text, value_text
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.records import Provenance

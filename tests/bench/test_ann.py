@@ -31,7 +31,7 @@ def ann(*options: str | Path) -> Any:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("rsicd_embed.cli.bench.ann"), "_SAMPLE_S", 0.005)
+    monkeypatch.setattr(import_module("rsicd_embed.cli.bench.bench_ann"), "_SAMPLE_S", 0.005)
 
 
 @pytest.mark.usefixtures("quick")

@@ -14,7 +14,7 @@ from rsicd_embed.bench.candidates import agreement
 from rsicd_embed.bench.choice import Choice
 from rsicd_embed.bench.exported import OnnxRuntime, OpenVino, export
 from rsicd_embed.bench.torch_clip import ClipDirectory, TorchClip
-from rsicd_embed.cli.bench.embed import _describe
+from rsicd_embed.cli.bench.bench_embed import _describe
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import BenchError
 from tests.conftest import picture

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rsicd_embed.cli import main
-from rsicd_embed.cli.train_plan import lines
+from rsicd_embed.cli.train.train_plan import lines
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
 from rsicd_embed.train.shapes import SHAPES

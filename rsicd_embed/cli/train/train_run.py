@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.quiet import told_once
-from rsicd_embed.cli.train_progress import ShownProgress
-from rsicd_embed.cli.train_settings import training_extra
+from rsicd_embed.cli.orbax_errors import suppress_orbax_tracebacks
+from rsicd_embed.cli.train.train_progress import ShownProgress
+from rsicd_embed.cli.train.train_settings import training_extra
 
 if TYPE_CHECKING:
     from rsicd_embed.train.config import TrainConfig
@@ -45,7 +45,7 @@ def run(
     distributed.connect(detect=cluster)
     evaluate = Evaluator(data.val, loss_batch=config.batch_size)
     debug = bool(click.get_current_context().find_root().meta.get("debug"))
-    with told_once(debug=debug), ExitStack() as stack:
+    with suppress_orbax_tracebacks(debug=debug), ExitStack() as stack:
         observers: list[Observer] = []
         told: dict[str, Callable[[Any], object]] = {}
         if distributed.is_writer():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def told_once(*, debug: bool) -> Iterator[None]:
+def suppress_orbax_tracebacks(*, debug: bool) -> Iterator[None]:
     """Where a disk takes no checkpoint, Orbax's threads print tracebacks by the hundred.
 
     The first error comes to the caller all the same; with `debug` everything is shown.

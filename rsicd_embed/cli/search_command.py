@@ -65,7 +65,7 @@ def search(
 ) -> None:
     """Find images by words, or by an image."""
     import rsicd_embed
-    from rsicd_embed.cli.models import embedder_for, state_of
+    from rsicd_embed.cli.query_model import embedder_for, state_of
     from rsicd_embed.embedder.base import word_warnings
     from rsicd_embed.stores import score_distribution
 

@@ -9,13 +9,13 @@ import click
 from click.core import ParameterSource
 
 from rsicd_embed.cli.base import Group, json_option, print_json, show
-from rsicd_embed.cli.train_arms import arms
-from rsicd_embed.cli.train_plan import plan
-from rsicd_embed.cli.train_presets import presets
-from rsicd_embed.cli.train_preview import preview
-from rsicd_embed.cli.train_progress import epoch_line
-from rsicd_embed.cli.train_run import run
-from rsicd_embed.cli.train_settings import (
+from rsicd_embed.cli.train.train_arms import arms
+from rsicd_embed.cli.train.train_plan import plan
+from rsicd_embed.cli.train.train_presets import presets
+from rsicd_embed.cli.train.train_preview import preview
+from rsicd_embed.cli.train.train_progress import epoch_line
+from rsicd_embed.cli.train.train_run import run
+from rsicd_embed.cli.train.train_settings import (
     datasets_option,
     read_config,
     read_data,

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from rsicd_embed.cli.base import json_option, note, print_json, show
-from rsicd_embed.cli.train_progress import epoch_line
-from rsicd_embed.cli.train_run import run
-from rsicd_embed.cli.train_settings import (
+from rsicd_embed.cli.train.train_progress import epoch_line
+from rsicd_embed.cli.train.train_run import run
+from rsicd_embed.cli.train.train_settings import (
     datasets_option,
     read_config,
     read_data,

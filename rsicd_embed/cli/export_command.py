@@ -98,8 +98,8 @@ def _export_rows(
     store_uri: str, output: Path, where: str | None, as_of: str | None, as_json: bool
 ) -> None:
     import rsicd_embed
-    from rsicd_embed.cli.models import state_of
     from rsicd_embed.cli.progress import image_progress
+    from rsicd_embed.cli.query_model import state_of
     from rsicd_embed.indexing.export import export_rows
 
     with (

@@ -26,8 +26,8 @@ def sql(query: str, store_uri: str, as_of: str | None, model: str | None, as_jso
     if query.encode("utf-8", "replace").decode() != query:
         raise click.UsageError("QUERY is not UTF-8")
     import rsicd_embed
-    from rsicd_embed.cli.models import embedder_for, state_of
-    from rsicd_embed.cli.rows import print_rows, print_rows_as_json
+    from rsicd_embed.cli.query_model import embedder_for, state_of
+    from rsicd_embed.cli.sql_output import print_rows, print_rows_as_json
     from rsicd_embed.query import run
 
     with (

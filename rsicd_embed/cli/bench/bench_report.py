@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rsicd_embed.cli.base import show
-from rsicd_embed.cli.bench.compare import record_argument
+from rsicd_embed.cli.bench.bench_compare import record_argument
 
 NAME = "report.html"
 

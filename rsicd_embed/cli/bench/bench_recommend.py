@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsicd_embed.cli.base import json_option, note, print_json, show
-from rsicd_embed.cli.bench.compare import record_argument
+from rsicd_embed.cli.bench.bench_compare import record_argument
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.recommend import Choice

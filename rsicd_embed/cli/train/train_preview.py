@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rsicd_embed.cli.base import json_option, print_json, show
-from rsicd_embed.cli.train_settings import (
+from rsicd_embed.cli.train.train_settings import (
     config_options,
     datasets_option,
     read_config,
