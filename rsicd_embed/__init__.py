@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.embedder.clip.backends.base import Backend, Precision
     from rsicd_embed.indexing import Summary
-    from rsicd_embed.indexing.export import Exported
+    from rsicd_embed.indexing.export_rows import Exported
     from rsicd_embed.stores.base import VectorStore
 
     __version__: str
@@ -130,9 +130,9 @@ def ingest(
 def export_rows(store: VectorStore, output: str | Path, *, where: str | None = None) -> Exported:
     """Writes a store's rows, vectors and all, to a Parquet file that `import_rows` takes.
 
-    See `rsicd_embed.indexing.export.export_rows`.
+    See `rsicd_embed.indexing.export_rows.export_rows`.
     """
-    from rsicd_embed.indexing.export import export_rows as run
+    from rsicd_embed.indexing.export_rows import export_rows as run
 
     return run(store, Path(output), where=where)
 
@@ -140,15 +140,15 @@ def export_rows(store: VectorStore, output: str | Path, *, where: str | None = N
 def import_rows(paths: Sequence[str | Path], store_uri: str) -> Summary:
     """Brings a store up to date with files that `export_rows` or `rsicd-embed embed` wrote.
 
-    It is made where it is absent. See `rsicd_embed.indexing.importing`.
+    It is made where it is absent. See `rsicd_embed.indexing.import_rows`.
     """
     from rsicd_embed.arguments import require_items
-    from rsicd_embed.indexing import importing
+    from rsicd_embed.indexing import import_rows
 
     require_items(paths, "paths", (str, Path))
-    checked = importing.check_rows(importing.open_files([Path(path) for path in paths]))
-    with importing.open_store_for(checked[0].file, store_uri) as store:
-        return importing.import_rows(checked, store)
+    checked = import_rows.check_rows(import_rows.open_files([Path(path) for path in paths]))
+    with import_rows.open_store_for(checked[0].file, store_uri) as store:
+        return import_rows.import_rows(checked, store)
 
 
 def sql(query: str, store: VectorStore, embedder: Embedder | None = None) -> pa.Table:

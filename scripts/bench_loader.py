@@ -23,8 +23,8 @@ from rsicd_embed.reports import record
 from rsicd_embed.reports.machine import CpuTimes, cpu_contention
 from rsicd_embed.train import mesh
 from rsicd_embed.train.config import AugmentConfig, DataConfig, StepConfig, TrainConfig
-from rsicd_embed.train.config.augment import ENGINES
-from rsicd_embed.train.config.data import CACHES
+from rsicd_embed.train.config.augment_config import ENGINES
+from rsicd_embed.train.config.data_config import CACHES
 from rsicd_embed.train.distributed import own_rows
 from rsicd_embed.train.initialization import Start, from_nothing, learn_vocabulary
 from rsicd_embed.train.input.captioned_images import CaptionedImages

@@ -35,7 +35,7 @@ from rsicd_embed.reports.machine import CpuTimes, cpu_contention
 from rsicd_embed.reports.statistics import paired_ratio
 from rsicd_embed.reports.timing import Plan, Sampler, measure, sampler
 from rsicd_embed.train.config import StepConfig, TrainConfig
-from rsicd_embed.train.config.step import PRECISIONS
+from rsicd_embed.train.config.step_config import PRECISIONS
 from rsicd_embed.train.input.captioned_images import batch_side
 from rsicd_embed.train.mesh import layout
 from rsicd_embed.train.objective import contrastive

@@ -21,7 +21,7 @@ from typing import Any
 import rsicd_embed
 from rsicd_embed.bench import http_load, synthetic_jpegs
 from rsicd_embed.bench.http_load import Request
-from rsicd_embed.bench.serve import Server, searches, serving
+from rsicd_embed.bench.serve_rates import Server, searches, serving
 from rsicd_embed.reports import record
 
 _ROUNDS = 40

@@ -242,7 +242,7 @@ def test_without_the_function(tmp_path: Path) -> None:
         "import sys, lancedb, pyarrow as pa\n"
         "from rsicd_embed.errors import ModelError\n"
         "from rsicd_embed.stores.base import open_store\n"
-        "from rsicd_embed.testing.stores.rows import MADE_BY, batch\n"
+        "from rsicd_embed.testing.stores.sample_rows import MADE_BY, batch\n"
         f"with open_store({uri!r}, MADE_BY) as store:\n"
         "    store.upsert([batch(['a', 'b'])]); store.upsert([batch(['b', 'c'])])\n"
         "    assert len(store) == 3\n"

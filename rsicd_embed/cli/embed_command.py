@@ -53,7 +53,7 @@ def embed(
     share_one_heap()
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
-    from rsicd_embed.indexing.export import write_vectors
+    from rsicd_embed.indexing.export_rows import write_vectors
 
     opened = rsicd_embed.open_sources(sources, split=split, column_types=column_types)
     embedder = rsicd_embed.load_embedder(

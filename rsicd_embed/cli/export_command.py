@@ -71,7 +71,7 @@ def export(
 
 
 def _export_model(model: str, output: Path, dtype: str, repo: str | None, as_json: bool) -> None:
-    from rsicd_embed.embedder.export import export_model, push
+    from rsicd_embed.embedder.export_model import export_model, push
 
     done = export_model(model, output, dtype=dtype)
     if not done.card:
@@ -100,7 +100,7 @@ def _export_rows(
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.cli.query_model import state_of
-    from rsicd_embed.indexing.export import export_rows
+    from rsicd_embed.indexing.export_rows import export_rows
 
     with (
         rsicd_embed.open_store(store_uri) as newest,

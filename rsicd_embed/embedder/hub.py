@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rsicd_embed.embedder.clip import checkpoint
+from rsicd_embed.embedder.clip import weight_files
 from rsicd_embed.embedder.layout import Layout
 from rsicd_embed.errors import ModelError, RsicdEmbedError
 
@@ -62,8 +62,8 @@ def download(repo: str, revision: str | None, layout: Layout) -> Path:
                 f"{', '.join(missing)} in the repository, found none"
             )
         paths = {name: fetch(name) for name in layout.used(has)}
-        if checkpoint.INDEX in paths:
-            for shard in checkpoint.shard_names(paths[checkpoint.INDEX]):
+        if weight_files.INDEX in paths:
+            for shard in weight_files.shard_names(paths[weight_files.INDEX]):
                 fetch(shard)
     return paths[layout.settings[0]].parent
 

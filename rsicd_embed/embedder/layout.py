@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rsicd_embed.embedder import training_words
-from rsicd_embed.embedder.clip import checkpoint
+from rsicd_embed.embedder.clip import weight_files
 from rsicd_embed.errors import ModelError, WeightsError
 
 Has = Callable[[str], bool]
@@ -92,7 +92,7 @@ CLIP = Layout(
     settings=("config.json", "preprocessor_config.json"),
     vocabularies=(("tokenizer.json",), ("vocab.json", "merges.txt")),
     optional=("tokenizer_config.json", training_words.FILE),
-    weights=checkpoint.FILES,
+    weights=weight_files.FILES,
 )
 
 # A CLIP's towers, without what they weigh.

@@ -18,14 +18,14 @@ from rsicd_embed.datasets.typed_sources import resolve
 from rsicd_embed.embedder.base import Embedder, require_embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import STRETCH_RULE, read_bytes, read_picture
-from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.upkeep import (
+from rsicd_embed.indexing.reconcile import (
     keep_stored,
     known_rows,
     under_other_ids,
     update_attributes,
     vanished,
 )
+from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.stores.base import VectorStore, require_store

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.indexing.reconcile import held_rows, is_another
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.upkeep import held_rows, is_another
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rsicd_embed.errors import SQLError
-from rsicd_embed.query.wording import explained
+from rsicd_embed.query.error_messages import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

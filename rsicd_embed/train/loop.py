@@ -28,7 +28,7 @@ from rsicd_embed.train.input.training_data import TrainingData
 from rsicd_embed.train.journal import Journal, Row
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.observers.base import Observer
-from rsicd_embed.train.run import Run, open_run
+from rsicd_embed.train.run_folder import Run, open_run
 from rsicd_embed.train.state import State, averaged, every_parameter, initial_state, require_sound
 from rsicd_embed.train.step import Recipe, Step, make_step
 from rsicd_embed.train.steplog import StepLog

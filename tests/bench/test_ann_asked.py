@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench.ann import run as ann_run
+from rsicd_embed.bench.ann import ann_run as ann_run
 from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.testing.stores import MADE_BY, batch, unit
 from tests.helpers import filled, run

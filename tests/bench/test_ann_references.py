@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsicd_embed.bench.ann import ground_truth, references, vectors, workload
+from rsicd_embed.bench.ann import ground_truth, reference_libraries, vectors, workload
 from tests.helpers import run
 
 EACH = [
     pytest.param(need, name, id=name)
-    for need, some in references.CONTENDERS.items()
+    for need, some in reference_libraries.CONTENDERS.items()
     for name in some
 ]
 
@@ -55,7 +55,7 @@ def test_a_library_finds_the_nearest_rows_and_keeps_them(
     pytest.importorskip(need)
     made = workload.prepare(vectors.generated(1200, 16), tmp_path, queries=40, k=10)
     right = ground_truth.Truth(made, 10)
-    kind = references.CONTENDERS[need][name]
+    kind = reference_libraries.CONTENDERS[need][name]
     built = kind(tmp_path / "own", 16)
     for batch in made.batches(500):
         built.upsert(batch)
@@ -93,7 +93,7 @@ def test_they_stand_beside_the_stores(tmp_path: Path) -> None:
 def test_a_library_that_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(references.NEEDS, "hnswlib", ("no_such_module",))
+    monkeypatch.setitem(reference_libraries.NEEDS, "hnswlib", ("no_such_module",))
     words = ("bench", "ann", "--rows", "100", "--dim", "4", "-o", tmp_path, "--against")
     error = run(*words, "hnswlib").error
     assert "reference hnswlib needs no_such_module: pip install hnswlib" in error

@@ -11,8 +11,8 @@ import pytest
 import rsicd_embed
 from rsicd_embed.bench import inputs, references
 from rsicd_embed.bench.candidates import agreement
-from rsicd_embed.bench.choice import Choice
 from rsicd_embed.bench.exported import OnnxRuntime, OpenVino, export
+from rsicd_embed.bench.reference_choice import Choice
 from rsicd_embed.bench.torch_clip import ClipDirectory, TorchClip
 from rsicd_embed.cli.bench.bench_embed import _describe
 from rsicd_embed.embedder.base import Embedder

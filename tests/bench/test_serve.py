@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rsicd_embed.bench import http_load
-from rsicd_embed.bench import serve as bench
+from rsicd_embed.bench import serve_rates as bench
 from rsicd_embed.errors import BenchError
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.testing.stores import MADE_BY

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rsicd_embed.embedder import layout, locate, training_words
 from rsicd_embed.embedder.base import UnfamiliarWord, word_warnings
-from rsicd_embed.embedder.export import export_model
+from rsicd_embed.embedder.export_model import export_model
 from rsicd_embed.embedder.loading import load_clip, load_embedder
 from rsicd_embed.embedder.training_words import FAMILIAR_IMAGES, TrainingWords
 from rsicd_embed.errors import ModelError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from rsicd_embed.bench.embed import NULL
+from rsicd_embed.bench.embed_rates import NULL
 from rsicd_embed.reports.record import candidate, rate_ratio
 from rsicd_embed.reports.timing import Plan, Sampler, Samples, calls_for, measure, rounds, sampler
 

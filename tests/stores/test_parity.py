@@ -13,7 +13,7 @@ from rsicd_embed.records import Provenance
 from rsicd_embed.stores import nmslib
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_reader
-from rsicd_embed.testing.stores.machine import SETTINGS, StoreMachine
+from rsicd_embed.testing.stores.state_machine import SETTINGS, StoreMachine
 
 from .contract import DIM, MADE_BY, batch, unit
 

@@ -11,7 +11,7 @@ import pytest
 from rsicd_embed.errors import StoreError, StoreURIError
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.testing.stores import MADE_BY, StoreContract, batch, unit
-from rsicd_embed.testing.stores.machine import SETTINGS, StoreMachine
+from rsicd_embed.testing.stores.state_machine import SETTINGS, StoreMachine
 from tests.helpers import run
 
 PROJECT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from typing import Any
 from rsicd_embed.bench.ann.contenders import Null, Store, store_uri
 from rsicd_embed.bench.ann.libraries import LanceTable, NmslibIndex, NumPy
 from rsicd_embed.bench.ann.measure import NULL
-from rsicd_embed.bench.ann.references import CONTENDERS
+from rsicd_embed.bench.ann.reference_libraries import CONTENDERS
 from rsicd_embed.bench.ann.sweep import KNOBS
 from rsicd_embed.bench.ann.sweep import steps as steps_of
 from rsicd_embed.bench.ann.worker import Make

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench.ann.batches import add_batches
+from rsicd_embed.bench.ann.batch_searches import add_batches
 from rsicd_embed.bench.ann.ground_truth import Truth
 from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.bench.workers import Worker

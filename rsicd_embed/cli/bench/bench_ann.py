@@ -176,11 +176,11 @@ def ann(
     A library on its own promises less than a store: no filters or deletions (NMSLib), no exact
     scores, no order among ties. It gets the settings that the store found best.
     """
-    from rsicd_embed.bench import choice
-    from rsicd_embed.bench.ann import references
+    from rsicd_embed.bench import reference_choice
+    from rsicd_embed.bench.ann import reference_libraries
+    from rsicd_embed.bench.ann.ann_run import run as measured
     from rsicd_embed.bench.ann.contender_specs import Settings
     from rsicd_embed.bench.ann.ground_truth import Truth
-    from rsicd_embed.bench.ann.run import run as measured
     from rsicd_embed.bench.ann.sweep import ladders
     from rsicd_embed.bench.ann.workload import prepare
     from rsicd_embed.reports import record
@@ -188,7 +188,9 @@ def ann(
 
     if sweep and no_sweep:
         raise click.UsageError("expected --sweep or --no-sweep, found both")
-    others = choice.choose(against, references.NEEDS, references.PACKAGES)
+    others = reference_choice.choose(
+        against, reference_libraries.NEEDS, reference_libraries.PACKAGES
+    )
     settings = Settings(
         stores=tuple(dict.fromkeys(one.strip() for one in stores.split(","))),
         ks=ks,
@@ -261,7 +263,7 @@ def _asked(source: Source, uri: str | None, texts: Path | None, model: str | Non
 
 def _source(uri: str | None, file: Path | None, made: dict[str, Any], seed: int) -> Source:
     """Where the vectors come from; one place only."""
-    from rsicd_embed.bench.ann import files, vectors
+    from rsicd_embed.bench.ann import vector_files, vectors
 
     given = {name: value for name, value in made.items() if value is not None}
     if (uri is not None) + (file is not None) + bool(given) > 1:
@@ -269,5 +271,5 @@ def _source(uri: str | None, file: Path | None, made: dict[str, Any], seed: int)
     if uri is not None:
         return vectors.from_store(uri)
     if file is not None:
-        return files.from_file(file)
+        return vector_files.from_file(file)
     return vectors.generated(**{"rows": _ROWS, "dim": _DIM, **given}, seed=seed)

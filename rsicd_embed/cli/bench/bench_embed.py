@@ -25,8 +25,8 @@ from rsicd_embed.cli.bench.base import (
 from rsicd_embed.cli.bench.embed_lines import lines
 
 if TYPE_CHECKING:
-    from rsicd_embed.bench.choice import Choice
     from rsicd_embed.bench.flops import Tower
+    from rsicd_embed.bench.reference_choice import Choice
     from rsicd_embed.bench.torch_clip import ClipDirectory
 
 NAME = "bench-embed"
@@ -118,7 +118,7 @@ def embed(
     batch sizes are timed one after the other.
     """
     from rsicd_embed.bench import combined, references
-    from rsicd_embed.bench import embed as bench
+    from rsicd_embed.bench import embed_rates as bench
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
     from rsicd_embed.reports.timing import Plan

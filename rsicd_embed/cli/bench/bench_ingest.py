@@ -21,7 +21,7 @@ from rsicd_embed.cli.bench.base import (
 )
 
 if TYPE_CHECKING:
-    from rsicd_embed.bench.ingest import StoreKind
+    from rsicd_embed.bench.ingest_rates import StoreKind
 
 NAME = "bench-ingest"
 _STORES = ("exact", "lancedb")
@@ -93,7 +93,7 @@ def ingest(
     A SOURCE is what `ingest` takes; without one, JPEG files are generated.
     """
     import rsicd_embed
-    from rsicd_embed.bench import ingest as bench
+    from rsicd_embed.bench import ingest_rates as bench
     from rsicd_embed.bench import memory, synthetic_jpegs
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
@@ -135,7 +135,7 @@ def ingest(
 
 def _kinds(stores: tuple[str, ...]) -> list[StoreKind]:
     from rsicd_embed import plugins
-    from rsicd_embed.bench.ingest import StoreKind
+    from rsicd_embed.bench.ingest_rates import StoreKind
     from rsicd_embed.errors import BenchError
 
     found = []

@@ -48,7 +48,7 @@ def serve(
     clients are on this machine too, and take their part of it.
     """
     from rsicd_embed import plugins
-    from rsicd_embed.bench import serve as bench
+    from rsicd_embed.bench import serve_rates as bench
     from rsicd_embed.embedder.base import provenance
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import BenchError

@@ -11,8 +11,8 @@ import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
 from rsicd_embed.embedder import preprocess
-from rsicd_embed.embedder.clip import checkpoint, weights
 from rsicd_embed.embedder.clip import config as clip_config
+from rsicd_embed.embedder.clip import weight_files, weights
 
 
 def save(
@@ -51,4 +51,4 @@ def save(
     tokens.no_truncation()
     tokens.no_padding()
     tokens.save(str(directory / "tokenizer.json"))
-    checkpoint.save_safetensors(tensors, directory / checkpoint.SAFETENSORS)
+    weight_files.save_safetensors(tensors, directory / weight_files.SAFETENSORS)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.resnet import ResNet
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
-from rsicd_embed.embedder.clip.text import TextTower
+from rsicd_embed.embedder.clip.text_tower import TextTower
 from rsicd_embed.embedder.clip.vit import VisionTransformer
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError

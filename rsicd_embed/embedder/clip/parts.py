@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from rsicd_embed.embedder import preprocess, tokenizer
-from rsicd_embed.embedder.clip import checkpoint, config
+from rsicd_embed.embedder.clip import config, weight_files
 from rsicd_embed.embedder.clip import tensors as clip_tensors
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.jsonfile import read_json
@@ -82,7 +82,7 @@ def read(directory: Path) -> Parts:
     if problems:
         raise _joined(problems)
     assert shape and pixels and tokens  # otherwise there is a problem
-    return Parts(shape, clip_tensors.checked(shape, checkpoint.load(directory)), tokens, pixels)
+    return Parts(shape, clip_tensors.checked(shape, weight_files.load(directory)), tokens, pixels)
 
 
 def _require_same_size(directory: Path, shape: ClipConfig, pixels: Preprocessor) -> None:

@@ -17,8 +17,8 @@ from unittest import mock
 
 import pyarrow as pa
 
-from rsicd_embed.indexing.export import export_rows
-from rsicd_embed.indexing.importing import check_rows, import_rows, open_files, open_store_for
+from rsicd_embed.indexing.export_rows import export_rows
+from rsicd_embed.indexing.import_rows import check_rows, import_rows, open_files, open_store_for
 from rsicd_embed.query import run
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_reader
@@ -30,7 +30,7 @@ from rsicd_embed.testing.stores.random_conditions import (
     sample,
 )
 from rsicd_embed.testing.stores.random_rows import as_stored, random_column, random_type
-from rsicd_embed.testing.stores.rows import MADE_BY, batch, found, unit
+from rsicd_embed.testing.stores.sample_rows import MADE_BY, batch, found, unit
 
 SCHEMES = ("exact", "nmslib", "lancedb")
 _ROWS = 12

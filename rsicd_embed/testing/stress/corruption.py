@@ -14,9 +14,9 @@ from typing import Any
 
 from rsicd_embed.errors import RsicdEmbedError
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
-from rsicd_embed.testing.stores.rows import MADE_BY, batch, stored, unit
+from rsicd_embed.testing.stores.sample_rows import MADE_BY, batch, stored, unit
 from rsicd_embed.testing.stress.damage import Files, damage
-from rsicd_embed.testing.stress.workers import Worker, opened, scratch
+from rsicd_embed.testing.stress.stress_workers import Worker, opened, scratch
 
 _ROWS = 240
 _MEMORY_BYTES = 4 << 30  # that an answer may take beyond what libraries reserve

@@ -14,10 +14,10 @@ from typing import Any
 
 from rsicd_embed.errors import StoreError
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.testing.stores.rows import MADE_BY
+from rsicd_embed.testing.stores.sample_rows import MADE_BY
 from rsicd_embed.testing.stress import points
-from rsicd_embed.testing.stress.model import Change, MismatchError, State, match, plan
-from rsicd_embed.testing.stress.workers import Worker, opened, scratch
+from rsicd_embed.testing.stress.store_model import Change, MismatchError, State, match, plan
+from rsicd_embed.testing.stress.stress_workers import Worker, opened, scratch
 
 _ERRORS = (errno.EIO, errno.ENOSPC)
 _SIZES = (0, 200, 600, 1000, 2000, 4000, 8000, 16_000, 1 << 20)

@@ -14,10 +14,10 @@ from typing import Any
 from rsicd_embed.files import TEMPORARY
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.segments.segment_store import SegmentStore
-from rsicd_embed.testing.stores.rows import MADE_BY
+from rsicd_embed.testing.stores.sample_rows import MADE_BY
 from rsicd_embed.testing.stress import points
-from rsicd_embed.testing.stress.model import MismatchError, State, match, plan
-from rsicd_embed.testing.stress.workers import Worker, scratch
+from rsicd_embed.testing.stress.store_model import MismatchError, State, match, plan
+from rsicd_embed.testing.stress.stress_workers import Worker, scratch
 
 _LIVES = 25  # kills before a store is begun anew
 _AT_POINTS = 0.6  # share of the writers that die at a step; the others do at any time

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.embedder.clip.backends import graph
+from rsicd_embed.embedder.clip.backends import forward_pass
 from rsicd_embed.embedder.clip.backends._lazy_openvino import core, op, ov
 from rsicd_embed.embedder.clip.backends.base import Precision
 from rsicd_embed.embedder.clip.config import ClipConfig
@@ -26,7 +26,7 @@ def _ints(*values: int) -> np.ndarray:
 
 
 class _OpenvinoOps:
-    """See `graph.Ops`."""
+    """See `forward_pass.Ops`."""
 
     def constant(self, tensor: np.ndarray) -> _Node:
         """In the tensor's own memory, which must outlive the graph."""
@@ -120,7 +120,7 @@ class OpenvinoTowers:
     def __init__(
         self,
         config: ClipConfig,
-        tensors: graph.Tensors,
+        tensors: forward_pass.Tensors,
         how: Preprocessor,
         *,
         precision: Precision = "float32",
@@ -129,8 +129,8 @@ class OpenvinoTowers:
         ops, side = _OpenvinoOps(), config.image_size
         pixels = op.parameter([-1, side, side, 3], np.uint8)
         tokens, ends = op.parameter([-1, -1], np.int32), op.parameter([-1], np.int32)
-        images = graph.image_vectors(ops, config, tensors, how, pixels)
-        texts = graph.text_vectors(ops, config, tensors, tokens, ends)
+        images = forward_pass.image_vectors(ops, config, tensors, how, pixels)
+        texts = forward_pass.text_vectors(ops, config, tensors, tokens, ends)
         self._images = _compile(ov.Model([images], [pixels]), precision)
         self._texts = _compile(ov.Model([texts], [tokens, ends]), precision)
 
@@ -140,7 +140,7 @@ class OpenvinoTowers:
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
         """int32 (b, t) → float32 (b, dim)."""
-        return _run(self._texts, tokens, graph.text_ends(self._config, tokens))
+        return _run(self._texts, tokens, forward_pass.text_ends(self._config, tokens))
 
 
 def _compile(model: Any, precision: Precision) -> Any:

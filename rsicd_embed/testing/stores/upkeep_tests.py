@@ -12,7 +12,7 @@ import pytest
 from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import FIXED_COLUMNS
 from rsicd_embed.stores.base import StoreInfo, VectorStore, open_store
-from rsicd_embed.testing.stores.rows import DIM, MADE_BY, batch, stored, unit
+from rsicd_embed.testing.stores.sample_rows import DIM, MADE_BY, batch, stored, unit
 
 
 class Upkeep:

@@ -7,7 +7,7 @@ import pytest
 from rsicd_embed.errors import FingerprintError, StoreError, StoreNotFoundError
 from rsicd_embed.records import FIXED_COLUMNS, Provenance
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.testing.stores.rows import DIM, MADE_BY, batch, unit
+from rsicd_embed.testing.stores.sample_rows import DIM, MADE_BY, batch, unit
 
 
 class Opening:

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from rsicd_embed import rowfile
 from rsicd_embed.datasets.base import Skipped
 from rsicd_embed.errors import DatasetError, FingerprintError, ImageError, StoreNotFoundError
-from rsicd_embed.indexing.compare import differing
 from rsicd_embed.indexing.ingest import Progress, Summary
+from rsicd_embed.indexing.reconcile import held_rows
+from rsicd_embed.indexing.row_differences import differing
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.upkeep import held_rows
 from rsicd_embed.records import Provenance, differences
 from rsicd_embed.rowfile import CheckedRows, RowFile
 from rsicd_embed.stores.base import VectorStore, open_store

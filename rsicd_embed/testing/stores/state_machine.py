@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.testing.stores.rows import DIM, MADE_BY, batch, stored, unit
+from rsicd_embed.testing.stores.sample_rows import DIM, MADE_BY, batch, stored, unit
 
 # A few seconds for stores that write in a few milliseconds.
 SETTINGS = settings(

@@ -11,7 +11,7 @@ import numpy as np
 
 from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.clip import directory, parts, weights
-from rsicd_embed.embedder.clip.checkpoint import SAFETENSORS
+from rsicd_embed.embedder.clip.weight_files import SAFETENSORS
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ModelError
 from rsicd_embed.files import storage_errors, sync_file, sync_folder

@@ -12,7 +12,7 @@ import pytest
 from rsicd_embed.errors import FilterError, SchemaError
 from rsicd_embed.records import FIXED_COLUMNS, vector_array
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.testing.stores.rows import batch, now_and_reopened, stored, unit
+from rsicd_embed.testing.stores.sample_rows import batch, now_and_reopened, stored, unit
 
 PAIR = pa.struct([("k", pa.string())])
 

@@ -10,7 +10,7 @@ import pytest
 
 from rsicd_embed.errors import QueryError
 from rsicd_embed.stores.base import VectorStore
-from rsicd_embed.testing.stores.rows import DIM, batch, unit
+from rsicd_embed.testing.stores.sample_rows import DIM, batch, unit
 
 
 class Searching:

@@ -11,7 +11,7 @@ import pytest
 
 from rsicd_embed.errors import FilterError
 from rsicd_embed.stores.base import VectorStore
-from rsicd_embed.testing.stores.rows import batch, found, unit
+from rsicd_embed.testing.stores.sample_rows import batch, found, unit
 
 
 class Conditions:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import VectorStore, require_versioned
-from rsicd_embed.testing.stores.rows import DIM, MADE_BY, batch, stored, unit
+from rsicd_embed.testing.stores.sample_rows import DIM, MADE_BY, batch, stored, unit
 
 OTHER = Provenance("other", MADE_BY.fingerprint.replace("dim:", "dim:1"), DIM - 2)
 _IDS = 400
