@@ -105,7 +105,7 @@ def search(query: str, where: str | None, store: str, k: int) -> contact_sheet.R
     hits = []
     for hit in found["hits"]:
         print(f"  {hit['rank']:>2}  {hit['score']:+.3f}  {place(hit)}")
-        hits.append(contact_sheet.Hit(hit["uri"], (f"{hit['score']:+.3f}", place(hit))))
+        hits.append(contact_sheet.SheetHit(hit["uri"], (f"{hit['score']:+.3f}", place(hit))))
     return contact_sheet.Row(f"{query}   where {where}" if where else query, tuple(hits))
 
 

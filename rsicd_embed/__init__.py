@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.embedder.clip.backends.base import Backend, Precision
     from rsicd_embed.indexing import Summary
-    from rsicd_embed.indexing.export_rows import Exported
+    from rsicd_embed.indexing.export_rows import ExportedRows
     from rsicd_embed.stores.base import VectorStore
 
     __version__: str
@@ -127,7 +127,9 @@ def ingest(
     )
 
 
-def export_rows(store: VectorStore, output: str | Path, *, where: str | None = None) -> Exported:
+def export_rows(
+    store: VectorStore, output: str | Path, *, where: str | None = None
+) -> ExportedRows:
     """Writes a store's rows, vectors and all, to a Parquet file that `import_rows` takes.
 
     See `rsicd_embed.indexing.export_rows.export_rows`.

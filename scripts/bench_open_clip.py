@@ -26,7 +26,7 @@ from rsicd_embed._lazy_torchvision import mend_torchvision
 from rsicd_embed.bench import inputs, synthetic_jpegs
 from rsicd_embed.bench.workers import ProcessWorker, once
 from rsicd_embed.reports import record
-from rsicd_embed.reports.timing import Plan, measure, sample
+from rsicd_embed.reports.timing import TimingPlan, measure, sample
 from rsicd_embed.train import random_checkpoint
 
 OURS, THEIRS = "rsicd-clip", "open-clip"
@@ -123,7 +123,7 @@ def main() -> None:
                 f"{OURS}, table.add": lambda calls: one.call(Function.add, calls),
                 f"{THEIRS}, table.add": lambda calls: other.call(Function.add, calls),
             }
-            samples = measure(samplers, Plan(options.rounds, least_s=0.0))
+            samples = measure(samplers, TimingPlan(options.rounds, least_s=0.0))
     units = dict.fromkeys(samplers, float(options.images))
     run["complete"] = samples.complete
     run["candidates"] = {

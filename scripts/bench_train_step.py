@@ -33,7 +33,7 @@ from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.reports import record
 from rsicd_embed.reports.machine import CpuTimes, cpu_contention
 from rsicd_embed.reports.statistics import paired_ratio
-from rsicd_embed.reports.timing import Plan, Sampler, measure, sampler
+from rsicd_embed.reports.timing import Sampler, TimingPlan, measure, sampler
 from rsicd_embed.train.config import StepConfig, TrainConfig
 from rsicd_embed.train.config.step_config import PRECISIONS
 from rsicd_embed.train.input.captioned_images import batch_side
@@ -112,7 +112,7 @@ def main() -> None:
         flops = dict.fromkeys(products, 2.0 * given.product**3 * where.devices)
         flops[STEP] = step_flops(recipe)
         samplers = {STEP: sampler(step_of(recipe)), **products}
-        samples = measure(samplers, Plan(given.rounds, least_s=_SAMPLE_S))
+        samples = measure(samplers, TimingPlan(given.rounds, least_s=_SAMPLE_S))
     fastest = min(products, key=lambda name: median(samples.of(name)))
     part = paired_ratio(
         [flops[STEP] / taken for taken in samples.of(STEP)],

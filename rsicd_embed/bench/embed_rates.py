@@ -23,13 +23,13 @@ from rsicd_embed.bench.candidates import (
 from rsicd_embed.bench.flops import Tower
 from rsicd_embed.bench.workers import ProcessWorker, Worker
 from rsicd_embed.reports import record
-from rsicd_embed.reports.timing import Plan, Progress, Sampler, Samples, measure, sampler
+from rsicd_embed.reports.timing import Progress, Sampler, Samples, TimingPlan, measure, sampler
 
 NULL = "null"
 
 
 @dataclass(frozen=True)
-class Settings:
+class EmbedSettings:
     """What is timed.
 
     Attributes:
@@ -47,8 +47,8 @@ class Settings:
 
 def run(
     candidates: Mapping[str, Make],
-    settings: Settings,
-    plan: Plan,
+    settings: EmbedSettings,
+    plan: TimingPlan,
     *,
     tower: Tower | None = None,
     progress: Progress = lambda doing: None,
@@ -91,7 +91,7 @@ def run(
 
 
 def _products(
-    stack: ExitStack, settings: Settings, tower: Tower | None, progress: Progress
+    stack: ExitStack, settings: EmbedSettings, tower: Tower | None, progress: Progress
 ) -> dict[str, tuple[matmul.Shape, Sampler]]:
     """A large square product, and the tower's largest; a process for each library."""
     side = settings.matmul_side
@@ -116,7 +116,7 @@ def _product_sampler(products: Worker[matmul.Products], shape: matmul.Shape) -> 
     return lambda calls: products.call(matmul.Products.sample, shape, calls)
 
 
-def _inputs(first: Worker[CandidateWorker], settings: Settings) -> dict[str, Any]:
+def _inputs(first: Worker[CandidateWorker], settings: EmbedSettings) -> dict[str, Any]:
     shape = first.call(CandidateWorker.pixel_shape)
     given: dict[str, Any] = {IMAGES: inputs.pixels(settings.batch_size, shape)}
     if settings.texts:

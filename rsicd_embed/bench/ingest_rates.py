@@ -23,7 +23,7 @@ from rsicd_embed.indexing.stages import elapsed_s
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.reports import record
 from rsicd_embed.reports.statistics import paired_ratio
-from rsicd_embed.reports.timing import Plan, Progress, Sampler, Samples, measure, sampler
+from rsicd_embed.reports.timing import Progress, Sampler, Samples, TimingPlan, measure, sampler
 from rsicd_embed.stores.base import open_store
 
 MODEL, DECODE = "model alone", "decoding alone"
@@ -69,7 +69,7 @@ def run(
     embedder: Embedder,
     sources: Sequence[Source],
     kinds: Sequence[StoreKind],
-    plan: Plan,
+    plan: TimingPlan,
     progress: Progress = lambda doing: None,
 ) -> dict[str, Any]:
     """Times decoding, model and ingests over the same images; the fields of a record.

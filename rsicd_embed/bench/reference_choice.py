@@ -13,7 +13,7 @@ _EXTRA = "'rsicd-embed[bench]'"
 
 
 @dataclass(frozen=True)
-class Choice:
+class ReferenceChoice:
     """References to run, and why each of the others is not, by name."""
 
     chosen: tuple[str, ...]
@@ -24,7 +24,7 @@ def choose(
     against: str | None,
     needs: Mapping[str, Sequence[str]],
     packages: Mapping[str, str] | None = None,
-) -> Choice:
+) -> ReferenceChoice:
     """What `--against` means: names with commas between, "none", or None for all that there are.
 
     Args:
@@ -43,7 +43,7 @@ def choose(
     }
     if against is not None and told:
         raise BenchError("; ".join(f"reference {name} {why}" for name, why in told.items()))
-    return Choice(tuple(name for name in names if name not in told), told)
+    return ReferenceChoice(tuple(name for name in names if name not in told), told)
 
 
 def _names(against: str, needs: Mapping[str, Sequence[str]]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rsicd_embed.bench import reference_choice
 from rsicd_embed.bench.exported import OnnxRuntime, OpenVino, export
-from rsicd_embed.bench.reference_choice import Choice
+from rsicd_embed.bench.reference_choice import ReferenceChoice
 from rsicd_embed.bench.torch_clip import ClipDirectory, TorchClip
 from rsicd_embed.bench.workers import once
 
@@ -22,7 +22,7 @@ NEEDS = {
 }
 
 
-def choose(against: str | None) -> Choice:
+def choose(against: str | None) -> ReferenceChoice:
     """Which references `--against` means; see `reference_choice.choose`."""
     return reference_choice.choose(against, NEEDS)
 

@@ -26,7 +26,7 @@ from rsicd_embed.bench.ann.vectors import generated
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import Provenance, vector_array
 from rsicd_embed.reports import record
-from rsicd_embed.reports.timing import Plan, Progress, Sampler, measure
+from rsicd_embed.reports.timing import Progress, Sampler, TimingPlan, measure
 from rsicd_embed.stores.base import open_store
 
 TOGETHER, ALONE = "batched", "one by one"
@@ -34,7 +34,7 @@ _PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServeSettings:
     """What is asked.
 
     Attributes:
@@ -130,7 +130,11 @@ def _first_answer(url: str) -> None:
 
 
 def run(
-    store: str, settings: Settings, plan: Plan, *, progress: Progress = lambda doing: None
+    store: str,
+    settings: ServeSettings,
+    plan: TimingPlan,
+    *,
+    progress: Progress = lambda doing: None,
 ) -> dict[str, Any]:
     """Loads both servers, a round each in turns.
 
@@ -193,7 +197,7 @@ def _quantiles(each_ns: list[int]) -> Mapping[str, float]:
     return {"n": len(each_ns)} | {name: record.significant(one, 4) for name, one in found.items()}
 
 
-def _cpu_ms(server: Server, settings: Settings, count: int = 1000) -> float:
+def _cpu_ms(server: Server, settings: ServeSettings, count: int = 1000) -> float:
     """Processor time of a search with many clients: what other work on the machine leaves alone."""
     before = server.cpu_s()
     http_load.load(server.url, searches(count, settings.k), settings.clients)

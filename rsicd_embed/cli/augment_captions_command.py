@@ -13,7 +13,7 @@ from rsicd_embed.cli.base import json_option, note, print_json, show
 from rsicd_embed.errors import DatasetError
 
 if TYPE_CHECKING:
-    from rsicd_embed.train.backtranslation.paraphrase import Outcome
+    from rsicd_embed.train.backtranslation.paraphrase import ParaphraseOutcome
 
 ALL = "all"
 
@@ -108,7 +108,7 @@ def augment_captions(
     languages = tuple(dict.fromkeys(via))
     forth = _models("--from-english", from_english, languages, paraphrase.FROM_ENGLISH)
     back = _models("--to-english", to_english, languages, paraphrase.TO_ENGLISH)
-    settings = paraphrase.Settings(
+    settings = paraphrase.ParaphraseSettings(
         via=tuple(paraphrase.Via(one, forth[one], back[one]) for one in languages),
         count=count,
         batch_size=batch_size,
@@ -170,7 +170,11 @@ def _check_output(output: Path) -> None:
 
 
 def _document(
-    outcome: Outcome, models: dict[str, list[str]], output: Path, split: str, seconds: float
+    outcome: ParaphraseOutcome,
+    models: dict[str, list[str]],
+    output: Path,
+    split: str,
+    seconds: float,
 ) -> dict[str, object]:
     filled = outcome.filled
     return {
@@ -190,7 +194,7 @@ def _document(
     }
 
 
-def _tell(outcome: Outcome, output: Path, count: int, seconds: float) -> None:
+def _tell(outcome: ParaphraseOutcome, output: Path, count: int, seconds: float) -> None:
     filled = outcome.filled
     added = ", ".join(f"{number:,} through {name}" for name, number in filled.added.items())
     show(

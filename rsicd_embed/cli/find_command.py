@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from rsicd_embed.embedder.base import Embedder
-    from rsicd_embed.find.finding import Found, Question
+    from rsicd_embed.find.finding import Finding, Question
 
 # From here on, compiling the model takes less time than doing without.
 _MANY_PATCHES = 500
@@ -110,7 +110,7 @@ def find(
 
 def _found(
     path: Path, question: Question, model: str | None
-) -> tuple[Image.Image, Embedder, Found]:
+) -> tuple[Image.Image, Embedder, Finding]:
     """The picture, the model that looked at it, and what it saw."""
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
@@ -131,7 +131,7 @@ def _found(
         return picture, embedder, finding.find(picture, question, embedder, progress=advance)
 
 
-def _summary(found: Found) -> str:
+def _summary(found: Finding) -> str:
     """`58 patches (64 and 128 px) of a picture of 256×256, ranked by cosine; …`."""
     sides = sorted({max(r - left, b - top) for left, top, r, b in found.boxes.tolist()})
     patches = f"{len(found.boxes)} patch{'es' * (len(found.boxes) > 1)}"
@@ -141,7 +141,7 @@ def _summary(found: Found) -> str:
     return f"{said}; probabilities are against: {others}" if others else said
 
 
-def _document(text: str, path: Path, model: str, found: Found, k: int) -> dict[str, Any]:
+def _document(text: str, path: Path, model: str, found: Finding, k: int) -> dict[str, Any]:
     return {
         "query": text,
         "image": str(path),

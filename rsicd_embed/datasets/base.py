@@ -66,7 +66,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ManifestRows:
     """A file's table, from which values are converted again when a store has another type.
 
     Attributes:
@@ -83,7 +83,7 @@ class Rows:
     written: pa.Table
     nulls: frozenset[str] = frozenset()
 
-    def take(self, places: Sequence[int]) -> Rows:
+    def take(self, places: Sequence[int]) -> ManifestRows:
         """Some of the rows."""
         return replace(
             self,
@@ -92,7 +92,7 @@ class Rows:
             written=self.written.take(pa.array(places, pa.int64())),
         )
 
-    def of(self, examples: Sequence[Example]) -> Rows:
+    def of(self, examples: Sequence[Example]) -> ManifestRows:
         """The rows of some of the examples, in their order."""
         if len(examples) == len(self.ids):
             return self
@@ -122,7 +122,7 @@ class Source:
     unread: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     inferred: tuple[str, ...] = ()
-    rows: Rows | None = field(default=None, repr=False, compare=False)
+    rows: ManifestRows | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """One line, not all examples."""

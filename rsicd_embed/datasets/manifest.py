@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from rsicd_embed.datasets import column_types, json_lines, text
-from rsicd_embed.datasets.base import ADDRESS, Example, Rows, Skipped, Source
+from rsicd_embed.datasets.base import ADDRESS, Example, ManifestRows, Skipped, Source
 from rsicd_embed.datasets.column_types import PATH_COLUMNS, TEXT_COLUMNS
 from rsicd_embed.datasets.conversion import Conversion, MisfitError
 from rsicd_embed.datasets.typed_sources import retyped
@@ -99,7 +99,7 @@ def read(path: Path) -> Source:
         examples.append(Example(id_, _located(file, folder)))
     # What is computed from the image itself is not taken from the manifest.
     attributes = [name for name in names if name not in {column, *index, *FIXED_COLUMNS}]
-    rows = Rows(
+    rows = ManifestRows(
         path,
         [one.id for one in examples],
         range(1, len(ids) + 1),

@@ -21,7 +21,7 @@ DTYPES = {"float32": np.float32, "float16": np.float16}
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """A model directory that was written.
 
     Attributes:
@@ -37,7 +37,7 @@ class Exported:
     card: bool
 
 
-def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32") -> Exported:
+def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32") -> ExportedModel:
     """Writes a checkpoint in the Hugging Face layout, whichever layout it has.
 
     Its card and its list of training words are copied too. The directory appears whole or not at
@@ -75,7 +75,7 @@ def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32")
             made.rename(out)
         sync_folder(out.parent)
     size = (out / SAFETENSORS).stat().st_size
-    return Exported(out, written.fingerprint, size, (out / CARD).exists())
+    return ExportedModel(out, written.fingerprint, size, (out / CARD).exists())
 
 
 def push(folder: Path, repo: str, *, private: bool = True) -> str:

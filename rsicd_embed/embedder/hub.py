@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rsicd_embed.embedder.clip import weight_files
-from rsicd_embed.embedder.layout import Layout
+from rsicd_embed.embedder.layout import CheckpointLayout
 from rsicd_embed.errors import ModelError, RsicdEmbedError
 
 # Without a network, a mistyped path should fail at once; the Hub's own setting comes first.
@@ -21,7 +21,7 @@ class _UnreachableError(Exception):
     """The Hub does not answer."""
 
 
-def download(repo: str, revision: str | None, layout: Layout) -> Path:
+def download(repo: str, revision: str | None, layout: CheckpointLayout) -> Path:
     """The local directory of a repository's checkpoint; fetches only the files that are needed.
 
     With HF_HUB_OFFLINE set, without a network, or where the Hub fails, what is in the cache is

@@ -14,7 +14,7 @@ Has = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
-class Layout:
+class CheckpointLayout:
     """The files of checkpoints of one kind.
 
     Attributes:
@@ -86,7 +86,7 @@ def _alternatives(names: list[str] | tuple[str, ...]) -> list[str]:
     return [f"{first} (or {', '.join(others)})" if others else first] if names else []
 
 
-CLIP = Layout(
+CLIP = CheckpointLayout(
     kind="CLIP",
     example="openai/clip-vit-base-patch32",
     settings=("config.json", "preprocessor_config.json"),

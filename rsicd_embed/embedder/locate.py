@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rsicd_embed import plugins
 from rsicd_embed.embedder import hub
-from rsicd_embed.embedder.layout import CLIP, Layout
+from rsicd_embed.embedder.layout import CLIP, CheckpointLayout
 from rsicd_embed.errors import ModelError
 
 BUNDLED = "bundled"
@@ -27,7 +27,7 @@ class Located:
     name: str
 
 
-def locate(model: str | Path | None, layout: Layout = CLIP) -> Located:
+def locate(model: str | Path | None, layout: CheckpointLayout = CLIP) -> Located:
     """Finds a model: None or "bundled", a directory, or a Hugging Face id with `@revision`.
 
     Only what is written like an id, `owner/name`, is looked for on the Hub.
@@ -78,7 +78,7 @@ def _refuse_other_folder(path: Path) -> None:
         )
 
 
-def _description(text: str, path: Path, layout: Layout) -> str:
+def _description(text: str, path: Path, layout: CheckpointLayout) -> str:
     """What there is instead of a model, and what to do."""
     if path.exists():
         beside = (path.parent / layout.settings[0]).is_file()

@@ -46,7 +46,7 @@ class Evaluator:
             raise DatasetError(f"{mute.uri}: expected a caption to evaluate on, found none")
         zeroshot.require_prompts([prompt])
         self._examples = examples
-        self._captions = retrieval.Captions.of(examples)
+        self._captions = retrieval.CaptionPairs.of(examples)
         self._prompt = prompt
         self._loss_batch = loss_batch
         self._pixels: dict[str, np.ndarray] = {}

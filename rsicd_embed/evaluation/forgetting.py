@@ -18,7 +18,7 @@ from rsicd_embed.errors import DatasetError
 from rsicd_embed.evaluation import retrieval, zeroshot
 from rsicd_embed.evaluation.bootstrap import Bootstrap, Statistic, intervals, point
 from rsicd_embed.evaluation.dataset import EvalSet, Labelled, labelled, with_captions
-from rsicd_embed.evaluation.retrieval import Captions
+from rsicd_embed.evaluation.retrieval import CaptionPairs
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Tasks:
     split: str
     examples: tuple[Example, ...]
     labelled: Labelled | None
-    captioned: tuple[np.ndarray, Captions] | None
+    captioned: tuple[np.ndarray, CaptionPairs] | None
     left_out: tuple[str, ...] = ()
 
 
@@ -54,7 +54,7 @@ def tasks(evalset: EvalSet, split: str | None) -> Tasks:
         reasons.append(str(error))
     try:
         rows = with_captions(evalset, examples)
-        captions = rows, Captions.of([examples[row] for row in rows])
+        captions = rows, CaptionPairs.of([examples[row] for row in rows])
     except DatasetError as error:
         reasons.append(str(error))
     if classes is None and captions is None:

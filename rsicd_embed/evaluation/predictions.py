@@ -12,7 +12,7 @@ import numpy as np
 from rsicd_embed.datasets import text
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.evaluation.zeroshot import Outcome
+from rsicd_embed.evaluation.zeroshot import ZeroShotOutcome
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Predictions:
         depth: how many classes the file lists for every image; larger k cannot be scored.
     """
 
-    outcome: Outcome
+    outcome: ZeroShotOutcome
     depth: int
 
 
@@ -75,7 +75,7 @@ def read(
     depth = min(len(places) for places in ranked.values())
     ranks = [_rank(ranked[one], label) for one, label in right.items()]
     predicted = [ranked[one][0] for one in right]
-    outcome = Outcome(tuple(classes), labels, np.array(ranks), np.array(predicted))
+    outcome = ZeroShotOutcome(tuple(classes), labels, np.array(ranks), np.array(predicted))
     return Predictions(outcome, depth)
 
 

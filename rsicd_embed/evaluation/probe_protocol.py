@@ -23,7 +23,7 @@ _VALIDATION = ("val", "valid", "validation", "dev")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProbePlan:
     """Which images are what.
 
     Attributes:
@@ -46,7 +46,7 @@ class Plan:
         return (*self.train, *(self.choose or ()), *self.test)
 
 
-def plan(evalset: EvalSet, split: str | None, train_split: str, seed: int) -> Plan:
+def plan(evalset: EvalSet, split: str | None, train_split: str, seed: int) -> ProbePlan:
     """Fits on `train_split`, scores `split`, and chooses on val where that is neither.
 
     Where the data set has no splits, a part of each class is held out to be scored.
@@ -82,12 +82,12 @@ def plan(evalset: EvalSet, split: str | None, train_split: str, seed: int) -> Pl
         kept[part] = tuple(examples[row] for row in one.rows)
         labels |= dict(zip((e.id for e in kept[part] or ()), one.labels.tolist(), strict=True))
     names = {"split": name, "train_split": fitted_name, "chosen_on": choose_name or HELD_OUT}
-    return Plan(
+    return ProbePlan(
         classes, kept["train_split"] or (), kept["chosen_on"], kept["split"] or (), labels, names
     )
 
 
-def _without_splits(evalset: EvalSet, seed: int) -> Plan:
+def _without_splits(evalset: EvalSet, seed: int) -> ProbePlan:
     one = labelled(evalset, evalset.examples)
     train, test = hold_out(one.labels, seed)
     if not test.size:
@@ -98,7 +98,7 @@ def _without_splits(evalset: EvalSet, seed: int) -> Plan:
         "train_split": "the rest",
         "chosen_on": HELD_OUT,
     }
-    return Plan(
+    return ProbePlan(
         one.classes,
         tuple(examples[row] for row in train),
         None,
@@ -109,7 +109,7 @@ def _without_splits(evalset: EvalSet, seed: int) -> Plan:
 
 
 def report(
-    plan: Plan,
+    plan: ProbePlan,
     vectors: Mapping[str, np.ndarray],
     bootstrap: Bootstrap,
     progress: Callable[[int], None] = lambda done: None,
@@ -171,7 +171,7 @@ def report(
 
 
 def _features(
-    plan: Plan, examples: tuple[Example, ...], vectors: Mapping[str, np.ndarray]
+    plan: ProbePlan, examples: tuple[Example, ...], vectors: Mapping[str, np.ndarray]
 ) -> Features:
     ids = [example.id for example in examples if example.id in vectors]
     if not ids:
@@ -186,7 +186,7 @@ def _as_json(fitted: Fitted, name: str) -> dict[str, Any]:
     return {name: fitted.setting, "tried": tried, "converged": fitted.converged}
 
 
-def _notes(plan: Plan, train: Features, test: Features, linear: Fitted) -> list[str]:
+def _notes(plan: ProbePlan, train: Features, test: Features, linear: Fitted) -> list[str]:
     notes = []
     new = np.setdiff1d(test.labels, train.labels)
     if new.size:

@@ -26,7 +26,7 @@ _BLOCK = 1 << 23  # similarities held at once, 32 MB
 
 
 @dataclass(frozen=True)
-class Captions:
+class CaptionPairs:
     """Captions and the images they stand with.
 
     Attributes:
@@ -42,7 +42,7 @@ class Captions:
     image: np.ndarray
 
     @classmethod
-    def of(cls, examples: Sequence[Example]) -> Captions:
+    def of(cls, examples: Sequence[Example]) -> CaptionPairs:
         """Those of some examples, in their order."""
         pairs = [(i, caption) for i, e in enumerate(examples) for caption in e.captions]
         places = {text: i for i, text in enumerate(dict.fromkeys(text for _, text in pairs))}
@@ -73,7 +73,11 @@ class Ranks:
 
 
 def rank(
-    images: np.ndarray, texts: np.ndarray, captions: Captions, *, credit_duplicates: bool = False
+    images: np.ndarray,
+    texts: np.ndarray,
+    captions: CaptionPairs,
+    *,
+    credit_duplicates: bool = False,
 ) -> Ranks:
     """Ranks every caption for every image and the other way round; see `metrics.rank_of_right`.
 
@@ -104,7 +108,7 @@ def rank(
     return Ranks(i2t, t2i)
 
 
-def ceiling(captions: Captions, *, credit_duplicates: bool = False) -> dict[str, float]:
+def ceiling(captions: CaptionPairs, *, credit_duplicates: bool = False) -> dict[str, float]:
     """The metrics of a perfect model, which cannot tell apart what has the same caption.
 
     A text asked for m images can rank only one of them first, so the best it can do is to rank the
@@ -127,7 +131,7 @@ def ceiling(captions: Captions, *, credit_duplicates: bool = False) -> dict[str,
     return retrieval_metrics(i2t, np.concatenate(t2i))
 
 
-def statistic(ranks: Ranks, captions: Captions, ks: Sequence[int] = RETRIEVAL_KS) -> Statistic:
+def statistic(ranks: Ranks, captions: CaptionPairs, ks: Sequence[int] = RETRIEVAL_KS) -> Statistic:
     """R@k both ways, mR and median ranks of images drawn with their captions."""
     own = np.bincount(captions.image, minlength=captions.images).astype(np.float64)
     t2i_hits = {
@@ -148,7 +152,7 @@ def statistic(ranks: Ranks, captions: Captions, ks: Sequence[int] = RETRIEVAL_KS
 
 
 def report(
-    ranks: Ranks, captions: Captions, bootstrap: Bootstrap, *, credit_duplicates: bool
+    ranks: Ranks, captions: CaptionPairs, bootstrap: Bootstrap, *, credit_duplicates: bool
 ) -> dict[str, Any]:
     """What a record says of one model on one data set, metrics as fractions."""
     metrics = statistic(ranks, captions)
@@ -166,7 +170,7 @@ def report(
     }
 
 
-def _images_by_text(captions: Captions) -> dict[int, list[int]]:
+def _images_by_text(captions: CaptionPairs) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for text, image in captions.copies:
         found.setdefault(text, []).append(image)

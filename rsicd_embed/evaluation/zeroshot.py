@@ -24,7 +24,7 @@ _CATEGORY = "{category}"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ZeroShotOutcome:
     """What a model made of n images.
 
     Attributes:
@@ -79,11 +79,11 @@ def class_names(classes: Sequence[str], *, raw: bool = False) -> list[str]:
 
 def classify(
     images: np.ndarray, class_vectors: np.ndarray, labels: np.ndarray, classes: Sequence[str]
-) -> Outcome:
+) -> ZeroShotOutcome:
     """Unit vectors float32 (n, dim) of images and (classes, dim) of classes → ranks."""
     similarities = images @ class_vectors.T
     ranks = class_ranks(similarities, labels)
-    return Outcome(tuple(classes), labels, ranks, similarities.argmax(axis=1))
+    return ZeroShotOutcome(tuple(classes), labels, ranks, similarities.argmax(axis=1))
 
 
 def statistic(ranks: np.ndarray, ks: Sequence[int] = ZEROSHOT_KS) -> Statistic:
@@ -96,7 +96,7 @@ def statistic(ranks: np.ndarray, ks: Sequence[int] = ZEROSHOT_KS) -> Statistic:
 
 
 def report(
-    outcome: Outcome, bootstrap: Bootstrap, ks: Sequence[int] = ZEROSHOT_KS
+    outcome: ZeroShotOutcome, bootstrap: Bootstrap, ks: Sequence[int] = ZEROSHOT_KS
 ) -> dict[str, Any]:
     """What a record says of one model on one data set, metrics as fractions.
 
@@ -119,7 +119,7 @@ def report(
 
 
 def _of_class(
-    outcome: Outcome, confusion: np.ndarray, place: int, ks: Sequence[int]
+    outcome: ZeroShotOutcome, confusion: np.ndarray, place: int, ks: Sequence[int]
 ) -> dict[str, Any]:
     ranks = outcome.ranks[outcome.labels == place]
     mistakes = confusion[place].copy()
@@ -134,7 +134,7 @@ def _of_class(
     }
 
 
-def _notes(outcome: Outcome, ks: Sequence[int]) -> list[str]:
+def _notes(outcome: ZeroShotOutcome, ks: Sequence[int]) -> list[str]:
     classes = len(outcome.classes)
     notes = [f"top{k} of {classes} classes is 1 for any model" for k in ks if k >= classes]
     seen = set(outcome.labels.tolist())

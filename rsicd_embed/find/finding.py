@@ -37,7 +37,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Found:
+class Finding:
     """What a picture's patches say of a text.
 
     Attributes:
@@ -111,7 +111,7 @@ def find(
     batch_size: int | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
-) -> Found:
+) -> Finding:
     """Compares every patch of a picture with a text.
 
     Beside the picture itself, a few batches of patches are held at a time, and a number for each
@@ -137,7 +137,7 @@ def find(
         progress(len(vectors))
     similarities = np.clip(np.concatenate(found), -1, 1)
     scale = patch_probability.logit_scale(embedder)
-    return Found(
+    return Finding(
         size=image.size,
         texts=texts,
         logit_scale=scale,

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rsicd_embed import files
 from rsicd_embed.find import heatmap
-from rsicd_embed.find.finding import Found
+from rsicd_embed.find.finding import Finding
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # A picture for people: larger ones are made smaller.
@@ -19,7 +19,7 @@ _FRAMED = 3
 _INK, _PAPER = (240, 240, 240), (24, 24, 24)
 
 
-def draw(image: Image.Image, found: Found) -> Image.Image:
+def draw(image: Image.Image, found: Finding) -> Image.Image:
     """The picture under its map, the best patches framed, and a scale below.
 
     Args:
@@ -40,7 +40,7 @@ def draw(image: Image.Image, found: Found) -> Image.Image:
     return whole
 
 
-def save(image: Image.Image, found: Found, path: Path) -> None:
+def save(image: Image.Image, found: Finding, path: Path) -> None:
     """Writes `draw` to a file with one of `SUFFIXES`, in one step.
 
     Raises:
@@ -54,7 +54,7 @@ def save(image: Image.Image, found: Found, path: Path) -> None:
         files.sync_folder(path.parent)
 
 
-def _frame(picture: Image.Image, found: Found, scale: float) -> None:
+def _frame(picture: Image.Image, found: Finding, scale: float) -> None:
     pen = ImageDraw.Draw(picture)
     line = max(2, round(min(picture.size) / 300))
     font = ImageFont.load_default(max(12, 6 * line))
@@ -69,7 +69,7 @@ def _frame(picture: Image.Image, found: Found, scale: float) -> None:
         pen.text((left + line, top + line), str(rank), fill=(0, 0, 0), font=font)
 
 
-def _apart(found: Found) -> list[tuple[int, int]]:
+def _apart(found: Finding) -> list[tuple[int, int]]:
     """Rank and place of the best patches, without those centred in a better one."""
     chosen: list[tuple[int, int]] = []
     for rank, i in enumerate(found.order().tolist(), start=1):
@@ -83,7 +83,7 @@ def _apart(found: Found) -> list[tuple[int, int]]:
     return chosen
 
 
-def _scale(width: int, found: Found) -> Image.Image:
+def _scale(width: int, found: Finding) -> Image.Image:
     """The text that was looked for, and the colours from unlikely to likely."""
     font = ImageFont.load_default(14)
     bar, line, gap = min(160, max(1, width // 3)), 20, 8

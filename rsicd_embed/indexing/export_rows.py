@@ -25,7 +25,7 @@ from rsicd_embed.stores.base import VectorStore, open_store, require_store
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedRows:
     """What an export did.
 
     Attributes:
@@ -47,7 +47,7 @@ def export_rows(
     *,
     where: str | None = None,
     progress: Progress = lambda rows: None,
-) -> Exported:
+) -> ExportedRows:
     """Writes a store's rows to a Parquet file, which `import_rows` takes into any other store.
 
     The file appears whole or not at all; memory is bounded. One that an earlier export wrote is
@@ -65,7 +65,7 @@ def export_rows(
     reader = store.scan(None, where)
     written = rowfile.write(output, reader, reader.schema, store.provenance, progress)
     seconds = time.perf_counter() - started
-    return Exported(written.rows, written.bytes, written.sha256, seconds)
+    return ExportedRows(written.rows, written.bytes, written.sha256, seconds)
 
 
 def write_vectors(

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from rsicd_embed import files
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import ImageLike, read_rgb
-from rsicd_embed.pictures.contact_sheet import Hit
+from rsicd_embed.pictures.contact_sheet import SheetHit
 
 _SIDE = 320
 _QUALITY = 82
@@ -32,7 +32,7 @@ p:last-of-type { padding-bottom: .6rem; }
 """
 
 
-def page(title: str, hits: Sequence[Hit]) -> str:
+def page(title: str, hits: Sequence[SheetHit]) -> str:
     """An HTML document; a picture that cannot be read becomes its reason."""
     shown = html.escape(title)
     cards = "\n".join(map(_card, hits)) or "<li><p>no hits</p></li>"
@@ -44,7 +44,7 @@ def page(title: str, hits: Sequence[Hit]) -> str:
     )
 
 
-def save(title: str, hits: Sequence[Hit], path: Path) -> None:
+def save(title: str, hits: Sequence[SheetHit], path: Path) -> None:
     """Writes `page`, in one step.
 
     Raises:
@@ -58,7 +58,7 @@ def save(title: str, hits: Sequence[Hit], path: Path) -> None:
         files.sync_folder(path.parent)
 
 
-def _card(hit: Hit) -> str:
+def _card(hit: SheetHit) -> str:
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in hit.lines)
     alt = html.escape(hit.lines[-1] if hit.lines else "", quote=True)
     try:

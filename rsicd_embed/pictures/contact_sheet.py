@@ -16,7 +16,7 @@ _INK, _PALE, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 
 @dataclass(frozen=True)
-class Hit:
+class SheetHit:
     """One picture and the lines under it."""
 
     image: ImageLike
@@ -28,7 +28,7 @@ class Row:
     """A query and its hits, best first."""
 
     title: str
-    hits: tuple[Hit, ...]
+    hits: tuple[SheetHit, ...]
 
 
 def draw(rows: Sequence[Row]) -> Image.Image:

@@ -20,7 +20,7 @@ _MOST_CALLS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class TimingPlan:
     """How to time.
 
     Attributes:
@@ -85,7 +85,7 @@ def calls_for(take: Sampler, least_s: float) -> int:
 
 
 def rounds(
-    samplers: Mapping[str, Sampler], calls: Mapping[str, int], plan: Plan
+    samplers: Mapping[str, Sampler], calls: Mapping[str, int], plan: TimingPlan
 ) -> Iterator[dict[str, float]]:
     """Nanoseconds a call, by candidate, a round at a time."""
     draw = random.Random(plan.seed)
@@ -99,7 +99,7 @@ def rounds(
 
 
 def measure(
-    samplers: Mapping[str, Sampler], plan: Plan, progress: Progress = lambda doing: None
+    samplers: Mapping[str, Sampler], plan: TimingPlan, progress: Progress = lambda doing: None
 ) -> Samples:
     """Warms up, then runs the rounds.
 

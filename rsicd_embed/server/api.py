@@ -105,7 +105,7 @@ def _search_routes(service: Service) -> APIRouter:
 def _picture_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["pictures"])
 
-    @router.post("/find", response_model=s.Found, responses=_PICTURE_ERRORS)
+    @router.post("/find", response_model=s.FindResponse, responses=_PICTURE_ERRORS)
     async def find(
         text: Annotated[s.Text, Form()],
         image: Annotated[UploadFile | None, File(description="The picture's file.")] = None,
@@ -166,7 +166,7 @@ def _picture_routes(service: Service) -> APIRouter:
 def _state_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["server"])
 
-    @router.get("/api/columns", response_model=s.Columns, responses=s.errors(503))
+    @router.get("/api/columns", response_model=s.ColumnList, responses=s.errors(503))
     async def columns() -> Response:
         """What there is to filter by."""
         return _json(await service.columns())

@@ -90,7 +90,7 @@ class Search(BaseModel):
         return self
 
 
-class Hit(BaseModel):
+class SearchHit(BaseModel):
     """A row, with its attributes as further fields."""
 
     model_config = ConfigDict(extra="allow")
@@ -109,7 +109,7 @@ class Hits(BaseModel):
     """Hits, best first."""
 
     query: str | None
-    hits: list[Hit]
+    hits: list[SearchHit]
     warnings: Warnings
 
 
@@ -126,7 +126,7 @@ class Patch(BaseModel):
     ]
 
 
-class Found(BaseModel):
+class FindResponse(BaseModel):
     """Where in a picture a text is."""
 
     query: str
@@ -162,7 +162,7 @@ class Place(BaseModel):
     lat: str
 
 
-class Columns(BaseModel):
+class ColumnList(BaseModel):
     """What there is to filter by."""
 
     rows: int

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from rsicd_embed.embedder.base import word_warnings
 from rsicd_embed.errors import RequestError
 from rsicd_embed.find import finding, heatmap, overlay
-from rsicd_embed.find.finding import Found, Question
+from rsicd_embed.find.finding import Finding, Question
 from rsicd_embed.server import stored_images, uploads
 from rsicd_embed.server.batching import Batcher, Policy
 from rsicd_embed.server.engine import Ask, Engine, File, Hits
@@ -211,7 +211,7 @@ def _without(hit: dict[str, Any], hidden: str) -> dict[str, Any]:
     return {name: value for name, value in hit.items() if name != hidden}
 
 
-def _document(found: Found, k: int) -> dict[str, Any]:
+def _document(found: Finding, k: int) -> dict[str, Any]:
     scale = min(1.0, overlay.LONGEST_SIDE / 2 / max(found.size))
     size = (max(1, round(found.size[0] * scale)), max(1, round(found.size[1] * scale)))
     file = io.BytesIO()

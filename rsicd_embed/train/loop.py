@@ -29,7 +29,13 @@ from rsicd_embed.train.journal import Journal, Row
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.observers.base import Observer
 from rsicd_embed.train.run_folder import Run, open_run
-from rsicd_embed.train.state import State, averaged, every_parameter, initial_state, require_sound
+from rsicd_embed.train.state import (
+    TrainState,
+    averaged,
+    every_parameter,
+    initial_state,
+    require_sound,
+)
 from rsicd_embed.train.step import Recipe, Step, make_step
 from rsicd_embed.train.steplog import StepLog
 from rsicd_embed.train.stopping import OnInterrupt, StopRequest, stop_on_signals
@@ -240,8 +246,8 @@ class _Loop:
         return max(journal.trained, key=lambda row: score(row, config.best_by))
 
     def _epoch(
-        self, step: Step, state: State, epoch: int, done: int, log: StepLog, stop: StopRequest
-    ) -> State:
+        self, step: Step, state: TrainState, epoch: int, done: int, log: StepLog, stop: StopRequest
+    ) -> TrainState:
         """The steps of an epoch after the first `done` of the run."""
         config, per_epoch = self._run.config, self._per_epoch
         every = config.checkpoint_every

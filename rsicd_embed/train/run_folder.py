@@ -21,7 +21,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from rsicd_embed.embedder.clip import directory, weights
 from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
-from rsicd_embed.embedder.clip.parts import Parts
+from rsicd_embed.embedder.clip.parts import ModelParts
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors, sync_file, sync_folder, write_file
@@ -57,7 +57,7 @@ class Run:
     def embedder(self, params: Any) -> ClipEmbedder:
         """The model as it stands, for evaluation."""
         shape, pixels = self.start.shape, self.start.preprocessor
-        parts = Parts(shape, weights.params_to_hf(params), self.start.tokenizer, pixels)
+        parts = ModelParts(shape, weights.params_to_hf(params), self.start.tokenizer, pixels)
         return ClipEmbedder(parts, JaxTowers(shape, params, pixels), name=str(self.best))
 
     @property

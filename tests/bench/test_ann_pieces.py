@@ -72,7 +72,7 @@ def test_no_ground_truth() -> None:
         ground_truth.kth_best(2 * ROWS, QUERY, 1)
 
 
-def whole(source: vectors.Source) -> np.ndarray:
+def whole(source: vectors.VectorSource) -> np.ndarray:
     return np.concatenate(list(source.units()))
 
 

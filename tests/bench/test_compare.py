@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench.compare import Limits, compare
+from rsicd_embed.bench.compare import RegressionLimits, compare
 from rsicd_embed.reports.record import TASKS
 from rsicd_embed.reports.record_metrics import figures
 from tests.helpers import run
@@ -19,7 +19,7 @@ NMSLIB = ("states", "optimized", "contenders", "nmslib")
 
 
 def worse(before: dict[str, Any], after: dict[str, Any], **limits: float) -> list[str]:
-    return [one.name for one in compare(before, after, Limits(**limits)) if one.is_worse]
+    return [one.name for one in compare(before, after, RegressionLimits(**limits)) if one.is_worse]
 
 
 def test_a_run_is_no_worse_than_itself() -> None:

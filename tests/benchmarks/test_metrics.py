@@ -19,11 +19,11 @@ IMAGES, CAPTIONS, CLASSES = 1093, 5, 30
 
 
 @pytest.fixture(scope="module")
-def captions() -> retrieval.Captions:
+def captions() -> retrieval.CaptionPairs:
     """Five for each image, no two alike."""
     texts = np.arange(IMAGES * CAPTIONS)
     distinct = tuple(str(one) for one in texts)
-    return retrieval.Captions(IMAGES, distinct, texts, texts // CAPTIONS)
+    return retrieval.CaptionPairs(IMAGES, distinct, texts, texts // CAPTIONS)
 
 
 @pytest.mark.benchmark(group="metrics")
@@ -33,13 +33,13 @@ def test_class_ranks(benchmark: Any) -> None:
 
 
 @pytest.mark.benchmark(group="metrics")
-def test_retrieval_ranks(benchmark: Any, captions: retrieval.Captions) -> None:
+def test_retrieval_ranks(benchmark: Any, captions: retrieval.CaptionPairs) -> None:
     images, texts = unit(IMAGES, DIM), unit(IMAGES * CAPTIONS, DIM, seed=1)
     assert len(benchmark(retrieval.rank, images, texts, captions).t2i) == IMAGES * CAPTIONS
 
 
 @pytest.mark.benchmark(group="metrics")
-def test_bootstrap(benchmark: Any, captions: retrieval.Captions) -> None:
+def test_bootstrap(benchmark: Any, captions: retrieval.CaptionPairs) -> None:
     draw = np.random.default_rng(0)
     ranks = retrieval.Ranks(*(draw.integers(1, 100, n) for n in (IMAGES, IMAGES * CAPTIONS)))
     statistic = retrieval.statistic(ranks, captions)

@@ -15,7 +15,7 @@ from rsicd_embed.evaluation.metrics import (
     rank_of_right,
     topk_accuracy,
 )
-from rsicd_embed.evaluation.retrieval import Captions, rank
+from rsicd_embed.evaluation.retrieval import CaptionPairs, rank
 from rsicd_embed.testing.stores import unit
 
 KS = pytest.mark.parametrize("k", [1, 3, 5])
@@ -68,7 +68,7 @@ def test_retrieval_of_images_with_several_captions(torch_: Any, k: int) -> None:
     """One to five captions an image, no two alike, so that nothing ties."""
     image = np.repeat(np.arange(20), 1 + np.arange(20) % 5)
     texts = tuple(str(i) for i in range(len(image)))
-    captions = Captions(20, texts, np.arange(len(image)), image)
+    captions = CaptionPairs(20, texts, np.arange(len(image)), image)
     images, vectors = unit(20, dim=16), unit(len(image), dim=16, seed=1)
     found = rank(images, vectors, captions)
     right = image == np.arange(20)[:, None]

@@ -14,18 +14,20 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.evaluation import retrieval
 from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals, point
 from rsicd_embed.evaluation.metrics import retrieval_metrics
-from rsicd_embed.evaluation.retrieval import Captions, Ranks, ceiling, rank, report, statistic
+from rsicd_embed.evaluation.retrieval import CaptionPairs, Ranks, ceiling, rank, report, statistic
 
 
-def captions_of(*of_images: str) -> Captions:
+def captions_of(*of_images: str) -> CaptionPairs:
     """A letter a caption: "ab" is an image with the captions a and b."""
     examples = [
         Example(str(i), f"{i}.png", {"captions": list(some)}) for i, some in enumerate(of_images)
     ]
-    return Captions.of(examples)
+    return CaptionPairs.of(examples)
 
 
-def ranks(similarities: list[list[float]], captions: Captions, *, credit: bool = False) -> Ranks:
+def ranks(
+    similarities: list[list[float]], captions: CaptionPairs, *, credit: bool = False
+) -> Ranks:
     """By similarities of images to distinct captions, in the order of their first use."""
     images = np.array(similarities, np.float32)
     return rank(
@@ -41,7 +43,7 @@ def test_two_images_with_two_captions_each() -> None:
     captions = captions_of("ab", "cd")
     found = ranks([[0.9, 0.1, 0.8, 0.2], [0.3, 0.7, 0.6, 0.5]], captions)
     # Image 0 finds its caption a first; image 1 finds b of image 0 first, then its own c.
-    # Captions a and d find their images first; b finds image 1, and c image 0.
+    # CaptionPairs a and d find their images first; b finds image 1, and c image 0.
     assert as_lists(found) == ([1, 2], [1, 2, 2, 1])
 
 
@@ -116,7 +118,7 @@ def test_the_ceiling_is_reached(of_images: list[str]) -> None:
     assert metrics["i2t_r1"] == pytest.approx(best["i2t_r1"])
 
 
-def perfect(captions: Captions, *, rarest: bool = False) -> np.ndarray:
+def perfect(captions: CaptionPairs, *, rarest: bool = False) -> np.ndarray:
     """Knows every pair, prefers the image that a text stands with most, or the rarest text."""
     found = np.zeros((captions.images, len(captions.distinct)))
     totals = np.bincount(captions.text)
@@ -177,13 +179,13 @@ def test_captions_of_an_image_are_drawn_together() -> None:
     assert wide == pytest.approx(np.sqrt(5) * narrow, rel=0.15)
 
 
-def interval(found: Ranks, captions: Captions) -> float:
+def interval(found: Ranks, captions: CaptionPairs) -> float:
     low, high = intervals(statistic(found, captions), captions.images, Bootstrap())["t2i_r1"]
     return high - low
 
 
 def test_the_ceiling_of_rsicd(rsicd: Path) -> None:
-    captions = Captions.of(captioned.load(rsicd).split("test"))
+    captions = CaptionPairs.of(captioned.load(rsicd).split("test"))
     assert (captions.images, len(captions.text), captions.shared) == (1093, 5465, 150)
     found = ceiling(captions)
     assert [round(found[f"t2i_r{k}"], 3) for k in (1, 5, 10)] == [0.931, 0.992, 0.998]

@@ -9,7 +9,7 @@ from rsicd_embed.datasets.classes import PROMPT
 from rsicd_embed.errors import BenchError
 from rsicd_embed.evaluation.bootstrap import Bootstrap
 from rsicd_embed.evaluation.zeroshot import (
-    Outcome,
+    ZeroShotOutcome,
     class_names,
     class_vectors,
     classify,
@@ -96,5 +96,5 @@ def test_a_tie_counts_against() -> None:
 
 
 def test_only_the_ks_asked_for() -> None:
-    outcome = Outcome(("a", "b"), np.array([0]), np.array([1]), np.array([0]))
+    outcome = ZeroShotOutcome(("a", "b"), np.array([0]), np.array([1]), np.array([0]))
     assert report(outcome, Bootstrap(), (1,))["metrics"] == {"top1": 1}

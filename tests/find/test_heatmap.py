@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rsicd_embed.find import heatmap, overlay, patch_probability, patches
-from rsicd_embed.find.finding import Found
+from rsicd_embed.find.finding import Finding
 
 
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 2**32 - 1))
@@ -68,10 +68,10 @@ def test_texts_to_compare_with() -> None:
     assert patch_probability.logit_scale(object()) == patch_probability.LOGIT_SCALE
 
 
-def found(width: int, height: int, sides: list[int]) -> Found:
+def found(width: int, height: int, sides: list[int]) -> Finding:
     boxes = patches.cut(width, height, sides, 0.5)
     scores = np.linspace(-0.2, 0.4, len(boxes), dtype=np.float32)
-    return Found((width, height), ("é" * 400, "b"), 10.0, boxes, scores, np.ones(len(boxes)))
+    return Finding((width, height), ("é" * 400, "b"), 10.0, boxes, scores, np.ones(len(boxes)))
 
 
 def test_drawings_of_any_size_and_their_proportions() -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from rsicd_embed.bench.embed_rates import NULL
 from rsicd_embed.reports.record import candidate, rate_ratio
-from rsicd_embed.reports.timing import Plan, Sampler, Samples, calls_for, measure, rounds, sampler
+from rsicd_embed.reports.timing import (
+    Sampler,
+    Samples,
+    TimingPlan,
+    calls_for,
+    measure,
+    rounds,
+    sampler,
+)
 
 
 class Clockwork:
@@ -31,13 +39,13 @@ class Clockwork:
 
 def test_every_round_runs_each_candidate_once_in_an_order_of_its_own() -> None:
     clock = Clockwork(a=1, b=2, c=3)
-    found = list(rounds(clock.samplers(), dict.fromkeys("abc", 1), Plan(rounds=20, seed=3)))
+    found = list(rounds(clock.samplers(), dict.fromkeys("abc", 1), TimingPlan(rounds=20, seed=3)))
     orders = [tuple(clock.ran[i : i + 3]) for i in range(0, 60, 3)]
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)
     assert len(set(orders)) > 2
     assert found == [{"a": 1.0, "b": 2.0, "c": 3.0}] * 20
     again = Clockwork(a=1, b=2, c=3)
-    list(rounds(again.samplers(), dict.fromkeys("abc", 1), Plan(rounds=20, seed=3)))
+    list(rounds(again.samplers(), dict.fromkeys("abc", 1), TimingPlan(rounds=20, seed=3)))
     assert again.ran == clock.ran
 
 
@@ -50,7 +58,7 @@ def test_short_calls_are_repeated_until_a_sample_is_long_enough() -> None:
 
 
 def test_samples_are_of_one_call_and_the_warm_up_is_not_among_them() -> None:
-    found = measure(Clockwork(a=500, b=1000).samplers(), Plan(rounds=3, least_s=1e-5))
+    found = measure(Clockwork(a=500, b=1000).samplers(), TimingPlan(rounds=3, least_s=1e-5))
     assert found.complete
     assert found.of("a") == [500.0] * 3
     assert found.calls["a"] >= 20
@@ -65,12 +73,12 @@ def test_an_interrupted_measurement_keeps_its_whole_rounds() -> None:
             raise KeyboardInterrupt
         return clock.samplers()["b"](calls)
 
-    found = measure(take | {"b": stop}, Plan(rounds=50, least_s=0))
+    found = measure(take | {"b": stop}, TimingPlan(rounds=50, least_s=0))
     assert not found.complete
     assert 0 < len(found.rounds) < 50
     assert len(found.of("a")) == len(found.of("b"))
     with pytest.raises(KeyboardInterrupt):
-        measure({"b": stop}, Plan(rounds=1, least_s=0))
+        measure({"b": stop}, TimingPlan(rounds=1, least_s=0))
 
 
 def test_rates_and_ratios_take_the_work_of_a_call_into_account() -> None:
@@ -83,5 +91,5 @@ def test_rates_and_ratios_take_the_work_of_a_call_into_account() -> None:
 
 def test_timing_costs_next_to_nothing() -> None:
     """Beside a call of a millisecond, which is shorter than any that is measured."""
-    found = measure({NULL: sampler(lambda: None)}, Plan(rounds=3, least_s=0.001))
+    found = measure({NULL: sampler(lambda: None)}, TimingPlan(rounds=3, least_s=0.001))
     assert min(found.of(NULL)) < 0.02 * 1e6

@@ -214,10 +214,10 @@ def test_every_answer_is_as_the_description_says(client: Any, archive: Archive) 
     from rsicd_embed.server import schemas
 
     schemas.Hits.model_validate(client.get("/api/search", params={"text": "x"}).json(), strict=True)
-    schemas.Columns.model_validate(client.get("/api/columns").json(), strict=True)
+    schemas.ColumnList.model_validate(client.get("/api/columns").json(), strict=True)
     schemas.Ready.model_validate(client.get("/readyz").json(), strict=True)
     found = client.post("/api/find", data={"text": "x", "id": archive.ids[0]}).json()
-    schemas.Found.model_validate(found, strict=True)
+    schemas.FindResponse.model_validate(found, strict=True)
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/api/search", "/api/search/image", "/api/find", "/api/pictures"} <= set(paths)
 

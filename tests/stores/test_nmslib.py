@@ -329,7 +329,7 @@ def test_rows_are_stored_even_if_no_graph_can_be(uri: str, monkeypatch: pytest.M
 
 
 def test_a_disk_that_refuses_the_graph(tmp_path: Path) -> None:
-    built = graphs.Graph.build(unit(100), graphs.Settings())
+    built = graphs.Graph.build(unit(100), graphs.GraphSettings())
     (tmp_path / "graph").mkdir()  # which nothing can be written into as if it were a file
     with pytest.raises(StoreError, match=r"cannot write a graph in .*; see to the disk"):
         built.save(tmp_path / "graph", unit(1).shape[1], 16)
@@ -339,12 +339,12 @@ def test_a_disk_that_refuses_the_graph(tmp_path: Path) -> None:
 def test_more_is_not_looked_at_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that the graph never finds is no reason to search longer ever after."""
     matrix = unit(2000)
-    graph = graphs.Graph.build(matrix, graphs.Settings())
+    graph = graphs.Graph.build(matrix, graphs.GraphSettings())
     nearest = graphs.Graph.nearest
 
-    def lacking(one: graphs.Graph, *arguments: Any) -> graphs.Found:
+    def lacking(one: graphs.Graph, *arguments: Any) -> graphs.GraphHits:
         found = nearest(one, *arguments)
-        return graphs.Found(found.query[1:], found.row[1:], found.similarity[1:], None)
+        return graphs.GraphHits(found.query[1:], found.row[1:], found.similarity[1:], None)
 
     monkeypatch.setattr(graphs.Graph, "nearest", lacking)
-    assert graph.measure(matrix, graphs.Settings(recall=1)) == graphs.Measured(400, 0.999)
+    assert graph.measure(matrix, graphs.GraphSettings(recall=1)) == graphs.Measured(400, 0.999)

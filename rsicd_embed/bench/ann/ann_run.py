@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rsicd_embed.bench.ann import builds
-from rsicd_embed.bench.ann.contender_specs import ContenderSpec, Settings, specs_of
+from rsicd_embed.bench.ann.contender_specs import AnnSettings, ContenderSpec, specs_of
 from rsicd_embed.bench.ann.contenders import SCAN, numbers
 from rsicd_embed.bench.ann.ground_truth import Truth
 from rsicd_embed.bench.ann.measure import NULL, searched
@@ -20,7 +20,7 @@ from rsicd_embed.bench.ann.worker import ConfiguredWorker, ContenderWorker, star
 from rsicd_embed.bench.ann.workload import Workload, threshold
 from rsicd_embed.bench.workers import Worker
 from rsicd_embed.reports.pareto import OPTIMIZED, points
-from rsicd_embed.reports.timing import Plan, Progress
+from rsicd_embed.reports.timing import Progress, TimingPlan
 
 UPSERTED = "as upserted"
 # Of the sweep, at most.
@@ -29,8 +29,8 @@ _SWEEP_ROUNDS, _SWEEP_SAMPLE_S = 7, 0.05
 
 def run(
     workload: Workload,
-    settings: Settings,
-    plan: Plan,
+    settings: AnnSettings,
+    plan: TimingPlan,
     scratch: Path,
     progress: Progress = lambda doing: None,
 ) -> dict[str, Any]:
@@ -65,8 +65,8 @@ class _Run:
     def __init__(
         self,
         workload: Workload,
-        settings: Settings,
-        plan: Plan,
+        settings: AnnSettings,
+        plan: TimingPlan,
         scratch: Path,
         progress: Progress,
     ) -> None:

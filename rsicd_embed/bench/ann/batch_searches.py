@@ -9,7 +9,7 @@ from rsicd_embed.bench.ann.ground_truth import Truth
 from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.bench.workers import Worker
 from rsicd_embed.reports import record
-from rsicd_embed.reports.timing import Plan, Progress, Sampler, measure
+from rsicd_embed.reports.timing import Progress, Sampler, TimingPlan, measure
 
 _SAMPLE_S = 1.0  # so long, about, one call may take
 
@@ -19,7 +19,7 @@ def add_batches(
     workers: Mapping[str, Worker[ContenderWorker]],
     pairs: Mapping[str, str],
     right: Truth,
-    plan: Plan,
+    plan: TimingPlan,
     clients: Mapping[str, Sequence[int]],
     *,
     most: int,

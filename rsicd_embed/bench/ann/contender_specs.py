@@ -21,7 +21,7 @@ from rsicd_embed.stores.nmslib import NmslibStore
 
 
 @dataclass(frozen=True)
-class Settings:
+class AnnSettings:
     """What is measured.
 
     Attributes:
@@ -92,7 +92,7 @@ class ContenderSpec:
 
 
 def specs_of(
-    workload: Workload, settings: Settings, folder: Path
+    workload: Workload, settings: AnnSettings, folder: Path
 ) -> tuple[list[ContenderSpec], dict[str, str]]:
     """Contenders with files in `folder`, and which library each store is compared with."""
     specs, pairs = [], {}
@@ -125,7 +125,7 @@ def specs_of(
     return specs, pairs
 
 
-def _steps(uri: str, settings: Settings) -> list[dict[str, int]]:
+def _steps(uri: str, settings: AnnSettings) -> list[dict[str, int]]:
     """What to try of a store; nothing where its URI says it."""
     parsed = StoreURI.parse(uri)
     knobs = KNOBS.get(parsed.scheme, ())

@@ -16,7 +16,7 @@ import pyarrow as pa
 from rsicd_embed.bench.ann.contenders import SCAN, grouped, numbers
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR, vector_matrix
-from rsicd_embed.stores.graph import Settings
+from rsicd_embed.stores.graph import GraphSettings
 from rsicd_embed.stores.lancedb.lance_versions import KEEP
 
 _BLOCK_QUERIES = 32
@@ -67,7 +67,7 @@ class NumPy:
 class NmslibIndex:
     """NMSLib's HNSW index with the parameters of a store's graph."""
 
-    def __init__(self, folder: Path, how: Settings) -> None:
+    def __init__(self, folder: Path, how: GraphSettings) -> None:
         from rsicd_embed.stores._lazy_nmslib import nmslib
 
         self._how, self._path, self._rows = how, folder / "index", 0

@@ -15,7 +15,7 @@ from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.bench.workers import Worker
 from rsicd_embed.reports import record
 from rsicd_embed.reports.statistics import paired_ratio
-from rsicd_embed.reports.timing import Plan, Progress, Samples, measure
+from rsicd_embed.reports.timing import Progress, Samples, TimingPlan, measure
 
 NULL = "null store"
 # Of what is timed, the bench's own part must be less than this.
@@ -54,7 +54,7 @@ def searched(
     workers: Workers,
     pairs: Mapping[str, str],
     right: Truth,
-    plan: Plan,
+    plan: TimingPlan,
     *,
     batch: int = 0,
     batched: Collection[str] | None = None,

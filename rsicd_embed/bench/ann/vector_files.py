@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from rsicd_embed.bench.ann import hdf5
-from rsicd_embed.bench.ann.vectors import BLOCK_ROWS, Source, as_matrix
+from rsicd_embed.bench.ann.vectors import BLOCK_ROWS, VectorSource, as_matrix
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR
 
 SUFFIXES = (".npy", ".parquet", *hdf5.SUFFIXES)
 
 
-def from_file(path: Path) -> Source:
+def from_file(path: Path) -> VectorSource:
     """A .npy matrix, the column `vector` (or the only one of lists) of a Parquet file, or an HDF5.
 
     What an HDF5 must hold, and gives, is told by `hdf5.from_hdf5`.
@@ -41,7 +41,7 @@ def from_file(path: Path) -> Source:
         raise BenchError(f"{path}: expected a file of vectors; it cannot be read: {text}") from None
 
 
-def _npy(path: Path, name: str) -> Source:
+def _npy(path: Path, name: str) -> VectorSource:
     matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
         shape, kind = getattr(matrix, "shape", "?"), getattr(matrix, "dtype", "?")
@@ -52,10 +52,10 @@ def _npy(path: Path, name: str) -> Source:
         for start in range(0, rows, BLOCK_ROWS):
             yield matrix[start : start + BLOCK_ROWS]
 
-    return Source(name, rows, dim, blocks)
+    return VectorSource(name, rows, dim, blocks)
 
 
-def _parquet(path: Path, name: str) -> Source:
+def _parquet(path: Path, name: str) -> VectorSource:
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
@@ -76,7 +76,7 @@ def _parquet(path: Path, name: str) -> Source:
             for batch in file.iter_batches(BLOCK_ROWS, columns=lists):
                 yield as_matrix(batch.column(0), str(path))
 
-    return Source(name, rows, dim, blocks)
+    return VectorSource(name, rows, dim, blocks)
 
 
 def _is_lists(kind: Any) -> bool:

@@ -21,7 +21,7 @@ from rsicd_embed.cli.bench.base import (
 from rsicd_embed.parallel import cpu_count
 
 if TYPE_CHECKING:
-    from rsicd_embed.bench.ann.vectors import Source
+    from rsicd_embed.bench.ann.vectors import VectorSource
 
 NAME = "bench-ann"
 _ROWS, _DIM = 10_000, 512
@@ -179,19 +179,19 @@ def ann(
     from rsicd_embed.bench import reference_choice
     from rsicd_embed.bench.ann import reference_libraries
     from rsicd_embed.bench.ann.ann_run import run as measured
-    from rsicd_embed.bench.ann.contender_specs import Settings
+    from rsicd_embed.bench.ann.contender_specs import AnnSettings
     from rsicd_embed.bench.ann.ground_truth import Truth
     from rsicd_embed.bench.ann.sweep import ladders
     from rsicd_embed.bench.ann.workload import prepare
     from rsicd_embed.reports import record
-    from rsicd_embed.reports.timing import Plan
+    from rsicd_embed.reports.timing import TimingPlan
 
     if sweep and no_sweep:
         raise click.UsageError("expected --sweep or --no-sweep, found both")
     others = reference_choice.choose(
         against, reference_libraries.NEEDS, reference_libraries.PACKAGES
     )
-    settings = Settings(
+    settings = AnnSettings(
         stores=tuple(dict.fromkeys(one.strip() for one in stores.split(","))),
         ks=ks,
         builds=builds,
@@ -233,12 +233,14 @@ def ann(
                     f"{told:.3f}; it is not used"
                 )
         run |= measured(
-            workload, settings, Plan(rounds, seed, least_s=_SAMPLE_S), Path(folder), tell
+            workload, settings, TimingPlan(rounds, seed, least_s=_SAMPLE_S), Path(folder), tell
         )
     finish(output, NAME, run, lines, as_json=as_json)
 
 
-def _asked(source: Source, uri: str | None, texts: Path | None, model: str | None) -> Source:
+def _asked(
+    source: VectorSource, uri: str | None, texts: Path | None, model: str | None
+) -> VectorSource:
     """The vectors of a store, to be searched for texts by the model that made them."""
     from dataclasses import replace
 
@@ -261,7 +263,7 @@ def _asked(source: Source, uri: str | None, texts: Path | None, model: str | Non
     return replace(source, queries=embedder.embed_texts(wanted))
 
 
-def _source(uri: str | None, file: Path | None, made: dict[str, Any], seed: int) -> Source:
+def _source(uri: str | None, file: Path | None, made: dict[str, Any], seed: int) -> VectorSource:
     """Where the vectors come from; one place only."""
     from rsicd_embed.bench.ann import vector_files, vectors
 

@@ -10,7 +10,7 @@ import click
 from rsicd_embed.cli.base import json_option, note, print_json, show
 
 if TYPE_CHECKING:
-    from rsicd_embed.bench.compare import Change
+    from rsicd_embed.bench.compare import FigureChange
 
 record_argument = click.Path(dir_okay=False, path_type=Path)
 
@@ -40,13 +40,13 @@ def compare(before: Path, after: Path, threshold: float, drop: float, as_json: b
     Intervals of ratios come from the rounds of both runs. They know nothing of what else was
     different between the two: run both on one machine that has nothing else to do.
     """
-    from rsicd_embed.bench.compare import Limits, unlike_machines
+    from rsicd_embed.bench.compare import RegressionLimits, unlike_machines
     from rsicd_embed.bench.compare import compare as compared
     from rsicd_embed.errors import BenchError
     from rsicd_embed.reports.record import read_complete
 
     one, other = read_complete(before), read_complete(after)
-    changes = compared(one, other, Limits(threshold, drop))
+    changes = compared(one, other, RegressionLimits(threshold, drop))
     unlike = unlike_machines(one, other)
     worse = [change for change in changes if change.is_worse]
     for what in unlike:
@@ -64,7 +64,7 @@ def compare(before: Path, after: Path, threshold: float, drop: float, as_json: b
 def _document(
     before: dict[str, Any],
     after: dict[str, Any],
-    changes: list[Change],
+    changes: list[FigureChange],
     unlike: list[str],
     limits: dict[str, float],
 ) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _document(
     }
 
 
-def _lines(changes: list[Change]) -> list[str]:
+def _lines(changes: list[FigureChange]) -> list[str]:
     from rsicd_embed.reports.record import table
 
     rows = [("", "before", "after", "unit", "ratio", "95%", "")]
@@ -93,5 +93,5 @@ def _lines(changes: list[Change]) -> list[str]:
     return table(rows)
 
 
-def _times(change: Change) -> str:
+def _times(change: FigureChange) -> str:
     return f"{change.before:.4g} → {change.after:.4g} {change.unit}".rstrip()

@@ -26,7 +26,7 @@ from rsicd_embed.cli.bench.embed_lines import lines
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.flops import Tower
-    from rsicd_embed.bench.reference_choice import Choice
+    from rsicd_embed.bench.reference_choice import ReferenceChoice
     from rsicd_embed.bench.torch_clip import ClipDirectory
 
 NAME = "bench-embed"
@@ -34,7 +34,7 @@ _MATMUL_SIDE = 4096
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model, or a shape with random weights; neither for the bundled model."""
 
     model: str | None
@@ -121,7 +121,7 @@ def embed(
     from rsicd_embed.bench import embed_rates as bench
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
-    from rsicd_embed.reports.timing import Plan
+    from rsicd_embed.reports.timing import TimingPlan
 
     if models and shapes:
         raise click.UsageError("expected --model or --shape, found both")
@@ -130,10 +130,10 @@ def embed(
     gpus = nvidia_gpus()
     if matmul_side is None:
         matmul_side = 0 if gpus else _MATMUL_SIDE
-    sources: list[Source] = [Source(one, None) for one in dict.fromkeys(models)]
-    sources += [Source(None, one) for one in dict.fromkeys(shapes)]
+    sources: list[ModelSource] = [ModelSource(one, None) for one in dict.fromkeys(models)]
+    sources += [ModelSource(None, one) for one in dict.fromkeys(shapes)]
     sizes = list(dict.fromkeys(batch_sizes))
-    pairs = list(itertools.product(sources or [Source(None, None)], sizes))
+    pairs = list(itertools.product(sources or [ModelSource(None, None)], sizes))
     run = record.document(
         "embed",
         {"model": ", ".join(dict.fromkeys(one.name for one, _ in pairs))}
@@ -152,7 +152,7 @@ def embed(
     tell = teller()
     try:
         for source, size in pairs:
-            settings = bench.Settings(size, texts, one_process, matmul_side or None)
+            settings = bench.EmbedSettings(size, texts, one_process, matmul_side or None)
             label = f"{source.name}, {size} a call"
             with (
                 model_or_shape(source.model, source.shape) as model,
@@ -161,7 +161,7 @@ def embed(
                 ours = variants(model, size, backends, precision)
                 tower, candidates, missing = _candidates(ours, choice, Path(graphs), settings)
                 left_out |= {f"{one}{of(source.name)}": why for one, why in missing.items()}
-                plan = Plan(rounds, seed)
+                plan = TimingPlan(rounds, seed)
                 runs[label] = bench.run(candidates, settings, plan, tower=tower, progress=tell)
             if not runs[label]["complete"]:
                 break
@@ -177,7 +177,7 @@ def embed(
 
 
 def _candidates(
-    ours: list[Variant], choice: Choice, graphs: Path, settings: Any
+    ours: list[Variant], choice: ReferenceChoice, graphs: Path, settings: Any
 ) -> tuple[Tower | None, dict[str, Any], dict[str, str]]:
     """The image tower, candidates by name, and what is left out and why."""
     from rsicd_embed.bench import inputs, references

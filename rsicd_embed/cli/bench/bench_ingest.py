@@ -97,7 +97,7 @@ def ingest(
     from rsicd_embed.bench import memory, synthetic_jpegs
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
-    from rsicd_embed.reports.timing import Plan
+    from rsicd_embed.reports.timing import TimingPlan
 
     kinds = _kinds(stores)
     record.claim(output)
@@ -122,7 +122,7 @@ def ingest(
         embedder = variant()
         run["model"] = {"fingerprint": embedder.fingerprint, "dim": embedder.dim}
         run["candidate"] = variant.name
-        run |= bench.run(embedder, opened, kinds, Plan(rounds, seed, least_s=0.0), tell)
+        run |= bench.run(embedder, opened, kinds, TimingPlan(rounds, seed, least_s=0.0), tell)
         run["memory"] = []
         for count in memory_at if run["complete"] else ():
             tell(f"peak of memory at {count} images")

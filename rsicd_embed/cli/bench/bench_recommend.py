@@ -12,7 +12,7 @@ from rsicd_embed.cli.base import json_option, note, print_json, show
 from rsicd_embed.cli.bench.bench_compare import record_argument
 
 if TYPE_CHECKING:
-    from rsicd_embed.bench.recommend import Choice
+    from rsicd_embed.bench.recommend import StoreChoice
 
 _MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _BYTES = {
@@ -124,11 +124,11 @@ def _where(run: dict[str, Any]) -> str:
     )
 
 
-def _p95(choice: Choice) -> str:
+def _p95(choice: StoreChoice) -> str:
     return f"p95 {choice.point['p95_ns'] / 1e6:.3g} ms"
 
 
-def _costs(choice: Choice) -> list[str]:
+def _costs(choice: StoreChoice) -> list[str]:
     """What was not asked for, and is good to know."""
     point = choice.point
     told = [f"p50 {point['p50_ns'] / 1e6:.3g} ms, {_p95(choice)}"]
@@ -141,7 +141,7 @@ def _costs(choice: Choice) -> list[str]:
     return told
 
 
-def _document(choice: Choice) -> dict[str, Any]:
+def _document(choice: StoreChoice) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(choice)

@@ -53,7 +53,7 @@ def serve(
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import BenchError
     from rsicd_embed.reports import record
-    from rsicd_embed.reports.timing import Plan
+    from rsicd_embed.reports.timing import TimingPlan
 
     known = plugins.names(plugins.STORES)
     if scheme not in known:
@@ -69,8 +69,8 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
         store = f"{scheme}:{folder}/store"
         bench.fill(store, rows, provenance(load_for_a_query(model)), seed)
-        settings = bench.Settings(clients=clients, words=words)
-        run |= bench.run(store, settings, Plan(rounds, seed), progress=teller())
+        settings = bench.ServeSettings(clients=clients, words=words)
+        run |= bench.run(store, settings, TimingPlan(rounds, seed), progress=teller())
     finish(output, NAME, run, _lines, as_json=as_json)
 
 

@@ -63,7 +63,7 @@ def retrieval(
     run = document("retrieval", {"credit_duplicates": credit_duplicates}, how)
     embedder = how.load(model)
     images = how.embed(embedder, wanted, skip_unreadable=skip_unreadable)
-    captions = bench.Captions.of(images.examples)
+    captions = bench.CaptionPairs.of(images.examples)
     texts = how.embed_texts(embedder, captions.distinct)
     with how.timed("metrics"):
         ranks = bench.rank(images.vectors, texts, captions, credit_duplicates=credit_duplicates)

@@ -14,7 +14,7 @@ from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
 
 if TYPE_CHECKING:
-    from rsicd_embed.train.tpu_plan.plan import Plan
+    from rsicd_embed.train.tpu_plan.plan import TpuPlan
 
 
 # The step of CLIP-rsicd, where neither settings nor options say otherwise.
@@ -75,7 +75,7 @@ def plan(
     parse_topology(topology)  # told before JAX is loaded
     os.environ.update(ENVIRONMENT)
     try:
-        from rsicd_embed.train.tpu_plan.compile_for_tpu import Workload
+        from rsicd_embed.train.tpu_plan.compile_for_tpu import StepWorkload
         from rsicd_embed.train.tpu_plan.plan import plan as make_plan
     except ModuleNotFoundError as error:
         raise TrainError(
@@ -96,7 +96,7 @@ def plan(
         keep_patches = 1.0 if config.step.unmasked else config.step.keep_patches
     if config.teacher.model is not None:
         note("the teacher's part of the step is left out, and the memory of its similarities")
-    workload = Workload(config, keep_patches)
+    workload = StepWorkload(config, keep_patches)
     found = make_plan(topology, workload, config.batch_size, verify=verify)
     if as_json:
         print_json(found.as_json())
@@ -105,7 +105,7 @@ def plan(
             show(line)
 
 
-def lines(plan: Plan) -> Iterator[str]:
+def lines(plan: TpuPlan) -> Iterator[str]:
     """What is printed without `--json`."""
     exact = plan.compiled_global_batch == plan.global_batch
     source = f"estimated from a batch of {plan.compiled_global_batch:,}"

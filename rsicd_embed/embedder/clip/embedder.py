@@ -12,7 +12,7 @@ from PIL import Image
 from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.base import UnfamiliarWord, require_texts
 from rsicd_embed.embedder.clip.backends.base import Towers
-from rsicd_embed.embedder.clip.parts import Parts
+from rsicd_embed.embedder.clip.parts import ModelParts
 from rsicd_embed.embedder.images_to_pixels import read_pixels
 from rsicd_embed.images import ImageLike
 from rsicd_embed.parallel import batched
@@ -31,7 +31,7 @@ class ClipEmbedder:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: ModelParts,
         towers: Towers,
         *,
         name: str,

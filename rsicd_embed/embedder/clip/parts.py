@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Parts:
+class ModelParts:
     """A model: its shape, float32 tensors by Hugging Face name, and what feeds it."""
 
     config: ClipConfig
@@ -50,7 +50,7 @@ class Parts:
         )
 
 
-def read(directory: Path) -> Parts:
+def read(directory: Path) -> ModelParts:
     """Reads config, weights, tokenizer and preprocessing.
 
     Raises:
@@ -82,7 +82,9 @@ def read(directory: Path) -> Parts:
     if problems:
         raise _joined(problems)
     assert shape and pixels and tokens  # otherwise there is a problem
-    return Parts(shape, clip_tensors.checked(shape, weight_files.load(directory)), tokens, pixels)
+    return ModelParts(
+        shape, clip_tensors.checked(shape, weight_files.load(directory)), tokens, pixels
+    )
 
 
 def _require_same_size(directory: Path, shape: ClipConfig, pixels: Preprocessor) -> None:

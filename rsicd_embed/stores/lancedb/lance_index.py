@@ -63,7 +63,7 @@ class AnnIndex:
 
 
 @dataclass(frozen=True)
-class Settings:
+class IndexSettings:
     """What a URI says of an index.
 
     Attributes:
@@ -76,7 +76,7 @@ class Settings:
     refine: int | None = None
 
     @classmethod
-    def of(cls, uri: StoreURI) -> Settings:
+    def of(cls, uri: StoreURI) -> IndexSettings:
         """From the options of a URI; StoreURIError for one that is not known."""
         given = uri.numbers(recall=(0.1, 1), nprobes=(1, 100_000), refine=(1, 1000))
         partitions, refine = (

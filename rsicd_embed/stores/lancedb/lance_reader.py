@@ -34,7 +34,7 @@ _LARGEST_SHARE = 0.01  # a search for more of the rows than this is better done 
 
 
 @dataclass(frozen=True)
-class State:
+class TableState:
     """What is cached of one version of the table.
 
     `stamp` is what `LanceLocation.stamp` was before it was read; `rows` has no vectors until a
@@ -59,10 +59,10 @@ class LanceReader(Closing):
         self.provenance: Provenance = location.provenance(table)
         self._version = version
         self._location = location
-        self._how = lance_index.Settings.of(location.uri)
+        self._how = lance_index.IndexSettings.of(location.uri)
         self._open_table: Any | None = table
         self._searched = location.searched()
-        self._state: State | None = None
+        self._state: TableState | None = None
         self._mutex = threading.RLock()
 
     @property
@@ -126,7 +126,7 @@ class LanceReader(Closing):
         self._open_table = self._state = None
         self._searched.close()
 
-    def _check(self, now: State) -> None:
+    def _check(self, now: TableState) -> None:
         """Verifies all rows before some are read, unless there are too many to be held."""
         if now.count <= CACHE_ROWS:
             self._location.checks.large()
@@ -137,7 +137,7 @@ class LanceReader(Closing):
             raise StoreError(f"{self.uri} is closed; open it again")
         return self._open_table
 
-    def _now(self) -> State:
+    def _now(self) -> TableState:
         """The newest version, with what is held of it."""
         with self._mutex, lance_errors(f"cannot read {self.uri}"):
             stamp = self._location.stamp() if self._version is None else frozenset()
@@ -153,7 +153,7 @@ class LanceReader(Closing):
                 )
                 schema = plain_schema(self._table.schema)
                 index = lance_index.known(self._table.schema)
-                self._state = State(version, schema, int(self._table.count_rows()), index)
+                self._state = TableState(version, schema, int(self._table.count_rows()), index)
             self._state = replace(self._state, stamp=stamp)
             return self._state
 
@@ -175,7 +175,7 @@ class LanceReader(Closing):
                 )
         return version
 
-    def _held(self, now: State, *, vectors: bool) -> Rows:
+    def _held(self, now: TableState, *, vectors: bool) -> Rows:
         """All rows of a small table, from memory where they are there already."""
         if now.rows is None or (vectors and not now.has_vectors):
             stream = self._stream(now, None, now.schema.names if vectors else ["id"])
@@ -186,19 +186,21 @@ class LanceReader(Closing):
         return now.rows
 
     def _stream(
-        self, now: State, where: str | None, columns: Sequence[str] | None = None
+        self, now: TableState, where: str | None, columns: Sequence[str] | None = None
     ) -> Iterator[Rows]:
         self._location.checks.large()
         return lance_rows.stream(self._table, now.schema, self.uri, where, columns)
 
-    def _passing(self, now: State, where: str | None) -> Iterator[Rows]:
+    def _passing(self, now: TableState, where: str | None) -> Iterator[Rows]:
         """All rows, or those that `where` accepts; what is refused may come along, dead."""
         if where is None:
             return self._stream(now, None)
         self._location.checks.large()
         return lance_rows.selected(self._table, now.schema, self.uri, where)
 
-    def _by_index(self, now: State, index: AnnIndex, units: np.ndarray, k: int) -> pa.Table | None:
+    def _by_index(
+        self, now: TableState, index: AnnIndex, units: np.ndarray, k: int
+    ) -> pa.Table | None:
         """The k best rows that the index finds; None where it finds fewer than there are."""
         self._check(now)
         with lance_errors(f"cannot read {self.uri}"):

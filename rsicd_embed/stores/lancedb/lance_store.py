@@ -16,7 +16,7 @@ from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.columns import without_columns
 from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_versions
 from rsicd_embed.stores.lancedb.lance_ids import SeenIds
-from rsicd_embed.stores.lancedb.lance_reader import LanceReader, State
+from rsicd_embed.stores.lancedb.lance_reader import LanceReader, TableState
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, lance_errors
 from rsicd_embed.stores.opening import stored_anyway
 from rsicd_embed.stores.rows import checked_ids, conform
@@ -33,7 +33,7 @@ class LanceStore(LanceReader):
     @classmethod
     def open(cls, uri: StoreURI, provenance: Provenance | None, *, create: bool) -> Self:
         """Opens the table at `uri`; see `StoreType.open`."""
-        lance_index.Settings.of(uri)  # before anything is made
+        lance_index.IndexSettings.of(uri)  # before anything is made
         location = LanceLocation.of(uri)
         return cls(location, location.open(provenance, create=create))
 
@@ -129,7 +129,7 @@ class LanceStore(LanceReader):
             return len(self)
 
     @contextmanager
-    def _writing(self) -> Iterator[State]:
+    def _writing(self) -> Iterator[TableState]:
         """Holds the lock, and gives the newest version."""
         if self._version is not None:
             raise StoreError(f"{self.uri} can be read only; restore it first")

@@ -17,7 +17,7 @@ from rsicd_embed.testing.stores.sample_rows import batch, now_and_reopened, stor
 PAIR = pa.struct([("k", pa.string())])
 
 
-class Columns:
+class ColumnTests:
     """Column types, and what a row needs."""
 
     def test_new_columns_are_added(self, store: VectorStore) -> None:

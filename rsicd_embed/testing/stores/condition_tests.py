@@ -14,7 +14,7 @@ from rsicd_embed.stores.base import VectorStore
 from rsicd_embed.testing.stores.sample_rows import batch, found, unit
 
 
-class Conditions:
+class ConditionTests:
     """`where`: one dialect, applied before the best k are taken."""
 
     def test_where(self, store: VectorStore) -> None:

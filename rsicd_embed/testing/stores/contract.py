@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.testing.stores.column_tests import Columns
-from rsicd_embed.testing.stores.condition_tests import Conditions
+from rsicd_embed.testing.stores.column_tests import ColumnTests
+from rsicd_embed.testing.stores.condition_tests import ConditionTests
 from rsicd_embed.testing.stores.opening_tests import Opening
 from rsicd_embed.testing.stores.sample_rows import MADE_BY
 from rsicd_embed.testing.stores.searching_tests import Searching
@@ -16,7 +16,7 @@ from rsicd_embed.testing.stores.upkeep_tests import Upkeep
 from rsicd_embed.testing.stores.writing_tests import Writing
 
 
-class StoreContract(Opening, Writing, Columns, Searching, Conditions, Upkeep):
+class StoreContract(Opening, Writing, ColumnTests, Searching, ConditionTests, Upkeep):
     """Every test takes the fixture `uri`, which a subclass provides."""
 
     @pytest.fixture

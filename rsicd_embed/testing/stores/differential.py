@@ -24,7 +24,7 @@ from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_reader
 from rsicd_embed.testing.stores.random_conditions import (
     COLUMNS,
-    Condition,
+    RandomCondition,
     random_condition,
     random_path,
     sample,
@@ -190,7 +190,7 @@ def _compare_copies(
             copy.close()
 
 
-def _accepted(condition: Condition, rows: dict[str, dict[str, Any]]) -> set[str]:
+def _accepted(condition: RandomCondition, rows: dict[str, dict[str, Any]]) -> set[str]:
     return {id_ for id_, row in rows.items() if condition.accepts(row) is True}
 
 

@@ -63,7 +63,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Condition:
+class RandomCondition:
     """A condition in SQL, and whether a row fulfils it."""
 
     sql: str
@@ -81,17 +81,17 @@ def sample(random: Random, kind: pa.DataType) -> Any:
     return random.choice(_SAMPLES[kind])
 
 
-def random_condition(random: Random, depth: int = 2) -> Condition:
+def random_condition(random: Random, depth: int = 2) -> RandomCondition:
     """A condition on `COLUMNS`, of up to `depth` levels of AND, OR and NOT."""
     shape = random.choice(("simple", "simple", "not", "and", "or")) if depth else "simple"
     if shape == "simple":
         return _simple(random)
     first = random_condition(random, depth - 1)
     if shape == "not":
-        return Condition(f"NOT ({first.sql})", lambda row: _not(first.accepts(row)))
+        return RandomCondition(f"NOT ({first.sql})", lambda row: _not(first.accepts(row)))
     second = random_condition(random, depth - 1)
     dominant = shape == "or"
-    return Condition(
+    return RandomCondition(
         f"({first.sql}) {shape.upper()} ({second.sql})",
         lambda row: _joined((first.accepts(row), second.accepts(row)), dominant),
     )
@@ -127,7 +127,7 @@ PATHS = [
 ]
 
 
-def _simple(random: Random) -> Condition:
+def _simple(random: Random) -> RandomCondition:
     path = random_path(random)
     if path.kind not in _SAMPLES or random.random() < 0.2:
         return _null_test(path, negated=random.random() < 0.5)
@@ -135,14 +135,14 @@ def _simple(random: Random) -> Condition:
         return _truth_test(random, path)
     value = path.value
     if path.kind == pa.string() and random.random() < 0.2:
-        return Condition(
+        return RandomCondition(
             f"{path.sql} LIKE 'p%'", _unless_null(value, lambda text: text.startswith("p"))
         )
     shape = random.choice(("compare", "compare", "between", "in"))
     if shape == "compare":
         name, literal = random.choice(list(_OPERATORS)), _literal(random, path.kind)
         compare = _OPERATORS[name]
-        return Condition(
+        return RandomCondition(
             f"{path.sql} {name} {_shown(literal)}",
             _unless_null(value, lambda one: compare(_ordered(one), _ordered(literal))),
         )
@@ -150,7 +150,7 @@ def _simple(random: Random) -> Condition:
     word = "NOT " if negated else ""
     if shape == "between":
         low, high = _literal(random, path.kind), _literal(random, path.kind)
-        return Condition(
+        return RandomCondition(
             f"{path.sql} {word}BETWEEN {_shown(low)} AND {_shown(high)}",
             _unless_null(
                 value,
@@ -159,20 +159,20 @@ def _simple(random: Random) -> Condition:
         )
     literals = [_literal(random, path.kind) for _ in range(random.randint(1, 4))]
     members = [_ordered(one) for one in literals]
-    return Condition(
+    return RandomCondition(
         f"{path.sql} {word}IN ({', '.join(map(_shown, literals))})",
         _unless_null(value, lambda one: (_ordered(one) in members) is not negated),
     )
 
 
-def _null_test(path: Path, *, negated: bool) -> Condition:
-    return Condition(
+def _null_test(path: Path, *, negated: bool) -> RandomCondition:
+    return RandomCondition(
         f"{path.sql} IS {'NOT ' if negated else ''}NULL",
         lambda row: (path.value(row) is None) is not negated,
     )
 
 
-def _truth_test(random: Random, path: Path) -> Condition:
+def _truth_test(random: Random, path: Path) -> RandomCondition:
     accepted: tuple[Truth, ...]
     suffix, accepted = random.choice(
         (
@@ -184,8 +184,8 @@ def _truth_test(random: Random, path: Path) -> Condition:
         )
     )
     if not suffix:
-        return Condition(path.sql, path.value)
-    return Condition(path.sql + suffix, lambda row: path.value(row) in accepted)
+        return RandomCondition(path.sql, path.value)
+    return RandomCondition(path.sql + suffix, lambda row: path.value(row) in accepted)
 
 
 def _literal(random: Random, kind: pa.DataType) -> Any:

@@ -38,7 +38,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class State:
+class StoreState:
     """The newest content, and what tags keep."""
 
     now: Content = Content()
@@ -46,7 +46,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Change:
+class StoreChange:
     """One call: its name, and what it is given."""
 
     kind: str
@@ -71,7 +71,7 @@ class Change:
         else:
             getattr(kept, self.kind)(self.name)
 
-    def apply(self, state: State) -> State:
+    def apply(self, state: StoreState) -> StoreState:
         """What should come of it."""
         now, tags = state.now, dict(state.tags)
         if self.kind == "upsert":
@@ -95,10 +95,10 @@ class Change:
             tags[self.name] = now
         elif self.kind == "untag":
             del tags[self.name]
-        return State(now, tags)
+        return StoreState(now, tags)
 
 
-def plan(state: State, seed: int, step: int) -> Change:
+def plan(state: StoreState, seed: int, step: int) -> StoreChange:
     """The change that follows in step `step` of the series `seed`."""
     chance = random.Random(f"{seed}:{step}")
     kinds = ["upsert"] * 8 + ["delete"] * 3 + ["optimize"] * 2 + ["replace"]
@@ -107,24 +107,24 @@ def plan(state: State, seed: int, step: int) -> Change:
     kinds += ["drop_columns"] if any(_LABEL in row for row in state.now.rows.values()) else []
     kind = chance.choice(kinds)
     if kind == "drop_columns":
-        return Change(kind, _LABEL)
+        return StoreChange(kind, _LABEL)
     if kind in ("untag", "restore"):
-        return Change(kind, chance.choice(sorted(state.tags)))
+        return StoreChange(kind, chance.choice(sorted(state.tags)))
     if kind == "tag":
-        return Change(kind, chance.choice(sorted(set(_TAGS) - set(state.tags))))
+        return StoreChange(kind, chance.choice(sorted(set(_TAGS) - set(state.tags))))
     if kind == "delete":
         known = sorted(state.now.rows)
         count = chance.randint(1, 20)
         ids = [*chance.sample(known, min(len(known), count)), "unknown"]
-        return Change(kind, ids=tuple(ids))
+        return StoreChange(kind, ids=tuple(ids))
     made_by = state.now.provenance
     if kind == "replace":
         made_by = OTHER if made_by == MADE_BY else MADE_BY
     ids = [f"i{i}" for i in chance.sample(range(_IDS), chance.randint(1, 120))]
-    return Change(kind, rows=_batch(ids, made_by.dim, step, chance), provenance=made_by)
+    return StoreChange(kind, rows=_batch(ids, made_by.dim, step, chance), provenance=made_by)
 
 
-def match(store: VectorStore, allowed: list[State], seed: int) -> State:
+def match(store: VectorStore, allowed: list[StoreState], seed: int) -> StoreState:
     """The one of some states that a store is in, searches included.
 
     Raises:
@@ -136,7 +136,7 @@ def match(store: VectorStore, allowed: list[State], seed: int) -> State:
     for name in kept.tags():
         with kept.as_of(name) as old:
             tags[name] = Content(old.provenance, _plain(stored(old)))
-    state = State(found, tags)
+    state = StoreState(found, tags)
     if state not in allowed:
         raise MismatchError("; or ".join(_difference(one, state) for one in allowed))
     if len(store) != len(found.rows):
@@ -197,7 +197,7 @@ def _plain(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
     }
 
 
-def _difference(wanted: State, found: State) -> str:
+def _difference(wanted: StoreState, found: StoreState) -> str:
     rows, others = wanted.now.rows, found.now.rows
     lost, extra = sorted(set(rows) - set(others)), sorted(set(others) - set(rows))
     changed = sorted(one for one in set(rows) & set(others) if rows[one] != others[one])

@@ -53,7 +53,7 @@ def scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=folder)
 
 
-class Worker:
+class StressWorker:
     """A process that runs `job(tell, *arguments)`; what it tells is read until it ends.
 
     Messages are tuples, the first of each a word.

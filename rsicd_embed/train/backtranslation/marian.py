@@ -11,12 +11,12 @@ from typing import Any
 
 from rsicd_embed._lazy_torchvision import mend_torchvision
 from rsicd_embed.embedder.jsonfile import read_json
-from rsicd_embed.embedder.layout import Layout
+from rsicd_embed.embedder.layout import CheckpointLayout
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ModelError, TrainError, WeightsError
 from rsicd_embed.files import digest, storage_errors
 
-LAYOUT = Layout(
+LAYOUT = CheckpointLayout(
     kind="Marian",
     example="Helsinki-NLP/opus-mt-en-ROMANCE",
     settings=("config.json",),

@@ -39,7 +39,7 @@ class Via:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ParaphraseSettings:
     """How captions are filled.
 
     Attributes:
@@ -58,7 +58,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ParaphraseOutcome:
     """What was done.
 
     Attributes:
@@ -79,8 +79,11 @@ class Outcome:
 
 
 def paraphrase(
-    examples: Sequence[Example], settings: Settings, translations: Translations, watch: Watch
-) -> Outcome:
+    examples: Sequence[Example],
+    settings: ParaphraseSettings,
+    translations: Translations,
+    watch: Watch,
+) -> ParaphraseOutcome:
     """Fills the captions of images; see `backtranslate.fill`.
 
     Every model is found, and fetched if need be, before the first is used. A model is loaded when
@@ -105,7 +108,7 @@ def paraphrase(
         settings.count,
     )
     used = [direction for pair in directions.values() for direction in pair]
-    return Outcome(
+    return ParaphraseOutcome(
         filled,
         short,
         tuple(one.id for one in examples if not one.captions),
@@ -124,7 +127,7 @@ class _Direction:
         token: str,
         checkpoint: marian.Checkpoint,
         load: Callable[[marian.Checkpoint], marian.Translator],
-        settings: Settings,
+        settings: ParaphraseSettings,
         translations: Translations,
         watch: Watch,
     ) -> None:
@@ -179,7 +182,7 @@ def _round_trip(forth: _Direction, back: _Direction) -> RoundTrip:
 
 
 def _directions(
-    settings: Settings, translations: Translations, watch: Watch
+    settings: ParaphraseSettings, translations: Translations, watch: Watch
 ) -> dict[str, tuple[_Direction, _Direction]]:
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:

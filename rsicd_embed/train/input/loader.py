@@ -24,7 +24,7 @@ Arrays = tuple[np.ndarray, ...]
 _AHEAD = 2  # batches that a thread, or each process, has ready
 
 
-class Batches(Protocol):
+class BatchStream(Protocol):
     """The batches of all epochs, one after the other, each a function of its index."""
 
     def __len__(self) -> int:
@@ -37,7 +37,7 @@ class Batches(Protocol):
 class Stream(Closing):
     """Takes batches in order, from any of them on, while the next ones are being made."""
 
-    def __init__(self, batches: Batches, start: int, workers: int) -> None:
+    def __init__(self, batches: BatchStream, start: int, workers: int) -> None:
         """Starts to make batches.
 
         Args:

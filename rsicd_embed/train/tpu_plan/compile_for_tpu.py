@@ -32,7 +32,7 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclass(frozen=True)
-class Workload:
+class StepWorkload:
     """A training step.
 
     Attributes:
@@ -150,7 +150,9 @@ def compiler_limit(devices: Sequence[Any]) -> int | None:
     return None
 
 
-def compile_step(workload: Workload, devices: Sequence[Any], global_batch: int) -> Compiled | None:
+def compile_step(
+    workload: StepWorkload, devices: Sequence[Any], global_batch: int
+) -> Compiled | None:
     """Compiles the step that `train` runs; None if the compiler finds that it does not fit."""
     recipe = workload.recipe(devices, global_batch)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.tpu_plan.compile_for_tpu import (
     Compiled,
-    Workload,
+    StepWorkload,
     compile_step,
     compiler_limit,
     tpu_devices,
@@ -64,7 +64,7 @@ def memory_model(one: Compiled, devices: int, *, in_parts: bool = False) -> Memo
 
 
 @dataclass(frozen=True)
-class Plan:
+class TpuPlan:
     """Whether a step fits, and what it costs.
 
     Attributes:
@@ -111,7 +111,9 @@ class Plan:
         return dataclasses.asdict(self)
 
 
-def plan(topology: str, workload: Workload, global_batch: int, *, verify: bool = False) -> Plan:
+def plan(
+    topology: str, workload: StepWorkload, global_batch: int, *, verify: bool = False
+) -> TpuPlan:
     """Compiles the step for a TPU topology, and says what it needs.
 
     A batch that the compiler refuses is halved until it accepts one.
@@ -156,7 +158,7 @@ def plan(topology: str, workload: Workload, global_batch: int, *, verify: bool =
     if verify:
         largest = _accepted(workload, devices, largest, limit, global_batch if fits else 0)
     flops = round(one.flops * global_batch / one.global_batch)
-    return Plan(
+    return TpuPlan(
         topology=topology,
         model=workload.model,
         precision=workload.config.step.precision,
@@ -181,7 +183,7 @@ def plan(topology: str, workload: Workload, global_batch: int, *, verify: bool =
     )
 
 
-def _compile_at_most(workload: Workload, devices: Sequence[Any], batch: int) -> Compiled | None:
+def _compile_at_most(workload: StepWorkload, devices: Sequence[Any], batch: int) -> Compiled | None:
     """The step with this batch, or half of it, or half of that …; None if none is accepted."""
     while batch:
         if compiled := compile_step(workload, devices, batch):
@@ -191,7 +193,7 @@ def _compile_at_most(workload: Workload, devices: Sequence[Any], batch: int) -> 
 
 
 def _accepted(
-    workload: Workload, devices: Sequence[Any], batch: int, limit: int, proven: int
+    workload: StepWorkload, devices: Sequence[Any], batch: int, limit: int, proven: int
 ) -> int:
     """This batch, or one a sixteenth smaller, and so on until it fits or is the `proven` one."""
     while batch > proven:

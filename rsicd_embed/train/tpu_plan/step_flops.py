@@ -13,13 +13,13 @@ from flax import nnx
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.train.input.captioned_images import batch_side
 from rsicd_embed.train.mesh import abstract, layout
-from rsicd_embed.train.state import State, every_parameter, first_state
+from rsicd_embed.train.state import TrainState, every_parameter, first_state
 from rsicd_embed.train.step import Recipe, embed, jitted_step, rows_of
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
-def abstract_arguments(recipe: Recipe) -> tuple[State, Shapes]:
+def abstract_arguments(recipe: Recipe) -> tuple[TrainState, Shapes]:
     """What a `jitted_step` can be lowered with: shapes, dtypes, and where they lie.
 
     Arrays that the objective alone looks at are not there.
@@ -60,10 +60,10 @@ def embedding_flops(recipe: Recipe) -> float:
     one = _on_one_device(recipe, recipe.config)
     state, batch = abstract_arguments(one)
 
-    def forth(trained: Any, state: State, batch: Any) -> Any:
+    def forth(trained: Any, state: TrainState, batch: Any) -> Any:
         return embed(one, state, trained, rows_of(one, state, batch))
 
-    def back(state: State, batch: Any) -> Any:
+    def back(state: TrainState, batch: Any) -> Any:
         found, back = jax.vjp(lambda trained: forth(trained, state, batch), state.trained)
         return back(found)
 

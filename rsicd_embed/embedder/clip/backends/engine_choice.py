@@ -7,7 +7,7 @@ import importlib.util
 import numpy as np
 
 from rsicd_embed.embedder.clip.backends.base import Backend, Precision, Towers
-from rsicd_embed.embedder.clip.parts import Parts
+from rsicd_embed.embedder.clip.parts import ModelParts
 from rsicd_embed.errors import ModelError
 
 # Least cosine between an engine's vectors and float32 NumPy's for which they are the same model's.
@@ -15,7 +15,7 @@ from rsicd_embed.errors import ModelError
 AGREEMENT = 0.999
 
 
-def towers(parts: Parts, backend: Backend, precision: Precision | None) -> Towers:
+def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> Towers:
     """Puts a model's towers on an engine.
 
     Args:
@@ -44,13 +44,13 @@ def towers(parts: Parts, backend: Backend, precision: Precision | None) -> Tower
     raise ModelError(f"expected backend jax, openvino or numpy, found {backend!r}")
 
 
-def _numpy(parts: Parts) -> Towers:
+def _numpy(parts: ModelParts) -> Towers:
     from rsicd_embed.embedder.clip.backends.on_numpy import NumpyTowers
 
     return NumpyTowers(parts.config, parts.tensors, parts.preprocessor)
 
 
-def _openvino(parts: Parts, precision: Precision) -> Towers:
+def _openvino(parts: ModelParts, precision: Precision) -> Towers:
     if importlib.util.find_spec("openvino") is None:
         raise ModelError(
             "backend openvino is not installed; install it with: "
@@ -69,7 +69,7 @@ def _openvino(parts: Parts, precision: Precision) -> Towers:
     return made
 
 
-def agreement_of(one: Towers, other: Towers, parts: Parts) -> float:
+def agreement_of(one: Towers, other: Towers, parts: ModelParts) -> float:
     """Least cosine between two engines' vectors, for a picture of noise and some texts."""
     side = parts.config.image_size
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
