@@ -83,9 +83,13 @@ def test_the_python_works(here: Path) -> None:
 def test_the_manifest_of_the_documents(here: Path) -> None:
     (table,) = blocks("csv", SOURCES)
     (here / "images" / "m.csv").write_text(table)
-    schema = rsicd_embed.open_sources([here / "images" / "m.csv"])[0].schema
-    kinds = ["string", "double", "double", "date32[day]", "string"]
-    assert [str(kind) for kind in schema.types] == kinds
+    path = here / "images" / "m.csv"
+    (guessed,) = rsicd_embed.open_sources([path])
+    assert [str(kind) for kind in guessed.schema.types] == [
+        "string", "double", "double", "string", "string",
+    ]  # fmt: skip
+    (declared,) = rsicd_embed.open_sources([path], column_types={"taken": "date"})
+    assert str(declared.schema.field("taken").type) == "date32[day]"
 
 
 class Scene:

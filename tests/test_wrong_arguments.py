@@ -62,6 +62,7 @@ CALLS: dict[str, tuple[Callable[[Context], object], str]] = {
     "scan, a column": (lambda c: c.store.scan("id"), "list of names of columns, found 'id'"),
     "scan, where": (lambda c: c.store.scan(None, ["id"]), "a SQL condition as where"),
     "delete, an id": (lambda c: c.store.delete("a"), "list of ids, found 'a'; put it in a list"),
+    "drop_columns, a name": (lambda c: c.store.drop_columns("label"), "list of names of columns"),
     "delete, a number": (lambda c: c.store.delete(5), "list of ids, found 5"),
     "upsert, a row": (lambda c: c.store.upsert({"id": "a"}), "list of Arrow record batches"),
     "upsert, rows": (lambda c: c.store.upsert([{"id": "a"}]), "RecordBatch.from_pylist(rows)"),

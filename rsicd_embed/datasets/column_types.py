@@ -228,12 +228,14 @@ def _in_int64(integers: pa.Array | pa.ChunkedArray) -> bool:
 def _keeps(written: str | None, bits: int) -> bool | None:
     if written is None:
         return None
-    value = float(written) if bits == 64 else float(np.float32(written))
+    value = np.float64(written) if bits == 64 else np.float32(written)
     mantissa = written.lower().partition("e")[0]
     digits = sum(one.isdigit() for one in mantissa.lstrip("-0."))
     if not digits or digits > _MOST_DIGITS:
         return not digits  # zeros, infinity and NaN, or more digits than any float has
     try:
-        return Decimal(f"{value:.{digits - 1}e}") == Decimal(written)
+        # The shortest text of a float need not be its nearest number of so many digits: 2**-24.
+        texts = (f"{float(value):.{digits - 1}e}", str(value))
+        return any(Decimal(text) == Decimal(written) for text in texts)
     except InvalidOperation:  # an exponent beyond all bounds
         return False

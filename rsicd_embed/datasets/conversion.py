@@ -106,7 +106,7 @@ class Conversion:
                 if column is None
                 else self._converted(column, field.type)
             )
-        if any(column.null_count < len(column) for column in flat.values()):
+        if not all(_is_empty(column) for column in flat.values()):
             raise _Unfit  # the target has no such field
         if not columns:
             return pa.array([{} if one else None for one in values.is_valid().to_pylist()], target)
@@ -186,6 +186,15 @@ def first_failing(items: _S, attempt: Callable[[_S], object]) -> int:
         else:
             start = middle
     return start
+
+
+def _is_empty(values: pa.Array) -> bool:
+    """Whether there is no value but nulls, and objects and lists of nothing else."""
+    if values.null_count == len(values):
+        return True
+    if pt.is_struct(values.type):
+        return all(_is_empty(field) for field in values.flatten())
+    return is_list(values.type) and _is_empty(values.flatten())
 
 
 def _require(text: pa.StringArray, pattern: str) -> None:

@@ -119,7 +119,7 @@ def retyped(
             if name in stored:
                 raise SchemaError(
                     f"{where}, which is the store's type, found {error.value}; correct it, rename "
-                    "the column, or drop the store's (store drop-column)"
+                    "the column, or drop the store's with rsicd-embed store drop-column"
                 ) from None
             given = ", as declared" if name in declared else ""
             raise DatasetError(f"{where}{given}, found {error.value}; correct it") from None

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import FIXED_COLUMNS, HIT_COLUMNS
 
@@ -123,10 +124,12 @@ def without_columns(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
     """The schema of a store's rows without some columns.
 
     Raises:
+        ArgumentError: a single name instead of a list.
         SchemaError: a column that is not there or that every store has, or no names at all.
     """
-    if isinstance(names, str) or not names:
-        raise SchemaError(f"expected a list of column names, found {names!r}")
+    require_items(names, "names of columns", str)
+    if not names:
+        raise SchemaError("expected names of columns to drop, found none")
     attributes = [name for name in schema.names if name not in FIXED_COLUMNS]
     for name in names:
         if name in FIXED_COLUMNS:

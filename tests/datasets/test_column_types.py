@@ -195,6 +195,7 @@ def test_a_number_of_a_csv_can_be_recovered(text: str) -> None:
         assert value == text
 
 
+@example([2.0**-24])  # its shortest text is not the nearest number of 16 digits
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
 @settings(max_examples=80, deadline=None)
 def test_what_programs_write_of_floats_is_read_to_the_last_bit(numbers: list[float]) -> None:
