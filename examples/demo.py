@@ -17,11 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import contact_sheet
 from PIL import Image
 
-from rsicd_embed.embedder.clip import parts
-from rsicd_embed.embedder.locate import locate
-from rsicd_embed.pictures import contact_sheet
+import rsicd_embed
 
 STORES = ("lancedb", "nmslib", "exact")
 # What to ask, and which rows may answer.
@@ -74,7 +73,7 @@ def cut_tiles(world: Path, folder: Path) -> Path:
 
 def identity(source: Path) -> str:
     """Tells stores of other pictures, or by another bundled model, apart."""
-    model = parts.read(locate(None).directory)
+    model = rsicd_embed.load_embedder(backend="numpy")
     text = f"{source.resolve()} {model.fingerprint}"
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

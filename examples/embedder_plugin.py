@@ -12,10 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageColor
 
-from rsicd_embed.embedder.base import require_texts
-from rsicd_embed.embedder.images_to_pixels import read_pixels
-from rsicd_embed.images import ImageLike
-from rsicd_embed.records import Fingerprint
+from rsicd_embed.embedder import Fingerprint, ImageLike, read_pixels, require_texts
 
 
 class ColourEmbedder:

@@ -15,21 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
 
-from rsicd_embed.files import storage_errors, sync_folder, write_file
-from rsicd_embed.records import Provenance, row_schema
-from rsicd_embed.stores import opening
-from rsicd_embed.stores.columns import without_columns
-from rsicd_embed.stores.row_store import RowStore
-from rsicd_embed.stores.row_view import rows_of
-from rsicd_embed.stores.rows import checked_ids, conform
+from rsicd_embed import stores
 
 
-class ArrowStore(RowStore):
+class ArrowStore(stores.RowStore):
     """`RowStore` searches, scans and tells what is there; what is left is to read and to write."""
 
     def __init__(self, uri, path):
         self.uri, self._path, self._lock = str(uri), path, FileLock(f"{path}.lock")
-        self.provenance = Provenance(**json.loads(self._table().schema.metadata[b"made_by"]))
+        self.provenance = stores.Provenance(**json.loads(self._table().schema.metadata[b"made_by"]))
 
     @classmethod
     def open(cls, uri, provenance, *, create):
@@ -38,28 +32,30 @@ class ArrowStore(RowStore):
             made_by = {"made_by": json.dumps(asdict(provenance))}
             with FileLock(f"{path}.lock"):
                 if not path.exists():  # another process may have been faster
-                    write(path, row_schema(provenance.dim).with_metadata(made_by).empty_table())
+                    write(
+                        path, stores.row_schema(provenance.dim).with_metadata(made_by).empty_table()
+                    )
         if not path.exists():
-            raise opening.not_found(uri)
+            raise stores.not_found(uri)
         store = cls(uri, path)
-        opening.require_provenance(store.provenance, provenance, store.uri)
+        stores.require_provenance(store.provenance, provenance, store.uri)
         return store
 
     def upsert(self, batches):
         with self._lock:
             now = self._table()
-            new = conform(batches, now.schema)
+            new = stores.conform(batches, now.schema)
             self._replace(now, new["id"], new)
             return len(new)
 
     def delete(self, ids):
         with self._lock:
-            return self._replace(self._table(), checked_ids(ids))
+            return self._replace(self._table(), stores.checked_ids(ids))
 
     def drop_columns(self, names):
         with self._lock:
             now = self._table()
-            write(self._path, now.select(without_columns(now.schema, names).names))
+            write(self._path, now.select(stores.without_columns(now.schema, names).names))
 
     def _replace(self, now, ids, *new):
         kept = now.filter(pc.invert(pc.is_in(now["id"], ids)))
@@ -68,11 +64,11 @@ class ArrowStore(RowStore):
         return len(now) - len(kept)
 
     def rows(self):
-        return rows_of(self._table())
+        return stores.rows_of(self._table())
 
     def _table(self):
         self.require_open()
-        with storage_errors(f"cannot read {self.uri}"):
+        with stores.storage_errors(f"cannot read {self.uri}"):
             return pa.ipc.open_file(pa.memory_map(str(self._path))).read_all()
 
 
@@ -81,6 +77,6 @@ def write(path, table):
     content = pa.BufferOutputStream()
     with pa.ipc.new_file(content, table.schema) as writer:
         writer.write_table(table.combine_chunks())
-    with storage_errors(f"cannot write {path}"):
-        write_file(path, lambda aside: aside.write_bytes(content.getvalue()))
-        sync_folder(path.parent)
+    with stores.storage_errors(f"cannot write {path}"):
+        stores.write_file(path, lambda aside: aside.write_bytes(content.getvalue()))
+        stores.sync_folder(path.parent)

@@ -27,6 +27,30 @@ Each message is one line that states what was expected, what was found, and what
 
 from __future__ import annotations
 
+__all__ = [
+    "ArgumentError",
+    "BenchError",
+    "DatasetError",
+    "FilterError",
+    "FindError",
+    "FingerprintError",
+    "ImageError",
+    "ModelError",
+    "QueryError",
+    "RequestError",
+    "RsicdEmbedError",
+    "SQLError",
+    "SchemaError",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreLockedError",
+    "StoreNotFoundError",
+    "StoreURIError",
+    "TrainError",
+    "TrainStoppedError",
+    "WeightsError",
+]
+
 
 class RsicdEmbedError(Exception):
     """Base of every error that rsicd-embed raises on purpose."""

@@ -48,6 +48,8 @@ from rsicd_embed.records import Provenance, fingerprint_parts, require_same_mode
 if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 
+__all__ = ["ALIAS", "RsicdClip"]
+
 ALIAS = "rsicd-clip"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +98,25 @@ class Fingerprint:
         return "/".join(f"{name}:{value}" for name, value in dataclasses.asdict(self).items())
 
 
+class VectorMaker(Protocol):
+    """The properties of an embedder that identify it to a store."""
+
+    @property
+    def name(self) -> str:
+        """As `--model` takes it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """`str(Fingerprint)`."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+
 @dataclass(frozen=True)
 class Provenance:
     """What an embedder tells a store about itself: its name, fingerprint and dimension."""
@@ -104,6 +124,11 @@ class Provenance:
     model: str
     fingerprint: str
     dim: int
+
+    @classmethod
+    def of(cls, embedder: VectorMaker) -> Provenance:
+        """The provenance of the vectors that an embedder makes."""
+        return cls(embedder.name, embedder.fingerprint, embedder.dim)
 
 
 def fingerprint_parts(fingerprint: str) -> dict[str, str]:

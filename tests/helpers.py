@@ -181,9 +181,9 @@ def exported(file: Path, rows: pa.RecordBatch = ROWS, made_by: Provenance = MADE
     return file
 
 
-def ingest_rows(file: Path, uri: str, *options: str) -> Any:
-    """What `ingest` of a file of rows says."""
-    return run("ingest", file, "--store", uri, "--json", *options).document
+def import_file(file: Path, uri: str, *options: str) -> Any:
+    """What `import` of a file of rows prints."""
+    return run("import", file, "--store", uri, "--json", *options).document
 
 
 def cached(load: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import json
+import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -23,17 +27,19 @@ MAY_IMPORT = {
     "embedder.clip.backends._lazy_openvino": set(),
     "plugins": {"errors"},
     "json_output": set(),
+    "lazy_exports": set(),
     "records": {"errors"},
     "images": {"errors"},
-    "datasets": {"errors", "files", "records", "parallel", "images"},
+    "datasets": {"errors", "arguments", "files", "records", "parallel", "images"},
     "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
     "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
     "embedder": {
-        "errors", "arguments", "files", "plugins", "records", "parallel", "images", "embedder.base",
+        "errors", "lazy_exports", "arguments", "files", "plugins", "records", "parallel", "images",
+        "embedder.base",
         "embedder.clip.backends._lazy_openvino",
     },
     "stores": {
-        "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
+        "errors", "lazy_exports", "arguments", "closing", "files", "records", "parallel", "plugins",
         "stores.base",
     },
     # LanceDB's embedding functions: what joins the two.
@@ -43,9 +49,11 @@ MAY_IMPORT = {
         "errors", "arguments", "files", "records", "parallel", "datasets", "images",
         "embedder.base", "stores.base", "rowfile",
     },
-    # SQL with similarities: through the protocols, and the kernel that gives scores.
+    # SQL with similarities: through the protocols, the kernel that gives scores, and the embedder
+    # that made a store, loaded if none is given.
     "query": {
-        "errors", "records", "parallel", "images", "embedder.base", "stores.base", "stores",
+        "errors", "records", "parallel", "images", "embedder", "embedder.base", "stores.base",
+        "stores",
     },
     "train": {
         "errors", "closing", "files", "records", "parallel", "_lazy_torchvision", "datasets",
@@ -56,7 +64,7 @@ MAY_IMPORT = {
     # What evaluation and benchmarks share: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
     "evaluation": {
-        "errors", "arguments", "files", "records", "parallel", "datasets", "images",
+        "errors", "lazy_exports", "arguments", "files", "records", "parallel", "datasets", "images",
         "embedder.base", "reports",
     },
     "bench": {
@@ -185,6 +193,132 @@ def test_arrows_make_no_circle() -> None:
     for one in MAY_IMPORT:
         visit(one, ())
     assert order.index("errors") < order.index("records") < order.index("datasets")
+
+
+# What users and authors of plug-ins import, with its `__all__`.
+PUBLIC = {
+    "rsicd_embed": "",
+    "rsicd_embed.embedder": "embedder/",
+    "rsicd_embed.errors": None,
+    "rsicd_embed.evaluation": "evaluation/",
+    "rsicd_embed.lancedb": None,
+    "rsicd_embed.stores": "stores/",
+    "rsicd_embed.testing": "testing/",
+}
+LAZY = sorted(name for name, folder in PUBLIC.items() if folder is not None)
+PROJECT = ROOT.parent
+
+
+def python_documents() -> dict[str, str]:
+    """Python code by place: examples, and the blocks and cells of the documents."""
+    code = {path.name: path.read_text("utf-8") for path in PROJECT.glob("examples/*.py")}
+    for path in (PROJECT / "README.md", *PROJECT.glob("docs/*.md")):
+        blocks = re.findall(r"```(?:python|py)\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+        code |= {f"{path.name}, block {n}": block for n, block in enumerate(blocks, 1)}
+    for path in PROJECT.glob("docs/*.ipynb"):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        code |= {
+            f"{path.name}, cell {n}": re.sub(r"^[!%].*$", "", "".join(cell["source"]), flags=re.M)
+            for n, cell in enumerate(cells, 1)
+            if cell["cell_type"] == "code"
+        }
+    return code
+
+
+DOCUMENTS = python_documents()
+
+
+def names_used(code: str) -> list[tuple[str, str | None]]:
+    """(module, name or None) of each name of the package that some code imports or looks up."""
+    used: list[tuple[str, str | None]] = []
+    modules: dict[str, str] = {}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            used += [(alias.name, None) for alias in node.names]
+            modules |= {alias.asname or "rsicd_embed": alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            used += [(str(node.module), alias.name) for alias in node.names]
+            modules |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = modules.get(node.value.id)
+            used += [(module, node.attr)] if module in PUBLIC else []
+    return [(module, name) for module, name in used if module.split(".")[0] == "rsicd_embed"]
+
+
+def unlisted(code: str) -> list[tuple[str, str | None]]:
+    """Names of the package that some code uses and that are not public."""
+    return [
+        (module, name)
+        for module, name in names_used(code)
+        if module not in PUBLIC
+        or not (
+            name is None or name in import_module(module).__all__ or f"{module}.{name}" in PUBLIC
+        )
+    ]
+
+
+@pytest.mark.parametrize("place", DOCUMENTS)
+def test_examples_and_documents_use_public_names(place: str) -> None:
+    assert unlisted(DOCUMENTS[place]) == []
+
+
+def test_documents_are_searched_for_names() -> None:
+    places = [place for place, code in DOCUMENTS.items() if names_used(code)]
+    assert {place.partition(",")[0] for place in places} >= {
+        "README.md", "queries.md", "finetune.ipynb", "demo.py", "store_plugin.py",
+        "embedder_plugin.py",
+    }  # fmt: skip
+    private = "import rsicd_embed.records\nfrom rsicd_embed.stores import opening, RowStore"
+    assert unlisted(private) == [
+        ("rsicd_embed.records", None), ("rsicd_embed.stores", "opening"),
+    ]  # fmt: skip
+    private = (
+        "import rsicd_embed as r\nfrom rsicd_embed import stores\nr.records, stores.rows.conform"
+    )
+    assert unlisted(private) == [("rsicd_embed", "records"), ("rsicd_embed.stores", "rows")]
+    public = "from rsicd_embed import errors, sql\nimport rsicd_embed.lancedb\nerrors.SQLError"
+    assert unlisted(public) == []
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_lazy_names_are_those_that_type_checkers_see(name: str) -> None:
+    """`__all__`, the table of modules and the `TYPE_CHECKING` block agree; no module is hidden."""
+    package = import_module(name)
+    path = ROOT / str(PUBLIC[name]) / "__init__.py"
+    block = next(node for node in ast.parse(path.read_text("utf-8")).body if is_for_types(node))
+    seen = {
+        alias.name: node.module
+        for node in ast.walk(ast.Module(block.body, []))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    eager = {"RsicdEmbedError", "__version__"} if name == "rsicd_embed" else set()
+    assert set(package.__all__) == {*seen, *eager}
+    assert set(package.__all__) <= set(dir(package))
+    for exported, module in seen.items():
+        assert getattr(package, exported) is getattr(import_module(str(module)), exported)
+        assert not (path.parent / exported).exists()
+        assert not (path.parent / f"{exported}.py").exists()
+
+
+def is_for_types(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
+
+
+def test_help_shows_the_real_functions() -> None:
+    names = [name for name in rsicd_embed.__all__ if name.islower() and "__" not in name]
+    assert len(names) == 7
+    for name in names:
+        function = getattr(rsicd_embed, name)
+        assert function.__name__ == name
+        assert "Args:" in inspect.getdoc(function)
+        documented = inspect.getdoc(function).partition("Args:")[2]
+        for parameter in inspect.signature(function).parameters:
+            assert f" {parameter}:" in documented, f"{name}({parameter})"
 
 
 def test_the_parser_sees_all_forms() -> None:

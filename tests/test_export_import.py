@@ -17,7 +17,7 @@ from rsicd_embed.errors import DatasetError
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.testing.stores import DIM, MADE_BY, batch
 
-from .helpers import SCHEMES, content, filled, ingest_rows, run
+from .helpers import SCHEMES, content, filled, import_file, run
 
 
 @pytest.mark.parametrize("source", SCHEMES)
@@ -41,17 +41,17 @@ def test_any_store_into_any_other(source: str, target: str, tmp_path: Path, file
         "seconds": done["seconds"],
         "rows_per_s": done["rows_per_s"],
     }
-    first = ingest_rows(file, other)
+    first = import_file(file, other)
     assert (first["imported"], first["unchanged"], first["embedded"]) == (8, 0, 0)
     assert set(first) >= {"removed", "skipped", "seconds", "images_per_s"}
     assert content(other) == content(one)
     before = content(other)
-    again = ingest_rows(file, other)
+    again = import_file(file, other)
     assert (again["imported"], again["unchanged"], again["skipped"]) == (0, 8, [])
     assert content(other) == before
     back = tmp_path / "back.parquet"
     run("export", "--store", other, "-o", back)
-    assert ingest_rows(back, one)["unchanged"] == 8
+    assert import_file(back, one)["unchanged"] == 8
 
 
 VALUES = {
@@ -109,7 +109,7 @@ def test_what_embed_writes(
     pictures: Path, tiny_model: Path, file: Path, uri: str, tmp_path: Path
 ) -> None:
     run("embed", pictures, "-o", file, "--model", tiny_model)
-    assert ingest_rows(file, uri)["imported"] == 5
+    assert import_file(file, uri)["imported"] == 5
     other = f"exact:{tmp_path}/other"
     run("ingest", pictures, "--store", other, "--model", tiny_model)
     assert content(uri) == content(other)
@@ -128,7 +128,7 @@ def test_the_model_is_not_needed(
 
     monkeypatch.setattr("rsicd_embed.embedder.loading.load_embedder", refuse)
     monkeypatch.setattr(rsicd_embed, "load_embedder", refuse)
-    assert ingest_rows(file, uri)["imported"] == 5
+    assert import_file(file, uri)["imported"] == 5
 
 
 def test_python(file: Path, uri: str, tmp_path: Path) -> None:

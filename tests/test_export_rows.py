@@ -13,7 +13,7 @@ import pytest
 from rsicd_embed.stores.base import open_store, require_versioned
 from rsicd_embed.testing.stores import MADE_BY, batch
 
-from .helpers import content, exported, filled, ingest_rows, run
+from .helpers import content, exported, filled, import_file, run
 
 
 def test_where(file: Path, uri: str) -> None:
@@ -44,7 +44,7 @@ def test_an_empty_store_makes_an_empty_one(file: Path, uri: str, tmp_path: Path)
     open_store(uri, MADE_BY).close()
     assert run("export", "--store", uri, "-o", file, "--json").document["rows"] == 0
     other = f"nmslib:{tmp_path}/other"
-    summary = ingest_rows(file, other)
+    summary = import_file(file, other)
     assert (summary["imported"], summary["unchanged"]) == (0, 0)
     assert content(other) == content(uri)
 

@@ -1,4 +1,4 @@
-"""Files of rows that `ingest` refuses, and the stores that stay as they are."""
+"""Files of rows that `import` refuses, and the stores that stay as they are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +17,7 @@ from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.testing.stores import DIM, batch, unit
 
-from .helpers import SCHEMES, content, exported, filled, ingest_rows, run
+from .helpers import SCHEMES, content, exported, filled, import_file, run
 
 OTHER = Provenance("large", f"weights:bbb/tokenizer:t/dim:{DIM}", DIM)
 
@@ -26,7 +27,7 @@ def test_another_models_store_is_refused(scheme: str, file: Path, tmp_path: Path
     exported(file)
     uri = filled(f"{scheme}:{tmp_path}/store", batch(["a"]), OTHER)
     before = content(uri)
-    error = run("ingest", file, "--store", uri).error
+    error = run("import", file, "--store", uri).error
     assert f"{file} holds vectors of model 'small', {uri} is of 'large' (weights bbb ≠ aaa)" in (
         error
     )
@@ -38,13 +39,13 @@ def test_a_model_that_is_named_must_fit(
     pictures: Path, tiny_model: Path, other_model: Path, file: Path, uri: str
 ) -> None:
     run("embed", pictures, "-o", file, "--model", tiny_model)
-    error = run("ingest", file, "--store", uri, "--model", other_model).error
+    error = run("import", file, "--store", uri, "--model", other_model).error
     assert f"holds vectors of model '{tiny_model}', --model {other_model} is of" in error
     assert not Path(uri.partition(":")[2]).exists()
-    assert ingest_rows(file, uri, "--model", str(tiny_model))["imported"] == 5
+    assert import_file(file, uri, "--model", str(tiny_model))["imported"] == 5
     # A manifest of images is what it is for embed.
     run("embed", file, "-o", file.with_name("other.parquet"), "--model", other_model)
-    error = run("ingest", file, file.with_name("other.parquet"), "--store", uri).error
+    error = run("import", file, file.with_name("other.parquet"), "--store", uri).error
     assert f"rows.parquet is of '{tiny_model}' (weights" in error
 
 
@@ -56,7 +57,35 @@ def test_images_and_rows_do_not_mix(
         outcome = run("ingest", *sources, "--store", uri, "--model", tiny_model)
         assert outcome.status == 2
         assert f"{file} holds vectors, {pictures} does not" in outcome.stderr
+        assert f"rsicd-embed import {file} --store {uri}" in " ".join(outcome.stderr.split())
+        error = run("import", *sources, "--store", uri).error
+        assert f"{pictures}: expected a Parquet file that export or embed wrote" in error
     assert run("ingest", file, "--store", uri, "--prune").status == 2
+    assert not (tmp_path / "store").exists()
+
+
+def test_ingest_names_the_command_for_rows(file: Path, uri: str, tmp_path: Path) -> None:
+    exported(file)
+    outcome = run("ingest", file, "--store", uri)
+    assert (outcome.status, outcome.stdout) == (2, "")
+    assert outcome.stderr.splitlines()[-1] == (
+        f"Error: {file} holds vectors, which need no model: import it with "
+        f"rsicd-embed import {file} --store {uri}"
+    )
+    assert not (tmp_path / "store").exists()
+    assert import_file(file, uri)["imported"] == 7
+
+
+def test_files_of_other_kinds(pictures: Path, file: Path, uri: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"path": ["a.png"]}), file)
+    for other, words in {
+        pictures: "a folder",
+        pictures / "a.png": "a file that cannot be read as Parquet: ",
+        file: "another one",
+    }.items():
+        assert f"{other}: expected a Parquet file that export or embed wrote, found {words}" in (
+            run("import", other, "--store", uri).error
+        )
     assert not (tmp_path / "store").exists()
 
 
@@ -76,12 +105,15 @@ def with_vectors(file: Path, vectors: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda file: file.write_bytes(file.read_bytes()[:-20]), "cannot be read as parquet: "),
+        (
+            lambda file: file.write_bytes(file.read_bytes()[:-20]),
+            "a file that cannot be read as Parquet: ",
+        ),
         (lambda file: file.write_bytes(damaged(file)), "cannot be read as Parquet: "),
         (lambda file: with_vectors(file, unit(7, 9)), "vectors of length 8, as it says"),
         (lambda file: with_vectors(file, unit(7) * np.float32(np.nan)), "found norm nan at row 1"),
         (lambda file: with_vectors(file, unit(7) * 2), "found norm 2 at row 1; divide each"),
-        (lambda file: file.unlink(), "found nothing at "),
+        (lambda file: file.unlink(), "found nothing there"),
     ],
 )
 def test_files_that_are_wrong_change_nothing(
@@ -92,7 +124,7 @@ def test_files_that_are_wrong_change_nothing(
     new, old = f"{scheme}:{tmp_path}/new", filled(f"{scheme}:{tmp_path}/old", batch(["a"]))
     before = content(old)
     for uri in (new, old):
-        assert words in run("ingest", file, "--store", uri).error
+        assert words in run("import", file, "--store", uri).error
     assert not (tmp_path / "new").exists()
     assert content(old) == before
 
@@ -100,7 +132,7 @@ def test_files_that_are_wrong_change_nothing(
 def test_columns_that_do_not_fit_the_store(file: Path, uri: str) -> None:
     filled(uri, batch(["z"], label=[1]))
     before = content(uri)
-    error = run("ingest", exported(file), "--store", uri).error
+    error = run("import", exported(file), "--store", uri).error
     assert "column 'label': expected int64, found string" in error
     assert content(uri) == before
 
@@ -116,9 +148,9 @@ def test_rows_that_the_store_cannot_write(
     before = content(uri)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        assert "No space left on device; free some" in run("ingest", file, "--store", uri).error
+        assert "No space left on device; free some" in run("import", file, "--store", uri).error
     assert content(uri) == before
-    assert ingest_rows(file, uri)["imported"] == 7
+    assert import_file(file, uri)["imported"] == 7
 
 
 def test_stores_are_closed_when_they_are_refused(file: Path, uri: str) -> None:
@@ -127,6 +159,6 @@ def test_stores_are_closed_when_they_are_refused(file: Path, uri: str) -> None:
     with pytest.raises(FingerprintError):
         import_rows.open_store_for(opened, uri)
     with open_store(uri) as store, pytest.raises(FingerprintError):
-        import_rows.import_rows(import_rows.check_rows([opened]), store)
+        import_rows.write_rows(import_rows.check_rows([opened]), store)
     with pytest.raises(StoreError):
         import_rows.open_store_for(opened, "nothing:here")

@@ -1,4 +1,4 @@
-"""`ingest` of files of rows: what it writes, and what it leaves as it is."""
+"""`import` of files of rows: what it writes, and what it leaves as it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rsicd_embed.indexing import import_rows
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.testing.stores import batch, stored, unit
 
-from .helpers import ROWS, content, exported, filled, ingest_rows, run
+from .helpers import ROWS, content, exported, filled, import_file, run
 
 
 def test_only_what_differs_is_written(
@@ -44,7 +44,7 @@ def test_only_what_differs_is_written(
         return store
 
     monkeypatch.setattr(import_rows, "open_store_for", watched)
-    summary = ingest_rows(file, uri)
+    summary = import_file(file, uri)
     assert (summary["imported"], summary["unchanged"]) == (2, 5)
     assert sorted(written) == sorted([ROWS["id"][2].as_py(), ROWS["id"][4].as_py()])
     with open_store(uri) as store:
@@ -55,14 +55,14 @@ def test_only_what_differs_is_written(
 def test_columns_that_the_file_lacks_are_kept(file: Path, uri: str) -> None:
     exported(file, batch(["a", "b", "c"], unit(3, seed=1), n=[1, 2, 3]))
     filled(uri, batch(["a", "b", "z"], label=["x", "y", "z"], n=[7, 7, 7]))
-    summary = ingest_rows(file, uri)
+    summary = import_file(file, uri)
     assert (summary["imported"], summary["unchanged"]) == (3, 0)
     rows = content(uri)[2]
     assert {key: (row["n"], row["label"]) for key, row in rows.items()} == {
         "a": (1, "x"), "b": (2, "y"), "c": (3, None), "z": (7, "z"),
     }  # fmt: skip
     assert rows["b"]["vector"] == unit(3, seed=1)[1].tobytes()
-    assert ingest_rows(file, uri)["unchanged"] == 3
+    assert import_file(file, uri)["unchanged"] == 3
 
 
 def test_columns_of_narrower_types_are_the_same(file: Path, uri: str) -> None:
@@ -70,16 +70,16 @@ def test_columns_of_narrower_types_are_the_same(file: Path, uri: str) -> None:
     narrow = batch(
         ["a", "b"], n=pa.array([1, 2], pa.int8()), at=pa.array([1, None], pa.timestamp("us"))
     )
-    assert ingest_rows(exported(file, narrow), uri)["unchanged"] == 2
+    assert import_file(exported(file, narrow), uri)["unchanged"] == 2
 
 
 def test_new_columns_are_added(file: Path, uri: str) -> None:
     filled(uri, batch(["a", "b"], n=[1, 2]))
     exported(file, batch(["a", "b"], n=[1, 2], label=["x", None], other=pa.nulls(2, pa.int64())))
-    summary = ingest_rows(file, uri)
+    summary = import_file(file, uri)
     assert (summary["imported"], summary["unchanged"]) == (1, 1)
     assert content(uri)[2]["a"]["label"] == "x"
-    assert ingest_rows(file, uri)["unchanged"] == 2
+    assert import_file(file, uri)["unchanged"] == 2
 
 
 def test_an_interrupted_import_goes_on(
@@ -98,26 +98,26 @@ def test_an_interrupted_import_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(import_rows, "_changed", interrupted)
-        outcome = run("ingest", file, "--store", uri)
+        outcome = run("import", file, "--store", uri)
     assert (outcome.status, outcome.stderr) == (
         130, "interrupted; run the same command again to go on\n",
     )  # fmt: skip
     with open_store(uri) as store:
         had = len(store)
     assert 0 < had < 9000
-    summary = ingest_rows(file, uri)
+    summary = import_file(file, uri)
     assert (summary["imported"], summary["unchanged"]) == (9000 - had, had)
 
 
 def test_several_files(file: Path, uri: str, tmp_path: Path) -> None:
     exported(file, batch(["a", "b"]))
     second = exported(tmp_path / "second.parquet", batch(["c"], label=["x"]))
-    both = run("ingest", file, second, "--store", uri)
+    both = run("import", file, second, "--store", uri)
     assert both.stdout.startswith("3 imported, 0 unchanged, 0 removed, 0 skipped in ")
     assert both.stdout.endswith(f" rows/s); 3 rows in {uri}\n")
     exported(second, batch(["d", "b"]))
-    error = run("ingest", file, second, "--store", uri).error
-    assert f"{file} and {second} both have the id 'b'; ingest one after the other" in error
+    error = run("import", file, second, "--store", uri).error
+    assert f"{file} and {second} both have the id 'b'; import one after the other" in error
     assert set(content(uri)[2]) == {"a", "b", "c"}
 
 
@@ -135,28 +135,28 @@ def test_repeated_ids_are_told(file: Path, uri: str) -> None:
     table = pq.read_table(file)
     later = table.slice(0, 1).set_column(6, "n", pa.array([3]))
     pq.write_table(pa.concat_tables([table, later]), file)
-    assert run("ingest", file, "--store", uri, "--strict").error.endswith(
+    assert run("import", file, "--store", uri, "--strict").error.endswith(
         "rows.parquet: row 1: a later one has the same id 'a'"
     )
-    done = ingest_rows(file, uri)
+    done = import_file(file, uri)
     assert done["imported"] == 2
     assert done["skipped"] == [
         {"uri": str(file), "reason": "row 1: a later one has the same id 'a'"}
     ]
     assert content(uri)[2]["a"]["n"] == 3
-    assert ingest_rows(file, uri)["unchanged"] == 2
+    assert import_file(file, uri)["unchanged"] == 2
 
 
 def test_a_split(file: Path, uri: str) -> None:
     exported(file, batch(["a", "b"], split=["train", "val"]))
-    assert ingest_rows(file, uri, "--split", "val")["imported"] == 1
+    assert import_file(file, uri, "--split", "val")["imported"] == 1
     assert set(content(uri)[2]) == {"b"}
-    assert "found train, val" in run("ingest", file, "--store", uri, "--split", "test").error
+    assert "found train, val" in run("import", file, "--store", uri, "--split", "test").error
 
 
 def test_profile_and_progress(file: Path, uri: str) -> None:
     exported(file)
-    lines = run("ingest", file, "--store", uri, "--profile").stderr.splitlines()
+    lines = run("import", file, "--store", uri, "--profile").stderr.splitlines()
     stages = [line.split()[0] for line in lines]
     assert stages == ["check", "load", "compare", "write", "index", "limited"]
     assert lines[-1].endswith(" rows/s alone")

@@ -117,7 +117,7 @@ def test_a_file_of_vectors_has_the_labels_too(
 ) -> None:
     embedded = run("embed", classes, "--model", tiny_model, "-o", file)
     assert f"note: {classes}: labels are" in embedded.stderr
-    run("ingest", file, "--store", uri)
+    run("import", file, "--store", uri)
     assert stored_labels(uri) == LABELS
 
 

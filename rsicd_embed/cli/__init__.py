@@ -11,6 +11,7 @@ from rsicd_embed.cli.embed_command import embed
 from rsicd_embed.cli.eval import evaluation
 from rsicd_embed.cli.export_command import export
 from rsicd_embed.cli.find_command import find
+from rsicd_embed.cli.import_command import import_
 from rsicd_embed.cli.info_command import info
 from rsicd_embed.cli.ingest_command import ingest
 from rsicd_embed.cli.reembed_command import reembed
@@ -36,6 +37,7 @@ for command in (
     sql,
     info,
     export,
+    import_,
     store,
     reembed,
     train,

@@ -52,7 +52,7 @@ def export(
 ) -> None:
     """Write the rows of a store to a file, or a checkpoint to a directory.
 
-    ingest takes the file into any other store, bit by bit and without the model; other programs
+    import puts the file into any other store, bit by bit and without the model; other programs
     read it as Parquet. The directory is in the Hugging Face layout, whatever layout the checkpoint
     had. Nothing leaves this machine unless --push-to is given.
     """

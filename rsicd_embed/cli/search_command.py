@@ -140,12 +140,13 @@ def _draw(hits: list[dict[str, Any]], title: str, path: Path | None, *, show: bo
     import tempfile
 
     from rsicd_embed.pictures import contact_page
-    from rsicd_embed.pictures.contact_sheet import SheetHit
 
     if path is None:
         path = Path(tempfile.mkdtemp(prefix="rsicd-embed-"), "hits.html")
     cards = [
-        SheetHit(hit["uri"] or b"", (f"{hit['rank']}  {hit['score']:+.4f}", *_told(hit), hit["id"]))
+        contact_page.SheetHit(
+            hit["uri"] or b"", (f"{hit['rank']}  {hit['score']:+.4f}", *_told(hit), hit["id"])
+        )
         for hit in hits
     ]
     contact_page.save(title, cards, path)

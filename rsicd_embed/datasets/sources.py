@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rsicd_embed.arguments import require_items
 from rsicd_embed.datasets import captioned, class_folders, folder, manifest, splits
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.datasets.typed_sources import resolve
@@ -37,7 +38,7 @@ def open_source(path: Path, *, allow_empty: bool = False) -> Source:
 
 
 def open_sources(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     *,
     split: str | None = None,
     allow_empty: bool = False,
@@ -49,7 +50,7 @@ def open_sources(
     float type in both; one that is text in another source is text in all, as written.
 
     Args:
-        paths: where they are.
+        paths: folders, RSICD-like folders, image files and manifests.
         split: only the images that the source puts in it; `Valid` and `dev` are `val`, and so on.
         allow_empty: as `open_source`.
         column_types: column name → "text", "int64", "float64", "bool", "timestamp" or "date", to
@@ -57,8 +58,10 @@ def open_sources(
 
     Raises:
         DatasetError: as `open_source`, or two of them clash.
+        ArgumentError: a single path, which belongs in a list.
     """
-    sources = [open_source(path, allow_empty=allow_empty) for path in paths]
+    require_items(paths, "paths", (str, Path))
+    sources = [open_source(Path(path), allow_empty=allow_empty) for path in paths]
     if split is not None:
         sources = [_only(source, split) for source in sources]
     seen: dict[str, Example] = {}

@@ -1,1 +1,61 @@
-"""Pictures and texts → vectors."""
+"""Embedders behind one interface, and what an embedder of your own is built from.
+
+`load_embedder` loads any embedder, and `Embedder` says what it does; examples/embedder_plugin.py is
+a whole plug-in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rsicd_embed.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from rsicd_embed.embedder.base import (
+        Embedder,
+        KnowsItsWords,
+        UnfamiliarWord,
+        require_images,
+        require_texts,
+        word_warnings,
+    )
+    from rsicd_embed.embedder.clip.backends.base import Backend, Precision
+    from rsicd_embed.embedder.images_to_pixels import read_pixels
+    from rsicd_embed.embedder.loading import load_embedder
+    from rsicd_embed.images import ImageLike, read_rgb
+    from rsicd_embed.records import Fingerprint
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "rsicd_embed.embedder.base": (
+                "Embedder",
+                "KnowsItsWords",
+                "UnfamiliarWord",
+                "require_images",
+                "require_texts",
+                "word_warnings",
+            ),
+            "rsicd_embed.embedder.clip.backends.base": ("Backend", "Precision"),
+            "rsicd_embed.embedder.images_to_pixels": ("read_pixels",),
+            "rsicd_embed.embedder.loading": ("load_embedder",),
+            "rsicd_embed.images": ("ImageLike", "read_rgb"),
+            "rsicd_embed.records": ("Fingerprint",),
+        },
+    )
+
+__all__ = [
+    "Backend",
+    "Embedder",
+    "Fingerprint",
+    "ImageLike",
+    "KnowsItsWords",
+    "Precision",
+    "UnfamiliarWord",
+    "load_embedder",
+    "read_pixels",
+    "read_rgb",
+    "require_images",
+    "require_texts",
+    "word_warnings",
+]

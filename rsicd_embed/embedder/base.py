@@ -88,7 +88,7 @@ def require_embedder(embedder: object) -> None:
 
 def provenance(embedder: Embedder) -> Provenance:
     """What a store remembers of the embedder that made its vectors."""
-    return Provenance(embedder.name, embedder.fingerprint, embedder.dim)
+    return Provenance.of(embedder)
 
 
 @dataclass(frozen=True)

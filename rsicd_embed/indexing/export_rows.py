@@ -43,7 +43,7 @@ class ExportedRows:
 
 def export_rows(
     store: VectorStore,
-    output: Path,
+    output: str | Path,
     *,
     where: str | None = None,
     progress: Progress = lambda rows: None,
@@ -53,12 +53,19 @@ def export_rows(
     The file appears whole or not at all; memory is bounded. One that an earlier export wrote is
     replaced, any other is not.
 
+    Args:
+        store: the rows are of its present state.
+        output: where the file is written.
+        where: SQL condition; only rows that fulfil it are written.
+        progress: called with the number of rows written since the last call.
+
     Raises:
         FilterError: `where` cannot be understood.
         StoreError: the file cannot be written, or another one is in its place.
         ArgumentError: a URI for the store.
     """
     require_store(store)
+    output = Path(output)
     started = time.perf_counter()
     _require_place(output)
     _require_ours(output)

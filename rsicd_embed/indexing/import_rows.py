@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed import rowfile
+from rsicd_embed.arguments import require_items
 from rsicd_embed.datasets.base import Skipped
 from rsicd_embed.errors import DatasetError, FingerprintError, ImageError, StoreNotFoundError
 from rsicd_embed.indexing.ingest import Progress, Summary
@@ -23,6 +25,55 @@ from rsicd_embed.stores.base import VectorStore, open_store
 # What is upserted at once.
 _STEP_ROWS = 65_536
 _STEP_BYTES = 1 << 27
+
+# From the name of a phase and its number of rows to what reports its progress.
+Phase = Callable[[str, int], AbstractContextManager[Progress]]
+
+
+def _silent(name: str, rows: int) -> AbstractContextManager[Progress]:
+    return nullcontext(lambda rows: None)
+
+
+def import_rows(
+    paths: Sequence[str | Path],
+    store_uri: str,
+    *,
+    split: str | None = None,
+    strict: bool = False,
+    phase: Phase = _silent,
+) -> Summary:
+    """Brings a store up to date with Parquet files that `export_rows` or `rsicd-embed embed` wrote.
+
+    Their vectors are stored bit by bit, without the model. The store is created if it does not
+    exist. Nothing is written unless all files are sound and fit each other and the store.
+
+    Args:
+        paths: the files; no two may have the same id.
+        store_uri: URI of a store of the same model, or of none yet.
+        split: only rows whose column `split` has this value.
+        strict: fail if a file has the same id twice, instead of keeping its last row.
+        phase: called with the name of each phase ("check", "import") and its number of rows;
+            returns a context manager of a function that receives the numbers of rows just done.
+
+    Returns:
+        Numbers of imported and unchanged rows, among others.
+
+    Raises:
+        DatasetError: a file is missing, damaged or of another kind, or two have the same id.
+        FingerprintError: the files or the store have vectors of different models.
+        ImageError: a file has the same id twice, if `strict`.
+        StoreError: the store cannot be opened or written, or refuses the rows.
+        ArgumentError: a single path, which belongs in a list.
+    """
+    require_items(paths, "paths", (str, Path))
+    files = open_files([Path(path) for path in paths])
+    with phase("check", sum(file.rows for file in files)) as progress:
+        checked = check_rows(files, split, progress)
+    with (
+        open_store_for(files[0], store_uri) as store,
+        phase("import", sum(map(len, checked))) as progress,
+    ):
+        return write_rows(checked, store, strict=strict, progress=progress)
 
 
 def open_files(paths: Sequence[Path]) -> list[RowFile]:
@@ -39,7 +90,7 @@ def open_files(paths: Sequence[Path]) -> list[RowFile]:
         if file is None:
             raise DatasetError(
                 f"{path}: expected a Parquet file that export or embed wrote, found "
-                f"{'another one' if path.exists() else 'nothing there'}"
+                f"{rowfile.what_is_at(path)}; images and manifests are for rsicd-embed ingest"
             )
         files.append(file)
     return files
@@ -67,7 +118,7 @@ def check_rows(
                 id_ = rows.ids.filter(both)[0].as_py()
                 raise DatasetError(
                     f"{other.file.path} and {file.path} both have the id {id_!r}; "
-                    "ingest one after the other, so that the later one replaces it"
+                    "import one after the other, so that the later one replaces it"
                 )
         checked.append(rows)
     return checked
@@ -108,7 +159,7 @@ def open_store_for(file: RowFile, uri: str) -> VectorStore:
     return store
 
 
-def import_rows(
+def write_rows(
     files: Sequence[CheckedRows],
     store: VectorStore,
     *,

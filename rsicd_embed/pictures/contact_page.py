@@ -6,6 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -13,7 +14,6 @@ from PIL import Image, ImageOps
 from rsicd_embed import files
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import ImageLike, read_rgb
-from rsicd_embed.pictures.contact_sheet import SheetHit
 
 _SIDE = 320
 _QUALITY = 82
@@ -30,6 +30,14 @@ p { margin: 0; padding: 0 .7rem; overflow-wrap: anywhere; font-size: .85rem; opa
 p:first-of-type { font-weight: 700; opacity: 1; padding-top: .5rem; }
 p:last-of-type { padding-bottom: .6rem; }
 """
+
+
+@dataclass(frozen=True)
+class SheetHit:
+    """One picture and the lines under it."""
+
+    image: ImageLike
+    lines: tuple[str, ...]
 
 
 def page(title: str, hits: Sequence[SheetHit]) -> str:

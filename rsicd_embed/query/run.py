@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rsicd_embed.embedder.base import Embedder, provenance, word_warnings
+from rsicd_embed.embedder.base import Embedder, provenance, require_embedder, word_warnings
 from rsicd_embed.errors import SQLError
 from rsicd_embed.query.calls import Call, find, with_first_argument
 from rsicd_embed.query.pushdown import store_condition
@@ -67,6 +67,35 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
     where = store_condition(asked, session.parse)
     table.start(where, hold="RecursiveQuery" in asked.display_indent())
     return pa.RecordBatchReader.from_batches(schema, _batches(session, frame, table, schema))
+
+
+def sql(query: str, store: VectorStore, embedder: Embedder | None = None) -> pa.Table:
+    """Answers a SQL query over the rows of a store, its table `images`; see `rsicd_embed.query`.
+
+    Args:
+        query: one SELECT in DataFusion's dialect, with `similarity` and `similarity_image`.
+        store: whose rows are queried.
+        embedder: embeds the texts and images of similarities; None loads the model that made the
+            store, if the query has any.
+
+    Returns:
+        The whole result; `run` gives it in batches.
+
+    Raises:
+        SQLError: a syntax error, an unknown name, a wrong type, or a statement that does not read.
+        FingerprintError: the embedder is of another model than the store's vectors.
+        ModelError: the model that made the store cannot be loaded.
+        ArgumentError: a URI for the store, or a name for the embedder.
+    """
+    if embedder is not None:
+        require_embedder(embedder)
+
+    def load() -> Embedder:
+        from rsicd_embed.embedder.loading import load_for_a_query
+
+        return load_for_a_query(store.provenance.model) if embedder is None else embedder
+
+    return run(query, store, load).read_all()
 
 
 def _batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,18 @@ class RowFile:
             raise DatasetError(
                 f"{self.path} cannot be read as Parquet: {reason}; export it again"
             ) from error
+
+
+def what_is_at(path: Path) -> str:
+    """What is at a path where `RowFile.open` finds no file of rows, for an error message."""
+    if not _is_regular(path):
+        return "a folder" if os.path.isdir(path) else "nothing there"  # noqa: PTH112
+    try:
+        with _opened(path):
+            return "another one"
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        return f"a file that cannot be read as Parquet: {reason}"
 
 
 def _restored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

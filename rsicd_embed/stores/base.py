@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from rsicd_embed import plugins
 from rsicd_embed.arguments import require_object, shown
-from rsicd_embed.errors import StoreError, StoreURIError
-from rsicd_embed.records import Provenance
+from rsicd_embed.errors import ArgumentError, StoreError, StoreURIError
+from rsicd_embed.records import Provenance, VectorMaker
 
 
 @dataclass(frozen=True)
@@ -335,16 +335,33 @@ class StoreType(Protocol):
 
 
 def open_store(
-    uri: str, provenance: Provenance | None = None, *, create: bool = True
+    uri: str,
+    provenance: Provenance | None = None,
+    *,
+    embedder: VectorMaker | None = None,
+    create: bool = True,
 ) -> VectorStore:
-    """Opens the store at `uri`; with `provenance` and `create`, makes it where it is absent.
+    """Opens a store; with `embedder` or `provenance`, creates it if it does not exist.
+
+    Args:
+        uri: `scheme:location`, such as `lancedb:./tiles`; see `StoreURI`.
+        provenance: which model's vectors the store has; None accepts any model.
+        embedder: the embedder that makes the store's vectors, instead of `provenance`.
+        create: whether a missing store may be created.
 
     Raises:
         StoreURIError: not a store URI, or a scheme that nothing installed provides.
-        StoreNotFoundError: there is none, and none is to be made.
+        StoreNotFoundError: there is none, and none is to be created.
         FingerprintError: its vectors were made by another model.
         StoreCorruptError: its files are not what was written.
+        ArgumentError: `embedder` is no embedder, or `provenance` is given as well.
     """
+    if embedder is not None:
+        if provenance is not None:
+            raise ArgumentError("expected provenance or embedder, found both; pass one of them")
+        properties = ("name", "fingerprint", "dim")
+        require_object(embedder, properties, "an embedder", "rsicd_embed.load_embedder")
+        provenance = Provenance.of(embedder)
     parsed = StoreURI.parse(uri)
     kind = plugins.load(plugins.STORES, parsed.scheme)
     if kind is None:

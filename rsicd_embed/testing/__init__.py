@@ -1,6 +1,48 @@
-"""Conformance suites for third-party parts; they need pytest."""
+"""Conformance suites for third-party embedders and stores; they need pytest.
+
+Subclass `EmbedderContract` or `StoreContract`, and override its fixture. `StoreMachine`, which also
+drives stores at random, needs hypothesis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 
+from rsicd_embed.lazy_exports import lazy_exports
+
 # So that a failing assert shows the values.
 pytest.register_assert_rewrite("rsicd_embed.testing.embedders", "rsicd_embed.testing.stores")
+
+if TYPE_CHECKING:
+    from rsicd_embed.testing.embedders import EmbedderContract
+    from rsicd_embed.testing.stores import DIM, MADE_BY, StoreContract, batch, stored, unit
+    from rsicd_embed.testing.stores.state_machine import StoreMachine
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "rsicd_embed.testing.embedders": ("EmbedderContract",),
+            "rsicd_embed.testing.stores": (
+                "DIM",
+                "MADE_BY",
+                "StoreContract",
+                "batch",
+                "stored",
+                "unit",
+            ),
+            "rsicd_embed.testing.stores.state_machine": ("StoreMachine",),
+        },
+    )
+
+__all__ = [
+    "DIM",
+    "MADE_BY",
+    "EmbedderContract",
+    "StoreContract",
+    "StoreMachine",
+    "batch",
+    "stored",
+    "unit",
+]

@@ -18,7 +18,7 @@ from unittest import mock
 import pyarrow as pa
 
 from rsicd_embed.indexing.export_rows import export_rows
-from rsicd_embed.indexing.import_rows import check_rows, import_rows, open_files, open_store_for
+from rsicd_embed.indexing.import_rows import check_rows, open_files, open_store_for, write_rows
 from rsicd_embed.query import run
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_reader
@@ -178,9 +178,9 @@ def _compare_copies(
     ]
     try:
         for copy in copies:
-            if import_rows(checked, copy).imported != len(rows):
+            if write_rows(checked, copy).imported != len(rows):
                 raise DifferenceError(f"{copy.uri}: expected {len(rows)} rows to be imported")
-            if (again := import_rows(checked, copy).imported) != 0:
+            if (again := write_rows(checked, copy).imported) != 0:
                 raise DifferenceError(f"{copy.uri}: {again} rows changed that were imported twice")
         if copies[0].schema != stores[0].schema and rows:
             raise DifferenceError(f"expected {stores[0].schema}, found {copies[0].schema}")

@@ -1,4 +1,4 @@
-"""Contact sheets: search hits as pictures that a person can look at."""
+"""The demo's contact sheet: a row of pictures for each query, as one image."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from rsicd_embed.embedder import ImageLike, read_rgb
 from rsicd_embed.errors import ImageError
-from rsicd_embed.images import ImageLike, read_rgb
 
 _CELL, _GAP, _LINE = 160, 8, 18
 _INK, _PALE, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
