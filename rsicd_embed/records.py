@@ -6,13 +6,14 @@ A row is `id, vector, uri, sha256, width, height` plus the attributes its source
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.errors import FingerprintError, SchemaError
+from rsicd_embed.errors import FingerprintError, RsicdEmbedError, SchemaError
 
 VECTOR = "vector"
 HIT_COLUMNS = ("query", "rank", "id", "score")
@@ -129,6 +130,35 @@ class Provenance:
     def of(cls, embedder: VectorMaker) -> Provenance:
         """The provenance of the vectors that an embedder makes."""
         return cls(embedder.name, embedder.fingerprint, embedder.dim)
+
+
+def provenance_header(provenance: Provenance, version: int) -> dict[str, Any]:
+    """What the metadata of a file or table say of its vectors, as JSON; see `read_header`."""
+    return {"format": version, **dataclasses.asdict(provenance)}
+
+
+def read_header(
+    raw: bytes, version: int, where: object, error: type[RsicdEmbedError]
+) -> tuple[Provenance, dict[str, Any]]:
+    """Provenance and the whole JSON object of metadata that start with `provenance_header`.
+
+    Args:
+        raw: the metadata.
+        version: the format version that is understood.
+        where: what the metadata are of.
+        error: the class of the error for another version.
+
+    Raises:
+        error: the metadata are of another version.
+        ValueError, KeyError, TypeError: they are damaged.
+    """
+    header = json.loads(raw)
+    if header["format"] != version:
+        raise error(
+            f"{where}: expected format version {version}, found {header['format']!r}; "
+            "upgrade rsicd-embed"
+        )
+    return Provenance(header["model"], header["fingerprint"], header["dim"]), header
 
 
 def fingerprint_parts(fingerprint: str) -> dict[str, str]:

@@ -35,6 +35,32 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:.1f} {self._unit}/s")
 
 
+class _Interval:
+    """Limits lines in a log to one in ten seconds."""
+
+    def __init__(self) -> None:
+        self._shown = time.perf_counter()
+
+    def over(self) -> bool:
+        """Whether a line is due; if so, the next interval starts."""
+        now = time.perf_counter()
+        due = now - self._shown >= _LINE_EVERY_S
+        if due:
+            self._shown = now
+        return due
+
+
+def teller() -> Callable[[str], None]:
+    """A function that prints what is being done: always on a terminal, now and then elsewhere."""
+    interval = _Interval()
+
+    def tell(doing: str) -> None:
+        if on_terminal() or interval.over():
+            note(doing)
+
+    return tell
+
+
 @contextmanager
 def image_progress(what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
     """Yields what is to be called with the number of images, or other units, just done."""
@@ -90,7 +116,7 @@ class _Lines:
     def __init__(self, what: str, total: int, unit: str, done: int) -> None:
         self._what, self._total, self._unit, self._done = what, total, unit, done
         self._before = done
-        self._started = self._shown = time.perf_counter()
+        self._started, self._interval = time.perf_counter(), _Interval()
 
     def tell(self, line: str) -> None:
         note(line)
@@ -98,10 +124,8 @@ class _Lines:
     def advance(self, done: int, what: str | None = None) -> None:
         self._done += done
         self._what = what or self._what
-        now = time.perf_counter()
-        if now - self._shown >= _LINE_EVERY_S:
-            self._shown = now
-            rate = (self._done - self._before) / (now - self._started)
+        if self._interval.over():
+            rate = (self._done - self._before) / (time.perf_counter() - self._started)
             left = (self._total - self._done) / rate
             note(
                 f"{self._what}: {self._done}/{self._total}, {rate:.1f} {self._unit}/s, "

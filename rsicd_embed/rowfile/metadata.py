@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.records import Provenance
+from rsicd_embed.records import Provenance, provenance_header, read_header
 
 KEY = b"rsicd-embed"
 FORMAT = 1
@@ -19,14 +19,9 @@ FORMAT = 1
 
 def encode(provenance: Provenance, schema: pa.Schema) -> dict[bytes, bytes]:
     """Metadata for rows of `schema` whose vectors `provenance` made."""
-    said = {
-        "format": FORMAT,
-        "model": provenance.model,
-        "fingerprint": provenance.fingerprint,
-        "dim": provenance.dim,
-        "schema": base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode(),
-    }
-    return {KEY: json.dumps(said | {"sha256": _checksum(said)}).encode()}
+    written = base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode()
+    header = provenance_header(provenance, FORMAT) | {"schema": written}
+    return {KEY: json.dumps(header | {"sha256": _checksum(header)}).encode()}
 
 
 def decode(raw: bytes, path: Path) -> tuple[Provenance, pa.Schema]:
@@ -36,21 +31,15 @@ def decode(raw: bytes, path: Path) -> tuple[Provenance, pa.Schema]:
         DatasetError: it is damaged, or of a later version.
     """
     try:
-        said = json.loads(raw)
-        if said["format"] != FORMAT:
-            raise DatasetError(
-                f"{path}: expected format version {FORMAT}, found {said['format']!r}; "
-                "upgrade rsicd-embed"
-            )
-        if said.pop("sha256") != _checksum(said):
+        made_by, header = read_header(raw, FORMAT, path, DatasetError)
+        if header.pop("sha256") != _checksum(header):
             raise ValueError("checksum")
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(said["schema"])))
-        return Provenance(said["model"], said["fingerprint"], said["dim"]), schema
+        return made_by, pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header["schema"])))
     except (ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException):
         raise DatasetError(
             f"{path}: its metadata do not say which model made its vectors; export it again"
         ) from None
 
 
-def _checksum(said: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+def _checksum(header: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()

@@ -77,6 +77,11 @@ def not_found(uri: StoreURI, detail: str = "") -> StoreNotFoundError:
     )
 
 
+def closed(uri: object) -> StoreError:
+    """The error for a store that is used after `close`."""
+    return StoreError(f"{uri} is closed; open it again")
+
+
 def require_provenance(stored: Provenance, given: Provenance | None, store: str) -> None:
     """Refuses to open a store for an embedder that did not make its vectors.
 

@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.closing import Closing
-from rsicd_embed.errors import StoreError
 from rsicd_embed.records import Provenance
-from rsicd_embed.stores import row_view, scoring
+from rsicd_embed.stores import opening, row_view, scoring
 from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.row_view import Rows
 
@@ -33,7 +32,7 @@ class RowStore(Closing):
     def require_open(self) -> None:
         """Raises StoreError once the store is closed."""
         if self._closed:
-            raise StoreError(f"{self.uri} is closed; open it again")
+            raise opening.closed(self.uri)
 
     def close(self) -> None:
         """Frees what is held; the store is not usable afterwards."""

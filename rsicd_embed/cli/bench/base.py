@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,15 +22,12 @@ from rsicd_embed.cli.base import (
     json_option,
     model_option,
     note,
-    on_terminal,
-    print_json,
-    show,
 )
+from rsicd_embed.cli.record_output import save_and_show
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
 
-_LINE_EVERY_S = 10.0
 # Least load before a run, and least part of all processors that others take meanwhile, at which
 # figures are not to be trusted.
 _QUIET, _QUIET_MEANWHILE = 0.25, 0.05
@@ -98,20 +94,11 @@ def finish(
     as_json: bool,
 ) -> None:
     """Saves a record and its page, and shows what is in it; status 1 where it was interrupted."""
-    from rsicd_embed.reports import record, write
     from rsicd_embed.reports.machine import cpu_contention
 
     start = click.get_current_context().meta[_CPU_TIMES]
     run["machine"]["others_share"] = cpu_contention(start)
-    path = record.save(output, name, run)
-    page = write.beside(path, run)
-    if as_json:
-        print_json(run)
-    else:
-        for line in lines(run):
-            show(line)
-        show(f"record: {path}")
-        show(f"report: {page}")
+    path = save_and_show(run, output, name, lines, as_json=as_json)
     _tell_noise(run)
     if not run["complete"]:
         note(f"what was measured until then is in {path}")
@@ -213,17 +200,3 @@ def _tell_noise(run: Mapping[str, Any]) -> None:
     others = run["machine"]["others_share"]
     if others is not None and others > _QUIET_MEANWHILE:
         note(f"others took {others:.0%} of the processors meanwhile: not quiet, figures are off")
-
-
-def teller() -> Callable[[str], None]:
-    """Says on stderr what is being done: all of it on a terminal, a line now and then elsewhere."""
-    shown = time.monotonic()
-
-    def tell(doing: str) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if on_terminal() or now - shown >= _LINE_EVERY_S:
-            shown = now
-            note(doing)
-
-    return tell

@@ -16,7 +16,6 @@ from rsicd_embed.cli.bench.base import (
     counts,
     finish,
     record_options,
-    teller,
 )
 from rsicd_embed.parallel import cpu_count
 
@@ -183,6 +182,7 @@ def ann(
     from rsicd_embed.bench.ann.ground_truth import Truth
     from rsicd_embed.bench.ann.sweep import ladders
     from rsicd_embed.bench.ann.workload import prepare
+    from rsicd_embed.cli.progress import teller
     from rsicd_embed.reports import record
     from rsicd_embed.reports.timing import TimingPlan
 

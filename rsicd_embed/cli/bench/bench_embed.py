@@ -19,7 +19,6 @@ from rsicd_embed.cli.bench.base import (
     model_or_shape,
     precision_option,
     record_options,
-    teller,
     variants,
 )
 from rsicd_embed.cli.bench.embed_lines import lines
@@ -119,6 +118,7 @@ def embed(
     """
     from rsicd_embed.bench import combined, references
     from rsicd_embed.bench import embed_rates as bench
+    from rsicd_embed.cli.progress import teller
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
     from rsicd_embed.reports.timing import TimingPlan

@@ -16,7 +16,6 @@ from rsicd_embed.cli.bench.base import (
     embedding_bench_options,
     finish,
     model_or_shape,
-    teller,
     variants,
 )
 
@@ -95,6 +94,7 @@ def ingest(
     import rsicd_embed
     from rsicd_embed.bench import ingest_rates as bench
     from rsicd_embed.bench import memory, synthetic_jpegs
+    from rsicd_embed.cli.progress import teller
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
     from rsicd_embed.reports.timing import TimingPlan

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rsicd_embed.cli.base import backend_option, model_option
-from rsicd_embed.cli.bench.base import Recorded, command_line, finish, record_options, teller
+from rsicd_embed.cli.bench.base import Recorded, command_line, finish, record_options
 
 NAME = "bench-serve"
 
@@ -49,6 +49,7 @@ def serve(
     """
     from rsicd_embed import plugins
     from rsicd_embed.bench import serve_rates as bench
+    from rsicd_embed.cli.progress import teller
     from rsicd_embed.embedder.base import provenance
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import BenchError

@@ -18,12 +18,11 @@ from rsicd_embed.cli.base import (
     json_option,
     note,
     precision_option,
-    print_json,
     report_source,
-    show,
     tell_skipped,
 )
 from rsicd_embed.cli.bench.base import command_line
+from rsicd_embed.cli.record_output import save_and_show
 from rsicd_embed.datasets.classes import PROMPT
 
 if TYPE_CHECKING:
@@ -206,20 +205,7 @@ def finish(run: dict[str, Any], how: How, lines: Callable[[Any], list[str]]) -> 
     run["seconds"] = how.seconds
     for one in run.get("notes", ()):
         note(f"note: {one}")
-    path = page = None
-    if how.output is not None:
-        from rsicd_embed.reports import record, write
-
-        path = record.save(how.output, f"eval-{run['task']}", run)
-        page = write.beside(path, run)
-    if how.as_json:
-        print_json(run)
-        return
-    for line in lines(run):
-        show(line)
-    if path is not None:
-        show(f"record: {path}")
-        show(f"report: {page}")
+    save_and_show(run, how.output, f"eval-{run['task']}", lines, as_json=how.as_json)
 
 
 def metric_table(run: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]]) -> list[str]:

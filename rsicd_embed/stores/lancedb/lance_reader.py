@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.closing import Closing
-from rsicd_embed.errors import StoreCorruptError, StoreError
+from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import VECTOR, Provenance, require_same_model
-from rsicd_embed.stores import scoring
+from rsicd_embed.stores import opening, scoring
 from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.lancedb import lance_index, lance_rows
 from rsicd_embed.stores.lancedb.lance_index import AnnIndex
@@ -134,7 +134,7 @@ class LanceReader(Closing):
     @property
     def _table(self) -> Any:
         if self._open_table is None:
-            raise StoreError(f"{self.uri} is closed; open it again")
+            raise opening.closed(self.uri)
         return self._open_table
 
     def _now(self) -> TableState:

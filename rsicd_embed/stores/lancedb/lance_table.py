@@ -23,7 +23,7 @@ from rsicd_embed.errors import (
     StoreLockedError,
     StoreURIError,
 )
-from rsicd_embed.records import Provenance, row_schema
+from rsicd_embed.records import Provenance, provenance_header, read_header, row_schema
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lancedb import lance_function
@@ -140,13 +140,7 @@ class LanceLocation:
                 f"{self.uri.scheme}:{self.uri.location}#NAME"
             )
         try:
-            said = json.loads(raw)
-            if said["format"] != _FORMAT:
-                raise StoreCorruptError(
-                    f"{self.uri}: expected format version {_FORMAT}, found {said['format']!r}; "
-                    "upgrade rsicd-embed"
-                )
-            return Provenance(said["model"], said["fingerprint"], said["dim"])
+            return read_header(raw, _FORMAT, self.uri, StoreCorruptError)[0]
         except (ValueError, KeyError, TypeError):
             raise StoreCorruptError(
                 f"{self.uri}: the table's metadata is damaged; restore it from a backup"
@@ -238,7 +232,7 @@ class LanceLocation:
 
     def overwrite(self, rows: pa.RecordBatchReader, provenance: Provenance) -> Any:
         """A new version with nothing but these rows; only while `writing`."""
-        schema = rows.schema.with_metadata(_said(provenance))
+        schema = rows.schema.with_metadata(_metadata(provenance))
         said = pa.RecordBatchReader.from_batches(
             schema, (batch.replace_schema_metadata(schema.metadata) for batch in rows)
         )
@@ -247,7 +241,7 @@ class LanceLocation:
         )
 
     def _create(self, provenance: Provenance) -> Any:
-        schema = row_schema(provenance.dim).with_metadata(_said(provenance))
+        schema = row_schema(provenance.dim).with_metadata(_metadata(provenance))
         made: list[Path] = []
         try:
             with lance_errors(f"cannot make a store at {self.uri}"):
@@ -310,14 +304,9 @@ class LanceLocation:
             self.checks.renew(int(self.table().version))
 
 
-def _said(provenance: Provenance) -> dict[bytes, bytes]:
-    said = {
-        "format": _FORMAT,
-        "model": provenance.model,
-        "fingerprint": provenance.fingerprint,
-        "dim": provenance.dim,
-    }
-    return {_KEY: json.dumps(said).encode(), **lance_function.metadata(provenance)}
+def _metadata(provenance: Provenance) -> dict[bytes, bytes]:
+    header = json.dumps(provenance_header(provenance, _FORMAT)).encode()
+    return {_KEY: header, **lance_function.metadata(provenance)}
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
-from rsicd_embed.errors import StoreError, StoreURIError
+from rsicd_embed.errors import StoreURIError
 from rsicd_embed.records import Provenance, require_same_model
-from rsicd_embed.stores import changes
+from rsicd_embed.stores import changes, opening
 from rsicd_embed.stores.base import StoreInfo, StoreURI, require_new_tag
 from rsicd_embed.stores.columns import without_columns
-from rsicd_embed.stores.opening import stored_anyway
 from rsicd_embed.stores.row_store import RowStore
 from rsicd_embed.stores.row_view import Rows
 from rsicd_embed.stores.rows import checked_ids, conform
@@ -63,7 +62,7 @@ class SegmentStore(RowStore):
             if now.rows.schema != schema:  # another process added columns meanwhile
                 table = conform(table.to_batches(), now.rows.schema)
             after = changes.upsert(self._log, now, table, self._kept(now.manifest))
-            with stored_anyway(self.uri):
+            with opening.stored_anyway(self.uri):
                 self._after_upsert(after)
         return int(table.num_rows)
 
@@ -147,7 +146,7 @@ class SegmentStore(RowStore):
     @property
     def _log(self) -> SegmentLog:
         if self._open_log is None:
-            raise StoreError(f"{self.uri} is closed; open it again")
+            raise opening.closed(self.uri)
         return self._open_log
 
     def _now(self) -> Snapshot:
