@@ -48,9 +48,11 @@ BASE: dict[str, list[str]] = {
     "sql": ["SELECT 1", "--store", "exact:store"],
     "info": ["--store", "exact:store"],
     "export": ["--store", "exact:store", "-o", "new.parquet"],
+    "import": ["rows.parquet", "--store", "exact:new"],
     "store tag": ["name", "--store", "exact:store"],
     "store untag": ["name", "--store", "exact:store"],
     "store tags": ["--store", "exact:store"],
+    "store drop-column": ["label", "--store", "exact:store"],
     "store restore": ["name", "--store", "exact:store"],
     "reembed": ["--store", "exact:store", "--model", "model"],
     "train": ["--dataset", "absent", "--out", "run"],
@@ -144,6 +146,8 @@ def prepared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     (folder / "model").symlink_to(tiny_model)
     uri = f"exact:{folder / 'store'}"
     done = run("ingest", folder / "a.png", "--store", uri, "--model", folder / "model")
+    assert done.status == 0, done
+    done = run("export", "--store", uri, "-o", folder / "rows.parquet")
     assert done.status == 0, done
     return folder
 

@@ -14,7 +14,7 @@ from rsicd_embed.parallel import share_one_heap
 
 @click.command("import")
 @click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    "files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @store_option
 @model_option("any model")

@@ -6,13 +6,12 @@ class TestMine(StoreContract):
         return f"mine:{tmp_path / 'store'}"
 
 Its scheme must be found by entry point, in a process of its own too: install your package, or put
-a folder with its `.dist-info` on PYTHONPATH. What the tests match of messages comes with the parts
-of `rsicd_embed.stores` that they check: `opening` (what is there, and whose), `rows.conform` (rows
-to be written), `filters` and `parts.scan` (`where`), `scoring` (queries and hits); `row_store` has
-the reading half of a store made of them.
+a folder with its `.dist-info` on PYTHONPATH. These names of `rsicd_embed.stores` raise the errors
+that the tests expect: `not_found` and `require_provenance` (opening), `conform` and `checked_ids`
+(writing), `without_columns` (dropping columns), and `RowStore` (searches and scans).
 
-`machine.StoreMachine` does more than that: it drives stores at random, beside a dict. It needs
-hypothesis.
+`rsicd_embed.testing.StoreMachine`, which needs hypothesis, also drives stores at random and
+compares them with a dictionary.
 """
 
 from rsicd_embed.testing.stores.contract import StoreContract
