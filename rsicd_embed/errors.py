@@ -12,6 +12,7 @@ Each message is one line that states what was expected, what was found, and what
     ├── BenchError                 a benchmark or an evaluation cannot be run
     ├── RequestError               a request to the server cannot be answered
     ├── TrainError                 training cannot start or go on
+    │   ├── SettingError           a setting has a value that it cannot have
     │   └── TrainStoppedError      a signal stopped it; it can be taken up again
     └── StoreError                 a store cannot be used
         ├── StoreURIError          its URI is not understood
@@ -41,6 +42,7 @@ __all__ = [
     "RsicdEmbedError",
     "SQLError",
     "SchemaError",
+    "SettingError",
     "StoreCorruptError",
     "StoreError",
     "StoreLockedError",
@@ -82,6 +84,19 @@ class WeightsError(ModelError):
 
 class TrainError(RsicdEmbedError):
     """Training cannot start or go on."""
+
+
+class SettingError(TrainError):
+    """A setting of a training run has a value that it cannot have.
+
+    Attributes:
+        setting: its name, without that of its section where only the section is known.
+        problem: what is expected of it, and what was found.
+    """
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(f"expected {setting} {problem}")
+        self.setting, self.problem = setting, problem
 
 
 class TrainStoppedError(TrainError):

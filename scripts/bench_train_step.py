@@ -28,6 +28,7 @@ from flax import nnx
 
 from rsicd_embed.bench import matmul
 from rsicd_embed.bench.workers import ProcessWorker
+from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.reports import record
@@ -35,7 +36,6 @@ from rsicd_embed.reports.machine import CpuTimes, cpu_contention
 from rsicd_embed.reports.statistics import paired_ratio
 from rsicd_embed.reports.timing import Sampler, TimingPlan, measure, sampler
 from rsicd_embed.train.config import StepConfig, TrainConfig
-from rsicd_embed.train.config.step_config import PRECISIONS
 from rsicd_embed.train.input.captioned_images import batch_side
 from rsicd_embed.train.mesh import layout
 from rsicd_embed.train.objective import contrastive

@@ -14,6 +14,7 @@ import click
 
 from rsicd_embed.cli.argument_checks import require_meaning
 from rsicd_embed.cli.links import link
+from rsicd_embed.embedder.clip.backends.engine_names import BACKENDS, PRECISIONS
 from rsicd_embed.errors import RsicdEmbedError
 from rsicd_embed.json_output import as_json
 
@@ -25,7 +26,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Published models, and all that can be trained from nothing; named here so that `--help` is quick.
 PUBLISHED_SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
 SHAPES = ("tiny", "small", *PUBLISHED_SHAPES)
-PRECISIONS = ("float32", "bfloat16")
 # The keys of `datasets.column_types.DECLARABLE`.
 COLUMN_TYPES = ("text", "int64", "float64", "bool", "timestamp", "date")
 
@@ -62,7 +62,7 @@ precision_option = click.option(
 )
 backend_option = click.option(
     "--backend",
-    type=click.Choice(["jax", "openvino", "numpy"]),
+    type=click.Choice(BACKENDS),
     help="What the model runs on; openvino is the fastest on a CPU.  [default: jax]",
 )
 batch_size_option = click.option(

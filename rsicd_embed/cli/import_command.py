@@ -13,9 +13,7 @@ from rsicd_embed.parallel import share_one_heap
 
 
 @click.command("import")
-@click.argument(
-    "files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @store_option
 @model_option("any model")
 @click.option("--split", help="Only rows whose split is this one.")

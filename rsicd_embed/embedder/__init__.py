@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         require_texts,
         word_warnings,
     )
-    from rsicd_embed.embedder.clip.backends.base import Backend, Precision
+    from rsicd_embed.embedder.clip.backends.engine_names import Backend, Precision
     from rsicd_embed.embedder.images_to_pixels import read_pixels
     from rsicd_embed.embedder.loading import load_embedder
     from rsicd_embed.images import ImageLike, read_rgb
@@ -36,7 +36,7 @@ else:
                 "require_texts",
                 "word_warnings",
             ),
-            "rsicd_embed.embedder.clip.backends.base": ("Backend", "Precision"),
+            "rsicd_embed.embedder.clip.backends.engine_names": ("Backend", "Precision"),
             "rsicd_embed.embedder.images_to_pixels": ("read_pixels",),
             "rsicd_embed.embedder.loading": ("load_embedder",),
             "rsicd_embed.images": ("ImageLike", "read_rgb"),

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from rsicd_embed.cli.train.train_settings import read_config
-from rsicd_embed.errors import TrainError
+from rsicd_embed.errors import SettingError, TrainError
 from rsicd_embed.train.config import TrainConfig, defaults, parse
 
 
@@ -49,6 +49,23 @@ def test_settings_by_name() -> None:
 def test_settings_that_make_no_sense(name: str, value: object, complaint: str) -> None:
     with pytest.raises(TrainError, match=complaint):
         parse.replaced(TrainConfig(), {name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"seed": -1}, "seed"),
+        ({"optimizer.learning_rate": -1.0}, "optimizer.learning_rate"),
+        ({"augment.area": [0.5, 2.0]}, "augment.area"),
+        ({"optimizer.learning_rate": "fast"}, "optimizer.learning_rate"),
+        ({"teacher.model": "some/model", "augment.engine": "torchvision"}, "augment.engine"),
+    ],
+)
+def test_an_error_names_its_setting(settings: dict[str, object], name: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        parse.replaced(TrainConfig(), settings)
+    assert caught.value.setting == name
+    assert str(caught.value) == f"expected {name} {caught.value.problem}"
 
 
 def test_assignments() -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsicd_embed.cli.base import (
-    PRECISIONS,
     PUBLISHED_SHAPES,
     F,
     batch_size_option,
@@ -24,6 +23,7 @@ from rsicd_embed.cli.base import (
     note,
 )
 from rsicd_embed.cli.record_output import save_and_show
+from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder

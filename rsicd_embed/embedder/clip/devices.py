@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rsicd_embed.embedder.clip.backends.base import Precision
+from rsicd_embed.embedder.clip.backends.engine_names import Precision
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rsicd_embed.errors import TrainError
+from rsicd_embed.errors import SettingError
 from rsicd_embed.train.config import checks
 from rsicd_embed.train.config.augment_config import AugmentConfig
 from rsicd_embed.train.config.data_config import DataConfig
@@ -89,9 +89,10 @@ class TrainConfig:
         checks.at_most(self, 2**32 - 1, "seed")
         checks.one_of(self, "best_by", BEST_BY)
         if self.teacher.model is not None and self.augment.engine == "torchvision":
-            raise TrainError(
-                "expected augment.engine to be device or none with a teacher, found 'torchvision': "
-                "teacher and student must see the same view"
+            raise SettingError(
+                "augment.engine",
+                "to be device or none with a teacher, found 'torchvision': "
+                "teacher and student must see the same view",
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rsicd_embed.errors import TrainError
+from rsicd_embed.errors import SettingError
 from rsicd_embed.train.config import checks
 
 ENGINES = ("device", "torchvision", "none")
@@ -57,7 +57,7 @@ class AugmentConfig:
             len(self.area) == 2 and 0 < self.area[0] <= self.area[1] <= 1
         ):
             found = list(self.area)
-            raise TrainError(f"expected area to be [least, most] within (0, 1], found {found}")
+            raise SettingError("area", f"to be [least, most] within (0, 1], found {found}")
 
     @property
     def crop_side(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rsicd_embed.errors import TrainError
+from rsicd_embed.errors import SettingError
 from rsicd_embed.train.config import checks
 
 NAMES = ("adam", "adamw", "adafactor", "lion")
@@ -57,7 +57,8 @@ class OptimizerConfig:
         checks.fraction(self, "final", "warmup")
         checks.below_one(self, "beta1", "beta2")
         if self.name == "adam" and self.weight_decay:
-            raise TrainError(
-                f"expected weight_decay 0 with adam, found {self.weight_decay}; "
-                "use adamw, or set optimizer.weight_decay=0"
+            raise SettingError(
+                "weight_decay",
+                f"0 with adam, found {self.weight_decay}; "
+                "use adamw, or set optimizer.weight_decay=0",
             )

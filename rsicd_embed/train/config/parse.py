@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.errors import TrainError
+from rsicd_embed.errors import SettingError, TrainError
 from rsicd_embed.train.config import TrainConfig
 
 _PRESETS = Path(__file__).parents[1] / "presets"
@@ -111,9 +111,8 @@ def _replaced(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
         changes[head] = _replaced(getattr(config, head), some, f"{prefix}{head}.")
     try:
         return dataclasses.replace(config, **changes)
-    except TrainError as error:  # a section does not know its own name
-        expected, word, rest = str(error).split(" ", 2)
-        raise TrainError(f"{expected} {prefix * (word in kinds)}{word} {rest}") from error
+    except SettingError as error:  # a section does not know its own name
+        raise SettingError(prefix + error.setting, error.problem) from error
 
 
 def _unknown(name: str) -> str:
@@ -141,7 +140,7 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
         ):
             return value
     expected = " or ".join(_words(one) for one in choices)
-    raise TrainError(f"expected {name} to be {expected}, found {value!r}")
+    raise SettingError(name, f"to be {expected}, found {value!r}")
 
 
 def _words(kind: Any) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
 from rsicd_embed.train import freezing
 from rsicd_embed.train.config import checks
 
 LOSSES = ("softmax", "sigmoid")
-PRECISIONS = ("float32", "bfloat16")
 REMATS = ("none", "blocks")
 SHARDS = ("data", "fsdp")
 

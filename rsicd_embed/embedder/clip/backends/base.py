@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
-
-Backend = Literal["jax", "openvino", "numpy"]
-Precision = Literal["float32", "bfloat16"]
 
 
 class Towers(Protocol):

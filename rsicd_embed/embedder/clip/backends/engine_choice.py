@@ -6,7 +6,13 @@ import importlib.util
 
 import numpy as np
 
-from rsicd_embed.embedder.clip.backends.base import Backend, Precision, Towers
+from rsicd_embed.embedder.clip.backends.base import Towers
+from rsicd_embed.embedder.clip.backends.engine_names import (
+    BACKENDS,
+    PRECISIONS,
+    Backend,
+    Precision,
+)
 from rsicd_embed.embedder.clip.parts import ModelParts
 from rsicd_embed.errors import ModelError
 
@@ -27,8 +33,8 @@ def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> 
         ModelError: the engine is not installed, does not know the precision, or gives vectors
             that differ from the model's by more than `AGREEMENT`.
     """
-    if precision not in (None, "float32", "bfloat16"):
-        raise ModelError(f"expected precision float32 or bfloat16, found {precision!r}")
+    if precision not in (None, *PRECISIONS):
+        raise ModelError(f"expected precision {' or '.join(PRECISIONS)}, found {precision!r}")
     if backend == "jax":
         from rsicd_embed.embedder.clip import weights
         from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
@@ -41,7 +47,9 @@ def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> 
         if precision == "bfloat16":
             raise ModelError("backend numpy computes in float32; take another for bfloat16")
         return _numpy(parts)
-    raise ModelError(f"expected backend jax, openvino or numpy, found {backend!r}")
+    raise ModelError(
+        f"expected backend {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, found {backend!r}"
+    )
 
 
 def _numpy(parts: ModelParts) -> Towers:

@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from rsicd_embed.embedder.clip import weights
-from rsicd_embed.embedder.clip.backends.base import Precision
 from rsicd_embed.embedder.clip.backends.compiled import keep_compiled_programs
+from rsicd_embed.embedder.clip.backends.engine_names import Precision
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.devices import compute_dtype, place_on
 from rsicd_embed.embedder.clip.model import Clip, normalise

@@ -12,7 +12,7 @@ import numpy as np
 
 from rsicd_embed.embedder.clip.backends import forward_pass
 from rsicd_embed.embedder.clip.backends._lazy_openvino import core, op, ov
-from rsicd_embed.embedder.clip.backends.base import Precision
+from rsicd_embed.embedder.clip.backends.engine_names import Precision
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor

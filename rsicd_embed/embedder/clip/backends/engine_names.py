@@ -1,0 +1,10 @@
+"""Names of the engines and of the precisions that a CLIP runs in."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Backend = Literal["jax", "openvino", "numpy"]
+Precision = Literal["float32", "bfloat16"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
