@@ -96,6 +96,10 @@ CALLS: dict[str, tuple[Callable[[Context], object], str]] = {
     "sql, queries": (lambda c: r.sql(["SELECT 1"], c.store), "a SQL query as a string"),
     "open_store, a path": (lambda c: r.open_store(c.picture), "expected a store URI"),
     "open_store, a model": (lambda c: r.open_store("exact:x", embedder="clip"), "load_embedder("),
+    "open_store, both": (
+        lambda c: r.open_store("exact:x", c.store.provenance, embedder=c.embedder),
+        "provenance or embedder, found both; pass one",
+    ),
     "load_embedder, a number": (lambda c: r.load_embedder(5), "name or directory of a model"),
     "load_embedder, a batch": (lambda c: r.load_embedder(batch_size="64"), "a batch size ≥ 1"),
     "class_names, a name": (lambda c: zeroshot.class_names("port"), "list of class names"),
