@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rsicd_embed.datasets.synonyms import SYNONYMS
+
 _READABLE = {
     # RSICD
     "bareland": "bare land",
@@ -40,9 +42,23 @@ CAPTION_TEMPLATES = (
 )
 
 
+def phrases(label: str) -> tuple[str, ...]:
+    """`readable` and the synonyms of a class, if there are any: `port` → `port`, `a seaport`, ….
+
+    Example:
+        >>> phrases("TennisCourt")[:2]
+        ('tennis court', 'tennis courts')
+    """
+    return (readable(label), *SYNONYMS.get(_key(label), ()))
+
+
+def _key(label: str) -> str:
+    return re.sub(r"[\W_]", "", label).lower()
+
+
 def readable(label: str) -> str:
     """`denseresidential` → `dense residential area`; `GolfCourse` → `golf course`."""
-    key = re.sub(r"[\W_]", "", label).lower()
+    key = _key(label)
     if key in _READABLE:
         return _READABLE[key]
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from rsicd_embed.datasets.base import Example
-from rsicd_embed.datasets.classes import CAPTION_TEMPLATES, readable
+from rsicd_embed.datasets.classes import CAPTION_TEMPLATES, phrases, readable
 from rsicd_embed.errors import TrainError
 from rsicd_embed.parallel import batched
 
@@ -60,7 +60,7 @@ class Captions:
         texts: the distinct texts, class captions included.
         tokens: int32 (texts, t).
         same: int32 (texts,); equal for texts that have the same tokens, which no model can tell
-            apart: they differ in case or in spaces.
+            apart: they differ in case or in spaces; with synonyms, for all captions of a class.
         own: the captions of each image.
         of_class: captions made of each image's class name; its own where it has no class.
     """
@@ -72,8 +72,16 @@ class Captions:
     of_class: Ragged
 
     @classmethod
-    def of(cls, examples: Sequence[Example], tokenize: Tokenize) -> Captions:
+    def of(
+        cls, examples: Sequence[Example], tokenize: Tokenize, *, synonyms: bool = False
+    ) -> Captions:
         """Tokenizes all captions.
+
+        Args:
+            examples: images with their captions.
+            tokenize: the model's tokenizer.
+            synonyms: whether class captions also use other words for the class; all captions of a
+                class then count as the same, since each describes every image of it.
 
         Raises:
             TrainError: no examples, or one without a caption.
@@ -91,19 +99,25 @@ class Captions:
                 raise TrainError(f"{example.uri}: expected a caption, found none; add one")
             mine = number(example.captions)
             own.append(mine)
-            of_class.append(number(_made_of(example.label)) or mine)
+            of_class.append(number(_class_captions(example.label, synonyms)) or mine)
         tokens = _tokens(list(known), tokenize)
         rows = np.ascontiguousarray(tokens).view(
             np.dtype((np.void, tokens.itemsize * tokens.shape[1]))
         )
         _, same = np.unique(rows.ravel(), return_inverse=True)
+        if synonyms:
+            by_label = {e.label: made for e, made in zip(examples, of_class, strict=True) if e.label}
+            for made in by_label.values():
+                same[np.isin(same, same[made])] = same[made[0]]
         return cls(tuple(known), tokens, same.astype(np.int32), Ragged.of(own), Ragged.of(of_class))
 
 
-def _made_of(label: str | None) -> list[str]:
-    """None of a label that names nothing."""
-    category = readable(label or "")
-    return [one.format(category=category) for one in CAPTION_TEMPLATES] if category else []
+def _class_captions(label: str | None, synonyms: bool) -> list[str]:
+    """Captions made of a class name; empty where there is none."""
+    if not readable(label or ""):
+        return []
+    words = phrases(str(label)) if synonyms else [readable(str(label))]
+    return [one.format(category=category) for category in words for one in CAPTION_TEMPLATES]
 
 
 def _tokens(texts: Sequence[str], tokenize: Tokenize) -> np.ndarray:
