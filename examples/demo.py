@@ -19,9 +19,9 @@ from typing import Any
 
 from PIL import Image
 
-from rsicd_embed.app import sheet
 from rsicd_embed.embedder.clip import parts
 from rsicd_embed.embedder.locate import locate
+from rsicd_embed.pictures import contact_sheet
 
 STORES = ("lancedb", "nmslib", "exact")
 # What to ask, and which rows may answer.
@@ -97,7 +97,7 @@ def place(hit: dict[str, Any]) -> str:
     return f"{abs(lat):.1f}°{'NS'[lat < 0]} {abs(lon):.1f}°{'EW'[lon < 0]}"
 
 
-def search(query: str, where: str | None, store: str, k: int) -> sheet.Row:
+def search(query: str, where: str | None, store: str, k: int) -> contact_sheet.Row:
     """Searches, prints the hits, and returns them as a row of the contact sheet."""
     condition = ["--where", where] if where else []
     words = ["rsicd-embed", "search", query, "--store", store, "-k", str(k), *condition, "--json"]
@@ -105,8 +105,8 @@ def search(query: str, where: str | None, store: str, k: int) -> sheet.Row:
     hits = []
     for hit in found["hits"]:
         print(f"  {hit['rank']:>2}  {hit['score']:+.3f}  {place(hit)}")
-        hits.append(sheet.Hit(hit["uri"], (f"{hit['score']:+.3f}", place(hit))))
-    return sheet.Row(f"{query}   where {where}" if where else query, tuple(hits))
+        hits.append(contact_sheet.SheetHit(hit["uri"], (f"{hit['score']:+.3f}", place(hit))))
+    return contact_sheet.Row(f"{query}   where {where}" if where else query, tuple(hits))
 
 
 def main() -> None:
@@ -128,7 +128,7 @@ def main() -> None:
         print(run("rsicd-embed", "ingest", str(source), "--store", store))
     rows = [search(query, where, stores[0], options.k) for query, where in queries]
     path = options.out / f"{name}.png"
-    sheet.save(rows, path)
+    contact_sheet.save(rows, path)
     print(f"\nThe pictures are in {path.resolve()}: open it.")
 
 

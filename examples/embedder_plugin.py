@@ -1,4 +1,4 @@
-"""An embedder of one's own, in fifty lines: pictures and colour words by their mean colour.
+"""An embedder of one's own, in some fifty lines: pictures and colour words by their mean colour.
 
 A package offers it under the name `colour` with this in its pyproject.toml, and
 `rsicd-embed ingest … --model colour:` uses it:
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageColor
 
+from rsicd_embed.embedder.base import require_texts
 from rsicd_embed.embedder.images_to_pixels import read_pixels
 from rsicd_embed.images import ImageLike
 from rsicd_embed.records import Fingerprint
@@ -35,6 +36,7 @@ class ColourEmbedder:
         return self.embed_pixels(np.stack(pixels) if pixels else np.empty((0, 8, 8, 3)))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        require_texts(texts)
         words = (next((w for w in t.split() if w in ImageColor.colormap), "grey") for t in texts)
         colours = [ImageColor.getrgb(word)[:3] for word in words]
         return self._unit(np.array(colours, np.float32).reshape(-1, 3))

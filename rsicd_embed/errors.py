@@ -3,6 +3,7 @@
 Each message is one line that states what was expected, what was found, and what to do.
 
     RsicdEmbedError
+    ├── ArgumentError              an argument of a function is of the wrong type
     ├── ImageError                 an image cannot be read
     ├── FindError                  a picture cannot be cut into the patches asked for
     ├── DatasetError               a source of images or captions is not as described
@@ -29,6 +30,10 @@ from __future__ import annotations
 
 class RsicdEmbedError(Exception):
     """Base of every error that rsicd-embed raises on purpose."""
+
+
+class ArgumentError(RsicdEmbedError, TypeError):
+    """An argument is of the wrong type: a single item for a list, a URI for a store."""
 
 
 class ImageError(RsicdEmbedError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ _REMEDIES = {
     errno.EACCES: "make the folder writable or use another one",
     errno.EPERM: "make the folder writable or use another one",
     errno.EROFS: "use a folder on a writable file system",
+    errno.EFBIG: "allow larger files (ulimit -f) or use another file system",
+    errno.EMFILE: "allow more open files (ulimit -n) and try again",
 }
 
 
@@ -47,6 +50,16 @@ def storage_errors(doing: str) -> Iterator[None]:
         remedy = _REMEDIES.get(error.errno or 0, "check the disk and try again")
         reason = error.strerror or str(error) or type(error).__name__
         raise StoreError(f"{doing}: {reason}; {remedy}") from error
+
+
+def system_error(message: str) -> OSError | None:
+    """The error of the operating system that a library in Rust reports; None for any other.
+
+    A file that is missing counts as another: only the library knows whether it should be there.
+    """
+    found = re.search(r"\(os error (\d+)\)", message)
+    number = int(found[1]) if found else errno.ENOENT
+    return None if number == errno.ENOENT else OSError(number, os.strerror(number))
 
 
 def digest(path: Path) -> str:

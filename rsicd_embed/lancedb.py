@@ -13,6 +13,11 @@
     table.add([{"uri": "a.jpg"}])
     table.search("a harbour").distance_type("cosine").limit(5).to_list()
 
+Tables that `rsicd-embed ingest --store lancedb:…` made name this function too; their scores are
+1 - `_distance` by cosine:
+
+    lancedb.connect("./tiles").open_table("images").search("a harbour").distance_type("cosine")
+
 JAX is imported when something is embedded, not before.
 """
 
@@ -71,18 +76,20 @@ class RsicdClip(EmbeddingFunction):
 
     @classmethod
     def create(cls, **settings: Any) -> Self:
-        """Finds the model, and pins what it is.
+        """Finds the model and pins its fingerprint.
+
+        With a `fingerprint`, which is how LanceDB reopens a table, the model is only looked for
+        once something is embedded: a table can be written to where its model is not installed.
 
         Raises:
             ModelError: there is no such model.
-            FingerprintError: a table's model has changed since its vectors were made.
         """
-        found = locate(settings.get("model"))
-        now = _provenance(found, _signature(found.directory))
-        pinned = replace(now, fingerprint=settings.get("fingerprint") or now.fingerprint)
-        require_same_model(pinned, now, "the table")
-        pinned_settings = settings | {"model": found.name, "fingerprint": now.fingerprint}
-        function: Self = super().create(**pinned_settings)  # type: ignore[no-untyped-call]
+        found = None
+        if not settings.get("fingerprint"):  # a table remembers it
+            found = locate(settings.get("model"))
+            fingerprint = _provenance(found, _signature(found.directory)).fingerprint
+            settings = settings | {"model": found.name, "fingerprint": fingerprint}
+        function: Self = super().create(**settings)  # type: ignore[no-untyped-call]
         function._found = found
         return function
 

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.bench import record
-from rsicd_embed.bench.figures import figures
-from rsicd_embed.bench.stats import median_interval
+from rsicd_embed.reports import record
+from rsicd_embed.reports.record_metrics import figures
+from rsicd_embed.reports.statistics import median_interval
 
 Interval = tuple[float, float]
 BENCH = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", "bench"]

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.bench import record
-from rsicd_embed.bench.timing import Plan, measure, sample
 from rsicd_embed.embedder.base import provenance
 from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.records import row_schema, vector_array
+from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import TimingPlan, measure, sample
 from rsicd_embed.stores.base import open_store
 
 COMMAND = [sys.executable, "-c", "from rsicd_embed.cli import main; main()"]
@@ -67,7 +67,7 @@ def main() -> None:
                 subprocess.run(search, check=True, stdout=subprocess.DEVNULL)
 
             searches[kind] = lambda calls, run=run: sample(run, calls)
-        samples = measure(searches, Plan(rounds=given.rounds, least_s=0))
+        samples = measure(searches, TimingPlan(rounds=given.rounds, least_s=0))
     run = record.document(
         "cold-search",
         {"rows": given.rows, "rounds": given.rounds},

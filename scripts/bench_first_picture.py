@@ -18,8 +18,8 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from rsicd_embed.bench import record
-from rsicd_embed.bench.timing import Plan, measure
+from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import TimingPlan, measure
 from rsicd_embed.stores.base import open_store
 
 COMMAND = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", "serve", "--port", "0"]
@@ -64,7 +64,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         take = {"start to first picture": lambda calls: first_picture(browser, given.store)}
-        samples = measure(take, Plan(rounds=given.rounds, least_s=0))
+        samples = measure(take, TimingPlan(rounds=given.rounds, least_s=0))
         browser.close()
     run = record.document(
         "first-picture",

@@ -18,19 +18,19 @@ from typing import Any
 import click
 import jax
 
-from rsicd_embed.bench import record
-from rsicd_embed.bench.quiet import Watch
 from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.reports import record
+from rsicd_embed.reports.machine import CpuTimes, cpu_contention
 from rsicd_embed.train import mesh
 from rsicd_embed.train.config import AugmentConfig, DataConfig, StepConfig, TrainConfig
-from rsicd_embed.train.config.augment import ENGINES
-from rsicd_embed.train.config.data import CACHES
-from rsicd_embed.train.data import CaptionedImages
+from rsicd_embed.train.config.augment_config import ENGINES
+from rsicd_embed.train.config.data_config import CACHES
 from rsicd_embed.train.distributed import own_rows
+from rsicd_embed.train.initialization import Start, from_nothing, learn_vocabulary
+from rsicd_embed.train.input.captioned_images import CaptionedImages
+from rsicd_embed.train.input.training_data import training_source, weighted
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.shapes import SHAPES
-from rsicd_embed.train.sources import training_source, weighted
-from rsicd_embed.train.start import Start, from_nothing, learn_vocabulary
 from rsicd_embed.train.state import initial_state
 from rsicd_embed.train.step import Recipe, make_step
 
@@ -60,7 +60,7 @@ def main(
     """Measures each engine with each number of workers."""
     settings = {"shape": shape, "batch_size": batch_size, "step_batch_size": step_batch_size}
     settings |= {"steps": steps, "cache": cache, "engines": engines, "workers": workers}
-    watch = Watch.begin()
+    start = CpuTimes.now()
     run = record.document("loader", settings, command=shlex.join(["python", *sys.argv]))
     data = training_source([weighted(one) for one in datasets])
     captions = [caption for example in data.train for caption in example.captions]
@@ -88,7 +88,7 @@ def main(
                     row |= beside(images, start, config, steps)
             rows.append(row)
             click.echo(json.dumps(row), err=True)
-    run["machine"]["others_share"] = watch.others_share() if watch else None
+    run["machine"]["others_share"] = cpu_contention(start)
     run |= {"complete": True, "rows": rows}
     click.echo(f"record: {record.save(output, 'loader', run)}")
 

@@ -22,11 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.bench import inputs, pictures, record
-from rsicd_embed.bench.isolate import Apart, once
-from rsicd_embed.bench.timing import Plan, measure, sample
-from rsicd_embed.torchvision_import import mend_torchvision
-from rsicd_embed.train import untrained
+from rsicd_embed._lazy_torchvision import mend_torchvision
+from rsicd_embed.bench import inputs, synthetic_jpegs
+from rsicd_embed.bench.workers import ProcessWorker, once
+from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import TimingPlan, measure, sample
+from rsicd_embed.train import random_checkpoint
 
 OURS, THEIRS = "rsicd-clip", "open-clip"
 SHAPE, THEIR_SHAPE = "vit-b-32", "ViT-B-32"
@@ -107,22 +108,22 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as scratch:
         model, folder = Path(scratch, SHAPE), Path(scratch, "images")
-        once(SHAPE, partial(untrained.write, model, SHAPE, inputs.texts(512)))
-        pictures.write(folder, options.images, tuple(options.sides))
+        once(SHAPE, partial(random_checkpoint.write, model, SHAPE, inputs.texts(512)))
+        synthetic_jpegs.write(folder, options.images, tuple(options.sides))
         paths = [str(path) for path in sorted(folder.rglob("*.jpg"))]
         settings = {"batch_size": options.batch_size}
         settings |= {"backend": options.backend} if options.backend else {}
         with (
-            Apart(OURS, partial(ours, str(model), settings, paths)) as one,
-            Apart(THEIRS, partial(theirs, options.batch_size, paths)) as other,
+            ProcessWorker(OURS, partial(ours, str(model), settings, paths)) as one,
+            ProcessWorker(THEIRS, partial(theirs, options.batch_size, paths)) as other,
         ):
             samplers = {
-                f"{OURS}, held": lambda calls: one.ask(Function.embed, calls),
-                f"{THEIRS}, held": lambda calls: other.ask(Function.embed, calls),
-                f"{OURS}, table.add": lambda calls: one.ask(Function.add, calls),
-                f"{THEIRS}, table.add": lambda calls: other.ask(Function.add, calls),
+                f"{OURS}, held": lambda calls: one.call(Function.embed, calls),
+                f"{THEIRS}, held": lambda calls: other.call(Function.embed, calls),
+                f"{OURS}, table.add": lambda calls: one.call(Function.add, calls),
+                f"{THEIRS}, table.add": lambda calls: other.call(Function.add, calls),
             }
-            samples = measure(samplers, Plan(options.rounds, least_s=0.0))
+            samples = measure(samplers, TimingPlan(options.rounds, least_s=0.0))
     units = dict.fromkeys(samplers, float(options.images))
     run["complete"] = samples.complete
     run["candidates"] = {

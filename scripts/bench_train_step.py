@@ -26,22 +26,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rsicd_embed.bench import matmul, record
-from rsicd_embed.bench.isolate import Apart
-from rsicd_embed.bench.quiet import Watch
-from rsicd_embed.bench.stats import paired_ratio
-from rsicd_embed.bench.timing import Plan, Sampler, measure, sampler
+from rsicd_embed.bench import matmul
+from rsicd_embed.bench.workers import ProcessWorker
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
+from rsicd_embed.reports import record
+from rsicd_embed.reports.machine import CpuTimes, cpu_contention
+from rsicd_embed.reports.statistics import paired_ratio
+from rsicd_embed.reports.timing import Sampler, TimingPlan, measure, sampler
 from rsicd_embed.train.config import StepConfig, TrainConfig
-from rsicd_embed.train.config.step import PRECISIONS
-from rsicd_embed.train.data import batch_side
-from rsicd_embed.train.flops import step_flops
+from rsicd_embed.train.config.step_config import PRECISIONS
+from rsicd_embed.train.input.captioned_images import batch_side
 from rsicd_embed.train.mesh import layout
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.shapes import SHAPES
 from rsicd_embed.train.state import initial_state
 from rsicd_embed.train.step import Recipe, make_step
+from rsicd_embed.train.tpu_plan.step_flops import step_flops
 
 STEP = "step"
 _STEPS = 1000
@@ -83,7 +84,7 @@ def products_of(stack: ExitStack, side: int, precision: str) -> dict[str, Sample
         shape = matmul.Shape(side, side, side)
         for library in matmul.installed():
             make = partial(matmul.Products, library, [shape])
-            products = Apart(f"product by {library}", make, without=matmul.SLOWER)
+            products = ProcessWorker(f"product by {library}", make, without=matmul.SLOWER)
             stack.callback(products.close)
             found[f"product by {library}"] = partial(products.ask, matmul.Products.sample, shape)
     return found
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--product", type=int, default=2048, help="side of the matrices")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    watch = Watch.begin()
+    start = CpuTimes.now()
     step = StepConfig(precision=given.precision, chunk=given.chunk, keep_patches=1.0)
     config = TrainConfig(step=step, batch_size=given.batch_size)
     model, where = SHAPES[given.shape], layout(step.shard)
@@ -111,7 +112,7 @@ def main() -> None:
         flops = dict.fromkeys(products, 2.0 * given.product**3 * where.devices)
         flops[STEP] = step_flops(recipe)
         samplers = {STEP: sampler(step_of(recipe)), **products}
-        samples = measure(samplers, Plan(given.rounds, least_s=_SAMPLE_S))
+        samples = measure(samplers, TimingPlan(given.rounds, least_s=_SAMPLE_S))
     fastest = min(products, key=lambda name: median(samples.of(name)))
     part = paired_ratio(
         [flops[STEP] / taken for taken in samples.of(STEP)],
@@ -120,7 +121,7 @@ def main() -> None:
     settings = {name: value for name, value in vars(given).items() if name != "output"}
     command = shlex.join(["python", *sys.argv])
     run: dict[str, Any] = record.document("train-step", settings, command=command)
-    run["machine"]["others_share"] = watch.others_share() if watch else None
+    run["machine"]["others_share"] = cpu_contention(start)
     run["complete"] = samples.complete
     run["devices"] = [device.device_kind for device in jax.devices()]
     run["candidates"] = {

@@ -23,12 +23,13 @@ import numpy as np
 from safetensors.numpy import load_file
 
 import rsicd_embed.embedder
-from rsicd_embed.bench.evaluate import PROMPT, Evaluator
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
+from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.loading import load_clip
+from rsicd_embed.evaluation.evaluator import PROMPT, Evaluator
 from rsicd_embed.train.card import MEASURED
 from rsicd_embed.train.config import defaults, parse
 
@@ -43,6 +44,7 @@ FILES = (
     "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    training_words.FILE,
 )
 LOGS = {
     "run.json": "training_run.json",
@@ -113,7 +115,8 @@ python scripts/bundle_model.py --run runs/bundled --rsicd PATH/TO/rsicd --ucm PA
 ```
 
 `training_run.json`, `training_log.jsonl` and `training_steps.jsonl` beside this file are the run's
-settings and its log, a row an epoch and a row a step.
+settings and its log, a row an epoch and a row a step. `training_words.json` lists the words of the
+training captions with the number of images that have them: queries with other words give a warning.
 """
 
 
@@ -231,6 +234,7 @@ def main() -> None:
 
     settings = json.loads((options.run / "run.json").read_text())["settings"]
     log = [json.loads(line) for line in (options.run / "metrics.jsonl").read_text().splitlines()]
+    log = [row for row in log if row["epoch"]]  # epoch 0 is the model before training
     best = max(log, key=lambda row: row.get("mr", -1.0) + row.get("zeroshot_top1", -1.0))
     shape = model.config
     card = CARD.format(

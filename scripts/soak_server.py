@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import rsicd_embed
-from rsicd_embed.bench import http_load, pictures, record
+from rsicd_embed.bench import http_load, synthetic_jpegs
 from rsicd_embed.bench.http_load import Request
-from rsicd_embed.bench.serve import Server, searches, serving
+from rsicd_embed.bench.serve_rates import Server, searches, serving
+from rsicd_embed.reports import record
 
 _ROUNDS = 40
 _GROWTH = 1.05
@@ -97,7 +98,7 @@ def main() -> None:
     words = ("--model", options.model) if options.model else ()
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
         files = Path(folder, "pictures")
-        pictures.write(files, options.pictures, (150, 300))
+        synthetic_jpegs.write(files, options.pictures, (150, 300))
         embedder = rsicd_embed.load_embedder(options.model)
         store = f"exact:{folder}/store"
         with rsicd_embed.open_store(store, embedder=embedder) as opened:

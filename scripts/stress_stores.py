@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rsicd_embed import files
-from rsicd_embed.bench import record
+from rsicd_embed.reports import record
 from rsicd_embed.testing.stress.corruption import corrupt
 from rsicd_embed.testing.stress.faults import fail
 from rsicd_embed.testing.stress.kills import kill

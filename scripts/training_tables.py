@@ -48,4 +48,5 @@ def _teacher() -> Iterator[str]:
 
 def _rows(folder: str, name: str) -> list[dict[str, Any]]:
     text = (_DOCS / folder / f"{name}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [row for row in rows if row["epoch"]]  # epoch 0 is the model before training

@@ -88,7 +88,7 @@ def write_model(directory: Path, seed: int) -> Path:
     from rsicd_embed.embedder.clip import directory as hf
     from rsicd_embed.embedder.clip.model import Clip
     from rsicd_embed.embedder.preprocess import Preprocessor
-    from rsicd_embed.train import tokenizer as bpe
+    from rsicd_embed.train import vocabulary as bpe
     from rsicd_embed.train.shapes import SHAPES
 
     shape = SHAPES["tiny"]

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -117,6 +117,19 @@ class Outcome:
         assert lines[0].startswith("error: ")
         assert "unexpected" not in lines[0], lines[0]
         return lines[0]
+
+
+def overridden(
+    arguments: Sequence[str | Path], *options: str | Path, repeatable: Collection[str] = ()
+) -> list[str | Path]:
+    """Arguments of a command with options in place of those of the same name; each has a value."""
+    names = {str(one) for one in options if str(one).startswith("-")} - set(repeatable)
+    kept = [
+        one
+        for before, one in zip(["", *arguments], arguments, strict=False)
+        if str(one) not in names and str(before) not in names
+    ]
+    return [*kept, *options]
 
 
 def run(*arguments: str | Path) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
 import rsicd_embed
+from rsicd_embed.embedder import hub
 from rsicd_embed.errors import ModelError, WeightsError
 
-from .helpers import run
+from .helpers import SCHEMES, run
 
 pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
@@ -51,8 +54,8 @@ def setting(name: str, **values: Any) -> Callable[[Path], object]:
     return breaking
 
 
-def without(name: str) -> Callable[[Path], object]:
-    return lambda model: (model / name).unlink()
+def without(*names: str) -> Callable[[Path], object]:
+    return lambda model: [(model / name).unlink() for name in names]
 
 
 NAME = "text_model.final_layer_norm.bias"
@@ -65,8 +68,30 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "NaN weight": (weights(lambda t: t[NAME].__setitem__(0, np.nan)), f"{NAME}: NaN"),
     "no config": (without("config.json"), "expected config.json in"),
     "no weights": (without("model.safetensors"), "model.safetensors"),
-    "no tokenizer": (without("tokenizer.json"), "expected tokenizer.json in"),
+    "no tokenizer": (
+        without("tokenizer.json"), "expected tokenizer.json (or vocab.json and merges.txt) in",
+    ),
     "no preprocessor": (without("preprocessor_config.json"), "expected preprocessor_config.json"),
+    "only a tokenizer": (
+        without("config.json", "preprocessor_config.json", "model.safetensors"),
+        "expected config.json, preprocessor_config.json, model.safetensors (or model.safetensors"
+        ".index.json, flax_model.msgpack, pytorch_model.bin) in",
+    ),
+    "two broken files": (
+        lambda model: [(model / name).write_text("{") for name in (
+            "preprocessor_config.json", "tokenizer.json",
+        )],
+        "; and ",
+    ),
+    "two of three shards": (
+        lambda model: (
+            (model / "model.safetensors").rename(model / "b.safetensors"),
+            (model / "model.safetensors.index.json").write_text(json.dumps(
+                {"weight_map": {name: f"{name}.safetensors" for name in "abc"}}
+            )),
+        ),
+        "expected a.safetensors, c.safetensors beside it, found none",
+    ),
     "config of another model": (content("config.json", '{"model_type": "bert"}'), "found 'bert'"),
     "broken config": (content("config.json", "{"), "config.json is not JSON"),
     "config that is a list": (content("config.json", "[]"), "expected a JSON object, found list"),
@@ -74,6 +99,31 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "broken preprocessor": (content("preprocessor_config.json", "{"), "is not JSON"),
     "crop of another size": (
         setting("preprocessor_config.json", crop_size=99), "expected pixels of 32×32",
+    ),
+    "config with words for numbers": (
+        setting("config.json", projection_dim="wide", vision_config={"patch_size": 1.5}),
+        "expected whole numbers above 0, found projection_dim 'wide', vision_config.patch_size 1.5",
+    ),
+    "config with a number for a tower": (
+        setting("config.json", vision_config=5), "expected vision_config to be an object, found 5",
+    ),
+    "two files with wrong values": (
+        lambda model: (
+            setting("config.json", text_config={"layer_norm_eps": None})(model),
+            setting("preprocessor_config.json", image_std=[1, 0, 1])(model),
+        ),
+        "found None; and preprocessor_config.json: expected image_std above 0, found",
+    ),
+    **{
+        f"preprocessor with {name} {value!r}": (
+            setting("preprocessor_config.json", **{name: value}), f"found {value!r}",
+        )
+        for name, value in {
+            "image_mean": None, "rescale_factor": "x", "resample": 99, "size": -1,
+        }.items()
+    },
+    "preprocessor with a crop in words": (
+        setting("preprocessor_config.json", crop_size={"height": "x", "width": 32}), "found 'x'",
     ),
     "broken weights": (content("model.safetensors", b"garbage"), "safetensors cannot be read"),
     "empty weights": (content("model.safetensors", b""), "safetensors cannot be read"),
@@ -111,7 +161,7 @@ def test_a_broken_model_is_told_in_one_line_and_makes_no_store(
     without("config.json")(model)
     store = tmp_path / "store"
     error = run("ingest", pictures, "--store", f"exact:{store}", "--model", model).error
-    assert error == f"error: expected config.json in {model}, found none"
+    assert error.startswith(f"error: expected config.json in {model}, found none; give ")
     assert not store.exists()
 
 
@@ -127,9 +177,51 @@ def test_a_model_that_is_a_file_or_nothing(tmp_path: Path) -> None:
         load_embedder(file, batch_size=0)
 
 
-def test_a_hub_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
+def test_what_is_easily_taken_for_a_model(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is refused at once with the right advice; nothing is looked for on the Hub."""
+    monkeypatch.setattr(hub, "download", None)
+    monkeypatch.chdir(tmp_path)
+    for scheme in SCHEMES:
+        run("ingest", pictures, "--store", f"{scheme}:{scheme}", "--model", model)
+        for name in (f"{scheme}:{scheme}", scheme):
+            with pytest.raises(ModelError, match=r"of a store: .* give it to --store"):
+                load_embedder(name)
+    best = Path(shutil.copytree(model, "run/best"))
+    Path("run/run.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"the folder of a training run: run; give run/best$"):
+        load_embedder("run")
+    shutil.rmtree(best)
+    with pytest.raises(ModelError, match=r"a training run: run; it has no best model yet"):
+        load_embedder("run")
+    with pytest.raises(ModelError, match=r"found a file: model/config\.json; give its folder, mod"):
+        load_embedder("model/config.json")
+    for name, near in {
+        "modle": "model",
+        "./modl": "model",
+        "./modell/x/y": "",
+        "models/clip.pt": "",
+        "bundeld": "bundled",
+    }.items():
+        advice = f"; did you mean {near}?" if near else ""
+        with pytest.raises(ModelError, match=re.escape(f"no such directory: {name}{advice}") + "$"):
+            load_embedder(name)
 
+
+def test_a_path_that_is_written_like_an_id(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    shutil.copytree(model, "models/clip")
+    for name in ("models/clop", "modesl/clip"):
+        with pytest.raises(ModelError, match=r"reached .*; did you mean models/clip\?$"):
+            load_embedder(name)
+    assert load_embedder("models/clip").name == str(tmp_path / "models" / "clip")
+
+
+def test_a_hub_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"

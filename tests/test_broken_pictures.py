@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from rsicd_embed.errors import ImageError
-from rsicd_embed.images import MAX_PIXELS, read_rgb
+from rsicd_embed.images import MAX_PIXELS, read_header, read_rgb
 
 from .conftest import picture
 from .helpers import encoded, run
@@ -46,10 +48,6 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "cut.tif": (encoded(RGB, "TIFF", compression="tiff_lzw")[:300], "broken picture: "),
     "head.jpg": (JPEG[:3], "not a picture of a known format"),
     "nulls.png": (bytes(1000), "not a picture of a known format"),
-    "float.tif": (
-        encoded(RGB.convert("L").convert("F"), "TIFF"),
-        "expected integer pixels, found floats",
-    ),
     "bomb.png": (png(30_000, 30_000), "expected at most 178,956,970 pixels"),
     "icon.png": (encoded(RGB, "ICO"), "not a picture of a known format"),
     "page.jpg": (b"<!DOCTYPE html><title>404 Not Found</title>", "not a picture"),
@@ -102,13 +100,13 @@ def test_a_broken_picture_is_no_query(name: str) -> None:
         read_rgb(data)
 
 
-def test_pictures_are_refused_by_pixels_not_by_pillows_warning(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("rsicd_embed.images.MAX_PIXELS", 40 * 36)
-    assert read_rgb(encoded(RGB)).size == (40, 36)
-    with pytest.raises(ImageError, match="expected at most 1,440 pixels, found 41×36"):
-        read_rgb(encoded(RGB.resize((41, 36))))
+def test_pictures_are_refused_by_pixels_not_by_pillows_warning() -> None:
+    assert read_rgb(encoded(RGB), max_pixels=40 * 36).size == (40, 36)
+    deep = Image.fromarray(np.zeros((36, 41), np.uint16))
+    for image, kinds in [(RGB.resize((41, 36)), ("PNG", "TIFF", "JPEG2000")), (deep, ("PNG",))]:
+        for kind in kinds:
+            with pytest.raises(ImageError, match="expected at most 1,440 pixels, found 41×36"):
+                read_rgb(encoded(image, kind), max_pixels=40 * 36)
     assert MAX_PIXELS == 178_956_970
 
 
@@ -116,7 +114,6 @@ def test_objects_that_are_no_pictures() -> None:
     for image, reason in [
         (Image.new("RGB", (0, 5)), "no pixels"),
         (Image.new("La", (5, 5)), "broken picture: conversion from La to L not supported"),
-        (Image.new("F", (5, 5)), "expected integer pixels"),
     ]:
         with pytest.raises(ImageError, match=reason):
             read_rgb(image)
@@ -146,6 +143,27 @@ def test_damaged_files_are_read_or_refused(kind: str) -> None:
     assert refused
 
 
+def test_large_texts_and_profiles_of_a_png_do_not_matter() -> None:
+    """They are no part of the picture, and are not decompressed, however large they become."""
+    text, bomb = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo()
+    text.add_itxt("comment", "a word " * 300_000, zip=True)
+    text.add_text("more", "another " * 200_000, zip=True)
+    bomb.add(b"zTXt", b"comment\0\0" + zlib.compress(bytes(1 << 27), 9))
+    for options in ({"pnginfo": text}, {"pnginfo": bomb}, {"icc_profile": bytes(3_000_000)}):
+        data = encoded(RGB, **options)
+        with pytest.raises(ValueError, match="too large"):
+            Image.open(io.BytesIO(data)).load()
+        tracemalloc.start()
+        try:
+            assert np.array_equal(np.asarray(read_rgb(data)), np.asarray(RGB))
+            assert read_header(data).width == RGB.width
+            assert tracemalloc.get_traced_memory()[1] < 8_000_000
+        finally:
+            tracemalloc.stop()
+        with pytest.raises(ImageError, match="broken picture: "):
+            read_rgb(data[: -len(encoded(RGB)) // 2])
+
+
 def test_an_image_that_changes_while_it_is_read(
     tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +181,7 @@ def test_an_image_that_changes_while_it_is_read(
                 file.write(b"more")
         return state
 
-    monkeypatch.setattr("rsicd_embed.images.os.fstat", grow)
+    monkeypatch.setattr("rsicd_embed.images.picture.os.fstat", grow)
     done = run("ingest", str(folder), "--store", uri, "--json").document
     assert done["embedded"] == 1
     assert [one["reason"] for one in done["skipped"]] == [

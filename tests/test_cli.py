@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import json
 import math
 import os
@@ -77,6 +78,19 @@ def test_ingest_search_info(scheme: str, pictures: Path, tiny_model: Path, tmp_p
         ["info", "--store", "exact:x", "--unknown"],
         ["unknown"],
         ["search", "port\udcff", "--store", "exact:x"],
+        ["search", "--image", "a.png", "--image", "b.png", "--store", "exact:x"],
+        ["search", "port", "--store", "exact:x", "--store", "exact:y"],
+        ["search", "port", "--store=exact:x", "-k", "3", "-k3"],
+        ["search", "port", "--store", "exact:x", "--where", "true", "--where", "false"],
+        ["info", "--store", "exact:x", "--store", "exact:x"],
+        ["store", "tag", "name", "--store", "exact:x", "--store", "exact:y"],
+        ["ingest", ".", "--store", "exact:x", "--model", "a", "--model", "b"],
+        ["ingest", "", "--store", "exact:x"],
+        ["ingest", "a.png", "", "--store", "exact:x"],
+        ["search", "--image", "", "--store", "exact:x"],
+        ["search", "a\0b", "--store", "exact:x"],
+        ["search", "port", "--store", "exact:x", "-k", str(10**23)],
+        ["ingest", ".", "--store", "exact:x", "--batch-size", str(10**23)],
     ],
 )
 def test_wrong_usage_is_status_2(
@@ -88,6 +102,28 @@ def test_wrong_usage_is_status_2(
     assert outcome.stderr.startswith("Usage: ")
     assert "\nError: " in outcome.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "--image", "a", "--image", "b"], "--image takes one value, found 2"),
+        (["ingest", ""], "expected a path, found an empty text"),
+        (["search", "a", "-k", str(2**32)], "expected at most 4294967295"),
+    ],
+)
+def test_what_is_refused_is_named(arguments: list[str], message: str) -> None:
+    error = run(*arguments, "--store", "exact:x").stderr.splitlines()[-1]
+    assert error.startswith("Error: ")
+    assert message in error
+
+
+def test_what_may_be_given_twice(stored: str, pictures: Path, tiny_model: Path) -> None:
+    """Flags, which say the same twice, options that collect, and anything beside --help."""
+    assert run("info", "--store", stored, "--json", "--json").status == 0
+    find = ("find", "port", pictures / "a.png", "--model", tiny_model, "-k", 1)
+    assert run(*find, "--patch", 32, "--patch", 36).status == 0
+    assert run("info", "--store", "a", "--store", "b", "--help").status == 0
 
 
 def test_help_and_version() -> None:
@@ -120,6 +156,29 @@ def test_what_was_not_foreseen_is_told_in_one_line(
     assert outcome.stderr == "error: unexpected RuntimeError: two lines (--debug shows where)\n"
 
 
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), "error: a.png: No such file\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
+        (MemoryError("Unable to allocate 9 TiB"), "error: not enough memory (Unable to allocate"),
+        (ValueError("x" * 9999), "error: unexpected ValueError: xxx"),
+    ],
+)
+def test_the_system_s_refusals_are_told_in_one_short_line(
+    stored: str, monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(rsicd_embed, "open_store", fail)
+    outcome = run("search", "port", "--store", stored)
+    assert (outcome.status, outcome.stdout) == (1, "")
+    assert outcome.stderr.startswith(message)
+    assert outcome.stderr.count("\n") == 1
+    assert len(outcome.stderr) < 300
+
+
 def test_json_is_valid_whatever_is_in_it(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     base.print_json({"a": (math.nan, "ü\n"), "bad": "\udcff", 5: dt.date(2020, 1, 2)})
     out, err = capfdbinary.readouterr()
@@ -137,7 +196,7 @@ HEAVY = ("jax", "flax", "lancedb", "pyarrow", "nmslib", "transformers", "torch",
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *arguments],
-        env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from rsicd_embed.datasets import captioned, textaug
-from rsicd_embed.train import marian
-from rsicd_embed.train.translations import Translations
+from rsicd_embed.train.backtranslation import marian
+from rsicd_embed.train.backtranslation.translations import Translations
 
 from .conftest import picture
-from .helpers import Outcome, manifest, run
+from .helpers import Outcome, manifest, overridden, run
 from .train.tiny_marian import BOATS, DESERT, PLANES, write_untrained
 from .train.tiny_marian import marians as marians
 
@@ -58,7 +58,9 @@ def augment(dataset: Path, marians: Path, tmp_path: Path) -> Callable[..., Outco
 
     def call(*options: str | Path, source: Path = dataset) -> Outcome:
         (tmp_path / "out.jsonl").unlink(missing_ok=True)
-        return run(*command(source, tmp_path, marians), *options)
+        usual = command(source, tmp_path, marians)
+        repeatable = ("--via", "--from-english", "--to-english")
+        return run(*overridden(usual, *options, repeatable=repeatable))
 
     return call
 
@@ -198,9 +200,9 @@ main(sys.argv[1:])
 def test_a_killed_run_goes_on(
     augment: Callable[..., Outcome], dataset: Path, marians: Path, tmp_path: Path
 ) -> None:
-    arguments = [str(one) for one in command(dataset, tmp_path, marians)]
+    arguments = overridden(command(dataset, tmp_path, marians), "--batch-size", "1")
     child = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments, "--batch-size", "1"],
+        [sys.executable, "-c", KILLED, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import rsicd_embed
-from rsicd_embed.app import finding
 from rsicd_embed.embedder.loading import load_for_a_query
+from rsicd_embed.find import finding
 
 from .conftest import picture
 from .helpers import run

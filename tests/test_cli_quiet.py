@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.cli.quiet import told_once
+from rsicd_embed.cli.orbax_errors import suppress_orbax_tracebacks
 
 
 def unraisable(text: str) -> Any:
@@ -27,7 +27,7 @@ def test_what_is_told_anyway_is_not_printed(
     printed: list[str] = []
     hook = lambda error: printed.append(str(error.exc_value))  # noqa: E731
     monkeypatch.setattr(sys, "unraisablehook", hook)
-    with told_once(debug=debug):
+    with suppress_orbax_tracebacks(debug=debug):
         logging.getLogger("absl").error("a thread raised")
         sys.unraisablehook(unraisable("Event loop is closed"))
         sys.unraisablehook(unraisable("something else"))

@@ -5,19 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import rsicd_embed
-from rsicd_embed.cli.search import _short
+from rsicd_embed.cli.links import shows_links
+from rsicd_embed.cli.search_command import _short
+from rsicd_embed.cli.value_text import number_text, value_text
+from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import open_store
 
 from .conftest import picture
-from .helpers import run
+from .helpers import IDS, run
 
 pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
@@ -83,7 +90,8 @@ def test_lists_in_a_line(pictures: Path, tiny_model: Path, tmp_path: Path) -> No
     store = f"exact:{tmp_path / 'store'}"
     run("ingest", pictures / "m.jsonl", "--store", store, "--model", tiny_model)
     (line,) = run("search", "port", "--store", store).stdout.splitlines()
-    assert line.endswith("a.png  bbox=[7.5, -60, 15.25, 0]  captions=the first")
+    place = pictures / "a.png"
+    assert line.endswith(f"a.png  bbox=[7.5, -60, 15.25, 0]  captions=the first  {place}")
 
 
 def test_search_uses_the_model_of_the_store(
@@ -126,4 +134,134 @@ def test_names_that_would_break_a_line_are_escaped(
 
 def test_short_hits() -> None:
     assert _short("x" * 61) == "x" * 59 + "…"
-    assert [_short(one) for one in ([], ["a", "b"], 0.123456789, 5)] == ["", "a", "0.12346", "5"]
+    shown = [_short(one) for one in ([], ["a", "b"], 0.123456789, 5)]
+    assert shown == ["", "a", "0.123457", "5"]
+
+
+def test_numbers_keep_their_digits() -> None:
+    """Degrees to six decimals, metres in full; nothing in powers of ten that a map would show."""
+    shown = {
+        320712.53: "320712.53", -7.1234567: "-7.123457", 12.5: "12.5", 4649776.22: "4649776.22",
+        1e9: "1000000000", 179.9999999: "180", 0.0123456789: "0.0123457", -0.0: "-0",
+        1e-7: "1e-07", 1e300: "1e+300", math.inf: "inf",
+    }  # fmt: skip
+    assert {value: number_text(value) for value in shown} == shown
+    assert value_text({"lon": 12.3456789, "at": None}) == "{lon: 12.345679, at: NULL}"
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_differ_from_what_is_shown_in_the_seventh_digit(value: float) -> None:
+    shown = float(number_text(value))
+    assert abs(shown - value) <= max(5.1e-7, abs(value) * 1e-15) and (
+        shown == pytest.approx(value, rel=1e-5)
+    )
+
+
+def test_coordinates_in_a_line_and_a_table(pictures: Path, tiny_model: Path, uri: str) -> None:
+    row = {"path": "a.png", "lon": -123.1234567, "x": 320712.534}
+    (pictures / "m.jsonl").write_text(json.dumps(row) + "\n")
+    run("ingest", pictures / "m.jsonl", "--store", uri, "--model", tiny_model)
+    assert "lon=-123.123457  x=320712.534" in run("search", "port", "--store", uri).stdout
+    table = run("sql", "SELECT lon, x FROM images", "--store", uri).stdout.splitlines()
+    assert table[-1].split() == ["-123.123457", "320712.534"]
+    (hit,) = run("search", "port", "--store", uri, "--json").document["hits"]
+    assert (hit["lon"], hit["x"]) == (row["lon"], row["x"])
+
+
+def test_a_hit_shows_where_its_file_is(
+    stored: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As text in a pipe, and as a link on a terminal that shows links; never in JSON."""
+    search = ("search", "--image", pictures / "a.png", "--store", stored, "-k", 1)
+    place = pictures / "a.png"
+    assert run(*search).stdout.rstrip().endswith(f"a.png  {place}")
+    monkeypatch.setenv("FORCE_HYPERLINK", "1")
+    assert "\x1b" not in run(*search).stdout  # not a terminal
+    monkeypatch.setattr("rsicd_embed.cli.links.sys", SimpleNamespace(stdout=Terminal()))
+    link = f"\x1b]8;;{place.as_uri()}\x1b\\{place}\x1b]8;;\x1b\\"
+    assert run(*search).stdout.rstrip().endswith(f"a.png  {link}")
+    assert "\x1b" not in run(*search, "--json").stdout
+    monkeypatch.setenv("FORCE_HYPERLINK", "0")
+    assert run(*search).stdout.rstrip().endswith(f"a.png  {place}")
+
+
+class Terminal:
+    """A stdout that is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [
+        ({"VTE_VERSION": "7600"}, True),
+        ({"VTE_VERSION": "4800"}, False),
+        ({"VTE_VERSION": "7600", "TERM": "dumb"}, False),
+        ({"KITTY_WINDOW_ID": "1"}, True),
+        ({"KITTY_WINDOW_ID": "1", "TMUX": "/tmp/tmux"}, False),
+        ({"TERM": "xterm-256color"}, False),
+        ({}, False),
+    ],
+)
+def test_terminals_that_show_links(environment: dict[str, str], shown: bool) -> None:
+    assert shows_links(environment) is shown
+
+
+@pytest.fixture
+def stored_with_words(tiny_model: Path, pictures: Path, tmp_path: Path) -> str:
+    """A store of a model that was trained on two words."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "trained"))
+    TrainingWords({"port": 30, "boats": 20}).write(model)
+    uri = f"exact:{tmp_path / 'trained-store'}"
+    assert run("ingest", pictures, "--store", uri, "--model", model).status == 0
+    return uri
+
+
+def test_words_that_the_model_never_saw_are_reported(stored_with_words: str) -> None:
+    line = (
+        "'marina' never occurred in this model's training captions, so the ranking may be "
+        "meaningless; known words near it: port, boats"
+    )
+    plain = run("search", "boats in a marina", "--store", stored_with_words)
+    assert (plain.status, plain.stderr) == (0, f"warning: {line}\n")
+    search = ("--store", stored_with_words, "--json")
+    assert run("search", "a Marina", *search).document["warnings"] == [line]
+    known = run("search", "boats in a port", *search)
+    assert (known.document["warnings"], known.stderr) == ([], "")
+
+
+@pytest.mark.filterwarnings("default:'marina' never occurred")
+def test_sql_and_find_report_them_too(stored_with_words: str, pictures: Path) -> None:
+    query = "SELECT id FROM images WHERE similarity('a marina') > 2"
+    answer = run("sql", query, "--store", stored_with_words)
+    assert answer.status == 0
+    assert answer.stderr.startswith("warning: 'marina' never occurred")
+    with rsicd_embed.open_store(stored_with_words) as store:
+        model = store.info().model
+    find = ("find", "boats", pictures / "a.png", "--model", model)
+    assert run(*find, "--json").document["warnings"] == []
+    (line,) = run(*find, "--against", "a mosque", "--json").document["warnings"]
+    assert line.startswith("'mosque' never occurred")
+
+
+def test_scores_are_explained(stored: str) -> None:
+    search = ("search", "port", "--store", stored, "--explain")
+    document = run(*search, "--json", "-k", "3", "--where", "id <> 'a.png'").document
+    every = run("search", "port", "--store", stored, "--json").document["hits"]
+    scores = [hit["score"] for hit in every]
+    for hit in document["hits"]:
+        below = sum(score < hit["score"] for score in scores)
+        assert hit["score_percentile"] == 100 * below / len(IDS)
+    explained = document["explain"]
+    assert explained["rows"] == len(IDS)
+    assert explained["mean"] == pytest.approx(sum(scores) / len(scores))
+    assert explained["median"] == pytest.approx(sorted(scores)[2])
+    best = (document["hits"][0]["score"] - explained["mean"]) / explained["standard_deviation"]
+    assert explained["best_deviations"] == pytest.approx(best)
+    *lines, last = run(*search).stdout.splitlines()
+    assert [line.split()[2] for line in lines] == ["80.00%", "60.00%", "40.00%", "20.00%", "0.00%"]
+    assert "5 rows" in last
+    nothing = run(*search, "--where", "width > 999", "--json").document
+    assert (nothing["hits"], nothing["explain"]["best_deviations"]) == ([], None)

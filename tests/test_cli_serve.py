@@ -12,18 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
 from .helpers import run
 
-_PATIENCE_S = 120.0
+_PATIENCE_S = 600.0
 FORM = (
     b"text=a+port&id=a.png&patch=9"  # some dozens of patches: it still runs when the signal comes
 )
 FIND = (
-    b"POST /api/find HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    b"POST /api/find HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%b"
 ) % (len(FORM), FORM)
 
@@ -83,6 +84,34 @@ def test_requests_that_run_are_answered_before_the_end(stored: str, tiny_model: 
         assert got.startswith(b"HTTP/1.1 200 OK")
         assert b'"patches"' in got
         assert process.wait(_PATIENCE_S) == 0
+
+
+def refusal(url: str, headers: dict[str, str]) -> tuple[int, str]:
+    """The status and the reason of a request that is refused."""
+    with pytest.raises(HTTPError) as caught:
+        urlopen(Request(url, headers=headers), timeout=_PATIENCE_S)
+    with caught.value as error:
+        return error.code, json.load(error)["error"]
+
+
+def test_other_hosts_and_sites_are_refused(stored: str, tiny_model: Path) -> None:
+    with serving(stored, tiny_model, "--allowed-host", "tiles.example") as (_, url):
+        search = f"{url}api/search?text=a"
+        status, reason = refusal(search, {"Host": "evil.example"})
+        assert status == 421
+        assert reason.startswith("expected a Host of localhost, tiles.example, found 'evil.ex")
+        assert refusal(search, {"Origin": "http://evil.example"})[0] == 403
+        with urlopen(Request(search, headers={"Host": "tiles.example"})) as got:
+            hits = json.load(got)["hits"]
+        assert len(hits) == 5
+        assert "uri" not in hits[0]  # others than this machine's users may see them
+
+
+def test_paths_are_shown_on_this_machine_only(stored: str, tiny_model: Path) -> None:
+    with serving(stored, tiny_model) as (_, url):
+        assert all("uri" in hit for hit in answer(f"{url}api/search?text=a")["hits"])
+    with serving(stored, tiny_model, "--hide-paths") as (_, url):
+        assert not any("uri" in hit for hit in answer(f"{url}api/search?text=a")["hits"])
 
 
 def test_what_keeps_it_from_starting(stored: str, tiny_model: Path, other_model: Path) -> None:

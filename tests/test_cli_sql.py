@@ -120,8 +120,8 @@ def test_a_table(stored: str) -> None:
     assert "two\\nlines \\x1b[31m海" in lines[-1]
     assert lines[5].split()[:3] == ["d.tif", "NULL", "NULL"]
     assert lines[3].split()[:3] == ["b.png", "it's", "nan"]
-    assert all(line.endswith("…  1e+09") for line in lines[2:])
-    assert len({line.index("1e+09") for line in lines[2:]}) == 1
+    assert all(line.endswith("…  1000000000") for line in lines[2:])
+    assert len({line.index("1000000000") for line in lines[2:]}) == 1
     empty = run("sql", "SELECT id FROM images WHERE width < 0", "--store", stored)
     assert empty.stdout == "id\n--\n"
 

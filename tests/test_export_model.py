@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from rsicd_embed._lazy_torchvision import mend_torchvision
 from rsicd_embed.cli import main
 from rsicd_embed.embedder.loading import load_embedder
-from rsicd_embed.torchvision_import import mend_torchvision
 from tests.conftest import picture
 
 

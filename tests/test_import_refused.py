@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rsicd_embed.errors import FingerprintError, StoreError
-from rsicd_embed.indexing import importing
+from rsicd_embed.indexing import import_rows
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.testing.stores import DIM, batch, unit
@@ -123,10 +123,10 @@ def test_rows_that_the_store_cannot_write(
 
 def test_stores_are_closed_when_they_are_refused(file: Path, uri: str) -> None:
     filled(uri, batch(["a"]), OTHER)
-    (opened,) = importing.open_files([exported(file)])
+    (opened,) = import_rows.open_files([exported(file)])
     with pytest.raises(FingerprintError):
-        importing.open_store_for(opened, uri)
+        import_rows.open_store_for(opened, uri)
     with open_store(uri) as store, pytest.raises(FingerprintError):
-        importing.import_rows(importing.check_rows([opened]), store)
+        import_rows.import_rows(import_rows.check_rows([opened]), store)
     with pytest.raises(StoreError):
-        importing.open_store_for(opened, "nothing:here")
+        import_rows.open_store_for(opened, "nothing:here")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rsicd_embed.indexing import importing
+from rsicd_embed.indexing import import_rows
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.testing.stores import batch, stored, unit
 
@@ -29,7 +29,7 @@ def test_only_what_differs_is_written(
     changed = changed.set_column(changed.schema.get_field_index("label"), "label", pa.array(labels))
     exported(file, changed)
     written: list[str] = []
-    real = importing.open_store_for
+    real = import_rows.open_store_for
 
     def watched(*arguments: Any) -> VectorStore:
         store = real(*arguments)
@@ -43,7 +43,7 @@ def test_only_what_differs_is_written(
         store.upsert = counting  # type: ignore[method-assign]
         return store
 
-    monkeypatch.setattr(importing, "open_store_for", watched)
+    monkeypatch.setattr(import_rows, "open_store_for", watched)
     summary = ingest_rows(file, uri)
     assert (summary["imported"], summary["unchanged"]) == (2, 5)
     assert sorted(written) == sorted([ROWS["id"][2].as_py(), ROWS["id"][4].as_py()])
@@ -85,11 +85,11 @@ def test_new_columns_are_added(file: Path, uri: str) -> None:
 def test_an_interrupted_import_goes_on(
     file: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "_STEP_ROWS", 10)
+    monkeypatch.setattr(import_rows, "_STEP_ROWS", 10)
     rows = batch([f"i{i}" for i in range(9000)], n=list(range(9000)))
     exported(file, rows)
     turns = count()
-    real = importing._changed
+    real = import_rows._changed
 
     def interrupted(*arguments: Any) -> pa.Table:
         if next(turns) == 1:
@@ -97,7 +97,7 @@ def test_an_interrupted_import_goes_on(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(importing, "_changed", interrupted)
+        patch.setattr(import_rows, "_changed", interrupted)
         outcome = run("ingest", file, "--store", uri)
     assert (outcome.status, outcome.stderr) == (
         130, "interrupted; run the same command again to go on\n",

@@ -116,3 +116,23 @@ def test_rows_that_a_source_has_no_word_on_are_not_written_again(
     stored = rows(each_uri)
     assert math.isnan(stored["a.png"]["cloud"])
     assert stored["b.png"]["cloud"] == 0.25
+
+
+def test_objects_that_stay_are_no_change(embedder: Counting, each_uri: str, pictures: Path) -> None:
+    """NaN in them, and fields and columns without information, which stores leave out."""
+    geo = [{"cloud": math.nan, "more": [{"x": math.nan}]}, None]
+    source = pictures / "m.parquet"
+    pyarrow.parquet.write_table(pa.table({"path": ["a.png", "b.png"], "geo": geo}), source)
+    assert counts(ingest(embedder, each_uri, source)) == (2, 0, 0, 0, 0)
+    assert counts(ingest(embedder, each_uri, source)) == (0, 0, 2, 0, 0)
+    listed = manifest(
+        pictures / "m.jsonl",
+        {"path": "a.png", "properties": {}, "geo": {"cloud": 1.5, "empty": {}, "note": None}},
+        {"path": "b.png", "properties": {}, "geo": {"cloud": None, "empty": {}, "note": None}},
+    )
+    assert counts(ingest(embedder, each_uri, listed)) == (0, 2, 0, 0, 0)
+    assert counts(ingest(embedder, each_uri, listed)) == (0, 0, 2, 0, 0)
+    stored = rows(each_uri)
+    assert stored["a.png"]["geo"] == {"cloud": 1.5, "more": None}
+    assert stored["b.png"]["geo"] == {"cloud": None, "more": None}
+    assert "properties" not in stored["a.png"]

@@ -18,7 +18,10 @@ from lancedb.pydantic import LanceModel, Vector
 import rsicd_embed.lancedb
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import FingerprintError, ImageError, ModelError
+from rsicd_embed.stores.base import open_store
+from rsicd_embed.testing.stores import MADE_BY, batch, stored
 from tests.conftest import picture, write_model
+from tests.helpers import manifest, run, runs_well
 
 
 @pytest.fixture
@@ -83,7 +86,8 @@ def test_another_model_under_the_same_name_is_refused(
     table = lancedb.connect(tmp_path / "db").open_table("tiles")
     with pytest.raises(FingerprintError, match="weights"):
         table.search("a desert").limit(1).to_list()
-    with pytest.raises(FingerprintError, match="weights"):
+    # It takes rows through Arrow's C interface, which keeps no more than the message.
+    with pytest.raises(RuntimeError, match=r"FingerprintError: .*weights"):
         table.add(tiles(pictures))
 
 
@@ -160,3 +164,115 @@ def test_engines(model: Path, pictures: Path, tmp_path: Path, backend: str) -> N
     table.add(tiles(pictures)[:2])
     again = lancedb.connect(tmp_path / "db").open_table("tiles")
     assert len(again.search("a desert").distance_type("cosine").to_list()) == 2
+
+
+def scores(table: Any, text: str) -> dict[str, float]:
+    hits = table.search(text).distance_type("cosine").limit(9).to_list()
+    return {hit["id"]: 1 - hit["_distance"] for hit in hits}
+
+
+def assert_searched_by_text(uri: str, rows: int, text: str = "a desert") -> None:
+    """LanceDB's own API gives the scores of ours."""
+    with open_store(uri) as store:
+        hits = store.search(load_embedder(store.provenance.model).embed_texts([text])[0])
+    expected = dict(zip(hits["id"].to_pylist(), hits["score"].to_pylist(), strict=True))
+    assert len(expected) == rows
+    table = lancedb.connect(uri.removeprefix("lancedb:")).open_table("images")
+    assert scores(table, text) == pytest.approx(expected, abs=1e-5)
+    ranked = [hit["id"] for hit in table.search(text).limit(9).to_list()]
+    assert ranked == list(expected)
+
+
+def test_tables_of_the_command_line(
+    tiny_model: Path, other_model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """After each change, whatever it rewrites."""
+    uri = f"lancedb:{tmp_path}/tiles"
+    options = ("--store", uri, "--model", tiny_model, "--json")
+    assert run("ingest", pictures, *options).document["embedded"] == 5
+    assert_searched_by_text(uri, 5)
+    run("store", "tag", "first", "--store", uri)
+    source = manifest(pictures / "m.jsonl", {"path": "a.png", "label": "port", "cloud": 0.5})
+    assert run("ingest", source, *options).document["updated"] == 1
+    dropped = run("store", "drop-column", "cloud", "--store", uri, "--json").document
+    assert (dropped["dropped"], dropped["columns"][-1]) == (["cloud"], "label")
+    assert_searched_by_text(uri, 5)
+    with open_store(uri) as store:
+        store.delete(["b.png"])
+        store.optimize()
+    assert_searched_by_text(uri, 4)
+    assert run("reembed", "--store", uri, "--model", other_model, "--json").status == 0
+    assert_searched_by_text(uri, 4)
+    run("store", "restore", "first", "--store", uri)
+    assert_searched_by_text(uri, 5)
+
+
+def test_lancedb_adds_pictures_to_a_table_of_ours(
+    tiny_model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    uri = f"lancedb:{tmp_path}/tiles"
+    run("ingest", pictures / "a.png", "--store", uri, "--model", tiny_model)
+    table = lancedb.connect(tmp_path / "tiles").open_table("images")
+    table.add([{"id": "new", "uri": str(pictures / "b.png")}])
+    assert_searched_by_text(uri, 2)
+
+
+def test_a_table_whose_model_is_gone_is_still_written_to(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Only what embeds needs the model."""
+    uri = f"lancedb:{tmp_path}/tiles"
+    run("ingest", pictures, "--store", uri, "--model", model)
+    shutil.rmtree(model)
+    with open_store(uri) as store:
+        rows = store.scan().read_all()
+        store.upsert(rows.slice(0, 2).to_batches())
+        assert store.delete([rows["id"][0].as_py()]) == 1
+        assert len(store) == 4
+    table = lancedb.connect(tmp_path / "tiles").open_table("images")
+    assert len(table.search(rows["vector"][0].as_py()).limit(9).to_list()) == 4
+    with pytest.raises(ModelError):
+        table.search("a desert")
+
+
+def test_without_the_function(tmp_path: Path) -> None:
+    """A process that has not imported it writes as before, and learns what a text needs."""
+    uri = f"lancedb:{tmp_path}/tiles"
+    code = (
+        "import sys, lancedb, pyarrow as pa\n"
+        "from rsicd_embed.errors import ModelError\n"
+        "from rsicd_embed.stores.base import open_store\n"
+        "from rsicd_embed.testing.stores.sample_rows import MADE_BY, batch\n"
+        f"with open_store({uri!r}, MADE_BY) as store:\n"
+        "    store.upsert([batch(['a', 'b'])]); store.upsert([batch(['b', 'c'])])\n"
+        "    assert len(store) == 3\n"
+        f"table = lancedb.connect({str(tmp_path / 'tiles')!r}).open_table('images')\n"
+        "try:\n"
+        "    table.search('a desert')\n"
+        "except ModelError as error:\n"
+        "    assert 'rsicd_embed.lancedb' in str(error) and 'jax' not in sys.modules\n"
+        "else:\n"
+        "    raise AssertionError\n"
+        "import rsicd_embed.lancedb\n"
+        "function = rsicd_embed.lancedb.RsicdClip\n"
+        f"table = lancedb.connect({str(tmp_path / 'tiles')!r}).open_table('images')\n"
+        "assert type(table.embedding_functions['vector'].function) is function\n"
+        f"with open_store({uri!r}) as store:\n"
+        "    store.upsert([batch(['d'])])\n"
+        "assert type(lancedb.embeddings.get_registry().get('rsicd-clip')) is type(function)\n"
+    )
+    runs_well(code)
+
+
+def test_a_table_from_before_opens(tmp_path: Path) -> None:
+    """It names no function: it is written to and searched by vector as before."""
+    open_store(f"lancedb:{tmp_path}", MADE_BY).close()
+    database = lancedb.connect(tmp_path)
+    schema = database.open_table("images").schema
+    older = {key: value for key, value in schema.metadata.items() if key == b"rsicd-embed"}
+    assert len(older) < len(schema.metadata)
+    database.create_table("images", schema=schema.with_metadata(older), mode="overwrite")
+    with open_store(f"lancedb:{tmp_path}", MADE_BY) as store:
+        store.upsert([batch(["a"])])
+        store.upsert([batch(["a", "b"], label=["x", "y"])])
+        assert set(stored(store)) == {"a", "b"}

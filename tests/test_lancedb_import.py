@@ -10,7 +10,7 @@ CLIENT = "lance_namespace_urllib3_client"
 def test_the_client_of_catalogues_is_imported_when_it_is_asked_for() -> None:
     runs_well(
         "import sys\n"
-        "from rsicd_embed.lancedb_import import lancedb\n"
+        "from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb\n"
         f"assert not any(name.startswith('{CLIENT}.api') for name in sys.modules)\n"
         f"import {CLIENT} as client\n"
         "assert not hasattr(client, '__wrapped__')\n"
@@ -25,7 +25,7 @@ def test_who_has_imported_it_keeps_it() -> None:
     runs_well(
         f"import {CLIENT} as client\n"
         "table = client.TableApi\n"
-        "import rsicd_embed.lancedb_import\n"
+        "import rsicd_embed.stores.lancedb._lazy_lancedb\n"
         "assert client.TableApi is table\n"
     )
 
@@ -33,7 +33,7 @@ def test_who_has_imported_it_keeps_it() -> None:
 def test_a_package_that_is_not_there() -> None:
     runs_well(
         "import sys\n"
-        "from rsicd_embed.lancedb_import import defer\n"
+        "from rsicd_embed.stores.lancedb._lazy_lancedb import defer\n"
         "defer('no_such_package')\n"
         "assert 'no_such_package' not in sys.modules\n"
     )

@@ -31,7 +31,9 @@ def test_it_runs_to_search_results(
     kernel = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
     _install(tmp_path / "jupyter" / "kernels" / "python3", kernel)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
+    nbclient.NotebookClient(notebook, timeout=1200, kernel_name="python3").execute(
+        cwd=str(tmp_path)
+    )
     shown = [
         output
         for cell in notebook.cells

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-from rsicd_embed.images import read_rgb
+from rsicd_embed.errors import ImageError
+from rsicd_embed.images import SUFFIXES, UNREAD_SUFFIXES, picture_formats, read_picture, read_rgb
 
 from .conftest import picture
 from .helpers import encoded, rows, run
@@ -27,7 +29,7 @@ def with_alpha(image: Image.Image) -> Image.Image:
 
 
 def grey16(kind: str) -> bytes:
-    return encoded(Image.fromarray(np.asarray(GREY).astype(np.uint16) << 8), kind)
+    return encoded(Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257), kind)
 
 
 def animated() -> bytes:
@@ -52,6 +54,9 @@ PICTURES: dict[str, tuple[bytes, Image.Image]] = {
     "grey16.png": (grey16("PNG"), GREY),
     "grey16.tif": (grey16("TIFF"), GREY),
     "grey16.ppm": (grey16("PPM"), GREY),
+    "float.tif": (
+        encoded(Image.fromarray(np.asarray(GREY, np.float32) / 255), "TIFF"), GREY
+    ),
     "int32.tif": (encoded(Image.fromarray(np.asarray(GREY).astype(np.int32) << 8), "TIFF"), GREY),
     "lzw.tif": (encoded(RGB, "TIFF", compression="tiff_lzw"), RGB),
     "x.bmp": (encoded(RGB, "BMP"), RGB),
@@ -110,3 +115,58 @@ def test_a_picture_is_turned_as_its_exif_says(
     assert (turned["width"], turned["height"]) == (plain["width"], plain["height"])
     assert turned["vector"] == plain["vector"]
     assert turned["sha256"] != plain["sha256"]
+
+
+def deep_ppm(values: np.ndarray, *, plain: bool) -> bytes:
+    height, width = values.shape[:2]
+    head = f"P{3 if plain else 6}\n# a comment\n{width} {height}\n65535\n".encode()
+    body = " ".join(map(str, values.ravel())).encode() if plain else values.astype(">u2").tobytes()
+    return head + body
+
+
+@pytest.mark.parametrize("factor", [257, 16, 1])
+def test_16_bits_of_colour_are_read_in_every_format(factor: int) -> None:
+    """Full range, 12 bits, or values that fit into a byte: Pillow would keep the high byte only."""
+    deep = np.asarray(RGB).astype(np.uint16) * factor
+    alpha = np.dstack([deep, np.full(deep.shape[:2], 65_535, np.uint16)])
+    for data in (
+        imagecodecs.png_encode(deep),
+        imagecodecs.png_encode(alpha),
+        imagecodecs.jpeg2k_encode(deep, level=0),
+        imagecodecs.jpeg2k_encode(deep, level=0, codecformat="jp2"),
+        deep_ppm(deep, plain=False),
+        deep_ppm(deep, plain=True),
+    ):
+        found = read_picture(data)
+        difference = np.asarray(found.image, int) - np.asarray(RGB, int)
+        assert np.abs(difference).max() <= 1
+        assert found.stretch is not None
+    with pytest.raises(ImageError, match="broken picture: image file is truncated"):
+        read_rgb(deep_ppm(deep, plain=False)[:-9])
+
+
+def test_a_deep_png_is_turned_as_its_exif_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
+    turned = np.asarray(read_rgb(encoded(deep, exif=exif)))[..., 0]
+    assert np.array_equal(turned, np.rot90(np.asarray(GREY), -1))
+
+
+def test_formats_of_plugins() -> None:
+    """AVIF comes with Pillow; HEIC and JPEG XL name the extra that reads them."""
+    if features.check("avif"):
+        assert ".avif" in SUFFIXES
+        found = np.asarray(read_rgb(encoded(RGB, "AVIF", quality=100)), float)
+        assert np.abs(found - np.asarray(RGB, float)).mean() < 6
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50)
+    for data, kind, suffix in [(heic, "HEIF", ".heic"), (b"\xff\n" + bytes(50), "JXL", ".jxl")]:
+        if not picture_formats.has_plugin(kind):
+            assert suffix in UNREAD_SUFFIXES
+            with pytest.raises(ImageError, match=rf"{kind} is read with a plugin; pip install"):
+                read_rgb(data)
+        else:
+            assert suffix in SUFFIXES
+    assert not SUFFIXES & UNREAD_SUFFIXES
+    assert {".mpo", ".jpf", ".jpx", ".tif"} <= SUFFIXES
+    assert {".tga", ".psd", ".dng"} <= UNREAD_SUFFIXES

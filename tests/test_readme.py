@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -79,26 +83,80 @@ def test_the_python_works(here: Path) -> None:
 def test_the_manifest_of_the_documents(here: Path) -> None:
     (table,) = blocks("csv", SOURCES)
     (here / "images" / "m.csv").write_text(table)
-    schema = rsicd_embed.open_sources([here / "images" / "m.csv"])[0].schema
-    kinds = ["string", "double", "double", "date32[day]", "string"]
-    assert [str(kind) for kind in schema.types] == kinds
+    path = here / "images" / "m.csv"
+    (guessed,) = rsicd_embed.open_sources([path])
+    assert [str(kind) for kind in guessed.schema.types] == [
+        "string", "double", "double", "string", "string",
+    ]  # fmt: skip
+    (declared,) = rsicd_embed.open_sources([path], column_types={"taken": "date"})
+    assert str(declared.schema.field("taken").type) == "date32[day]"
 
 
-def test_a_scene_becomes_tiles_as_the_documents_say(here: Path) -> None:
+class Scene:
+    """What rasterio opens: a UTM scene whose upper left corner is a wedge of nodata."""
+
+    crs = "EPSG:32631"
+
+    def __init__(self) -> None:
+        scene = np.random.default_rng(0).integers(200, 4000, (4, 520, 800)).astype(np.uint16)
+        wedge = np.add.outer(np.arange(520), np.arange(800)) < 300
+        self.mask = np.where(wedge, 0, 255).astype(np.uint8)
+        self.bands = np.where(wedge, 65_535, scene)
+        self.transform = self
+
+    def __mul__(self, place: tuple[float, float]) -> tuple[float, float]:
+        return 500_000 + 10 * place[0], 5_700_000 - 10 * place[1]
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self, indexes: list[int]) -> np.ndarray:
+        return self.bands[np.subtract(indexes, 1)]
+
+    def dataset_mask(self) -> np.ndarray:
+        return self.mask
+
+
+def to_degrees(
+    source: str, target: str, x: Sequence[float], y: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """UTM zone 31 near its central meridian, roughly."""
+    assert (source, target) == (Scene.crs, "EPSG:4326")
+    north = [metres / 110_900 for metres in y]
+    return [3 + (metres - 500_000) / 69_500 for metres in x], north
+
+
+def test_a_scene_becomes_tiles_as_the_documents_say(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rasterio, warp = ModuleType("rasterio"), ModuleType("rasterio.warp")
+    vars(rasterio)["open"] = lambda path: Scene()
+    vars(warp)["transform"] = to_degrees
+    monkeypatch.setitem(sys.modules, "rasterio", rasterio)
+    monkeypatch.setitem(sys.modules, "rasterio.warp", warp)
     (code,) = blocks("python", SOURCES)
-    scene = np.random.default_rng(0).integers(200, 4000, (520, 800, 3)).astype(np.uint16)
-    exec(
-        compile(code, "sources.md", "exec", dont_inherit=True),
-        {"scene": scene, "west": 4.0, "north": 52.0, "step": 0.0001},
-    )
+    exec(compile(code, "sources.md", "exec", dont_inherit=True), {})
     (lines,) = blocks("sh", SOURCES)
     for line in lines.splitlines():
         run(shlex.split(line)[1:])
     with rsicd_embed.open_store("lancedb:./tiles-store") as store:
-        assert len(store) == 6
-    values = np.asarray(Image.open("tiles/0_0.png"))
-    assert values.dtype == np.uint8
-    assert 100 < values.mean() < 155
+        tiles = {row["id"]: row for row in store.scan().read_all().to_pylist()}
+    # Three rows and four columns reach both edges; the tile in the corner is nodata.
+    places = itertools.product((0, 132, 264), (0, 181, 362, 544))
+    assert tiles.keys() == {f"{top}_{left}.png" for top, left in places} - {"0_0.png"}
+    values = np.asarray(Image.open("tiles/264_544.png"))  # the last rows and columns
+    assert (values.shape, values.dtype) == ((256, 256, 3), np.uint8)
+    assert 100 < values.mean() < 155  # stretched over the data, not over nodata
+    half = np.asarray(Image.open("tiles/0_181.png"))
+    assert not half[:50, :50].any()
+    tile = tiles["132_362.png"]
+    assert tile["lon"] == pytest.approx(3 + 4900 / 69_500, abs=1e-6)
+    assert tile["lat"] == pytest.approx(5_697_400 / 110_900, abs=1e-6)
+    assert tile["west"] == pytest.approx(3 + 3620 / 69_500, abs=1e-6)
+    assert tile["north"] == pytest.approx(5_698_680 / 110_900, abs=1e-6)
 
 
 def test_it_shows_the_set_up() -> None:

@@ -110,7 +110,7 @@ def test_what_parquet_cannot_hold_is_told(path: Path) -> None:
     pairs = pa.array([[], None], pa.list_(pa.int64(), 0))
     for column, words in (
         (far, "'x' cannot be written as Parquet: .*out of bounds"),
-        (hollow, "'x': Parquet holds no values of type struct<>; leave the column out"),
+        (hollow, "'x': Parquet holds no values of type struct<>; take it out of the store"),
         (pairs, "'x': Parquet holds no values of type fixed_size_list"),
         (pa.array([[[]], None], pa.list_(pairs.type)), "Parquet holds no values of type list"),
     ):

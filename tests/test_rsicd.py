@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import rsicd_embed
-from rsicd_embed.bench.evaluate import Evaluator
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Source
 from rsicd_embed.embedder import locate
+from rsicd_embed.evaluation.evaluator import Evaluator
 
 BUNDLED = Path(locate.__file__).parent / "bundled"
 STORES = ("exact", "nmslib", "lancedb")

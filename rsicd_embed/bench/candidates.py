@@ -1,4 +1,4 @@
-"""Candidates that embed the same batch: how they are made, asked, timed, and held to agree."""
+"""Candidates of `bench embed`: each in a worker, given the same batch, checked for agreement."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from rsicd_embed.bench.isolate import Apart, Here, Place
-from rsicd_embed.bench.record import significant
-from rsicd_embed.bench.timing import Sampler, sample
+from rsicd_embed.bench.workers import InlineWorker, ProcessWorker, Worker
 from rsicd_embed.errors import BenchError
+from rsicd_embed.reports.record import significant
+from rsicd_embed.reports.timing import Sampler, sample
 
 # Least cosine of two candidates' vectors for which they do the same work. Bfloat16 loses about
 # 6e-5 on ViT-B/32; another image's vector is further away than that (`agreement`).
@@ -36,7 +36,7 @@ class Vectors(Protocol):
 Make = Callable[[], Vectors]
 
 
-class Held:
+class CandidateWorker:
     """A candidate and what it embeds."""
 
     def __init__(self, model: Vectors) -> None:
@@ -66,38 +66,42 @@ class Held:
 
 
 @dataclass(frozen=True)
-class _Holding:
-    """Picklable: makes a `Held`."""
+class _MakeWorker:
+    """Picklable: makes a `CandidateWorker`."""
 
     make: Make
 
-    def __call__(self) -> Held:
-        return Held(self.make())
+    def __call__(self) -> CandidateWorker:
+        return CandidateWorker(self.make())
 
 
-def hold(stack: ExitStack, name: str, make: Make, *, here: bool) -> Place[Held]:
+def start_worker(stack: ExitStack, name: str, make: Make, *, here: bool) -> Worker[CandidateWorker]:
     """Makes a candidate, in this process or in one of its own until the stack is left."""
-    holding = _Holding(make)
-    held: Place[Held] = Here(name, holding) if here else Apart(name, holding)
-    stack.callback(held.close)
-    return held
+    making = _MakeWorker(make)
+    worker: Worker[CandidateWorker] = (
+        InlineWorker(name, making) if here else ProcessWorker(name, making)
+    )
+    stack.callback(worker.close)
+    return worker
 
 
-def batch_sampler(held: Place[Held], what: str) -> Sampler:
-    """Times the batch that was given, where it is held."""
-    return lambda calls: held.ask(Held.sample, what, calls)
+def batch_sampler(worker: Worker[CandidateWorker], what: str) -> Sampler:
+    """Times the batch that `set_batch` gave a worker."""
+    return lambda calls: worker.call(CandidateWorker.sample, what, calls)
 
 
-def give(places: Mapping[str, Place[Held]], what: str, batch: Any) -> dict[str, dict[str, float]]:
+def set_batch(
+    workers: Mapping[str, Worker[CandidateWorker]], what: str, batch: Any
+) -> dict[str, dict[str, float]]:
     """Hands the same batch to all; how far each agrees with the first.
 
     Raises:
         BenchError: one gives other vectors than the first.
     """
-    first, found = next(iter(places)), {}
+    first, found = next(iter(workers)), {}
     ours: np.ndarray | None = None
-    for name, held in places.items():
-        vectors = held.ask(Held.take, what, batch)
+    for name, worker in workers.items():
+        vectors = worker.call(CandidateWorker.take, what, batch)
         ours = vectors if ours is None else ours
         if vectors.shape != ours.shape:
             raise BenchError(f"{name}: expected {what} → {ours.shape}, found {vectors.shape}")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from rsicd_embed.bench.ann.vectors import KINDS
-from rsicd_embed.bench.figures import Figure, figures
-from rsicd_embed.bench.stats import median_interval
 from rsicd_embed.errors import BenchError
+from rsicd_embed.reports.record_metrics import Figure, figures
+from rsicd_embed.reports.statistics import median_interval
 
 # What may differ: how much was measured, and beside what.
 _FREE = frozenset(
@@ -26,7 +26,7 @@ _MACHINE = ("cpu", "cores", "isa", "memory_bytes", "accelerators", "os", "python
 
 
 @dataclass(frozen=True)
-class Change:
+class FigureChange:
     """One figure of both runs.
 
     Attributes:
@@ -46,7 +46,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Limits:
+class RegressionLimits:
     """When a figure counts as worse.
 
     Attributes:
@@ -59,8 +59,8 @@ class Limits:
 
 
 def compare(
-    before: Mapping[str, Any], after: Mapping[str, Any], limits: Limits | None = None
-) -> list[Change]:
+    before: Mapping[str, Any], after: Mapping[str, Any], limits: RegressionLimits | None = None
+) -> list[FigureChange]:
     """The figures that both records have.
 
     Raises:
@@ -69,7 +69,9 @@ def compare(
     _require_alike(before, after)
     one, other = figures(before), figures(after)
     found = [
-        _change(name, one[name], other[name], limits or Limits()) for name in one if name in other
+        _change(name, one[name], other[name], limits or RegressionLimits())
+        for name in one
+        if name in other
     ]
     if not found:
         raise BenchError("expected records with figures in common, found none")
@@ -120,14 +122,14 @@ def _subject(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _change(name: str, before: Figure, after: Figure, limits: Limits) -> Change:
+def _change(name: str, before: Figure, after: Figure, limits: RegressionLimits) -> FigureChange:
     ratio = after.value / before.value if before.value else None
     interval = None
     if len(before.samples) > 1 and len(after.samples) > 1:
         ratio = float(np.median(after.samples) / np.median(before.samples))
         interval = _interval(after.samples, before.samples)
     worse = _is_worse(before, after, ratio, interval, limits)
-    return Change(name, before.value, after.value, after.unit, ratio, interval, worse)
+    return FigureChange(name, before.value, after.value, after.unit, ratio, interval, worse)
 
 
 def _is_worse(
@@ -135,7 +137,7 @@ def _is_worse(
     after: Figure,
     ratio: float | None,
     interval: tuple[float, float] | None,
-    limits: Limits,
+    limits: RegressionLimits,
 ) -> bool:
     if before.is_share:
         return after.value < before.value - limits.drop

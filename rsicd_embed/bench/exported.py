@@ -111,7 +111,7 @@ class OpenVino(_Exported):
         self._precision = precision
 
     def _load(self, path: Path) -> Any:
-        from rsicd_embed.openvino_import import core
+        from rsicd_embed.embedder.clip.backends._lazy_openvino import core
 
         settings = {
             "PERFORMANCE_HINT": "LATENCY",

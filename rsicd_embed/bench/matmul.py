@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from rsicd_embed.bench.timing import sample
 from rsicd_embed.parallel import cpu_count
+from rsicd_embed.reports.timing import sample
 
 LIBRARIES = ("numpy", "torch")
 # Environment variables that make a library take older kernels than the processor has. They are

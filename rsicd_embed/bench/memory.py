@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rsicd_embed.bench.isolate import Apart
-from rsicd_embed.bench.resident import forget_peak, resident
+from rsicd_embed.bench.workers import ProcessWorker
 from rsicd_embed.datasets.sources import open_sources
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import BenchError
 from rsicd_embed.indexing import ingest
 from rsicd_embed.parallel import share_one_heap
+from rsicd_embed.reports.machine import memory_usage, peak_memory_usage, reset_peak_memory
 from rsicd_embed.stores.base import open_store
 
 
@@ -34,8 +34,8 @@ def of_ingest(
         BenchError: not every image was embedded.
     """
     # The heap is as in the commands.
-    with Apart(f"memory of {scheme}", share_one_heap) as place:
-        return place.ask(_measured, make, images, scheme, parent)
+    with ProcessWorker(f"memory of {scheme}", share_one_heap) as worker:
+        return worker.call(_measured, make, images, scheme, parent)
 
 
 def _measured(
@@ -44,8 +44,8 @@ def _measured(
     embedder = make()
     pixels = embedder.preprocess(Image.new("RGB", (64, 64)))
     embedder.embed_pixels(np.stack([pixels] * embedder.batch_size))
-    loaded, loading_peak = resident("VmRSS"), resident("VmHWM")
-    forget_peak()
+    loaded, loading_peak = memory_usage(), peak_memory_usage()
+    reset_peak_memory()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=parent) as folder:
         sources = open_sources([images])
@@ -55,7 +55,7 @@ def _measured(
     found = sum(len(source.examples) for source in sources)
     if not summary.embedded == rows == found:
         raise BenchError(f"expected {found} images embedded, found {summary.embedded}")
-    peak = resident("VmHWM")
+    peak = peak_memory_usage()
     return {
         "images": found,
         "store": scheme,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rsicd_embed.bench.ann.contenders import with_options
-from rsicd_embed.bench.ann.points import points
 from rsicd_embed.errors import BenchError
+from rsicd_embed.reports.pareto import points
 
 _MISSES = 3  # that are told
 _CLOSE = 1.05  # of two as fast as this, the one that takes less memory
@@ -34,7 +34,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Choice:
+class StoreChoice:
     """A store with settings, and how it stands to the goal.
 
     Attributes:
@@ -56,9 +56,9 @@ class Choice:
 class Advice:
     """The best choice, the best of each other store, and where nothing fits the nearest misses."""
 
-    best: Choice | None
-    others: tuple[Choice, ...]
-    misses: tuple[Choice, ...]
+    best: StoreChoice | None
+    others: tuple[StoreChoice, ...]
+    misses: tuple[StoreChoice, ...]
 
 
 def recommend(runs: Sequence[Mapping[str, Any]], goal: Goal, path: str = "./index") -> Advice:
@@ -76,18 +76,18 @@ def recommend(runs: Sequence[Mapping[str, Any]], goal: Goal, path: str = "./inde
         return Advice(None, (), tuple(nearest[:_MISSES]))
     close = [one for one in fitting if _p95(one) <= _CLOSE * _p95(fitting[0])]
     best = min(close, key=lambda one: (one.point["peak_bytes"] or float("inf"), _p95(one)))
-    first: dict[str, Choice] = {}
+    first: dict[str, StoreChoice] = {}
     for one in fitting:
         first.setdefault(one.store, one)
     others = [one for name, one in first.items() if name != best.store]
     return Advice(best, tuple(others), ())
 
 
-def _p95(choice: Choice) -> float:
+def _p95(choice: StoreChoice) -> float:
     return float(choice.point["p95_ns"])
 
 
-def _choices(run: Mapping[str, Any], goal: Goal, path: str) -> list[Choice]:
+def _choices(run: Mapping[str, Any], goal: Goal, path: str) -> list[StoreChoice]:
     if run["task"] != "ann":
         raise BenchError(f"expected a record of `bench ann`, found one of {run['task']}")
     k = goal.k or run["settings"]["k"]
@@ -103,7 +103,7 @@ def _choices(run: Mapping[str, Any], goal: Goal, path: str) -> list[Choice]:
     return [_choice(one, goal, path) for one in found]
 
 
-def _choice(point: Mapping[str, Any], goal: Goal, path: str) -> Choice:
+def _choice(point: Mapping[str, Any], goal: Goal, path: str) -> StoreChoice:
     scheme, mark, options = point["contender"].partition("?")
     uri = with_options(f"{scheme}:{path}{mark}{options}", point["settings"])
     reasons, lacks = [], {}
@@ -111,7 +111,7 @@ def _choice(point: Mapping[str, Any], goal: Goal, path: str) -> Choice:
         reasons.append(words)
         if times > 1:
             lacks[name] = times
-    return Choice(point["contender"], uri, point, tuple(reasons), lacks)
+    return StoreChoice(point["contender"], uri, point, tuple(reasons), lacks)
 
 
 def _judged(point: Mapping[str, Any], goal: Goal) -> dict[str, tuple[str, float]]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from rsicd_embed.bench import choice
-from rsicd_embed.bench.choice import Choice
+from rsicd_embed.bench import reference_choice
 from rsicd_embed.bench.exported import OnnxRuntime, OpenVino, export
-from rsicd_embed.bench.isolate import once
+from rsicd_embed.bench.reference_choice import ReferenceChoice
 from rsicd_embed.bench.torch_clip import ClipDirectory, TorchClip
+from rsicd_embed.bench.workers import once
 
 _TORCH = ("torch", "transformers")
 _EXPORT = (*_TORCH, "onnx", "onnxscript")
@@ -22,9 +22,9 @@ NEEDS = {
 }
 
 
-def choose(against: str | None) -> Choice:
-    """Which references `--against` means; see `choice.choose`."""
-    return choice.choose(against, NEEDS)
+def choose(against: str | None) -> ReferenceChoice:
+    """Which references `--against` means; see `reference_choice.choose`."""
+    return reference_choice.choose(against, NEEDS)
 
 
 def makers(

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from rsicd_embed._lazy_torchvision import mend_torchvision
 from rsicd_embed.errors import BenchError
 from rsicd_embed.parallel import cpu_count
-from rsicd_embed.torchvision_import import mend_torchvision
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import click
 
-from rsicd_embed.cli.augment_captions import augment_captions
+from rsicd_embed.cli.augment_captions_command import augment_captions
 from rsicd_embed.cli.base import Group
 from rsicd_embed.cli.bench import bench
-from rsicd_embed.cli.embed import embed
+from rsicd_embed.cli.embed_command import embed
 from rsicd_embed.cli.eval import evaluation
-from rsicd_embed.cli.export import export
-from rsicd_embed.cli.find import find
-from rsicd_embed.cli.info import info
-from rsicd_embed.cli.ingest import ingest
-from rsicd_embed.cli.reembed import reembed
-from rsicd_embed.cli.search import search
-from rsicd_embed.cli.serve import serve
-from rsicd_embed.cli.sql import sql
-from rsicd_embed.cli.store import store
-from rsicd_embed.cli.train import train
+from rsicd_embed.cli.export_command import export
+from rsicd_embed.cli.find_command import find
+from rsicd_embed.cli.info_command import info
+from rsicd_embed.cli.ingest_command import ingest
+from rsicd_embed.cli.reembed_command import reembed
+from rsicd_embed.cli.search_command import search
+from rsicd_embed.cli.serve_command import serve
+from rsicd_embed.cli.sql_command import sql
+from rsicd_embed.cli.store_command import store
+from rsicd_embed.cli.train.train_command import train
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

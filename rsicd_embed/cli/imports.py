@@ -39,16 +39,16 @@ def import_rows(
     Returns the summary, and the number of rows that the store has then.
     """
     from rsicd_embed.cli.progress import image_progress
-    from rsicd_embed.indexing import importing
+    from rsicd_embed.indexing import import_rows
 
     if model:
         from rsicd_embed.embedder.base import provenance
         from rsicd_embed.embedder.loading import load_for_a_query
 
-        importing.require_fit(files[0], provenance(load_for_a_query(model)), f"--model {model}")
+        import_rows.require_fit(files[0], provenance(load_for_a_query(model)), f"--model {model}")
     with image_progress("check", sum(file.rows for file in files), "rows") as advance:
-        checked = importing.check_rows(files, split, advance)
-    with importing.open_store_for(files[0], store_uri) as store:
+        checked = import_rows.check_rows(files, split, advance)
+    with import_rows.open_store_for(files[0], store_uri) as store:
         with image_progress("ingest", sum(map(len, checked)), "rows") as advance:
-            summary = importing.import_rows(checked, store, strict=strict, progress=advance)
+            summary = import_rows.import_rows(checked, store, strict=strict, progress=advance)
         return summary, len(store)

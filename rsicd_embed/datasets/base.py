@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 _NO_ATTRIBUTES: Mapping[str, Any] = {}
+
+# The start of a web address, or of an object store's.
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,8 @@ class Example:
 
     @property
     def uri(self) -> str:
-        """Where the image file is, from any working directory."""
-        return str(plain_path(self.path))
+        """Where the image file is, from any working directory; of a web address, itself."""
+        return self.file if ADDRESS.match(self.file) else str(plain_path(self.path))
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -62,6 +66,41 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class ManifestRows:
+    """A file's table, from which values are converted again when a store has another type.
+
+    Attributes:
+        path: the file.
+        ids: of the rows.
+        numbers: of the rows in the file, from 1.
+        written: the columns as the file has them; of CSV and JSONL, text as written.
+        nulls: texts that are null in a column of another type than text.
+    """
+
+    path: Path
+    ids: Sequence[str]
+    numbers: Sequence[int]
+    written: pa.Table
+    nulls: frozenset[str] = frozenset()
+
+    def take(self, places: Sequence[int]) -> ManifestRows:
+        """Some of the rows."""
+        return replace(
+            self,
+            ids=[self.ids[place] for place in places],
+            numbers=[self.numbers[place] for place in places],
+            written=self.written.take(pa.array(places, pa.int64())),
+        )
+
+    def of(self, examples: Sequence[Example]) -> ManifestRows:
+        """The rows of some of the examples, in their order."""
+        if len(examples) == len(self.ids):
+            return self
+        places = {id_: place for place, id_ in enumerate(self.ids)}
+        return self.take([places[example.id] for example in examples])
+
+
+@dataclass(frozen=True)
 class Source:
     """Images that belong together.
 
@@ -70,12 +109,26 @@ class Source:
         examples: in a stable order, with distinct ids.
         schema: Arrow types of the attributes.
         skipped: what is in the source and cannot be an example.
+        unread: number of files by suffix that look like pictures and are of formats not read.
+        notes: what else a person should know about how the source was read, one line each.
+        inferred: columns that come from folder names; a value that a store already has wins.
+        rows: the table that the examples come from, if there is one.
     """
 
     root: Path
     examples: tuple[Example, ...]
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     skipped: tuple[Skipped, ...] = ()
+    unread: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    inferred: tuple[str, ...] = ()
+    rows: ManifestRows | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """One line, not all examples."""
+        columns = ", ".join(f"{field.name} {field.type}" for field in self.schema) or "none"
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"<Source {self.root}: {len(self.examples)} images{skipped}, columns: {columns}>"
 
     def split(self, name: str) -> tuple[Example, ...]:
         """The examples of one split."""

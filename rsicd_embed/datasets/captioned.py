@@ -1,16 +1,19 @@
-"""RSICD, UCM and Sydney: a Karpathy-style `dataset_*.json` beside a folder of images."""
+"""RSICD, UCM, Sydney and COCO: a Karpathy-style `dataset_*.json` beside a folder of images."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
-from rsicd_embed.datasets import text
+from rsicd_embed.datasets import splits, text
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.errors import DatasetError
 
@@ -22,57 +25,68 @@ SCHEMA = pa.schema(
     ]
 )
 
+_EXPECTED = "expected {'images': [{'filename', 'split', 'sentences'}…]}"
 _CLASS_IN_NAME = re.compile(r"([A-Za-z]+)_\d+\.")
 
 
-def find_json(folder: Path) -> Path | None:
-    """The `dataset_*.json` of a folder, None where it is not such a dataset.
+@dataclass(frozen=True)
+class _Entry:
+    """One item of `images`: its file name, also below `filepath`, captions and split."""
 
-    Raises:
-        DatasetError: there are several.
-    """
-    found = sorted(folder.glob("dataset_*.json"))
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise DatasetError(f"{folder}: expected one dataset_*.json, found {names}; keep one")
-    return found[0] if found else None
+    name: str
+    path: str
+    captions: list[str]
+    split: str | None
 
 
-def load(folder: Path) -> Source:
+def json_files(folder: Path) -> list[Path]:
+    """The files directly in a folder that are named like a captioned dataset's JSON."""
+    return sorted([*folder.glob("dataset.json"), *folder.glob("dataset_*.json")])
+
+
+def load(folder: Path) -> Source | None:
     """Reads the images, captions, splits and classes of a dataset folder; opens no image.
 
-    A class comes from `labels.json`, else from `txtclasses_*/CLASS.txt`, else from file names
-    such as `beach_12.jpg`, unless that would make all of one class.
+    The images are in the folder itself or in a folder directly in it, whichever has the most of
+    them, below an entry's `filepath` if it has one (COCO). A class comes from `labels.json`, else
+    from `txtclasses_*/CLASS.txt`, else from file names such as `beach_12.jpg`, unless that would
+    put all images in one class.
+
+    Returns:
+        None where no JSON of the folder lists images by `filename`.
 
     Raises:
-        DatasetError: no `dataset_*.json`, or it is not of that form, or its images are not there.
+        DatasetError: several do, or one is damaged, or more than half of its images are missing.
     """
-    path = find_json(folder)
-    if path is None:
-        raise DatasetError(f"expected a dataset_*.json in {folder}, found none")
-    written = text.read(path)
+    listed = {path: raw for path in json_files(folder) if (raw := _listed(path)) is not None}
+    if not listed:
+        return None
+    if len(listed) > 1:
+        several = ", ".join(path.name for path in listed)
+        raise DatasetError(f"{folder}: expected one dataset_*.json, found {several}; keep one")
+    ((path, raw),) = listed.items()
     try:
-        entries = [_entry(path, one) for one in json.loads(written)["images"]]
+        entries = [_entry(path, entry) for entry in raw]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DatasetError(
-            f"{path}: expected {{'images': [{{'filename', 'split', 'sentences'}}…]}}: {error!r}"
-        ) from error
+        raise DatasetError(f"{path}: {_EXPECTED}: {error!r}") from error
     if not entries:
         raise DatasetError(f"{path}: expected images, found none")
-    images = _image_folder(folder, [entry["filename"] for entry in entries])
-    labels = _labels(folder) or _labels_in_names([entry["filename"] for entry in entries])
-    same: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries:
-        same.setdefault(entry["filename"], []).append(entry)
+    images, names = _locate(path, entries)
+    labels = _labels(folder) or _labels_in_names(names)
+    same: dict[str, list[_Entry]] = {}
+    for name, entry in zip(names, entries, strict=True):
+        same.setdefault(name, []).append(entry)
     examples = []
-    for name, of_one in same.items():
+    for name, repeats in same.items():
         attributes = {
-            "captions": joined_captions([entry["captions"] for entry in of_one]),
-            "label": labels.get(name),
-            "split": only_one(f"{path}: {name}", "split", [entry["split"] for entry in of_one]),
+            "captions": joined_captions([entry.captions for entry in repeats]),
+            "label": labels.get(name, labels.get(PurePosixPath(name).name)),
+            "split": only_one(f"{path}: {name}", "split", [entry.split for entry in repeats]),
         }
         examples.append(Example(name, str(images / name), attributes))
-    return Source(images, tuple(examples), SCHEMA)
+    unused = sorted(set(labels.values()) - {example.label for example in examples})
+    notes = (f"{path} lists no image of the classes {', '.join(unused)}",) if unused else ()
+    return Source(images, tuple(examples), SCHEMA, notes=notes)
 
 
 def joined_captions(parts: Sequence[Sequence[str]]) -> list[str]:
@@ -96,30 +110,66 @@ def only_one(where: str, name: str, values: Sequence[str | None]) -> str | None:
     return next(iter(found), None)
 
 
-def _entry(path: Path, found: dict[str, Any]) -> dict[str, Any]:
-    texts = [sentence["raw"] for sentence in found.get("sentences") or ()]
-    for one in texts:
-        if not isinstance(one, str):
-            raise TypeError(f"{found['filename']} has the caption {one!r}, which is no text")
-    captions = [" ".join(one.split()) for one in texts]
-    split = found.get("split")
-    where = f"{path}: {found['filename']}"
-    text.require_whole(texts, f"{where}: expected captions")
-    text.require_whole([found["filename"], split], f"{where}: expected a name and a split")
-    return {
-        "filename": Path(found["filename"]).as_posix(),
-        "captions": [caption for caption in captions if caption],
-        "split": None if split is None else str(split),
-    }
+def _listed(path: Path) -> list[Any] | None:
+    """The images that a JSON lists; None where it is none of a captioned dataset.
+
+    Hugging Face's `dataset_info.json` and `dataset_dict.json` are not.
+    """
+    try:
+        document = json.loads(text.read(path))
+    except ValueError as error:
+        raise DatasetError(f"{path}: {_EXPECTED}: {error!r}") from error
+    images = document.get("images") if isinstance(document, dict) else None
+    if not isinstance(images, list):
+        return None
+    named = any(isinstance(image, dict) and "filename" in image for image in images)
+    return images if named or not images else None
 
 
-def _image_folder(folder: Path, names: Sequence[str]) -> Path:
-    for candidate in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
-        if any((candidate / name).is_file() for name in names):
-            return candidate
-    raise DatasetError(
-        f"expected the images in {folder} or a folder in it, found no {names[0]}; unpack them there"
+def _entry(path: Path, image: dict[str, Any]) -> _Entry:
+    name, split = image["filename"], image.get("split")
+    raw = [sentence["raw"] for sentence in image.get("sentences") or ()]
+    for caption in raw:
+        if not isinstance(caption, str):
+            raise TypeError(f"{name} has the caption {caption!r}, which is no text")
+    folder = image.get("filepath") or ""
+    where = f"{path}: {name}"
+    text.require_whole(raw, f"{where}: expected captions")
+    text.require_whole([name, folder, split], f"{where}: expected a name and a split")
+    captions = [" ".join(caption.split()) for caption in raw]
+    return _Entry(
+        Path(name).as_posix(),
+        Path(folder, name).as_posix(),
+        [caption for caption in captions if caption],
+        splits.plain(split),
     )
+
+
+def _locate(path: Path, entries: Sequence[_Entry]) -> tuple[Path, list[str]]:
+    """The folder that has the most of the images, and their names relative to it."""
+    spellings = [[entry.path for entry in entries], [entry.name for entry in entries]]
+    if spellings[0] == spellings[1]:
+        del spellings[1]
+    folder = path.parent
+    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    most, images, names = -1, folder, spellings[0]
+    for candidate, spelling in product([folder, *inside], spellings):
+        present = sum(_is_file(candidate / name) for name in spelling)
+        if present > most:
+            most, images, names = present, candidate, spelling
+        if present == len(spelling):
+            break
+    if 2 * most < len(names):
+        missing = next(name for name in names if not _is_file(images / name))
+        raise DatasetError(
+            f"{path}: expected at least half of its {len(names):,} images in {folder} or a folder "
+            f"in it, found {most:,} in {images}, and found no {missing}; unpack them there"
+        )
+    return images, names
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for a name that is too long)
 
 
 def label_in_name(name: str) -> str | None:
@@ -145,5 +195,6 @@ def _labels(folder: Path) -> dict[str, str]:
     return {
         name: path.stem
         for path in sorted(folder.glob("txtclasses_*/*.txt"))
-        for name in text.read(path).split()
+        for line in text.read(path).splitlines()
+        if (name := line.strip())
     }

@@ -38,10 +38,8 @@ def read(path: Path) -> Source:
         DatasetError: it is missing, or not as described, or a caption is no text.
     """
     if path.is_dir():
-        if captioned.find_json(path):
-            source = captioned.load(path)
-            examples = (splits.named(one, splits.plain(one.split)) for one in source.examples)
-            return replace(source, examples=tuple(examples))
+        if (source := captioned.load(path)) is not None:
+            return source
         path = _manifest_in(path)
     elif not path.exists():
         raise DatasetError(f"expected a data set with captions, found nothing at {path}")
@@ -83,14 +81,15 @@ def manifests_in(folder: Path) -> list[Path]:
 
 
 def _manifest_in(folder: Path) -> Path:
-    found = manifests_in(folder)
-    if len(found) != 1:
-        names = ", ".join(one.name for one in found) or "none"
+    manifests = manifests_in(folder)
+    if len(manifests) != 1:
+        names = ", ".join(path.name for path in [*captioned.json_files(folder), *manifests])
         raise DatasetError(
-            f"{folder}: expected a dataset_*.json, or one manifest with captions "
-            f"({', '.join(sorted(manifest.SUFFIXES))}), found {names}; give the manifest itself"
+            f"{folder}: expected a dataset_*.json that lists images, or one manifest with captions "
+            f"({', '.join(sorted(manifest.SUFFIXES))}), found {names or 'none'}; "
+            "give the manifest itself"
         )
-    return found[0]
+    return manifests[0]
 
 
 def _by_id(examples: Sequence[Example]) -> list[list[Example]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-
-from rsicd_embed.datasets.synonyms import SYNONYMS
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 _READABLE = {
     # RSICD
@@ -49,7 +50,14 @@ def phrases(label: str) -> tuple[str, ...]:
         >>> phrases("TennisCourt")[:2]
         ('tennis court', 'tennis courts')
     """
-    return (readable(label), *SYNONYMS.get(_key(label), ()))
+    return (readable(label), *_synonyms().get(_key(label), ()))
+
+
+@cache
+def _synonyms() -> Mapping[str, tuple[str, ...]]:
+    lines = Path(__file__).with_name("class_synonyms.txt").read_text(encoding="utf-8").splitlines()
+    entries = (line.partition(": ") for line in lines if not line.startswith("#"))
+    return {key: tuple(words.split(", ")) for key, _, words in entries}
 
 
 def _key(label: str) -> str:

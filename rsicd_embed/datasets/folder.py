@@ -3,47 +3,54 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
+from rsicd_embed.datasets import unread
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.images import SUFFIXES
+from rsicd_embed.images import SUFFIXES, UNREAD_SUFFIXES
+
+FSTAB = Path("/etc/fstab")
 
 
-def load(folder: Path) -> Source:
+def load(folder: Path, *, allow_empty: bool = False) -> Source:
     """Every image below a folder, sorted by its relative path, which is its id; hidden files aside.
 
-    Folders that cannot be listed and names that are not UTF-8 are told in `Source.skipped`.
+    Links to folders are followed, and each folder is read once: under its own path where it lies
+    below `folder`, else under the first of the links to it. A link to a folder above `folder` is
+    not followed.
+
+    Folders that cannot be listed, broken links and names that are not UTF-8 are in
+    `Source.skipped`; pictures of formats that are not read are counted in `Source.unread`.
+
+    Args:
+        folder: an existing folder.
+        allow_empty: return a source without examples where the folder has no image any more.
 
     Raises:
-        DatasetError: there is no image.
+        DatasetError: there is no image, unless `allow_empty` and nothing was skipped; or the folder
+            is the mount point of a disk that is not mounted.
     """
-    examples: list[Example] = []
-    skipped: list[Skipped] = []
-    others = 0
-
-    def unlisted(error: OSError) -> None:
-        skipped.append(Skipped(_shown(error.filename), f"cannot be listed: {error.strerror}"))
-
-    for directory, folders, files in os.walk(folder, onerror=unlisted):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            path = Path(directory, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                others += 1
-            elif _is_utf8(path):
-                examples.append(Example(path.relative_to(folder).as_posix(), str(path)))
-            else:
-                skipped.append(Skipped(_shown(path), "expected a UTF-8 file name; rename it"))
-    if not examples:
-        found = f"{others} other files" if others else "nothing"
-        if skipped:
-            found += f"; {skipped[0].uri}: {skipped[0].reason}"
-        raise DatasetError(
-            f"expected images ({', '.join(sorted(SUFFIXES))}) in {_shown(folder)}, found {found}"
-        )
-    examples.sort(key=lambda example: example.id)
-    return Source(folder, tuple(examples), skipped=tuple(skipped))
+    contents = _Contents(folder)
+    if not contents.images:
+        _require_mounted(folder, contents)
+        if contents.skipped or not allow_empty:
+            raise DatasetError(
+                f"expected images ({', '.join(sorted(SUFFIXES))}) in {_shown(folder)}, "
+                f"found {contents.without_images()}"
+            )
+        notes = [f"{_shown(folder)} has no images; the rows of those that were in it are removed"]
+    else:
+        notes = contents.notes()
+    contents.images.sort(key=lambda example: example.id)
+    return Source(
+        folder,
+        tuple(contents.images),
+        skipped=tuple(contents.skipped),
+        unread=dict(contents.unread),
+        notes=tuple(notes),
+    )
 
 
 def load_file(path: Path) -> Source:
@@ -55,6 +62,139 @@ def load_file(path: Path) -> Source:
     if not _is_utf8(path):
         raise DatasetError(f"expected a UTF-8 file name, found {_shown(path)}; rename it")
     return Source(path, (Example(path.name, str(path)),))
+
+
+def without_images(folder: Path) -> str:
+    """What a folder without images contains, for an error message: `nothing`, `9 .avif`, …"""
+    return _Contents(folder).without_images()
+
+
+class _Contents:
+    """What is below a folder.
+
+    Attributes:
+        images: in the order of the walk.
+        skipped: what may hide images.
+        unread: picture files of formats that are not read, by suffix.
+        others: number of other files.
+        repeated: paths of folders that are read under another path.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.images: list[Example] = []
+        self.skipped: list[Skipped] = []
+        self.unread: Counter[str] = Counter()
+        self.others = 0
+        self.repeated: list[str] = []
+        self._root = root
+        # A link to a folder above the root would lead back to the root, or all over the disk.
+        self._seen = {_identity(parent) for parent in root.resolve().parents}
+        links = self._add_tree(root)
+        while links:
+            links = [link for start in sorted(links) for link in self._add_tree(start, linked=True)]
+
+    def without_images(self) -> str:
+        """Describes a folder that has no images."""
+        parts = [unread.describe(self.unread)] if self.unread else []
+        parts += [f"{self.others:,} other files"] if self.others else []
+        text = " and ".join(parts) or "nothing"
+        return f"{text}; {self.skipped[0].uri}: {self.skipped[0].reason}" if self.skipped else text
+
+    def notes(self) -> list[str]:
+        """What a person should know about the walk."""
+        if not self.repeated:
+            return []
+        return [
+            f"linked folders left out: {len(self.repeated):,}, such as "
+            f"{_shown(self.repeated[0])}; they are read under another path, or contain "
+            f"{_shown(self._root)}"
+        ]
+
+    def _add_tree(self, start: Path, *, linked: bool = False) -> list[Path]:
+        """Adds a folder and those below it; returns the links to folders that it contains."""
+        links: list[Path] = []
+        waiting = [start]
+        while waiting:
+            folder = waiting.pop()
+            identity = _identity(folder)
+            if linked and identity in self._seen:
+                self.repeated.append(str(folder))
+                continue
+            self._seen.add(identity)
+            try:
+                with os.scandir(folder) as entries:
+                    listed = sorted(entries, key=lambda entry: entry.name)
+            except OSError as error:
+                reason = f"cannot be listed: {error.strerror}"
+                self.skipped.append(Skipped(_shown(folder), reason))
+                continue
+            for entry in listed:
+                path = folder / entry.name
+                if not _is_folder(entry):
+                    self._add_file(path, entry)
+                elif not entry.name.startswith("."):
+                    (links if entry.is_symlink() else waiting).append(path)
+        return links
+
+    def _add_file(self, path: Path, entry: os.DirEntry[str]) -> None:
+        suffix = path.suffix.lower()
+        if entry.name.startswith("."):
+            self.others += 1
+        elif suffix in SUFFIXES:
+            if _is_utf8(path):
+                self.images.append(Example(path.relative_to(self._root).as_posix(), str(path)))
+            else:
+                self.skipped.append(Skipped(_shown(path), "expected a UTF-8 file name; rename it"))
+        elif entry.is_symlink() and (reason := _why_broken(path)):
+            self.skipped.append(Skipped(_shown(path), reason))
+        elif suffix in UNREAD_SUFFIXES:
+            self.unread[suffix] += 1
+        else:
+            self.others += 1
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Device and inode: equal for two paths of one folder."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None  # listing it reports why
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _why_broken(link: Path) -> str | None:
+    """Why a link leads nowhere; None if it leads to something."""
+    try:
+        link.stat()
+    except OSError as error:
+        return f"link to {_shown(link.readlink())} cannot be followed: {error.strerror}"
+    return None
+
+
+def _require_mounted(folder: Path, contents: _Contents) -> None:
+    """An empty folder may be the mount point of a disk whose images are still there."""
+    if contents.others or contents.unread or contents.skipped:
+        return
+    try:
+        table = FSTAB.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    rows = [line.split() for line in table.splitlines() if not line.lstrip().startswith("#")]
+    points = [Path(row[1].replace("\\040", " ")) for row in rows if len(row) > 1]
+    resolved = folder.resolve()
+    for point in points:
+        if point.is_absolute() and resolved.is_relative_to(point) and not os.path.ismount(point):
+            raise DatasetError(
+                f"expected images in {_shown(folder)}, found nothing, and the disk of {point} "
+                f"({FSTAB}) is not mounted; mount it first"
+            )
 
 
 def _is_utf8(path: Path) -> bool:

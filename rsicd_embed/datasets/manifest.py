@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.types as pt
 
-from rsicd_embed.datasets import text
-from rsicd_embed.datasets.base import Example, Skipped, Source
+from rsicd_embed.datasets import column_types, json_lines, text
+from rsicd_embed.datasets.base import ADDRESS, Example, ManifestRows, Skipped, Source
+from rsicd_embed.datasets.column_types import PATH_COLUMNS, TEXT_COLUMNS
+from rsicd_embed.datasets.conversion import Conversion, MisfitError
+from rsicd_embed.datasets.typed_sources import retyped
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.records import FIXED_COLUMNS
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".parquet"})
-PATH_COLUMNS = ("uri", "path", "image", "filename", "file_name")
 
-_BLOCK_BYTES = 1 << 24  # the longest line that a JSONL file may have, a geometry or so
+# How pandas names the index of a data frame, which numbers its rows.
+_INDEX = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The columns of a file.
+
+    Attributes:
+        written: values as the file has them: of a CSV and within a JSON, as text.
+        types: what the values are, by column name.
+        nulls: texts that are null in a column of another type than text.
+    """
+
+    written: pa.Table
+    types: dict[str, pa.DataType]
+    nulls: frozenset[str] = frozenset()
 
 
 def load(path: Path) -> Source:
     """Reads a manifest: a column of PATH_COLUMNS, relative to its folder; `id` if it has one.
 
-    Every other column becomes a typed attribute; times keep microseconds. Of rows with the same
-    id the last one counts, the others are told in `Source.skipped`.
+    Every other column becomes a typed attribute (see `column_types`); times keep microseconds. Of
+    rows with the same id the last one counts, the others are in `Source.skipped`.
 
     Raises:
         DatasetError: not a table, empty, without paths, or with an id or a path missing.
@@ -33,17 +50,22 @@ def load(path: Path) -> Source:
     return latest(path, read(path))
 
 
-def latest(path: Path, rows: Source) -> Source:
-    """Of rows with the same id the last one; the others are told in `Source.skipped`."""
-    examples: dict[str, Example] = {}
+def latest(path: Path, source: Source) -> Source:
+    """Of rows with the same id the last one; the others are in `Source.skipped`."""
+    last: dict[str, int] = {}
     skipped = []
-    for row, example in enumerate(rows.examples, start=1):
-        if example.id in examples:
-            other = examples.pop(example.id)
-            why = f"row {row} of {path} has the same id {example.id!r}"
-            skipped.append(Skipped(other.uri, why))
-        examples[example.id] = example
-    return replace(rows, examples=tuple(examples.values()), skipped=tuple(skipped))
+    for row, example in enumerate(source.examples):
+        if example.id in last:
+            why = f"row {row + 1} of {path} has the same id {example.id!r}"
+            skipped.append(Skipped(source.examples[last[example.id]].uri, why))
+        last[example.id] = row
+    kept = sorted(last.values())
+    return replace(
+        source,
+        examples=tuple(source.examples[row] for row in kept),
+        skipped=tuple(skipped),
+        rows=source.rows and source.rows.take(kept),
+    )
 
 
 def read(path: Path) -> Source:
@@ -53,114 +75,114 @@ def read(path: Path) -> Source:
         DatasetError: as `load`.
     """
     table = _read(path)
-    if not table.num_rows:
-        raise DatasetError(f"{path}: expected images, found no rows")
-    column = next((name for name in PATH_COLUMNS if name in table.column_names), None)
-    if column is None:
-        raise DatasetError(
-            f"{path}: expected a column named {', '.join(PATH_COLUMNS)}, "
-            f"found {', '.join(table.column_names) or 'no columns'}"
-        )
-    paths = _strings(table, column, path)
-    ids = _strings(table, "id", path) if "id" in table.column_names else paths
-    # What is computed from the image itself is not taken from the manifest.
-    attributes = table.drop_columns(
-        [name for name in {column, *FIXED_COLUMNS} if name in table.column_names]
+    names = table.written.column_names
+    index = [name for name in names if _INDEX.fullmatch(name)]
+    notes = tuple(
+        f"{path}: {f'column {name!r}' if name else 'the column without a name'} is left out, being "
+        "the index that pandas writes; rename it to keep it"
+        for name in index
     )
-    examples = []
-    for row, (id_, file, values) in enumerate(
-        zip(ids, paths, attributes.to_pylist() or [{}] * len(paths), strict=True), start=1
-    ):
+    if not table.written.num_rows:
+        raise DatasetError(f"{path}: expected images, found no rows")
+    column = next((name for name in PATH_COLUMNS if name in names), None)
+    if column is None:
+        found = ", ".join(name or "one without a name" for name in names) or "no columns"
+        raise DatasetError(
+            f"{path}: expected a column named {', '.join(PATH_COLUMNS)}, found {found}"
+        )
+    paths = _texts(path, table, column)
+    ids = _texts(path, table, "id") if "id" in names else paths
+    examples, folder = [], path.parent
+    for row, (id_, file) in enumerate(zip(ids, paths, strict=True), start=1):
         if not id_ or not file:
             raise DatasetError(f"{path}: row {row} has no {column if not file else 'id'}")
-        examples.append(Example(id_, str(_located(file, path.parent)), values))
-    return Source(path.parent, tuple(examples), attributes.schema.remove_metadata())
+        examples.append(Example(id_, _located(file, folder)))
+    # What is computed from the image itself is not taken from the manifest.
+    attributes = [name for name in names if name not in {column, *index, *FIXED_COLUMNS}]
+    rows = ManifestRows(
+        path,
+        [one.id for one in examples],
+        range(1, len(ids) + 1),
+        table.written.select(attributes),
+        table.nulls,
+    )
+    source = Source(folder, tuple(examples), notes=notes, rows=rows)
+    return retyped(source, {name: table.types[name] for name in attributes})
 
 
-def _located(file: str, folder: Path) -> Path:
-    return Path(unquote(file[7:])) if file.startswith("file://") else folder / file
+def _located(file: str, folder: Path) -> str:
+    if file.startswith("file://"):
+        return unquote(file[7:])
+    return file if ADDRESS.match(file) else str(folder / file)
 
 
-def _strings(table: pa.Table, name: str, path: Path) -> list[str | None]:
+def _texts(path: Path, table: _Table, name: str) -> list[str | None]:
+    column = table.written[name]
+    if column_types.as_text(column.type) not in (pa.string(), pa.null()):
+        remedy = (
+            "; pictures within a Parquet file are not read, write them to files"
+            if pa.types.is_struct(column.type) and "bytes" in column.type.names
+            else ""
+        )
+        raise DatasetError(f"{path}: expected text in column {name!r}, found {column.type}{remedy}")
     try:
-        found: list[str | None] = table[name].cast(pa.string()).to_pylist()
-    except pa.ArrowException as error:
+        texts: list[str | None] = Conversion(pa.string(), lenient=True)(column).to_pylist()
+    except MisfitError as error:
         raise DatasetError(
-            f"{path}: expected text in column {name!r}, found {table[name].type}"
+            f"{path}: row {error.row + 1}: expected text in column {name!r}, found {error.value}"
         ) from error
-    return found
+    return texts
 
 
-def _read(path: Path) -> pa.Table:
-    """The table of a file, each column once, of types that Python has values for."""
+def _read(path: Path) -> _Table:
     kind = path.suffix.lower()
     try:
-        if kind != ".parquet":
-            text.require_utf8(path)
-        table = {".parquet": _read_parquet, ".csv": _read_csv}.get(kind, _read_json)(path)
-        names = table.column_names
-        repeated = next((name for name in names if names.count(name) > 1), None)
-        if repeated is not None:
-            raise DatasetError(f"{path}: expected each column once, found {repeated!r} twice")
-        return table.cast(
-            pa.schema([field.with_type(_in_microseconds(field.type)) for field in table.schema]),
-            safe=False,
-        )
+        if kind == ".parquet":
+            return _read_parquet(path)
+        if kind == ".csv":
+            return _read_csv(path)
+        table, types = json_lines.read(path)
+        return _Table(table, {name: _type(name, one) for name, one in types.items()})
     except (pa.ArrowException, OSError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(f"{path} cannot be read as {kind[1:]}: {reason}") from error
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path) -> _Table:
     import pyarrow.parquet
 
     # A folder such as `year=2020` is no column.
     table = pyarrow.parquet.read_table(path, partitioning=None)
     table.validate(full=True)  # that its texts are UTF-8
-    return table
+    _require_distinct(path, table.column_names)
+    schema = pa.schema([(field.name, column_types.plain(field.type)) for field in table.schema])
+    table = table.cast(schema, safe=False)  # which cuts off nanoseconds
+    return _Table(table, {field.name: _type(field.name, field.type) for field in schema})
 
 
-def _read_csv(path: Path) -> pa.Table:
-    # An id 007 is no number.
-    table = _csv(path, dict.fromkeys(("id", *PATH_COLUMNS), pa.string()))
-    whole = [field.name for field in table.schema if pt.is_integer(field.type)]
-    if not whole or len(set(whole)) < len(whole):
-        return table
-    # Nor is any other code with zeros before it: as a number it would lose them.
-    as_text = _csv(path, dict.fromkeys(whole, pa.string()), whole)
-    for name in whole:
-        if pc.any(pc.match_substring_regex(as_text[name], r"^-?0\d")).as_py():
-            index = table.schema.get_field_index(name)
-            table = table.set_column(index, name, as_text[name])
-    return table
-
-
-def _csv(path: Path, types: dict[str, pa.DataType], columns: list[str] | None = None) -> pa.Table:
+def _read_csv(path: Path) -> _Table:
     import pyarrow.csv
 
-    return pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=types, include_columns=columns),
-    )
+    text.require_utf8(path)
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    with pyarrow.csv.open_csv(path, parse_options=parsing) as reader:
+        names = reader.schema.names
+    _require_distinct(path, names)
+    as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    table = pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=as_text)
+    types = {}
+    for place, name in enumerate(names):
+        types[name] = _type(name, column_types.of_cells(table[name]))
+        if pa.types.is_null(types[name]):
+            table = table.set_column(place, name, pa.nulls(len(table)))
+    return _Table(table, types, column_types.NULL_CELLS)
 
 
-def _read_json(path: Path) -> pa.Table:
-    import pyarrow.json
-
-    return pyarrow.json.read_json(
-        path, read_options=pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
-    )
+def _require_distinct(path: Path, names: list[str]) -> None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise DatasetError(f"{path}: expected each column once, found {repeated!r} twice")
 
 
-def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    """`kind` with times that `datetime` can hold."""
-    if pt.is_timestamp(kind) and kind.unit == "ns":
-        return pa.timestamp("us", kind.tz)
-    if pt.is_duration(kind) and kind.unit == "ns":
-        return pa.duration("us")
-    if pt.is_time64(kind):
-        return pa.time64("us")
-    if pt.is_list(kind):
-        return pa.list_(_in_microseconds(kind.value_type))
-    return kind
+def _type(name: str, kind: pa.DataType) -> pa.DataType:
+    return column_types.as_text(kind) if name in TEXT_COLUMNS else kind

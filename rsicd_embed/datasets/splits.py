@@ -1,4 +1,4 @@
-"""Splits: what data sets call them, and what is held back where there is nothing to choose on."""
+"""Splits: the names that datasets give them, and images held back for validation."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def plain(name: object) -> str | None:
     """
     text = "" if name is None else str(name).strip()
     return _PLAIN.get(text.lower(), text) or None
+
+
+def is_name(text: str) -> bool:
+    """Whether a text, such as a folder's name, is what datasets call train, val or test.
+
+    Example:
+        >>> is_name("Testing"), is_name("beach")
+        (True, False)
+    """
+    return plain(text) in _NAMES
 
 
 def named(example: Example, split: str | None) -> Example:

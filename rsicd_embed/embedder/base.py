@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
+from rsicd_embed.arguments import require_items, require_object
 from rsicd_embed.images import ImageLike
 from rsicd_embed.records import Provenance
+
+_MOST_LISTED = 5  # words in one warning
 
 
 @runtime_checkable
@@ -53,14 +57,109 @@ class Embedder(Protocol):
 
         Raises:
             ImageError: one of them cannot be read; its position is named.
+            ArgumentError: a single image or path, which belongs in a list.
         """
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts → float32 (n, dim); one longer than the context is cut."""
+        """Texts → float32 (n, dim); one longer than the context is cut.
+
+        Raises:
+            ArgumentError: a single text, which belongs in a list.
+        """
         ...
+
+
+def require_texts(texts: object) -> None:
+    """Refuses a single text, whose letters would be embedded one by one; ArgumentError."""
+    require_items(texts, "texts", str)
+
+
+def require_images(images: object) -> None:
+    """Refuses a single image, path or the bytes of one; ArgumentError."""
+    require_items(images, "images", get_args(ImageLike))
+
+
+def require_embedder(embedder: object) -> None:
+    """Refuses the name of a model, say, in the place of an embedder; ArgumentError."""
+    methods = ("embed_images", "embed_texts", "fingerprint")
+    require_object(embedder, methods, "an embedder", "rsicd_embed.load_embedder")
 
 
 def provenance(embedder: Embedder) -> Provenance:
     """What a store remembers of the embedder that made its vectors."""
     return Provenance(embedder.name, embedder.fingerprint, embedder.dim)
+
+
+@dataclass(frozen=True)
+class UnfamiliarWord:
+    """A word of a text that a model never saw in training, or hardly ever.
+
+    Attributes:
+        word: in lower case.
+        images: number of training images whose captions contain it.
+    """
+
+    word: str
+    images: int
+
+
+@runtime_checkable
+class KnowsItsWords(Protocol):
+    """What an `Embedder` may have besides: it knows which words it was trained on."""
+
+    def unfamiliar_words(self, texts: Sequence[str]) -> list[UnfamiliarWord]:
+        """The words of some texts that it never saw in training or hardly ever, each once."""
+        ...
+
+    def near_words(self, word: str) -> tuple[str, ...]:
+        """Familiar words or phrases of similar spelling or meaning, the nearest first."""
+        ...
+
+
+def word_warnings(embedder: object, texts: Sequence[str]) -> list[str]:
+    """Lines that warn of words in queries that a model was not trained on.
+
+    Args:
+        embedder: any embedder; one that is not `KnowsItsWords` gives no warnings.
+        texts: the queries.
+
+    Returns:
+        At most one line on words that never occurred in training, and one on rare ones.
+    """
+    if not isinstance(embedder, KnowsItsWords):
+        return []
+    words = embedder.unfamiliar_words(texts)
+    unseen = [word for word in words if not word.images]
+    rare = [word for word in words if word.images]
+    lines = []
+    if unseen:
+        listed = _listed([f"{word.word!r}" for word in unseen])
+        lines.append(
+            f"{listed} never occurred in this model's training captions, so the ranking may be "
+            f"meaningless{_advice(embedder, unseen)}"
+        )
+    if rare:
+        listed = _listed([f"{word.word!r} ({word.images})" for word in rare])
+        lines.append(
+            f"few of this model's training images have {listed} in their captions, so the ranking "
+            f"may be poor{_advice(embedder, rare)}"
+        )
+    return lines
+
+
+def _listed(words: list[str]) -> str:
+    more = len(words) - _MOST_LISTED
+    return ", ".join(words[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _advice(embedder: KnowsItsWords, words: Sequence[UnfamiliarWord]) -> str:
+    """`; known words near it: port, boats`; nothing where none is near."""
+    near = {word.word: embedder.near_words(word.word) for word in words[:_MOST_LISTED]}
+    known = {word: ", ".join(others) for word, others in near.items() if others}
+    if not known:
+        return ""
+    if len(words) == 1:
+        return f"; known words near it: {known[words[0].word]}"
+    listed = "; ".join(f"{word!r}: {others}" for word, others in known.items())
+    return f"; known words near {listed}"

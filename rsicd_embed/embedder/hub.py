@@ -2,113 +2,106 @@
 
 from __future__ import annotations
 
+import os
+import queue
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rsicd_embed.embedder.clip import checkpoint
+from rsicd_embed.embedder.clip import weight_files
+from rsicd_embed.embedder.layout import CheckpointLayout
 from rsicd_embed.errors import ModelError, RsicdEmbedError
 
-
-@dataclass(frozen=True)
-class Layout:
-    """What a checkpoint of one kind is made of.
-
-    Attributes:
-        kind: its name, for messages.
-        example: the id of one, for messages.
-        settings: files that it has; the first lies in the checkpoint's folder.
-        vocabularies: sets of files, of which it has one, where there are any.
-        optional: files that it may have.
-        weights: files, of which it has one, where there are any; the first that is there is taken.
-    """
-
-    kind: str
-    example: str
-    settings: tuple[str, ...]
-    vocabularies: tuple[tuple[str, ...], ...]
-    optional: tuple[str, ...]
-    weights: tuple[str, ...]
+# Without a network, a mistyped path should fail at once; the Hub's own setting comes first.
+_PATIENCE_S = 2.5
 
 
-CLIP = Layout(
-    kind="CLIP",
-    example="openai/clip-vit-base-patch32",
-    settings=("config.json", "preprocessor_config.json"),
-    vocabularies=(("tokenizer.json",), ("vocab.json", "merges.txt")),
-    optional=("tokenizer_config.json",),
-    weights=checkpoint.FILES,
-)
-
-# A CLIP's towers, without what they weigh.
-CLIP_SHAPE = replace(CLIP, settings=("config.json",), vocabularies=(), optional=(), weights=())
+class _UnreachableError(Exception):
+    """The Hub does not answer."""
 
 
-def download(repo: str, revision: str | None = None, layout: Layout = CLIP) -> Path:
+def download(repo: str, revision: str | None, layout: CheckpointLayout) -> Path:
     """The local directory of a repository's checkpoint; fetches only the files that are needed.
 
-    With HF_HUB_OFFLINE set, or without a network, what is in the cache is used.
+    With HF_HUB_OFFLINE set, without a network, or where the Hub fails, what is in the cache is
+    used. The Hub is asked once, for at most 2.5 s or HF_HUB_ETAG_TIMEOUT, before anything else.
 
     Raises:
         ModelError: no network and not cached, no such repository or revision, gated, or files
-            missing.
+            missing, all of which are named.
     """
-    from huggingface_hub import (
-        _CACHED_NO_EXIST,
-        hf_hub_download,
-        try_to_load_from_cache,
-    )
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
 
-    what = repo + (f"@{revision}" if revision else "")
-    unreachable: list[Exception] = []
+    checkpoint_id = repo + (f"@{revision}" if revision else "")
+
+    def has(name: str) -> bool:
+        cached = try_to_load_from_cache(repo, name, revision=revision)
+        if isinstance(cached, str) or failure is not None:
+            return isinstance(cached, str)
+        answer = _ask(repo, revision, name)
+        if answer is not None and not isinstance(answer, EntryNotFoundError):
+            raise answer
+        return answer is None
 
     def fetch(name: str) -> Path:
-        return Path(hf_hub_download(repo, name, revision=revision))
+        offline = failure is not None
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
 
-    def fetch_if_there(*names: str) -> bool:
-        try:
-            for name in names:
-                # Without a network, asking again for what is known to be absent takes 20 s.
-                if try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST:
-                    return False
-                fetch(name)
-        except EntryNotFoundError as error:  # the cache alone cannot tell why
-            if isinstance(error, LocalEntryNotFoundError):
-                unreachable.append(error)
-            return False
-        return True
-
-    def absent(names: tuple[str, ...]) -> Exception:
-        if unreachable:
-            return unreachable[0]
-        return ModelError(
-            f"{what} has none of {', '.join(names)}: it is no {layout.kind} checkpoint"
-        )
-
-    with _hub_errors(what, layout.kind):
-        config, *_ = [fetch(name) for name in layout.settings]
-        sets = layout.vocabularies
-        if sets and not any(fetch_if_there(*names) for names in sets):
-            raise absent(sum(sets, ()))
-        for name in layout.optional:
-            fetch_if_there(name)
-        found = next((n for n in layout.weights if fetch_if_there(n)), None)
-        if found is None and layout.weights:
-            raise absent(layout.weights)
-        if found == checkpoint.INDEX:
-            for shard in checkpoint.shard_names(config.parent / found):
+    with _hub_errors(checkpoint_id, layout.kind):
+        failure = _ask(repo, revision, layout.settings[0])
+        if isinstance(failure, EntryNotFoundError):
+            failure = None  # the repository is there
+        missing = layout.missing(has)
+        if missing and failure is not None:
+            raise failure
+        if missing:
+            raise ModelError(
+                f"{checkpoint_id} is no {layout.kind} checkpoint: expected "
+                f"{', '.join(missing)} in the repository, found none"
+            )
+        paths = {name: fetch(name) for name in layout.used(has)}
+        if weight_files.INDEX in paths:
+            for shard in weight_files.shard_names(paths[weight_files.INDEX]):
                 fetch(shard)
-    return config.parent
+    return paths[layout.settings[0]].parent
+
+
+def _ask(repo: str, revision: str | None, name: str) -> Exception | None:
+    """Why the Hub does not give a file; None where it would.
+
+    Asked once, without the retries of the Hub's library; on a thread, as no time limit applies to
+    the resolution of a host's name.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    url = hf_hub_url(repo, name, revision=revision)  # refuses what is no id
+    patience_s = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _PATIENCE_S)
+    answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(url, timeout=patience_s)
+            answers.put(None)
+        except HfHubHTTPError as error:
+            answers.put(error)
+        except Exception as error:  # of the HTTP client, which depends on the library's version
+            answers.put(_UnreachableError(_first_line(error)))
+
+    threading.Thread(target=ask, name="hub", daemon=True).start()
+    try:
+        return answers.get(timeout=patience_s + 0.5)
+    except queue.Empty:
+        return _UnreachableError(f"no answer within {patience_s:g} s")
 
 
 @contextmanager
-def _hub_errors(what: str, kind: str) -> Iterator[None]:
+def _hub_errors(checkpoint_id: str, kind: str) -> Iterator[None]:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -120,23 +113,37 @@ def _hub_errors(what: str, kind: str) -> Iterator[None]:
     except RsicdEmbedError:
         raise
     except GatedRepoError as error:
-        raise ModelError(f"{what} is gated: accept its terms on the Hub, and log in") from error
+        raise ModelError(
+            f"{checkpoint_id} is gated: accept its terms on the Hub, and log in"
+        ) from error
     except RevisionNotFoundError as error:
-        raise ModelError(f"{what}: the repository has no such revision; name another") from error
+        raise ModelError(
+            f"{checkpoint_id}: the repository has no such revision; name another"
+        ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"{what} is neither a directory here nor a model on the Hub; check the name, or log in"
+            f"{checkpoint_id} is neither a directory here nor a model on the Hub; check the name, "
+            "or log in"
         ) from error
-    except LocalEntryNotFoundError as error:
+    except (_UnreachableError, LocalEntryNotFoundError) as error:
         raise ModelError(
-            f"{what} is not a directory here, and the Hugging Face Hub cannot be reached; "
-            "connect, or give a local directory"
+            f"{checkpoint_id} is not a directory here, and the Hugging Face Hub cannot be reached "
+            f"({_first_line(error)}); connect, or give a local directory"
         ) from error
     except EntryNotFoundError as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"{what} is no {kind} checkpoint: a file is missing ({reason})") from error
+        raise ModelError(
+            f"{checkpoint_id} is no {kind} checkpoint: a file is missing ({reason})"
+        ) from error
     except HFValidationError as error:
-        raise ModelError(f"{what} is no Hugging Face id: {error}; write owner/name") from error
-    except (HfHubHTTPError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{what} cannot be fetched from the Hub: {reason}") from error
+        raise ModelError(
+            f"{checkpoint_id} is no Hugging Face id: {error}; write owner/name"
+        ) from error
+    except Exception as error:  # HTTP and disk errors; see `_ask`
+        raise ModelError(
+            f"{checkpoint_id} cannot be fetched from the Hub: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

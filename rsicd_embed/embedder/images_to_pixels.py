@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from PIL import Image
 
+from rsicd_embed.embedder.base import require_images
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import ImageLike, read_rgb
 from rsicd_embed.parallel import ordered_map
@@ -19,7 +20,9 @@ def read_pixels(
 
     Raises:
         ImageError: one of them cannot be read; its name and position are told.
+        ArgumentError: a single image instead of several.
     """
+    require_images(images)
 
     def read(item: tuple[int, ImageLike]) -> np.ndarray:
         position, image = item

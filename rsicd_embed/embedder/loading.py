@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol, cast
 
 from rsicd_embed import plugins
+from rsicd_embed.arguments import shown
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.embedder.clip import parts
 from rsicd_embed.embedder.clip.backends.base import Backend, Precision
-from rsicd_embed.embedder.clip.backends.choice import towers
+from rsicd_embed.embedder.clip.backends.engine_choice import towers
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.locate import locate
-from rsicd_embed.errors import ModelError
+from rsicd_embed.errors import ArgumentError, ModelError
 
 CLIP = "clip"
 
@@ -45,9 +47,12 @@ def load_embedder(
     Raises:
         ModelError: there is no such model, it is not a CLIP, or the backend cannot run it.
         WeightsError: its weights do not fit its config.
+        ArgumentError: `model` is neither a name nor a path.
     """
-    if batch_size < 1:
-        raise ModelError(f"expected a batch size ≥ 1, found {batch_size}")
+    if not (model is None or isinstance(model, str | os.PathLike)):
+        raise ArgumentError(f"expected the name or directory of a model, found {shown(model)}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ModelError(f"expected a batch size ≥ 1, found {batch_size!r}")
     name, argument = _entry_point(model)
     if name is None:
         return load_clip(argument, batch_size=batch_size, precision=precision, backend=backend)
@@ -78,7 +83,9 @@ def load_clip(
     found = locate(model)
     read = parts.read(found.directory)
     engine = towers(read, backend or "jax", precision)
-    return ClipEmbedder(read, engine, name=found.name, batch_size=batch_size)
+    return ClipEmbedder(
+        read, engine, name=found.name, batch_size=batch_size, directory=found.directory
+    )
 
 
 def _entry_point(model: str | Path | None) -> tuple[str | None, str | Path | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,11 @@ class Preprocessor:
         return (scaled - mean) / std
 
     def digest(self) -> str:
-        """Hash of the settings; the leading number grows when decoding or resizing changes."""
+        """Hash of the settings; its leading number grows when resizing or 8-bit decoding changes.
+
+        It stayed when deeper pictures began to be scaled by the range they use: other vectors are
+        as they were, so stores still open.
+        """
         return hashlib.sha256(f"1 {self!r}".encode()).hexdigest()[:16]
 
 
@@ -97,37 +102,55 @@ def from_hf(config: Mapping[str, Any]) -> Preprocessor:
         ModelError: a size that is not understood.
     """
 
+    def side(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise _expected("a height and a width", value)
+        return value
+
     def sides(value: Any) -> tuple[int, int]:
-        if isinstance(value, int):
-            return value, value
         if isinstance(value, Mapping) and {"height", "width"} <= set(value):
-            return int(value["height"]), int(value["width"])
-        raise ModelError(f"preprocessor_config.json: expected a height and a width, found {value}")
+            return side(value["height"]), side(value["width"])
+        return side(value), side(value)
 
     def resize() -> int | tuple[int, int] | None:
         if not config.get("do_resize", True):
             return None
         size = config.get("size", 224)
-        if isinstance(size, int):
-            return size
         if isinstance(size, Mapping) and size.get("shortest_edge"):
-            return int(size["shortest_edge"])
-        return sides(size)
+            return side(size["shortest_edge"])
+        return sides(size) if isinstance(size, Mapping) else side(size)
 
     crop = config.get("do_center_crop", True)
     rescale, normalise = config.get("do_rescale", True), config.get("do_normalize", True)
-    mean = tuple(config.get("image_mean", CLIP_MEAN)) if normalise else (0.0, 0.0, 0.0)
-    std = tuple(config.get("image_std", CLIP_STD)) if normalise else (1.0, 1.0, 1.0)
-    if len(mean) != 3 or len(std) != 3:
-        raise ModelError("preprocessor_config.json: expected three channels of mean and std")
+    resample = config.get("resample", Image.Resampling.BICUBIC)
+    if resample not in list(Image.Resampling):
+        raise _expected("resample to be a filter of Pillow's, 0 to 5", resample)
+    std = _numbers(config, "image_std", CLIP_STD, 3) if normalise else (1.0, 1.0, 1.0)
+    if 0 in std:
+        raise _expected("image_std above 0", list(std))
     return Preprocessor(
         resize=resize(),
         crop=sides(config.get("crop_size", 224)) if crop else None,
-        resample=int(config.get("resample", Image.Resampling.BICUBIC)),
-        scale=float(config.get("rescale_factor", 1 / 255)) if rescale else 1.0,
-        mean=mean,
+        resample=int(resample),
+        scale=float(_numbers(config, "rescale_factor", 1 / 255, 1)[0]) if rescale else 1.0,
+        mean=_numbers(config, "image_mean", CLIP_MEAN, 3) if normalise else (0.0, 0.0, 0.0),
         std=std,
     )
+
+
+def _numbers(config: Mapping[str, Any], name: str, default: Any, count: int) -> Any:
+    """A tuple of `count` finite numbers; for one, the file has it alone."""
+    value = config.get(name, default)
+    values = (value,) if count == 1 else tuple(value) if isinstance(value, list | tuple) else ()
+    if len(values) != count or not all(
+        isinstance(one, int | float) and math.isfinite(one) for one in values
+    ):
+        raise _expected(f"{name} as {count} number{'s' * (count > 1)}", value)
+    return values  # as they are written, since `Preprocessor.digest` is of their text
+
+
+def _expected(wanted: str, value: Any) -> ModelError:
+    return ModelError(f"preprocessor_config.json: expected {wanted}, found {value!r}")
 
 
 def to_hf(how: Preprocessor) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.indexing.reconcile import held_rows, is_another
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.upkeep import held_rows, is_another
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
 
@@ -24,7 +24,11 @@ COMMIT_ROWS = 8192
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image that is to be embedded: its pixels as the embedder wants them."""
+    """An image that is to be embedded: its pixels as the embedder wants them.
+
+    Attributes:
+        stretched: whether its samples were scaled to 8 bits (`images.Picture.stretch`).
+    """
 
     example: Example
     uri: str
@@ -32,6 +36,7 @@ class Loaded:
     pixels: np.ndarray
     width: int
     height: int
+    stretched: bool = False
 
 
 @dataclass(frozen=True)

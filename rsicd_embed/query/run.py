@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.embedder.base import Embedder, provenance, word_warnings
 from rsicd_embed.errors import SQLError
 from rsicd_embed.query.calls import Call, find, with_first_argument
 from rsicd_embed.query.pushdown import store_condition
@@ -15,7 +16,7 @@ from rsicd_embed.query.session import TABLE, Session
 from rsicd_embed.query.similar import Similarities, placeholders
 from rsicd_embed.query.table import StoreTable
 from rsicd_embed.records import VECTOR, require_same_model
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import VectorStore, require_store
 
 
 def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.RecordBatchReader:
@@ -29,10 +30,15 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
     Returns:
         The result as it is computed; what fails while rows are read is raised when it is read.
 
+    Warns:
+        UserWarning: the model was not trained on a word of a text.
+
     Raises:
         SQLError: a syntax error, an unknown name, a wrong type, or a statement that does not read.
         FingerprintError: the embedder is of another model than the store's vectors.
+        ArgumentError: a URI for the store.
     """
+    require_store(store)
     if not isinstance(query, str):
         raise SQLError(f"expected a SQL query as a string, found {type(query).__name__}")
     calls = find(query)
@@ -50,10 +56,12 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
         frame = _planned_with_rows(session, with_first_argument(query, calls, VECTOR), calls)
         made_by = embedder()
         require_same_model(store.provenance, provenance(made_by), store.uri)
+        for line in word_warnings(made_by, similar.texts):
+            warnings.warn(line, stacklevel=2)
         similar.embed(made_by)
     fields = [
         pa.field(name, field.type, field.nullable)
-        for name, field in zip(names, frame.schema(), strict=True)
+        for name, field in zip(names, session.result_schema(frame), strict=True)
     ]
     schema = pa.schema(fields)
     where = store_condition(asked, session.parse)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rsicd_embed.errors import SQLError
-from rsicd_embed.query.wording import explained
+from rsicd_embed.query.error_messages import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
 
 TABLE = "images"
+
+# Optimiser rules that are switched off.
+_RULES_OFF = (
+    # Its filters would go to the table in pyarrow's terms, which treat NaN in another way.
+    "push_down_filter",
+    # They move parts of expressions (`a.geo['lon']`) below joins under invented names, and look for
+    # them without the table's alias afterwards: joins of a table with itself fail to plan.
+    "extract_leaf_expressions",
+    "push_down_leaf_projections",
+)
 
 
 class Session:
@@ -31,9 +41,12 @@ class Session:
 
         # One partition keeps rows in the order of the scan, and so sums the same in each run.
         config = SessionConfig().with_target_partitions(1).with_information_schema(False)
+        # Sorts pushed below UNION ALL lose the order of columns that are equal in one branch; with
+        # one partition there is nothing to gain from it.
+        config = config.set("datafusion.optimizer.repartition_sorts", "false")
         self._context = SessionContext(config, RuntimeEnvBuilder().with_disk_manager_disabled())
-        # Its filters would go to the table in pyarrow's terms, which treat NaN in another way.
-        self._context.remove_optimizer_rule("push_down_filter")
+        for rule in _RULES_OFF:
+            self._context.remove_optimizer_rule(rule)
         self._context.register_dataset(TABLE, table)
         for function in functions:
             self._context.register_udf(function)
@@ -48,10 +61,20 @@ class Session:
         Raises:
             SQLError: it cannot be understood, or would change something.
         """
-        with self.errors():
+        with self.errors(query):
             frame = self._context.sql_with_options(query, self._options)
             frame.execution_plan()
             return frame
+
+    def result_schema(self, frame: Any) -> pa.Schema:
+        """The schema of a plan's batches; the plan as written lacks the types that UNION agrees on.
+
+        Raises:
+            SQLError: the plan cannot be optimised.
+        """
+        with self.errors():
+            plan = frame.optimized_logical_plan()
+            return self._context.create_dataframe_from_logical_plan(plan).schema()
 
     def stream(self, frame: Any) -> Iterator[pa.RecordBatch]:
         """The result of a plan, batch by batch, as it is computed.
@@ -68,8 +91,8 @@ class Session:
         return self._context.table(TABLE).parse_sql_expr(condition)
 
     @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turns what DataFusion raises into a SQLError of one line."""
+    def errors(self, query: str = "") -> Iterator[None]:
+        """Turns what DataFusion raises, perhaps of `query`, into a SQLError of one line."""
         try:
             yield
         except SQLError:
@@ -78,7 +101,7 @@ class Session:
             # DataFusion raises plain Exceptions, and a panic in it is no Exception at all.
             if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)):
                 raise
-            raise SQLError(explained(error, self._schema, TABLE)) from None
+            raise SQLError(explained(error, self._schema, TABLE, query)) from None
 
 
 def function(

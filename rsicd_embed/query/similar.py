@@ -14,9 +14,7 @@ from rsicd_embed.query.calls import FUNCTIONS, TEXT, Call
 from rsicd_embed.query.session import function
 from rsicd_embed.records import vector_array, vector_matrix
 from rsicd_embed.stores.queries import unit_queries
-from rsicd_embed.stores.scoring import cosines
-
-_BLOCK_ROWS = 1024  # float64 copies of so many vectors stay in the processor's cache
+from rsicd_embed.stores.scoring import cosines_with
 
 
 class Similarities:
@@ -35,6 +33,11 @@ class Similarities:
         self.of_scores = of_scores
         self.type = pa.list_(pa.float32(), len(asked) if of_scores else dim)
 
+    @property
+    def texts(self) -> list[str]:
+        """The distinct texts."""
+        return [argument for name, argument in self._places if name == TEXT]
+
     def embed(self, embedder: Embedder) -> None:
         """Embeds each distinct text and image, before the first row is read."""
         # One by one, as `search` does: in a batch the last bits may differ.
@@ -47,7 +50,7 @@ class Similarities:
     def column(self, vectors: pa.Array) -> pa.Array:
         """Vectors of rows → for each row its scores with all that was asked, as one list."""
         matrix = vector_matrix(vectors)
-        return vector_array(np.stack([_scores(matrix, one) for one in self._queries], axis=1))
+        return vector_array(np.stack([cosines_with(matrix, one) for one in self._queries], axis=1))
 
     def functions(self) -> list[Any]:
         """SQL's functions of what stands in the column of vectors, and a string."""
@@ -63,7 +66,7 @@ class Similarities:
             matrix = vector_matrix(rows.drop_null())
             place = self._places[name, arguments[0].as_py()]
             scores[valid] = (
-                matrix[:, place] if self.of_scores else _scores(matrix, self._queries[place])
+                matrix[:, place] if self.of_scores else cosines_with(matrix, self._queries[place])
             )
         return pa.array(scores, mask=~valid)
 
@@ -75,12 +78,3 @@ def placeholders() -> list[Any]:
         raise AssertionError("a placeholder is not computed")
 
     return [function(name, never, [pa.string()], volatile=True) for name in FUNCTIONS]
-
-
-def _scores(matrix: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """float32 (n, dim) and float64 (dim,) of unit norm → float32 (n,)."""
-    blocks = [
-        cosines(matrix[start : start + _BLOCK_ROWS], query[None])
-        for start in range(0, len(matrix), _BLOCK_ROWS)
-    ]
-    return np.concatenate([np.zeros(0, dtype=np.float32), *blocks])

@@ -21,7 +21,7 @@ def parquet_schema(schema: pa.Schema) -> pa.Schema:
         if _is_hollow(one.type):
             raise SchemaError(
                 f"column {one.name!r}: Parquet holds no values of type {one.type}; "
-                "leave the column out of the store"
+                "take it out of the store with rsicd-embed store drop-column"
             )
         fields.append(one.with_type(_in_parquet(one.type)))
     return pa.schema(fields)

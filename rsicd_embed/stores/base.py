@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, cast, runtime_checkable
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed import plugins
+from rsicd_embed.arguments import require_object, shown
 from rsicd_embed.errors import StoreError, StoreURIError
 from rsicd_embed.records import Provenance
 
@@ -31,8 +32,12 @@ class StoreURI:
         """Splits a store URI.
 
         Raises:
-            StoreURIError: no scheme, no path, or an empty table name.
+            StoreURIError: not a string, no scheme, no path, or an empty table name.
         """
+        if not isinstance(text, str):
+            raise StoreURIError(
+                f"expected a store URI such as 'lancedb:./tiles', found {shown(text)}"
+            )
         scheme, colon, rest = text.partition(":")
         location, hash_, table = rest.partition("#")
         if not (scheme and colon and location) or (hash_ and not table):
@@ -96,6 +101,7 @@ class StoreInfo:
             None where an index was never measured.
         bytes: size on disk, None where not known.
         columns: name → Arrow type of every column.
+        advice: what would make searches faster on this machine; None where nothing is known to.
     """
 
     rows: int
@@ -106,6 +112,7 @@ class StoreInfo:
     ann_recall: float | None
     bytes: int | None
     columns: dict[str, str]
+    advice: str | None = None
 
     @classmethod
     def of(
@@ -135,8 +142,8 @@ class StoreInfo:
 class VectorStore(Protocol):
     """Rows with unit vectors, found by cosine similarity. The same answers in every store.
 
-    Every `upsert` and `delete` is atomic, and durable when it returns. A store object sees its
-    own writes; another process sees the old state or the new one, never a mix.
+    Every `upsert`, `delete` and `drop_columns` is atomic, and durable when it returns. A store
+    object sees its own writes; another process sees the old state or the new one, never a mix.
     """
 
     uri: str
@@ -156,11 +163,25 @@ class VectorStore(Protocol):
         Raises:
             SchemaError: no id or vector, a vector of another length, not finite or not of unit
                 norm, a null id, or a column of another type than the store's.
+            ArgumentError: a single row.
         """
         ...
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Removes rows by id; unknown ids are ignored. Returns the number removed."""
+        """Removes rows by id; unknown ids are ignored. Returns the number removed.
+
+        Raises:
+            ArgumentError: a single id, which belongs in a list.
+            SchemaError: an id that is not a string.
+        """
+        ...
+
+    def drop_columns(self, names: Sequence[str]) -> None:
+        """Removes columns with all their values, in one step; tagged states keep them.
+
+        Raises:
+            SchemaError: a column that is not there, one of the six fixed ones, or no names.
+        """
         ...
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
@@ -176,7 +197,8 @@ class VectorStore(Protocol):
             every other column but the vector; sorted by query, then (-score, id).
 
         Raises:
-            QueryError: wrong shape, NaN, infinite or zero query, or k < 1.
+            QueryError: texts or images instead of vectors, wrong shape, NaN, infinite or zero
+                query, or k < 1.
             FilterError: `where` cannot be understood.
         """
         ...
@@ -248,6 +270,20 @@ class Versioned(VectorStore, Protocol):
         Store objects that were open before must be opened again: they refuse to mix the models.
         """
         ...
+
+
+def require_store(store: object) -> None:
+    """Refuses the URI of a store, say, in the place of a store; ArgumentError."""
+    require_object(store, ("search", "scan", "upsert"), "a store", "rsicd_embed.open_store")
+
+
+def described(store: Sized, uri: str, made_by: Provenance) -> str:
+    """The `repr` of a store in one line: its kind, URI, rows, dimension and model; never fails."""
+    try:
+        rows = f"{len(store)} rows"
+    except StoreError:
+        rows = "closed or not readable"
+    return f"<{type(store).__name__} {uri}: {rows}, dim {made_by.dim}, model {made_by.model!r}>"
 
 
 def require_versioned(store: VectorStore) -> Versioned:

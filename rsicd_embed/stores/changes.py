@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.records import Provenance
-from rsicd_embed.stores.manifest import Manifest, SegmentEntry
 from rsicd_embed.stores.rows import attributes_of, conform, with_attributes
-from rsicd_embed.stores.segment_files import Fresh, Piece, Segment
-from rsicd_embed.stores.segments import SegmentLog, Snapshot
+from rsicd_embed.stores.segments.segment_files import Fresh, Piece, Segment
+from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
+from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
 
 _SEGMENT_ROWS = 50_000
 
@@ -55,6 +55,12 @@ def delete(log: SegmentLog, now: Snapshot, ids: pa.Array, keep: int) -> int:
         schema = now.rows.schema
         log.commit(_next(now, _settled(log, staged, schema, keep), schema))
     return buried
+
+
+def drop_columns(log: SegmentLog, now: Snapshot, schema: pa.Schema) -> None:
+    """Leaves the columns of `schema` only; the vectors and the graph over them stay."""
+    segments = [log.without_columns(segment, schema) for segment in now.segments]
+    log.commit(_next(now, segments, schema))
 
 
 def replace_all(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import SchemaError
-from rsicd_embed.records import HIT_COLUMNS
+from rsicd_embed.records import FIXED_COLUMNS, HIT_COLUMNS
 
+_CAST = "cast it, or give the column another name"
 _RESERVED = tuple(name for name in HIT_COLUMNS if name != "id")
 
 
@@ -32,10 +39,14 @@ def require_column_names(names: list[str]) -> None:
 
 
 def canonical(kind: pa.DataType, column: str) -> pa.DataType:
-    """The one spelling of a type that stores hold: string for dictionaries and views, and so on.
+    """The form in which every store writes a type and reads it back with equal values.
+
+    Dictionaries and views become strings, lists of every kind plain lists (LanceDB loses values of
+    fixed-size lists of objects and strings, and takes no NaN in those of floats). Fields without
+    information are left out of objects: those of null type and objects without fields.
 
     Raises:
-        SchemaError: no store holds such values.
+        SchemaError: stores hold no such values.
     """
     if isinstance(kind, pa.BaseExtensionType):
         return canonical(kind.storage_type, column)
@@ -45,12 +56,12 @@ def canonical(kind: pa.DataType, column: str) -> pa.DataType:
         return pa.string()
     if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
         return pa.binary()
-    if pt.is_fixed_size_list(kind):
-        return pa.list_(canonical(kind.value_type, column), kind.list_size)
     if _is_list(kind):
         return pa.list_(canonical(kind.value_type, column))
     if pt.is_struct(kind):
-        return pa.struct([pa.field(f.name, canonical(f.type, column)) for f in kind])
+        _require_field_names([field.name for field in kind], column)
+        fields = [pa.field(field.name, canonical(field.type, column)) for field in kind]
+        return pa.struct([field for field in fields if is_known(field.type)])
     if pt.is_null(kind) or pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_floating(kind):
         return kind
     if pt.is_decimal128(kind) or pt.is_decimal256(kind) or pt.is_fixed_size_binary(kind):
@@ -64,51 +75,151 @@ def canonical(kind: pa.DataType, column: str) -> pa.DataType:
 
 
 def is_known(kind: pa.DataType) -> bool:
-    """Whether a type says what the values are; that of an all-null column does not."""
-    if pt.is_null(kind):
-        return False
-    if _is_list(kind) or pt.is_fixed_size_list(kind):
+    """Whether a canonical type has values; that of an all-null column and of `{}` has none."""
+    if _is_list(kind):
         return is_known(kind.value_type)
-    return not pt.is_struct(kind) or all(is_known(field.type) for field in kind)
+    return bool(kind.num_fields) if pt.is_struct(kind) else not pt.is_null(kind)
 
 
-def fits(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Whether values of a canonical type may join a column, if each keeps its value."""
+def cast(column: pa.Array, expected: pa.DataType, name: str) -> pa.Array:
+    """Values as a column of type `expected`, each keeping its value.
+
+    Fields that an object lacks become null, and so does each field of a null object.
+
+    Raises:
+        SchemaError: naming the column, its type and that of the values.
+    """
+    kind = canonical(column.type, name)
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pt.is_null(kind):
+        return pa.nulls(len(column), expected)
+    problem = _misfit(kind, canonical(expected, name), f"column {name!r}")
+    if problem is None:
+        try:
+            return with_nulls_pushed_down(column).cast(expected)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            problem = (
+                f"column {name!r}: expected {expected}, found {column.type} "
+                f"({' '.join(str(error).split())}); {_CAST}"
+            )
+    raise SchemaError(problem)
+
+
+def not_as_written(schema: pa.Schema) -> list[str]:
+    """Names of the columns whose types this version writes in another form, or not at all."""
+    names = []
+    for field in schema:
+        try:
+            kind = canonical(field.type, field.name)
+        except SchemaError:
+            names.append(field.name)
+            continue
+        if kind != field.type or not is_known(kind):
+            names.append(field.name)
+    return names
+
+
+def without_columns(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    """The schema of a store's rows without some columns.
+
+    Raises:
+        ArgumentError: a single name instead of a list.
+        SchemaError: a column that is not there or that every store has, or no names at all.
+    """
+    require_items(names, "names of columns", str)
+    if not names:
+        raise SchemaError("expected names of columns to drop, found none")
+    attributes = [name for name in schema.names if name not in FIXED_COLUMNS]
+    for name in names:
+        if name in FIXED_COLUMNS:
+            raise SchemaError(
+                f"column {name!r} cannot be dropped: every store has it; "
+                f"columns that can be dropped: {', '.join(attributes) or 'none'}"
+            )
+        if name not in attributes:
+            near = difflib.get_close_matches(name, attributes, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise SchemaError(
+                f"no column {name!r}; {hint}"
+                f"columns that can be dropped: {', '.join(attributes) or 'none'}"
+            )
+    return pa.schema([field for field in schema if field.name not in names])
+
+
+def with_nulls_pushed_down(column: pa.Array) -> pa.Array:
+    """The same values with null in each field of a null object, at any depth.
+
+    Arrow leaves those fields undefined, and DataFusion reads them nevertheless. Of lists that are
+    no plain lists, large ones come back.
+    """
+    kind = column.type
+    if not _has_struct(kind):
+        return column
+    if pt.is_struct(kind):
+        columns = [with_nulls_pushed_down(field) for field in column.flatten()]
+        fields = [field.with_type(one.type) for field, one in zip(kind, columns, strict=True)]
+        return pa.StructArray.from_arrays(columns, fields=fields, mask=column.is_null())
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    values = with_nulls_pushed_down(column.flatten())
+    if pt.is_list(kind):
+        narrow = pa.array(offsets, pa.int32())
+        return pa.ListArray.from_arrays(narrow, values, mask=column.is_null())
+    return pa.LargeListArray.from_arrays(pa.array(offsets), values, mask=column.is_null())
+
+
+def _misfit(found: pa.DataType, expected: pa.DataType, where: str) -> str | None:
+    """Why values of a canonical type cannot join a column and keep their values; None if they can.
+
+    `where` is what the message calls the column, or the field of it.
+    """
     if found == expected or pt.is_null(found):
-        return True
+        return None
+    if pt.is_struct(found) and pt.is_struct(expected):
+        names = [field.name for field in expected]
+        for field in found:
+            inside = f"{where}, field {field.name!r}"
+            if field.name not in names:
+                return (
+                    f"{inside}: the store's objects have no such field (only {', '.join(names)}); "
+                    "leave it out, or take the column out with rsicd-embed store drop-column"
+                )
+            if problem := _misfit(field.type, expected.field(field.name).type, inside):
+                return problem
+        return None
+    if _is_list(found) and pt.is_list(expected):
+        return _misfit(found.value_type, expected.value_type, where)
+    if _fits(found, expected):
+        return None
+    return f"{where}: expected {expected}, found {found}; {_CAST}"
+
+
+def _fits(found: pa.DataType, expected: pa.DataType) -> bool:
     if pt.is_integer(found):
         return bool(pt.is_integer(expected) or pt.is_float64(expected))
     if pt.is_floating(found):
         return bool(pt.is_floating(expected) and found.bit_width <= expected.bit_width)
     if pt.is_timestamp(found) and pt.is_timestamp(expected):
         return bool(found.tz == expected.tz)
-    if (_is_list(found) or pt.is_fixed_size_list(found)) and pt.is_list(expected):
-        return fits(found.value_type, expected.value_type)
     return False
 
 
-def cast(column: pa.Array, expected: pa.DataType, name: str) -> pa.Array:
-    """Values as a column of type `expected`, each keeping its value.
+def _require_field_names(names: list[str], column: str) -> None:
+    for name in names:
+        if names.count(name) > 1 or "\0" in name:
+            raise SchemaError(
+                f"column {column!r}: expected objects with each field once and names without "
+                f"NUL, found the field {name!r}; rename it"
+            )
 
-    Raises:
-        SchemaError: naming the column, its type and that of the values.
-    """
-    found = column.type
-    kind = canonical(found, name)
-    if isinstance(found, pa.BaseExtensionType):
-        column = column.storage
-    if pt.is_null(kind):
-        return pa.nulls(len(column), expected)
-    if fits(kind, expected):
-        try:
-            return column.cast(expected)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            reason = f" ({' '.join(str(error).split())})"
-    else:
-        reason = ""
-    raise SchemaError(
-        f"column {name!r}: expected {expected}, found {found}{reason}; "
-        "cast it, or give the column another name"
+
+def _has_struct(kind: pa.DataType) -> bool:
+    """Whether there are objects with fields in values of a type."""
+    return (
+        bool(kind.num_fields)
+        if pt.is_struct(kind)
+        else _is_list(kind) and _has_struct(kind.value_type)
     )
 
 
@@ -118,4 +229,5 @@ def _is_list(kind: pa.DataType) -> bool:
         or pt.is_large_list(kind)
         or pt.is_list_view(kind)
         or pt.is_large_list_view(kind)
+        or pt.is_fixed_size_list(kind)
     )

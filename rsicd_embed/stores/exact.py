@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rsicd_embed.stores.segment_store import SegmentStore
+from rsicd_embed.stores.segments.segment_store import SegmentStore
 
 
 class ExactStore(SegmentStore):

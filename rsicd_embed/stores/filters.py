@@ -23,6 +23,31 @@ _REFUSED = {
     "Placeholder": "a placeholder",
     "Wildcard": "*",
 }
+# Limits of DataFusion, which it reports as bugs of its own or in its own terms: pattern → message.
+_LIMITS = {
+    r"Cannot run range queries on datatype: ([^\n]{1,80})": (
+        "ORDER BY in OVER (…) cannot compare values of type {}: order by a number, a text or a "
+        "time, or add ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
+    ),
+    r"Failed to coerce types (.{1,80}).* and (.{1,80}).* in BETWEEN": (
+        "BETWEEN cannot compare {} with {}: cast one of them"
+    ),
+    r"Function '(\w+)' failed to match any signature": (
+        "{} does not take a value of this type: cast it, or see DataFusion SQL"
+    ),
+    r"not support logical expression (?:ScalarSubquery|OuterReference|Exists|InSubquery)": (
+        "a subquery can compare its rows with the outer row only by = and AND: "
+        "write it as a JOIN, perhaps with GROUP BY"
+    ),
+    r"Correlated (?:scalar )?subquery can only be used in": (
+        "a subquery that uses the outer row can be used in SELECT and WHERE only: "
+        "give its value a name in SELECT, and use that name"
+    ),
+    r"(?:Internal error|SanityCheckPlan)[: ]*([^\n]{,120})": (
+        "DataFusion, the SQL engine, cannot compute this ({}); write it another way, for example "
+        "with a subquery that computes the columns first"
+    ),
+}
 
 
 def matching(table: pa.Table, where: str) -> np.ndarray:
@@ -64,7 +89,9 @@ def matching(table: pa.Table, where: str) -> np.ndarray:
         # DataFusion raises plain Exceptions, and a panic in it is no Exception at all.
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
-        raise FilterError(f"where {_shown(where)}: {_explained(error, table.schema)}") from None
+        raise FilterError(
+            f"where {_shown(where)}: {_explained(error, table.schema, where)}"
+        ) from None
     return np.asarray(mask.fill_null(False).to_numpy(), dtype=bool)
 
 
@@ -88,11 +115,15 @@ def _require_row_by_row(expression: Any, where: str) -> None:
 
 
 def _shown(where: str) -> str:
-    text = " ".join(where.split())
-    return repr(text if len(text) <= 120 else f"{text[:117]}…")
+    return repr(clipped(" ".join(where.split())))
 
 
-def _explained(error: BaseException, schema: pa.Schema) -> str:
+def clipped(text: str, most: int = 120) -> str:
+    """The beginning of a text that is too long for a message."""
+    return text if len(text) <= most else f"{text[: most - 3]}…"
+
+
+def _explained(error: BaseException, schema: pa.Schema, where: str) -> str:
     """What DataFusion says, in one line and in terms of the columns a user knows."""
     columns = ", ".join(quoted(name) for name in schema.names)
     text = str(error).replace(f"{_TABLE}.", "")
@@ -103,16 +134,40 @@ def _explained(error: BaseException, schema: pa.Schema) -> str:
         hint = f"did you mean {same[0]}? " if same else ""
         if name == "vector":
             hint = "vectors are compared by the query, not in where; "
-        return f"no column {name}; {hint}columns: {columns}"
+        hint = hint or quotes_hint(name, where)
+        return f"no column {clipped(name)}; {hint}columns: {columns}"
+    if re.search(r"table '.*?' not found", text):
+        return (
+            f"{_REFUSED['Exists']} cannot be used in a condition on one row; SQL queries have them"
+        )
+    if re.search(r"Invalid function 'similarity(_image)?'", text):
+        return (
+            "similarity(…) can be used in SQL only: rsicd-embed sql "
+            '"SELECT id FROM images WHERE …", or rsicd_embed.sql in Python'
+        )
     parser = re.search(r"ParserError\(\"(.*)\"\)", text)
     if parser:
         return f"not understood: {parser[1]}; expected one SQL condition"
     return plain_words(text) or type(error).__name__
 
 
+def quotes_hint(name: str, sql: str) -> str:
+    """What to say of an unknown column that is written in double quotes; empty if it is not."""
+    name = name.strip('"').rpartition(".")[2].strip('"')
+    if f'"{name}"' not in sql:
+        return ""
+    text = "'" + name.replace("'", "''") + "'"
+    return f"double quotes are for names of columns, a text is written in single quotes: {text}; "
+
+
 def plain_words(text: str) -> str:
     """What DataFusion says, in one line of at most 300 characters, without its own jargon."""
+    for pattern, message in _LIMITS.items():
+        if limit := re.search(pattern, text):
+            return message.format(*(group.rstrip(".") for group in limit.groups()))
     text = text.partition("Candidate functions:")[0]
+    if "Span(" in text:  # the parser's own structures: only the name of the outermost is kept
+        text = re.sub(r"(\w+)(?:\(\w+)* \{.*", r"\1", text, flags=re.DOTALL)
     text = re.sub(
         r"\b((DataFusion|Arrow|External|Execution|Schema|SQL) error|Error during planning): "
         r"|Optimizer rule '\w+' failed|^caused by$|\btype_coercion\b",
@@ -120,8 +175,7 @@ def plain_words(text: str) -> str:
         text,
         flags=re.MULTILINE,
     )
-    text = " ".join(text.split())
-    return text if len(text) <= 300 else f"{text[:297]}…"
+    return clipped(" ".join(text.split()), 300)
 
 
 def quoted(name: str) -> str:

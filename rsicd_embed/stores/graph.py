@@ -19,7 +19,7 @@ _BLOCK_ROWS = 16_384
 
 
 @dataclass(frozen=True)
-class Settings:
+class GraphSettings:
     """How a graph is built and searched.
 
     Attributes:
@@ -44,7 +44,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Found:
+class GraphHits:
     """What a graph gave, by query, then best first.
 
     Attributes:
@@ -83,7 +83,7 @@ class Graph:
         self._ef_search = 0
 
     @classmethod
-    def build(cls, matrix: np.ndarray, how: Settings) -> Graph:
+    def build(cls, matrix: np.ndarray, how: GraphSettings) -> Graph:
         """Builds a graph over float32 (n, dim) unit vectors, on all cores."""
         index = _empty()
         first, owners = distinct_rows(matrix)
@@ -125,7 +125,7 @@ class Graph:
                 f"{free} bytes are free; free some space and try again"
             )
 
-    def nearest(self, queries: np.ndarray, k: int, ef_search: int) -> Found:
+    def nearest(self, queries: np.ndarray, k: int, ef_search: int) -> GraphHits:
         """About the k nearest distinct rows to each of float32 (q, dim) finite queries, q ≥ 1.
 
         Rows that are equal to those come along.
@@ -143,7 +143,7 @@ class Graph:
         if self.owners is not None:
             query, rows, similarity = self._expanded(query, rows, similarity)
             each = None
-        return Found(query, rows.astype(np.int64), similarity, each)
+        return GraphHits(query, rows.astype(np.int64), similarity, each)
 
     def nearest_nodes(
         self, query: np.ndarray, k: int, ef_search: int
@@ -196,7 +196,7 @@ class Graph:
         rows: np.ndarray = self._rows[starts]
         return rows
 
-    def measure(self, matrix: np.ndarray, how: Settings) -> Measured:
+    def measure(self, matrix: np.ndarray, how: GraphSettings) -> Measured:
         """ANN recall@10 on rows moved a little, for the least efSearch that is enough."""
         ladder = (how.ef_search,) if how.ef_search else _EF_LADDER
         queries = recall.queries_near(matrix[recall.sample(len(matrix))])
@@ -240,6 +240,6 @@ def distinct_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _empty() -> Any:
-    import nmslib
+    from rsicd_embed.stores._lazy_nmslib import nmslib
 
     return nmslib.init(method="hnsw", space="cosinesimil", data_type=nmslib.DataType.DENSE_VECTOR)

@@ -19,13 +19,13 @@ from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import changes, scoring
-from rsicd_embed.stores.base import StoreURI
-from rsicd_embed.stores.graph import Found, Graph, Settings
-from rsicd_embed.stores.manifest import GraphEntry, Manifest
+from rsicd_embed.stores.base import StoreInfo, StoreURI
+from rsicd_embed.stores.graph import Graph, GraphHits, GraphSettings
 from rsicd_embed.stores.queries import require_k, unit_queries
 from rsicd_embed.stores.scoring import Candidates
-from rsicd_embed.stores.segment_store import SegmentStore
-from rsicd_embed.stores.segments import SegmentLog, Snapshot
+from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
+from rsicd_embed.stores.segments.segment_manifest import GraphEntry, Manifest
+from rsicd_embed.stores.segments.segment_store import SegmentStore
 
 GRAPH_ROWS = 1_000  # fewer are scanned in less time than the graph's overhead
 FOLD_ROWS = 100_000  # an upsert folds by itself when more rows than this are fresh
@@ -46,14 +46,14 @@ class NmslibStore(SegmentStore):
         self._how = self.settings(uri)
 
     @classmethod
-    def settings(cls, uri: StoreURI) -> Settings:
+    def settings(cls, uri: StoreURI) -> GraphSettings:
         """What a URI says of graphs that are built from now on; and of all searches, efSearch."""
         given = uri.numbers(
             M=(2, 256), efConstruction=(4, 10_000), efSearch=(10, 100_000), recall=(0.1, 1)
         )
         names = {"M": "neighbours", "efConstruction": "ef_construction", "efSearch": "ef_search"}
         whole = {names[one]: int(value) for one, value in given.items() if one in names}
-        return replace(Settings(recall=given.get("recall", Settings.recall)), **whole)
+        return replace(GraphSettings(recall=given.get("recall", GraphSettings.recall)), **whole)
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
         """The k best rows for each query; see `VectorStore.search`."""
@@ -64,6 +64,12 @@ class NmslibStore(SegmentStore):
             except FileNotFoundError as error:  # a graph that was replaced since `now` was read
                 if self._now() is now:
                     raise StoreCorruptError(f"{error.filename} is gone; {_REMEDY}") from None
+
+    def info(self) -> StoreInfo:
+        """What is in the store, and how to get a faster NMSLib where there is one."""
+        from rsicd_embed.stores._lazy_nmslib import ADVICE
+
+        return replace(super().info(), advice=ADVICE)
 
     def optimize(self) -> None:
         """Merges all segments into one, and builds a graph over it unless there is a good one."""
@@ -187,7 +193,7 @@ def _close(distances: list[float], enough: int) -> int:
 
 
 def _chosen(
-    found: Found, live: np.ndarray | None, k: int, queries: int
+    found: GraphHits, live: np.ndarray | None, k: int, queries: int
 ) -> tuple[Candidates, np.ndarray]:
     """The live rows that may be among the k best of a query, and the queries that lack some."""
     if live is None and found.each is not None and found.each >= k:
@@ -208,7 +214,7 @@ def _chosen(
     return Candidates(query[chosen], row[chosen]), np.flatnonzero(np.isinf(least))
 
 
-def _chosen_of_each(found: Found, each: int, k: int) -> tuple[Candidates, np.ndarray]:
+def _chosen_of_each(found: GraphHits, each: int, k: int) -> tuple[Candidates, np.ndarray]:
     """The same where all rows are live, and there are at least k for each query, as most often."""
     similarity = found.similarity.reshape(-1, each)
     chosen = similarity >= similarity[:, k - 1 : k] - scoring.MARGIN

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 
 import numpy as np
 
+from rsicd_embed.arguments import shown
 from rsicd_embed.errors import QueryError
 
+_MOST = 2**31 - 1  # ranks are int32
 _SAFE = 1e100  # the squares of numbers up to it, and of their reciprocals, are float64
 
 
@@ -18,6 +21,7 @@ def unit_queries(queries: np.ndarray, dim: int) -> np.ndarray:
     Raises:
         QueryError: another shape or type, or a query that is zero or not finite.
     """
+    _require_embedded(queries)
     try:
         given = np.asarray(queries)
         real = given.dtype.kind in "fiu"
@@ -49,6 +53,17 @@ def unit_queries(queries: np.ndarray, dim: int) -> np.ndarray:
     return units
 
 
+def _require_embedded(queries: object) -> None:
+    """Refuses texts and images, which must be embedded first."""
+    first = queries[0] if isinstance(queries, list | tuple) and queries else queries
+    for kind, method in ((str, "embed_texts"), (os.PathLike, "embed_images")):
+        if isinstance(first, kind):
+            raise QueryError(
+                f"expected query vectors, found {shown(first)}; embed it first: "
+                f"store.search(embedder.{method}([{shown(first)}]))"
+            )
+
+
 def _tame(queries: np.ndarray) -> None:
     """Scales, in place, those whose squares would overflow or vanish."""
     largest = np.abs(queries).max(axis=1, initial=0.0)
@@ -58,7 +73,7 @@ def _tame(queries: np.ndarray) -> None:
 
 
 def require_k(k: int) -> int:
-    """k as an int of at least 1.
+    """k as an int of at least 1, and at most as many rows as a store can rank.
 
     Raises:
         QueryError: it is not.
@@ -69,4 +84,4 @@ def require_k(k: int) -> int:
         count = 0
     if count < 1 or isinstance(k, bool):
         raise QueryError(f"expected k to be a whole number of at least 1, found {k!r}")
-    return count
+    return min(count, _MOST)

@@ -10,9 +10,9 @@ import pyarrow as pa
 from rsicd_embed.closing import Closing
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import Provenance
-from rsicd_embed.stores import parts, scoring
-from rsicd_embed.stores.base import StoreInfo
-from rsicd_embed.stores.parts import Rows
+from rsicd_embed.stores import row_view, scoring
+from rsicd_embed.stores.base import StoreInfo, described
+from rsicd_embed.stores.row_view import Rows
 
 
 class RowStore(Closing):
@@ -27,7 +27,7 @@ class RowStore(Closing):
     _closed = False
 
     def rows(self) -> Rows:
-        """The newest rows (`parts.rows_of` makes them of a table); see `require_open`."""
+        """The newest rows (`row_view.rows_of` makes them of a table); see `require_open`."""
         raise NotImplementedError
 
     def require_open(self) -> None:
@@ -52,7 +52,7 @@ class RowStore(Closing):
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pa.RecordBatchReader:
         """Live rows as record batches; see `VectorStore.scan`."""
-        return parts.scan(self.rows(), columns, where)
+        return row_view.scan(self.rows(), columns, where)
 
     def optimize(self) -> None:
         """Nothing: there is no index to fold rows into."""
@@ -72,3 +72,6 @@ class RowStore(Closing):
 
     def __len__(self) -> int:
         return len(self.rows())
+
+    def __repr__(self) -> str:
+        return described(self, self.uri, self.provenance)

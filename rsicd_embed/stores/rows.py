@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import (
     FIXED_COLUMNS,
@@ -79,8 +80,7 @@ def checked_ids(ids: Iterable[str]) -> pa.Array:
     Raises:
         SchemaError: something in it is not a string.
     """
-    if isinstance(ids, (str, bytes)):
-        raise SchemaError(f"expected a list of ids, found {ids!r}; put it in a list")
+    require_items(ids, "ids")
     given = [one.as_py() if isinstance(one, pa.Scalar) else one for one in ids]
     for one in given:
         if not isinstance(one, str):
@@ -91,7 +91,10 @@ def checked_ids(ids: Iterable[str]) -> pa.Array:
 def _as_batches(batches: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
     if isinstance(batches, pa.Table):
         return list(batches.to_batches())
-    given = [batches] if isinstance(batches, pa.RecordBatch) else list(batches)
+    if isinstance(batches, pa.RecordBatch):
+        return [batches]
+    require_items(batches, "Arrow record batches")
+    given = list(batches)
     for one in given:
         if not isinstance(one, pa.RecordBatch):
             raise SchemaError(

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.records import VECTOR
-from rsicd_embed.stores.parts import Rows, column_of
 from rsicd_embed.stores.queries import require_k, unit_queries
+from rsicd_embed.stores.row_view import Rows, column_of
 
 # Above twice the error of a float32 product of unit vectors (1e-7 to 1e-6 for 4,096 dimensions),
 # the rows themselves being unit to 1e-6.
@@ -25,6 +25,7 @@ _BLOCK_QUERIES = 256
 # Of the float64 copies of pairs: they stay in the cache, and below the 128 KB from which on glibc
 # asks the system for fresh pages each time.
 _BLOCK_NUMBERS = 15_360
+_COPIED_ROWS = 1024  # float64 copies of so many vectors stay in the processor's cache
 _FEW = 32
 _SPARSE = 0.1  # below this share of rows, copying the chosen ones is faster than masking all
 
@@ -48,6 +49,15 @@ def cosines(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     narrow: np.ndarray = scores.astype(np.float32)
     narrow += 0.0  # no negative zero
     return narrow
+
+
+def cosines_with(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """float32 (n, dim) with one float64 (dim,) of unit norm → float32 (n,), as `cosines`."""
+    blocks = [
+        cosines(vectors[start : start + _COPIED_ROWS], query[None])
+        for start in range(0, len(vectors), _COPIED_ROWS)
+    ]
+    return np.concatenate([np.zeros(0, dtype=np.float32), *blocks])
 
 
 def nearest(

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.stores import scoring
-from rsicd_embed.stores.parts import Part, Rows
+from rsicd_embed.stores.row_view import Rows, RowView
 
 _SPARE_ROWS = 65_536  # held beyond what is wanted before the worse ones are dropped
 
@@ -24,7 +24,7 @@ def search_stream(
         queries: float64 (q, dim) of unit norm.
         k: rows wanted for each query, at least 1.
     """
-    best: tuple[Part, ...] = ()
+    best: tuple[RowView, ...] = ()
     most = 2 * k * len(queries) + _SPARE_ROWS
     for rows in stream:
         best += _best(rows, queries, k)
@@ -38,7 +38,7 @@ def _candidates(rows: Rows, queries: np.ndarray, k: int) -> scoring.Candidates:
     return scoring.nearest(rows, queries, k, rows.masks(None))
 
 
-def _best(rows: Rows, queries: np.ndarray, k: int) -> tuple[Part, ...]:
+def _best(rows: Rows, queries: np.ndarray, k: int) -> tuple[RowView, ...]:
     """A copy of the rows that may be among the k best of any query."""
     positions = np.unique(_candidates(rows, queries, k).row)
     if not len(positions):
@@ -46,4 +46,4 @@ def _best(rows: Rows, queries: np.ndarray, k: int) -> tuple[Part, ...]:
     taken, schema = rows.take(positions), rows.attribute_schema
     columns = [taken.column(name) for name in schema.names]
     attributes = pa.Table.from_arrays(columns, schema=schema)
-    return (Part(rows.vectors(positions), attributes),)
+    return (RowView(rows.vectors(positions), attributes),)

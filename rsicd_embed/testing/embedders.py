@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from rsicd_embed.embedder.base import Embedder
-from rsicd_embed.errors import ImageError
+from rsicd_embed.errors import ImageError, RsicdEmbedError
 
 TEXTS = ("a desert with yellow dunes", "boats in a harbour", "", "naïve 日本 🛰", "a desert")
 
@@ -110,3 +110,13 @@ class EmbedderContract:
         with pytest.raises(ImageError, match=r"no\.jpg") as caught:
             embedder.embed_images([picture(0), path])
         assert "\n" not in str(caught.value)
+
+    def test_a_single_text_or_image_is_refused(self, embedder: Embedder, tmp_path: Path) -> None:
+        """It belongs in a list: a text would be embedded letter by letter."""
+        with pytest.raises(RsicdEmbedError, match="list"):
+            embedder.embed_texts("a river")
+        path = tmp_path / "a.png"
+        picture(3).save(path)
+        for image in (picture(3), path, str(path), path.read_bytes()):
+            with pytest.raises(RsicdEmbedError, match="list"):
+                embedder.embed_images(image)  # type: ignore[arg-type]

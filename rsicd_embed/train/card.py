@@ -10,7 +10,7 @@ from typing import Any
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.locate import BUNDLED
-from rsicd_embed.train.config import TrainConfig, parse
+from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
 
 # Figures of val, and what they are called.
 MEASURED = {
@@ -27,6 +27,8 @@ MEASURED = {
     "mr": "mR",
     "val_loss": "contrastive loss",
 }
+
+UNKNOWN = ModelConfig.license  # where neither a setting nor a card says it
 
 # Settings that name a checkpoint, perhaps by a path.
 _MODELS = ("model.init", "teacher.model")
@@ -60,7 +62,15 @@ class DataCard:
         return cls(len(examples), len(captions), len(classes), len(val), tuple(names))
 
 
-def model_card(config: TrainConfig, data: DataCard, row: Mapping[str, Any]) -> str:
+def licence_of(config: TrainConfig, inherited: str) -> str:
+    """What `model.license` says, or else the licence of the checkpoint that a run starts from."""
+    given = config.model.license
+    return given if given != UNKNOWN or not inherited else inherited
+
+
+def model_card(
+    config: TrainConfig, data: DataCard, row: Mapping[str, Any], licence: str = ""
+) -> str:
     """Markdown with the front matter that the Hugging Face Hub reads.
 
     Nothing in it tells where on a disk something was: of paths it has the last part.
@@ -69,13 +79,18 @@ def model_card(config: TrainConfig, data: DataCard, row: Mapping[str, Any]) -> s
         config: of the run.
         data: of the run.
         row: the journal's row of the epoch that the model is from.
+        licence: of the checkpoint that the run started from, empty where it is not known; it is
+            the model's too unless `model.license` names another.
     """
-    return "\n".join(_lines(config, data, row)) + "\n"
+    return "\n".join(_lines(config, data, row, licence)) + "\n"
 
 
-def _lines(config: TrainConfig, data: DataCard, row: Mapping[str, Any]) -> Iterator[str]:
+def _lines(
+    config: TrainConfig, data: DataCard, row: Mapping[str, Any], inherited: str
+) -> Iterator[str]:
+    licence = licence_of(config, inherited)
     yield "---"
-    yield f"license: {_yaml(config.model.license)}"
+    yield f"license: {_yaml(licence)}"
     yield "library_name: rsicd-embed"
     yield "pipeline_tag: zero-shot-image-classification"
     yield "tags: [clip, remote-sensing]"
@@ -91,6 +106,13 @@ def _lines(config: TrainConfig, data: DataCard, row: Mapping[str, Any]) -> Itera
             f"It learnt from a teacher too, {_model(teacher.model)}: {teacher.share:.0%} of the "
             f"loss is about its vectors of the captions and of {teacher.views} views of each image."
         )
+    yield ""
+    if licence == UNKNOWN:
+        yield "Its licence is unknown: set `license` above before you share it."
+    elif config.model.license == UNKNOWN:
+        yield f"Its licence, {_line(licence)}, is that of the model which it started from."
+    else:
+        yield f"Its licence is {_line(licence)}."
     yield from ("", "| data | |", "| --- | --- |")
     if data.names:
         yield _row("data sets", ", ".join(data.names))
@@ -138,5 +160,8 @@ def _yaml(text: str) -> str:
 
 def _row(name: str, text: str) -> str:
     """A row of a table, with nothing that ends a cell."""
-    whole = " ".join(text.split()).replace("|", r"\|")
-    return f"| {name} | {whole} |"
+    return f"| {name} | {_line(text)} |"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")

@@ -19,7 +19,7 @@ from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors
 from rsicd_embed.train.distributed import any_process
 from rsicd_embed.train.mesh import abstract
-from rsicd_embed.train.state import State
+from rsicd_embed.train.state import TrainState
 
 _SUMS = "checksums"
 
@@ -40,7 +40,7 @@ class Checkpoints(Closing):
                 directory.resolve(), options=options, item_handlers=ocp.StandardCheckpointHandler()
             )
 
-    def restore(self, like: State) -> tuple[State, int]:
+    def restore(self, like: TrainState) -> tuple[TrainState, int]:
         """The newest state that can be read, and its step; `like` and 0 where there is none.
 
         What is damaged is passed over, with a warning. Arrays go where those of `like` are, on
@@ -66,7 +66,7 @@ class Checkpoints(Closing):
             raise errors[0]
         return like, 0
 
-    def save(self, state: State, step: int) -> None:
+    def save(self, state: TrainState, step: int) -> None:
         """Begins to write; earlier checkpoints go only when this one is whole.
 
         It returns once the state is copied: the next step may write over it.
@@ -89,7 +89,7 @@ class Checkpoints(Closing):
             self._manager.wait_until_finished()
         self._manager.close()
 
-    def _read(self, step: int, like: State) -> State:
+    def _read(self, step: int, like: TrainState) -> TrainState:
         wanted = named_leaves(like)
         item = {
             name: abstract(leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in wanted.items()
@@ -107,7 +107,7 @@ class Checkpoints(Closing):
             expected = found.pop(_SUMS)
             if not bool(jnp.any(expected != _checksums(found))):
                 leaves = [found[name] for name in wanted]
-                state: State = jax.tree.unflatten(jax.tree.structure(like), leaves)
+                state: TrainState = jax.tree.unflatten(jax.tree.structure(like), leaves)
                 return state
             reason = "it is damaged: its numbers are not what was written"
         raise TrainError(

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.mesh import Layout
+from rsicd_embed.train.mesh import DeviceLayout
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # host:port of process 0
 PROCESSES, PROCESS = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -49,7 +49,7 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
-def own_rows(layout: Layout, batch_size: int) -> np.ndarray:
+def own_rows(layout: DeviceLayout, batch_size: int) -> np.ndarray:
     """Which rows of a global batch this process feeds, in the order in which `place` takes them.
 
     Returns:
@@ -60,7 +60,7 @@ def own_rows(layout: Layout, batch_size: int) -> np.ndarray:
     return np.unique(np.concatenate([every[index] for index in indices.values()]))
 
 
-def place(layout: Layout, arrays: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+def place(layout: DeviceLayout, arrays: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Every process's own rows → the arrays of the global batch, split over all devices."""
     where = layout.rows(0)
     place_one: Callable[..., jax.Array] = jax.make_array_from_process_local_data

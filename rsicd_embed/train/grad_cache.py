@@ -12,18 +12,18 @@ from typing import Any
 
 import jax
 
-from rsicd_embed.train.mesh import Layout
+from rsicd_embed.train.mesh import DeviceLayout
 
 Embed = Callable[[Any, Any], Any]
 Loss = Callable[[Any, Any], tuple[jax.Array, Any]]
 
 
 @dataclass(frozen=True)
-class Parts:
+class BatchParts:
     """How rows are cut: into `count` parts, each with as many rows from every device."""
 
     count: int
-    layout: Layout
+    layout: DeviceLayout
 
     def cut(self, tree: Any) -> Any:
         """(b, …) → (count, b / count, …); no row leaves its device."""
@@ -48,7 +48,7 @@ class Parts:
 
 
 def value_and_grad(
-    embed: Embed, loss: Loss, params: Any, rows: Any, parts: Parts
+    embed: Embed, loss: Loss, params: Any, rows: Any, parts: BatchParts
 ) -> tuple[tuple[jax.Array, Any], Any]:
     """What `jax.value_and_grad` gives of `loss(params, embed(params, rows))` with `has_aux`.
 

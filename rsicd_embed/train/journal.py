@@ -1,7 +1,8 @@
 """What a run has measured: a line of JSON for every step, and one for every epoch.
 
 OUT/steps.jsonl    step, epoch, loss and the step's other figures
-OUT/metrics.jsonl  epoch, mean loss, images/s, and what was measured on val
+OUT/metrics.jsonl  epoch, mean loss, images/s, and what was measured on val; epoch 0 is the model
+                   before its first step, with the figures of val alone
 """
 
 from __future__ import annotations
@@ -40,7 +41,13 @@ class Journal:
         self._write = write
         self._steps_path, self._epochs_path = out / "steps.jsonl", out / "metrics.jsonl"
         self.steps = _taken_up(self._steps_path, "step", steps, write)
-        self.epochs = _taken_up(self._epochs_path, "epoch", epochs, write)
+        # Without a checkpoint a run may start from another model than its epoch 0 was of.
+        self.epochs = _taken_up(self._epochs_path, "epoch", epochs if steps else -1, write)
+
+    @property
+    def trained(self) -> list[Row]:
+        """The rows of epochs but for epoch 0, which runs of earlier versions lack."""
+        return [row for row in self.epochs if row["epoch"]]
 
     def add_steps(self, rows: Sequence[Row]) -> None:
         """Appends rows of steps; their `step` counts from 1."""
@@ -50,7 +57,7 @@ class Journal:
                 _append(self._steps_path, rows)
 
     def add_epoch(self, row: Row) -> None:
-        """Appends the row of an epoch; its `epoch` counts from 1."""
+        """Appends the row of an epoch; `epoch` counts from 1, and is 0 before the first step."""
         self.epochs.append(row)
         if self._write:
             with storage_errors(f"cannot write {self._epochs_path}"):
@@ -77,9 +84,10 @@ def read(path: Path) -> list[Row]:
 
 def _taken_up(path: Path, counter: str, done: int, write: bool) -> list[Row]:
     rows = [row for row in read(path) if row[counter] <= done]
-    if len(rows) < done:
+    found = sum(row[counter] > 0 for row in rows)
+    if found < done:
         raise TrainError(
-            f"{path}: expected rows of {done} {counter}s, found {len(rows)}; "
+            f"{path}: expected rows of {done} {counter}s, found {found}; "
             "bring it back, or give another --out"
         )
     text = "".join(_line(row) for row in rows)

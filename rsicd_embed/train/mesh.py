@@ -19,7 +19,7 @@ _LEAST_SIZE = 4096
 
 
 @dataclass(frozen=True)
-class Layout:
+class DeviceLayout:
     """One axis of devices, over which batches are split, and with `sharded` parameters too.
 
     Sharded are parameters, the average of them, and the optimiser's memory, each along its longest
@@ -78,11 +78,11 @@ def abstract(shape: tuple[int, ...], dtype: Any, where: Any = None) -> jax.Shape
     return jax.ShapeDtypeStruct(shape, dtype, sharding=where)  # type: ignore[no-untyped-call]
 
 
-def layout(shard: str, devices: Sequence[Any] | None = None) -> Layout:
+def layout(shard: str, devices: Sequence[Any] | None = None) -> DeviceLayout:
     """A layout over `devices`, by default all of them, other processes' too.
 
     Args:
         shard: see StepConfig.
         devices: of JAX.
     """
-    return Layout(place_on(jax.devices() if devices is None else devices), shard == "fsdp")
+    return DeviceLayout(place_on(jax.devices() if devices is None else devices), shard == "fsdp")

@@ -10,10 +10,10 @@ import numpy as np
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.augment import random_view
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.data import Batch, CaptionedImages
-from rsicd_embed.train.sources import TrainingData
+from rsicd_embed.train.input.augment import random_view
+from rsicd_embed.train.input.captioned_images import Batch, CaptionedImages
+from rsicd_embed.train.input.training_data import TrainingData
 
 
 @dataclass(frozen=True)

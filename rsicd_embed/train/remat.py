@@ -9,7 +9,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from rsicd_embed.embedder.clip.model import Clip
-from rsicd_embed.train.mesh import Layout
+from rsicd_embed.train.mesh import DeviceLayout
 
 _GATHERED = "gathered"
 
@@ -17,7 +17,7 @@ _GATHERED = "gathered"
 class Remade(nnx.Module):
     """A block within `jax.checkpoint`: what its policy does not save is computed again."""
 
-    def __init__(self, block: nnx.Module, layout: Layout, policy: Any) -> None:
+    def __init__(self, block: nnx.Module, layout: DeviceLayout, policy: Any) -> None:
         self.block = block
         self.layout = layout
         self.policy = policy
@@ -42,7 +42,7 @@ class Remade(nnx.Module):
         return whole
 
 
-def remade(clip: Clip, remat: str, layout: Layout) -> Clip:
+def remade(clip: Clip, remat: str, layout: DeviceLayout) -> Clip:
     """The model with its blocks made again as `step.remat` says.
 
     Sharded parameters are gathered block by block, and again on the way back, so that no device

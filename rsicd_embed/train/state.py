@@ -14,7 +14,7 @@ from rsicd_embed.embedder.clip.weights import Params
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.freezing import frozen
-from rsicd_embed.train.mesh import Layout
+from rsicd_embed.train.mesh import DeviceLayout
 from rsicd_embed.train.objective import Objective
 from rsicd_embed.train.optimizers import optimizer
 from rsicd_embed.train.parameters import Named, named, unnamed
@@ -25,7 +25,7 @@ _OWN = "loss."  # what the names of an objective's own parameters begin with
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class State:
+class TrainState:
     """A run between two steps.
 
     Attributes:
@@ -43,7 +43,7 @@ class State:
     step: jax.Array
 
 
-def first_state(params: Named, config: TrainConfig, steps: int) -> State:
+def first_state(params: Named, config: TrainConfig, steps: int) -> TrainState:
     """Before the first step. A pure function: of arrays, or of their shapes by `jax.eval_shape`.
 
     Args:
@@ -56,7 +56,7 @@ def first_state(params: Named, config: TrainConfig, steps: int) -> State:
     """
     kept = frozen(split_own(params)[0], config.step.freeze)
     trained = {name: value for name, value in params.items() if name not in kept}
-    return State(
+    return TrainState(
         trained,
         {name: params[name] for name in params if name in kept},
         jax.tree.map(jnp.copy, trained) if config.step.ema else {},
@@ -78,8 +78,8 @@ def split_own(params: Named) -> tuple[Named, Named]:
 
 
 def initial_state(
-    params: Params, config: TrainConfig, steps: int, objective: Objective, layout: Layout
-) -> State:
+    params: Params, config: TrainConfig, steps: int, objective: Objective, layout: DeviceLayout
+) -> TrainState:
     """Before the first step, on devices; `params` stay as they are.
 
     Every process must call it, with the same parameters.
@@ -91,11 +91,11 @@ def initial_state(
     first = partial(first_state, config=config, steps=steps)
     where = layout.state(jax.eval_shape(first, host))
     placed = {name: _placed(one, layout) for name, one in host.items()}
-    state: State = jax.jit(first, out_shardings=where)(placed)
+    state: TrainState = jax.jit(first, out_shardings=where)(placed)
     return state
 
 
-def averaged(state: State, layout: Layout) -> Params:
+def averaged(state: TrainState, layout: DeviceLayout) -> Params:
     """The parameters to evaluate and export: copies on the host, the average where there is one.
 
     Every process must call it.
@@ -106,7 +106,7 @@ def averaged(state: State, layout: Layout) -> Params:
     return unnamed({name: np.array(value) for name, value in whole.items()})  # type: ignore[misc]
 
 
-def require_sound(state: State, done: int) -> None:
+def require_sound(state: TrainState, done: int) -> None:
     """Refuses parameters that float16 has no finite number for; every process must call it.
 
     Models are exported in float16, and no CLIP comes near its bounds.
@@ -132,6 +132,6 @@ def _sound(params: Named) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.abs(one) <= _MOST) for one in params.values()]))
 
 
-def _placed(value: np.ndarray, layout: Layout) -> jax.Array:
+def _placed(value: np.ndarray, layout: DeviceLayout) -> jax.Array:
     where = layout.parameter(value.shape)
     return jax.make_array_from_callback(value.shape, where, lambda index: value[index])

@@ -18,20 +18,20 @@ from rsicd_embed.embedder.clip.model import Clip, normalise
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train import distributed, grad_cache
-from rsicd_embed.train.augment import VIEWS, random_patches, random_view, view_keys
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.grad_cache import Parts
-from rsicd_embed.train.mesh import Layout
+from rsicd_embed.train.grad_cache import BatchParts
+from rsicd_embed.train.input.augment import VIEWS, random_patches, random_view, view_keys
+from rsicd_embed.train.mesh import DeviceLayout
 from rsicd_embed.train.objective import Arrays, Embeddings, Metrics, Objective
 from rsicd_embed.train.optimizers import optimizer, schedule
 from rsicd_embed.train.parameters import Named, unnamed
 from rsicd_embed.train.remat import remade
-from rsicd_embed.train.state import State, split_own
+from rsicd_embed.train.state import TrainState, split_own
 
 MAX_LOGIT_SCALE = math.log(100.0)  # as in CLIP, so that training stays stable
 
 Rows = Mapping[str, jax.Array]  # what embeddings are made of
-Step = Callable[[State, Mapping[str, np.ndarray]], tuple[State, Metrics]]
+Step = Callable[[TrainState, Mapping[str, np.ndarray]], tuple[TrainState, Metrics]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Recipe:
     pixels: Preprocessor
     steps: int
     objective: Objective
-    layout: Layout
+    layout: DeviceLayout
     keep_patches: float = 1.0
 
     def __post_init__(self) -> None:
@@ -94,15 +94,15 @@ def make_step(recipe: Recipe) -> Step:
     """
     run = jitted_step(recipe)
 
-    def step(state: State, arrays: Mapping[str, np.ndarray]) -> tuple[State, Metrics]:
-        new: tuple[State, Metrics] = run(state, distributed.place(recipe.layout, arrays))
+    def step(state: TrainState, arrays: Mapping[str, np.ndarray]) -> tuple[TrainState, Metrics]:
+        new: tuple[TrainState, Metrics] = run(state, distributed.place(recipe.layout, arrays))
         return new
 
     return step
 
 
 def jitted_step(recipe: Recipe) -> Any:
-    """What is compiled: a State and the arrays of a global batch → the next State, and metrics.
+    """What is compiled: a state and the arrays of a global batch → the next state, and metrics.
 
     The metrics are float32 (): loss, grad_norm (before clipping), logit_scale (exp of it), the
     learning_rate of this step, and the objective's own. `lower` takes shapes alone.
@@ -111,11 +111,11 @@ def jitted_step(recipe: Recipe) -> Any:
     update = optimizer(config.optimizer, recipe.steps)
     rate = schedule(config.optimizer, recipe.steps)
 
-    def run(state: State, batch: Arrays) -> tuple[State, Metrics]:
+    def run(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
         (loss, metrics), slope = gradients(recipe, state, batch)
         updates, memory = update.update(slope, state.optimizer, state.trained)
         trained = _clamped(optax.apply_updates(state.trained, updates))
-        new = State(
+        new = TrainState(
             trained,
             state.frozen,
             moved_average(state.average, trained, config.step.ema, state.step),
@@ -145,7 +145,9 @@ def moved_average(average: Named, trained: Named, decay: float, step: jax.Array)
     return {name: kept * average[name] + (1 - kept) * trained[name] for name in average}
 
 
-def gradients(recipe: Recipe, state: State, batch: Arrays) -> tuple[tuple[Any, Metrics], Named]:
+def gradients(
+    recipe: Recipe, state: TrainState, batch: Arrays
+) -> tuple[tuple[Any, Metrics], Named]:
     """Loss and metrics of a global batch, and the gradient of the loss; traced within a step."""
 
     def embedded(trained: Named, rows: Rows) -> tuple[jax.Array, jax.Array]:
@@ -158,13 +160,15 @@ def gradients(recipe: Recipe, state: State, batch: Arrays) -> tuple[tuple[Any, M
 
     rows = rows_of(recipe, state, batch)
     if recipe.parts > 1:
-        parts = Parts(recipe.parts, recipe.layout)
+        parts = BatchParts(recipe.parts, recipe.layout)
         return grad_cache.value_and_grad(embedded, loss, state.trained, rows, parts)
     whole = jax.value_and_grad(lambda one: loss(one, embedded(one, rows)), has_aux=True)
     return whole(state.trained)
 
 
-def embed(recipe: Recipe, state: State, trained: Named, rows: Rows) -> tuple[jax.Array, jax.Array]:
+def embed(
+    recipe: Recipe, state: TrainState, trained: Named, rows: Rows
+) -> tuple[jax.Array, jax.Array]:
     """Unit embeddings of images and texts, float32 (b, d); `trained` stand for the state's own."""
     config = recipe.config.step
     dtype = jnp.dtype(config.precision)
@@ -175,7 +179,7 @@ def embed(recipe: Recipe, state: State, trained: Named, rows: Rows) -> tuple[jax
     return images, clip.encode_text(rows["tokens"])
 
 
-def rows_of(recipe: Recipe, state: State, batch: Arrays) -> dict[str, jax.Array]:
+def rows_of(recipe: Recipe, state: TrainState, batch: Arrays) -> dict[str, jax.Array]:
     """What embeddings are made of: with each row its own randomness, however rows are cut."""
     count = len(batch["pixels"])
     root = jax.random.fold_in(jax.random.key(recipe.config.seed), state.step)

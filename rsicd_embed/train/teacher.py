@@ -18,13 +18,13 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.parallel import batched
-from rsicd_embed.train import pixels
-from rsicd_embed.train.augment import VIEWS, random_view, view_keys
-from rsicd_embed.train.batches import Batch
-from rsicd_embed.train.captions import Captions
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.data import stored_side
 from rsicd_embed.train.distillation import IMAGES, TEXTS
+from rsicd_embed.train.input import pixels
+from rsicd_embed.train.input.augment import VIEWS, random_view, view_keys
+from rsicd_embed.train.input.batches import Batch
+from rsicd_embed.train.input.caption_draws import Captions
+from rsicd_embed.train.input.captioned_images import stored_side
 
 _AT_ONCE = 256
 _DEFAULT_SCALE = 100.0  # where an embedder does not say: CLIP's, after training

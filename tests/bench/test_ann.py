@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from rsicd_embed.bench.ann import files, vectors
-from rsicd_embed.bench.ann.held import Held
+from rsicd_embed.bench.ann import vector_files, vectors
+from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.records import Provenance, vector_array
-from rsicd_embed.stores import lance_index
 from rsicd_embed.stores.base import open_store
+from rsicd_embed.stores.lancedb import lance_index
 from tests.helpers import run
 
 from .test_ann_pieces import unit, whole
@@ -31,7 +31,7 @@ def ann(*options: str | Path) -> Any:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("rsicd_embed.cli.bench.ann"), "_SAMPLE_S", 0.005)
+    monkeypatch.setattr(import_module("rsicd_embed.cli.bench.bench_ann"), "_SAMPLE_S", 0.005)
 
 
 @pytest.mark.usefixtures("quick")
@@ -77,10 +77,10 @@ def test_all_stores_from_end_to_end(tmp_path: Path) -> None:
     points = found["points"]
     assert len(points) == 2 * 6 + 2 * 2 * 2
     for k in (10, 1):
-        (least,) = {min(one["p50_ns"] for one in points if one["k"] == k)}
-        assert {one["pareto"] for one in points if one["k"] == k and one["p50_ns"] == least} == {
-            True
-        }
+        of_k = [one for one in points if one["k"] == k]
+        # Of two that are equally fast, the one that finds more.
+        best = min(of_k, key=lambda one: (one["p50_ns"], -one["ann_recall"]))
+        assert best["pareto"]
     low, high = points[0]["ann_recall_interval"]
     assert low <= points[0]["ann_recall"] <= high
     compared = {(one["of"], one["to"], one["what"]) for one in states["optimized"]["ratios"]}
@@ -126,10 +126,10 @@ def test_each_in_a_process_of_its_own(tmp_path: Path) -> None:
 def test_an_interrupted_run_keeps_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(self: Held) -> None:
+    def interrupted(self: ContenderWorker) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Held, "optimize", interrupted)
+    monkeypatch.setattr(ContenderWorker, "optimize", interrupted)
     done = ann("--rows", "300", "--dim", "8", "--stores", "exact", "-o", tmp_path)
     assert done.status == 130
     found = json.loads((tmp_path / "bench-ann.json").read_text())
@@ -149,8 +149,8 @@ def test_vectors_of_files_and_stores(tmp_path: Path) -> None:
         ids = pa.array([f"{one:02}" for one in range(40)])
         store.upsert([pa.record_batch({"id": ids, "vector": vector_array(matrix)})])
     for source in (
-        files.from_file(tmp_path / "a.npy"),
-        files.from_file(tmp_path / "a.parquet"),
+        vector_files.from_file(tmp_path / "a.npy"),
+        vector_files.from_file(tmp_path / "a.parquet"),
         vectors.from_store(uri),
     ):
         np.testing.assert_allclose(whole(source), matrix, atol=1e-6)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench.ann import run as ann_run
-from rsicd_embed.bench.ann.held import Held
+from rsicd_embed.bench.ann import ann_run as ann_run
+from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.testing.stores import MADE_BY, batch, unit
 from tests.helpers import filled, run
 
@@ -63,14 +63,14 @@ def test_no_texts(tiny_model: Path, tmp_path: Path) -> None:
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None:
     """Ctrl-C, at so many calls of a method."""
-    usual, calls = getattr(Held, method), iter(range(1_000_000))
+    usual, calls = getattr(ContenderWorker, method), iter(range(1_000_000))
 
-    def stopping(self: Held, *arguments: Any) -> Any:
+    def stopping(self: ContenderWorker, *arguments: Any) -> Any:
         if next(calls) == call:
             raise KeyboardInterrupt
         return usual(self, *arguments)
 
-    monkeypatch.setattr(Held, method, stopping)
+    monkeypatch.setattr(ContenderWorker, method, stopping)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_signal_to_all_processes(tmp_path: Path) -> None:
             if "as upserted: round" in line:
                 break
         os.killpg(process.pid, signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=600)
     assert process.returncode == 130, told
     assert "Traceback" not in told
     found = json.loads((tmp_path / "bench-ann.json").read_text())

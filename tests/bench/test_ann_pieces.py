@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rsicd_embed.bench.ann import contenders, truth, vectors, workload
+from rsicd_embed.bench.ann import contenders, ground_truth, vectors, workload
 from rsicd_embed.errors import BenchError
-from rsicd_embed.stores import lance_index
+from rsicd_embed.stores.lancedb import lance_index
 
 # Cosines to the first axis: 1, .8, .6, .6, .6, 0.
 ROWS = np.array(
@@ -25,8 +25,8 @@ def unit(n: int, dim: int, seed: int = 0) -> np.ndarray:
 
 
 def ann_recall(found: list[int], k: int, mask: np.ndarray | None = None) -> float:
-    kth = truth.kth_best(ROWS, QUERY, k, mask)
-    (share,) = truth.ann_recalls([np.array(found, np.int64)], ROWS, QUERY, kth, k, mask)
+    kth = ground_truth.kth_best(ROWS, QUERY, k, mask)
+    (share,) = ground_truth.ann_recalls([np.array(found, np.int64)], ROWS, QUERY, kth, k, mask)
     return float(share)
 
 
@@ -49,26 +49,30 @@ def test_what_counts_and_what_does_not() -> None:
 
 
 def test_the_kth_best_is_that_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(truth, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(ground_truth, "_BLOCK_ROWS", 7)
     base, queries = unit(50, 8), unit(5, 8, seed=1)
     base[20:30] = base[3]
     order = np.sort(queries.astype(np.float64) @ base.T.astype(np.float64), axis=1)
     mask = np.arange(50) % 3 == 0
     for k in (1, 4, 11, 50):
-        np.testing.assert_allclose(truth.kth_best(base, queries, k), order[:, -k], atol=1e-7)
+        np.testing.assert_allclose(ground_truth.kth_best(base, queries, k), order[:, -k], atol=1e-7)
     some = np.sort((queries.astype(np.float64) @ base.T)[:, mask], axis=1)
-    np.testing.assert_allclose(truth.kth_best(base, queries, 4, mask), some[:, -4], atol=1e-7)
-    np.testing.assert_allclose(truth.kth_best(base, queries, 40, mask), some[:, 0], atol=1e-7)
+    np.testing.assert_allclose(
+        ground_truth.kth_best(base, queries, 4, mask), some[:, -4], atol=1e-7
+    )
+    np.testing.assert_allclose(
+        ground_truth.kth_best(base, queries, 40, mask), some[:, 0], atol=1e-7
+    )
 
 
 def test_no_ground_truth() -> None:
     with pytest.raises(BenchError, match="no row is to be searched"):
-        truth.kth_best(ROWS, QUERY, 1, np.zeros(6, bool))
+        ground_truth.kth_best(ROWS, QUERY, 1, np.zeros(6, bool))
     with pytest.raises(BenchError, match="products are wrong by"):
-        truth.kth_best(2 * ROWS, QUERY, 1)
+        ground_truth.kth_best(2 * ROWS, QUERY, 1)
 
 
-def whole(source: vectors.Source) -> np.ndarray:
+def whole(source: vectors.VectorSource) -> np.ndarray:
     return np.concatenate(list(source.units()))
 
 

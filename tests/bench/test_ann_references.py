@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rsicd_embed.bench.ann import references, truth, vectors, workload
+from rsicd_embed.bench.ann import ground_truth, reference_libraries, vectors, workload
 from tests.helpers import run
 
 EACH = [
     pytest.param(need, name, id=name)
-    for need, some in references.CONTENDERS.items()
+    for need, some in reference_libraries.CONTENDERS.items()
     for name in some
 ]
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Graphs that are alike in every run: built by several threads they depend on who is first."""
+    if importlib.util.find_spec("usearch"):
+        from usearch.index import Index
+
+        monkeypatch.setattr(Index, "add", partialmethod(Index.add, threads=1))
+    if importlib.util.find_spec("hnswlib"):
+        import hnswlib
+
+        class OneThread(hnswlib.Index):  # type: ignore[misc]
+            def add_items(self, *arguments: Any) -> None:
+                super().add_items(*arguments, num_threads=1)
+
+        monkeypatch.setattr(hnswlib, "Index", OneThread)
+    if not importlib.util.find_spec("faiss"):
+        yield
+        return
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("need", "name"), EACH)
 def test_a_library_finds_the_nearest_rows_and_keeps_them(
     need: str, name: str, tmp_path: Path
 ) -> None:
     pytest.importorskip(need)
     made = workload.prepare(vectors.generated(1200, 16), tmp_path, queries=40, k=10)
-    right = truth.Truth(made, 10)
-    kind = references.CONTENDERS[need][name]
+    right = ground_truth.Truth(made, 10)
+    kind = reference_libraries.CONTENDERS[need][name]
     built = kind(tmp_path / "own", 16)
     for batch in made.batches(500):
         built.upsert(batch)
@@ -62,7 +93,7 @@ def test_they_stand_beside_the_stores(tmp_path: Path) -> None:
 def test_a_library_that_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(references.NEEDS, "hnswlib", ("no_such_module",))
+    monkeypatch.setitem(reference_libraries.NEEDS, "hnswlib", ("no_such_module",))
     words = ("bench", "ann", "--rows", "100", "--dim", "4", "-o", tmp_path, "--against")
     error = run(*words, "hnswlib").error
     assert "reference hnswlib needs no_such_module: pip install hnswlib" in error

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench import embed as bench_embed
+from rsicd_embed.bench import embed_rates as bench_embed
 from rsicd_embed.bench import references
 from tests.helpers import run
 

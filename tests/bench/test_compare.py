@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench.compare import Limits, compare
-from rsicd_embed.bench.figures import figures
-from rsicd_embed.bench.saved import TASKS
+from rsicd_embed.bench.compare import RegressionLimits, compare
+from rsicd_embed.reports.record import TASKS
+from rsicd_embed.reports.record_metrics import figures
 from tests.helpers import run
 
 from . import records
@@ -19,7 +19,7 @@ NMSLIB = ("states", "optimized", "contenders", "nmslib")
 
 
 def worse(before: dict[str, Any], after: dict[str, Any], **limits: float) -> list[str]:
-    return [one.name for one in compare(before, after, Limits(**limits)) if one.is_worse]
+    return [one.name for one in compare(before, after, RegressionLimits(**limits)) if one.is_worse]
 
 
 def test_a_run_is_no_worse_than_itself() -> None:
@@ -72,7 +72,7 @@ def test_evaluations_are_judged_by_differences() -> None:
 
 @pytest.mark.parametrize("path", sorted(records.BENCHMARKS.glob("*/bench-*.json")), ids=str)
 def test_recorded_runs_have_figures(path: Path) -> None:
-    from rsicd_embed.bench.saved import read
+    from rsicd_embed.reports.record import read
 
     if path.stem.removeprefix("bench-") not in TASKS:
         pytest.skip("of a script")

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsicd_embed.bench import inputs, machine, memory, pictures, record
+from rsicd_embed.bench import inputs, synthetic_jpegs
 from rsicd_embed.bench.candidates import agreement
 from rsicd_embed.bench.flops import ConvolutionalTower, ImageTower
-from rsicd_embed.bench.isolate import Apart, Here, once
 from rsicd_embed.bench.matmul import Products, Shape
+from rsicd_embed.bench.workers import InlineWorker, ProcessWorker, once
 from rsicd_embed.errors import BenchError, StoreError
 from rsicd_embed.images import read_rgb
+from rsicd_embed.reports import machine, record
 
 B32 = ImageTower(224, 32, 768, 12, 3072, 512)
 
@@ -62,11 +63,11 @@ def test_agreement_is_the_least_cosine_and_says_what_is_usual() -> None:
     assert agreement(vectors, vectors)["between_inputs"] == 0.0
 
 
-@pytest.mark.parametrize("place", [Here, Apart])
+@pytest.mark.parametrize("place", [InlineWorker, ProcessWorker])
 def test_what_is_held_answers_wherever_it_is(place: type) -> None:
     held = place("a list", list)
-    assert held.ask(list.append, 5) is None
-    assert held.ask(len) == 1
+    assert held.call(list.append, 5) is None
+    assert held.call(len) == 1
     held.close()
 
 
@@ -77,7 +78,7 @@ def test_failures_in_another_process_are_told_in_one_line() -> None:
     with pytest.raises(BenchError, match=r"^theirs: its process ended with status 3"):
         once("theirs", partial(os._exit, 3))
     with pytest.raises(BenchError, match=r"^other: ValueError"):
-        Apart("other", partial(int, "x"))
+        ProcessWorker("other", partial(int, "x"))
 
 
 def test_kernels_may_be_chosen_by_the_environment_but_not_for_the_peak(
@@ -86,9 +87,9 @@ def test_kernels_may_be_chosen_by_the_environment_but_not_for_the_peak(
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     shape = Shape(4, 3, 2)
     make = partial(Products, "numpy", [shape])
-    with Apart("sgemm", make, without=["OPENBLAS_CORETYPE", "NOT_SET"]) as place:
-        assert place.ask(Products.sample, shape, 1) > 0
-        assert place.ask(_variable) is None
+    with ProcessWorker("sgemm", make, without=["OPENBLAS_CORETYPE", "NOT_SET"]) as place:
+        assert place.call(Products.sample, shape, 1) > 0
+        assert place.call(_variable) is None
     assert machine.describe()["environment"]["OPENBLAS_CORETYPE"] == "Haswell"
 
 
@@ -111,18 +112,12 @@ def test_no_git_state_outside_a_checkout(tmp_path: Path) -> None:
 
 
 def test_generated_pictures(tmp_path: Path) -> None:
-    pictures.write(tmp_path, 7, (16, 40), distinct=3)
+    synthetic_jpegs.write(tmp_path, 7, (16, 40), distinct=3)
     files = sorted(tmp_path.rglob("*.jpg"))
     assert len(files) == 7
     sizes = [read_rgb(file).size for file in files]
     assert {side for size in sizes for side in size} == {16, 28, 40}
     assert len({file.read_bytes() for file in files}) == 3
-
-
-def test_a_peak_of_memory_is_no_less_than_what_is_resident() -> None:
-    held = np.ones(4_000_000)
-    resident = memory.resident("VmRSS")  # before the peak, which it may raise
-    assert memory.resident("VmHWM") >= resident > held.nbytes
 
 
 def test_a_record_is_written_whole_and_an_older_one_replaced(tmp_path: Path) -> None:

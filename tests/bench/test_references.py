@@ -11,10 +11,10 @@ import pytest
 import rsicd_embed
 from rsicd_embed.bench import inputs, references
 from rsicd_embed.bench.candidates import agreement
-from rsicd_embed.bench.choice import Choice
 from rsicd_embed.bench.exported import OnnxRuntime, OpenVino, export
+from rsicd_embed.bench.reference_choice import ReferenceChoice
 from rsicd_embed.bench.torch_clip import ClipDirectory, TorchClip
-from rsicd_embed.cli.bench.embed import _describe
+from rsicd_embed.cli.bench.bench_embed import _describe
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import BenchError
 from tests.conftest import picture
@@ -80,7 +80,7 @@ def test_which_references_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert every.chosen == ("torch", "openvino")
     assert "no_such_module" in every.left_out["onnxruntime"]
     assert references.choose("torch, torch").chosen == ("torch",)
-    assert references.choose("none") == Choice((), {})
+    assert references.choose("none") == ReferenceChoice((), {})
     with pytest.raises(BenchError, match="reference onnxruntime needs no_such_module: pip"):
         references.choose("torch,onnxruntime")
     with pytest.raises(BenchError, match="found 'tensorrt'"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rsicd_embed.bench import http_load
-from rsicd_embed.bench import serve as bench
+from rsicd_embed.bench import serve_rates as bench
 from rsicd_embed.errors import BenchError
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.testing.stores import MADE_BY
@@ -31,7 +31,9 @@ def echo(status: str = "200 OK", swap: bool = False) -> Iterator[str]:
                 body, last[0] = (last[0] if swap else target), target
                 line = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
                 writer.write(line + body)
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
     server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
@@ -43,6 +45,11 @@ def echo(status: str = "200 OK", swap: bool = False) -> Iterator[str]:
 
         async def stop() -> None:
             server.close()
+            # Whoever is still served would be destroyed with the loop, with a warning.
+            served = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in served:
+                task.cancel()
+            await asyncio.gather(*served, return_exceptions=True)
             await asyncio.sleep(0)
 
         asyncio.run_coroutine_threadsafe(stop(), loop).result()

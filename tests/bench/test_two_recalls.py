@@ -9,7 +9,8 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 # The stores know only one of the two.
-PLACES = ("rsicd_embed/bench", "rsicd_embed/cli", "rsicd_embed/app", "docs", "scripts", "examples")
+PACKAGES = ("bench", "evaluation", "reports", "cli", "server", "find")
+PLACES = (*(f"rsicd_embed/{name}" for name in PACKAGES), "docs", "scripts", "examples")
 ENDINGS = {".py", ".md", ".html", ".js", ".ipynb"}
 # `bench recommend --recall` says in its help which it is.
 UNSAID = re.compile(r"(?<!\bann[ _-])(?<!--)recall", re.IGNORECASE)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import rsicd_embed
-from rsicd_embed.bench import machine
 from rsicd_embed.bench.ann import vectors, workload
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
+from rsicd_embed.reports import machine
 
 ROWS, DIM, QUERIES, K = 10_000, 256, 90, 10
 _CHANGES = ("load_1min", "git")  # from run to run on the same machine

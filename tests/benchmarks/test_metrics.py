@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsicd_embed.bench import retrieval
-from rsicd_embed.bench.ann import truth
+from rsicd_embed.bench.ann import ground_truth
 from rsicd_embed.bench.ann.workload import Workload
-from rsicd_embed.bench.bootstrap import Bootstrap, intervals
-from rsicd_embed.bench.metrics import class_ranks
+from rsicd_embed.evaluation import retrieval
+from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals
+from rsicd_embed.evaluation.metrics import class_ranks
 from rsicd_embed.testing.stores import unit
 from tests.benchmarks.conftest import DIM, K
 
@@ -19,11 +19,11 @@ IMAGES, CAPTIONS, CLASSES = 1093, 5, 30
 
 
 @pytest.fixture(scope="module")
-def captions() -> retrieval.Captions:
+def captions() -> retrieval.CaptionPairs:
     """Five for each image, no two alike."""
     texts = np.arange(IMAGES * CAPTIONS)
     distinct = tuple(str(one) for one in texts)
-    return retrieval.Captions(IMAGES, distinct, texts, texts // CAPTIONS)
+    return retrieval.CaptionPairs(IMAGES, distinct, texts, texts // CAPTIONS)
 
 
 @pytest.mark.benchmark(group="metrics")
@@ -33,13 +33,13 @@ def test_class_ranks(benchmark: Any) -> None:
 
 
 @pytest.mark.benchmark(group="metrics")
-def test_retrieval_ranks(benchmark: Any, captions: retrieval.Captions) -> None:
+def test_retrieval_ranks(benchmark: Any, captions: retrieval.CaptionPairs) -> None:
     images, texts = unit(IMAGES, DIM), unit(IMAGES * CAPTIONS, DIM, seed=1)
     assert len(benchmark(retrieval.rank, images, texts, captions).t2i) == IMAGES * CAPTIONS
 
 
 @pytest.mark.benchmark(group="metrics")
-def test_bootstrap(benchmark: Any, captions: retrieval.Captions) -> None:
+def test_bootstrap(benchmark: Any, captions: retrieval.CaptionPairs) -> None:
     draw = np.random.default_rng(0)
     ranks = retrieval.Ranks(*(draw.integers(1, 100, n) for n in (IMAGES, IMAGES * CAPTIONS)))
     statistic = retrieval.statistic(ranks, captions)
@@ -48,11 +48,11 @@ def test_bootstrap(benchmark: Any, captions: retrieval.Captions) -> None:
 
 @pytest.mark.benchmark(group="metrics")
 def test_ground_truth(benchmark: Any, made: Workload) -> None:
-    assert len(benchmark(truth.kth_best, made.base, made.queries, K)) == len(made.queries)
+    assert len(benchmark(ground_truth.kth_best, made.base, made.queries, K)) == len(made.queries)
 
 
 @pytest.mark.benchmark(group="metrics")
 def test_ann_recalls(benchmark: Any, made: Workload) -> None:
-    kth = truth.kth_best(made.base, made.queries, K)
+    kth = ground_truth.kth_best(made.base, made.queries, K)
     found = list(np.argsort(-(made.queries @ made.base.T), axis=1)[:, :K])
-    assert benchmark(truth.ann_recalls, found, made.base, made.queries, kth, K).min() == 1
+    assert benchmark(ground_truth.ann_recalls, found, made.base, made.queries, kth, K).min() == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench import inputs, pictures
+from rsicd_embed.bench import inputs, synthetic_jpegs
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.images import read_rgb
 
@@ -18,14 +18,14 @@ BATCH = 16
 @pytest.mark.benchmark(group="images")
 def test_decode(benchmark: Any, side: int) -> None:
     file = io.BytesIO()
-    pictures.picture(side, seed=0).save(file, "JPEG", quality=85)
+    synthetic_jpegs.picture(side, seed=0).save(file, "JPEG", quality=85)
     assert benchmark(read_rgb, file.getvalue()).size == (side, side)
 
 
 @pytest.mark.parametrize("side", [224, 1000])
 @pytest.mark.benchmark(group="images")
 def test_preprocess(benchmark: Any, embedder: ClipEmbedder, side: int) -> None:
-    found = benchmark(embedder.preprocess, pictures.picture(side, seed=0))
+    found = benchmark(embedder.preprocess, synthetic_jpegs.picture(side, seed=0))
     assert found.shape == (*embedder.preprocessor.crop, 3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.datasets import captioned
+from rsicd_embed.datasets import captioned, captions
 from rsicd_embed.datasets.classes import readable
 from rsicd_embed.datasets.sources import open_source
 from rsicd_embed.errors import DatasetError
@@ -132,8 +133,9 @@ def test_an_image_that_is_missing_does_not_hide_the_others(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "[]", "{}", '{"images": 5}', '{"images": ["a"]}', '{"images": [{}]}',
-        '{"images": [{"filename": 5}]}', '{"images": {"a": 1}}', '{"images": null}',
+        "", "{", '{"images": [{"filename": 5}]}', '{"images": [{"filename": "a_1.jpg"}, {}]}',
+        '{"images": [{"filename": "a_1.jpg"}, "b_2.jpg"]}',
+        '{"images": [{"filename": "a_1.jpg", "filepath": 5}]}',
         '{"images": [{"filename": "a_1.jpg", "sentences": [{"tokens": []}]}]}',
         '{"images": [{"filename": "a_1.jpg", "sentences": ["a port"]}]}',
         '{"images": [{"filename": "a_1.jpg", "sentences": [{"raw": 5}]}]}',
@@ -163,11 +165,134 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset_x.json").write_text('{"images": []}')
     with pytest.raises(DatasetError, match="expected images, found none"):
         open_source(tmp_path)
-    (tmp_path / "dataset_y.json").write_text("{}")
+    (tmp_path / "dataset_y.json").write_text('{"images": []}')
     with pytest.raises(DatasetError, match=r"found dataset_x\.json, dataset_y\.json; keep one"):
         open_source(tmp_path)
-    with pytest.raises(DatasetError, match=r"expected a dataset_\*\.json"):
-        captioned.load(tmp_path / "images")
+    assert captioned.load(tmp_path / "images") is None
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "dataset_dict.json", "dataset.json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"splits": {"train": {"name": "train"}}}', '{"splits": ["train"]}', "[]", "null",
+        '{"images": 5}', '{"images": ["a.jpg"]}', '{"images": {"a": 1}}', '{"images": null}',
+        '{"images": [{"file_name": "a.jpg", "id": 1}], "annotations": []}',
+    ],
+)  # fmt: skip
+def test_json_of_something_else_leaves_a_plain_folder(tmp_path: Path, name: str, text: str) -> None:
+    """Hugging Face writes dataset_info.json, and detection datasets list images in another form."""
+    picture(0).save(tmp_path / "a.jpg")
+    (tmp_path / name).write_text(text)
+    source = open_source(tmp_path)
+    assert [example.id for example in source.examples] == ["a.jpg"]
+    assert source.notes == (f"{tmp_path / name} lists no images with captions",)
+    with pytest.raises(DatasetError, match=f"or one manifest with captions .*, found {name}; give"):
+        captions.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "dataset_x.json"])
+def test_json_of_something_else_beside_captions(tmp_path: Path, name: str) -> None:
+    write(tmp_path, entry("a_1.jpg", "train", "a port"))
+    (tmp_path / "dataset_x.json").rename(tmp_path / name)
+    (tmp_path / "dataset_info.json").write_text("{}")
+    (example,) = open_source(tmp_path).examples
+    assert example.captions == ("a port",)
+
+
+def test_the_folder_with_the_most_images_is_taken(tmp_path: Path) -> None:
+    entries = [entry(f"{i}.png") for i in range(4)]
+    write(tmp_path, *entries, images="images")
+    picture(0).save(tmp_path / "0.png")
+    (tmp_path / "examples").mkdir()
+    picture(0).save(tmp_path / "examples" / "0.png")
+    picture(0).save(tmp_path / "examples" / "1.png")
+    (tmp_path / "images" / "3.png").unlink()
+    source = open_source(tmp_path)
+    assert source.root == tmp_path / "images"
+    assert {example.path.parent for example in source.examples} == {tmp_path / "images"}
+    (tmp_path / "images" / "2.png").unlink()
+    assert open_source(tmp_path).root == tmp_path / "examples"  # of equals the first
+    (tmp_path / "examples" / "1.png").unlink()
+    (tmp_path / "images" / "1.png").unlink()
+    complaint = r"x\.json: expected at least half of its 4 images .* found 1 in .*, and found no 1"
+    with pytest.raises(DatasetError, match=complaint):
+        open_source(tmp_path)
+
+
+def coco(folder: Path, *files: str) -> Path:
+    """Images in folders by year, as in Karpathy's JSON of COCO."""
+    for number, file in enumerate(files):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(folder / file)
+    entries = [
+        entry(name, "restval", f"caption {number}") | {"filepath": year}
+        for number, (year, name) in enumerate(Path(file).parts[-2:] for file in files)
+    ]
+    (folder / "dataset_coco.json").write_text(json.dumps({"images": entries}))
+    return folder
+
+
+COCO = ["train2014/beach_1.jpg", "train2014/port_2.jpg", "val2014/beach_1.jpg"]
+
+
+@pytest.mark.parametrize("inside", ["", "images"])
+def test_images_are_below_their_file_path(tmp_path: Path, inside: str) -> None:
+    """One name in two of the folders is two images."""
+    source = open_source(coco(tmp_path, *(str(Path(inside, file)) for file in COCO)))
+    assert source.root == tmp_path / inside
+    assert [(e.id, e.captions, e.label, e.split) for e in source.examples] == [
+        ("train2014/beach_1.jpg", ("caption 0",), "beach", "train"),
+        ("train2014/port_2.jpg", ("caption 1",), "port", "train"),
+        ("val2014/beach_1.jpg", ("caption 2",), "beach", "train"),
+    ]
+    assert all(example.path.is_file() for example in source.examples)
+
+
+def test_images_may_be_in_one_folder_in_spite_of_their_file_path(tmp_path: Path) -> None:
+    coco(tmp_path, *COCO[1:])
+    for file in COCO[1:]:
+        (tmp_path / file).rename(tmp_path / Path(file).name)
+    source = open_source(tmp_path)
+    assert [example.id for example in source.examples] == ["port_2.jpg", "beach_1.jpg"]
+    assert all(example.path.is_file() for example in source.examples)
+
+
+def test_labels_by_file_name_are_those_of_images_below_a_file_path(tmp_path: Path) -> None:
+    coco(tmp_path, *COCO[:2])
+    (tmp_path / "labels.json").write_text(json.dumps({"beach_1.jpg": "shore", "x.jpg": "sea"}))
+    source = open_source(tmp_path)
+    assert [example.label for example in source.examples] == ["shore", None]
+    assert source.notes == (f"{tmp_path / 'dataset_coco.json'} lists no image of the classes sea",)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    write(tmp_path, entry("beach_1.jpg"), entry("00012.jpg"), images=".")
+    path = tmp_path / "dataset_x.json"
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    lists = tmp_path / "txtclasses_x"
+    lists.mkdir()
+    (lists / "pond.txt").write_text("00012.jpg\r\n", "utf-8-sig")
+    (lists / "beach.txt").write_text("beach_1.jpg\n", "utf-8-sig")
+    assert [example.label for example in open_source(tmp_path).examples] == ["beach", "pond"]
+    (tmp_path / "labels.json").write_text('{"00012.jpg": "sea"}', "utf-8-sig")
+    assert [example.label for example in open_source(tmp_path).examples] == [None, "sea"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16le"])
+def test_utf16_is_refused_with_the_command_that_converts_it(tmp_path: Path, encoding: str) -> None:
+    write(tmp_path, entry("beach_1.jpg"))
+    path = tmp_path / "dataset_x.json"
+    path.write_text(path.read_text(), encoding)
+    with pytest.raises(DatasetError, match=f"in UTF-16|found UTF-16; .* iconv -f {encoding} -t"):
+        open_source(tmp_path)
+
+
+def test_a_class_list_may_have_names_with_spaces(tmp_path: Path) -> None:
+    write(tmp_path, entry("my beach.jpg"), entry("00012.jpg"), images=".")
+    (tmp_path / "txtclasses_x").mkdir()
+    (tmp_path / "txtclasses_x" / "beach.txt").write_text(" my beach.jpg \n\n")
+    assert [example.label for example in open_source(tmp_path).examples] == ["beach", None]
 
 
 def test_a_split_that_is_no_text_becomes_text(tmp_path: Path) -> None:

@@ -39,13 +39,14 @@ def written(folder: Path, kind: str, rows: list[dict[str, Any]] = ROWS) -> Path:
 
 
 def karpathy(folder: Path, splits: list[Any]) -> None:
-    """A dataset_*.json with images of these splits; the first is there."""
+    """A dataset_*.json with images of these splits."""
     entries = [
         {"filename": f"{i}.png", "split": split, "sentences": [{"raw": "x"}]}
         for i, split in enumerate(splits)
     ]
     (folder / "dataset_x.json").write_text(json.dumps({"images": entries}))
-    (folder / "0.png").touch()
+    for entry in entries:
+        (folder / entry["filename"]).touch()
 
 
 def told(source: Source) -> dict[str, Any]:
@@ -142,9 +143,9 @@ def row(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ([row(caption=5)], r"m\.jsonl: a\.png: expected captions as text, found 5"),
-        ([row(captions=["x", 5])], r"m\.jsonl"),
-        ([row(captions=[7])], r"a\.png: expected captions as text, found 7"),
+        ([row(caption={"x": 5})], r"m\.jsonl: a\.png: expected captions as text, found {'x': 5}"),
+        ([row(captions=["x", [5]])], r"m\.jsonl.*line 1: column 'captions'"),
+        ([row(captions=[["x"]])], r"a\.png: expected captions as text, found \['x'\]"),
         ([row(text="x")], "expected a column named captions or caption, found split, text"),
         ([row(caption="x"), row(caption="y", split="val")], "expected one split, found train, val"),
         ([row(caption="x", id="1"), row(caption="x", id="1", path="b.png")], "expected one file"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rsicd_embed.datasets import folder
+from rsicd_embed.datasets import folder, unread
 from rsicd_embed.datasets.base import Example, Skipped
 from rsicd_embed.datasets.sources import open_source, open_sources
 from rsicd_embed.errors import DatasetError
+from rsicd_embed.images import PLUGIN_SUFFIXES, SUFFIXES, UNREAD_SUFFIXES
 
 
 def touch(path: Path) -> Path:
@@ -93,6 +97,147 @@ def test_a_link_is_followed_by_its_own_name(tmp_path: Path) -> None:
     assert [example.uri for example in examples] == [
         f"{tmp_path}/link/a.png", f"{tmp_path}/link/gone.jpg",
     ]  # fmt: skip
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    touch(root / "real" / "a.png")
+    touch(tmp_path / "elsewhere" / "b.png")
+    touch(tmp_path / "elsewhere" / "sub" / "c.png")
+    (root / "again").symlink_to(root / "real")  # sorted before it, and yet not what names it
+    (root / "one").symlink_to(tmp_path / "elsewhere")
+    (root / "two").symlink_to(tmp_path / "elsewhere")
+    source = folder.load(root)
+    assert [(example.id, example.uri) for example in source.examples] == [
+        (name, f"{root}/{name}") for name in ("one/b.png", "one/sub/c.png", "real/a.png")
+    ]
+    assert source.skipped == ()
+    assert source.notes == (
+        f"linked folders left out: 2, such as {root}/again; they are read under another path, "
+        f"or contain {root}",
+    )
+
+
+def test_links_may_lead_through_others_and_in_circles(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    touch(root / "a.png")
+    touch(tmp_path / "far" / "b.png")
+    touch(tmp_path / "farther" / "c.png")
+    (root / "far").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "on").symlink_to(tmp_path / "farther")
+    (tmp_path / "farther" / "back").symlink_to(tmp_path / "far")
+    (tmp_path / "farther" / "root").symlink_to(root)
+    (root / "here").symlink_to(root)
+    touch(tmp_path / "z.png")
+    (root / "above").symlink_to(tmp_path)
+    (root / "disk").symlink_to("/")
+    (root / "self").symlink_to(root / "self")
+    source = open_source(root)
+    assert [example.id for example in source.examples] == ["a.png", "far/b.png", "far/on/c.png"]
+    assert source.skipped == (
+        Skipped(
+            f"{root}/self",
+            f"link to {root}/self cannot be followed: Too many levels of symbolic links",
+        ),
+    )
+    (note,) = source.notes
+    assert note.startswith("linked folders left out: 5, ")
+
+
+def test_a_folder_in_one_that_is_read_already_is_not_read_again(tmp_path: Path) -> None:
+    """One link leads into what another leads to."""
+    touch(tmp_path / "out" / "in" / "a.png")
+    touch(tmp_path / "out" / "b.png")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "1").symlink_to(tmp_path / "out" / "in")
+    (root / "2").symlink_to(tmp_path / "out")
+    source = open_source(root)
+    assert [example.id for example in source.examples] == ["1/a.png", "2/b.png"]
+    assert source.notes[0].startswith(f"linked folders left out: 1, such as {root}/2/in")
+
+
+PLACES = ["root", "root/a", "root/b", "out", "out/c", "far"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.tuples(st.sampled_from(PLACES), st.sampled_from([*PLACES, ""])), max_size=6))
+def test_each_image_that_links_lead_to_is_read_once(links: set[tuple[str, str]]) -> None:
+    """Whatever leads where: circles, several links to one folder, links in linked folders."""
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name).resolve()
+        for place in PLACES:
+            touch(top / place / "x.png")
+        for number, (place, target) in enumerate(sorted(links)):
+            (top / place / f"link{number}").symlink_to(top / target)
+        source = folder.load(top / "root")
+        reached, waiting = set(), [top / "root"]
+        while waiting:
+            one = waiting.pop().resolve()
+            if one not in {top, *reached}:  # `top` contains the root
+                reached.add(one)
+                waiting += [path for path in one.iterdir() if path.is_dir()]
+        images = [example.path for example in source.examples]
+        assert sorted(path.resolve() for path in images) == sorted(r / "x.png" for r in reached)
+        assert {str(path) for path in images} == {f"{top}/root/{e.id}" for e in source.examples}
+        assert {"x.png", "a/x.png", "b/x.png"} <= {example.id for example in source.examples}
+
+
+def test_a_broken_link_is_reported(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png")
+    (tmp_path / "2024").symlink_to(tmp_path / "unmounted")
+    reason = f"link to {tmp_path}/unmounted cannot be followed: No such file or directory"
+    assert open_source(tmp_path).skipped == (Skipped(f"{tmp_path}/2024", reason),)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DatasetError, match=r"found nothing; .*/2024: link to .*/unmounted cannot"):
+        open_source(tmp_path)
+
+
+def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    for name in ["a.png", "b.xbm", "c.XBM", "sub/d.psd", ".e.psd", "a.txt", "a.tfw", "noname"]:
+        touch(tmp_path / name)
+    source = open_source(tmp_path)
+    assert source.unread == {".xbm": 2, ".psd": 1}
+    assert unread.describe(source.unread) == "2 .xbm, 1 .psd"
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DatasetError, match=r"found 2 \.xbm, 1 \.psd and 4 other files"):
+        open_source(tmp_path)
+
+
+def test_what_can_be_read_is_not_unread() -> None:
+    assert not SUFFIXES & UNREAD_SUFFIXES
+    assert PLUGIN_SUFFIXES <= UNREAD_SUFFIXES
+    for suffix in PLUGIN_SUFFIXES:
+        assert unread.describe({suffix: 1}) == f"1 {suffix} (install rsicd-embed[pictures])"
+
+
+def test_an_empty_folder_is_a_source_only_where_it_may_be(tmp_path: Path) -> None:
+    touch(tmp_path / "note.txt")
+    source = open_source(tmp_path, allow_empty=True)
+    assert (source.root, source.examples) == (tmp_path, ())
+    assert "has no images" in source.notes[0]
+    with pytest.raises(DatasetError, match="found nothing at"):
+        open_source(tmp_path / "missing", allow_empty=True)
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    with pytest.raises(DatasetError, match="cannot be followed"):
+        open_source(tmp_path, allow_empty=True)
+
+
+@pytest.mark.parametrize("below", ["", "images"])
+def test_a_disk_that_is_not_mounted_is_no_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    point = tmp_path / "a disk"
+    (point / below).mkdir(parents=True)
+    table = touch(tmp_path / "fstab")
+    monkeypatch.setattr(folder, "FSTAB", table)
+    assert open_source(point / below, allow_empty=True).examples == ()
+    escaped = str(point).replace(" ", "\\040")
+    table.write_text(f"# disks\nUUID=1 / ext4\n/dev/sdb none swap\n\n/dev/sdc {escaped} nfs\n")
+    with pytest.raises(DatasetError, match=r"disk of .*/a disk .* is not mounted; mount it first"):
+        open_source(point / below, allow_empty=True)
+    touch(point / below / "notes.txt")  # somebody uses the folder without the disk
+    assert open_source(point / below, allow_empty=True).examples == ()
 
 
 def test_uris_have_no_dots(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def write_parquet(path: Path, table: pa.Table) -> Path:
 WRITERS = {"jsonl": write_jsonl, "csv": write_csv, "parquet": write_parquet, "NDJSON": write_jsonl}
 
 
+NESTED_TIMES = pa.struct(
+    {
+        "at": pa.timestamp("ns"),
+        "all": pa.large_list(pa.struct({"at": pa.timestamp("ns")})),
+    }
+)
+
+
 @pytest.fixture(params=WRITERS)
 def write(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[list[dict[str, Any]]], Path]:
     """Writes rows as a manifest of one format."""
@@ -71,7 +79,7 @@ def ids(source: Source) -> list[str]:
 def test_attributes_are_typed(
     write: Callable[[list[dict[str, Any]]], Path], tmp_path: Path
 ) -> None:
-    source = open_source(write(ROWS))
+    (source,) = open_sources([write(ROWS)], column_types={"taken": "timestamp"})
     assert ids(source) == ["a.png", "b.png"]
     assert source.examples[0].path == tmp_path / "a.png"
     assert {name: str(source.schema.field(name).type)[:9] for name in source.schema.names} == {
@@ -146,8 +154,9 @@ def test_lists_and_structs(tmp_path: Path) -> None:
 
 
 def test_times_keep_microseconds(tmp_path: Path) -> None:
-    """Parquet and CSV bring nanoseconds, which Python's datetime cannot hold."""
+    """Parquet brings nanoseconds, also within lists and objects; Python's datetime has none."""
     nano = pa.array([1_589_704_200_123_456_789], pa.int64())
+    at = nano.cast(pa.timestamp("ns"))[0]
     table = pa.table(
         {
             "path": ["a.png"],
@@ -158,6 +167,9 @@ def test_times_keep_microseconds(tmp_path: Path) -> None:
             "several": pa.array([[nano[0].as_py()]], pa.list_(pa.int64())).cast(
                 pa.list_(pa.timestamp("ns"))
             ),
+            "large": pa.array([[at]], pa.large_list(pa.timestamp("ns"))),
+            "two": pa.array([[at, None]], pa.list_(pa.timestamp("ns"), 2)),
+            "inside": pa.array([{"at": at, "all": [{"at": at}]}], NESTED_TIMES),
         }
     )
     expected = dt.datetime(2020, 5, 17, 8, 30, 0, 123456)
@@ -166,9 +178,8 @@ def test_times_keep_microseconds(tmp_path: Path) -> None:
     assert attributes["utc"] == expected.replace(tzinfo=dt.UTC)
     assert attributes["lasting"] == dt.timedelta(microseconds=1)
     assert attributes["time"] == dt.time(0, 0, 0, 1)
-    assert attributes["several"] == [expected]
-    source = load(tmp_path / "m.csv", "path,at\na.png,2020-05-17 08:30:00.123456789\n")
-    assert source.examples[0].attributes["at"] == expected
+    assert attributes["several"] == attributes["large"] == attributes["two"][:1] == [expected]
+    assert attributes["inside"] == {"at": expected, "all": [{"at": expected}]}
 
 
 def test_csv_particulars(tmp_path: Path) -> None:
@@ -208,7 +219,16 @@ def test_a_folder_with_an_equals_sign_is_no_column(tmp_path: Path) -> None:
         ("m.csv", "path,label\n", "found no rows"),
         ("m.jsonl", "garbage\n", "cannot be read as jsonl"),
         ("m.jsonl", '{"path": "a.png"}\n{"path": \n', "cannot be read as jsonl"),
-        ("m.jsonl", '{"path": "a.png", "v": 1}\n{"path": "b", "v": "x"}\n', "cannot be read as"),
+        ("m.jsonl", '{"path": "a"}\n\n{"path": "b", "v": x}\n', "jsonl: line 3: .* character 20"),
+        ("m.jsonl", '{"path": "a", "v": 1}\n{"path": "b", "v": [1]}\n', "line 2: column 'v'"),
+        ("m.jsonl", '{"path": "a"}\n{"path": "b", "path": "c"}\n', "line 2: .*'path' twice"),
+        ("m.jsonl", '{"path": "a"}\n{"path": "\\ud800"}\n', "line 2: expected text in Unicode"),
+        (
+            "m.jsonl",
+            '{"path": "a", "v": ' + "[" * 99 + "]" * 99 + "}",
+            "line 1: .*at most 64 levels",
+        ),
+        ("m.jsonl", '{"path": "a", "v": ' + "[" * 10**5 + "]" * 10**5 + "}", "line 1: "),
         ("m.jsonl", "{}\n", "found no rows"),
         ("m.jsonl", '[{"path": "a.png"}]\n', "cannot be read as jsonl"),
         ("m.csv", "path,label\na.png\n", "cannot be read as csv"),
@@ -256,5 +276,8 @@ def test_columns_of_several_manifests_are_of_one_type(tmp_path: Path) -> None:
     first, second = open_sources([ints, floats])
     assert first.schema == pa.schema({"v": pa.float64(), "w": pa.string()})
     assert second.schema == pa.schema({"v": pa.float64()})
+    lists = write_jsonl(tmp_path / "d.jsonl", pa.table({"path": ["d.png"], "v": [[1]]}))
+    mixed = open_sources([ints, floats, texts])
+    assert [one.examples[0].attributes["v"] for one in mixed] == ["1", "0.5", "x"]
     with pytest.raises(DatasetError, match=r"the sources' columns differ in type: .*v"):
-        open_sources([ints, texts])
+        open_sources([texts, lists])

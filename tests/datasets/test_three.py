@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench.evalset import labelled, open_set, with_captions
 from rsicd_embed.datasets import captions
 from rsicd_embed.datasets.sources import open_source
+from rsicd_embed.evaluation.dataset import labelled, open_set, with_captions
 from rsicd_embed.images import read_rgb
-from rsicd_embed.train.sources import training_source
+from rsicd_embed.train.input.training_data import training_source
 
 from ..conftest import picture
 

@@ -18,7 +18,7 @@ import torch
 from flax.serialization import msgpack_serialize
 from safetensors.numpy import load_file, save_file
 
-from rsicd_embed.embedder.clip import checkpoint
+from rsicd_embed.embedder.clip import weight_files
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import WeightsError
 
@@ -31,7 +31,7 @@ def as_shards(tensors: Tensors, folder: Path) -> None:
     for file, some in files.items():
         save_file({name: tensors[name] for name in some}, folder / file)
     weight_map = {name: file for file, some in files.items() for name in some}
-    (folder / checkpoint.INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    (folder / weight_files.INDEX).write_text(json.dumps({"weight_map": weight_map}))
 
 
 def as_flax(tensors: Tensors, folder: Path) -> None:
@@ -51,42 +51,42 @@ def as_flax(tensors: Tensors, folder: Path) -> None:
         for key in module:
             node = node.setdefault(key, {})  # type: ignore[assignment]
         node[leaf] = np.ascontiguousarray(tensor)
-    (folder / checkpoint.FLAX).write_bytes(msgpack_serialize(tree))
+    (folder / weight_files.FLAX).write_bytes(msgpack_serialize(tree))
 
 
 def as_torch(tensors: Tensors, folder: Path) -> None:
     state = {name: torch.tensor(tensor) for name, tensor in tensors.items()}
     name = "visual_projection.weight"
     state[name] = torch.nn.Parameter(state[name].T.contiguous().T)  # not in row order
-    torch.save(state, folder / checkpoint.TORCH)
+    torch.save(state, folder / weight_files.TORCH)
 
 
 @pytest.fixture
 def copy(tiny_model: Path, tmp_path: Path) -> Path:
     """The tiny model without its weights."""
     copied = shutil.copytree(tiny_model, tmp_path / "copy")
-    (copied / checkpoint.SAFETENSORS).unlink()
+    (copied / weight_files.SAFETENSORS).unlink()
     return copied
 
 
 @pytest.mark.parametrize("write", [as_shards, as_flax, as_torch])
 def test_formats(tiny_model: Path, copy: Path, write: Callable[[Tensors, Path], None]) -> None:
-    write(load_file(tiny_model / checkpoint.SAFETENSORS), copy)
+    write(load_file(tiny_model / weight_files.SAFETENSORS), copy)
     ours = load_embedder(copy)
     assert ours.fingerprint == load_embedder(tiny_model).fingerprint
 
 
 @pytest.mark.parametrize("write", ["torch", "safetensors"])
 def test_bfloat16(tiny_model: Path, copy: Path, write: str) -> None:
-    tensors = load_file(tiny_model / checkpoint.SAFETENSORS)
+    tensors = load_file(tiny_model / weight_files.SAFETENSORS)
     state = {name: torch.tensor(tensor).bfloat16() for name, tensor in tensors.items()}
     if write == "torch":
-        torch.save(state, copy / checkpoint.TORCH)
+        torch.save(state, copy / weight_files.TORCH)
     else:
         from safetensors.torch import save_file as save_torch
 
-        save_torch(state, copy / checkpoint.SAFETENSORS)
-    found = checkpoint.load(copy)
+        save_torch(state, copy / weight_files.SAFETENSORS)
+    found = weight_files.load(copy)
     assert {tensor.dtype for tensor in found.values()} == {np.dtype(ml_dtypes.bfloat16)}
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(found[name], tensor.astype(ml_dtypes.bfloat16))
@@ -94,9 +94,9 @@ def test_bfloat16(tiny_model: Path, copy: Path, write: str) -> None:
 
 
 def test_position_ids_of_old_checkpoints_are_known(tiny_model: Path, copy: Path) -> None:
-    tensors = load_file(tiny_model / checkpoint.SAFETENSORS)
+    tensors = load_file(tiny_model / weight_files.SAFETENSORS)
     tensors["text_model.embeddings.position_ids"] = np.arange(32)[None]
-    save_file(tensors, copy / checkpoint.SAFETENSORS)
+    save_file(tensors, copy / weight_files.SAFETENSORS)
     assert load_embedder(copy).fingerprint == load_embedder(tiny_model).fingerprint
 
 
@@ -116,7 +116,7 @@ def bin_file(path: Path, content: object) -> None:
 
 def test_a_pickle_cannot_run_anything(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy)
-    bin_file(copy / checkpoint.TORCH, {"weight": Evil()})
+    bin_file(copy / weight_files.TORCH, {"weight": Evil()})
     with pytest.raises(WeightsError, match=r"refers to .*mkdir.*do not trust"):
         load_embedder(copy)
     assert not (copy / "evil").exists()
@@ -125,12 +125,12 @@ def test_a_pickle_cannot_run_anything(copy: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (checkpoint.TORCH, b"not a zip", "expected a zip file"),
-        (checkpoint.TORCH, b"", "expected a zip file"),
-        (checkpoint.FLAX, b"\xc1garbage", "cannot be read"),
-        (checkpoint.INDEX, b"{}", "expected a weight_map"),
-        (checkpoint.INDEX, b'{"weight_map": {"a": "../a.safetensors"}}', "plain file names"),
-        (checkpoint.INDEX, b'{"weight_map": {"a": "missing.safetensors"}}', "beside it"),
+        (weight_files.TORCH, b"not a zip", "expected a zip file"),
+        (weight_files.TORCH, b"", "expected a zip file"),
+        (weight_files.FLAX, b"\xc1garbage", "cannot be read"),
+        (weight_files.INDEX, b"{}", "expected a weight_map"),
+        (weight_files.INDEX, b'{"weight_map": {"a": "../a.safetensors"}}', "plain file names"),
+        (weight_files.INDEX, b'{"weight_map": {"a": "missing.safetensors"}}', "beside it"),
     ],
 )
 def test_broken_files(copy: Path, name: str, content: bytes, message: str) -> None:
@@ -141,7 +141,7 @@ def test_broken_files(copy: Path, name: str, content: bytes, message: str) -> No
 
 
 def test_a_pickle_of_something_else(copy: Path) -> None:
-    bin_file(copy / checkpoint.TORCH, ["a", "list"])
+    bin_file(copy / weight_files.TORCH, ["a", "list"])
     with pytest.raises(WeightsError, match="expected a state dict"):
         load_embedder(copy)
 
@@ -150,7 +150,7 @@ def test_a_tensor_beyond_its_storage(copy: Path) -> None:
     torch.save({"a": torch.ones(4, 4)}, copy / "whole.bin")
     with zipfile.ZipFile(copy / "whole.bin") as whole:
         entries = {name: whole.read(name) for name in whole.namelist()}
-    with zipfile.ZipFile(copy / checkpoint.TORCH, "w") as cut:
+    with zipfile.ZipFile(copy / weight_files.TORCH, "w") as cut:
         for name, data in entries.items():
             cut.writestr(name, data[:8] if "/data/" in name else data)
     with pytest.raises(WeightsError, match=r"cannot be read|beyond its storage"):

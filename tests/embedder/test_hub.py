@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from huggingface_hub import constants
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import ModelError
 from rsicd_embed.train.config import ModelConfig
-from rsicd_embed.train.start import shape_of
+from rsicd_embed.train.initialization import shape_of
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 
@@ -31,6 +33,7 @@ class Hub:
         self.repos: dict[str, dict[str, Path]] = {}
         self.gated: set[str] = set()
         self.fetched: list[str] = []
+        self.requests = 0
         self.broken = False
         hub = self
 
@@ -45,6 +48,7 @@ class Hub:
                 owner, name, resolve, revision, *rest = unquote(self.path).strip("/").split("/")
                 assert resolve == "resolve"
                 repo, file = f"{owner}/{name}", "/".join(rest)
+                hub.requests += 1
                 names = {commit: tag for tag, commit in COMMITS.items()}
                 revision = names.get(revision, revision)
                 if hub.broken:
@@ -150,29 +154,70 @@ def test_the_cache_serves_without_a_network(
         ("no/such", r"no/such is neither a directory here nor a model on the Hub"),
         ("some/clip@v9", r"some/clip@v9: the repository has no such revision"),
         ("its/gated", r"its/gated is gated: accept its terms"),
-        ("not/clip", r"not/clip is no CLIP checkpoint: a file is missing"),
-        ("no/weights", r"no/weights has none of model\.safetensors, "),
-        ("no/words", r"no/words has none of tokenizer\.json, vocab\.json, merges\.txt"),
+        (
+            "not/clip",
+            r"not/clip is no CLIP checkpoint: expected preprocessor_config\.json, "
+            r"tokenizer\.json \(or vocab\.json and merges\.txt\) in the repository, found none",
+        ),
+        ("no/weights", r"no/weights is no CLIP checkpoint: expected model\.safetensors \(or "),
     ],
 )
 def test_what_cannot_be_had(
     hub: Hub, tiny_model: Path, tmp_path: Path, model: str, message: str
 ) -> None:
-    def without(name: str) -> dict[str, Path]:
-        copied = shutil.copytree(tiny_model, tmp_path / name)
-        (copied / name).unlink()
+    def without(*names: str) -> dict[str, Path]:
+        copied = shutil.copytree(tiny_model, tmp_path / names[0])
+        for name in names:
+            (copied / name).unlink()
         return {"main": copied}
 
     hub.gated.add("its/gated")
     hub.repos = {
         "some/clip": {"main": tiny_model},
-        "not/clip": without("preprocessor_config.json"),
+        "not/clip": without("preprocessor_config.json", "tokenizer.json"),
         "no/weights": without("model.safetensors"),
-        "no/words": without("tokenizer.json"),
     }
     with pytest.raises(ModelError, match=message) as caught:
         load_embedder(model)
     assert "\n" not in str(caught.value)
+    assert hub.fetched == []
+
+
+def test_a_hub_that_fails_is_asked_once(
+    hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repos["some/clip"] = {"main": tiny_model}
+    first = load_embedder("some/clip")
+    hub.broken, hub.requests = True, 0
+    assert load_embedder("some/clip").fingerprint == first.fingerprint  # from the cache
+    with pytest.raises(ModelError, match=r"some/other cannot be fetched from the Hub: .*500"):
+        load_embedder("some/other")
+    assert hub.requests == 2
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url_template(silent))
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "0.1")
+        assert load_embedder("some/clip").fingerprint == first.fingerprint
+        with pytest.raises(ModelError, match=r"some/other is not a directory .*cannot be reached"):
+            load_embedder("some/other")
+        assert connections(silent) == 2  # the Hub's library alone tries six times, for 25 s
+    with pytest.raises(ModelError, match=r"some/other is not a directory .*cannot be reached \("):
+        load_embedder("some/other")  # nothing listens any more
+
+
+def connections(server: socket.socket) -> int:
+    """How many clients have connected so far."""
+    server.setblocking(False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            server.accept()[0].close()
+            count += 1
+    return count
+
+
+def url_template(server: socket.socket) -> str:
+    port = server.getsockname()[1]
+    return f"http://127.0.0.1:{port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
 
 
 def test_the_endpoint_is_taken_from_the_environment(

@@ -29,7 +29,7 @@ from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError, WeightsError
 from rsicd_embed.testing.embedders import EmbedderContract, picture
-from rsicd_embed.train import tokenizer as bpe
+from rsicd_embed.train import vocabulary as bpe
 from tests.conftest import CAPTIONS
 from tests.helpers import run
 from tests.reference import resnet18, resnet50

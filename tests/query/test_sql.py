@@ -131,6 +131,27 @@ def test_an_empty_store(scheme: str, tmp_path: Path, words: Words) -> None:
         assert [*counted.to_pylist()[0].values()] == [0, None]
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_fields_of_null_objects_are_null(scheme: str, tmp_path: Path, words: Words) -> None:
+    """Whatever Arrow has in their place."""
+    geo = pa.StructArray.from_arrays(
+        [pa.array([0.0, 0.0, 7.0]), pa.array(["x", "", "y"])],
+        ["cloud", "place"],
+        mask=pa.array([False, True, False]),
+    )
+    vectors = vector_array(np.concatenate([direction(id_) for id_ in "abc"]))
+    with open_store(f"{scheme}:{tmp_path}/store", MADE_BY) as store:
+        store.upsert([pa.record_batch({"id": list("abc"), "vector": vectors, "geo": geo})])
+        for query, expected in {
+            "SELECT avg(geo['cloud']), count(geo['place']) FROM images": [(3.5, 2)],
+            "SELECT id FROM images WHERE geo['cloud'] < 5": [("a",)],
+            "SELECT id FROM images WHERE geo IS NULL AND geo['place'] IS NULL": [("b",)],
+            "SELECT geo['cloud'] FROM images ORDER BY similarity('b') DESC LIMIT 1": [(None,)],
+        }.items():
+            found = rsicd_embed.sql(query, store, words).to_pylist()
+            assert [tuple(row.values()) for row in found] == expected, query
+
+
 def test_a_row_that_is_not_there_has_no_similarity(ask: Ask) -> None:
     """An outer join makes rows of nulls, which are compared with nothing."""
     rows = ask(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsicd_embed.stores import segment_files
+from rsicd_embed.stores.segments import segment_files
 
 from .contract import FolderContract
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rsicd_embed.stores import lance_index, lance_rows
 from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.lancedb import lance_index, lance_rows
 
 from .contract import MADE_BY, batch, unit
 

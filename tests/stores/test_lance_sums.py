@@ -10,8 +10,8 @@ import lancedb
 import pytest
 
 from rsicd_embed.errors import StoreCorruptError, StoreError
-from rsicd_embed.stores import lance_sums
 from rsicd_embed.stores.base import open_store, require_versioned
+from rsicd_embed.stores.lancedb import checksums
 
 from .contract import MADE_BY, batch, stored, unit
 
@@ -84,7 +84,7 @@ def test_other_programs_may_write_and_tidy_up(uri: str, table: Path) -> None:
 
 
 def test_without_checksums_or_with_damaged_ones(uri: str, table: Path) -> None:
-    path = table / lance_sums.FILE
+    path = table / checksums.FILE
     flip(path)
     with pytest.raises(StoreCorruptError, match="delete it to use the table without checks"):
         open_store(uri)
@@ -121,7 +121,7 @@ def test_stopped_in_the_midst_of_letting_go_of_a_tag(
         store = require_versioned(opened)
         store.tag("one")
         with monkeypatch.context() as patch:
-            patch.setattr(lance_sums.Checks, "renew", stopped)
+            patch.setattr(checksums.Checks, "renew", stopped)
             with pytest.raises(KeyboardInterrupt):
                 store.untag("one")
         assert require_versioned(open_store(uri)).tags() == {}

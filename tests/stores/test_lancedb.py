@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +20,11 @@ from rsicd_embed.errors import (
     StoreNotFoundError,
     StoreURIError,
 )
-from rsicd_embed.stores import lance_reader, lance_rows, opening
+from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
-from rsicd_embed.stores.lance_ids import SeenIds
+from rsicd_embed.stores.lancedb import lance_reader, lance_rows
+from rsicd_embed.stores.lancedb.lance_ids import SeenIds
+from rsicd_embed.stores.lancedb.lance_table import lance_errors
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
 
@@ -37,7 +41,7 @@ class TestLanceStreamed(FolderContract):
     @pytest.fixture(autouse=True)
     def nothing_is_held(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lance_reader, "CACHE_ROWS", -1)
-        monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 1000)
+        monkeypatch.setattr("rsicd_embed.stores.lancedb.lance_rows.STREAM_ROWS", 1000)
 
 
 @pytest.fixture
@@ -169,6 +173,62 @@ def test_sync_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(store) == 0
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space"),
+        (errno.EDQUOT, "uota exceeded; free some of your quota"),
+        (errno.EROFS, "Read-only file system; use a folder on a writable"),
+        (errno.EACCES, "Permission denied; make the folder writable"),
+        (errno.EIO, "Input/output error; check the disk"),
+    ],
+)
+def test_errors_of_the_system_in_lancedbs_words(number: int, words: str) -> None:
+    error = f"lance error: LanceError(IO): Generic LocalFileSystem error: x (os error {number}), a"
+    with pytest.raises(StoreError, match=f"^cannot write: .*{words}"), lance_errors("cannot write"):
+        raise RuntimeError(error)
+
+
+def test_a_file_that_lance_misses_is_not_the_systems_fault() -> None:
+    with pytest.raises(StoreError, match="backup"), lance_errors("cannot read"):
+        raise RuntimeError("lance error: Not found: data/x.lance: No such file (os error 2)")
+
+
+def test_files_cannot_grow(folder: Path) -> None:
+    """What LanceDB itself makes of a disk that refuses to write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_store(f"lancedb:{folder}", MADE_BY) as store:
+        store.upsert([batch(["a"])])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+        try:
+            with pytest.raises(StoreError, match=r"stays as it was: File too large; allow larger"):
+                store.upsert([batch([f"i{n}" for n in range(500)])])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert store.upsert([batch(["b"])]) == 1
+        assert set(stored(store)) == {"a", "b"}
+
+
+def test_a_column_that_lance_cannot_read(folder: Path) -> None:
+    """Earlier versions wrote some: the error names them, and they can be taken out."""
+    open_store(f"lancedb:{folder}", MADE_BY).close()
+    database = lancedb.connect(folder)
+    fixed = database.open_table("images").schema
+    odd = [("nothing", pa.struct([])), ("words", pa.list_(pa.string()))]
+    schema = pa.schema([*fixed, *(pa.field(*one) for one in odd)], fixed.metadata)
+    rows = pa.Table.from_pylist(
+        [{"id": one, "vector": unit(1)[0], "nothing": {}, "words": [one]} for one in "ab"], schema
+    )
+    database.create_table("images", data=rows, schema=schema, mode="overwrite")
+    with open_store(f"lancedb:{folder}") as store:
+        with pytest.raises(StoreError, match=r"types back \(nothing\): .* store drop-column"):
+            store.scan().read_all()
+        store.drop_columns(["nothing"])
+        assert {key: row["words"] for key, row in stored(store).items()} == {"a": ["a"], "b": ["b"]}
+        assert store.upsert([batch(["b"], words=[["new"]])]) == 1
+        assert stored(store)["b"]["words"] == ["new"]
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_few_rows_of_a_large_table_are_fetched(
     folder: Path, monkeypatch: pytest.MonkeyPatch, share: float
@@ -202,7 +262,7 @@ def test_streamed_search_forgets_the_worse_rows(
         store.upsert([batch([f"i{i}" for i in range(3000)], vectors)])
         expected = store.search(queries, k=4)
         monkeypatch.setattr(lance_reader, "CACHE_ROWS", 0)
-        monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 100)
+        monkeypatch.setattr("rsicd_embed.stores.lancedb.lance_rows.STREAM_ROWS", 100)
         monkeypatch.setattr(streaming, "_SPARE_ROWS", 10)
         assert store.search(queries, k=4).equals(expected)
 

@@ -51,6 +51,25 @@ def uri(tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs that are alike in every run: built by several threads they depend on who is first."""
+    from rsicd_embed.stores._lazy_nmslib import nmslib
+
+    class OneThread:
+        def __init__(self, **settings: Any) -> None:
+            self._index = empty(**settings)
+
+        def createIndex(self, settings: dict[str, Any], **options: Any) -> None:  # noqa: N802
+            self._index.createIndex(settings | {"indexThreadQty": 1}, **options)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._index, name)
+
+    empty = nmslib.init
+    monkeypatch.setattr(nmslib, "init", OneThread)
+
+
+@pytest.fixture
 def exact_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many rows each exact scan looked at."""
     calls: list[int] = []
@@ -69,6 +88,20 @@ def fill(store: VectorStore, n: int = 2000, dim: int = 8) -> np.ndarray:
     vectors = unit(n, dim)
     store.upsert([batch([f"i{i}" for i in range(n)], vectors)])
     return vectors
+
+
+def test_a_dropped_column_leaves_the_graph(uri: str, exact_calls: list[int]) -> None:
+    vectors = unit(2000)
+    with open_store(uri, MADE_BY) as store:
+        store.upsert([batch([f"i{i}" for i in range(2000)], vectors, n=list(range(2000)))])
+        store.optimize()
+        before = store.info().index
+        assert "HNSW" in before
+        store.drop_columns(["n"])
+        assert store.info().index == before
+        exact_calls.clear()
+        assert store.search(vectors[7], k=1)["id"].to_pylist() == ["i7"]
+        assert exact_calls == []
 
 
 def test_graph_is_used_and_fresh_rows_are_scanned(uri: str, exact_calls: list[int]) -> None:
@@ -204,6 +237,7 @@ def test_distinct_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.array_equal(vectors[first[owners]], vectors)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_many_queries_and_large_k(uri: str, tmp_path: Path) -> None:
     dim = 32
     made_by = Provenance("m", "weights:1", dim)
@@ -295,21 +329,22 @@ def test_rows_are_stored_even_if_no_graph_can_be(uri: str, monkeypatch: pytest.M
 
 
 def test_a_disk_that_refuses_the_graph(tmp_path: Path) -> None:
-    built = graphs.Graph.build(unit(100), graphs.Settings())
+    built = graphs.Graph.build(unit(100), graphs.GraphSettings())
     (tmp_path / "graph").mkdir()  # which nothing can be written into as if it were a file
     with pytest.raises(StoreError, match=r"cannot write a graph in .*; see to the disk"):
         built.save(tmp_path / "graph", unit(1).shape[1], 16)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_more_is_not_looked_at_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that the graph never finds is no reason to search longer ever after."""
     matrix = unit(2000)
-    graph = graphs.Graph.build(matrix, graphs.Settings())
+    graph = graphs.Graph.build(matrix, graphs.GraphSettings())
     nearest = graphs.Graph.nearest
 
-    def lacking(one: graphs.Graph, *arguments: Any) -> graphs.Found:
+    def lacking(one: graphs.Graph, *arguments: Any) -> graphs.GraphHits:
         found = nearest(one, *arguments)
-        return graphs.Found(found.query[1:], found.row[1:], found.similarity[1:], None)
+        return graphs.GraphHits(found.query[1:], found.row[1:], found.similarity[1:], None)
 
     monkeypatch.setattr(graphs.Graph, "nearest", lacking)
-    assert graph.measure(matrix, graphs.Settings(recall=1)) == graphs.Measured(400, 0.999)
+    assert graph.measure(matrix, graphs.GraphSettings(recall=1)) == graphs.Measured(400, 0.999)

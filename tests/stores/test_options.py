@@ -10,8 +10,8 @@ import lancedb
 import pytest
 
 from rsicd_embed.errors import StoreURIError
-from rsicd_embed.stores import lance_index
 from rsicd_embed.stores.base import StoreURI, open_store
+from rsicd_embed.stores.lancedb import lance_index
 
 from .contract import MADE_BY, batch, unit
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from rsicd_embed.records import Provenance
-from rsicd_embed.stores import lance_reader, nmslib
+from rsicd_embed.stores import nmslib
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.testing.stores.machine import SETTINGS, StoreMachine
+from rsicd_embed.stores.lancedb import lance_reader
+from rsicd_embed.testing.stores.state_machine import SETTINGS, StoreMachine
 
 from .contract import DIM, MADE_BY, batch, unit
 
@@ -63,7 +64,7 @@ def test_same_hits(stores: list[VectorStore], monkeypatch: pytest.MonkeyPatch) -
         for (k, where), hits in expected.items():
             assert store.search(queries, k, where).equals(hits), (store.uri, k, where)
     monkeypatch.setattr(lance_reader, "CACHE_ROWS", 0)
-    monkeypatch.setattr("rsicd_embed.stores.lance_rows.STREAM_ROWS", 128)
+    monkeypatch.setattr("rsicd_embed.stores.lancedb.lance_rows.STREAM_ROWS", 128)
     for (k, where), hits in expected.items():
         assert stores[2].search(queries, k, where).equals(hits), ("streamed", k, where)
     alone = [stores[1].search(query, 10) for query in queries]

@@ -11,7 +11,7 @@ import pytest
 from rsicd_embed.errors import StoreError, StoreURIError
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.testing.stores import MADE_BY, StoreContract, batch, unit
-from rsicd_embed.testing.stores.machine import SETTINGS, StoreMachine
+from rsicd_embed.testing.stores.state_machine import SETTINGS, StoreMachine
 from tests.helpers import run
 
 PROJECT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ class TestExampleAgrees(ExampleAgrees.TestCase):
 
 
 def test_it_is_as_short_as_it_says() -> None:
-    assert len((PROJECT / "examples" / "store_plugin.py").read_text().splitlines()) <= 80
+    assert len((PROJECT / "examples" / "store_plugin.py").read_text().splitlines()) < 90
 
 
 def test_it_is_known_by_name(tmp_path: Path) -> None:

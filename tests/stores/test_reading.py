@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rsicd_embed.stores.base import open_store
-from rsicd_embed.stores.reading import Reading
+from rsicd_embed.stores.cached_file import CachedFile
 
 from .contract import MADE_BY, batch, unit
 
@@ -25,7 +25,7 @@ def test_it_is_the_newest_until_it_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
     before = path.stat()
-    reading = Reading.of(path)
+    reading = CachedFile.of(path)
     assert reading.content == b"one"
     assert reading.is_newest(path)
     # However often: the number of the first file is not given to another as long as it is held.
@@ -38,7 +38,7 @@ def test_it_is_the_newest_until_it_is_replaced(tmp_path: Path) -> None:
 
 def test_an_empty_file_is_always_read(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    reading = Reading.of(tmp_path / "file")
+    reading = CachedFile.of(tmp_path / "file")
     assert reading.content == b""
     assert not reading.is_newest(tmp_path / "file")
 

@@ -285,7 +285,7 @@ def test_reader_meets_a_state_that_is_being_replaced(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files of the manifest just read may be gone: the newer manifest names others."""
-    from rsicd_embed.stores.segments import SegmentLog
+    from rsicd_embed.stores.segments.segment_log import SegmentLog
 
     filled(uri, rows=30)
     writer = open_store(uri)

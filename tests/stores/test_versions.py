@@ -56,6 +56,22 @@ def test_a_tag_keeps_a_state(store: Versioned, uri: str) -> None:
                     change()
 
 
+def test_a_tag_keeps_columns_that_are_dropped(store: Versioned, uri: str) -> None:
+    before = stored(store)
+    store.tag("first")
+    store.drop_columns(["label"])
+    store.upsert([batch(["b"], label=[2])])
+    store.optimize()
+    assert {one: row["label"] for one, row in stored(store).items()} == {"a": None, "b": 2}
+    with store.as_of("first") as old:
+        assert stored(old) == before
+        with pytest.raises(StoreError, match="read only; restore it first"):
+            old.drop_columns(["label"])
+    store.restore("first")
+    with open_store(uri) as again:
+        assert stored(again) == before
+
+
 def test_restore_goes_back_and_can_be_undone(store: Versioned, uri: str) -> None:
     before = stored(store)
     store.tag("first")

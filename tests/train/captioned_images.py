@@ -11,7 +11,7 @@ from PIL import Image
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.train.config import AugmentConfig, DataConfig
-from rsicd_embed.train.data import Batch, CaptionedImages
+from rsicd_embed.train.input.captioned_images import Batch, CaptionedImages
 
 SIZE = 8
 

@@ -15,7 +15,7 @@ from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.train.config import TrainConfig, parse
 from rsicd_embed.train.mesh import layout
 from rsicd_embed.train.objective import contrastive
-from rsicd_embed.train.state import State, initial_state
+from rsicd_embed.train.state import TrainState, initial_state
 from rsicd_embed.train.step import Recipe
 
 STEPS = 10
@@ -44,7 +44,7 @@ def recipe(
     return Recipe(model, settings, pixels, STEPS, contrastive(settings.step), where, keep)
 
 
-def begin(of: Recipe) -> State:
+def begin(of: Recipe) -> TrainState:
     params = nnx.state(Clip(of.model, rngs=nnx.Rngs(0)))
     return initial_state(params, of.config, of.steps, of.objective, of.layout)
 

@@ -10,6 +10,7 @@ import pytest
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.train.card import DataCard, model_card
 from rsicd_embed.train.config import TrainConfig, parse
+from rsicd_embed.train.initialization import card_licence, from_checkpoint
 
 DATA = DataCard(24, 30, 3, 12, ("rsicd", "ucm.csv"))
 ROW = {"epoch": 1, "mr": 0.5}
@@ -50,6 +51,53 @@ def test_what_it_started_from(init: str, base: str | None, words: str) -> None:
     text = card(model__init=init)
     assert front(text).get("base_model") == base
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "inherited", "licence", "words"),
+    [
+        (
+            "unknown",
+            "apache-2.0",
+            "apache-2.0",
+            "apache-2.0, is that of the model which",
+        ),
+        ("mit", "apache-2.0", "mit", "Its licence is mit."),
+        ("unknown", "", "unknown", "Its licence is unknown: set `license` above"),
+    ],
+)
+def test_the_licence_is_set_or_inherited_or_unknown(
+    setting: str, inherited: str, licence: str, words: str
+) -> None:
+    config = parse.replaced(TrainConfig(), {"model.init": "bundled", "model.license": setting})
+    text = model_card(config, DATA, ROW, inherited)
+    assert front(text)["license"] == licence
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: mit\n---\n", "mit"),
+        ("---\nlicense: other\nlicense_name: nc-1\n---\n", "nc-1"),
+        ("---\nlicense: [mit, x]\n---\n", ""),
+        ("---\nlicense: unknown\n---\n", ""),
+        ("---\nlicense: [\n---\n", ""),
+        ("---\n- a\n---\n", ""),
+        ("no front matter", ""),
+        (None, ""),
+    ],
+)
+def test_the_licence_of_a_checkpoint_is_read_from_its_card(
+    card: str | None, licence: str, tmp_path: Path
+) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert card_licence(tmp_path) == licence
+
+
+def test_the_bundled_model_gives_its_licence() -> None:
+    assert from_checkpoint("bundled").licence == "apache-2.0"
 
 
 def test_no_path_of_a_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsicd_embed.datasets.base import Example
-from rsicd_embed.train.captions import Captions
+from rsicd_embed.train.input.caption_draws import Captions
 
 from .captioned_images import Numbers
 

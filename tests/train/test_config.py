@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from rsicd_embed.cli.train_settings import read_config
+from rsicd_embed.cli.train.train_settings import read_config
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TrainConfig, defaults, parse
 

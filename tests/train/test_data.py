@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -16,8 +17,10 @@ from PIL import Image
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.datasets.captioned import load
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train import captions as texts_of
-from rsicd_embed.train.captions import Captions
+from rsicd_embed.train.config import TeacherConfig, TrainConfig
+from rsicd_embed.train.input import caption_draws as texts_of
+from rsicd_embed.train.input.caption_draws import Captions
+from rsicd_embed.train.loop import require_negatives
 
 from .captioned_images import Numbers, examples, grey, opened
 
@@ -70,6 +73,37 @@ def test_groups_say_what_is_the_same(captions: list[list[str]], copies: list[int
     np.testing.assert_array_equal(positives, positives.T)
     assert positives.diagonal().all()
     assert batch.groups.dtype == np.int32
+
+
+@settings(deadline=None, max_examples=30)
+@given(some_captions, st.data())
+def test_batches_without_negatives_are_counted(
+    captions: list[list[str]], data: st.DataObject
+) -> None:
+    size = data.draw(st.integers(1, len(captions)))
+    with TemporaryDirectory() as folder, opened(examples(Path(folder), captions)) as images:
+        for number in range(2):
+            groups = [batch.groups for batch in images.epoch(number, size)]
+            lacking = [(one[:, None] == one[None]).any(axis=-1).all() for one in groups]
+            assert images.without_negatives(number, size) == sum(lacking)
+
+
+def test_images_that_no_caption_tells_apart_are_refused(tmp_path: Path) -> None:
+    config = TrainConfig(batch_size=2)
+    alike = [["a beach"]] * 4
+    with opened(examples(tmp_path, alike)) as images:
+        with pytest.raises(TrainError, match=r"in 2 of the 2 batches .* softmax loss has nothing"):
+            require_negatives(images, config)
+        taught = dataclasses.replace(config, teacher=TeacherConfig("some/model"))
+        with pytest.warns(UserWarning, match="2 of the 2 batches"):
+            require_negatives(images, taught)
+    with (
+        opened(examples(tmp_path, [*alike, ["a port"], ["a river"]])) as images,
+        pytest.warns(UserWarning, match=r"in \d of the 3 batches .* a larger --batch-size mixes"),
+    ):
+        require_negatives(images, config)
+    with opened(examples(tmp_path, [["a"], ["b"], ["c"], ["d"]])) as images:
+        require_negatives(images, config)
 
 
 def test_captions_that_no_model_can_tell_apart_are_one(tmp_path: Path) -> None:

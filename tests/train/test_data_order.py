@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.train.captions import Captions, Ragged
-from rsicd_embed.train.order import Order
+from rsicd_embed.train.input.caption_draws import Captions, Ragged
+from rsicd_embed.train.input.epoch_order import Order
 
 
 def order(weights: list[float], seed: int = 0) -> Order:

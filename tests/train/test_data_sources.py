@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.train.sources import training_source, weighted
+from rsicd_embed.train.input.training_data import training_source, weighted
 
 from ..conftest import picture
 from ..helpers import manifest

@@ -45,17 +45,30 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def said(checkpoints: Path) -> list[dict[str, Any]]:
+    # Another program may take the port before the first of the two does.
+    for _ in range(5):
+        outputs, errors = together(checkpoints)
+        if not any("in use" in text for text in errors):
+            break
+    assert errors == ["", ""]
+    return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+
+def together(checkpoints: Path) -> tuple[list[str], list[str]]:
+    """What two processes print, and what those that failed print on stderr."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [start(checkpoints, address, number) for number in range(2)]
     try:
-        outputs = [process.communicate(timeout=600) for process in processes]
+        printed = [process.communicate(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
-    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    failed = [
+        (errors or "failed without a word") if process.returncode else ""
+        for process, (_, errors) in zip(processes, printed, strict=True)
+    ]
+    return [output for output, _ in printed], failed
 
 
 def test_two_processes_compute_what_one_does(said: list[dict[str, Any]]) -> None:

@@ -37,6 +37,19 @@ def test_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     assert [json.loads(line) for line in text.splitlines()] == rows("step", 1, 2, 3)
 
 
+def test_epoch_0_stays_with_the_run_that_measured_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0, 0)
+    for row in rows("epoch", 0, 1):
+        journal.add_epoch(row)
+    journal.add_steps(rows("step", 1, 2))
+    assert journal.trained == rows("epoch", 1)
+    assert Journal(tmp_path, 1, 0).epochs == rows("epoch", 0)  # stopped in its first epoch
+    with pytest.raises(TrainError, match="expected rows of 1 epochs, found 0"):
+        Journal(tmp_path, 1, 1)
+    assert Journal(tmp_path, 0, 0).epochs == []  # begun again, perhaps from another model
+    assert read(tmp_path / "metrics.jsonl") == []
+
+
 def test_rows_that_are_gone_are_told(tmp_path: Path) -> None:
     Journal(tmp_path, 0, 0).add_steps(rows("step", 1, 2))
     with pytest.raises(TrainError, match="expected rows of 3 steps, found 2"):

@@ -28,6 +28,7 @@ EPOCHS = [
 def run(tmp_path: Path) -> Path:
     journal = Journal(tmp_path, 0, 0)
     journal.add_steps(STEPS)
+    journal.add_epoch({"epoch": 0, "step": 0, "val_loss": 4.5, "mr": 0.01})
     for row in EPOCHS:
         journal.add_epoch(row)
     return tmp_path

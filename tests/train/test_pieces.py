@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from rsicd_embed.train import tokenizer as bpe
-from rsicd_embed.train.augment import random_patches
+from rsicd_embed.train import vocabulary as bpe
+from rsicd_embed.train.input.augment import random_patches
 from tests.conftest import CAPTIONS
 
 

@@ -13,18 +13,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rsicd_embed.cli import main
-from rsicd_embed.cli.train_plan import lines
+from rsicd_embed.cli.train.train_plan import lines
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train import aot, topology
-from rsicd_embed.train import plan as planning
-from rsicd_embed.train.aot import Compiled, Workload
 from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
-from rsicd_embed.train.flops import step_flops
-from rsicd_embed.train.plan import MemoryModel, Plan, memory_model
 from rsicd_embed.train.shapes import SHAPES
-from rsicd_embed.train.topology import parse
+from rsicd_embed.train.tpu_plan import compile_for_tpu, topology
+from rsicd_embed.train.tpu_plan import plan as planning
+from rsicd_embed.train.tpu_plan.compile_for_tpu import Compiled, StepWorkload
+from rsicd_embed.train.tpu_plan.plan import MemoryModel, TpuPlan, memory_model
+from rsicd_embed.train.tpu_plan.step_flops import step_flops
+from rsicd_embed.train.tpu_plan.topology import parse
 
-TINY = Workload(TrainConfig(ModelConfig(shape="tiny")))
+TINY = StepWorkload(TrainConfig(ModelConfig(shape="tiny")))
 GIB = 1 << 30
 CONTRACT = {
     "topology", "global_batch", "hbm_bytes_per_device", "hbm_capacity_bytes", "flops_per_step",
@@ -121,7 +121,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Takes batches up to 1,000, of a megabyte an image and device; the batches it was given."""
     asked: list[int] = []
 
-    def compile_step(workload: Workload, devices: Any, batch: int) -> Compiled | None:
+    def compile_step(workload: StepWorkload, devices: Any, batch: int) -> Compiled | None:
         asked.append(batch)
         return compiled(batch, temporary=batch << 20) if batch <= 1000 else None
 
@@ -220,34 +220,34 @@ def devices() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in topology.ENVIRONMENT.items():
             patch.setenv(name, value)
-        return aot.tpu_devices(parse("v3-8"))
+        return compile_for_tpu.tpu_devices(parse("v3-8"))
 
 
 def test_what_the_compiler_leaves_to_programs(devices: Any) -> None:
     assert len(devices) == 8
-    limit = aot.compiler_limit(devices)
+    limit = compile_for_tpu.compiler_limit(devices)
     assert limit is not None
     assert 15 * GIB < limit < 16 * GIB
 
 
 def test_a_topology_that_libtpu_does_not_know(devices: Any) -> None:
     with pytest.raises(TrainError, match="a topology that libtpu knows, found v5e:3x5"):
-        aot.tpu_devices(parse("v5e:3x5"))
+        compile_for_tpu.tpu_devices(parse("v5e:3x5"))
 
 
 @pytest.mark.parametrize("name", ["v2-8", "v4-8", "v5e-1", "v5e-8", "v5p-8", "v6e-8"])
 def test_topologies_have_the_devices_that_libtpu_says(devices: Any, name: str) -> None:
-    assert len(aot.tpu_devices(parse(name))) == parse(name).devices
+    assert len(compile_for_tpu.tpu_devices(parse(name))) == parse(name).devices
 
 
 @pytest.mark.slow
 def test_a_real_plan_says_what_the_compiler_says(
     devices: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = aot.lower_step(TINY.recipe(devices, 16)).compile()
+    program = compile_for_tpu.lower_step(TINY.recipe(devices, 16)).compile()
     memory, costs = program.memory_analysis(), program.cost_analysis()
     result = run("--topology", "v3-8", "--shape", "tiny", "--global-batch", "16", "--json")
-    plan = Plan(**json.loads(result.stdout))
+    plan = TpuPlan(**json.loads(result.stdout))
     assert plan.fits
     assert plan.hbm_bytes_per_device == (
         memory.argument_size_in_bytes
@@ -270,7 +270,7 @@ def test_a_real_plan_says_what_the_compiler_says(
 
 
 def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> None:
-    seen: list[Workload] = []
+    seen: list[StepWorkload] = []
     original = planning.compile_step
     path = tmp_path / "run.toml"
     path.write_text(
@@ -278,7 +278,7 @@ def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> Non
         'keep_patches = 0.25\n[optimizer]\nname = "lion"\n'
     )
 
-    def note(workload: Workload, devices: Any, batch: int) -> Compiled | None:
+    def note(workload: StepWorkload, devices: Any, batch: int) -> Compiled | None:
         seen.append(workload)
         return original(workload, devices, batch)
 
@@ -300,13 +300,13 @@ def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> Non
 
 def test_what_is_computed_again_does_not_count_as_the_steps_own_flops() -> None:
     def needed(**settings: Any) -> float:
-        work = Workload(TrainConfig(ModelConfig(shape="tiny"), step=StepConfig(**settings)))
+        work = StepWorkload(TrainConfig(ModelConfig(shape="tiny"), step=StepConfig(**settings)))
         return step_flops(work.recipe(jax.devices()[:1], 32))
 
     whole = needed()
     assert needed(chunk=8) == needed(remat="blocks") == whole
-    work = Workload(TrainConfig(ModelConfig(shape="tiny")))
-    one = aot.compile_step(work, jax.devices()[:1], 32)
+    work = StepWorkload(TrainConfig(ModelConfig(shape="tiny")))
+    one = compile_for_tpu.compile_step(work, jax.devices()[:1], 32)
     assert one is not None
     assert 0.8 * whole < one.flops < 1.2 * whole
 
@@ -315,8 +315,8 @@ def test_loops_are_counted_as_often_as_they_run() -> None:
     """XLA counts a loop's body once; what is planned counts all parts of a batch."""
 
     def flops(**settings: Any) -> float:
-        work = Workload(TrainConfig(ModelConfig(shape="tiny"), step=StepConfig(**settings)))
-        one = aot.compile_step(work, jax.devices()[:1], 32)
+        work = StepWorkload(TrainConfig(ModelConfig(shape="tiny"), step=StepConfig(**settings)))
+        one = compile_for_tpu.compile_step(work, jax.devices()[:1], 32)
         assert one is not None
         return one.flops
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsicd_embed.app import augmented
+from rsicd_embed.pictures import augmentation_sheet
 
 from ..conftest import picture
 from ..helpers import run
@@ -71,7 +71,7 @@ def test_requests_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
 def test_long_captions_are_broken_and_in_the_end_cut() -> None:
     image = picture(0, (300, 100))
     short, long, word = (
-        augmented.draw([[augmented.Cell(image, text)]])
+        augmentation_sheet.draw([[augmentation_sheet.Cell(image, text)]])
         for text in ("a port", "many boats lie there " * 30, "x" * 400)
     )
     assert short.height < long.height < short.height + 100

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rsicd_embed.train.sources import training_source
+from rsicd_embed.train.input.training_data import training_source
 
 from .captioned_images import SIZE, opened
 

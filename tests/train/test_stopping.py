@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from rsicd_embed.train.stopping import SIGNALS, stop_on_signals
+from rsicd_embed.train.stopping import SIGNALS, Interrupt, stop_on_signals
+
+_AT_MOST_S = 600  # far more than an answer takes on a busy machine
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_noted_and_the_second_acts(number: signal.Signals) -> None:
+@pytest.mark.parametrize("deferred", [True, False])
+def test_the_first_signal_is_noted_and_the_next_acts(
+    number: signal.Signals, deferred: bool
+) -> None:
     class ActedError(Exception):
         pass
 
@@ -22,15 +30,80 @@ def test_the_first_signal_is_noted_and_the_second_acts(number: signal.Signals) -
     before = signal.signal(number, act)
     try:
         with stop_on_signals() as stop:
-            assert not stop
-            os.kill(os.getpid(), number)
-            assert stop
-            assert stop.name == number.name
+            stop.deferred = deferred
+            if deferred:
+                os.kill(os.getpid(), number)
+                assert stop
+                assert stop.name == number.name
             with pytest.raises(ActedError):
                 os.kill(os.getpid(), number)
+            assert bool(stop) == deferred
         assert signal.getsignal(number) is act
     finally:
         signal.signal(number, before)
+
+
+def test_a_signal_is_answered_while_the_main_thread_runs_no_python() -> None:
+    """As in a compilation: it does not get there before the answer has."""
+    answers: list[Interrupt] = []
+    reader, writer = os.pipe()
+
+    def answer(interrupt: Interrupt) -> None:
+        answers.append(interrupt)
+        os.write(writer, b".")
+
+    woken = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(woken)
+    with stop_on_signals(answer) as stop:
+        stop.deferred = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # other threads take it
+        try:
+            for count in (1, 2):
+                os.kill(os.getpid(), signal.SIGINT)
+                assert select.select([reader], [], [], _AT_MOST_S)[0]
+                os.read(reader, 1)
+                assert answers[-1] == Interrupt("SIGINT", count, deferred=True)
+                if count == 1:
+                    assert stop.name == "SIGINT"
+                    signal.signal(signal.SIGINT, lambda *_: None)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    assert signal.set_wakeup_fd(woken) == woken
+    os.close(reader)
+    os.close(writer)
+
+
+STUCK = """
+import signal, sys, threading
+from rsicd_embed.cli.train.train_progress import ShownProgress
+from rsicd_embed.train.config import TrainConfig
+from rsicd_embed.train.stopping import stop_on_signals
+
+with ShownProgress(TrainConfig(), 1) as shown, stop_on_signals(shown.on_interrupt) as stop:
+    stop.deferred = True
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    print("ready", flush=True)
+    sys.stdin.read()  # until the test closes it: a library that never returns
+"""
+
+
+def test_a_second_ctrl_c_ends_a_process_that_is_stuck() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STUCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == (
+            "SIGINT: stopping after this step or evaluation, with a checkpoint; "
+            "press Ctrl-C again to stop at once\n"
+        )
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith("SIGINT again: stopped at once; the same")
+        assert process.wait(_AT_MOST_S) == 130
 
 
 def test_in_another_thread_nothing_is_noted() -> None:

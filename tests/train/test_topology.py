@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from rsicd_embed.cli import main
-from rsicd_embed.train.topology import parse
+from rsicd_embed.train.tpu_plan.topology import parse
 
 GIB = 1 << 30
 

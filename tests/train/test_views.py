@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train import views as by_torchvision
-from rsicd_embed.train.augment import random_view
 from rsicd_embed.train.config import AugmentConfig
-from rsicd_embed.train.views import Views
+from rsicd_embed.train.input import views as by_torchvision
+from rsicd_embed.train.input.augment import random_view
+from rsicd_embed.train.input.views import Views
 from tests.conftest import picture
 
 SIDE, SIZE = 18, 16

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sentencepiece
 
-from rsicd_embed.torchvision_import import mend_torchvision
+from rsicd_embed._lazy_torchvision import mend_torchvision
 
 PLANES = "many planes are parked in an airport ."
 DESERT = "a desert with yellow dunes ."

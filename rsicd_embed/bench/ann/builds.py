@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rsicd_embed.bench import record
-from rsicd_embed.bench.stats import paired_ratio, spread
+from rsicd_embed.reports import record
+from rsicd_embed.reports.statistics import paired_ratio, spread
 
 Contenders = dict[str, dict[str, Any]]
 
 
 def keep(contenders: Contenders, name: str, step: str, told: Mapping[str, Any]) -> None:
-    """Adds what `Held.fill` or `Held.optimize` told of one build."""
+    """Adds what `ContenderWorker.fill` or `ContenderWorker.optimize` told of one build."""
     one = contenders.setdefault(name, {}).setdefault(step, {"samples_ns": [], "peak_bytes": []})
     one["samples_ns"].append(told["ns"])
     one["peak_bytes"].append(told["peak_bytes"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsicd_embed.bench.ann.vectors import BLOCK_ROWS, Source
+from rsicd_embed.bench.ann.vectors import BLOCK_ROWS, VectorSource
 from rsicd_embed.errors import BenchError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SUFFIXES = (".hdf5", ".h5")
 MEASURES = ("angular", "cosine")
 
 
-def from_hdf5(path: Path) -> Source:
+def from_hdf5(path: Path) -> VectorSource:
     """The vectors, with the file's own queries and what it calls their neighbours.
 
     Raises:
@@ -42,7 +42,7 @@ def from_hdf5(path: Path) -> Source:
         raise BenchError(f"{path}: expected an HDF5 file; it cannot be read: {text}") from None
 
 
-def _source(path: Path, file: h5py.File) -> Source:
+def _source(path: Path, file: h5py.File) -> VectorSource:
     measure = file.attrs.get("distance")
     measure = measure.decode() if isinstance(measure, bytes) else measure
     if measure not in MEASURES:
@@ -67,7 +67,7 @@ def _source(path: Path, file: h5py.File) -> Source:
             for start in range(0, rows, BLOCK_ROWS):
                 yield again["train"][start : start + BLOCK_ROWS]
 
-    return Source(path.name, rows, dim, blocks, queries, neighbours)
+    return VectorSource(path.name, rows, dim, blocks, queries, neighbours)
 
 
 def _matrix(path: Path, file: h5py.File, name: str) -> Any:

@@ -16,8 +16,8 @@ import pyarrow as pa
 from rsicd_embed.bench.ann.contenders import SCAN, grouped, numbers
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR, vector_matrix
-from rsicd_embed.stores.graph import Settings
-from rsicd_embed.stores.lance_versions import KEEP
+from rsicd_embed.stores.graph import GraphSettings
+from rsicd_embed.stores.lancedb.lance_versions import KEEP
 
 _BLOCK_QUERIES = 32
 _TABLE = "rows"
@@ -67,8 +67,8 @@ class NumPy:
 class NmslibIndex:
     """NMSLib's HNSW index with the parameters of a store's graph."""
 
-    def __init__(self, folder: Path, how: Settings) -> None:
-        import nmslib
+    def __init__(self, folder: Path, how: GraphSettings) -> None:
+        from rsicd_embed.stores._lazy_nmslib import nmslib
 
         self._how, self._path, self._rows = how, folder / "index", 0
         self._index = nmslib.init(
@@ -129,7 +129,7 @@ class LanceTable:
         """It gets an index from `index_rows` rows on, by default from where the store has one."""
         import lancedb
 
-        from rsicd_embed.stores import lance_index
+        from rsicd_embed.stores.lancedb import lance_index
 
         self._least = lance_index.INDEX_ROWS if index_rows is None else index_rows
         self._folder = lancedb.connect(str(folder))

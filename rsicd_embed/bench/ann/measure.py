@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench import record
-from rsicd_embed.bench.ann.batches import add_batches
-from rsicd_embed.bench.ann.held import Held
-from rsicd_embed.bench.ann.truth import Truth
-from rsicd_embed.bench.isolate import Place
-from rsicd_embed.bench.stats import paired_ratio
-from rsicd_embed.bench.timing import Plan, Progress, Samples, measure
+from rsicd_embed.bench.ann.batch_searches import add_batches
+from rsicd_embed.bench.ann.ground_truth import Truth
+from rsicd_embed.bench.ann.worker import ContenderWorker
+from rsicd_embed.bench.workers import Worker
+from rsicd_embed.reports import record
+from rsicd_embed.reports.statistics import paired_ratio
+from rsicd_embed.reports.timing import Progress, Samples, TimingPlan, measure
 
 NULL = "null store"
 # Of what is timed, the bench's own part must be less than this.
@@ -23,14 +23,14 @@ OVERHEAD_GOAL = 0.02
 _ANSWERS_S = 30.0  # for the answers of one contender
 _PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 
-Places = Mapping[str, Place[Held]]
+Workers = Mapping[str, Worker[ContenderWorker]]
 
 
 @dataclass
 class _Singles:
     """Times single queries in a contender's process, and keeps what each took."""
 
-    place: Place[Held]
+    worker: Worker[ContenderWorker]
     k: int
     where: str | None
     taken: list[tuple[int, np.ndarray]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class _Singles:
     def __call__(self, calls: int) -> int:
         """Nanoseconds with all that is not timed: else searches for nothing would never end."""
         started = time.perf_counter_ns()
-        each = self.place.ask(Held.singles, self.k, self.where, calls)
+        each = self.worker.call(ContenderWorker.singles, self.k, self.where, calls)
         self.taken.append((time.perf_counter_ns() - started, each))
         return self.taken[-1][0]
 
@@ -51,10 +51,10 @@ class _Singles:
 
 
 def searched(
-    places: Places,
+    workers: Workers,
     pairs: Mapping[str, str],
     right: Truth,
-    plan: Plan,
+    plan: TimingPlan,
     *,
     batch: int = 0,
     batched: Collection[str] | None = None,
@@ -64,8 +64,8 @@ def searched(
     """Times all contenders, one query at a time and, unless `batch` is 0, up to so many at once.
 
     Args:
-        places: contenders by name, `NULL` among them.
-        pairs: store → library called directly, of those in `places`.
+        workers: contenders by name, `NULL` among them.
+        pairs: store → library called directly, of those in `workers`.
         right: what they should find.
         plan: of the rounds.
         batch: queries.
@@ -74,12 +74,12 @@ def searched(
         progress: is told what is being done.
     """
     told: dict[str, dict[str, Any]] = {}
-    for name, place in places.items():
+    for name, worker in workers.items():
         if name != NULL:
             progress(f"answers of {name}")
-            first, answers = place.ask(Held.answers, right.k, right.where, _ANSWERS_S)
+            first, answers = worker.call(ContenderWorker.answers, right.k, right.where, _ANSWERS_S)
             told[name] = {"first_search_ns": first, **right.ann_recall(answers)}
-    singles = {name: _Singles(place, right.k, right.where) for name, place in places.items()}
+    singles = {name: _Singles(worker, right.k, right.where) for name, worker in workers.items()}
     samples = measure(singles, plan, progress)
     rounds = {name: one.rounds(name, samples) for name, one in singles.items()}
     found: dict[str, Any] = {"complete": samples.complete, "contenders": told}
@@ -91,7 +91,7 @@ def searched(
         asked = {name: (1,) for name in told if batched is None or name in batched}
         some = asked | {name: tuple(n) for name, n in (clients or {}).items() if name in asked}
         try:
-            add_batches(found, places, pairs, right, plan, some, most=batch, progress=progress)
+            add_batches(found, workers, pairs, right, plan, some, most=batch, progress=progress)
         except KeyboardInterrupt:  # single queries have been timed
             found["complete"] = False
     return found

@@ -21,7 +21,7 @@ _SCATTER = 0.8
 
 
 @dataclass(frozen=True)
-class Source:
+class VectorSource:
     """Vectors, some thousand at a time, as they are.
 
     Attributes:
@@ -76,7 +76,7 @@ def unit(block: np.ndarray, name: str, first: int = 0) -> np.ndarray:
     return units
 
 
-def generated(rows: int, dim: int, kind: str = "clustered", seed: int = 0) -> Source:
+def generated(rows: int, dim: int, kind: str = "clustered", seed: int = 0) -> VectorSource:
     """The same vectors for the same arguments, on every machine up to rounding.
 
     `uniform` directions have no structure at all: the hardest case, harder than any embeddings.
@@ -100,10 +100,10 @@ def generated(rows: int, dim: int, kind: str = "clustered", seed: int = 0) -> So
                 block += centres[draw.integers(0, len(centres), len(block))]
             yield block
 
-    return Source(kind, rows, dim, blocks)
+    return VectorSource(kind, rows, dim, blocks)
 
 
-def from_store(uri: str) -> Source:
+def from_store(uri: str) -> VectorSource:
     """The vectors of a store, without its other columns.
 
     Raises:
@@ -117,7 +117,7 @@ def from_store(uri: str) -> Source:
             for batch in store.scan([VECTOR]):
                 yield as_matrix(batch.column(0), uri)
 
-    return Source(uri, rows, dim, blocks)
+    return VectorSource(uri, rows, dim, blocks)
 
 
 def as_matrix(column: pa.Array, where: str) -> np.ndarray:

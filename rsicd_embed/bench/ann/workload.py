@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.bench.ann.vectors import Source, unit
+from rsicd_embed.bench.ann.vectors import VectorSource, unit
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import row_schema, vector_array
 
@@ -96,7 +96,7 @@ def threshold(percent: float) -> int:
     return round(percent * PARTS / 100)
 
 
-def prepare(source: Source, folder: Path, queries: int, k: int, seed: int = 0) -> Workload:
+def prepare(source: VectorSource, folder: Path, queries: int, k: int, seed: int = 0) -> Workload:
     """Writes the rows into `folder`, and makes the queries, or draws of those that are given.
 
     A third of the queries, but no more than a tenth of the rows, are rows that are held out; the
@@ -140,7 +140,7 @@ def prepare(source: Source, folder: Path, queries: int, k: int, seed: int = 0) -
 
 
 def _given(
-    source: Source,
+    source: VectorSource,
     every: np.ndarray,
     queries: int,
     path: Path,

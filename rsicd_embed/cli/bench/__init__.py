@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from rsicd_embed.cli.base import Group
-from rsicd_embed.cli.bench.ann import ann
-from rsicd_embed.cli.bench.compare import compare
-from rsicd_embed.cli.bench.embed import embed
-from rsicd_embed.cli.bench.ingest import ingest
-from rsicd_embed.cli.bench.recommend import recommend
-from rsicd_embed.cli.bench.report import report
-from rsicd_embed.cli.bench.serve import serve
+from rsicd_embed.cli.bench.bench_ann import ann
+from rsicd_embed.cli.bench.bench_compare import compare
+from rsicd_embed.cli.bench.bench_embed import embed
+from rsicd_embed.cli.bench.bench_ingest import ingest
+from rsicd_embed.cli.bench.bench_recommend import recommend
+from rsicd_embed.cli.bench.bench_report import report
+from rsicd_embed.cli.bench.bench_serve import serve
 
 
 @click.group(cls=Group)

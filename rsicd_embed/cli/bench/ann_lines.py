@@ -129,6 +129,6 @@ def _megabytes(count: int | None) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    from rsicd_embed.bench.record import table
+    from rsicd_embed.reports.record import table
 
     return table(rows)

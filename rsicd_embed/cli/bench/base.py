@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import tempfile
 import time
@@ -35,7 +36,7 @@ _LINE_EVERY_S = 10.0
 # figures are not to be trusted.
 _QUIET, _QUIET_MEANWHILE = 0.25, 0.05
 _ARGUMENTS = "rsicd_embed.bench.arguments"
-_WATCH = "rsicd_embed.bench.watch"
+_CPU_TIMES = "rsicd_embed.bench.cpu_times"
 
 
 def record_options(command: F) -> F:
@@ -49,7 +50,9 @@ def record_options(command: F) -> F:
             type=click.Path(file_okay=False, path_type=Path),
             help="Folder of the record, a JSON file named after the benchmark.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Of all that is drawn."),
+        click.option(
+            "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed."
+        ),
         click.option(
             "--rounds",
             default=10,
@@ -95,11 +98,11 @@ def finish(
     as_json: bool,
 ) -> None:
     """Saves a record and its page, and shows what is in it; status 1 where it was interrupted."""
-    from rsicd_embed.bench import record
-    from rsicd_embed.bench.report import write
+    from rsicd_embed.reports import record, write
+    from rsicd_embed.reports.machine import cpu_contention
 
-    watch = click.get_current_context().meta[_WATCH]
-    run["machine"]["others_share"] = watch.others_share() if watch else None
+    start = click.get_current_context().meta[_CPU_TIMES]
+    run["machine"]["others_share"] = cpu_contention(start)
     path = record.save(output, name, run)
     page = write.beside(path, run)
     if as_json:
@@ -118,7 +121,7 @@ def finish(
 def counts(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
     """`1000,10000` → (1000, 10000), each once; nothing where the option is not given."""
     words = value.split(",") if value is not None else []
-    if not all(word.strip().isdigit() and int(word) for word in words):
+    if not all(re.fullmatch(r"\s*0*[1-9][0-9]{0,8}\s*", word) for word in words):
         raise click.BadParameter(f"expected counts such as 1000,10000, found {value!r}")
     return tuple(dict.fromkeys(int(word) for word in words))
 
@@ -165,12 +168,12 @@ def model_or_shape(model: str | None, shape: str | None) -> Iterator[str | None]
     if model is not None:
         raise click.UsageError("expected --model or --shape, found both")
     from rsicd_embed.bench.inputs import texts
-    from rsicd_embed.bench.isolate import once
-    from rsicd_embed.train import untrained
+    from rsicd_embed.bench.workers import once
+    from rsicd_embed.train import random_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
         directory = Path(folder, shape)
-        once(f"making a {shape}", partial(untrained.write, directory, shape, texts(512)))
+        once(f"making a {shape}", partial(random_checkpoint.write, directory, shape, texts(512)))
         yield str(directory)
 
 
@@ -183,10 +186,10 @@ class Recorded(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Begins to watch, for `finish`."""
-        from rsicd_embed.bench.quiet import Watch
+        """Notes the CPU times for `finish`."""
+        from rsicd_embed.reports.machine import CpuTimes
 
-        ctx.meta[_WATCH] = Watch.begin()
+        ctx.meta[_CPU_TIMES] = CpuTimes.now()
         return super().invoke(ctx)
 
 

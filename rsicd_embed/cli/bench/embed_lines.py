@@ -8,7 +8,7 @@ from typing import Any
 def lines(run: dict[str, Any]) -> list[str]:
     """One table of images, one of texts, and the peak."""
     from rsicd_embed.bench.combined import to_first
-    from rsicd_embed.bench.record import table
+    from rsicd_embed.reports.record import table
 
     found = []
     for what in ("images", "texts"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from rsicd_embed.cli.base import Group
-from rsicd_embed.cli.eval.forgetting import forgetting
-from rsicd_embed.cli.eval.probe import probe
-from rsicd_embed.cli.eval.retrieval import retrieval
-from rsicd_embed.cli.eval.zeroshot import zeroshot
+from rsicd_embed.cli.eval.eval_forgetting import forgetting
+from rsicd_embed.cli.eval.eval_probe import probe
+from rsicd_embed.cli.eval.eval_retrieval import retrieval
+from rsicd_embed.cli.eval.eval_zeroshot import zeroshot
 
 
 @click.group("eval", cls=Group)

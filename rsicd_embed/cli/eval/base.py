@@ -19,6 +19,7 @@ from rsicd_embed.cli.base import (
     note,
     precision_option,
     print_json,
+    report_source,
     show,
     tell_skipped,
 )
@@ -28,10 +29,10 @@ from rsicd_embed.datasets.classes import PROMPT
 if TYPE_CHECKING:
     import numpy as np
 
-    from rsicd_embed.bench.embedded import Embedded
-    from rsicd_embed.bench.evalset import EvalSet
     from rsicd_embed.datasets.base import Example, Skipped
     from rsicd_embed.embedder.base import Embedder
+    from rsicd_embed.evaluation.dataset import EvalSet
+    from rsicd_embed.evaluation.embedding import Embedded
 
 _TOLD = 3  # one line an image would bury what comes after them
 
@@ -77,7 +78,9 @@ def evaluation_options(command: F) -> F:
             type=click.Path(file_okay=False, path_type=Path),
             help="Folder of the record, a JSON file named after the evaluation.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Of all that is drawn."),
+        click.option(
+            "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed."
+        ),
         click.option(
             "--resamples",
             default=2000,
@@ -110,7 +113,7 @@ class How:
     def of(cls, given: Mapping[str, Any]) -> How:
         """From the command's arguments; a folder that cannot be written to is refused at once."""
         if given["output"] is not None:
-            from rsicd_embed.bench import record
+            from rsicd_embed.reports import record
 
             record.claim(given["output"])
         return cls(**given, seconds={})
@@ -118,7 +121,7 @@ class How:
     @property
     def bootstrap(self) -> Any:
         """How intervals are drawn."""
-        from rsicd_embed.bench.bootstrap import Bootstrap
+        from rsicd_embed.evaluation.bootstrap import Bootstrap
 
         return Bootstrap(self.resamples, self.seed)
 
@@ -143,8 +146,8 @@ class How:
         self, embedder: Embedder, examples: Sequence[Example], *, skip_unreadable: bool = False
     ) -> Embedded:
         """Images as vectors, with progress; those that cannot be read are told."""
-        from rsicd_embed.bench.embedded import embed_examples
         from rsicd_embed.cli.progress import image_progress
+        from rsicd_embed.evaluation.embedding import embed_examples
 
         with self.timed("images"), image_progress("images", len(examples)) as advance:
             found = embed_examples(
@@ -155,8 +158,8 @@ class How:
 
     def embed_texts(self, embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
         """Captions as vectors, with progress."""
-        from rsicd_embed.bench.embedded import embed_texts
         from rsicd_embed.cli.progress import image_progress
+        from rsicd_embed.evaluation.embedding import embed_texts
 
         with self.timed("texts"), image_progress("captions", len(texts), "captions") as advance:
             return embed_texts(embedder, texts, advance)
@@ -164,19 +167,20 @@ class How:
 
 def open_set(dataset: Path, *, every_label: bool = False) -> EvalSet:
     """A data set; what is in its folder and is no example is told."""
-    from rsicd_embed.bench import evalset
+    from rsicd_embed.evaluation.dataset import open_set as read
 
-    found = evalset.open_set(dataset, every_label=every_label)
+    found = read(dataset, every_label=every_label)
     tell_skipped(found.skipped[:_TOLD])
     if len(found.skipped) > _TOLD:
         note(f"skipped {len(found.skipped) - _TOLD:,} more")
+    report_source(found.unread, found.notes)
     return found
 
 
 def document(task: str, settings: Mapping[str, Any], how: How) -> dict[str, Any]:
     """The head of a record: the command, the machine and what was set."""
-    from rsicd_embed.bench import record
-    from rsicd_embed.bench.machine import nvidia_gpus
+    from rsicd_embed.reports import record
+    from rsicd_embed.reports.machine import nvidia_gpus
 
     shared = {"batch_size": how.batch_size, "precision": how.precision, "backend": how.backend}
     return record.document(
@@ -204,8 +208,7 @@ def finish(run: dict[str, Any], how: How, lines: Callable[[Any], list[str]]) -> 
         note(f"note: {one}")
     path = page = None
     if how.output is not None:
-        from rsicd_embed.bench import record
-        from rsicd_embed.bench.report import write
+        from rsicd_embed.reports import record, write
 
         path = record.save(how.output, f"eval-{run['task']}", run)
         page = write.beside(path, run)
@@ -221,7 +224,7 @@ def finish(run: dict[str, Any], how: How, lines: Callable[[Any], list[str]]) -> 
 
 def metric_table(run: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Metrics with their intervals, and further columns by their heading."""
-    from rsicd_embed.bench.record import table
+    from rsicd_embed.reports.record import table
 
     rows = [("", run["split"], f"{run['bootstrap']['level']:.0%}", *columns)]
     for name, value in run["metrics"].items():

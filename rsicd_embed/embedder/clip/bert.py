@@ -35,7 +35,8 @@ class BertLayer(nnx.Module):
     ) -> Float[Array, "b t w"]:
         """One layer; `seen` as in `Attention`."""
         x = self.attention_norm(x + self.attention(x, seen=seen))
-        return self.output_norm(x + self.down(activate(self.activation, self.up(x))))
+        y: Array = self.output_norm(x + self.down(activate(self.activation, self.up(x))))
+        return y
 
 
 class BertTower(nnx.Module):

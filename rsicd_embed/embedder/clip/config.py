@@ -124,6 +124,32 @@ _TEXT_DEFAULTS = _TOWER_DEFAULTS | {
     "max_position_embeddings": 77,
     "eos_token_id": 49407,
 }
+_IMAGE_DEFAULT = {"image_size": 224}
+
+_TOWER_NUMBERS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_VISION_NUMBERS = (*_TOWER_NUMBERS, "num_channels", "image_size", "patch_size")
+_TEXT_NUMBERS = (*_TOWER_NUMBERS, "vocab_size", "max_position_embeddings", "eos_token_id")
+
+
+def _section(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A tower's part of `config.json`, with what transformers takes for keys that it lacks."""
+    section = dict(defaults)
+    for key in (name, f"{name}_dict"):  # the latter in older checkpoints; where present, it wins
+        values = config.get(key) or {}
+        if not isinstance(values, Mapping):
+            raise ModelError(f"config.json: expected {key} to be an object, found {values!r}")
+        section |= values
+    return section
+
+
+def _require_whole(values: Mapping[str, Any]) -> None:
+    wrong = [
+        f"{name} {value!r}"
+        for name, value in values.items()
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1
+    ]
+    if wrong:
+        raise ModelError(f"config.json: expected whole numbers above 0, found {', '.join(wrong)}")
 
 
 def _tower(config: Mapping[str, Any]) -> TowerConfig:
@@ -132,13 +158,16 @@ def _tower(config: Mapping[str, Any]) -> TowerConfig:
             f"expected hidden_act quick_gelu or gelu, found {config['hidden_act']!r}; "
             "no CLIP checkpoint of Hugging Face's uses another"
         )
+    eps = config["layer_norm_eps"]
+    if not isinstance(eps, int | float) or not 0 < eps < 1:
+        raise ModelError(f"config.json: expected layer_norm_eps between 0 and 1, found {eps!r}")
     return TowerConfig(
         width=config["hidden_size"],
         layers=config["num_hidden_layers"],
         heads=config["num_attention_heads"],
         mlp_width=config["intermediate_size"],
         activation=config["hidden_act"],
-        eps=config["layer_norm_eps"],
+        eps=eps,
     )
 
 
@@ -154,17 +183,12 @@ def from_hf(config: Mapping[str, Any]) -> ClipConfig:
             f"expected model_type {_VIT!r} or {_RESNET!r} in config.json, found {kind!r}; "
             "give a Hugging Face CLIP checkpoint"
         )
-    # `*_config_dict` is how older checkpoints were written; where present, it wins.
-    vision: dict[str, Any] = {
-        **(_VISION_DEFAULTS if kind == _VIT else {"image_size": 224}),
-        **(config.get("vision_config") or {}),
-        **(config.get("vision_config_dict") or {}),
-    }
-    text: dict[str, Any] = {
-        **_TEXT_DEFAULTS,
-        **(config.get("text_config") or {}),
-        **(config.get("text_config_dict") or {}),
-    }
+    vision = _section(config, "vision_config", _VISION_DEFAULTS if kind == _VIT else _IMAGE_DEFAULT)
+    text = _section(config, "text_config", _TEXT_DEFAULTS)
+    whole = {"projection_dim": config.get("projection_dim", 512)}
+    whole |= {f"text_config.{name}": text[name] for name in _TEXT_NUMBERS}
+    sizes = _VISION_NUMBERS if kind == _VIT else tuple(_IMAGE_DEFAULT)
+    _require_whole(whole | {f"vision_config.{name}": vision[name] for name in sizes})
     return ClipConfig(
         vision=_vit(vision) if kind == _VIT else resnet_config.from_hf(vision),
         text=_text(text),

@@ -11,8 +11,8 @@ import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
 from rsicd_embed.embedder import preprocess
-from rsicd_embed.embedder.clip import checkpoint, weights
 from rsicd_embed.embedder.clip import config as clip_config
+from rsicd_embed.embedder.clip import weight_files, weights
 
 
 def save(
@@ -58,4 +58,4 @@ def save(
     for name, content in contents.items():
         (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     tokens.save(str(directory / "tokenizer.json"))
-    checkpoint.save_safetensors(tensors, directory / checkpoint.SAFETENSORS)
+    weight_files.save_safetensors(tensors, directory / weight_files.SAFETENSORS)

@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from rsicd_embed.embedder import training_words
+from rsicd_embed.embedder.base import UnfamiliarWord, require_texts
 from rsicd_embed.embedder.clip.backends.base import Towers
-from rsicd_embed.embedder.clip.parts import Parts
+from rsicd_embed.embedder.clip.parts import ModelParts
 from rsicd_embed.embedder.images_to_pixels import read_pixels
 from rsicd_embed.images import ImageLike
 from rsicd_embed.parallel import batched
 
 
 class ClipEmbedder:
-    """A CLIP model with its tokenizer and preprocessing. See `embedder.base.Embedder`."""
+    """A CLIP model with its tokenizer and preprocessing. See `embedder.base.Embedder`.
 
-    def __init__(self, parts: Parts, towers: Towers, *, name: str, batch_size: int = 64) -> None:
+    Args:
+        parts: what the model consists of.
+        towers: runs it.
+        name: as `--model` takes it.
+        batch_size: images embedded at once.
+        directory: where its training words are, if it has a list of them.
+    """
+
+    def __init__(
+        self,
+        parts: ModelParts,
+        towers: Towers,
+        *,
+        name: str,
+        batch_size: int = 64,
+        directory: Path | None = None,
+    ) -> None:
         # Not `parts` itself, whose tensors an engine may have copied to its devices.
         self.name = name
         self.batch_size = batch_size
@@ -28,11 +48,20 @@ class ClipEmbedder:
         # What cosines are multiplied by where probabilities are wanted.
         self.logit_scale = float(np.exp(parts.tensors["logit_scale"]))
         self._towers = towers
+        self._directory = directory
 
     @property
     def dim(self) -> int:
         """Length of a vector."""
         return self.config.dim
+
+    def __repr__(self) -> str:
+        size = self.config.image_size
+        engine = type(self._towers).__name__
+        return (
+            f"<{type(self).__name__} {self.name!r}: dim {self.dim}, {size}×{size} px, "
+            f"{engine}, batches of {self.batch_size}>"
+        )
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """An upright RGB picture → uint8 (image_size, image_size, 3)."""
@@ -50,11 +79,38 @@ class ClipEmbedder:
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts → float32 (n, dim)."""
+        require_texts(texts)
         if self._towers.fixed_shapes:
             tokens = self.tokenizer(texts)
         else:
             tokens = self.tokenizer(texts, multiple=1)  # padding costs as much as text
         return self._batches(self._towers.encode_texts, tokens)
+
+    def unfamiliar_words(self, texts: Sequence[str]) -> list[UnfamiliarWord]:
+        """The words of some texts that were not in the training captions, or in very few.
+
+        Nothing for a model without a list of its training words.
+
+        Raises:
+            ModelError: the list cannot be read.
+        """
+        known = self._training_words
+        return [] if known is None else known.unfamiliar(texts)
+
+    def near_words(self, word: str) -> tuple[str, ...]:
+        """Familiar words or phrases of similar spelling or meaning, the nearest first.
+
+        Nothing for a model without a list of its training words.
+
+        Raises:
+            ModelError: the list cannot be read.
+        """
+        known = self._training_words
+        return () if known is None else known.near(word)
+
+    @cached_property
+    def _training_words(self) -> training_words.TrainingWords | None:
+        return None if self._directory is None else training_words.read(self._directory)
 
     def _batches(
         self, encode: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray

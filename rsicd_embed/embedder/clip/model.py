@@ -19,7 +19,7 @@ from rsicd_embed.embedder.clip.bert import BertTower
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet import ResNet
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
-from rsicd_embed.embedder.clip.text import TextTower
+from rsicd_embed.embedder.clip.text_tower import TextTower
 from rsicd_embed.embedder.clip.vit import VisionTransformer
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError

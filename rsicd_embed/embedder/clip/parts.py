@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from rsicd_embed.embedder import preprocess, tokenizer
-from rsicd_embed.embedder.clip import checkpoint, config
+from rsicd_embed.embedder.clip import config, weight_files
 from rsicd_embed.embedder.clip import tensors as clip_tensors
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.jsonfile import read_json
+from rsicd_embed.embedder.layout import CLIP
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import ModelError
 from rsicd_embed.records import Fingerprint
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Parts:
+class ModelParts:
     """A model: its shape, float32 tensors by Hugging Face name, and what feeds it."""
 
     config: ClipConfig
@@ -46,26 +50,53 @@ class Parts:
         )
 
 
-def read(directory: Path) -> Parts:
+def read(directory: Path) -> ModelParts:
     """Reads config, weights, tokenizer and preprocessing.
 
     Raises:
-        ModelError: a file is missing or is not what its name says.
+        ModelError: files are missing, which are all named, or are not what their names say.
         WeightsError: the weights cannot be read, or do not fit the config.
     """
-    shape = config.from_hf(read_json(directory / "config.json"))
-    tensors = clip_tensors.checked(shape, checkpoint.load(directory))
-    pixels = preprocess.from_hf(read_json(directory / "preprocessor_config.json"))
+    CLIP.require(directory)
+    problems: list[ModelError] = []
+
+    def attempt(read_part: Callable[[], T]) -> T | None:
+        try:
+            return read_part()
+        except ModelError as error:
+            problems.append(error)
+            return None
+
+    shape = attempt(lambda: config.from_hf(read_json(directory / "config.json")))
+    pixels = attempt(lambda: preprocess.from_hf(read_json(directory / "preprocessor_config.json")))
+    if shape and pixels:
+        attempt(lambda: _require_same_size(directory, shape, pixels))
+    tokens = shape and attempt(
+        lambda: tokenizer.load(
+            directory,
+            context_length=shape.context_length,
+            vocab_size=shape.vocab_size,
+            eos_token_id=shape.eos_token_id,
+        )
+    )
+    if problems:
+        raise _joined(problems)
+    assert shape and pixels and tokens  # otherwise there is a problem
+    return ModelParts(
+        shape, clip_tensors.checked(shape, weight_files.load(directory)), tokens, pixels
+    )
+
+
+def _require_same_size(directory: Path, shape: ClipConfig, pixels: Preprocessor) -> None:
     side, made = shape.image_size, pixels.crop or pixels.resize
     if made != (side, side):
         raise ModelError(
             f"{directory}: expected pixels of {side}×{side} as config.json says, "
             f"found {made} in preprocessor_config.json"
         )
-    tokens = tokenizer.load(
-        directory,
-        context_length=shape.context_length,
-        vocab_size=shape.vocab_size,
-        eos_token_id=shape.eos_token_id,
-    )
-    return Parts(shape, tensors, tokens, pixels)
+
+
+def _joined(problems: list[ModelError]) -> ModelError:
+    if len(problems) == 1:
+        return problems[0]
+    return ModelError("; and ".join(map(str, problems)))

@@ -15,6 +15,7 @@ from rsicd_embed.embedder.clip.config import BertConfig, TowerConfig
 
 
 def activate(name: str, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
+    """CLIP's `quick_gelu`, or the exact `gelu`."""
     if name == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
     return jax.nn.gelu(x, approximate=False)

@@ -16,7 +16,7 @@ hypothesis.
 """
 
 from rsicd_embed.testing.stores.contract import StoreContract
-from rsicd_embed.testing.stores.rows import (
+from rsicd_embed.testing.stores.sample_rows import (
     DIM,
     MADE_BY,
     batch,

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.testing.stores.columns import Columns
-from rsicd_embed.testing.stores.conditions import Conditions
-from rsicd_embed.testing.stores.opening import Opening
-from rsicd_embed.testing.stores.rows import MADE_BY
-from rsicd_embed.testing.stores.searching import Searching
-from rsicd_embed.testing.stores.upkeep import Upkeep
-from rsicd_embed.testing.stores.writing import Writing
+from rsicd_embed.testing.stores.column_tests import ColumnTests
+from rsicd_embed.testing.stores.condition_tests import ConditionTests
+from rsicd_embed.testing.stores.opening_tests import Opening
+from rsicd_embed.testing.stores.sample_rows import MADE_BY
+from rsicd_embed.testing.stores.searching_tests import Searching
+from rsicd_embed.testing.stores.upkeep_tests import Upkeep
+from rsicd_embed.testing.stores.writing_tests import Writing
 
 
-class StoreContract(Opening, Writing, Columns, Searching, Conditions, Upkeep):
+class StoreContract(Opening, Writing, ColumnTests, Searching, ConditionTests, Upkeep):
     """Every test takes the fixture `uri`, which a subclass provides."""
 
     @pytest.fixture

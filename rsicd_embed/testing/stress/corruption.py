@@ -14,9 +14,9 @@ from typing import Any
 
 from rsicd_embed.errors import RsicdEmbedError
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
-from rsicd_embed.testing.stores.rows import MADE_BY, batch, stored, unit
+from rsicd_embed.testing.stores.sample_rows import MADE_BY, batch, stored, unit
 from rsicd_embed.testing.stress.damage import Files, damage
-from rsicd_embed.testing.stress.workers import Worker, opened, scratch
+from rsicd_embed.testing.stress.stress_workers import StressWorker, opened, scratch
 
 _ROWS = 240
 _MEMORY_BYTES = 4 << 30  # that an answer may take beyond what libraries reserve
@@ -62,11 +62,11 @@ def corrupt(scheme: str, mutations: int, seed: int) -> Damaged:
     done = Damaged()
     with scratch() as folder:
         uri = f"{scheme}:{folder}/store"
-        list(Worker(make, uri).messages())
+        list(StressWorker(make, uri).messages())
         files = read_files(Path(folder, "store"))
         following = seed
         while done.mutations < mutations:
-            worker = Worker(judge, uri, files, range(following, seed + mutations))
+            worker = StressWorker(judge, uri, files, range(following, seed + mutations))
             detail = "before the first"
             try:
                 for word, what, detail in worker.messages():

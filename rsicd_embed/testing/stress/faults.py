@@ -14,10 +14,16 @@ from typing import Any
 
 from rsicd_embed.errors import StoreError
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.testing.stores.rows import MADE_BY
+from rsicd_embed.testing.stores.sample_rows import MADE_BY
 from rsicd_embed.testing.stress import points
-from rsicd_embed.testing.stress.model import Change, MismatchError, State, match, plan
-from rsicd_embed.testing.stress.workers import Worker, opened, scratch
+from rsicd_embed.testing.stress.store_model import (
+    MismatchError,
+    StoreChange,
+    StoreState,
+    match,
+    plan,
+)
+from rsicd_embed.testing.stress.stress_workers import StressWorker, opened, scratch
 
 _ERRORS = (errno.EIO, errno.ENOSPC)
 _SIZES = (0, 200, 600, 1000, 2000, 4000, 8000, 16_000, 1 << 20)
@@ -48,7 +54,7 @@ def fail(scheme: str, changes: int, seed: int) -> Failed:
     """Makes each of `changes` changes fail at each of its steps, before it succeeds."""
     done = Failed()
     with scratch() as folder:
-        worker = Worker(suffer, f"{scheme}:{folder}/store", changes, seed)
+        worker = StressWorker(suffer, f"{scheme}:{folder}/store", changes, seed)
         try:
             for word, what in worker.messages():
                 if word == "begin":
@@ -72,7 +78,7 @@ def suffer(tell: Callable[..., None], uri: str, changes: int, seed: int) -> None
     points.watch(fault, "none")
     try:
         with open_store(uri, MADE_BY) as store:
-            state = State()
+            state = StoreState()
             for step in range(changes):
                 change = plan(state, seed, step)
                 tell("begin", change.kind)
@@ -134,8 +140,13 @@ def _full(size: int) -> _Injected:
 
 
 def _one(
-    store: VectorStore, uri: str, change: Change, old: State, injected: _Injected, step: int
-) -> tuple[str | None, State]:
+    store: VectorStore,
+    uri: str,
+    change: StoreChange,
+    old: StoreState,
+    injected: _Injected,
+    step: int,
+) -> tuple[str | None, StoreState]:
     """What a change that fails does, and the state after it; None where nothing has failed."""
     said = None
     try:
@@ -145,6 +156,10 @@ def _one(
         said = str(error)
         if "\n" in said:
             raise MismatchError(f"{change.kind}, {injected.name}: not one line: {said}") from error
+        if "backup" in said:
+            raise MismatchError(
+                f"{change.kind}, {injected.name}: nothing is lost: {said}"
+            ) from error
     allowed = [change.apply(old) if said is None or _CHANGED in said else old]
     try:
         for one in (store, opened(uri)):

@@ -13,11 +13,11 @@ from typing import Any
 
 from rsicd_embed.files import TEMPORARY
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.stores.segment_store import SegmentStore
-from rsicd_embed.testing.stores.rows import MADE_BY
+from rsicd_embed.stores.segments.segment_store import SegmentStore
+from rsicd_embed.testing.stores.sample_rows import MADE_BY
 from rsicd_embed.testing.stress import points
-from rsicd_embed.testing.stress.model import MismatchError, State, match, plan
-from rsicd_embed.testing.stress.workers import Worker, scratch
+from rsicd_embed.testing.stress.store_model import MismatchError, StoreState, match, plan
+from rsicd_embed.testing.stress.stress_workers import StressWorker, scratch
 
 _LIVES = 25  # kills before a store is begun anew
 _AT_POINTS = 0.6  # share of the writers that die at a step; the others do at any time
@@ -58,7 +58,7 @@ class _Series:
         self.uri, self.seed, self.done = uri, seed, done
         self.chance = random.Random(f"{seed}:{done.kills}")
         self.step = done.kills * 1000
-        self.state, self.allowed = State(), [State()]
+        self.state, self.allowed = StoreState(), [StoreState()]
         self.call = self.point = ""
 
     def live(self, *, make: bool, kill: bool) -> None:
@@ -70,7 +70,7 @@ class _Series:
             turn = self.chance.randint(1, _FIRST_STEPS if make else _TURNS)
         delay_s = self.chance.uniform(0.0, _MOMENT_S) if kill and not turn else None
         self.call, self.point, checked = "create" if make else "open", "", False
-        worker = Worker(
+        worker = StressWorker(
             write, self.uri, make, self.allowed, self.seed, self.step, moment, turn, not kill
         )
         try:
@@ -116,7 +116,7 @@ def write(
     tell: Callable[..., None],
     uri: str,
     make: bool,
-    allowed: list[State],
+    allowed: list[StoreState],
     seed: int,
     step: int,
     moment: str,
@@ -127,7 +127,7 @@ def write(
     try:
         if make:
             _wait_for_death(uri, moment, turn, tell)
-        with open_store(uri, MADE_BY if allowed == [State()] else None) as store:
+        with open_store(uri, MADE_BY if allowed == [StoreState()] else None) as store:
             state = match(store, allowed, step)
             tell("found", allowed.index(state))
             if not make:

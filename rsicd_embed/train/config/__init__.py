@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import checks
-from rsicd_embed.train.config.augment import AugmentConfig
-from rsicd_embed.train.config.data import DataConfig
-from rsicd_embed.train.config.optimizer import OptimizerConfig
-from rsicd_embed.train.config.step import StepConfig
-from rsicd_embed.train.config.teacher import TeacherConfig
+from rsicd_embed.train.config.augment_config import AugmentConfig
+from rsicd_embed.train.config.data_config import DataConfig
+from rsicd_embed.train.config.optimizer_config import OptimizerConfig
+from rsicd_embed.train.config.step_config import StepConfig
+from rsicd_embed.train.config.teacher_config import TeacherConfig
 from rsicd_embed.train.shapes import SHAPES
 
 __all__ = [

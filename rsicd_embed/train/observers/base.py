@@ -20,7 +20,10 @@ class Observer(Protocol):
         ...
 
     def on_epoch(self, row: Row) -> None:
-        """A row of `metrics.jsonl`; `step` is the last step of its epoch."""
+        """A row of `metrics.jsonl`; `step` is the last step of its epoch.
+
+        Epoch 0 is the model before the first step: its row has the figures of val alone.
+        """
         ...
 
     def close(self) -> None:

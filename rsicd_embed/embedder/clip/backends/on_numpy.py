@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsicd_embed.embedder.clip.backends import graph
+from rsicd_embed.embedder.clip.backends import forward_pass
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
@@ -26,7 +26,7 @@ _WINDOW_BYTES = 16 << 20
 
 
 class _NumpyOps:
-    """See `graph.Ops`."""
+    """See `forward_pass.Ops`."""
 
     def add(self, x: Array, y: Array) -> Array:
         return np.add(x, y)
@@ -156,14 +156,18 @@ class NumpyTowers:
     devices = 1
     fixed_shapes = False
 
-    def __init__(self, config: ClipConfig, tensors: graph.Tensors, how: Preprocessor) -> None:
+    def __init__(
+        self, config: ClipConfig, tensors: forward_pass.Tensors, how: Preprocessor
+    ) -> None:
         self._config, self._tensors, self._how = config, tensors, how
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, side, side, 3) → float32 (b, dim)."""
-        return graph.image_vectors(_NumpyOps(), self._config, self._tensors, self._how, pixels)
+        return forward_pass.image_vectors(
+            _NumpyOps(), self._config, self._tensors, self._how, pixels
+        )
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
         """int32 (b, t) → float32 (b, dim)."""
-        pooled = graph.pooled_positions(self._config, tokens)
-        return graph.text_vectors(_NumpyOps(), self._config, self._tensors, tokens, pooled)
+        pooled = forward_pass.pooled_positions(self._config, tokens)
+        return forward_pass.text_vectors(_NumpyOps(), self._config, self._tensors, tokens, pooled)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.embedder.clip.backends import graph
+from rsicd_embed.embedder.clip.backends import forward_pass
+from rsicd_embed.embedder.clip.backends._lazy_openvino import core, op, ov
 from rsicd_embed.embedder.clip.backends.base import Precision
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
-from rsicd_embed.openvino_import import core, op, ov
 from rsicd_embed.parallel import cpu_count
 
 _Node = Any  # openvino.Node, whose stubs do not know its own functions
@@ -26,7 +26,7 @@ def _ints(*values: int) -> np.ndarray:
 
 
 class _OpenvinoOps:
-    """See `graph.Ops`."""
+    """See `forward_pass.Ops`."""
 
     def constant(self, tensor: np.ndarray) -> _Node:
         """In the tensor's own memory, which must outlive the graph."""
@@ -87,7 +87,7 @@ class _OpenvinoOps:
             op.transpose(op.reshape(x, [0, 0, heads, -1], special_zero=True), [0, 2, 1, 3])
             for x in (query, key, value)
         )
-        mask = ()
+        mask: tuple[_Node, ...] = ()
         if seen is not None:  # (b, 1, 1, t), added to the scores
             unseen = op.subtract(op.unsqueeze(seen, _ints(1, 2)), np.float32(1))
             mask = (op.multiply(unseen, np.float32(1e4)),)
@@ -137,7 +137,7 @@ class OpenvinoTowers:
     def __init__(
         self,
         config: ClipConfig,
-        tensors: graph.Tensors,
+        tensors: forward_pass.Tensors,
         how: Preprocessor,
         *,
         precision: Precision = "float32",
@@ -150,8 +150,8 @@ class OpenvinoTowers:
             pooled = op.parameter([-1, -1], np.float32)
         else:
             pooled = op.parameter([-1], np.int32)
-        images = graph.image_vectors(ops, config, tensors, how, pixels)
-        texts = graph.text_vectors(ops, config, tensors, tokens, pooled)
+        images = forward_pass.image_vectors(ops, config, tensors, how, pixels)
+        texts = forward_pass.text_vectors(ops, config, tensors, tokens, pooled)
         self._images = _compile(ov.Model([images], [pixels]), precision)
         self._texts = _compile(ov.Model([texts], [tokens, pooled]), precision)
 
@@ -161,7 +161,7 @@ class OpenvinoTowers:
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
         """int32 (b, t) → float32 (b, dim)."""
-        return _run(self._texts, tokens, graph.pooled_positions(self._config, tokens))
+        return _run(self._texts, tokens, forward_pass.pooled_positions(self._config, tokens))
 
 
 def _compile(model: Any, precision: Precision) -> Any:

@@ -1,1 +1,0 @@
-"""Records as pages for people: static HTML with plots, complete in one file."""

@@ -1,0 +1,134 @@
+"""`rsicd-embed export`: a store's rows → a file; a checkpoint → a Hugging Face directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rsicd_embed.cli.base import as_of_option, json_option, note, print_json, show
+
+
+@click.command()
+@click.option("--store", "store_uri", metavar="URI", help="Store whose rows are written.")
+@click.option("--model", metavar="MODEL", help="Checkpoint that is written, as ingest takes it.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Of a store: a .parquet file; one that an earlier export wrote is replaced. "
+    "Of a model: a new directory.",
+)
+@click.option("--where", metavar="SQL", help="Only rows for which this predicate is true.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["parquet"]),
+    default="parquet",
+    show_default=True,
+    help="What a store is written as.",
+)
+@as_of_option
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of a model's weights.",
+)
+@click.option("--push-to", metavar="OWNER/NAME", help="Upload the model to the Hub, privately.")
+@json_option
+def export(
+    store_uri: str | None,
+    model: str | None,
+    output: Path,
+    where: str | None,
+    kind: str,
+    as_of: str | None,
+    dtype: str,
+    push_to: str | None,
+    as_json: bool,
+) -> None:
+    """Write the rows of a store to a file, or a checkpoint to a directory.
+
+    ingest takes the file into any other store, bit by bit and without the model; other programs
+    read it as Parquet. The directory is in the Hugging Face layout, whatever layout the checkpoint
+    had. Nothing leaves this machine unless --push-to is given.
+    """
+    if (store_uri is None) == (model is None):
+        raise click.UsageError("expected either --store or --model")
+    if store_uri is None:
+        if where or as_of:
+            raise click.UsageError("--where and --as-of go with --store")
+        _export_model(str(model), output, dtype, push_to, as_json)
+        return
+    if push_to:
+        raise click.UsageError("--push-to goes with --model")
+    if output.suffix.lower() != f".{kind}" or output.is_dir():
+        raise click.UsageError(f"expected an output named *.{kind}: {output}")
+    _export_rows(store_uri, output, where, as_of, as_json)
+
+
+def _export_model(model: str, output: Path, dtype: str, repo: str | None, as_json: bool) -> None:
+    from rsicd_embed.embedder.export_model import export_model, push
+
+    done = export_model(model, output, dtype=dtype)
+    if not done.card:
+        note("no model card: the checkpoint has none; write README.md before you share it")
+    document = {
+        "model": model,
+        "output": str(output),
+        "fingerprint": done.fingerprint,
+        "dtype": dtype,
+        "bytes": done.weights_bytes,
+        "commit": None,
+    }
+    if repo is not None:
+        document["commit"] = push(output, repo)
+    if as_json:
+        print_json(document)
+    else:
+        show(f"{model} in {output} ({dtype}, {done.weights_bytes / 1e6:.1f} MB of weights)")
+        if repo is not None:
+            show(f"uploaded: {document['commit']}")
+
+
+def _export_rows(
+    store_uri: str, output: Path, where: str | None, as_of: str | None, as_json: bool
+) -> None:
+    import rsicd_embed
+    from rsicd_embed.cli.progress import image_progress
+    from rsicd_embed.cli.query_model import state_of
+    from rsicd_embed.indexing.export_rows import export_rows
+
+    with (
+        rsicd_embed.open_store(store_uri) as newest,
+        state_of(newest, as_of) as store,
+        image_progress("export", len(store), "rows") as advance,
+    ):
+        done = export_rows(store, output, where=where, progress=advance)
+        made_by = store.provenance
+    rate = done.rows / done.seconds if done.seconds else 0.0
+    if as_json:
+        print_json(
+            {
+                "store": store_uri,
+                "output": str(output),
+                "model": made_by.model,
+                "fingerprint": made_by.fingerprint,
+                "dim": made_by.dim,
+                "rows": done.rows,
+                "bytes": done.bytes,
+                "sha256": done.sha256,
+                "seconds": round(done.seconds, 3),
+                "rows_per_s": round(rate, 1),
+            }
+        )
+    else:
+        show(
+            f"{done.rows} rows with vectors of length {made_by.dim} in {output} "
+            f"({done.bytes / 1e6:.1f} MB) in {done.seconds:.1f} s ({rate:.1f} rows/s)"
+        )
+    if not done.rows:
+        note("no rows: the store is empty, or none matches --where")

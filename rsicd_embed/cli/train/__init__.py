@@ -1,0 +1,1 @@
+"""`rsicd-embed train` and the commands below it."""

@@ -1,0 +1,90 @@
+"""`rsicd-embed train preview`: a picture of augmented images with their captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rsicd_embed.cli.base import json_option, print_json, show
+from rsicd_embed.cli.train.train_settings import (
+    config_options,
+    datasets_option,
+    read_config,
+    read_data,
+    training_extra,
+)
+
+_SIZE = 224
+
+
+@click.command()
+@datasets_option()
+@config_options
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The picture: .png, .jpg or .webp; one that an earlier preview drew is replaced.",
+)
+@click.option("--images", default=6, show_default=True, type=click.IntRange(1), help="Rows.")
+@click.option(
+    "--views", default=6, show_default=True, type=click.IntRange(1), help="Views of each image."
+)
+@click.option("--seed", type=click.IntRange(0), help="Of all draws.  [default: that of the run]")
+@json_option
+def preview(
+    datasets: tuple[str, ...],
+    config_file: str | None,
+    assignments: tuple[str, ...],
+    output: Path,
+    images: int,
+    views: int,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Draw what training would be shown: images, their random views and their captions.
+
+    In each row the original comes first. Views are drawn at 224 pixels, whatever the model sees.
+    """
+    from PIL import Image
+
+    from rsicd_embed.images import read_rgb
+    from rsicd_embed.pictures import augmentation_sheet
+
+    if output.suffix.lower() not in augmentation_sheet.SUFFIXES:
+        raise click.BadParameter(
+            f"expected a file of {', '.join(augmentation_sheet.SUFFIXES)}, found {output.name!r}",
+            param_hint="-o",
+        )
+    augmentation_sheet.require_place(output)
+    config = read_config(config_file, assignments, {"seed": seed})
+    with training_extra():
+        from rsicd_embed.train.preview import samples
+    data = read_data(datasets, config)
+    found = samples(data, config, images=images, views=views, size=_SIZE)
+    rows = [
+        [
+            augmentation_sheet.Cell(read_rgb(one.example.path), one.example.id, pale=True),
+            *(
+                augmentation_sheet.Cell(Image.fromarray(view.pixels), view.caption)
+                for view in one.views
+            ),
+        ]
+        for one in found
+    ]
+    augmentation_sheet.save(rows, output)
+    if as_json:
+        print_json(
+            {
+                "picture": str(output),
+                "engine": config.augment.engine,
+                "images": [
+                    {"id": one.example.id, "captions": [view.caption for view in one.views]}
+                    for one in found
+                ],
+            }
+        )
+    else:
+        show(f"{len(found)} images with {views} views each in {output}")

@@ -1,0 +1,36 @@
+"""Reads pictures: any file or object → RGB of 8 bits, or a clear reason why not."""
+
+from rsicd_embed.images.bit_depth import STRETCH_RULE, Stretch
+from rsicd_embed.images.picture import (
+    MAX_PIXELS,
+    Header,
+    ImageLike,
+    Picture,
+    read_bytes,
+    read_header,
+    read_picture,
+    read_rgb,
+)
+from rsicd_embed.images.picture_formats import (
+    FORMATS,
+    PLUGIN_SUFFIXES,
+    SUFFIXES,
+    UNREAD_SUFFIXES,
+)
+
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "PLUGIN_SUFFIXES",
+    "STRETCH_RULE",
+    "SUFFIXES",
+    "UNREAD_SUFFIXES",
+    "Header",
+    "ImageLike",
+    "Picture",
+    "Stretch",
+    "read_bytes",
+    "read_header",
+    "read_picture",
+    "read_rgb",
+]

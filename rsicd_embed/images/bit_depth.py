@@ -1,0 +1,131 @@
+"""Samples of any type → 8 bits, by the range that a picture really uses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from rsicd_embed.errors import ImageError
+
+# Chosen by measurement, which docs/sources.md records.
+PERCENTILES = (0.1, 99.9)
+_LEAST_SHARE = 1 / 5
+
+# What a summary says of it.
+STRETCH_RULE = (
+    "0 to 255 is the range that each image uses (0.1th to 99.9th percentile of all its bands), or "
+    "the customary range around it (such as 0 to 1, 255, 1023 or 65535) if it fills a fifth of it"
+)
+
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The linear mapping of a picture's samples to 8 bits.
+
+    Attributes:
+        low: this value and everything below it becomes 0.
+        high: this value and everything above it becomes 255.
+    """
+
+    low: float
+    high: float
+
+
+def to_8_bits(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarray, Stretch]:
+    """Scales samples to 0…255, the same way for all bands.
+
+    The range that a picture uses is that from the 0.1th to the 99.9th percentile of its valid
+    samples, or from the least to the largest where those two are equal. A picture that fills at
+    least a fifth of a customary range keeps its brightness, because that range is used instead:
+    the smallest of 0…1 (floats), 0…255, 0…511, … 0…65535 and so on that reaches its 99.9th
+    percentile.
+
+    Args:
+        values: (height, width, bands) of integers or floats.
+        valid: (height, width, bands) of booleans; samples that hold data. All, if None. NaN and
+            infinity never count.
+
+    Returns:
+        uint8 (height, width, bands), in which invalid samples are 0; and the range.
+
+    Raises:
+        ImageError: no sample is valid.
+    """
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        if not finite.all():
+            valid = finite if valid is None else valid & finite
+    samples = values if valid is None else values[valid]
+    if not samples.size:
+        raise ImageError("no pixel holds data: all are nodata, transparent or not a number")
+    stretch = _range(samples)
+    scaled = _scale(values, stretch)
+    if valid is not None:
+        scaled[~valid] = 0
+    return scaled, stretch
+
+
+def _range(samples: np.ndarray) -> Stretch:
+    low, high = _percentiles(samples)
+    if low == high:
+        low, high = samples.min().item(), samples.max().item()
+    limit = _customary_limit(samples.dtype, high)
+    if low >= 0 and (high - low >= limit * _LEAST_SHARE or low == high):
+        return Stretch(0, limit)
+    return Stretch(low, high)
+
+
+def _customary_limit(dtype: np.dtype, largest: float) -> float:
+    if dtype.kind == "f" and largest <= 1:
+        return 1
+    return next((2**bits - 1 for bits in range(8, 65) if 2**bits > largest), math.inf)
+
+
+def _percentiles(samples: np.ndarray) -> tuple[float, float]:
+    """The values at `PERCENTILES`: samples that occur, no averages of two."""
+    ranks = [int(q / 100 * (samples.size - 1)) for q in PERCENTILES]
+    if _is_short(samples):  # counting beats sorting
+        least = int(np.iinfo(samples.dtype).min)
+        counts = np.bincount(samples.ravel().astype(np.int32) - least)
+        low, high = np.searchsorted(np.cumsum(counts), ranks, side="right") + least
+    else:
+        ordered = np.partition(samples.ravel(), ranks)
+        low, high = ordered[ranks]
+    return low.item(), high.item()
+
+
+def _is_short(samples: np.ndarray) -> bool:
+    return samples.dtype.kind in "ui" and samples.dtype.itemsize <= 2
+
+
+def _scale(values: np.ndarray, stretch: Stretch) -> np.ndarray:
+    if _is_short(values):
+        info = np.iinfo(values.dtype)
+        table = _scale(np.arange(info.min, info.max + 1, dtype=np.int32), stretch)
+        # A negative value counts from the table's end.
+        looked_up: np.ndarray = np.roll(table, info.min)[values]
+        return looked_up
+    scaled = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS_AT_ONCE):  # bounds the memory of the doubles
+        unit = _unit(values[top : top + _ROWS_AT_ONCE], stretch)
+        scaled[top : top + _ROWS_AT_ONCE] = np.rint(255 * unit)
+    return scaled
+
+
+def _unit(values: np.ndarray, stretch: Stretch) -> np.ndarray:
+    """Samples as a share of the range, 0 to 1; NaN becomes 0."""
+    if values.dtype.kind == "f":
+        # Halves, lest the difference overflow.
+        span = (stretch.high / 2 - stretch.low / 2) or 1
+        share = (values.astype(np.float64) / 2 - stretch.low / 2) / span
+        unit: np.ndarray = np.clip(np.nan_to_num(share, nan=0), 0, 1)
+        return unit
+    # The difference is taken modulo 2⁶⁴, since doubles cannot tell large integers apart.
+    low, high = int(stretch.low), int(stretch.high)
+    above = np.clip(values, low, high).astype(np.uint64) - np.uint64(low % 2**64)
+    shares: np.ndarray = above / ((high - low) or 1)
+    return shares

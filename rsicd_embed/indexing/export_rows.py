@@ -1,0 +1,154 @@
+"""Vectors as files: a store's rows, or images embedded through a store that is thrown away."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsicd_embed import rowfile
+from rsicd_embed.datasets.base import Source
+from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.errors import DatasetError, StoreError
+from rsicd_embed.files import storage_errors, sync_folder, write_file
+from rsicd_embed.indexing.ingest import Progress, Summary, ingest
+from rsicd_embed.records import VECTOR, vector_matrix
+from rsicd_embed.rowfile import RowFile
+from rsicd_embed.stores.base import VectorStore, open_store, require_store
+
+
+@dataclass(frozen=True)
+class ExportedRows:
+    """What an export did.
+
+    Attributes:
+        rows: written.
+        bytes: length of the file.
+        sha256: of the file, in hex.
+        seconds: wall time.
+    """
+
+    rows: int
+    bytes: int
+    sha256: str
+    seconds: float
+
+
+def export_rows(
+    store: VectorStore,
+    output: Path,
+    *,
+    where: str | None = None,
+    progress: Progress = lambda rows: None,
+) -> ExportedRows:
+    """Writes a store's rows to a Parquet file, which `import_rows` takes into any other store.
+
+    The file appears whole or not at all; memory is bounded. One that an earlier export wrote is
+    replaced, any other is not.
+
+    Raises:
+        FilterError: `where` cannot be understood.
+        StoreError: the file cannot be written, or another one is in its place.
+        ArgumentError: a URI for the store.
+    """
+    require_store(store)
+    started = time.perf_counter()
+    _require_place(output)
+    _require_ours(output)
+    reader = store.scan(None, where)
+    written = rowfile.write(output, reader, reader.schema, store.provenance, progress)
+    seconds = time.perf_counter() - started
+    return ExportedRows(written.rows, written.bytes, written.sha256, seconds)
+
+
+def write_vectors(
+    sources: Sequence[Source],
+    embedder: Embedder,
+    output: Path,
+    *,
+    strict: bool = False,
+    column_types: Mapping[str, str] | None = None,
+    progress: Progress = lambda done: None,
+) -> Summary:
+    """Embeds images into `output`; each file appears whole or not at all.
+
+    `*.parquet` is a file of rows such as `export_rows` writes, with a row an image.
+    `*.npy` has the vectors, float32 (n, dim); `*.ids.json` beside it, their ids. Both are in the
+    order of the sources.
+
+    Raises:
+        ImageError: an unreadable image, if `strict`.
+        StoreError: the folder of `output` cannot be written to, or a Parquet file that is none of
+            ours is in its place.
+    """
+    _require_place(output)
+    if output.suffix == ".parquet":
+        _require_ours(output)
+    with (
+        storage_errors(f"cannot write {output}"),
+        tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder,
+    ):
+        made_by = provenance(embedder)
+        with open_store(f"exact:{Path(folder, 'store')}", made_by) as store:
+            summary = ingest(
+                sources,
+                embedder,
+                store,
+                strict=strict,
+                column_types=column_types,
+                progress=progress,
+            )
+            rows = _in_order(store.scan().read_all(), sources)
+            if output.suffix == ".npy":
+                ids = json.dumps(rows["id"].to_pylist(), ensure_ascii=False)
+                beside = output.with_suffix(".ids.json")
+
+                def save_both(path: Path) -> None:
+                    """Fills both before either is renamed."""
+                    _save(path, vector_matrix(rows[VECTOR]))
+                    write_file(beside, lambda aside: aside.write_text(ids, "utf-8"))
+
+                write_file(output, save_both)
+            else:
+                rowfile.write(output, rows.to_batches(), rows.schema, made_by)
+        sync_folder(output.parent)
+    return summary
+
+
+def _require_place(output: Path) -> None:
+    with storage_errors(f"cannot write {output}"):
+        if not output.exists() and not output.parent.is_dir():
+            raise StoreError(f"cannot write {output}: its folder is not there; make it first")
+
+
+def _require_ours(output: Path) -> None:
+    with storage_errors(f"cannot write {output}"):
+        if not output.exists():
+            return
+    try:
+        ours = RowFile.open(output) is not None
+    except DatasetError:
+        ours = False
+    if not ours:
+        raise StoreError(
+            f"{output} exists, and is not a file of rows that rsicd-embed wrote; "
+            "name another file, or remove it"
+        )
+
+
+def _in_order(rows: pa.Table, sources: Sequence[Source]) -> pa.Table:
+    ids = pa.array([e.id for source in sources for e in source.examples], pa.string())
+    places = pc.index_in(ids.unique(), rows["id"].combine_chunks()).drop_null()
+    return rows.take(places).combine_chunks()
+
+
+def _save(path: Path, vectors: np.ndarray) -> None:
+    with path.open("wb") as file:  # numpy would add a suffix to the name
+        np.save(file, vectors)

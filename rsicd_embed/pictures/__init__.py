@@ -1,0 +1,1 @@
+"""Images for people: contact sheets, pages of hits, sheets of augmented views."""

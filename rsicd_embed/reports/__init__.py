@@ -1,0 +1,1 @@
+"""Records of evaluations and benchmarks: the machine, timing, statistics, tables and pages."""

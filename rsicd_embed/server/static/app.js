@@ -1,0 +1,209 @@
+// The search page: three tabs, each of which runs the query that the address holds.
+
+import * as api from "./api.js";
+import { $, count, fail, make, notify } from "./dom.js";
+import * as filters from "./filters.js";
+import { describe, named } from "./format.js";
+import * as patches from "./patches.js";
+import { EMPTY, TABS, filesOf, fromAddress, toAddress } from "./query.js";
+import * as results from "./results.js";
+import { allowOriginals } from "./viewer.js";
+
+const EXAMPLES = ["an airport with planes", "boats in a harbour", "a beach with white waves",
+  "green farmland", "a river with a bridge", "dense houses", "snow on mountains", "a desert"];
+const MOST_BYTES = 20 * 1024 * 1024;
+
+let query = EMPTY;
+
+// --- the query -------------------------------------------------------------------------------
+
+/** Changes the query: a new entry in the browser's history, and new results. */
+function change(parts) {
+  const next = { ...query, ...parts };
+  if (toAddress(next) !== toAddress(query) || JSON.stringify(filesOf(next)) !== JSON.stringify(filesOf(query))) {
+    history.pushState(filesOf(next), "", toAddress(next));
+  }
+  query = next;
+  return render();
+}
+
+/** Makes the page say what the query says, and runs it. */
+function render() {
+  const finding = query.tab === "find";
+  for (const tab of TABS) {
+    $(`tab-${tab}`).setAttribute("aria-selected", tab === query.tab);
+    $(`tab-${tab}`).tabIndex = tab === query.tab ? 0 : -1;
+    $(`panel-${tab}`).hidden = tab !== query.tab;
+  }
+  $("filters").hidden = finding || !filters.available();
+  $("show").hidden = $("results").hidden = finding;
+  $("found").hidden = true;
+  $("error").hidden = true;
+  notify([]);
+  $("text").value = query.text;
+  $("find-text").value = query.find;
+  $("against").value = query.against;
+  $("patch").value = query.patch;
+  setCount(query.k);
+  if (filters.available()) filters.show(query.filters);
+  preview("picture", query.like);
+  preview("find", query.in);
+  api.stop();
+  if (query.tab === "words" && query.text.trim()) return searchWords();
+  if (query.tab === "picture" && query.like) return searchPicture();
+  results.clear();
+  return finding && query.in && query.find.trim() ? find() : null;
+}
+
+async function searchWords() {
+  const { text, k, filters } = query;
+  const answer = await api.request("/api/search", api.json({ text, k, filters }));
+  if (answer) results.show(answer, `for “${text}”`);
+}
+
+async function searchPicture() {
+  const { like, k, filters } = query;
+  const answer = typeof like === "string"
+    ? await api.request("/api/search", api.json({ id: like, k, filters }))
+    : await api.request("/api/search/image", api.form({ image: like, k, filters: JSON.stringify(filters) }));
+  if (answer) results.show(answer, `like ${nameOf(like)}`);
+}
+
+async function find() {
+  const { find: text, in: source, patch } = query;
+  const against = query.against.split("\n").map((line) => line.trim()).filter(Boolean);
+  const answer = await api.request("/api/find", api.form({
+    text, [typeof source === "string" ? "id" : "image"]: source, k: 8, against, patch: patch || undefined,
+  }));
+  if (answer) patches.show(answer, source);
+}
+
+// --- what the page shows of it ---------------------------------------------------------------
+
+const nameOf = (source) => (typeof source === "string" ? source : source.name);
+
+function setCount(k) {
+  const options = [...$("k").options].map(({ value }) => Number(value));
+  if (!options.includes(k)) $("k").add(make("option", { textContent: k }), options.findIndex((one) => one > k));
+  $("k").value = k;
+}
+
+function preview(tab, source) {
+  const area = $(`panel-${tab}`).querySelector(".preview");
+  const old = area.querySelector("img");
+  if (old?.source === source) return;
+  if (old?.src.startsWith("blob:")) URL.revokeObjectURL(old.src);
+  area.replaceChildren();
+  if (source) area.append(make("img", { source, src: api.imageUrl(source, 320), alt: `Chosen image: ${nameOf(source)}` }));
+}
+
+/** Takes a file or an id as the image of a tab. */
+function choose(tab, source) {
+  if (source instanceof File && source.size > MOST_BYTES) {
+    return fail("Expected an image of at most 20 MB; make it smaller.");
+  }
+  change(tab === "picture" ? { tab, like: source } : { tab, in: source, find: "" });
+  // The result that was chosen is gone, and with it the focus.
+  return (tab === "picture" ? $("tab-picture") : $("find-text")).focus();
+}
+
+// --- events ----------------------------------------------------------------------------------
+
+function listen() {
+  filters.listen((list) => change({ filters: list }));
+  results.listen({ like: (id) => choose("picture", id), find: (id) => choose("find", id) });
+  window.addEventListener("popstate", (event) => {
+    query = fromAddress(location.search, event.state);
+    render();
+  });
+  $("form-words").addEventListener("submit", (event) => {
+    event.preventDefault();
+    change({ text: $("text").value });
+  });
+  $("form-find").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!query.in) return fail("Choose a picture to look into first.");
+    return change({ find: $("find-text").value.trim(), against: $("against").value.trim(), patch: $("patch").value });
+  });
+  $("k").addEventListener("change", () => change({ k: Number($("k").value) }));
+  for (const tab of ["picture", "find"]) listenForFiles(tab);
+  document.addEventListener("paste", (event) => {
+    const file = event.clipboardData.files[0];
+    if (file) choose(query.tab === "find" ? "find" : "picture", file);
+  });
+  TABS.forEach((tab, i) => {
+    $(`tab-${tab}`).addEventListener("click", () => change({ tab }));
+    $(`tab-${tab}`).addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      const next = TABS[(i + step + TABS.length) % TABS.length];
+      change({ tab: next });
+      $(`tab-${next}`).focus();
+    });
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "/" && !/INPUT|TEXTAREA|SELECT/.test(event.target.tagName) && !$("viewer").open) {
+      event.preventDefault();
+      if (query.tab !== "words") change({ tab: "words" });
+      $("text").focus();
+      $("text").select();
+    }
+  });
+  $("opacity").addEventListener("input", () => { $("heat").style.opacity = $("opacity").value; });
+  $("theme").addEventListener("click", () => {
+    const dark = document.documentElement.dataset.theme !== "dark";
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
+    localStorage.setItem("theme", dark ? "dark" : "light");
+  });
+}
+
+function listenForFiles(tab) {
+  const input = $(`file-${tab}`);
+  input.addEventListener("change", () => input.files[0] && choose(tab, input.files[0]));
+  const area = $(`panel-${tab}`).querySelector(".drop");
+  area.addEventListener("dragover", (event) => { event.preventDefault(); area.classList.add("over"); });
+  area.addEventListener("dragleave", () => area.classList.remove("over"));
+  area.addEventListener("drop", (event) => {
+    event.preventDefault();
+    area.classList.remove("over");
+    if (event.dataTransfer.files[0]) choose(tab, event.dataTransfer.files[0]);
+  });
+}
+
+// --- the start -------------------------------------------------------------------------------
+
+async function start() {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  document.documentElement.dataset.theme = localStorage.getItem("theme") ?? dark;
+  listen();
+  query = fromAddress(location.search, history.state);
+  render();
+  try {
+    await loadColumns();
+  } catch (error) {
+    fail(error.message);
+  }
+}
+
+/** The store's columns, from which filters are built and attributes are formatted. */
+async function loadColumns() {
+  const response = await fetch("/api/columns");
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error);
+  describe(answer);
+  filters.setColumns(answer.columns);
+  filters.show(query.filters);
+  $("filters").hidden = query.tab === "find" || !filters.available();
+  allowOriginals(answer.originals);
+  results.redraw();
+  $("about").textContent = `${count(answer.rows, "image")}: search by words, by an image, or inside one`;
+  const labels = answer.columns.find(({ name, values }) => values?.length > 1 && /label|class|category/i.test(name));
+  const examples = labels ? labels.values.slice(0, EXAMPLES.length).map((value) => named(labels.name, value)) : EXAMPLES;
+  $("examples").replaceChildren(...examples.map((text) => {
+    const example = make("button", { type: "button", textContent: text });
+    example.addEventListener("click", () => change({ text }));
+    return example;
+  }));
+}
+
+start();

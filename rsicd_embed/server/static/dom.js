@@ -1,0 +1,42 @@
+// Small helpers to create elements.
+
+export const $ = (id) => document.getElementById(id);
+
+/** An element with properties, attributes (as `@name`) and children. */
+export function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("@")) element.setAttribute(name.slice(1), value);
+    else element[name] = value;
+  }
+  element.append(...children);
+  return element;
+}
+
+/** An SVG element with attributes and children. */
+export function draw(tag, attributes, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+export function button(text, label, action, className = "quiet") {
+  const element = make("button", { className, type: "button", textContent: text, "@aria-label": label });
+  element.addEventListener("click", action);
+  return element;
+}
+
+/** "1 result", "2 results". */
+export const count = (n, word, plural = `${word}s`) => `${n.toLocaleString("en")} ${n === 1 ? word : plural}`;
+
+/** Shows, above the results, what may make them misleading. */
+export function notify(warnings) {
+  const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+  $("notices").replaceChildren(...warnings.map((text) => make("p", { textContent: sentence(text) })));
+}
+
+export function fail(message) {
+  $("error").textContent = message;
+  $("error").hidden = false;
+}

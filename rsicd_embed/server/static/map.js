@@ -1,0 +1,78 @@
+// The map of hits: outlines of land (Natural Earth), a grid, and a dot for each hit with coordinates.
+
+import { $, draw } from "./dom.js";
+import { placeOf } from "./format.js";
+
+const ASPECT = 2.5; // width to height, as in the style sheet
+const STEPS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60];
+const GRID_PIXELS = 90;
+
+let zoomed = false;
+let placed = [];
+let onPick = () => {};
+
+export function listen(pick) {
+  onPick = pick;
+  $("zoom").addEventListener("click", () => { zoomed = !zoomed; drawMap(); });
+  new ResizeObserver(drawMap).observe($("map"));
+}
+
+/** Shows hits; `pick` of a dot is called with its rank, and whether it was clicked. */
+export function showPlaces(hits) {
+  placed = hits.map((hit) => ({ ...placeOf(hit), rank: hit.rank, id: hit.id })).filter(({ lon }) => lon !== undefined);
+  $("map").hidden = !placed.length;
+  $("map-count").textContent = placed.length < hits.length ? `(${placed.length} of ${hits.length} results have coordinates)` : "";
+  drawMap();
+}
+
+export function mark(rank) {
+  for (const dot of $("map").querySelectorAll(".hit")) dot.classList.toggle("marked", dot.dataset.rank === String(rank));
+}
+
+/** Left, top, width and height of what is seen, in degrees, latitudes pointing down. */
+function view() {
+  const world = placed.some(({ lat }) => lat < -60 || lat > 84) ? fit(0, 0, 360, 180) : fit(0, -12, 360, 144);
+  if (!zoomed) return world;
+  const [xs, ys] = [placed.map(({ lon }) => lon), placed.map(({ lat }) => -lat)];
+  const [left, top] = [Math.min(...xs), Math.min(...ys)];
+  const [wide, high] = [Math.max(...xs) - left, Math.max(...ys) - top];
+  const near = fit(left + wide / 2, top + high / 2, Math.max(1.2 * wide, 0.02), 1.2 * high);
+  return near[2] < world[2] ? near : world;
+}
+
+function fit(x, y, wide, high) {
+  const width = Math.max(wide, high * ASPECT);
+  return [x - width / 2, y - width / ASPECT / 2, width, width / ASPECT];
+}
+
+function drawMap() {
+  const svg = $("map").querySelector("svg");
+  const pixels = svg.clientWidth;
+  if (!placed.length || !pixels) return;
+  const [left, top, width, height] = view();
+  const unit = width / pixels; // degrees of a pixel
+  const step = STEPS.find((degrees) => degrees >= GRID_PIXELS * unit) ?? 60;
+  const digits = Math.max(0, Math.ceil(-Math.log10(step)));
+  svg.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
+  const parts = [draw("use", { href: "/static/land.svg#land", class: "land", transform: "scale(0.05)" })];
+  const label = (x, y, text) => draw("text", { x, y, "font-size": 11 * unit }, text);
+  const name = (value, positive, negative) => `${Math.abs(value).toFixed(digits)}°${Math.abs(value) < step / 2 ? "" : value < 0 ? negative : positive}`;
+  for (let i = Math.ceil(left / step + 0.01); i * step < left + width - unit; i++) {
+    parts.push(draw("path", { class: "grid", d: `M${i * step} ${top}v${height}` }));
+    parts.push(label(i * step + 4 * unit, top + height - 5 * unit, name(i * step, "E", "W")));
+  }
+  for (let i = Math.ceil(top / step + 0.01); i * step < top + height - unit; i++) {
+    parts.push(draw("path", { class: "grid", d: `M${left} ${i * step}h${width}` }));
+    if (i * step > top + 16 * unit && i * step < top + height - 20 * unit) parts.push(label(left + 5 * unit, i * step - 4 * unit, name(-i * step, "N", "S")));
+  }
+  // The best last, above the others.
+  for (const { lon, lat, rank, id } of [...placed].reverse()) {
+    const dot = draw("circle", { class: "hit", cx: lon, cy: -lat, r: 6 * unit, "data-rank": rank }, draw("title", {}, `${rank}. ${id}`));
+    dot.addEventListener("pointerenter", () => onPick(rank, false));
+    dot.addEventListener("click", () => onPick(rank, true));
+    parts.push(dot);
+  }
+  svg.replaceChildren(...parts);
+  $("zoom").textContent = zoomed ? "Show the whole Earth" : "Zoom to the results";
+  $("zoom").setAttribute("aria-pressed", zoomed);
+}

@@ -1,0 +1,58 @@
+// The query: all that a search depends on, and how it is written in the page's address.
+
+export const TABS = ["words", "picture", "find"];
+const MOST_HITS = 200;
+
+// `like` and `in` are a row's id, or a file that was chosen, which an address cannot contain.
+export const EMPTY = {
+  tab: "words", text: "", like: null, in: null, find: "", against: "", patch: "", k: 24, filters: [],
+};
+const FILES = new Map();
+
+export function toAddress(query) {
+  const parameters = new URLSearchParams();
+  for (const name of ["tab", "text", "like", "in", "find", "against", "patch", "k"]) {
+    const value = query[name];
+    if (value !== EMPTY[name] && !(value instanceof File)) parameters.set(name, value);
+  }
+  for (const { column, operator, value } of query.filters) {
+    parameters.append("filter", JSON.stringify(value === undefined ? [column, operator] : [column, operator, value]));
+  }
+  return `${location.pathname}?${parameters}`.replace(/\?$/, "");
+}
+
+/** The query of an address, and of what `history.state` has beside it. */
+export function fromAddress(search, state) {
+  const parameters = new URLSearchParams(search);
+  const query = { ...EMPTY };
+  for (const name of ["text", "like", "in", "find", "against", "patch"]) {
+    query[name] = parameters.get(name) || EMPTY[name];
+  }
+  if (TABS.includes(parameters.get("tab"))) query.tab = parameters.get("tab");
+  const k = Number(parameters.get("k"));
+  if (Number.isInteger(k) && k >= 1) query.k = Math.min(k, MOST_HITS);
+  query.filters = parameters.getAll("filter").map(filter).filter(Boolean);
+  for (const name of ["like", "in"]) query[name] ??= FILES.get(state?.[name]) ?? null;
+  return query;
+}
+
+/** For `history.state`: keys of the files, which are kept as long as the page is open. */
+export function filesOf(query) {
+  const state = {};
+  for (const name of ["like", "in"]) {
+    if (!(query[name] instanceof File)) continue;
+    state[name] = [...FILES].find(([, file]) => file === query[name])?.[0] ?? FILES.size;
+    FILES.set(state[name], query[name]);
+  }
+  return state;
+}
+
+function filter(text) {
+  try {
+    const [column, operator, value] = JSON.parse(text);
+    const isText = [column, operator].every((part) => typeof part === "string");
+    return isText ? { column, operator, ...(value !== undefined && { value: String(value) }) } : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,74 @@
+// The results: a card for each hit.
+
+import { imageUrl } from "./api.js";
+import { $, button, count, make } from "./dom.js";
+import { summary } from "./format.js";
+import * as map from "./map.js";
+import * as viewer from "./viewer.js";
+
+let actions = {};
+let last = null;
+
+/** `like` and `find` are called with an id. */
+export function listen(given) {
+  actions = given;
+  viewer.listen(actions);
+  map.listen((rank, clicked) => {
+    mark(rank);
+    if (clicked) $("results").children[rank - 1].scrollIntoView({ block: "center", behavior: "smooth" });
+  });
+  $("results").addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const cards = [...$("results").children];
+    const at = cards.findIndex((card) => card.contains(document.activeElement));
+    if (step && at >= 0) cards[at + step]?.querySelector(".picture").focus();
+  });
+}
+
+export function show(answer, description) {
+  last = [answer, description];
+  const { hits, ms } = answer;
+  $("status").textContent = hits.length
+    ? `${count(hits.length, "result")} ${description}, in ${Math.round(ms)} ms`
+    : "No results: the store is empty, or no row matches the filters.";
+  $("results").replaceChildren(...hits.map((hit, i) => card(hit, () => viewer.open(hits, i))));
+  map.showPlaces(hits);
+}
+
+/** Shows the same again, once more is known of the columns. */
+export function redraw() {
+  if (last) show(...last);
+}
+
+export function clear() {
+  last = null;
+  $("status").textContent = "";
+  $("results").replaceChildren();
+  map.showPlaces([]);
+}
+
+function card(hit, open) {
+  const picture = make("img", { alt: "", loading: "lazy", decoding: "async", src: imageUrl(hit.id, 320) });
+  picture.addEventListener("error", () => picture.replaceWith("no picture"), { once: true });
+  const larger = make("button", { className: "picture", type: "button", title: "Larger view",
+    "@aria-label": `Result ${hit.rank}, ${hit.id}: larger view` }, picture);
+  larger.addEventListener("click", open);
+  const item = make("li", { className: "card" }, larger,
+    make("div", { className: "words" },
+      make("div", { className: "top" },
+        make("span", { className: "score", textContent: hit.score.toFixed(3), title: "Cosine similarity" }),
+        make("span", { className: "actions" },
+          button("like this", `Search for images like ${hit.id}`, () => actions.like(hit.id), "quiet like"),
+          button("find in it", `Find something in ${hit.id}`, () => actions.find(hit.id), "quiet find"))),
+      make("div", { className: "name", textContent: hit.id, title: hit.id }),
+      make("div", { className: "attributes", textContent: summary(hit) })));
+  item.addEventListener("pointerenter", () => mark(hit.rank));
+  item.addEventListener("focusin", () => mark(hit.rank));
+  return item;
+}
+
+/** Shows which point of the map a result is, and the other way round. */
+function mark(rank) {
+  $("results").querySelectorAll(".card").forEach((card, i) => card.classList.toggle("marked", i + 1 === rank));
+  map.mark(rank);
+}

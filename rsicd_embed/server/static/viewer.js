@@ -1,0 +1,69 @@
+// The larger view of a hit, with its path, its attributes and a download.
+
+import { imageUrl, originalUrl } from "./api.js";
+import { $, make } from "./dom.js";
+import { details } from "./format.js";
+
+const SIDE = 1600;
+
+let hits = [];
+let at = 0;
+let originals = false;
+
+/** `like` and `find` are called with an id. */
+export function listen({ like, find }) {
+  const act = (action) => () => { const { id } = hits[at]; $("viewer").close(); action(id); };
+  $("view-like").addEventListener("click", act(like));
+  $("view-find").addEventListener("click", act(find));
+  $("view-close").addEventListener("click", () => $("viewer").close());
+  $("view-previous").addEventListener("click", () => step(-1));
+  $("view-next").addEventListener("click", () => step(1));
+  $("viewer").addEventListener("keydown", (event) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (by) step(by);
+  });
+  // The dialog fills its box, so a click on itself is one beside its content.
+  $("viewer").addEventListener("click", (event) => event.target === $("viewer") && $("viewer").close());
+  $("view-picture").addEventListener("error", () => {
+    $("view-picture").hidden = true;
+    $("view-missing").hidden = false;
+    $("view-download").hidden = true;
+  });
+}
+
+/** Whether the server lets files be downloaded unchanged. */
+export function allowOriginals(allowed) {
+  originals = allowed;
+}
+
+/** Opens on a hit. When it is closed, the browser moves the focus back to where it was. */
+export function open(list, index) {
+  hits = list;
+  $("viewer").showModal();
+  show(index);
+}
+
+function step(by) {
+  const next = at + by;
+  if (next >= 0 && next < hits.length) show(next);
+}
+
+function show(index) {
+  at = index;
+  const hit = hits[at];
+  $("view-title").textContent = hit.id;
+  $("view-rank").textContent = `Result ${hit.rank} of ${hits.length}, score ${hit.score.toFixed(3)}`;
+  $("view-picture").hidden = false;
+  $("view-missing").hidden = true;
+  $("view-picture").src = imageUrl(hit.id, SIDE);
+  $("view-picture").alt = hit.id;
+  $("view-previous").disabled = at === 0;
+  $("view-next").disabled = at === hits.length - 1;
+  const name = hit.id.split("/").pop();
+  $("view-download").hidden = false;
+  $("view-download").href = originals ? originalUrl(hit.id) : imageUrl(hit.id, SIDE);
+  $("view-download").download = originals ? name : `${name.replace(/\.\w{2,5}$/, "")}.jpg`;
+  $("view-details").replaceChildren(...details(hit).flatMap(([term, texts]) =>
+    [make("dt", { textContent: term }), ...texts.map((text) => make("dd", { textContent: text }))]));
+  $("view-details").scrollTop = 0;
+}

@@ -1,0 +1,1 @@
+"""Captions by translation into another language and back."""

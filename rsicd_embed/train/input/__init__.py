@@ -1,0 +1,1 @@
+"""What a training run reads: images, captions, their order, views and batches."""

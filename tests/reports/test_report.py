@@ -1,0 +1,141 @@
+"""The pages: in a real browser, with nothing from elsewhere, and as many points as there are."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from rsicd_embed.reports import svg, write
+from rsicd_embed.reports.pareto import points
+from rsicd_embed.reports.record import read
+from tests.bench import records
+from tests.helpers import run
+
+RECORDED = sorted(records.BENCHMARKS.glob("*/bench-*.json"))
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens the page of some records; nothing may be complained of, or asked of anybody."""
+    page = browser.new_page(color_scheme="dark")
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    own = ("file://", "data:")
+    page.on("request", lambda one: one.url.startswith(own) or complaints.append(one.url))
+
+    def open_page(*runs: dict[str, Any]) -> Any:
+        page.goto(write.save(tmp_path / "report.html", runs).as_uri())
+        return page
+
+    yield open_page
+    page.close()
+    assert complaints == []
+
+
+def marks(page: Any, title: str, kind: str = "circle.point") -> int:
+    """How many there are in the section of that title."""
+    section = page.locator("section", has=page.get_by_role("heading", name=title, exact=True))
+    return int(section.locator(kind).count())
+
+
+def test_all_that_was_measured_is_plotted(opened: Callable[..., Any]) -> None:
+    record = records.ann()
+    page = opened(record)
+    assert marks(page, "ANN recall@10 against latency") == len(points(record)) == 6
+    assert marks(page, "ANN recall@10 against latency", "polyline") == 1
+    assert marks(page, "Latency, optimized") == 3 * 4
+    assert marks(page, "Queries a second", "rect.bar") == 4
+    assert marks(page, "Time to build", "rect.bar") == 4
+    assert page.locator("h1").inner_text().startswith("Vector search: 100,000 vectors of length")
+    titles = page.locator("circle.point title").all_text_contents()
+    assert "nmslib, efSearch=20: ANN recall@10 0.9000, p50 0.2 ms, p95 0.4 ms" in titles
+    tiles = page.locator(".tile").all_inner_texts()
+    assert any(tile.startswith("0.4 ms") and "nmslib, efSearch=100" in tile for tile in tiles)
+    assert page.locator(".warn").count() == 0
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) == "rgb(13, 17, 23)"
+    page.emulate_media(color_scheme="light")
+    assert page.evaluate(background) == "rgb(251, 251, 252)"
+
+
+def test_recorded_runs_in_one_page(opened: Callable[..., Any]) -> None:
+    runs = [read(path) for path in RECORDED]
+    page = opened(*runs)
+    assert page.locator("h1").count() == len(runs) >= 10
+    assert page.locator("pre").all_text_contents() == [one["command"] for one in runs]
+    wide = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert wide
+
+
+def test_what_is_said_of_an_interrupted_run(opened: Callable[..., Any]) -> None:
+    page = opened(records.ann(complete=False))
+    assert "This run was interrupted" in page.locator(".warn").inner_text()
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda one: one.parent.name)
+def test_every_page_is_well_formed_and_complete_in_itself(path: Path) -> None:
+    text = write.html([read(path)])
+    assert not re.search(r"(?:src|href)=\"(?!data:)|url\(|@import|<script|<link rel=.style", text)
+    for drawing in re.findall(r"<svg.*?</svg>", text):
+        for one in ElementTree.fromstring(drawing).iter():
+            for name in ("cx", "cy", "x", "y", "width"):
+                assert 0 <= float(one.get(name, 0)) < 1000
+
+
+def test_names_are_escaped() -> None:
+    record = records.ann(command='rsicd-embed bench ann --store "exact:<b>&"')
+    assert "exact:&lt;b&gt;&amp;" in write.html([record])
+    drawn = svg.bars([svg.Bar("<i>", 1, "<u>")], '"')
+    assert "<i>" not in drawn
+    ElementTree.fromstring(drawn)
+
+
+def test_the_share_axis_tells_the_nines_apart() -> None:
+    axis = svg.share_axis("ANN recall@10", [0.5, 1.0])
+    places = [axis.place(one) for one in (0.5, 0.9, 0.99, 0.999, 1.0)]
+    assert places == sorted(places)
+    assert places[-1] == 1.0
+    assert places[2] - places[1] == pytest.approx(places[3] - places[2])
+    assert [text for _, text in axis.ticks][-1] == "1"
+
+
+def test_evaluations(opened: Callable[..., Any]) -> None:
+    record = copy.deepcopy(records.ann())
+    for name in ("states", "sweep", "contenders", "vectors", "queries"):
+        del record[name]
+    metrics = {"top1": 0.8, "top5": 0.95}
+    record |= {"task": "zeroshot", "dataset": "rsicd", "split": "test", "n": 20, "model": "m"}
+    record |= {"metrics": metrics, "intervals": {"top1": [0.7, 0.9], "top5": [0.9, 1.0]}}
+    beach = {"class": "beach", "n": 20, "top1": 0.8, "most_mistaken_for": "sea", "mistaken": 4}
+    zeroshot = record | {"per_class": [beach, beach | {"class": "bare", "n": 0, "top1": None}]}
+    retrieval = record | {"task": "retrieval", "ceiling": {"t2i_r1": 0.93}}
+    retrieval |= {"metrics": {"t2i_r1": 0.1, "t2i_median_rank": 31.0}}
+    compared = {"baseline": 0.5, "model": 0.8, "difference": 0.3, "interval": [0.2, 0.4]}
+    told = {"dataset": "ucm", "split": "test", "n": 9, "metrics": {"zeroshot_top1": compared}}
+    forgetting = {name: record[name] for name in ("machine", "settings", "command", "started")}
+    forgetting |= {"task": "forgetting", "model": "m", "baseline": "b", "datasets": [told]}
+    page = opened(zeroshot, retrieval, forgetting)
+    assert page.locator("h1").all_inner_texts() == [
+        "Zeroshot: m on rsicd test",
+        "Retrieval: m on rsicd test",
+        "Forgetting: m beside b",
+    ]
+    assert page.locator("rect.bar").count() == 2 + 1 + 1
+    assert "Retrieval R@k" in page.locator("main").inner_text()
+    assert "+0.300" in page.locator("main").inner_text()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    done = run("bench", "report", RECORDED[0], RECORDED[-1], "-o", tmp_path / "out")
+    assert done.status == 0, done.stderr
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert text.count("<h1") == 2
+    for path, told in records.damaged(tmp_path):
+        assert told in run("bench", "report", path, "-o", tmp_path / "out").error

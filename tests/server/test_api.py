@@ -1,0 +1,252 @@
+"""The HTTP API: answers are those of the store and the model."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+import rsicd_embed
+from rsicd_embed.embedder.loading import load_for_a_query
+from rsicd_embed.embedder.training_words import TrainingWords
+from rsicd_embed.find import finding
+from rsicd_embed.find.finding import Question
+from rsicd_embed.images import read_rgb
+from rsicd_embed.server import attributes
+from rsicd_embed.stores.base import open_store
+from rsicd_embed.testing.stores import MADE_BY, batch, unit
+
+from .conftest import Archive, make_archive
+
+LABEL = {"column": "label", "operator": "=", "value": 'it\'s "odd"'}
+
+
+def expected(archive: Archive, text: str, k: int, where: str | None = None) -> list[dict[str, Any]]:
+    """What `search` of the store itself gives, without what the API keeps to itself."""
+    with rsicd_embed.open_store(archive.uri) as store:
+        vectors = load_for_a_query(archive.model).embed_texts([text])
+        hits = store.search(vectors, k=k, where=where).to_pylist()
+    hidden = {"query", "uri"}
+    return [{name: value for name, value in hit.items() if name not in hidden} for hit in hits]
+
+
+def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    """But for the last bits, which depend on the batch that a text was in."""
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-5)
+        assert one == other
+
+
+def test_search_by_words(client: Any, archive: Archive) -> None:
+    got = client.get("/api/search", params={"text": "a port", "k": 5})
+    assert got.status_code == 200
+    assert got.headers["content-type"] == "application/json"
+    assert got.json()["query"] == "a port"
+    same(got.json()["hits"], expected(archive, "a port", 5))
+    posted = client.post("/api/search", json={"text": "a port", "k": 5})
+    same(posted.json()["hits"], expected(archive, "a port", 5))
+
+
+def test_filters_are_applied_before_k(client: Any, archive: Archive) -> None:
+    year = {"column": "year", "operator": ">=", "value": 2003}
+    query = {"text": "x", "k": 3, "filters": [LABEL, year]}
+    hits = client.post("/api/search", json=query).json()["hits"]
+    same(hits, expected(archive, "x", 3, "label = 'it''s \"odd\"' AND year >= 2003"))
+    assert len(hits) == 3
+
+
+def test_search_by_an_id_leaves_it_out(client: Any, archive: Archive) -> None:
+    hits = client.post("/api/search", json={"id": archive.ids[3], "k": 11}).json()["hits"]
+    assert {hit["id"] for hit in hits} == set(archive.ids) - {archive.ids[3]}
+    assert [hit["rank"] for hit in hits] == list(range(1, 12))
+    one = client.post("/api/search", json={"id": archive.ids[3], "k": 1}).json()["hits"]
+    assert one == hits[:1]
+    filtered = {"id": archive.ids[1], "k": 12, "filters": [LABEL]}
+    hits = client.post("/api/search", json=filtered).json()["hits"]
+    assert {hit["label"] for hit in hits} == {LABEL["value"]}
+    assert archive.ids[1] not in {hit["id"] for hit in hits}
+
+
+def test_search_by_a_picture(client: Any, archive: Archive) -> None:
+    data = (archive.folder / archive.ids[4]).read_bytes()
+    form = {"k": "3", "filters": json.dumps([LABEL])}
+    got = client.post("/api/search/image", files={"image": ("a.png", data)}, data=form).json()
+    assert got["hits"][0]["id"] == archive.ids[4]
+    assert got["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert {hit["label"] for hit in got["hits"]} == {LABEL["value"]}
+
+
+def test_find_in_a_picture(client: Any, archive: Archive) -> None:
+    path = archive.folder / archive.ids[5]
+    form = {
+        "text": "a port",
+        "patch": ["20", "40"],
+        "overlap": "0.25",
+        "k": "4",
+        "against": ["sea"],
+    }
+    brought = client.post("/api/find", files={"image": path.read_bytes()}, data=form).json()
+    stored = client.post("/api/find", data=form | {"id": archive.ids[5]}).json()
+    assert brought == stored
+    found = finding.find(
+        read_rgb(path),
+        Question("a port", ("sea",), (20, 40), 0.25),
+        load_for_a_query(archive.model),
+    )
+    assert brought["count"] == len(found.boxes)
+    assert [one["box"] for one in brought["patches"]] == [one["box"] for one in found.best(4)]
+    np.testing.assert_allclose(
+        [one["score"] for one in brought["patches"]],
+        [one["score"] for one in found.best(4)],
+        atol=1e-5,
+    )
+    head, _, data = brought["heat_map"].partition(",")
+    assert head == "data:image/png;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as heat:
+        assert (heat.mode, heat.size) == ("RGBA", (brought["width"], brought["height"]))
+
+
+def test_thumbnails(client: Any, archive: Archive) -> None:
+    for id_ in archive.ids:
+        got = client.get("/api/pictures", params={"id": id_, "side": 32})
+        assert got.headers["content-type"] == "image/jpeg"
+        with Image.open(io.BytesIO(got.content)) as small:
+            assert max(small.size) == 32
+            full = read_rgb(archive.folder / id_).resize(small.size)
+            difference = np.asarray(full, float) - np.asarray(small.convert("RGB"), float)
+            assert np.abs(difference).mean() < 12
+    again = client.get(
+        "/api/pictures",
+        params={"id": archive.ids[-1], "side": 32},
+        headers={"if-none-match": got.headers["etag"]},
+    )
+    assert (again.status_code, again.content) == (304, b"")
+    whole = client.get("/api/pictures", params={"id": archive.ids[0], "side": 1000})
+    with Image.open(io.BytesIO(whole.content)) as large:
+        assert large.size == (60, 50)  # never made larger
+
+
+def test_columns(client: Any, archive: Archive) -> None:
+    got = client.get("/api/columns").json()
+    assert got["rows"] == len(archive.ids)
+    assert got["place"] == {"lon": "lon", "lat": "lat"}
+    columns = {one.pop("name"): one for one in got["columns"]}
+    assert set(columns) == {"width", "height", "label", "year", "lon", "lat", "cloudy"}
+    assert columns["label"]["values"] == ["port", 'it\'s "odd"', "river"]
+    assert (columns["year"]["min"], columns["year"]["max"]) == (2000, 2011)
+    assert columns["cloudy"]["kind"] == "truth"
+    assert columns["cloudy"]["type"] == "bool"
+    assert "names" not in columns["label"]  # which are words already, or none that are known
+    assert got["originals"] is False
+
+
+def test_columns_have_class_names_and_ranges_of_times(tmp_path: Path) -> None:
+    moments = [dt.datetime(2020, 1, day) for day in (2, 1, 3)]
+    rows = batch(
+        ["a", "b", "c"],
+        unit(3),
+        label=["denseresidential", "port", "it's"],
+        country=["France", "denseresidential", None],
+        at=pa.array(moments, pa.timestamp("ns", "+05:30")),
+        plain=pa.array(moments, pa.timestamp("s")),
+        day=pa.array([moment.date() for moment in moments]),
+        far=pa.array([10**15, None, 0], pa.timestamp("s")),
+        mars=pa.array(moments, pa.timestamp("us", "UTC")).cast(pa.timestamp("us", "Mars/Olympus")),
+    )
+    with open_store(f"exact:{tmp_path}/store", MADE_BY) as store:
+        store.upsert([rows])
+        columns = {one["name"]: one for one in attributes.describe(store)["columns"]}
+    assert columns["label"]["names"] == {"denseresidential": "dense residential area"}
+    assert set(columns["label"]["values"]) == {"denseresidential", "port", "it's"}
+    assert "names" not in columns["country"]
+    ranges = {name: (one.get("min"), one.get("max")) for name, one in columns.items()}
+    assert ranges["at"] == ("2020-01-01T05:30:00+05:30", "2020-01-03T05:30:00+05:30")
+    assert ranges["plain"] == ("2020-01-01T00:00:00", "2020-01-03T00:00:00")
+    assert ranges["day"] == ("2020-01-01", "2020-01-03")
+    assert ranges["mars"] == ("2020-01-01T00:00:00+00:00", "2020-01-03T00:00:00+00:00")
+    assert ranges["far"] == (None, None)
+    assert columns["at"]["type"] == "timestamp[ns, tz=+05:30]"
+
+
+def test_files_where_the_server_shows_paths(
+    client: Any, archive: Archive, serve: Callable[..., Any]
+) -> None:
+    id_ = archive.ids[0]
+    asked = {"id": id_, "original": "true"}
+    assert client.get("/api/pictures", params=asked).status_code == 403
+    shown = serve(archive, paths=True)
+    got = shown.get("/api/pictures", params=asked)
+    assert got.content == (archive.folder / id_).read_bytes()
+    assert got.headers["content-type"] == "application/octet-stream"
+    assert got.headers["content-disposition"] == "attachment; filename*=UTF-8''0.png"
+    assert shown.get("/api/columns").json()["originals"] is True
+    hits = shown.post("/api/search", json={"id": archive.ids[1], "k": 12}).json()["hits"]
+    assert str(archive.folder / id_) in [hit["uri"] for hit in hits]
+    assert shown.get("/api/pictures", params=asked | {"id": "nowhere"}).status_code == 404
+
+
+def test_state(client: Any, archive: Archive) -> None:
+    assert client.get("/healthz").json() == {"alive": True}
+    assert client.get("/readyz").json() == {
+        "ready": True, "rows": len(archive.ids), "model": archive.model.name,
+    }  # fmt: skip
+    client.get("/nowhere/1")
+    text = client.get("/metrics").text
+    assert 'rsicd_embed_requests_total{method="GET",route="/healthz",status="200"}' in text
+    assert 'route="other",status="404"' in text
+    assert "/nowhere" not in text
+    assert "rsicd_embed_batch_searches_count" in text
+
+
+def test_every_answer_is_as_the_description_says(client: Any, archive: Archive) -> None:
+    """The models of the document are not used to make answers, so they are checked here."""
+    from rsicd_embed.server import schemas
+
+    schemas.Hits.model_validate(client.get("/api/search", params={"text": "x"}).json(), strict=True)
+    schemas.ColumnList.model_validate(client.get("/api/columns").json(), strict=True)
+    schemas.Ready.model_validate(client.get("/readyz").json(), strict=True)
+    found = client.post("/api/find", data={"text": "x", "id": archive.ids[0]}).json()
+    schemas.FindResponse.model_validate(found, strict=True)
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/api/search", "/api/search/image", "/api/find", "/api/pictures"} <= set(paths)
+
+
+def test_headers_of_safety_are_on_every_answer(client: Any) -> None:
+    for url in ("/", "/api/columns", "/nowhere", "/api/search", "/metrics"):
+        headers = client.get(url).headers
+        assert headers["content-security-policy"].startswith("default-src 'self';")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in headers
+
+
+def test_words_that_the_model_never_saw(
+    archive: Archive, serve: Callable[[Archive], Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    TrainingWords({"port": 30}).write(model)
+    trained = serve(make_archive(tmp_path / "trained", model, count=3))
+    line = (
+        "'marina' never occurred in this model's training captions, so the ranking may be "
+        "meaningless; known words near it: port"
+    )
+    for text, warnings in {"a marina": [line], "a port": []}.items():
+        assert trained.get("/api/search", params={"text": text}).json()["warnings"] == warnings
+        assert trained.post("/api/search", json={"text": text}).json()["warnings"] == warnings
+        form = {"text": text, "id": archive.ids[1]}
+        assert trained.post("/api/find", data=form).json()["warnings"] == warnings
+    assert trained.post("/api/search", json={"id": archive.ids[1]}).json()["warnings"] == []
+    data = (archive.folder / archive.ids[1]).read_bytes()
+    by_picture = trained.post("/api/search/image", files={"image": ("a marina", data)})
+    assert by_picture.json()["warnings"] == []
+    assert serve(archive).get("/api/search", params={"text": "marina"}).json()["warnings"] == []

@@ -1,0 +1,50 @@
+"""A little of `scripts/differential_stores.py`, and what keeps it honest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rsicd_embed.stores import columns
+from rsicd_embed.stores.segments import segment_files
+from rsicd_embed.testing.stores.differential import DifferenceError, check
+from scripts import differential_stores
+
+
+@settings(
+    max_examples=5,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(random=st.randoms(use_true_random=False))
+def test_stores_give_back_what_was_written(random: Random) -> None:
+    """Through reading, conditions, SQL, export and import, whatever the types of the columns."""
+    with TemporaryDirectory() as folder:
+        cases = check(random, Path(folder), columns=2, conditions=4)
+    assert cases["conditions"] == 4
+    assert cases["columns"] >= cases["columns passed on"] >= 6
+
+
+def test_a_difference_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the fields of null objects, where they are left as Arrow has them."""
+    for module in (columns, segment_files):
+        monkeypatch.setattr(module, "with_nulls_pushed_down", lambda column: column)
+    with pytest.raises(DifferenceError, match=r"exact: .* IN \(.*\): expected .*, found"):
+        check(Random(3), tmp_path)
+
+
+def test_the_program_writes_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "differential.json"
+    options = ["differential_stores.py", "--cases", "1", "--seed", "5", "-o", str(output)]
+    monkeypatch.setattr("sys.argv", options)
+    differential_stores.main()
+    record = json.loads(output.read_text(encoding="utf-8"))
+    assert (record["settings"]["seed"], record["rounds"], record["failures"]) == (5, 1, [])
+    assert record["cases"]["total"] == sum(record["cases"].values()) - record["cases"]["total"] > 20

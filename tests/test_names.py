@@ -1,0 +1,33 @@
+"""Names of the package: a module is known by its file name, a class by its own."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import rsicd_embed
+
+ROOT = Path(rsicd_embed.__file__).parent
+SHARED = ("__init__.py", "base.py")
+
+
+def repeated(places: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
+def test_no_two_modules_have_one_name() -> None:
+    places = defaultdict(list)
+    for path in ROOT.rglob("*.py"):
+        if path.name not in SHARED:
+            places[path.name].append(path.relative_to(ROOT).as_posix())
+    assert repeated(places) == {}
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    places = defaultdict(list)
+    for path in ROOT.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(path.relative_to(ROOT).as_posix())
+    assert repeated(places) == {}
