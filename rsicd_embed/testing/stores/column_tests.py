@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rsicd_embed.errors import FilterError, SchemaError
+from rsicd_embed.errors import ArgumentError, FilterError, SchemaError
 from rsicd_embed.records import FIXED_COLUMNS, vector_array
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.testing.stores.sample_rows import batch, now_and_reopened, stored, unit
@@ -144,11 +144,12 @@ class ColumnTests:
             (["width"], "columns that can be dropped: label, latitude"),
             (["label", "latitud"], "no column 'latitud'; did you mean 'latitude'"),
             (["zzz"], "no column 'zzz'; columns that can be dropped"),
-            ("label", "expected a list of column names, found 'label'"),
-            ([], "expected a list of column names"),
+            ("label", "expected a list of names of columns, found 'label'"),
+            ([], "expected names of columns to drop, found none"),
         )
         for names, words in wrongs:
-            with pytest.raises(SchemaError, match=words):
+            error = ArgumentError if isinstance(names, str) else SchemaError
+            with pytest.raises(error, match=words):
                 store.drop_columns(names)
         assert stored(store) == before
 
