@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 from tokenizers import Tokenizer as FastTokenizer
 
-from rsicd_embed.embedder.clip import checkpoint, directory, imagenet, tensors, weights
+from rsicd_embed.embedder.clip import directory, imagenet, tensors, weight_files, weights
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
@@ -57,7 +57,7 @@ def read_bert(folder: Path, context_length: int) -> tuple[BertConfig, dict[str, 
         eps=shape["layer_norm_eps"],
         pad_token_id=shape["pad_token_id"],
     )
-    state = checkpoint.load(folder)
+    state = weight_files.load(folder)
     types = state.pop("embeddings.token_type_embeddings.weight")
     name = "embeddings.position_embeddings.weight"
     state[name] = state[name][:context_length] + types[0]
