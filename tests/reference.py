@@ -21,7 +21,9 @@ except RuntimeError:
         _OPERATORS.define(signature)
 
 from torchvision.models import resnet18, resnet50  # noqa: E402
+from transformers import BertConfig as BertModelConfig  # noqa: E402
 from transformers import (  # noqa: E402
+    BertModel,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
@@ -30,6 +32,8 @@ from transformers import (  # noqa: E402
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil  # noqa: E402
 
 __all__ = [
+    "BertModel",
+    "BertModelConfig",
     "CLIPConfig",
     "CLIPImageProcessor",
     "CLIPImageProcessorPil",

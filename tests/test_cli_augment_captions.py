@@ -180,7 +180,7 @@ def test_an_interrupted_run_goes_on(
 KILLED = """
 import os, signal, sys
 from rsicd_embed.cli import main
-from rsicd_embed.train import marian
+from rsicd_embed.train.backtranslation import marian
 
 translate, done = marian.Translator.translate, []
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 _READABLE = {
     # RSICD
@@ -40,9 +43,30 @@ CAPTION_TEMPLATES = (
 )
 
 
+def phrases(label: str) -> tuple[str, ...]:
+    """`readable` and the synonyms of a class, if there are any: `port` → `port`, `a seaport`, ….
+
+    Example:
+        >>> phrases("TennisCourt")[:2]
+        ('tennis court', 'tennis courts')
+    """
+    return (readable(label), *_synonyms().get(_key(label), ()))
+
+
+@cache
+def _synonyms() -> Mapping[str, tuple[str, ...]]:
+    lines = Path(__file__).with_name("class_synonyms.txt").read_text(encoding="utf-8").splitlines()
+    entries = (line.partition(": ") for line in lines if not line.startswith("#"))
+    return {key: tuple(words.split(", ")) for key, _, words in entries}
+
+
+def _key(label: str) -> str:
+    return re.sub(r"[\W_]", "", label).lower()
+
+
 def readable(label: str) -> str:
     """`denseresidential` → `dense residential area`; `GolfCourse` → `golf course`."""
-    key = re.sub(r"[\W_]", "", label).lower()
+    key = _key(label)
     if key in _READABLE:
         return _READABLE[key]
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)

@@ -15,7 +15,7 @@ from rsicd_embed.errors import TrainError
 
 _TOWERS = ("image", "text")
 _PARTS = (*_TOWERS, "image_projection", "text_projection", "logit_scale")
-_REPEATED = ("blocks", "stages")  # what a tower is a sequence of
+_REPEATED = ("blocks", "layers", "stages")  # what a tower is a sequence of
 _AFTER = ("norm_post",)  # what follows it
 
 

@@ -63,6 +63,8 @@ def remade(clip: Clip, remat: str, layout: DeviceLayout) -> Clip:
     for tower in (clip.image, clip.text):
         if hasattr(tower, "blocks"):
             tower.blocks = wrapped(tower.blocks)
+        elif hasattr(tower, "layers"):
+            tower.layers = wrapped(tower.layers)
         else:
             tower.stages = nnx.List([wrapped(stage) for stage in tower.stages])
     return clip

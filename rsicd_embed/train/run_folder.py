@@ -129,7 +129,8 @@ def open_run(config: TrainConfig, data: TrainingData, out: Path) -> Iterator[Run
 def _words(config: TrainConfig, data: TrainingData, start: Start) -> TrainingWords | None:
     if start.words is None or not is_writer():
         return None
-    return start.words.merged(trained_words(data.train, config.data.class_captions > 0))
+    classes, synonyms = config.data.class_captions > 0, config.data.class_synonyms
+    return start.words.merged(trained_words(data.train, classes, synonyms=synonyms))
 
 
 def _start(config: TrainConfig, data: TrainingData, out: Path) -> Start:

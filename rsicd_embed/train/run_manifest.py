@@ -69,6 +69,10 @@ def write(out: Path, said: Mapping[str, Any]) -> None:
     sync_folder(out)
 
 
+# Settings that earlier versions lacked, with the value that stands for what those did.
+_ADDED: Mapping[str, Any] = {"data.class_synonyms": False}
+
+
 def require_same(out: Path, found: Mapping[str, Any], said: Mapping[str, Any]) -> None:
     """Refuses to go on with the run `found` as what is `said`, as far as it is said.
 
@@ -87,6 +91,7 @@ def require_same(out: Path, found: Mapping[str, Any], said: Mapping[str, Any]) -
 
 def _changes(was: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """`name=old, not new` of each setting that counts."""
+    was, wanted = {**_ADDED, **was}, {**_ADDED, **wanted}
     return [
         f"{name}={_shown(was, name)}, not {_shown(wanted, name)}"
         for name in sorted({*was, *wanted} - {*_FREE})

@@ -94,6 +94,67 @@ def test_features_are_torchvisions(build: Any, side: int) -> None:
         np.testing.assert_allclose(vectors, expected, atol=2e-5, err_msg=name)
 
 
+def test_keras_resnet_50_is_converted_whole() -> None:
+    """Its strides, its conv biases, its eps, blue first, and pixels that are not scaled."""
+    torch.manual_seed(0)
+    reference = resnet50().eval()
+    state: dict[str, np.ndarray] = {}
+    names = {"conv1": ("conv1", "bn_conv1")}
+    for stage in range(1, 5):
+        blocks = getattr(reference, f"layer{stage}")
+        if stage > 1:
+            blocks[0].conv1.stride, blocks[0].conv2.stride = (2, 2), (1, 1)
+        for place in range(len(blocks)):
+            here, keras = f"layer{stage}.{place}", f"{stage + 1}{'abcdef'[place]}_branch"
+            for layer, letter in enumerate("abc", start=1):
+                names[f"{here}.conv{layer}"] = (f"res{keras}2{letter}", f"bn{keras}2{letter}")
+            if place == 0:
+                names[f"{here}.downsample.0"] = (f"res{keras}1", f"bn{keras}1")
+    modules = dict(reference.named_modules())
+    with torch.no_grad():
+        for name, (conv, norm) in names.items():
+            ours = modules[name]
+            ours.bias = torch.nn.Parameter(torch.randn(ours.out_channels) * 0.1)
+            batch_norm = modules[name.replace("downsample.0", "downsample.1").replace("conv", "bn")]
+            batch_norm.eps = 1e-3
+            batch_norm.weight.uniform_(0.5, 1.5)
+            batch_norm.running_var.uniform_(0.5, 1.5)
+            batch_norm.bias.normal_(0, 0.1)
+            batch_norm.running_mean.normal_(0, 0.1)
+            state[f"{conv}/kernel"] = ours.weight.numpy().transpose(2, 3, 1, 0)
+            state[f"{conv}/bias"] = ours.bias.numpy()
+            state[f"{norm}/gamma"], state[f"{norm}/beta"] = (
+                batch_norm.weight.numpy(), batch_norm.bias.numpy(),
+            )  # fmt: skip
+            state[f"{norm}/moving_mean"] = batch_norm.running_mean.numpy()
+            state[f"{norm}/moving_variance"] = batch_norm.running_var.numpy()
+        reference.fc = torch.nn.Identity()
+        pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8)
+        centred = pixels[..., ::-1].astype(np.float32) - (103.939, 116.779, 123.68)
+        theirs = reference(torch.tensor(centred.transpose(0, 3, 1, 2)).float()).numpy()
+    vision, image = imagenet.keras_resnet_50(state | {"fc1000/bias": np.zeros(1000)})
+    config = clip(vision, 64)
+    how = Preprocessor(None, None, mean=imagenet.KERAS_MEAN, std=imagenet.STD)
+    params = weights.params_from_hf(
+        config, clip_tensors.checked(config, random_tensors(config, 0) | image)
+    )
+    ours = np.asarray(weights.build(config, params).image(jnp.asarray(how.normalise(pixels))))
+    np.testing.assert_allclose(ours, theirs, atol=5e-5 * np.abs(theirs).max())
+    assert clip_config.from_hf(clip_config.to_hf(config, bos_token_id=0, logit_scale=1)) == config
+    with pytest.raises(WeightsError, match="found no res5c_branch2c/bias"):
+        imagenet.keras_resnet_50({n: t for n, t in state.items() if n != "res5c_branch2c/bias"})
+    with pytest.raises(WeightsError, match="found res9/bias too"):
+        imagenet.keras_resnet_50(state | {"res9/bias": np.zeros(1)})
+
+
+def test_earlier_fingerprints_stay() -> None:
+    """They hash a config's text, which a later field must not change."""
+    text = "ResNetConfig(widths=(8, 8, 16, 24), depths=(1, 2, 1, 1), stem_width=8, bottleneck=False"
+    assert repr(TINY) == f"{text})"
+    other = ResNetConfig(TINY.widths, TINY.depths, 8, True, downsample_in_bottleneck=True)
+    assert repr(other).endswith("bottleneck=True, downsample_in_bottleneck=True)")
+
+
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_engines_agree(bottleneck: bool) -> None:
     vision = ResNetConfig(TINY.widths, TINY.depths, TINY.stem_width, bottleneck)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from rsicd_embed.datasets.base import Example
@@ -21,3 +23,26 @@ def test_a_blank_class_is_none(label: str | None) -> None:
     assert all("port" in text for text in made.texts[3:])
     of_first = made.of_class.values[: made.of_class.starts[1]]
     assert [made.texts[one] for one in of_first] == ["one", "two"]
+
+
+def test_synonyms_of_a_class_are_positives_of_each_other() -> None:
+    examples = [
+        Example("a", "a.png", {"captions": ["boats"], "label": "port"}),
+        Example("b", "b.png", {"captions": ["yachts"], "label": "port"}),
+        Example("c", "c.png", {"captions": ["sand"], "label": "beach"}),
+        Example("d", "d.png", {"captions": ["grain"], "label": "Sorting Yard"}),
+    ]
+    plain, varied = (Captions.of(examples, Numbers(), synonyms=on) for on in (False, True))
+    assert len(plain.texts) == 4 + 3 * 4
+    ports, _, beaches, yards = (
+        varied.of_class.values[start:end]
+        for start, end in itertools.pairwise(varied.of_class.starts)
+    )
+    words = {varied.texts[one] for one in ports}
+    assert {"port", "a seaport", "aerial view of docks"} <= words
+    assert words >= {plain.texts[one] for one in plain.of_class.values[:4]}
+    assert len(yards) == 4  # a class without synonyms
+    for of_class in (ports, beaches, yards):
+        assert len(set(varied.same[of_class])) == 1
+    own = varied.same[varied.own.values]
+    assert len({*own, varied.same[ports[0]], varied.same[beaches[0]]}) == 6

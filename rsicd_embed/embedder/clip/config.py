@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,7 @@ LEGACY_EOS_TOKEN_ID = 2
 # VisionTextDualEncoder cannot project features that keep two axes of one, as a ResNet's do there.
 _VIT = "clip"
 _RESNET = "rsicd-embed-clip"
+_BERT = "bert"  # `model_type` in text_config
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,29 @@ class TowerConfig:
 
 
 @dataclass(frozen=True)
+class BertConfig:
+    """A post-norm, bidirectional transformer (Devlin et al. 2018, arXiv:1810.04805).
+
+    Its features are the mean over the tokens that are not padding, as in sentence-transformers
+    (arXiv:1908.10084). Embeddings of token types are added to those of positions beforehand.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: Activation = "gelu"
+    eps: float = 1e-12
+    pad_token_id: int = 0
+
+
+@dataclass(frozen=True)
 class ClipConfig:
     """A CLIP model (Radford et al. 2021, arXiv:2103.00020).
 
     Attributes:
         vision: the image tower, a ViT or a ResNet.
-        text: the text tower.
+        text: the text tower: CLIP's causal transformer or a BERT.
         dim: length of the joint embedding.
         image_size: height and width of the pixels, a multiple of a ViT's `patch_size`, or of 32.
         patch_size: height and width of a ViT's patch; 0 for a ResNet, which has none.
@@ -50,7 +69,7 @@ class ClipConfig:
     """
 
     vision: TowerConfig | ResNetConfig
-    text: TowerConfig
+    text: TowerConfig | BertConfig
     dim: int
     image_size: int
     patch_size: int
@@ -62,7 +81,7 @@ class ClipConfig:
         if self.dim < 1:
             raise ModelError(f"expected an embedding of length 1 or more, found {self.dim}")
         for tower, name in ((self.vision, "vision"), (self.text, "text")):
-            if isinstance(tower, TowerConfig) and tower.width % tower.heads:
+            if not isinstance(tower, ResNetConfig) and tower.width % tower.heads:
                 raise ModelError(
                     f"{name} tower: expected a width divisible by its heads, "
                     f"found {tower.width} and {tower.heads}"
@@ -172,7 +191,7 @@ def from_hf(config: Mapping[str, Any]) -> ClipConfig:
     _require_whole(whole | {f"vision_config.{name}": vision[name] for name in sizes})
     return ClipConfig(
         vision=_vit(vision) if kind == _VIT else resnet_config.from_hf(vision),
-        text=_tower(text),
+        text=_text(text),
         dim=config.get("projection_dim", 512),
         image_size=vision["image_size"],
         patch_size=vision["patch_size"] if kind == _VIT else 0,
@@ -180,6 +199,13 @@ def from_hf(config: Mapping[str, Any]) -> ClipConfig:
         context_length=text["max_position_embeddings"],
         eos_token_id=text["eos_token_id"],
     )
+
+
+def _text(text: Mapping[str, Any]) -> TowerConfig | BertConfig:
+    tower = _tower(text)
+    if text.get("model_type") != _BERT:
+        return tower
+    return BertConfig(**dataclasses.asdict(tower), pad_token_id=text["pad_token_id"])
 
 
 def _vit(vision: Mapping[str, Any]) -> TowerConfig:
@@ -191,7 +217,7 @@ def _vit(vision: Mapping[str, Any]) -> TowerConfig:
 def to_hf(config: ClipConfig, *, bos_token_id: int, logit_scale: float) -> dict[str, Any]:
     """The content of a `config.json`; transformers' CLIPConfig reads that of a ViT."""
 
-    def tower(one: TowerConfig) -> dict[str, Any]:
+    def tower(one: TowerConfig | BertConfig) -> dict[str, Any]:
         return {
             "hidden_size": one.width,
             "num_hidden_layers": one.layers,
@@ -222,11 +248,15 @@ def to_hf(config: ClipConfig, *, bos_token_id: int, logit_scale: float) -> dict[
         "vision_config": vision,
         "text_config": {
             **tower(config.text),
-            "model_type": "clip_text_model",
+            "model_type": _BERT if isinstance(config.text, BertConfig) else "clip_text_model",
             "vocab_size": config.vocab_size,
             "max_position_embeddings": config.context_length,
             "bos_token_id": bos_token_id,
             "eos_token_id": config.eos_token_id,
-            "pad_token_id": config.eos_token_id,
+            "pad_token_id": (
+                config.text.pad_token_id
+                if isinstance(config.text, BertConfig)
+                else config.eos_token_id
+            ),
         },
     }

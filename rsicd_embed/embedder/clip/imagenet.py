@@ -105,3 +105,67 @@ def _shape(state: Tensors) -> ResNetConfig:
         raise WeightsError(
             f"expected a state dict of a torchvision ResNet, found no {error.args[0]}"
         ) from error
+
+
+# Where Keras's ResNet-50 (2015) centres the values 0 to 255 of red, green and blue.
+_KERAS_MEAN = (123.68, 116.779, 103.939)
+_KERAS_EPS = 1e-3
+KERAS_MEAN = tuple(value / 255 for value in _KERAS_MEAN)
+
+_KERAS_LAYERS = ("branch2a", "branch2b", "branch2c")
+
+
+def keras_resnet_50(state: Tensors) -> tuple[ResNetConfig, dict[str, np.ndarray]]:
+    """The shape of Keras's first ResNet-50, and its image tower's tensors by our names.
+
+    It reads pixels normalised with `KERAS_MEAN` and `STD`: the order of channels (blue first) and
+    the scale that it was trained with are folded into its first convolution.
+
+    Args:
+        state: its weights by Keras's names; the classifier `fc1000` is left out.
+
+    Raises:
+        WeightsError: it is another model, or lacks a tensor, or has one more.
+    """
+    left = {name: tensor for name, tensor in state.items() if not name.startswith("fc1000/")}
+
+    def take(name: str) -> np.ndarray:
+        if name not in left:
+            raise WeightsError(f"expected the weights of Keras's ResNet-50, found no {name}")
+        return left.pop(name)
+
+    def folded(ours: str, kernel: str, norm: str) -> dict[str, np.ndarray]:
+        names = {
+            "weight": "gamma",
+            "bias": "beta",
+            "running_mean": "moving_mean",
+            "running_var": "moving_variance",
+        }
+        statistics = {name: take(f"{norm}/{theirs}") for name, theirs in names.items()}
+        statistics["running_mean"] = statistics["running_mean"] - take(f"{kernel}/bias")
+        weight, bias = fold(take(f"{kernel}/kernel").transpose(3, 2, 0, 1), statistics, _KERAS_EPS)
+        return {f"{ours}.weight": weight, f"{ours}.bias": bias}
+
+    config = ResNetConfig(
+        (256, 512, 1024, 2048), (3, 4, 6, 3), bottleneck=True, downsample_in_bottleneck=True
+    )
+    tensors = folded(RESNET_STEM, "conv1", "bn_conv1")
+    rgb = tensors[f"{RESNET_STEM}.weight"][:, ::-1]
+    scale = 255 * np.asarray(STD, np.float32)
+    tensors[f"{RESNET_STEM}.weight"] = np.ascontiguousarray(rgb * scale[:, None, None])
+    for stage, blocks in enumerate(config.stages()):
+        for place, block in enumerate(blocks):
+            ours, theirs = resnet_block(stage, place), f"{stage + 2}{'abcdef'[place]}_"
+            for layer, name in enumerate(_KERAS_LAYERS):
+                tensors |= folded(
+                    f"{ours}.layer.{layer}.convolution", f"res{theirs}{name}", f"bn{theirs}{name}"
+                )
+            if block.shortcut is not None:
+                tensors |= folded(
+                    f"{ours}.shortcut.convolution", f"res{theirs}branch1", f"bn{theirs}branch1"
+                )
+    if left:
+        raise WeightsError(
+            f"expected the weights of Keras's ResNet-50, found {', '.join(sorted(left)[:8])} too"
+        )
+    return config, tensors

@@ -1,4 +1,4 @@
-"""CLIP in flax nnx: a ViT or ResNet image tower, a causal text tower, and a joint embedding.
+"""CLIP in flax nnx: a ViT or ResNet, a causal transformer or a BERT, and a joint embedding.
 
 After Radford et al. 2021 (arXiv:2103.00020); with a ViT numerically equal to Hugging Face's
 CLIPModel, which is the reference in the tests. Shapes: b images or texts, t tokens, p patches,
@@ -15,7 +15,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.bert import BertTower
+from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet import ResNet
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.clip.text_tower import TextTower
@@ -49,7 +50,17 @@ class Clip(nnx.Module):
                 dtype=dtype,
                 rngs=rngs,
             )
-        self.text = TextTower(config, dtype=dtype, rngs=rngs)
+        self.text: TextTower | BertTower
+        if isinstance(config.text, BertConfig):
+            self.text = BertTower(
+                config.text,
+                vocab_size=config.vocab_size,
+                context_length=config.context_length,
+                dtype=dtype,
+                rngs=rngs,
+            )
+        else:
+            self.text = TextTower(config, config.text, dtype=dtype, rngs=rngs)
 
         def projection(width: int) -> nnx.Linear:
             init = nnx.initializers.normal(width**-0.5)

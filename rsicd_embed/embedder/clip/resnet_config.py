@@ -35,7 +35,7 @@ class Residual:
     shortcut: Convolution | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ResNetConfig:
     """A ResNet (He et al. 2015, arXiv:1512.03385), its batch norms folded into the convolutions.
 
@@ -44,12 +44,23 @@ class ResNetConfig:
         depths: blocks of each stage.
         stem_width: channels of the first convolution.
         bottleneck: blocks of three convolutions, as in ResNet-50; else of two, as in ResNet-18.
+        downsample_in_bottleneck: halve the map in a bottleneck's first convolution, as in the paper
+            and in Keras; else in its second, as in torchvision.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
     depths: tuple[int, ...] = (2, 2, 2, 2)
     stem_width: int = 64
     bottleneck: bool = False
+    downsample_in_bottleneck: bool = False
+
+    def __repr__(self) -> str:
+        """Fingerprints hash this text: for models of earlier versions it must stay as it was."""
+        later = ", downsample_in_bottleneck=True" if self.downsample_in_bottleneck else ""
+        return (
+            f"ResNetConfig(widths={self.widths}, depths={self.depths}, "
+            f"stem_width={self.stem_width}, bottleneck={self.bottleneck}{later})"
+        )
 
     def __post_init__(self) -> None:
         sizes = (*self.widths, *self.depths, self.stem_width)
@@ -98,9 +109,10 @@ class ResNetConfig:
         convolutions: tuple[Convolution, ...]
         if self.bottleneck:
             inner = outputs // _BOTTLENECK
+            first, second = (stride, 1) if self.downsample_in_bottleneck else (1, stride)
             convolutions = (
-                Convolution(inputs, inner, side=1),
-                Convolution(inner, inner, side=3, stride=stride),
+                Convolution(inputs, inner, side=1, stride=first),
+                Convolution(inner, inner, side=3, stride=second),
                 Convolution(inner, outputs, side=1),
             )
         else:
@@ -119,7 +131,6 @@ _FIXED = {
     "num_channels": 3,
     "hidden_act": "relu",
     "downsample_in_first_stage": False,
-    "downsample_in_bottleneck": False,
 }
 _KINDS = {"basic": False, "bottleneck": True}
 
@@ -141,6 +152,7 @@ def from_hf(vision: Mapping[str, Any]) -> ResNetConfig:
             depths=tuple(int(depth) for depth in vision["depths"]),
             stem_width=int(vision["embedding_size"]),
             bottleneck=_KINDS[vision["layer_type"]],
+            downsample_in_bottleneck=bool(vision.get("downsample_in_bottleneck", False)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
@@ -158,4 +170,5 @@ def to_hf(config: ResNetConfig) -> dict[str, Any]:
         "hidden_sizes": list(config.widths),
         "depths": list(config.depths),
         "layer_type": kinds[config.bottleneck],
+        "downsample_in_bottleneck": config.downsample_in_bottleneck,
     }

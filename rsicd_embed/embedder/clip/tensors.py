@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rsicd_embed.embedder.clip.config import ClipConfig, TowerConfig
+from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig, TowerConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution, ResNetConfig
 from rsicd_embed.errors import WeightsError
 
@@ -20,19 +20,15 @@ Shapes = dict[str, tuple[int, ...]]
 
 def shapes(config: ClipConfig) -> Shapes:
     """Every tensor of a checkpoint, in PyTorch's layout: linear (out, in), convolution OIHW."""
-    text = config.text
     if isinstance(config.vision, ResNetConfig):
         image = resnet_shapes(config.vision)
     else:
         image = _vit_shapes(config.vision, config.patch_size, config.patches)
     return {
         **image,
-        "text_model.embeddings.token_embedding.weight": (config.vocab_size, text.width),
-        "text_model.embeddings.position_embedding.weight": (config.context_length, text.width),
-        **_norm("text_model.final_layer_norm", text.width),
-        **_blocks("text_model", text),
+        **_text_shapes(config),
         "visual_projection.weight": (config.dim, config.vision.width),
-        "text_projection.weight": (config.dim, text.width),
+        "text_projection.weight": (config.dim, config.text.width),
         "logit_scale": (),
     }
 
@@ -72,6 +68,24 @@ def _vit_shapes(vision: TowerConfig, side: int, patches: int) -> Shapes:
     }
 
 
+def _text_shapes(config: ClipConfig) -> Shapes:
+    text, name = config.text, "text_model.embeddings"
+    tokens, positions = (config.vocab_size, text.width), (config.context_length, text.width)
+    if isinstance(text, BertConfig):
+        return {
+            f"{name}.word_embeddings.weight": tokens,
+            f"{name}.position_embeddings.weight": positions,
+            **_norm(f"{name}.LayerNorm", text.width),
+            **_bert_layers("text_model", text),
+        }
+    return {
+        f"{name}.token_embedding.weight": tokens,
+        f"{name}.position_embedding.weight": positions,
+        **_norm("text_model.final_layer_norm", text.width),
+        **_blocks("text_model", text),
+    }
+
+
 def _norm(name: str, width: int) -> Shapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
@@ -90,6 +104,21 @@ def _blocks(model: str, tower: TowerConfig) -> Shapes:
         found |= _norm(f"{name}.layer_norm2", tower.width)
         found |= _linear(f"{name}.mlp.fc1", tower.width, tower.mlp_width)
         found |= _linear(f"{name}.mlp.fc2", tower.mlp_width, tower.width)
+    return found
+
+
+def _bert_layers(model: str, tower: BertConfig) -> Shapes:
+    """The names are transformers' BertModel's."""
+    found: Shapes = {}
+    for layer in range(tower.layers):
+        name = f"{model}.encoder.layer.{layer}"
+        for projection in ("query", "key", "value"):
+            found |= _linear(f"{name}.attention.self.{projection}", tower.width, tower.width)
+        found |= _linear(f"{name}.attention.output.dense", tower.width, tower.width)
+        found |= _norm(f"{name}.attention.output.LayerNorm", tower.width)
+        found |= _linear(f"{name}.intermediate.dense", tower.width, tower.mlp_width)
+        found |= _linear(f"{name}.output.dense", tower.mlp_width, tower.width)
+        found |= _norm(f"{name}.output.LayerNorm", tower.width)
     return found
 
 

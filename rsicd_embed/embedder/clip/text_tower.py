@@ -7,15 +7,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from rsicd_embed.embedder.clip.config import LEGACY_EOS_TOKEN_ID, ClipConfig
+from rsicd_embed.embedder.clip.config import LEGACY_EOS_TOKEN_ID, ClipConfig, TowerConfig
 from rsicd_embed.embedder.clip.transformer import Block
 
 
 class TextTower(nnx.Module):
     """A causal transformer, pooled at the end-of-text token."""
 
-    def __init__(self, config: ClipConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        tower = config.text
+    def __init__(
+        self, config: ClipConfig, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
         init = nnx.initializers.normal(0.02)
         self.eos_token_id = config.eos_token_id
         self.token_embed = nnx.Embed(

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from rsicd_embed.embedder.clip.config import TowerConfig
+from rsicd_embed.embedder.clip.config import BertConfig, TowerConfig
 
 
-def _activate(name: str, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
+def activate(name: str, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
+    """CLIP's `quick_gelu`, or the exact `gelu`."""
     if name == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
     return jax.nn.gelu(x, approximate=False)
@@ -23,7 +24,9 @@ def _activate(name: str, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
 class Attention(nnx.Module):
     """Multi-head self-attention; softmax in float32 whatever the compute dtype."""
 
-    def __init__(self, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, tower: TowerConfig | BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
         inner = nnx.initializers.normal(tower.width**-0.5 * (2 * tower.layers) ** -0.5)
         outer = nnx.initializers.normal(tower.width**-0.5)
 
@@ -34,8 +37,20 @@ class Attention(nnx.Module):
         self.query, self.key, self.value = linear(inner), linear(inner), linear(inner)
         self.out = linear(outer)
 
-    def __call__(self, x: Float[Array, "b t w"], *, causal: bool) -> Float[Array, "b t w"]:
-        """Mixes positions; if `causal`, each sees only those before it, and itself."""
+    def __call__(
+        self,
+        x: Float[Array, "b t w"],
+        *,
+        causal: bool = False,
+        seen: Bool[Array, "b t"] | None = None,
+    ) -> Float[Array, "b t w"]:
+        """Mixes positions.
+
+        Args:
+            x: features of each position.
+            causal: whether each position sees only itself and those before it.
+            seen: the positions that are seen, at least one of each row; None for all.
+        """
         batch, length, width = x.shape
         query, key, value = (
             project(x).reshape(batch, length, self.heads, width // self.heads)
@@ -45,6 +60,8 @@ class Attention(nnx.Module):
         scores = jnp.einsum("bqhc,bkhc->bhqk", query * scale, key).astype(jnp.float32)
         if causal:
             scores = jnp.where(jnp.tri(length, dtype=bool), scores, -jnp.inf)
+        if seen is not None:
+            scores = jnp.where(seen[:, None, None, :], scores, -jnp.inf)
         weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
         mixed = jnp.einsum("bhqk,bkhc->bqhc", weights, value)
         return self.out(mixed.reshape(batch, length, width))
@@ -67,4 +84,4 @@ class Block(nnx.Module):
     def __call__(self, x: Float[Array, "b t w"], *, causal: bool) -> Float[Array, "b t w"]:
         """One layer; `causal` as in `Attention`."""
         x = x + self.attention(self.norm1(x), causal=causal)
-        return x + self.down(_activate(self.activation, self.up(self.norm2(x))))
+        return x + self.down(activate(self.activation, self.up(self.norm2(x))))

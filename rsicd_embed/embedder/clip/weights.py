@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 
 # The parameters of `Clip`, and where one stands among them: ("image", "blocks", 0, "up", "bias").
@@ -27,6 +27,16 @@ _BLOCK = {
     ("attention", "out"): "self_attn.out_proj",
     ("up",): "mlp.fc1",
     ("down",): "mlp.fc2",
+}
+_BERT_LAYER = {
+    ("attention", "query"): "attention.self.query",
+    ("attention", "key"): "attention.self.key",
+    ("attention", "value"): "attention.self.value",
+    ("attention", "out"): "attention.output.dense",
+    ("attention_norm",): "attention.output.LayerNorm",
+    ("up",): "intermediate.dense",
+    ("down",): "output.dense",
+    ("output_norm",): "output.LayerNorm",
 }
 _TOWER = {
     ("image", "norm_pre"): "pre_layrnorm",  # the reference's own spelling
@@ -45,6 +55,13 @@ _WHOLE = {
     ("text_projection", "kernel"): "text_projection.weight",
     ("logit_scale",): "logit_scale",
 }
+
+# A BERT's other names for what both text towers have.
+_BERT_TOWER = {
+    ("text", "token_embed"): "embeddings.word_embeddings",
+    ("text", "norm_pre"): "embeddings.LayerNorm",
+}
+_BERT_WHOLE = {("text", "position_embed"): "text_model.embeddings.position_embeddings.weight"}
 
 
 @dataclass(frozen=True)
@@ -69,16 +86,19 @@ class _Entry:
         return tensor
 
 
-def _entry(path: ParamPath) -> _Entry:
-    if path in _WHOLE:
-        return _Entry(_WHOLE[path], "linear" if path[-1] == "kernel" else "same")
+def _entry(path: ParamPath, *, bert: bool) -> _Entry:
+    whole, modules = (_WHOLE | _BERT_WHOLE, _TOWER | _BERT_TOWER) if bert else (_WHOLE, _TOWER)
+    if path in whole:
+        return _Entry(whole[path], "linear" if path[-1] == "kernel" else "same")
     tower, leaf = path[0], path[-1]
     if path[1] == "blocks":
         module = f"encoder.layers.{path[2]}.{_BLOCK[path[3:-1]]}"
+    elif path[1] == "layers":
+        module = f"encoder.layer.{path[2]}.{_BERT_LAYER[path[3:-1]]}"
     elif path[1] == "stages":
         module = f"encoder.stages.{path[2]}.layers.{path[3]}.{_residual(path[4:-1])}.convolution"
     else:
-        module = _TOWER[path[:-1]]
+        module = modules[path[:-1]]
     layout: Literal["same", "linear", "conv"] = "same"
     if leaf == "kernel":
         layout = "conv" if path[1] in _CONVOLUTIONS else "linear"
@@ -99,9 +119,10 @@ def _abstract(config: ClipConfig, dtype: Any = jnp.float32) -> Clip:
 def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> Params:
     """`tensors.checked` by Hugging Face name → float32 parameters of `Clip`."""
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(_abstract(config)))]
+    bert = isinstance(config.text, BertConfig)
     flat = []
     for path in paths:
-        entry = _entry(path)
+        entry = _entry(path, bert=bert)
         flat.append((path, nnx.Param(jnp.asarray(entry.from_hf(tensors[entry.name])))))
     return nnx.from_flat_state(flat)
 
@@ -109,8 +130,10 @@ def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> Par
 def params_to_hf(params: Params) -> dict[str, np.ndarray]:
     """Parameters of `Clip` → tensors by Hugging Face name, in the parameters' dtype."""
     tensors = {}
-    for path, variable in nnx.to_flat_state(params):
-        entry = _entry(path)
+    flat = list(nnx.to_flat_state(params))
+    bert = any(path[:2] == ("text", "layers") for path, _ in flat)
+    for path, variable in flat:
+        entry = _entry(path, bert=bert)
         # np.array, since np.ascontiguousarray would make a vector of a scalar.
         tensors[entry.name] = np.array(entry.to_hf(np.asarray(variable[...])), order="C")
     return tensors

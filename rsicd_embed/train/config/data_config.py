@@ -15,6 +15,7 @@ class DataConfig:
 
     Attributes:
         class_captions: fraction of captions replaced by one made of the image's class name.
+        class_synonyms: whether such captions also use other words for the class.
         augmented_captions: whether images get the captions that the `textaug_*.jsonl` files beside
             their data set list for them, instead of their own.
         cache: where images are kept once they are decoded and resized: memory; disk, a file in the
@@ -25,6 +26,7 @@ class DataConfig:
     """
 
     class_captions: float = 0.25
+    class_synonyms: bool = False
     augmented_captions: bool = False
     cache: str = "auto"
     workers: int | None = None

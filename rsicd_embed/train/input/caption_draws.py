@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from rsicd_embed.datasets.base import Example
-from rsicd_embed.datasets.classes import CAPTION_TEMPLATES, readable
+from rsicd_embed.datasets.classes import CAPTION_TEMPLATES, phrases, readable
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import TrainError
 from rsicd_embed.parallel import batched
@@ -61,7 +61,7 @@ class Captions:
         texts: the distinct texts, class captions included.
         tokens: int32 (texts, t).
         same: int32 (texts,); equal for texts that have the same tokens, which no model can tell
-            apart: they differ in case or in spaces.
+            apart: they differ in case or in spaces; with synonyms, for all captions of a class.
         own: the captions of each image.
         of_class: captions made of each image's class name; its own where it has no class.
     """
@@ -73,8 +73,16 @@ class Captions:
     of_class: Ragged
 
     @classmethod
-    def of(cls, examples: Sequence[Example], tokenize: Tokenize) -> Captions:
+    def of(
+        cls, examples: Sequence[Example], tokenize: Tokenize, *, synonyms: bool = False
+    ) -> Captions:
         """Tokenizes all captions.
+
+        Args:
+            examples: images with their captions.
+            tokenize: the model's tokenizer.
+            synonyms: whether class captions also use other words for the class; all captions of a
+                class then count as the same, since each describes every image of it.
 
         Raises:
             TrainError: no examples, or one without a caption.
@@ -92,30 +100,49 @@ class Captions:
                 raise TrainError(f"{example.uri}: expected a caption, found none; add one")
             mine = number(example.captions)
             own.append(mine)
-            of_class.append(number(class_captions(example.label)) or mine)
+            of_class.append(number(class_captions(example.label, synonyms=synonyms)) or mine)
         tokens = _tokens(list(known), tokenize)
         rows = np.ascontiguousarray(tokens).view(
             np.dtype((np.void, tokens.itemsize * tokens.shape[1]))
         )
         _, same = np.unique(rows.ravel(), return_inverse=True)
+        if synonyms:
+            by_label = {
+                e.label: made for e, made in zip(examples, of_class, strict=True) if e.label
+            }
+            for made in by_label.values():
+                same[np.isin(same, same[made])] = same[made[0]]
         return cls(tuple(known), tokens, same.astype(np.int32), Ragged.of(own), Ragged.of(of_class))
 
 
-def class_captions(label: str | None) -> list[str]:
-    """Captions made from a class name; none for a label that names nothing."""
-    category = readable(label or "")
-    return [one.format(category=category) for one in CAPTION_TEMPLATES] if category else []
+def class_captions(label: str | None, *, synonyms: bool = False) -> list[str]:
+    """Captions made from a class name; none for a label that names nothing.
+
+    Args:
+        label: the class as the dataset writes it.
+        synonyms: whether other words for the class are used too.
+    """
+    if not readable(label or ""):
+        return []
+    names = phrases(str(label)) if synonyms else (readable(str(label)),)
+    return [template.format(category=name) for name in names for template in CAPTION_TEMPLATES]
 
 
-def trained_words(examples: Sequence[Example], classes: bool) -> TrainingWords:
+def trained_words(
+    examples: Sequence[Example], classes: bool, *, synonyms: bool = False
+) -> TrainingWords:
     """The words of captions.
 
     Args:
         examples: training images.
         classes: whether captions made from their class names are used too.
+        synonyms: whether those use other words for the class too.
     """
     return TrainingWords.of(
-        (*example.captions, *(class_captions(example.label) if classes else ()))
+        (
+            *example.captions,
+            *(class_captions(example.label, synonyms=synonyms) if classes else ()),
+        )
         for example in examples
     )
 

@@ -70,7 +70,7 @@ class CaptionedImages(Closing):
         """
         if augment.engine == "torchvision":
             require_torchvision()
-        self.captions = Captions.of(examples, tokenize)
+        self.captions = Captions.of(examples, tokenize, synonyms=data.class_synonyms)
         each = np.ones(len(examples)) if weights is None else np.asarray(weights, np.float64)
         self._order = Order(each, self.captions, data.class_captions, seed)
         self.steps(least)

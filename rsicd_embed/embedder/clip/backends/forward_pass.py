@@ -12,7 +12,12 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from rsicd_embed.embedder.clip.config import LEGACY_EOS_TOKEN_ID, ClipConfig, TowerConfig
+from rsicd_embed.embedder.clip.config import (
+    LEGACY_EOS_TOKEN_ID,
+    BertConfig,
+    ClipConfig,
+    TowerConfig,
+)
 from rsicd_embed.embedder.clip.resnet_config import Convolution, ResNetConfig
 from rsicd_embed.embedder.clip.tensors import RESNET_STEM, resnet_block
 from rsicd_embed.embedder.preprocess import Preprocessor
@@ -64,8 +69,17 @@ class Ops(Protocol[T]):
         """To mean 0 and variance 1 over the last axis, then scaled and shifted."""
         ...
 
-    def attention(self, query: T, key: T, value: T, *, heads: int, causal: bool) -> T:
-        """Multi-head attention of (b, t, w), scaled by the root of a head's width."""
+    def attention(
+        self, query: T, key: T, value: T, *, heads: int, causal: bool = False, seen: T | None = None
+    ) -> T:
+        """Multi-head attention of (b, t, w), scaled by the root of a head's width.
+
+        With `seen`, floats (b, t), only positions of 1 are seen, not those of 0.
+        """
+        ...
+
+    def mean_of(self, x: T, seen: T) -> T:
+        """(b, t, w) → (b, w), the mean of the positions whose `seen`, floats (b, t), is 1."""
         ...
 
     def activate(self, x: T, name: str) -> T:
@@ -109,18 +123,29 @@ def image_vectors(
     return ops.unit(ops.linear(x, tensors["visual_projection.weight"], None))
 
 
-def text_vectors(ops: Ops[T], config: ClipConfig, tensors: Tensors, tokens: T, ends: T) -> T:
-    """int32 (b, t), and the `text_ends` of them → unit vectors (b, d)."""
-    name = "text_model.embeddings"
-    x = ops.lookup(tensors[f"{name}.token_embedding.weight"], tokens)
-    x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
-    x = _blocks(ops, tensors, "text_model", x, config.text, causal=True)
-    x = _norm(ops, tensors, "text_model.final_layer_norm", ops.at(x, ends), config.text)
+def text_vectors(ops: Ops[T], config: ClipConfig, tensors: Tensors, tokens: T, pooled: T) -> T:
+    """int32 (b, t), and what `pooled_positions` gives for them → unit vectors (b, d)."""
+    if isinstance(config.text, BertConfig):
+        x = _bert(ops, tensors, tokens, pooled, config.text)
+    else:
+        name = "text_model.embeddings"
+        x = ops.lookup(tensors[f"{name}.token_embedding.weight"], tokens)
+        x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
+        x = _blocks(ops, tensors, "text_model", x, config.text, causal=True)
+        x = _norm(ops, tensors, "text_model.final_layer_norm", ops.at(x, pooled), config.text)
     return ops.unit(ops.linear(x, tensors["text_projection.weight"], None))
 
 
-def text_ends(config: ClipConfig, tokens: np.ndarray) -> np.ndarray:
-    """Where each text of int32 (b, t) is pooled: int32 (b,); see `LEGACY_EOS_TOKEN_ID`."""
+def pooled_positions(config: ClipConfig, tokens: np.ndarray) -> np.ndarray:
+    """Where the features of each text are read, from its tokens, int32 (b, t).
+
+    Returns:
+        For CLIP's text tower int32 (b,), the position of the end token (see
+        `LEGACY_EOS_TOKEN_ID`); for a BERT float32 (b, t), 1 for tokens and 0 for padding.
+    """
+    if isinstance(config.text, BertConfig):
+        seen: np.ndarray = (tokens != config.text.pad_token_id).astype(np.float32)
+        return seen
     legacy = config.eos_token_id == LEGACY_EOS_TOKEN_ID
     ends: np.ndarray = np.argmax(tokens if legacy else tokens == config.eos_token_id, axis=1)
     return ends.astype(np.int32)
@@ -153,6 +178,26 @@ def _resnet(ops: Ops[T], tensors: Tensors, pixels: T, tower: ResNetConfig) -> T:
     return ops.mean(x)
 
 
+def _bert(ops: Ops[T], tensors: Tensors, tokens: T, seen: T, tower: BertConfig) -> T:
+    name = "text_model.embeddings"
+    x = ops.lookup(tensors[f"{name}.word_embeddings.weight"], tokens)
+    x = ops.positioned(x, tensors[f"{name}.position_embeddings.weight"])
+    x = _norm(ops, tensors, f"{name}.LayerNorm", x, tower)
+    for layer in range(tower.layers):
+        name = f"text_model.encoder.layer.{layer}"
+        query, key, value = (
+            _linear(ops, tensors, f"{name}.attention.self.{part}", x)
+            for part in ("query", "key", "value")
+        )
+        y = ops.attention(query, key, value, heads=tower.heads, seen=seen)
+        y = _linear(ops, tensors, f"{name}.attention.output.dense", y)
+        x = _norm(ops, tensors, f"{name}.attention.output.LayerNorm", ops.add(x, y), tower)
+        y = _linear(ops, tensors, f"{name}.intermediate.dense", x)
+        y = _linear(ops, tensors, f"{name}.output.dense", ops.activate(y, tower.activation))
+        x = _norm(ops, tensors, f"{name}.output.LayerNorm", ops.add(x, y), tower)
+    return ops.mean_of(x, seen)
+
+
 def _blocks(
     ops: Ops[T], tensors: Tensors, model: str, x: T, tower: TowerConfig, *, causal: bool
 ) -> T:
@@ -174,5 +219,5 @@ def _linear(ops: Ops[T], tensors: Tensors, name: str, x: T) -> T:
     return ops.linear(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
 
 
-def _norm(ops: Ops[T], tensors: Tensors, name: str, x: T, tower: TowerConfig) -> T:
+def _norm(ops: Ops[T], tensors: Tensors, name: str, x: T, tower: TowerConfig | BertConfig) -> T:
     return ops.layer_norm(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], tower.eps)

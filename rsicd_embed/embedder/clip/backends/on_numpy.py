@@ -72,7 +72,14 @@ class _NumpyOps:
         return np.asarray(centred / np.sqrt(variance + np.float32(eps)) * weight + bias)
 
     def attention(
-        self, query: Array, key: Array, value: Array, *, heads: int, causal: bool
+        self,
+        query: Array,
+        key: Array,
+        value: Array,
+        *,
+        heads: int,
+        causal: bool = False,
+        seen: Array | None = None,
     ) -> Array:
         batch, length, width = query.shape
         q, k, v = (
@@ -82,10 +89,16 @@ class _NumpyOps:
         scores = q @ k.transpose(0, 1, 3, 2) * np.float32((width // heads) ** -0.5)
         if causal:
             scores[:, :, ~np.tri(length, dtype=bool)] = -np.inf
+        if seen is not None:
+            scores[np.broadcast_to(seen[:, None, None, :] == 0, scores.shape)] = -np.inf
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
         return (scores @ v).transpose(0, 2, 1, 3).reshape(batch, length, width)
+
+    def mean_of(self, x: Array, seen: Array) -> Array:
+        total = np.einsum("btw,bt->bw", x, seen)
+        return np.asarray(total / np.maximum(seen.sum(axis=1, keepdims=True), 1))
 
     def activate(self, x: Array, name: str) -> Array:
         if name == "quick_gelu":
@@ -156,5 +169,5 @@ class NumpyTowers:
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
         """int32 (b, t) → float32 (b, dim)."""
-        ends = forward_pass.text_ends(self._config, tokens)
-        return forward_pass.text_vectors(_NumpyOps(), self._config, self._tensors, tokens, ends)
+        pooled = forward_pass.pooled_positions(self._config, tokens)
+        return forward_pass.text_vectors(_NumpyOps(), self._config, self._tensors, tokens, pooled)

@@ -13,7 +13,7 @@ import numpy as np
 from rsicd_embed.embedder.clip.backends import forward_pass
 from rsicd_embed.embedder.clip.backends._lazy_openvino import core, op, ov
 from rsicd_embed.embedder.clip.backends.engine_names import Precision
-from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.parallel import cpu_count
@@ -74,14 +74,31 @@ class _OpenvinoOps:
         return op.add(op.multiply(normal, self.constant(weight)), self.constant(bias))
 
     def attention(
-        self, query: _Node, key: _Node, value: _Node, *, heads: int, causal: bool
+        self,
+        query: _Node,
+        key: _Node,
+        value: _Node,
+        *,
+        heads: int,
+        causal: bool = False,
+        seen: _Node | None = None,
     ) -> _Node:
         q, k, v = (
             op.transpose(op.reshape(x, [0, 0, heads, -1], special_zero=True), [0, 2, 1, 3])
             for x in (query, key, value)
         )
-        mixed = op.transpose(op.scaled_dot_product_attention(q, k, v, causal=causal), [0, 2, 1, 3])
+        mask: tuple[_Node, ...] = ()
+        if seen is not None:  # (b, 1, 1, t), added to the scores
+            unseen = op.subtract(op.unsqueeze(seen, _ints(1, 2)), np.float32(1))
+            mask = (op.multiply(unseen, np.float32(1e4)),)
+        y = op.scaled_dot_product_attention(q, k, v, *mask, causal=causal)
+        mixed = op.transpose(y, [0, 2, 1, 3])
         return op.reshape(mixed, [0, 0, -1], special_zero=True)
+
+    def mean_of(self, x: _Node, seen: _Node) -> _Node:
+        total = op.reduce_sum(op.multiply(x, op.unsqueeze(seen, _ints(2))), _ints(1), False)
+        count = op.reduce_sum(seen, _ints(1), True)
+        return op.divide(total, op.maximum(count, np.float32(1)))
 
     def activate(self, x: _Node, name: str) -> _Node:
         if name == "quick_gelu":
@@ -128,11 +145,15 @@ class OpenvinoTowers:
         self._config, self._tensors = config, tensors
         ops, side = _OpenvinoOps(), config.image_size
         pixels = op.parameter([-1, side, side, 3], np.uint8)
-        tokens, ends = op.parameter([-1, -1], np.int32), op.parameter([-1], np.int32)
+        tokens = op.parameter([-1, -1], np.int32)
+        if isinstance(config.text, BertConfig):
+            pooled = op.parameter([-1, -1], np.float32)
+        else:
+            pooled = op.parameter([-1], np.int32)
         images = forward_pass.image_vectors(ops, config, tensors, how, pixels)
-        texts = forward_pass.text_vectors(ops, config, tensors, tokens, ends)
+        texts = forward_pass.text_vectors(ops, config, tensors, tokens, pooled)
         self._images = _compile(ov.Model([images], [pixels]), precision)
-        self._texts = _compile(ov.Model([texts], [tokens, ends]), precision)
+        self._texts = _compile(ov.Model([texts], [tokens, pooled]), precision)
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (b, side, side, 3) → float32 (b, dim)."""
@@ -140,7 +161,7 @@ class OpenvinoTowers:
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
         """int32 (b, t) → float32 (b, dim)."""
-        return _run(self._texts, tokens, forward_pass.text_ends(self._config, tokens))
+        return _run(self._texts, tokens, forward_pass.pooled_positions(self._config, tokens))
 
 
 def _compile(model: Any, precision: Precision) -> Any:
