@@ -54,7 +54,6 @@ BASE: dict[str, list[str]] = {
     "store tags": ["--store", "exact:store"],
     "store drop-column": ["label", "--store", "exact:store"],
     "store restore": ["name", "--store", "exact:store"],
-    "store drop-column": ["label", "--store", "exact:store"],
     "reembed": ["--store", "exact:store", "--model", "model"],
     "train": ["--dataset", "absent", "--out", "run"],
     "train plan": ["--topology", "absent"],
