@@ -114,14 +114,14 @@ def _source(path: Path) -> tuple[Source, bool]:
         return source, True
     inside = captions.manifests_in(path)
     if len(inside) != 1:
-        return class_folders.load(path), True
+        return class_folders.load(path), False
     try:
         rows = manifest.read(inside[0])
     except DatasetError as error:
-        return _without(inside[0], error), True
+        return _without(inside[0], error), False
     if captions.has_captions(rows):
         return captions.joined(inside[0], rows), False
-    return class_folders.load(path), True
+    return class_folders.load(path), False
 
 
 def _without(table: Path, error: DatasetError) -> Source:
