@@ -35,7 +35,7 @@ def plain(name: object) -> str | None:
         >>> plain(" Validation "), plain("extra"), plain("")
         ('val', 'extra', None)
     """
-    text = "" if name is None else str(name).strip()
+    text = "" if name is None or name != name else str(name).strip()  # NaN is a blank too
     return _PLAIN.get(text.lower(), text) or None
 
 
