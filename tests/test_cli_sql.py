@@ -101,14 +101,15 @@ def test_now_and_beyond(stored: str) -> None:
     assert isinstance(beyond, str)
 
 
-def test_times_that_python_lacks(
+def test_values_that_json_and_python_lack(
     pictures: Path, tiny_model: Path, tmp_path: Path, uri: str
 ) -> None:
-    """Files of rows may have them; `search`, `sql` and a later `ingest` show them alike."""
+    """`search` and `sql` show bytes, nanoseconds and far years alike; `ingest` replaces them."""
     rows = tmp_path / "rows.parquet"
     assert run("embed", pictures / "a.png", "-o", rows, "--model", tiny_model).status == 0
     table = pyarrow.parquet.read_table(rows)
     nested = pa.struct([("at", pa.timestamp("ns")), ("far", pa.list_(pa.timestamp("us")))])
+    table = table.append_column("raw", pa.array([[b"\0\xff"]], pa.list_(pa.binary())))
     table = table.append_column("ns", pa.array([1_001], pa.timestamp("ns")))
     table = table.append_column("far", pa.array([2**61], pa.timestamp("us")))
     table = table.append_column("nested", pa.array([{"at": 1_001, "far": [0, 2**61]}], nested))
@@ -117,12 +118,14 @@ def test_times_that_python_lacks(
     for command in (["search", "a port", "--model", tiny_model], ["sql", "SELECT * FROM images"]):
         outcome = run(*command, "--store", uri)
         assert (outcome.status, "2305843009213693952" in outcome.stdout) == (0, True)
+        assert "00ff" in outcome.stdout
     (hit,) = run("search", "a port", "--store", uri, "--json").document["hits"]
+    assert hit["raw"] == ["00ff"]
     assert hit["ns"] == hit["nested"]["at"] == "1970-01-01 00:00:00.000001"
     assert hit["nested"]["far"] == ["1970-01-01 00:00:00", hit["far"]]
-    query = "SELECT ns, far, nested FROM images"
+    query = "SELECT ns, far, nested, raw FROM images"
     values = run("sql", query, "--store", uri, "--json").document["rows"][0]
-    assert values == [hit["ns"], hit["far"], hit["nested"]]
+    assert values == [hit[name] for name in ("ns", "far", "nested", "raw")]
     later = tmp_path / "later.csv"
     later.write_text(f"id,path,far\na.png,{pictures / 'a.png'},2020-05-17\n")
     outcome = run("ingest", later, "--store", uri, "--model", tiny_model, "--json")
