@@ -102,7 +102,7 @@ def test_now_and_beyond(stored: str) -> None:
 
 
 def test_values_that_json_and_python_lack(
-    pictures: Path, tiny_model: Path, tmp_path: Path, uri: str
+    pictures: Path, tiny_model: Path, tmp_path: Path, uri: str, other_model: Path
 ) -> None:
     """`search` and `sql` show bytes, nanoseconds and far years alike; `ingest` replaces them."""
     rows = tmp_path / "rows.parquet"
@@ -126,9 +126,11 @@ def test_values_that_json_and_python_lack(
     query = "SELECT ns, far, nested, raw FROM images"
     values = run("sql", query, "--store", uri, "--json").document["rows"][0]
     assert values == [hit[name] for name in ("ns", "far", "nested", "raw")]
+    assert run("reembed", "--store", uri, "--model", other_model).status == 0
+    assert run("sql", query, "--store", uri, "--json").document["rows"] == [values]
     later = tmp_path / "later.csv"
     later.write_text(f"id,path,far\na.png,{pictures / 'a.png'},2020-05-17\n")
-    outcome = run("ingest", later, "--store", uri, "--model", tiny_model, "--json")
+    outcome = run("ingest", later, "--store", uri, "--model", other_model, "--json")
     assert (outcome.status, outcome.document["updated"]) == (0, 1)
 
 
