@@ -8,7 +8,7 @@ from typing import Any
 
 
 def as_json(document: Any) -> bytes:
-    """JSON in UTF-8; NaN and infinity become null, dates and such text."""
+    """JSON in UTF-8; NaN and infinity become null, bytes hexadecimal, dates and such text."""
     try:
         text = _text(document)
     except ValueError:  # NaN or infinity, which are rare
@@ -18,7 +18,11 @@ def as_json(document: Any) -> bytes:
 
 
 def _text(document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, default=str)
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, default=_as_text)
+
+
+def _as_text(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from rsicd_embed.errors import FingerprintError, RsicdEmbedError, SchemaError
 
@@ -194,3 +195,51 @@ def require_same_model(stored: Provenance, given: Provenance, store: str) -> Non
         f"{store} holds vectors of model {stored.model!r}, not of {given.model!r} ({differing}); "
         f"pass --model {stored.model}, or use another store"
     )
+
+
+def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a table or batch, by column name, with `python_values`."""
+    columns = [python_values(column) for column in table.columns]
+    return [dict(zip(table.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Any column as Python's values.
+
+    Times are cut to the microsecond; times that Python does not have, of years beyond 1 to 9999,
+    become text.
+    """
+    kind = _in_microseconds(column.type)
+    try:
+        return list((column if kind == column.type else column.cast(kind, safe=False)).to_pylist())
+    except (ValueError, OverflowError, pa.ArrowException):
+        return [_python_value(scalar) for scalar in column]
+
+
+def _python_value(scalar: pa.Scalar) -> Any:
+    kind = scalar.type
+    if not scalar.is_valid:
+        return None
+    if pt.is_struct(kind):
+        return {name: _python_value(value) for name, value in scalar.items()}
+    if isinstance(scalar, pa.ListScalar):
+        return [_python_value(value) for value in scalar.values]
+    try:
+        return scalar.cast(_in_microseconds(kind), safe=False).as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return scalar.cast(pa.string()).as_py()
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    """A type without nanoseconds, which Python's times do not have."""
+    if pt.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if pt.is_time64(kind):
+        return pa.time64("us")
+    if pt.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    if pt.is_list(kind):
+        return pa.list_(_in_microseconds(kind.value_type))
+    if pt.is_struct(kind):
+        return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
+    return kind

@@ -31,6 +31,15 @@ CAPTIONS = [
 ] * 4
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles a program once for all test processes; runs that follow find it too."""
+    cache = config.cache
+    if cache is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("xla")))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium, where it is installed."""

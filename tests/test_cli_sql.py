@@ -101,6 +101,39 @@ def test_now_and_beyond(stored: str) -> None:
     assert isinstance(beyond, str)
 
 
+def test_values_that_json_and_python_lack(
+    pictures: Path, tiny_model: Path, tmp_path: Path, uri: str, other_model: Path
+) -> None:
+    """`search` and `sql` show bytes, nanoseconds and far years alike; `ingest` replaces them."""
+    rows = tmp_path / "rows.parquet"
+    assert run("embed", pictures / "a.png", "-o", rows, "--model", tiny_model).status == 0
+    table = pyarrow.parquet.read_table(rows)
+    nested = pa.struct([("at", pa.timestamp("ns")), ("far", pa.list_(pa.timestamp("us")))])
+    table = table.append_column("raw", pa.array([[b"\0\xff"]], pa.list_(pa.binary())))
+    table = table.append_column("ns", pa.array([1_001], pa.timestamp("ns")))
+    table = table.append_column("far", pa.array([2**61], pa.timestamp("us")))
+    table = table.append_column("nested", pa.array([{"at": 1_001, "far": [0, 2**61]}], nested))
+    pyarrow.parquet.write_table(table, rows)
+    assert run("ingest", rows, "--store", uri).status == 0
+    for command in (["search", "a port", "--model", tiny_model], ["sql", "SELECT * FROM images"]):
+        outcome = run(*command, "--store", uri)
+        assert (outcome.status, "2305843009213693952" in outcome.stdout) == (0, True)
+        assert "00ff" in outcome.stdout
+    (hit,) = run("search", "a port", "--store", uri, "--json").document["hits"]
+    assert hit["raw"] == ["00ff"]
+    assert hit["ns"] == hit["nested"]["at"] == "1970-01-01 00:00:00.000001"
+    assert hit["nested"]["far"] == ["1970-01-01 00:00:00", hit["far"]]
+    query = "SELECT ns, far, nested, raw FROM images"
+    values = run("sql", query, "--store", uri, "--json").document["rows"][0]
+    assert values == [hit[name] for name in ("ns", "far", "nested", "raw")]
+    assert run("reembed", "--store", uri, "--model", other_model).status == 0
+    assert run("sql", query, "--store", uri, "--json").document["rows"] == [values]
+    later = tmp_path / "later.csv"
+    later.write_text(f"id,path,far\na.png,{pictures / 'a.png'},2020-05-17\n")
+    outcome = run("ingest", later, "--store", uri, "--model", other_model, "--json")
+    assert (outcome.status, outcome.document["updated"]) == (0, 1)
+
+
 def test_vectors_in_json_are_those_of_the_store(stored: str) -> None:
     found = run("sql", "SELECT vector, id FROM images ORDER BY id", "--store", stored, "--json")
     with rsicd_embed.open_store(stored) as store:

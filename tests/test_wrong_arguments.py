@@ -41,6 +41,18 @@ CALLS: dict[str, tuple[Callable[[Context], object], str]] = {
     "embed_texts, bytes": (lambda c: c.embedder.embed_texts(b"a river"), "list of texts"),
     "embed_texts, None": (lambda c: c.embedder.embed_texts(None), "list of texts, found None"),
     "embed_texts, numbers": (lambda c: c.embedder.embed_texts(["a", 1]), "found 1 at position 1"),
+    "embed_texts, an iterator of numbers": (
+        lambda c: c.embedder.embed_texts(iter([1])),
+        "found 1 at position 0",
+    ),
+    "embed_texts, half a character": (
+        lambda c: c.embedder.embed_texts(["a", "a \ud800"]),
+        "half a character in 'a \\ud800' at position 1",
+    ),
+    "open_sources, a column type": (
+        lambda c: r.open_sources([c.picture.parent], column_types="taken"),
+        "expected column types such as",
+    ),
     "embed_images, a name": (lambda c: c.embedder.embed_images("a.png"), "put it in a list"),
     "embed_images, a path": (lambda c: c.embedder.embed_images(c.picture), "put it in a list"),
     "embed_images, bytes": (lambda c: c.embedder.embed_images(b"\x89PNG"), "put it in a list"),

@@ -67,6 +67,7 @@ def search(
     import rsicd_embed
     from rsicd_embed.cli.query_model import embedder_for, state_of
     from rsicd_embed.embedder.base import word_warnings
+    from rsicd_embed.records import python_rows
     from rsicd_embed.stores import score_distribution
 
     if (text is None) == (image is None):
@@ -83,7 +84,7 @@ def search(
             queries = embedder.embed_texts([text])
         else:
             queries = embedder.embed_images([str(image)])
-        hits: list[dict[str, Any]] = store.search(queries, k=k, where=where).to_pylist()
+        hits = python_rows(store.search(queries, k=k, where=where))
         scores = score_distribution.measure(store, queries) if explain else None
     warnings = word_warnings(embedder, [] if text is None else [text])
     for line in warnings:

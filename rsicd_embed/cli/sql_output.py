@@ -14,6 +14,7 @@ from rsicd_embed.cli.base import printable, show
 from rsicd_embed.cli.value_text import clipped, value_text
 from rsicd_embed.json_output import as_json
 from rsicd_embed.parallel import batched
+from rsicd_embed.records import python_values
 
 _HEAD_ROWS = 1000  # computed before anything is printed: the columns' widths, and early failures
 
@@ -61,22 +62,6 @@ def _rows(reader: Iterable[pa.RecordBatch]) -> Iterator[list[Any]]:
 def _values(column: pa.Array) -> list[Any]:
     """What JSON can hold, or says as text: bytes in hexadecimal, times to the microsecond."""
     kind = column.type
-    try:
-        if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
-            return [None if one is None else one.hex() for one in column.to_pylist()]
-        return list(column.cast(_in_microseconds(kind), safe=False).to_pylist())
-    except (ValueError, OverflowError, NotImplementedError):  # a year beyond Python's, for one
-        return list(column.cast(pa.string()).to_pylist())
-
-
-def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    """A type without nanoseconds, which Python's times do not have."""
-    if pt.is_timestamp(kind) and kind.unit == "ns":
-        return pa.timestamp("us", kind.tz)
-    if pt.is_time64(kind):
-        return pa.time64("us")
-    if pt.is_duration(kind) and kind.unit == "ns":
-        return pa.duration("us")
-    if pt.is_list(kind):
-        return pa.list_(_in_microseconds(kind.value_type))
-    return kind
+    if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
+        return [None if one is None else one.hex() for one in column.to_pylist()]
+    return python_values(column)

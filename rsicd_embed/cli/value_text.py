@@ -30,6 +30,8 @@ def value_text(value: Any) -> str:
         return "NULL"
     if isinstance(value, float):
         return number_text(value)
+    if isinstance(value, bytes):
+        return clipped(value[:WIDEST].hex())
     if isinstance(value, list):
         # No more of a vector than is shown.
         return clipped("[" + ", ".join(map(value_text, value[:WIDEST])) + "]")

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from rsicd_embed.datasets import splits, text
 from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.datasets.missing_files import why_missing
 from rsicd_embed.errors import DatasetError
 
 SCHEMA = pa.schema(
@@ -68,7 +69,7 @@ def load(folder: Path) -> Source | None:
     try:
         entries = [_entry(path, entry) for entry in raw]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{path}: {_EXPECTED}: {error!r}") from error
+        raise DatasetError(f"{path}: {_EXPECTED}: {error}") from error
     if not entries:
         raise DatasetError(f"{path}: expected images, found none")
     images, names = _locate(path, entries)
@@ -118,7 +119,7 @@ def _listed(path: Path) -> list[Any] | None:
     try:
         document = json.loads(text.read(path))
     except ValueError as error:
-        raise DatasetError(f"{path}: {_EXPECTED}: {error!r}") from error
+        raise DatasetError(f"{path}: {_EXPECTED}, which is JSON: {error}") from error
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list):
         return None
@@ -127,8 +128,13 @@ def _listed(path: Path) -> list[Any] | None:
 
 
 def _entry(path: Path, image: dict[str, Any]) -> _Entry:
+    if not isinstance(image, dict) or not isinstance(image.get("filename"), str):
+        raise TypeError(f"found {image!r:.80} without the text 'filename'")
     name, split = image["filename"], image.get("split")
-    raw = [sentence["raw"] for sentence in image.get("sentences") or ()]
+    sentences = image.get("sentences") or ()
+    if not all(isinstance(sentence, dict) and "raw" in sentence for sentence in sentences):
+        raise TypeError(f"{name} has sentences without 'raw': {sentences!r:.80}")
+    raw = [sentence["raw"] for sentence in sentences]
     for caption in raw:
         if not isinstance(caption, str):
             raise TypeError(f"{name} has the caption {caption!r}, which is no text")
@@ -161,9 +167,10 @@ def _locate(path: Path, entries: Sequence[_Entry]) -> tuple[Path, list[str]]:
             break
     if 2 * most < len(names):
         missing = next(name for name in names if not _is_file(images / name))
+        reason = why_missing(str(images / missing)) or "unpack them there"
         raise DatasetError(
             f"{path}: expected at least half of its {len(names):,} images in {folder} or a folder "
-            f"in it, found {most:,} in {images}, and found no {missing}; unpack them there"
+            f"in it, found {most:,} in {images}, and found no {missing}; {reason}"
         )
     return images, names
 

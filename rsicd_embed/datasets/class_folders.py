@@ -39,7 +39,7 @@ def load(folder: Path) -> Source:
     by_split = _are_splits(folder, source.examples)
     classes = _folders(folder)
     if by_split:
-        classes = [path for top in classes if splits.is_name(top.name) for path in _folders(top)]
+        classes = [path for top in classes if splits.of_folder(top.name) for path in _folders(top)]
     if not classes:
         raise DatasetError(
             f"expected a folder for each class in {folder}, found {len(source.examples)} images "
@@ -52,14 +52,15 @@ def load(folder: Path) -> Source:
         if len(parents) < 1 + by_split:
             outside.append(Skipped(example.uri, "in no class folder"))
             continue
-        split = splits.plain(parents[0]) if by_split else None
+        split = splits.of_folder(parents[0]) if by_split else None
         examples.append(replace(example, attributes=attributes(parents[int(by_split)], split)))
     filled = {tuple(_parents(example)[: 1 + by_split]) for example in examples}
     for path in classes:
         if path.relative_to(folder).parts not in filled:
             raise DatasetError(_without_images(path))
     skipped = (*source.skipped, *outside)
-    return replace(source, examples=tuple(examples), schema=SCHEMA, skipped=skipped)
+    notes = (*source.notes, *_doubts(folder, examples, classes))
+    return replace(source, examples=tuple(examples), schema=SCHEMA, skipped=skipped, notes=notes)
 
 
 def from_folder_names(source: Source) -> Source:
@@ -76,7 +77,7 @@ def from_folder_names(source: Source) -> Source:
         The same examples, and the new columns in `Source.inferred`.
     """
     parents = [_parents(example) for example in source.examples]
-    by_split = bool(parents) and all(names and splits.is_name(names[0]) for names in parents)
+    by_split = bool(parents) and all(names and splits.of_folder(names[0]) for names in parents)
     below = [names[1:] for names in parents] if by_split else parents
     classes, why_none = _classes(source.examples, below)
     notes = list(source.notes)
@@ -98,7 +99,7 @@ def from_folder_names(source: Source) -> Source:
         replace(
             example,
             attributes=attributes(
-                inner[0] if classes else None, splits.plain(names[0]) if by_split else None
+                inner[0] if classes else None, splits.of_folder(names[0]) if by_split else None
             ),
         )
         for example, names, inner in zip(source.examples, parents, below, strict=True)
@@ -153,6 +154,22 @@ def _attributes(columns: Sequence[str]) -> Callable[[str | None, str | None], Ma
     return attributes
 
 
+def _doubts(root: Path, examples: Sequence[Example], classes: Sequence[Path]) -> list[str]:
+    """What suggests that the folders are not the classes, or hide splits, one line each."""
+    doubts = []
+    strange = sorted({path.name for path in classes if not _may_be_class(path.name)})
+    if strange:
+        doubts.append(f"{root}: folders that do not look like classes: {_few(strange)}")
+    inner = (name for example in examples for name in _parents(example)[1:])
+    inside = sorted({name for name in inner if splits.of_folder(name)} - {*strange})
+    if inside:
+        doubts.append(
+            f"{root}: {_few(inside)} below the top folders are not read as splits; "
+            "FOLDER/SPLIT/CLASS is"
+        )
+    return doubts
+
+
 def _are_splits(folder: Path, examples: Sequence[Example]) -> bool:
     """Whether the top folders that contain images are splits.
 
@@ -160,7 +177,7 @@ def _are_splits(folder: Path, examples: Sequence[Example]) -> bool:
         DatasetError: only some of them are.
     """
     tops = {names[0] for example in examples if (names := _parents(example))}
-    named = {name for name in tops if splits.is_name(name)}
+    named = {name for name in tops if splits.of_folder(name)}
     if named and named != tops:
         raise DatasetError(
             f"{folder}: expected a folder for each split or one for each class, found the splits "
@@ -194,7 +211,9 @@ def _classes(examples: Sequence[Example], below: Sequence[list[str]]) -> tuple[l
 
 
 def _may_be_class(name: str) -> bool:
-    """Whether a folder's name is that of a class rather than a number, a date or a file type."""
+    """Whether a folder's name is that of a class: no number, date, split or kind of file."""
+    if splits.of_folder(name):
+        return False
     digits = sum(character.isdigit() for character in name)
     letters = sum(character.isalpha() for character in name)
     return 0 < letters >= digits and name.lower() not in _NO_CLASSES

@@ -53,8 +53,12 @@ def require_declarable(declared: Mapping[str, str]) -> None:
     """Refuses declared column types that no column can have.
 
     Raises:
-        DatasetError: naming the column and what is accepted.
+        DatasetError: naming the column and what is accepted, or what they are if no mapping.
     """
+    if not isinstance(declared, Mapping):
+        raise DatasetError(
+            f"expected column types such as {{'taken': 'timestamp'}}, found {declared!r:.60}"
+        )
     for name, kind in declared.items():
         if kind not in DECLARABLE:
             raise DatasetError(

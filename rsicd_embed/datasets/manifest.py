@@ -89,6 +89,7 @@ def read(path: Path) -> Source:
         found = ", ".join(name or "one without a name" for name in names) or "no columns"
         raise DatasetError(
             f"{path}: expected a column named {', '.join(PATH_COLUMNS)}, found {found}"
+            f"{_column_remedy(names)}"
         )
     paths = _texts(path, table, column)
     ids = _texts(path, table, "id") if "id" in names else paths
@@ -108,6 +109,16 @@ def read(path: Path) -> Source:
     )
     source = Source(folder, tuple(examples), notes=notes, rows=rows)
     return retyped(source, {name: table.types[name] for name in attributes})
+
+
+def _column_remedy(names: list[str]) -> str:
+    """What to do about a table without paths; empty where nothing is known."""
+    for name in names:
+        if (plain := name.strip().lower()) in PATH_COLUMNS:
+            return f"; write {plain!r} for {name!r}"
+    if len(names) == 1 and (separator := next((mark for mark in ";\t|" if mark in names[0]), "")):
+        return f"; expected commas between the columns, found {separator!r}; convert the file"
+    return ""
 
 
 def _located(file: str, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Why a manifest's path leads to no file."""
+"""Why a path, of a manifest or of a source, leads to no file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def why_missing(file: str) -> str | None:
     }
     for other, difference in spellings.items():
         if other != file and os.path.lexists(other):
-            return f"there is {other}, {difference}; write that in the manifest"
+            return f"there is {other}, {difference}; write that"
     return "expected / in the path, found backslashes" if "\\" in file else None
 
 

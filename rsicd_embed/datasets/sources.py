@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,12 @@ from pathlib import Path
 from rsicd_embed.arguments import require_items
 from rsicd_embed.datasets import captioned, class_folders, folder, manifest, splits
 from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.datasets.missing_files import why_missing
 from rsicd_embed.datasets.typed_sources import resolve
 from rsicd_embed.errors import DatasetError
+
+# The start of an address as Path leaves it, with a single slash.
+_COLLAPSED = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 
 def open_source(path: Path, *, allow_empty: bool = False) -> Source:
@@ -31,7 +36,12 @@ def open_source(path: Path, *, allow_empty: bool = False) -> Source:
         notes = [f"{file} lists no images with captions" for file in captioned.json_files(path)]
         return replace(source, notes=(*source.notes, *notes))
     if not os.path.exists(path):  # noqa: PTH110
-        raise DatasetError(f"expected a folder, an image or a manifest, found nothing at {path}")
+        written = _COLLAPSED.sub(r"\1://", str(path))
+        reason = why_missing(written)
+        raise DatasetError(
+            f"expected a folder, an image or a manifest, found nothing at {written}"
+            f"{f': {reason}' if reason else ''}"
+        )
     if path.suffix.lower() in manifest.SUFFIXES:
         return manifest.load(path)
     return folder.load_file(path)

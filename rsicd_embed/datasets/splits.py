@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,12 @@ _NAMES = {
 }
 _PLAIN = {name: plain for plain, names in _NAMES.items() for name in names}
 
+_WORD = re.compile(r"[^\W\d_]+")
+# Words that a folder's name may have beside that of a split.
+_BESIDE_SPLITS = frozenset(
+    {"image", "images", "img", "imgs", "pictures", "tiles", "data", "set", "split"}
+)
+
 
 def plain(name: object) -> str | None:
     """train, val or test for what data sets call them; any other name as it is, a blank as None.
@@ -28,18 +35,21 @@ def plain(name: object) -> str | None:
         >>> plain(" Validation "), plain("extra"), plain("")
         ('val', 'extra', None)
     """
-    text = "" if name is None else str(name).strip()
+    text = "" if name is None or name != name else str(name).strip()  # NaN is a blank too
     return _PLAIN.get(text.lower(), text) or None
 
 
-def is_name(text: str) -> bool:
-    """Whether a text, such as a folder's name, is what datasets call train, val or test.
+def of_folder(name: str) -> str | None:
+    """The split that a folder is named after, perhaps with a number or a word such as `images`.
 
     Example:
-        >>> is_name("Testing"), is_name("beach")
-        (True, False)
+        >>> of_folder("Testing"), of_folder("train2017"), of_folder("val_images")
+        ('test', 'train', 'val')
+        >>> of_folder("beach"), of_folder("train station")
+        (None, None)
     """
-    return plain(text) in _NAMES
+    words = [word for word in _WORD.findall(name.lower()) if word not in _BESIDE_SPLITS]
+    return _PLAIN.get(words[0]) if len(words) == 1 else None
 
 
 def named(example: Example, split: str | None) -> Example:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.processors import TemplateProcessing
 
-from rsicd_embed.errors import ModelError
+from rsicd_embed.arguments import require_items
+from rsicd_embed.errors import ArgumentError, ModelError
 
 # Sequences are padded to a multiple of this, so that few shapes are compiled.
 _BUCKET = 16
@@ -30,6 +32,7 @@ _PROBES = (
     "a <|endoftext|> b",
     "",
 )
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -71,8 +74,19 @@ class Tokenizer:
 
         A text longer than the context is cut, and keeps its end token, as the reference does; a
         warning says so.
+
+        Raises:
+            ArgumentError: an item is no text, or has half a character (a lone surrogate).
         """
-        encodings = self._tokenizer.encode_batch(list(texts))
+        texts = list(texts)
+        require_items(texts, "texts", str)
+        for position, text in enumerate(texts):
+            if _SURROGATE.search(text):
+                raise ArgumentError(
+                    f"expected texts in Unicode, found half a character in {text[:60]!a} at "
+                    f"position {position}; correct it"
+                )
+        encodings = self._tokenizer.encode_batch(texts)
         cut = sum(bool(encoding.overflowing) for encoding in encodings)
         if cut:
             warnings.warn(

@@ -114,14 +114,14 @@ def _source(path: Path) -> tuple[Source, bool]:
         return source, True
     inside = captions.manifests_in(path)
     if len(inside) != 1:
-        return class_folders.load(path), True
+        return class_folders.load(path), False
     try:
         rows = manifest.read(inside[0])
     except DatasetError as error:
-        return _without(inside[0], error), True
+        return _without(inside[0], error), False
     if captions.has_captions(rows):
         return captions.joined(inside[0], rows), False
-    return class_folders.load(path), True
+    return class_folders.load(path), False
 
 
 def _without(table: Path, error: DatasetError) -> Source:
@@ -139,7 +139,13 @@ def class_labels(examples: Sequence[Example], *, by_file_name: bool) -> list[str
 
     By file name, as CLIP-rsicd did it: where any image's name tells its class (`beach_12.jpg`),
     only such images count.
+
+    Raises:
+        DatasetError: an image has several classes, or an object.
     """
+    several = next((e for e in examples if isinstance(e.label, list | dict)), None)
+    if several is not None:
+        raise DatasetError(f"{several.uri}: expected one class, found {several.label!r:.60}")
     texts = ["" if e.label is None else str(e.label) for e in examples]
     labels = [text if text.strip() else None for text in texts]
     if by_file_name:
@@ -164,7 +170,8 @@ def labelled(evalset: EvalSet, examples: Sequence[Example]) -> Labelled:
         found = f"only {classes[0]!r}" if classes else "no labels"
         raise DatasetError(
             f"{evalset.name}: expected images of at least two classes, found {found}; "
-            "give a folder with one folder a class, or labels.json beside dataset_*.json"
+            "give a folder with one folder per class, a manifest with a column 'label', or "
+            "labels.json beside dataset_*.json"
         )
     label_of = dict(zip((e.id for e in evalset.examples), everywhere, strict=True))
     chosen = [(row, label_of[e.id]) for row, e in enumerate(examples) if label_of[e.id] is not None]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.datasets.base import Example, Source, plain_path
+from rsicd_embed.records import python_rows
 from rsicd_embed.stores.base import VectorStore
 
 
@@ -64,7 +65,7 @@ def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, 
         if any(not _is_empty(example.attributes.get(name)) for name in lacking)
     }
     for batch in store.scan(["id", "uri", *names]):
-        for row in batch.to_pylist():
+        for row in python_rows(batch):
             example = same.get(row["id"])
             if example and (
                 row["uri"] != example.uri

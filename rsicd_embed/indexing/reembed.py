@@ -108,9 +108,11 @@ def _source(store: VectorStore) -> Source:
     names = [name for name in store.schema.names if name != VECTOR]
     held = [name for name in names if name not in FIXED_COLUMNS]
     examples = [
-        Example(row["id"], row["uri"] or "", {name: row[name] for name in held})
+        Example(id_, uri or "", dict(zip(held, row, strict=True)))
         for batch in store.scan(["id", "uri", *held])
-        for row in batch.to_pylist()
+        for id_, uri, *row in zip(
+            *(_values(batch[name]) for name in ("id", "uri", *held)), strict=True
+        )
     ]
     examples.sort(key=lambda example: example.id)
     return Source(Path(), tuple(examples), pa.schema([store.schema.field(n) for n in held]))
@@ -143,3 +145,11 @@ def _unreadable(skipped: list[Skipped]) -> ImageError:
         f"{first.reason}; bring them back, or drop their rows with --drop-unreadable. "
         "Nothing was switched, and the next run goes on from here"
     )
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """A column as Python's values, or as Arrow's own where Python has no such times."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError, pa.ArrowException):
+        return [value if value.is_valid else None for value in column]

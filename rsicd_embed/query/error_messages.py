@@ -6,7 +6,13 @@ import re
 
 import pyarrow as pa
 
-from rsicd_embed.stores.filters import clipped, plain_words, quoted, quotes_hint
+from rsicd_embed.stores.filters import (
+    UNKNOWN_COLUMN,
+    clipped,
+    plain_words,
+    quoted,
+    quotes_hint,
+)
 
 _ONLY_READS = "expected one query that reads (SELECT … FROM images …), found {}"
 
@@ -26,7 +32,7 @@ def explained(error: BaseException, schema: pa.Schema, table: str, query: str) -
         return f"no table {unknown[1]!r}; the only one is {table}"
     if unknown := re.search(r"table function '(.*?)' not found", text):
         return f"no table function {unknown[1]!r}; the only table is {table}"
-    if unknown := re.search(r"No field named (\S+?)\.(?:\s|$)", text):
+    if unknown := UNKNOWN_COLUMN.search(text):
         hint = _near(unknown[1], schema) or quotes_hint(unknown[1], query)
         return f"no column {clipped(unknown[1])}; {hint}columns of {table}: {columns}"
     if unknown := re.search(r"Invalid function '(.*?)'\.\s*(Did you mean '.*?'\?)?", text):

@@ -14,7 +14,7 @@ from PIL import Image
 from rsicd_embed.closing import Closing
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import FilterError, QueryError, RequestError, StoreError
-from rsicd_embed.records import VECTOR, require_same_model
+from rsicd_embed.records import VECTOR, python_rows, require_same_model
 from rsicd_embed.server import attributes, conditions
 from rsicd_embed.server.conditions import Condition
 from rsicd_embed.stores.base import VectorStore, open_store
@@ -211,14 +211,14 @@ def _rows(store: VectorStore, ids: Sequence[str], columns: list[str]) -> Hits:
     # Doubling quotes is all the escaping that a SQL string needs.
     listed = ", ".join("'" + one.replace("'", "''") + "'" for one in dict.fromkeys(ids))
     with store.scan(columns, where=f"id IN ({listed})") as reader:
-        rows: Hits = reader.read_all().to_pylist()
+        rows: Hits = python_rows(reader.read_all())
     return rows
 
 
 def _split(table: pa.Table, queries: int) -> list[Hits]:
     """Hits in long form → those of each query."""
     hits: list[Hits] = [[] for _ in range(queries)]
-    for hit in table.to_pylist():
+    for hit in python_rows(table):
         hits[hit["query"]].append(hit)
     return hits
 

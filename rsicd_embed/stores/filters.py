@@ -23,6 +23,8 @@ _REFUSED = {
     "Placeholder": "a placeholder",
     "Wildcard": "*",
 }
+# In an error of DataFusion; the name is in double quotes unless it is plain and in lower case.
+UNKNOWN_COLUMN = re.compile(r'No field named ((?:\S+?\.)?"(?:[^"]|"")*"|\S+?)\.(?:\s|$)')
 # Limits of DataFusion, which it reports as bugs of its own or in its own terms: pattern → message.
 _LIMITS = {
     r"Cannot run range queries on datatype: ([^\n]{1,80})": (
@@ -127,14 +129,13 @@ def _explained(error: BaseException, schema: pa.Schema, where: str) -> str:
     """What DataFusion says, in one line and in terms of the columns a user knows."""
     columns = ", ".join(quoted(name) for name in schema.names)
     text = str(error).replace(f"{_TABLE}.", "")
-    unknown = re.search(r"No field named (\S+?)\.(?:\s|$)", text)
-    if unknown:
+    if unknown := UNKNOWN_COLUMN.search(text):
         name = unknown[1].strip('"')
         same = [quoted(one) for one in schema.names if one.lower() == name.lower()]
         hint = f"did you mean {same[0]}? " if same else ""
         if name == "vector":
             hint = "vectors are compared by the query, not in where; "
-        hint = hint or quotes_hint(name, where)
+        hint = hint or quotes_hint(unknown[1], where)
         return f"no column {clipped(name)}; {hint}columns: {columns}"
     if re.search(r"table '.*?' not found", text):
         return (
@@ -152,11 +153,17 @@ def _explained(error: BaseException, schema: pa.Schema, where: str) -> str:
 
 
 def quotes_hint(name: str, sql: str) -> str:
-    """What to say of an unknown column that is written in double quotes; empty if it is not."""
-    name = name.strip('"').rpartition(".")[2].strip('"')
-    if f'"{name}"' not in sql:
+    """What to say of an unknown column that is written in double quotes; empty if it is not.
+
+    Args:
+        name: as DataFusion shows it: in double quotes unless it is a plain lower-case name.
+        sql: where it is used.
+    """
+    in_quotes = re.search(r'"(?:[^"]|"")*"$', name)
+    written = in_quotes[0] if in_quotes else f'"{name.rpartition(".")[2]}"'
+    if written not in sql:
         return ""
-    text = "'" + name.replace("'", "''") + "'"
+    text = "'" + written[1:-1].replace('""', '"').replace("'", "''") + "'"
     return f"double quotes are for names of columns, a text is written in single quotes: {text}; "
 
 

@@ -171,6 +171,34 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     assert captioned.load(tmp_path / "images") is None
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ('[{"filename": "a_1.jpg"}, {"split": "train"}]', "{'split': 'train'} without the text"),
+        (
+            '[{"filename": "a_1.jpg", "sentences": ["a port"]}]',
+            "a_1.jpg has sentences without 'raw'",
+        ),
+        (r'[{"filename": "imgs\\a_1.jpg"}]', "a_1.jpg, without backslashes"),
+    ],
+)
+def test_the_entry_that_is_wrong_is_named(tmp_path: Path, images: str, message: str) -> None:
+    write(tmp_path, entry("a_1.jpg"), images="imgs")
+    (tmp_path / "dataset_x.json").write_text(f'{{"images": {images}}}')
+    with pytest.raises(DatasetError) as caught:
+        open_source(tmp_path)
+    assert message in str(caught.value)
+    assert "Error(" not in str(caught.value)
+
+
+def test_a_split_that_is_not_a_number_is_none(tmp_path: Path) -> None:
+    """As pandas writes a missing one."""
+    write(tmp_path, entry("a_1.jpg"))
+    (tmp_path / "dataset_x.json").write_text('{"images": [{"filename": "a_1.jpg", "split": NaN}]}')
+    (example,) = open_source(tmp_path).examples
+    assert example.split is None
+
+
 @pytest.mark.parametrize("name", ["dataset_info.json", "dataset_dict.json", "dataset.json"])
 @pytest.mark.parametrize(
     "text",

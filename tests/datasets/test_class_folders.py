@@ -135,6 +135,50 @@ def test_the_summary_says_where_labels_come_from(tmp_path: Path) -> None:
     assert open_source(images(tmp_path / "flat", "a.png", "b/c.png")).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("train2017", "train"), ("Val_images", "val"), ("images-test", "test"), ("dev2", "val")],
+)
+def test_split_folders_with_a_year_or_a_kind(tmp_path: Path, name: str, split: str) -> None:
+    folder = images(tmp_path / "folder", f"{name}/beach/1.png", f"{name}/port/2.png")
+    labels = {f"{name}/beach/1.png": "beach", f"{name}/port/2.png": "port"}
+    assert columns(open_source(folder)) == {id_: (one, split) for id_, one in labels.items()}
+    assert columns(class_folders.load(folder)) == columns(open_source(folder))
+    flat = images(tmp_path / "flat", f"{name}/1.png", "train/2.png")
+    assert {one.split for one in open_source(flat).examples} == {split, "train"}
+    assert {one.label for one in open_source(flat).examples} == {None}
+
+
+def test_a_split_beside_classes_is_no_class(tmp_path: Path) -> None:
+    mixed = open_source(images(tmp_path, "beach/1.png", "port/2.png", "train/3.png"))
+    assert {example.label for example in mixed.examples} == {None}
+    assert mixed.notes == (
+        f"{tmp_path}: no labels from folder names: 'train' does not look like a class; "
+        "a manifest can give them",
+    )
+
+
+def test_eval_says_what_may_be_no_class(tmp_path: Path) -> None:
+    years = open_set(images(tmp_path / "years", "2021/1.png", "2022/2.png"))
+    assert years.notes == (
+        f"{tmp_path / 'years'}: folders that do not look like classes: 2021, 2022",
+    )
+    inside = open_set(images(tmp_path / "inside", "beach/train/1.png", "port/test/2.png"))
+    assert inside.notes == (
+        f"{tmp_path / 'inside'}: test, train below the top folders are not read as splits; "
+        "FOLDER/SPLIT/CLASS is",
+    )
+    assert open_set(images(tmp_path / "plain", *CAPITALS)).notes == ()
+
+
+def test_class_folders_label_images_whatever_their_names(tmp_path: Path) -> None:
+    """Names that tell the class are the rule of RSICD's published protocol alone."""
+    opened = open_set(images(tmp_path, "beach/beach_1.png", "beach/2.png", "port/3.png"))
+    chosen = labelled(opened, opened.examples)
+    assert (chosen.classes, chosen.labels.tolist()) == (("beach", "port"), [0, 0, 1])
+    assert chosen.left_out == 0
+
+
 def test_images_of_a_class_share_their_attributes() -> None:
     """A million of them would take as many dictionaries."""
     examples = tuple(

@@ -269,3 +269,24 @@ def test_sources_that_give_the_same_id_to_two_images_are_refused(tmp_path: Path)
     with pytest.raises(DatasetError, match=r"1/a\.png and .*2/a\.png would both get the id"):
         open_sources([one, two])
     assert len(open_sources([one, one.parent, two.parent / ".." / "1"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("http://host/a.jpg", "http://host/a.jpg: web addresses are not downloaded; "),
+        ("s3://bucket/tiles", "s3://bucket/tiles: web addresses are not downloaded; "),
+        ("folder\\a.jpg", "found nothing at folder\\a.jpg: there is folder/a.jpg, without"),
+        ("folder/a.JPG", ": there is folder/a.jpg, with its suffix in the other case; write that"),
+        ("folder/b.jpg", "found nothing at folder/b.jpg"),
+    ],
+)
+def test_why_a_source_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError) as caught:
+        open_source(Path(path))
+    assert message in str(caught.value)

@@ -119,6 +119,13 @@ def test_only_names_that_tell_the_class_count_where_any_does() -> None:
     assert (every.left_out, every.rule) == (0, dataset.EVERY_LABEL)
 
 
+def test_several_classes_of_an_image_are_refused(tmp_path: Path) -> None:
+    rows = ({"path": f"{i}.png", "label": label} for i, label in enumerate([["a", "b"], ["a"]]))
+    opened = dataset.open_set(manifest(tmp_path / "m.jsonl", *rows))
+    with pytest.raises(DatasetError, match=r"0\.png: expected one class, found \['a', 'b'\]"):
+        labelled(opened, opened.examples)
+
+
 def test_a_manifest_with_numbers_as_labels(tmp_path: Path) -> None:
     for i in range(2):
         colour(tmp_path / f"{i}.png", (i, i, i))

@@ -106,6 +106,9 @@ EXPLAINED = [
     ("SELECT a.id FROM images a SEMI JOIN images b ON a.id = b.id", "Unsupported JOIN operator"),
     ("SELECT * FROM images PIVOT (count(id) FOR label IN ('a'))", "Unsupported ast node Pivot"),
     ('SELECT id FROM images WHERE label = "port"', "a text is written in single quotes: 'port'"),
+    ('SELECT id FROM images WHERE label = "bare land"', "in single quotes: 'bare land'; "),
+    ('SELECT id FROM images WHERE id = "a/b.c.jpg"', "in single quotes: 'a/b.c.jpg'; "),
+    ('SELECT id FROM images WHERE id = images."A B"', "in single quotes: 'A B'; "),
     (f"SELECT {'a' * 5000} FROM images", "no column aaa"),
 ]
 
@@ -134,6 +137,9 @@ def require_plain(text: str) -> None:
         ("similarity_image('x.png') > .65", "rsicd_embed.sql in Python"),
         ('label = "port"', "a text is written in single quotes: 'port'"),
         ('label = "it\'s"', "single quotes: 'it''s'"),
+        ('label = "bare land"', "single quotes: 'bare land'; "),
+        ('id = "a/b.c.jpg"', "single quotes: 'a/b.c.jpg'; "),
+        ('label = "a ""b"" c."', "single quotes: 'a \"b\" c.'; "),
         ("at BETWEEN 0 AND 1", "BETWEEN cannot compare Timestamp(µs) with Int64"),
         ("date_trunc('day', geo) > now()", "date_trunc does not take a value of this type"),
         ("id IN (SELECT id FROM images)", "a subquery cannot be used"),

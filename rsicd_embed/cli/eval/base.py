@@ -49,8 +49,8 @@ split_option = click.option(
 every_label_option = click.option(
     "--every-label",
     is_flag=True,
-    help="Images whose file name does not tell their class too; without it, where some do, only "
-    "those count, as in the published protocol.",
+    help="Use all labelled images of a folder like RSICD's; by default only those whose file name "
+    "tells their class, if there are any, as in the published protocol.",
 )
 skip_option = click.option(
     "--skip-unreadable",
