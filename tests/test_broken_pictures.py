@@ -120,6 +120,9 @@ def test_objects_that_are_no_pictures() -> None:
     for path, reason in [("/nowhere/a.png", "No such file"), ("nul\0.png", "null byte")]:
         with pytest.raises(ImageError, match=f"cannot be read: .*{reason}"):
             read_rgb(path)
+    if Path("/dev/zero").exists():  # it never ends
+        with pytest.raises(ImageError, match="not a regular file"):
+            read_rgb(Path("/dev/zero"))
     with pytest.raises(ImageError, match="Is a directory"):
         read_rgb(Path(__file__).parent)
 

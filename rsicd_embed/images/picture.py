@@ -125,17 +125,19 @@ def read_bytes(path: Path) -> bytes:
     """The content of a file, of one moment.
 
     Raises:
-        ImageError: it cannot be read, or is being written to.
+        ImageError: it cannot be read, is no regular file, or is being written to.
     """
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for
+            raise ImageError("not a regular file")
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
             data = file.read()
             after = os.fstat(file.fileno())
-        if stat.S_ISREG(before.st_mode) and (
-            (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
-            or len(data) != after.st_size
-        ):
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(
+            data
+        ) != after.st_size:
             raise ImageError("changed while it was read; try again when it is written")
         return data
     except MemoryError as error:
