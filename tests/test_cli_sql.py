@@ -114,7 +114,7 @@ def test_values_that_json_and_python_lack(
     table = table.append_column("far", pa.array([2**61], pa.timestamp("us")))
     table = table.append_column("nested", pa.array([{"at": 1_001, "far": [0, 2**61]}], nested))
     pyarrow.parquet.write_table(table, rows)
-    assert run("ingest", rows, "--store", uri).status == 0
+    assert run("import", rows, "--store", uri).status == 0
     for command in (["search", "a port", "--model", tiny_model], ["sql", "SELECT * FROM images"]):
         outcome = run(*command, "--store", uri)
         assert (outcome.status, "2305843009213693952" in outcome.stdout) == (0, True)

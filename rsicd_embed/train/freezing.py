@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rsicd_embed.errors import TrainError
+from rsicd_embed.errors import SettingError, TrainError
 
 _TOWERS = ("image", "text")
 _PARTS = (*_TOWERS, "image_projection", "text_projection", "logit_scale")
@@ -43,7 +43,7 @@ def parse(text: str) -> Frozen:
     """What a word of `step.freeze` means.
 
     Raises:
-        TrainError: it means nothing.
+        SettingError: it means nothing.
 
     Example:
         >>> parse("text:6")
@@ -51,9 +51,9 @@ def parse(text: str) -> Frozen:
     """
     said = re.fullmatch(r"(\w+)(?::(\d+))?", text)
     if said is None or said[1] not in _PARTS or (said[2] and said[1] not in _TOWERS):
-        raise TrainError(
-            f"expected freeze to have {', '.join(_PARTS)}, or a tower's first blocks as in "
-            f"image:6, found {text!r}"
+        raise SettingError(
+            "freeze",
+            f"to have {', '.join(_PARTS)}, or a tower's first blocks as in image:6, found {text!r}",
         )
     return Frozen(said[1], int(said[2]) if said[2] else None)
 
