@@ -29,8 +29,6 @@ def report(
         as_json: print the summary as JSON instead of in words.
         profile: also print how long each stage took.
     """
-    from rsicd_embed.images import STRETCH_RULE
-
     if unit == "rows":
         counts, done = f"{summary.imported} imported", summary.imported
     else:
@@ -45,6 +43,8 @@ def report(
             f"({rate:.1f} {unit}/s); {rows} rows in {store_uri}"
         )
     if summary.stretched:
+        from rsicd_embed.images import STRETCH_RULE
+
         note(f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}")
     if profile:
         for line in _profile(summary, done, unit):
