@@ -21,7 +21,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from scripts import http_api_page, import_graph
+from rsicd_embed.cli import main as program
+from scripts import cli_page, http_api_page, import_graph
 
 PROJECT = Path(__file__).parents[1]
 PAGES, SITE = PROJECT / "build" / "docs" / "pages", PROJECT / "build" / "docs" / "site"
@@ -51,6 +52,7 @@ def build() -> None:
         SystemExit: the build or a check failed.
     """
     write_pages(PAGES)
+    shutil.rmtree(SITE, ignore_errors=True)
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     if subprocess.run(command, cwd=PROJECT, check=False).returncode:
         sys.exit("the site was not built: see the warnings above")
@@ -72,6 +74,8 @@ def write_pages(folder: Path) -> None:
         text = (PROJECT / source).read_text(encoding="utf-8")
         (folder / target).write_text(_relinked(text, Path(source).parent), encoding="utf-8")
     (folder / "python-api.md").write_text(python_page(), encoding="utf-8")
+    command_line = cli_page.page(program, "rsicd-embed")
+    (folder / "cli.md").write_text(command_line, encoding="utf-8")
     document = http_api_page.openapi_document()
     (folder / "http-api.md").write_text(http_api_page.page(document), encoding="utf-8")
     graph = import_graph.svg(import_graph.import_graph())
@@ -87,8 +91,20 @@ def python_page() -> str:
         "# Python API\n\nPublic names are the ones on this page; everything else may change in any "
         "release. Importing `rsicd_embed` alone imports neither JAX nor LanceDB.\n"
     ]
-    parts += [f"::: {module}\n" for module in PUBLIC_MODULES]
+    for module in map(importlib.import_module, PUBLIC_MODULES):
+        parts.append(f"::: {module.__name__}\n")
+        # Type aliases and constants, which are shown by their values.
+        parts += [
+            f"::: {module.__name__}.{name}\n    options: {{heading_level: 3, "
+            "show_if_no_docstring: true}\n"
+            for name in module.__all__
+            if not _has_docstring(getattr(module, name))
+        ]
     return "\n".join(parts)
+
+
+def _has_docstring(value: object) -> bool:
+    return inspect.isclass(value) or inspect.isroutine(value)
 
 
 def unlisted_pages() -> list[str]:
@@ -108,7 +124,7 @@ def undocumented_names(site: Path) -> list[str]:
             value, full = getattr(module, name), f"{module.__name__}.{name}"
             if full not in anchors:
                 problems.append(f"{full}: not in the Python reference")
-            if (inspect.isclass(value) or inspect.isroutine(value)) and not value.__doc__:
+            if _has_docstring(value) and not inspect.getdoc(value):
                 problems.append(f"{full}: has no docstring")
     return problems
 

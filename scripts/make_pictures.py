@@ -1,4 +1,4 @@
-"""Makes the pictures of README.md and docs/: the search page, the Earth sheet, a terminal recording.
+"""Makes the pictures of README.md and docs/: search page, Earth sheet, terminal recording.
 
     python -m scripts.make_pictures
 
@@ -85,7 +85,7 @@ class Step:
     output: tuple[str, ...]
 
 
-def recording(steps: list[Step], width: int = 96) -> str:
+def recording(steps: list[Step], width: int = 100) -> str:
     """An animated SVG of a terminal: commands are typed, then their output appears.
 
     Args:
@@ -104,7 +104,10 @@ def recording(steps: list[Step], width: int = 96) -> str:
         lines.append(("", seconds, 0.0))
         seconds += 1.6
     total = seconds + 3
-    size = f"{width * character + 2 * margin:.0f}", f"{len(lines) * line_height + 2 * margin + 14:.0f}"
+    size = (
+        f"{width * character + 2 * margin:.0f}",
+        f"{len(lines) * line_height + 2 * margin + 14:.0f}",
+    )
     body = [
         _line(text, start / total, typing / total, total, margin, 46 + n * line_height, n)
         for n, (text, start, typing) in enumerate(lines)
@@ -133,9 +136,7 @@ def _line(text: str, start: float, typing: float, total: float, x: int, y: int, 
     is_command = text.startswith("$ ")
     if is_command:
         end = f"{100 * (start + typing):.2f}%"
-        frames = (
-            f"0%,{first}{{clip-path:inset(0 100% 0 0)}}{end},100%{{clip-path:inset(0 0 0 0)}}"
-        )
+        frames = f"0%,{first}{{clip-path:inset(0 100% 0 0)}}{end},100%{{clip-path:inset(0 0 0 0)}}"
         timing = f"steps({len(text)})"
     else:
         frames = f"0%,{first}{{opacity:0}}{100 * start + 0.01:.2f}%,100%{{opacity:1}}"

@@ -19,7 +19,7 @@ _ACCURACY = {
 
 
 def stores(run: dict[str, Any]) -> Iterator[str]:
-    """A table of each store's recall and speed."""
+    """A table of each store's ANN recall and speed."""
     searched = run["states"]["optimized"]["contenders"]
     yield f"| store | ANN recall@{run['settings']['k']} | p50, ms | batch queries/s |"
     yield "|---|---|---|---|"
@@ -72,9 +72,10 @@ def accuracy(metrics: dict[str, Any]) -> Iterator[str]:
     yield (
         f"\n`rsicd-embed eval zeroshot --dataset PATH/TO/rsicd --split test` (prompt: "
         f"“{metrics['prompt']}”) and\n`rsicd-embed eval retrieval --dataset PATH/TO/rsicd --split "
-        "test`; `--split val` or UCM's folder for the other\nrows. Results on other hardware differ "
-        "only by rounding. The model saw the train splits of both datasets\nand the names of their "
-        f"classes. Its weights are {metrics['fingerprint'].partition('/')[0].partition(':')[2]}."
+        "test`; `--split val` or UCM's folder for the other\nrows. Results on other hardware "
+        "differ only by rounding. The model saw the train splits of both datasets\nand the names "
+        f"of their classes. Its weights are "
+        f"{metrics['fingerprint'].partition('/')[0].partition(':')[2]}."
     )
 
 
@@ -106,10 +107,12 @@ def summary() -> str:
     """The README's table: one row for each kind of benchmark."""
     cold_search, search = record("cold-search"), record("ann-100k")
     ingested, embedded = record("ingest-bundled-224"), record("embed-vit-b-32")
-    found = search["states"]["optimized"]["contenders"]
+    contenders = search["states"]["optimized"]["contenders"]
     rates = embedded["images"]["candidates"]
-    p50 = {name: found[name]["single"]["p50_ns"] / 1e6 for name in ("nmslib", "exact", "lancedb")}
-    recall = min(found[name]["ann_recall"] for name in p50)
+    p50 = {
+        name: contenders[name]["single"]["p50_ns"] / 1e6 for name in ("nmslib", "exact", "lancedb")
+    }
+    ann_recall = min(contenders[name]["ann_recall"] for name in p50)
     ingest_rate = ingested["candidates"]["ingest exact"]["per_s"]
     median = {
         name: candidate["ns"]["median"] / 1e9
@@ -123,7 +126,7 @@ def summary() -> str:
         f"| one search among {search['vectors']['rows']:,} vectors of length "
         f"{search['vectors']['dim']}, median | "
         + ", ".join(f"{value:.1f} ms ({name})" for name, value in p50.items())
-        + f"; ANN recall@10 {recall:.2f} |",
+        + f"; ANN recall@10 {ann_recall:.2f} |",
         f"| ingest of JPEGs of 224 px, bundled model, JAX | {ingest_rate:.0f} images/s |",
         "| embedding with CLIP ViT-B/32 | "
         f"{rates['rsicd-embed openvino bfloat16']['per_s']:.0f} images/s (OpenVINO bfloat16), "
