@@ -60,7 +60,7 @@ def report(
 
 
 def _profile(summary: Summary, done: int, unit: str) -> list[str]:
-    from rsicd_embed.indexing.stages import elapsed_s
+    from rsicd_embed.indexing.writer import elapsed_s
 
     alone = elapsed_s(summary.stages)
     slowest = max(alone, key=lambda name: alone[name])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rsicd_embed.errors import DatasetError
+from rsicd_embed.errors import DatasetError, one_line
 from rsicd_embed.records import VECTOR, Provenance
 from rsicd_embed.rowfile import metadata, types
 
@@ -75,9 +75,9 @@ class RowFile:
                         batch.validate(full=True)  # that text is UTF-8, for one
                         yield _restored(batch, self.schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())[:300]
             raise DatasetError(
-                f"{self.path} cannot be read as Parquet: {reason}; export it again"
+                f"{self.path} cannot be read as Parquet: {one_line(error, limit=300)}; "
+                "export it again"
             ) from error
 
 
@@ -89,8 +89,7 @@ def what_is_at(path: Path) -> str:
         with _opened(path):
             return "another one"
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        return f"a file that cannot be read as Parquet: {reason}"
+        return f"a file that cannot be read as Parquet: {one_line(error, limit=300)}"
 
 
 def _restored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

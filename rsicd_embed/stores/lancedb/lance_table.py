@@ -22,6 +22,7 @@ from rsicd_embed.errors import (
     StoreError,
     StoreLockedError,
     StoreURIError,
+    one_line,
 )
 from rsicd_embed.records import Provenance, provenance_header, read_header, row_schema
 from rsicd_embed.stores import opening
@@ -59,7 +60,7 @@ def lance_errors(doing: str, remedy: str = _REMEDY) -> Iterator[None]:
         if failure := files.system_error(str(error)):
             with files.storage_errors(doing):
                 raise failure from error
-        text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", " ".join(str(error).split()))
+        text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", one_line(error))
         text = text.replace("lance error: ", "")
         raise StoreError(f"{doing}: {text[:300]}; {remedy}") from error
 
