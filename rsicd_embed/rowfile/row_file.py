@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rsicd_embed.errors import DatasetError, SchemaError
+from rsicd_embed.errors import DatasetError, SchemaError, one_line
 from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.records import VECTOR, Provenance, provenance_header, read_header
 from rsicd_embed.rowfile.parquet_types import from_parquet, parquet_schema, to_parquet
