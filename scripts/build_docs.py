@@ -82,7 +82,8 @@ def write_pages(folder: Path) -> None:
     (folder / "images" / "imports.svg").write_text(graph, encoding="utf-8")
     for page in folder.glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        page.write_text(_relinked(text, Path("docs")), encoding="utf-8")
+        text = _with_included_code(_relinked(text, Path("docs")))
+        page.write_text(text, encoding="utf-8")
 
 
 def python_page() -> str:
@@ -199,8 +200,19 @@ def _loaded(tag: str, values: dict[str, str]) -> Iterator[str]:
         yield values["href"]
 
 
+def _with_included_code(text: str) -> str:
+    """Replaces comments such as `<!-- include: examples/store_plugin.py -->` by the file's code."""
+
+    def code(match: re.Match[str]) -> str:
+        return f"```python\n{(PROJECT / match[1]).read_text(encoding='utf-8')}```"
+
+    return re.sub(r"^<!-- include: (\S+\.py) -->$", code, text, flags=re.MULTILINE)
+
+
 def _relinked(text: str, folder: Path) -> str:
     """Turns links between documents of the repository into links between pages of the site.
+
+    Links to files that are no page of the site become plain text.
 
     Args:
         text: a document.
@@ -208,18 +220,18 @@ def _relinked(text: str, folder: Path) -> str:
     """
 
     def relink(match: re.Match[str]) -> str:
-        path, anchor = match[2], match[3] or ""
+        label, path, anchor = match.groups(default="")
         full = (PROJECT / folder / path).resolve()
-        if full.is_relative_to(PROJECT):
-            relative = full.relative_to(PROJECT)
-            target = _INCLUDED.get(str(relative))
-            if target is None and relative.parts[0] == "docs" and folder != Path("docs"):
-                target = str(relative.relative_to("docs"))
-            if target is not None:
-                return f"{match[1]}({target}{anchor})"
-        return match[0]
+        if not full.is_relative_to(PROJECT):
+            return match[0]
+        relative = full.relative_to(PROJECT)
+        if target := _INCLUDED.get(relative.as_posix()):
+            return f"[{label}]({target}{anchor})"
+        if relative.parts[0] == "docs":
+            return f"[{label}]({relative.relative_to('docs').as_posix()}{anchor})"
+        return label if full.exists() else match[0]
 
-    return re.sub(r"(\])\(([\w./-]+)(#[\w-]+)?\)", relink, text)
+    return re.sub(r"\[([^\]]*)\]\(([\w./-]+)(#[\w.-]+)?\)", relink, text)
 
 
 if __name__ == "__main__":

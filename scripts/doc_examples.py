@@ -42,7 +42,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import click
 from click.testing import CliRunner
@@ -274,10 +273,17 @@ class Workspace:
             self._execute(block.code)
 
     def _execute(self, code: str) -> None:
-        if included := re.fullmatch(r'--8<-- "(.+)"\n', code):
-            code = (PROJECT / included[1]).read_text(encoding="utf-8")
-        with mock.patch.dict(sys.modules, doc_scene.modules()):
+        stand_ins = doc_scene.modules()
+        real = {name: sys.modules.pop(name, None) for name in stand_ins}
+        sys.modules.update(stand_ins)
+        try:
             exec(compile(code, "<document>", "exec", dont_inherit=True), self._names)
+        finally:
+            for name, module in real.items():
+                if module is None:
+                    del sys.modules[name]
+                else:
+                    sys.modules[name] = module
 
     @contextlib.contextmanager
     def server(self, words: list[str]) -> Iterator[tuple[str, str]]:

@@ -46,7 +46,7 @@ def test_references_are_generated(site: Path) -> None:
 def test_examples_are_included(site: Path) -> None:
     page = (site / "write-a-store.html").read_text(encoding="utf-8")
     assert "ArrowStore" in page
-    assert "8&lt;--" not in page
+    assert "include:" not in page
 
 
 @pytest.mark.parametrize("name", ["index", "stores", "python-api", "http-api", "architecture"])
