@@ -42,11 +42,19 @@ def run_document(original: Workspace, tmp_path: Path) -> Callable[[str], Workspa
     return run
 
 
-@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "docs/sources.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "README.md" else [pytest.mark.slow])
+        for name in DOCUMENTS
+        if name != "docs/sources.md"
+    ],
+)
 def test_examples_run(name: str, run_document: Callable[[str], Workspace]) -> None:
     run_document(name)
 
 
+@pytest.mark.slow
 def test_the_examples_about_sources_run(
     run_document: Callable[[str], Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
