@@ -27,7 +27,6 @@ from rsicd_embed.bench import inputs, synthetic_jpegs
 from rsicd_embed.bench.workers import ProcessWorker, once
 from rsicd_embed.reports import record
 from rsicd_embed.reports.timing import TimingPlan, measure, sample
-from rsicd_embed.train import random_checkpoint
 
 OURS, THEIRS = "rsicd-clip", "open-clip"
 SHAPE, THEIR_SHAPE = "vit-b-32", "ViT-B-32"

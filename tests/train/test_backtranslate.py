@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsicd_embed.train.backtranslation.backtranslate import RoundTrip, distinct, fill, same_text
+from rsicd_embed.train.backtranslation.paraphrase import RoundTrip, distinct, fill, same_text
 
 
 class Trip:

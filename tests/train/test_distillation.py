@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from rsicd_embed.train.config import TeacherConfig
-from rsicd_embed.train.distillation import (
+from rsicd_embed.train.objective import (
     IMAGES,
     TEXTS,
+    Embeddings,
+    Objective,
     affinity_divergence,
     cosine_distance,
     taught,
 )
-from rsicd_embed.train.objective import Embeddings, Objective
 
 
 def units(seed: int, *shape: int) -> np.ndarray:

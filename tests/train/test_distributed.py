@@ -17,7 +17,7 @@ import pytest
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train import distributed
 from rsicd_embed.train.checkpoint import Checkpoints
-from rsicd_embed.train.mesh import layout
+from rsicd_embed.train.distributed import layout
 from rsicd_embed.train.step import make_step
 
 from .on_two_processes import SETTINGS

@@ -21,7 +21,7 @@ from rsicd_embed.train.tpu_plan import compile_for_tpu, topology
 from rsicd_embed.train.tpu_plan import plan as planning
 from rsicd_embed.train.tpu_plan.compile_for_tpu import Compiled, StepWorkload
 from rsicd_embed.train.tpu_plan.plan import MemoryModel, TpuPlan, memory_model
-from rsicd_embed.train.tpu_plan.step_flops import step_flops
+from rsicd_embed.train.tpu_plan.step_costs import step_flops
 from rsicd_embed.train.tpu_plan.topology import parse
 
 TINY = StepWorkload(TrainConfig(ModelConfig(shape="tiny")))

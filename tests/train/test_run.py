@@ -28,10 +28,9 @@ from rsicd_embed.train.config import (
     parse,
 )
 from rsicd_embed.train.input.training_data import TrainingData
-from rsicd_embed.train.journal import Journal
+from rsicd_embed.train.journal import Journal, StepLog
 from rsicd_embed.train.loop import train
 from rsicd_embed.train.run_folder import open_run
-from rsicd_embed.train.steplog import StepLog
 
 # A tiny model's first epochs may be worse than chance on a dozen images.
 pytestmark = pytest.mark.filterwarnings(

@@ -75,7 +75,7 @@ def test_a_signal_is_answered_while_the_main_thread_runs_no_python() -> None:
 
 STUCK = """
 import signal, sys, threading
-from rsicd_embed.cli.train.train_progress import ShownProgress
+from rsicd_embed.cli.train.train_run import ShownProgress
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.stopping import stop_on_signals
 

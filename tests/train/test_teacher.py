@@ -16,10 +16,10 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TeacherConfig, TrainConfig
-from rsicd_embed.train.distillation import IMAGES, TEXTS
 from rsicd_embed.train.input.augment import VIEWS, random_view, view_keys
 from rsicd_embed.train.input.caption_draws import Captions
 from rsicd_embed.train.input.captioned_images import CaptionedImages
+from rsicd_embed.train.objective import IMAGES, TEXTS
 from rsicd_embed.train.teacher import Teacher, teach
 from tests.conftest import picture
 

@@ -12,9 +12,9 @@ import pytest
 
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import AugmentConfig
-from rsicd_embed.train.input import views as by_torchvision
+from rsicd_embed.train.input import torchvision_views as by_torchvision
 from rsicd_embed.train.input.augment import random_view
-from rsicd_embed.train.input.views import Views
+from rsicd_embed.train.input.torchvision_views import Views
 from tests.conftest import picture
 
 SIDE, SIZE = 18, 16
