@@ -99,8 +99,8 @@ def _lines(config: TrainConfig, data: DataCard, row: Row, inherited: str) -> Ite
     if teacher.model:
         yield ""
         yield (
-            f"It was also distilled from a teacher, {_model(teacher.model)}: {teacher.share:.0%} of "
-            f"the loss compares it with the teacher's vectors of the captions and of "
+            f"It was also distilled from a teacher, {_model(teacher.model)}: {teacher.share:.0%} "
+            f"of the loss compares it with the teacher's vectors of the captions and of "
             f"{teacher.views} views of each image."
         )
     yield ""

@@ -20,8 +20,8 @@ from rsicd_embed.cli.base import (
     json_option,
     model_option,
     note,
+    save_and_show,
 )
-from rsicd_embed.cli.record_output import save_and_show
 from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
 from rsicd_embed.train.shapes import PUBLISHED_SHAPES
 

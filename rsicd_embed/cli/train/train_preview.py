@@ -53,30 +53,32 @@ def preview(
     from PIL import Image
 
     from rsicd_embed.images import read_rgb
-    from rsicd_embed.pictures import augmentation_sheet
+    from rsicd_embed.pictures import image_grid
 
-    if output.suffix.lower() not in augmentation_sheet.SUFFIXES:
+    if output.suffix.lower() not in image_grid.SUFFIXES:
         raise click.BadParameter(
-            f"expected a file of {', '.join(augmentation_sheet.SUFFIXES)}, found {output.name!r}",
+            f"expected a file of {', '.join(image_grid.SUFFIXES)}, found {output.name!r}",
             param_hint="-o",
         )
-    augmentation_sheet.require_place(output)
+    image_grid.require_preview_path(output)
     config = read_config(config_file, assignments, {"seed": seed})
     with training_extra():
         from rsicd_embed.train.input.preview import samples
     data = read_data(datasets, config)
     drawn = samples(data, config, images=images, views=views, size=_SIZE)
     rows = [
-        [
-            augmentation_sheet.Cell(read_rgb(sample.example.path), sample.example.id, pale=True),
-            *(
-                augmentation_sheet.Cell(Image.fromarray(view.pixels), view.caption)
-                for view in sample.views
-            ),
-        ]
+        image_grid.GridRow(
+            [
+                image_grid.GridCell(read_rgb(sample.example.path), note=sample.example.id),
+                *(
+                    image_grid.GridCell(Image.fromarray(view.pixels), view.caption)
+                    for view in sample.views
+                ),
+            ]
+        )
         for sample in drawn
     ]
-    augmentation_sheet.save(rows, output)
+    image_grid.save_preview(rows, output)
     if as_json:
         print_json(
             {

@@ -151,7 +151,7 @@ def read_config(
         init = str(settings.get("model.init", "none"))
         if init != "none" and "model.shape" in settings:
             raise TrainError(
-                f"expected a shape only for training from scratch, found one with checkpoint {init}; "
+                f"expected a shape only for training from scratch, found one with {init}; "
                 "leave out --init or --shape"
             )
         return parse.replaced(base or defaults(None if init == "none" else init), settings)

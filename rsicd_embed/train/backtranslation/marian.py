@@ -35,7 +35,7 @@ class Checkpoint:
         name: its name as requested.
         directory: directory of its files.
         digest: SHA-256 of everything that its translations depend on.
-        languages: target languages selected by a token such as `>>fr<<`; empty if there is only one.
+        languages: target languages selected by tokens such as `>>fr<<`; empty if there is one.
     """
 
     name: str
