@@ -109,7 +109,7 @@ def test_images_are_filled_and_the_file_is_what_training_reads(
         "models": {"fr": both, "es": both},
     }
     # No bars of the libraries, none of their advice.
-    assert outcome.stderr == "left out 1 images without a caption, such as none_1.jpg\n"
+    assert outcome.stderr == "left out 1 images without captions, such as none_1.jpg\n"
     captions = textaug.load(tmp_path / "out.jsonl")
     assert captions == FILLED
     images = captioned.load(dataset).split("train")
@@ -123,7 +123,7 @@ def test_in_words(augment: Callable[..., Outcome]) -> None:
     assert first.startswith("3 images in ")
     assert first.endswith("; 2 had fewer than 3 distinct captions, 2 still have")
     assert second == "paraphrases: 1 through fr, 1 through es; 2 dropped as nothing new"
-    assert third.startswith("8 captions translated, 0 known from before, in ")
+    assert third.startswith("8 captions translated, 0 cached, in ")
 
 
 def test_nothing_goes_through_the_same_model_twice(
@@ -222,7 +222,7 @@ def test_long_captions_are_told_once(augment: Callable[..., Outcome], tmp_path: 
     )
     outcome = augment("--split", "all", "--json", "--captions", "4", source=source)
     assert outcome.document["images"] == 1
-    (told,) = (line for line in outcome.stderr.splitlines() if "into takes" in line)
+    (told,) = (line for line in outcome.stderr.splitlines() if "into accepts" in line)
     assert told.startswith("warning: 2 captions are longer than the 64 tokens that ")
     assert told.endswith("into takes; their ends are left out")
 
@@ -238,12 +238,12 @@ def test_images_that_have_enough_need_no_model(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--split", "nope"], "expected images of the split 'nope', found train, val"),
+        (["--split", "nope"], "expected images in the split 'nope', found train, val"),
         (["--from-english", "./absent"], "found no such directory: ./absent"),
         (["--to-english", "es=./absent"], "found no such directory: ./absent"),
         (["--to-english", "./absent-{language}"], "no such directory: ./absent-fr"),
         (["--via", "pt"], "expected a model into 'pt', found one into es, fr"),
-        (["--device", "abacus"], "expected a device of torch such as cpu or cuda"),
+        (["--device", "abacus"], "expected a torch device such as cpu or cuda"),
     ],
 )
 def test_what_cannot_be_done_is_told_before_anything_is_translated(
@@ -279,7 +279,7 @@ def test_a_model_that_answers_nothing(
 @pytest.mark.parametrize(
     ("captions", "message"),
     [
-        ([], "expected images with captions, found none with any among 1"),
+        ([], "expected images with captions, found none among 1"),
         (["half \ud83d"], "a.jpg: expected captions in Unicode, found surrogates not allowed"),
     ],
 )

@@ -129,7 +129,7 @@ def _lines(config: TrainConfig, data: DataCard, row: Row, inherited: str) -> Ite
     yield "Zero-shot accuracies and R@k are fractions; R@k counts a tie against the model."
     yield from ("", "| setting | |", "| --- | --- |")
     for name, value in parse.flat(config).items():
-        shown = _short(value) if name in _MODELS and value else value
+        shown = _short(str(value)) if name in _MODELS and value else value
         yield _row(f"`{name}`", f"`{shown}`")
 
 

@@ -136,5 +136,5 @@ def test_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv(distributed.COORDINATOR, raising=False)
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
-    with pytest.raises(TrainError, match="should be defined; where no cluster says it, set JAX_"):
+    with pytest.raises(TrainError, match="should be defined; without a cluster, set JAX_"):
         distributed.connect(detect=True)

@@ -58,7 +58,7 @@ def test_the_beginning_of_a_resnet() -> None:
 @pytest.mark.parametrize(
     ("word", "complaint"),
     [
-        ("vision", "expected step.freeze to have image, text, .* found 'vision'"),
+        ("vision", "expected step.freeze to list parts such as image, text, .* found 'vision'"),
         ("image:", "found 'image:'"),
         ("logit_scale:2", "found 'logit_scale:2'"),
     ],

@@ -180,7 +180,9 @@ def test_the_largest_batch_is_compiled_when_asked(compiler: list[int]) -> None:
 
 def test_a_model_that_never_fits(monkeypatch: pytest.MonkeyPatch, compiler: list[int]) -> None:
     monkeypatch.setattr(planning, "compile_step", lambda *_: None)
-    with pytest.raises(TrainError, match="expected a model that fits v3-8 with one image a device"):
+    with pytest.raises(
+        TrainError, match="expected a model that fits v3-8 with one image per device"
+    ):
         planning.plan("v3-8", TINY, 64)
 
 

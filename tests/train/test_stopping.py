@@ -102,7 +102,7 @@ def test_a_second_ctrl_c_ends_a_process_that_is_stuck() -> None:
         )
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.stderr.readline().startswith("SIGINT again: stopped at once; the same")
+        assert process.stderr.readline().startswith("SIGINT again: stopped immediately; the same")
         assert process.wait(_AT_MOST_S) == 130
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import rsicd_embed
-from rsicd_embed.cli.base import SHAPES
 from rsicd_embed.errors import ModelError
 from rsicd_embed.train import initialization
-from rsicd_embed.train.shapes import SHAPES as ALL_SHAPES
+from rsicd_embed.train.shapes import SHAPES, ModelShape
 from tests.conftest import picture
 
 TEXTS = ["boats in a harbour", "a desert", "planes at an airport"]
@@ -33,7 +33,7 @@ def test_a_model_that_tells_inputs_apart(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert rsicd_embed.load_embedder(other, backend="numpy").fingerprint != embedder.fingerprint
 
 
-def test_shapes_are_those_that_the_command_offers(tmp_path: Path) -> None:
-    assert tuple(ALL_SHAPES) == SHAPES
+def test_settings_accept_exactly_the_known_shapes(tmp_path: Path) -> None:
+    assert get_args(ModelShape) == tuple(SHAPES)
     with pytest.raises(ModelError, match="expected a shape of tiny"):
         initialization.write_random_checkpoint(tmp_path, "vit-g-14", TEXTS)
