@@ -258,8 +258,8 @@ def test_what_cannot_be_done_is_told_before_anything_is_translated(
     [
         (["--from-english", "de=x"], "--from-english de=x: --via has no language 'de'."),
         (["--to-english", "fr="], "--to-english: expected a model for 'fr', found none."),
-        (["-o", "absent/out.jsonl"], "no writable folder absent."),
-        (["-o", __file__], "exists; remove it, or choose another file with -o."),
+        (["-o", "absent/out.jsonl"], "cannot write absent/out.jsonl: absent is not a writable folder."),
+        (["-o", __file__], "already exists; delete it, or give another file with -o."),
     ],
 )
 def test_wrong_usage(augment: Callable[..., Outcome], options: list[str], message: str) -> None:

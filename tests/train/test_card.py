@@ -42,8 +42,8 @@ def test_data_sets_and_splits_are_told() -> None:
     ("init", "base", "words"),
     [
         ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32", "`openai/clip-vit"),
-        ("some/model@v2", "some/model", "from `some/model@v2`, fine-tuned"),
-        ("bundled", None, "from the bundled model, fine-tuned"),
+        ("some/model@v2", "some/model", "Fine-tuned by `rsicd-embed train` from `some/model@v2`."),
+        ("bundled", None, "Fine-tuned by `rsicd-embed train` from the bundled model."),
         ("none", None, "from random weights"),
     ],
 )
@@ -60,7 +60,7 @@ def test_what_it_started_from(init: str, base: str | None, words: str) -> None:
             "unknown",
             "apache-2.0",
             "apache-2.0",
-            "apache-2.0, is that of the model which",
+            "apache-2.0, is that of the model it was trained from.",
         ),
         ("mit", "apache-2.0", "mit", "Its licence is mit."),
         ("unknown", "", "unknown", "Its licence is unknown: set `license` above"),

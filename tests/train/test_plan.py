@@ -67,7 +67,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
     assert run("--topology", "v3-8", "--shape", "vit-g").exit_code == 2
     before = CliRunner().invoke(main, ["train", "--epochs", "3", "plan", "--topology", "v3-8"])
     assert before.exit_code == 2
-    assert "options of training do not go with `plan`" in before.stderr
+    assert "options of train cannot be used with `plan`" in before.stderr
     for arguments in ([], ["--dataset", str(tmp_path)]):
         alone = CliRunner().invoke(main, ["train", *arguments])
         assert alone.exit_code == 2
@@ -289,7 +289,7 @@ def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> Non
         common = ("--topology", "v3-8", "--config", str(path), "--set", "step.chunk=4", "--json")
         result = run(*common, "--precision", "bfloat16", "--set", "teacher.model=bundled")
         assert result.exit_code == 0, result.stderr
-        assert "teacher's part of the step" in result.stderr
+        assert "the plan leaves out the teacher's part" in result.stderr
         assert run(*common, "--shape", "tiny", "--global-batch", "12").exit_code == 1
         assert run("--topology", "v3-8", "--set", "step.lernrate=4").exit_code == 2
     config = seen[0].config
