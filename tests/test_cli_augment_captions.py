@@ -258,7 +258,7 @@ def test_what_cannot_be_done_is_told_before_anything_is_translated(
     [
         (["--from-english", "de=x"], "--from-english de=x: --via has no language 'de'."),
         (["--to-english", "fr="], "--to-english: expected a model for 'fr', found none."),
-        (["-o", "absent/out.jsonl"], "cannot write absent/out.jsonl: absent is not a writable folder."),
+        (["-o", "absent/out.jsonl"], "absent/out.jsonl: absent is not a writable folder."),
         (["-o", __file__], "already exists; delete it, or give another file with -o."),
     ],
 )

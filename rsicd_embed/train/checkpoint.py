@@ -44,10 +44,6 @@ class Checkpoints(Closing):
 
         Damaged checkpoints are skipped with a warning. Arrays are placed like those of `like`,
         regardless of the devices they were saved from.
-
-        Raises:
-            TrainError: no checkpoint can be read: the newest is damaged, or belongs to another
-                model or optimiser.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         errors: list[TrainError] = []
@@ -69,9 +65,6 @@ class Checkpoints(Closing):
         """Starts writing a checkpoint; earlier ones are deleted only when it is complete.
 
         Returns once the state is copied, so that the next step may reuse its memory.
-
-        Raises:
-            StoreError: this checkpoint or the previous one cannot be written.
         """
         tree = named_leaves(state)
         with _writing(self._directory):

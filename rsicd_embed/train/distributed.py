@@ -95,10 +95,6 @@ def connect(*, detect: bool = False) -> None:
     Args:
         detect: let jax.distributed detect the cluster (TPU pod, Slurm, MPI, Kubernetes) if the
             environment does not describe it.
-
-    Raises:
-        TrainError: the environment is incomplete, there is no cluster, or the other processes
-            cannot be reached.
     """
     address = os.environ.get(COORDINATOR)
     if jax.distributed.is_initialized() or (address is None and not detect):

@@ -65,11 +65,7 @@ class Start:
 
 
 def shape_of(model: ModelConfig) -> ClipConfig:
-    """Returns the shape of the model that training starts from, without loading weights.
-
-    Raises:
-        ModelError: there is no such checkpoint, or it is not a CLIP.
-    """
+    """Returns the shape of the model that training starts from, without loading weights."""
     if model.init is None:
         return SHAPES[model.shape]
     located = locate(model.init, CLIP_SHAPE)
@@ -86,12 +82,7 @@ def from_scratch(shape: str, tokens: FastTokenizer, seed: int) -> Start:
 
 
 def from_checkpoint(model: str) -> Start:
-    """Loads a checkpoint, named as for `--model`.
-
-    Raises:
-        ModelError: there is none, or it is not a CLIP.
-        WeightsError: its weights do not fit its config.
-    """
+    """Loads a checkpoint, named as for `--model`."""
     directory = locate(model, _WITH_CARD).directory
     read = parts.read(directory)
     params = weights.params_from_hf(read.config, read.tensors)
@@ -159,9 +150,6 @@ def write_random_checkpoint(folder: Path, shape: str, texts: Sequence[str], seed
         texts: words for the vocabulary; other words are spelt, which takes more tokens than with a
             real vocabulary.
         seed: random seed for the weights.
-
-    Raises:
-        ModelError: there is no such shape.
     """
     if shape not in SHAPES:
         raise ModelError(f"expected a shape of {', '.join(SHAPES)}, found {shape!r}")

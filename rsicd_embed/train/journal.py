@@ -49,9 +49,6 @@ class Journal:
             steps: number of steps done.
             epochs: number of epochs done.
             write: whether this process writes the files; only one does.
-
-        Raises:
-            TrainError: rows are missing.
         """
         self._write = write
         self._steps_path, self._epochs_path = out / "steps.jsonl", out / "metrics.jsonl"
@@ -110,11 +107,7 @@ class StepLog:
             self.fetch()
 
     def fetch(self) -> None:
-        """Waits for the pending steps and writes their rows.
-
-        Raises:
-            TrainError: a metric is not finite; rows from that step on are not written.
-        """
+        """Waits for the pending steps and writes their rows."""
         rows: list[Row] = []
         bad = ""
         for metrics in jax.device_get(self._pending):
@@ -150,11 +143,7 @@ class StepLog:
 
 
 def read(path: Path) -> list[Row]:
-    """Reads the rows of a file; an incomplete last line is ignored.
-
-    Raises:
-        TrainError: another line is not a row.
-    """
+    """Reads the rows of a file; an incomplete last line is ignored."""
     if not path.exists():
         return []
     try:

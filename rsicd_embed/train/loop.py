@@ -143,9 +143,6 @@ def require_negatives(images: CaptionedImages, config: TrainConfig) -> None:
     """Raises if no batch has negatives for the contrastive loss; warns if some lack them.
 
     A teacher's vectors differ nevertheless, so with a teacher there is only a warning.
-
-    Raises:
-        TrainError: no batch of the first epoch has a negative.
     """
     lacking = images.without_negatives(0, config.batch_size)
     steps = images.steps(config.batch_size)

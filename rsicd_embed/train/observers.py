@@ -81,15 +81,33 @@ def grouped(observers: Sequence[Observer]) -> Observer:
     return _Group(observers)
 
 
-class TensorBoard(Observer):
-    """Writes TensorBoard event files, with steps under `train/` and epochs under `val/`."""
+class _Curves(Observer):
+    """Turns rows into points of curves: steps under `train/`, epochs under `val/`."""
+
+    def on_steps(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._add_points("train", row)
+
+    def on_epoch(self, row: Row) -> None:
+        self._add_points("val", row)
+
+    def _add_points(self, prefix: str, row: Row) -> None:
+        points = {
+            f"{prefix}/{name}": float(value)
+            for name, value in row.items()
+            if name not in ("step", "epoch") and isinstance(value, int | float)
+        }
+        self._log(points, row["step"])
+
+    def _log(self, points: dict[str, float], step: float) -> None:
+        raise NotImplementedError
+
+
+class TensorBoard(_Curves):
+    """Writes TensorBoard event files."""
 
     def __init__(self, folder: Path) -> None:
-        """Writes nothing to `folder` before the run starts.
-
-        Raises:
-            TrainError: tensorboardX is not installed.
-        """
+        """Writes nothing to `folder` before the run starts."""
         try:
             import tensorboardX
         except ModuleNotFoundError as error:
@@ -106,14 +124,9 @@ class TensorBoard(Observer):
         suffix = f".from-{done}"
         self._writer = self._open(str(self._folder), purge_step=done + 1, filename_suffix=suffix)
 
-    def on_steps(self, rows: Sequence[Row]) -> None:
-        """Adds a point to each curve for each row."""
-        for row in rows:
-            self._add("train", row)
-
     def on_epoch(self, row: Row) -> None:
-        """Adds a point to each curve."""
-        self._add("val", row)
+        """Adds a point to each curve and flushes the file."""
+        super().on_epoch(row)
         self._writer.flush()
 
     def close(self) -> None:
@@ -121,23 +134,19 @@ class TensorBoard(Observer):
         if self._writer is not None:
             self._writer.close()
 
-    def _add(self, prefix: str, row: Row) -> None:
-        for name, value in _curves(prefix, row).items():
-            self._writer.add_scalar(name, value, row["step"])
+    def _log(self, points: dict[str, float], step: float) -> None:
+        for name, value in points.items():
+            self._writer.add_scalar(name, value, step)
 
 
-class WeightsAndBiases(Observer):
+class WeightsAndBiases(_Curves):
     """Logs to a Weights & Biases project; a resumed run keeps its id there.
 
     This is the only observer that may use the network.
     """
 
     def __init__(self, project: str, folder: Path, settings: Mapping[str, object]) -> None:
-        """Logs nothing before the run starts; `folder` then keeps the run's id.
-
-        Raises:
-            TrainError: wandb is not installed.
-        """
+        """Logs nothing before the run starts; `folder` then keeps the run's id."""
         try:
             self._wandb: Any = importlib.import_module("wandb")
         except ModuleNotFoundError as error:
@@ -160,25 +169,10 @@ class WeightsAndBiases(Observer):
         )
         id_file.write_text(self._run.id, "utf-8")
 
-    def on_steps(self, rows: Sequence[Row]) -> None:
-        """Logs each row under `train/`."""
-        for row in rows:
-            self._run.log(_curves("train", row), step=row["step"])
-
-    def on_epoch(self, row: Row) -> None:
-        """Logs the row under `val/`."""
-        self._run.log(_curves("val", row), step=row["step"])
-
     def close(self) -> None:
         """Sends what is left and ends the run."""
         if self._run is not None:
             self._run.finish()
 
-
-def _curves(prefix: str, row: Row) -> dict[str, float]:
-    """Points of a row by the name of their curve."""
-    return {
-        f"{prefix}/{name}": float(value)
-        for name, value in row.items()
-        if name not in ("step", "epoch") and isinstance(value, int | float)
-    }
+    def _log(self, points: dict[str, float], step: float) -> None:
+        self._run.log(points, step=step)

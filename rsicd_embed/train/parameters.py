@@ -38,11 +38,7 @@ def unnamed(values: Mapping[str, jax.Array]) -> Params:
 
 
 def frozen(names: Iterable[str], freeze: Sequence[str]) -> frozenset[str]:
-    """Returns the names of the parameters that `step.freeze` excludes from training.
-
-    Raises:
-        TrainError: a tower has fewer blocks than are to be frozen, or nothing is left to train.
-    """
+    """Returns the names of the parameters that `step.freeze` excludes from training."""
     every = tuple(names)
     chosen: set[str] = set()
     for text in freeze:

@@ -20,9 +20,6 @@ def draw(runs: Mapping[str, Path], path: Path) -> None:
 
     Train loss is smoothed with a running mean over a twentieth of the run; with a teacher, only the
     contrastive part is shown. Val loss is shown if it was measured.
-
-    Raises:
-        TrainError: a folder has no run, or matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -37,15 +34,15 @@ def draw(runs: Mapping[str, Path], path: Path) -> None:
         epochs = journal.read(folder / "metrics.jsonl")
         if not steps or not epochs:
             raise TrainError(f"expected the log of a run in {folder}, found none")
-        colour = f"C{number}"
+        colour, prefix = f"C{number}", f"{name}: " if len(runs) > 1 else ""
         key, kind = _trained_on(steps[0])
         x, y = _smoothed([row["step"] for row in steps], [row[key] for row in steps])
-        losses.plot(x, y, color=colour, alpha=0.55, label=_label(runs, name, f"train ({kind})"))
-        _curve(losses, epochs, "val_loss", color=colour, label=_label(runs, name, "val (softmax)"))
+        losses.plot(x, y, color=colour, alpha=0.55, label=f"{prefix}train ({kind})")
+        _curve(losses, epochs, "val_loss", color=colour, label=f"{prefix}val (softmax)")
         for style, (key, words) in zip(("-", "--"), _VAL_METRICS.items(), strict=True):
             _curve(
                 metrics, epochs, key, color=colour, linestyle=style,
-                label=_label(runs, name, words),
+                label=prefix + words,
             )  # fmt: skip
     losses.set(xlabel="step", ylabel="loss", title="Loss")
     metrics.set(xlabel="step", ylabel="fraction", title="On val", ylim=(0, 1))
@@ -64,10 +61,6 @@ def _trained_on(step: Row) -> tuple[str, str]:
     """
     key = "contrastive" if "contrastive" in step else "loss"
     return key, "sigmoid" if "bias" in step else "softmax"
-
-
-def _label(runs: Mapping[str, Path], name: str, curve: str) -> str:
-    return curve if len(runs) == 1 else f"{name}: {curve}"
 
 
 def _curve(axes: Any, rows: list[Row], key: str, **style: Any) -> None:

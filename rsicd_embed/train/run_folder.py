@@ -137,11 +137,7 @@ class RunManifest:
 
     @classmethod
     def read(cls, out: Path) -> RunManifest | None:
-        """Reads the manifest of the run in `out`; None if there is none.
-
-        Raises:
-            TrainError: it cannot be read.
-        """
+        """Reads the manifest of the run in `out`; None if there is none."""
         path = out / _MANIFEST
         if not path.exists():
             return None
@@ -162,11 +158,7 @@ class RunManifest:
         sync_folder(out)
 
     def require_same(self, out: Path, other: RunManifest) -> None:
-        """Raises unless the run in `out`, which this describes, can resume as `other`.
-
-        Raises:
-            TrainError: relevant settings, the data or, if known, the initial weights differ.
-        """
+        """Raises unless the run in `out`, which this describes, can resume as `other`."""
         old, new = {**_ADDED, **self.settings}, {**_ADDED, **other.settings}
         changed = [
             f"{name}={_shown(old, name)}, not {_shown(new, name)}"

@@ -49,9 +49,6 @@ def first_state(params: Named, config: TrainConfig, steps: int) -> TrainState:
         params: parameters of the model and the objective.
         config: settings of the run.
         steps: number of steps of the whole run.
-
-    Raises:
-        TrainError: `step.freeze` asks for more blocks than there are, or leaves nothing to train.
     """
     kept = frozen(split_own(params)[0], config.step.freeze)
     trained = {name: value for name, value in params.items() if name not in kept}
@@ -82,9 +79,6 @@ def initial_state(
     """Places the state before the first step on devices; `params` are copied.
 
     Every process must call it, with the same parameters.
-
-    Raises:
-        TrainError: see `first_state`.
     """
     host = {name: np.array(array) for name, array in every_parameter(params, objective).items()}
     first = partial(first_state, config=config, steps=steps)
@@ -109,9 +103,6 @@ def require_sound(state: TrainState, done: int) -> None:
     """Raises if a parameter is not finite in float16, the dtype of exported models.
 
     Every process must call it. No healthy CLIP comes near float16's bounds.
-
-    Raises:
-        TrainError: a parameter is not finite; names the step.
     """
     if not bool(_sound(state.trained | state.average)):
         raise diverged(f"a parameter is not finite, or exceeds {_LARGEST:,.0f}", done)

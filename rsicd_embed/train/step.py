@@ -112,7 +112,9 @@ def jitted_step(recipe: Recipe) -> Any:
     def run(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
         (loss, metrics), slope = gradients(recipe, state, batch)
         updates, memory = update.update(slope, state.optimizer, state.trained)
-        trained = _clamped(optax.apply_updates(state.trained, updates))
+        trained = optax.apply_updates(state.trained, updates)
+        if "logit_scale" in trained:
+            trained["logit_scale"] = jnp.clip(trained["logit_scale"], 0.0, MAX_LOGIT_SCALE)
         new = TrainState(
             trained,
             state.frozen,
@@ -208,9 +210,3 @@ def _views(recipe: Recipe, rows: Rows) -> jax.Array:
 
         pixels = jax.vmap(view)(rows["view"], pixels)
     return normalise(pixels, recipe.pixels)
-
-
-def _clamped(params: Named) -> Named:
-    if "logit_scale" not in params:
-        return params
-    return params | {"logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}

@@ -17,11 +17,12 @@ from rsicd_embed.cli.train.train_plan import lines
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
 from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.step import jitted_step
 from rsicd_embed.train.tpu_plan import compile_for_tpu, topology
 from rsicd_embed.train.tpu_plan import plan as planning
 from rsicd_embed.train.tpu_plan.compile_for_tpu import Compiled, StepWorkload
 from rsicd_embed.train.tpu_plan.plan import MemoryModel, TpuPlan, memory_model
-from rsicd_embed.train.tpu_plan.step_costs import step_flops
+from rsicd_embed.train.tpu_plan.step_costs import abstract_arguments, step_flops
 from rsicd_embed.train.tpu_plan.topology import parse
 
 TINY = StepWorkload(TrainConfig(ModelConfig(shape="tiny")))
@@ -246,7 +247,8 @@ def test_topologies_have_the_devices_that_libtpu_says(devices: Any, name: str) -
 def test_a_real_plan_says_what_the_compiler_says(
     devices: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = compile_for_tpu.lower_step(TINY.recipe(devices, 16)).compile()
+    recipe = TINY.recipe(devices, 16)
+    program = jitted_step(recipe).lower(*abstract_arguments(recipe)).compile()
     memory, costs = program.memory_analysis(), program.cost_analysis()
     result = run("--topology", "v3-8", "--shape", "tiny", "--global-batch", "16", "--json")
     plan = TpuPlan(**json.loads(result.stdout))

@@ -180,11 +180,7 @@ def _known(config_file: str) -> str:
 
 
 def read_data(datasets: Sequence[str], config: TrainConfig) -> TrainingData:
-    """Reads the datasets of `--dataset`.
-
-    Raises:
-        DatasetError: a dataset cannot be read or used.
-    """
+    """Reads the datasets of `--dataset`."""
     from rsicd_embed.train.input.training_data import training_source, weighted
 
     return training_source(

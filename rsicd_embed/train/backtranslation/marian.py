@@ -44,11 +44,7 @@ class Checkpoint:
     languages: frozenset[str]
 
     def target_token(self, language: str) -> str:
-        """Prefix for texts to be translated into a language; may be empty.
-
-        Raises:
-            ModelError: the model has several target languages, but not this one.
-        """
+        """Prefix for texts to be translated into a language; may be empty."""
         if language in self.languages:
             return f">>{language}<< "
         # A model into English needs no token, even if its vocabulary has some.
@@ -61,11 +57,7 @@ class Checkpoint:
 
 
 def find(model: str) -> Checkpoint:
-    """Finds a Marian model, given as a directory or a Hugging Face id to download if needed.
-
-    Raises:
-        ModelError: there is no such model, it is of another type, or a file is missing.
-    """
+    """Finds a Marian model, given as a directory or a Hugging Face id to download if needed."""
     located = locate(model, LAYOUT)
     folder = located.directory
     kind = read_json(folder / "config.json").get("model_type")
@@ -82,11 +74,7 @@ def find(model: str) -> Checkpoint:
 
 
 def choose_device(name: str | None) -> str:
-    """Checks that a torch device works; by default chooses a GPU if there is one.
-
-    Raises:
-        TrainError: the device is unknown or absent.
-    """
+    """Checks that a torch device works; by default chooses a GPU if there is one."""
     import torch
 
     if name is None:
@@ -117,12 +105,7 @@ class Translator:
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
-        """Loads the model.
-
-        Raises:
-            WeightsError: tensors are missing or have wrong shapes.
-            ModelError: its files cannot be read or do not fit together.
-        """
+        """Loads the model."""
         import torch
 
         mend_torchvision()
@@ -162,11 +145,7 @@ class Translator:
         self.truncated = 0
 
     def translate(self, texts: Sequence[str], num_beams: int) -> list[str]:
-        """Translates a batch, truncating texts longer than `max_tokens`.
-
-        Raises:
-            ModelError: the device is out of memory.
-        """
+        """Translates a batch, truncating texts longer than `max_tokens`."""
         import torch
 
         end = self._tokenizer.eos_token_id

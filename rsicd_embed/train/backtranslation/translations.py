@@ -27,12 +27,7 @@ class Translations(Closing):
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens the file, creating it and its folder if absent.
-
-        Raises:
-            StoreError: the file cannot be created or written.
-            StoreCorruptError: it is another kind of file, or damaged.
-        """
+        """Opens the file, creating it and its folder if absent."""
         self.path = path
         with storage_errors(f"cannot create {path.parent}"):
             make_folder(path.parent)
@@ -60,11 +55,7 @@ class Translations(Closing):
         return translations
 
     def add(self, model: str, translations: Mapping[str, str]) -> None:
-        """Stores translations by `model`, by text.
-
-        Raises:
-            StoreError: the disk is full or not writable.
-        """
+        """Stores translations by `model`, by text."""
         insert = "INSERT OR REPLACE INTO translations VALUES (?, ?, ?)"
         with self._errors(), self._connection:
             self._connection.executemany(

@@ -48,32 +48,20 @@ def presets() -> dict[str, Path]:
 
 
 def read(name: str | Path) -> Settings:
-    """Reads the settings of a TOML file or preset.
-
-    Raises:
-        TrainError: there is no such file or preset, or it is not TOML.
-    """
+    """Reads the settings of a TOML file or preset."""
     content = _content(name)
     content.pop("published", None)
     return _flat(content)
 
 
 def published(name: str | Path) -> dict[str, float]:
-    """Reads the `published` table of a TOML file or preset: metrics reported for its settings.
-
-    Raises:
-        TrainError: as for `read`.
-    """
+    """Reads the `published` table of a TOML file or preset: metrics reported for its settings."""
     metrics: dict[str, float] = _content(name).get("published", {})
     return metrics
 
 
 def assignment(text: str) -> tuple[str, object]:
-    """Splits `optimizer.learning_rate=1e-5` into name and value; bare words are text.
-
-    Raises:
-        TrainError: there is no `=`.
-    """
+    """Splits `optimizer.learning_rate=1e-5` into name and value; bare words are text."""
     name, equals, value = text.partition("=")
     if not equals:
         raise TrainError(f"expected NAME=VALUE, found {text!r}")

@@ -82,9 +82,6 @@ class Captions:
             tokenize: the model's tokenizer.
             synonyms: whether class captions also use synonyms of the class name; all captions of a
                 class then count as the same, since each describes every image of it.
-
-        Raises:
-            TrainError: there are no examples, or one has no caption.
         """
         if not examples:
             raise TrainError("expected images in the train split, found none")

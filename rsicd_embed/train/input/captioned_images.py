@@ -125,10 +125,6 @@ class CaptionedImages(Closing):
             weights: how often each image is drawn per epoch; once by default.
             least: smallest allowed number of images per epoch: the batch size.
             advance: called with the number of images just read.
-
-        Raises:
-            TrainError: there are no examples or fewer than `least`, one has no caption, an image
-                cannot be read, or torchvision is needed and not installed.
         """
         if augment.engine == "torchvision":
             require_torchvision()
@@ -151,11 +147,7 @@ class CaptionedImages(Closing):
         return len(self._order)
 
     def steps(self, batch_size: int) -> int:
-        """Number of complete batches per epoch.
-
-        Raises:
-            TrainError: there is none.
-        """
+        """Number of complete batches per epoch."""
         if batch_size > len(self):
             raise TrainError(
                 f"expected a batch of at most the {len(self)} images of an epoch, "
@@ -175,9 +167,6 @@ class CaptionedImages(Closing):
         """Yields the batches of an epoch from `start` on, with a new caption for each image.
 
         The next batches, also those of the next epoch, are prepared meanwhile.
-
-        Raises:
-            TrainError: the batch is larger than the epoch, or an image can no longer be read.
         """
         steps = self.steps(batch_size)
         stream = self._stream_from(number * steps + start, batch_size)

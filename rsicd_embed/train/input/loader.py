@@ -60,11 +60,7 @@ class Stream(Closing):
         self._started = not workers
 
     def __next__(self) -> Arrays:
-        """The next batch.
-
-        Raises:
-            TrainError: a worker died. Errors of the batches themselves pass through.
-        """
+        """The next batch."""
         try:
             with nullcontext() if self._started else _without_ctrl_c():
                 arrays = next(self._iterator)

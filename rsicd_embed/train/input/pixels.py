@@ -60,17 +60,12 @@ def store(
         cache: memory, disk, none, or auto; see `DataConfig`.
         shared: whether other processes will read the images.
         advance: called with the number of images just read.
-
-    Raises:
-        TrainError: an image cannot be read.
-        StoreError: the cache file cannot be written.
     """
     if cache == "auto":
         cache = _cache_with_room(len(examples) * side * side * 3, shared=shared)
     if cache == "none":
-        read = ordered_map(_digest, examples, ahead=_AHEAD)
         digests = []
-        for digest in read:
+        for digest in ordered_map(lambda e: _digest(_bytes(e.path)), examples, ahead=_AHEAD):
             digests.append(digest)
             advance(1)
         same = _numbered(digests)
@@ -82,11 +77,7 @@ def store(
 
 
 def require_readable(examples: Sequence[Example]) -> None:
-    """Decodes every image without keeping it.
-
-    Raises:
-        TrainError: an image cannot be read.
-    """
+    """Decodes every image without keeping it."""
     for _ in ordered_map(partial(_pixels, side=1), [e.path for e in examples], ahead=_AHEAD):
         pass
 
@@ -178,14 +169,10 @@ def _fill(pixels: np.ndarray, examples: Sequence[Example], advance: Advance) -> 
 
 def _read(example: Example, side: int) -> tuple[np.ndarray, bytes]:
     data = _bytes(example.path)
-    return _pixels(example.path, side, data), _hash(data)
+    return _pixels(example.path, side, data), _digest(data)
 
 
-def _digest(example: Example) -> bytes:
-    return _hash(_bytes(example.path))
-
-
-def _hash(data: bytes) -> bytes:
+def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 

@@ -51,9 +51,6 @@ def samples(
         images: number of images, drawn by weight.
         views: number of views of each.
         size: height and width of a view, regardless of the model.
-
-    Raises:
-        TrainError: there are fewer images, or one of them cannot be read.
     """
     if images > len(data.train):
         raise TrainError(

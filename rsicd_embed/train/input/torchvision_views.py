@@ -34,11 +34,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def require_torchvision() -> None:
-    """Raises unless torchvision is installed.
-
-    Raises:
-        TrainError: it is not, with what to install.
-    """
+    """Raises unless torchvision is installed."""
     for name in ("torch", "torchvision"):
         if importlib.util.find_spec(name) is None:
             raise TrainError(

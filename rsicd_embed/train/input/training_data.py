@@ -32,9 +32,6 @@ class TrainingData:
 def weighted(text: str) -> tuple[Path, float]:
     """Splits `PATH` or `PATH=0.5` into path and weight, which is 1 by default.
 
-    Raises:
-        DatasetError: the weight is not a number above 0.
-
     Example:
         >>> weighted("ucm=0.5")
         (PosixPath('ucm'), 0.5)

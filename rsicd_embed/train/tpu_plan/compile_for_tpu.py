@@ -59,12 +59,7 @@ class StepWorkload:
         return global_batch // unit * unit
 
     def recipe(self, devices: Sequence[Any], global_batch: int) -> Recipe:
-        """The step on these devices.
-
-        Raises:
-            TrainError: they cannot share the batch.
-            ModelError: the initial checkpoint cannot be used.
-        """
+        """The step on these devices."""
         config = dataclasses.replace(self.config, batch_size=global_batch)
         model = initialization.shape_of(config.model)
         return Recipe(
@@ -113,11 +108,7 @@ class Compiled:
 
 
 def tpu_devices(topology: Topology) -> Sequence[Any]:
-    """Returns devices to compile for; `topology.ENVIRONMENT` must be set.
-
-    Raises:
-        TrainError: libtpu is not installed, or does not know the topology.
-    """
+    """Returns devices to compile for; `topology.ENVIRONMENT` must be set."""
     if importlib.util.find_spec("libtpu") is None:
         raise TrainError(
             "compiling for TPUs needs libtpu, which is not installed: "
@@ -159,7 +150,7 @@ def compile_step(
     """Compiles the step that `train` runs; returns None if it does not fit."""
     recipe = workload.recipe(devices, global_batch)
     try:
-        program = lower_step(recipe).compile()
+        program = jitted_step(recipe).lower(*abstract_arguments(recipe)).compile()
     except jax.errors.JaxRuntimeError as error:
         if str(error).startswith("RESOURCE_EXHAUSTED"):
             return None
@@ -185,8 +176,3 @@ def measure(program: jax.stages.Compiled, global_batch: int) -> Compiled:
         flops=costs["flops"],
         collectives=collective_bytes(program.as_text() or ""),
     )
-
-
-def lower_step(recipe: Recipe) -> Any:
-    """Lowers the step that `train` runs with abstract arguments."""
-    return jitted_step(recipe).lower(*abstract_arguments(recipe))

@@ -96,9 +96,6 @@ class Topology:
 def parse(text: str) -> Topology:
     """Parses a topology as named by Cloud TPU (v3-8, v5litepod-8) or libtpu (v4:2x2x1).
 
-    Raises:
-        TrainError: the name is unknown.
-
     Example:
         >>> parse("v3-8").name, parse("v3-8").devices
         ('v3:2x2', 8)
