@@ -71,14 +71,8 @@ def licence_of(config: TrainConfig, inherited: str) -> str:
 def model_card(config: TrainConfig, data: DataCard, row: Row, licence: str = "") -> str:
     """Writes Markdown with the front matter that the Hugging Face Hub reads.
 
-    Paths are reduced to their last part.
-
-    Args:
-        config: settings of the run.
-        data: facts about the run's data.
-        row: the journal's row of the model's epoch.
-        licence: licence of the initial checkpoint, empty if unknown; it is the model's too unless
-            `model.license` names another.
+    Paths are reduced to their last part. `licence` is that of the initial checkpoint, empty if
+    unknown; it is the model's too unless `model.license` names another.
     """
     return "\n".join(_lines(config, data, row, licence)) + "\n"
 

@@ -44,11 +44,7 @@ class Journal:
     def __init__(self, out: Path, steps: int, epochs: int, *, write: bool = True) -> None:
         """Opens the journal of a run that has done this many steps and whole epochs.
 
-        Args:
-            out: folder of the run.
-            steps: number of steps done.
-            epochs: number of epochs done.
-            write: whether this process writes the files; only one does.
+        Only one of several processes writes the files.
         """
         self._write = write
         self._steps_path, self._epochs_path = out / "steps.jsonl", out / "metrics.jsonl"
@@ -166,13 +162,7 @@ def score(row: Row, by: str) -> float:
 
 
 def warn_if_worse(row: Row, earlier: Sequence[Row], by: str) -> None:
-    """Warns each time that val falls below its value before training.
-
-    Args:
-        row: the epoch that was just evaluated.
-        earlier: the rows before it; nothing is compared unless they begin with epoch 0.
-        by: the metric that selects the best epoch.
-    """
+    """Warns each time that val falls below its value before training."""
     evaluated = [row for row in earlier if score(row, by) > -math.inf]
     if not evaluated or evaluated[0]["epoch"]:
         return

@@ -81,14 +81,9 @@ def contrastive(config: StepConfig) -> Objective:
 def distilled(
     objective: Objective, config: TeacherConfig, scale: float, same_dimension: bool
 ) -> Objective:
-    """Adds distillation from a teacher to an objective.
+    """Adds distillation to an objective; `scale` multiplies the teacher's similarities.
 
-    Args:
-        objective: the objective on captions alone.
-        config: weights of the parts.
-        scale: factor of the teacher's similarities.
-        same_dimension: whether student and teacher have the same dimension, so that their vectors
-            can be compared directly.
+    Vectors are compared directly only if student and teacher have the same dimension.
     """
 
     def loss(e: Embeddings, batch: Arrays) -> tuple[jax.Array, Metrics]:

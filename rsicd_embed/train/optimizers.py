@@ -13,12 +13,7 @@ from rsicd_embed.train.parameters import Named
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then `config.schedule`.
-
-    Args:
-        config: the optimiser's settings.
-        steps: number of steps of the whole run.
-    """
+    """Learning rate by step: linear warm-up, then `config.schedule`."""
     peak = config.learning_rate
     warmup = max(1, int(config.warmup * steps)) if config.warmup else 0
     rest = max(1, max(2, steps) - warmup)

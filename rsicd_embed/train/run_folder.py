@@ -83,12 +83,7 @@ class Run:
         return self.out / "best"
 
     def export(self, params: Any, row: Row) -> None:
-        """Replaces `best` atomically with a model in float16: written aside, synced, renamed.
-
-        Args:
-            params: the model's parameters.
-            row: the journal's row of its epoch, for the model card.
-        """
+        """Replaces `best` atomically with a model in float16: written aside, synced, renamed."""
         aside, old = self.out / "best.new", self.out / "best.old"
         with storage_errors(f"cannot write {self.best}"):
             shutil.rmtree(aside, ignore_errors=True)

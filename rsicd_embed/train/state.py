@@ -43,13 +43,7 @@ class TrainState:
 
 
 def first_state(params: Named, config: TrainConfig, steps: int) -> TrainState:
-    """The state before the first step; a pure function, so that `jax.eval_shape` applies.
-
-    Args:
-        params: parameters of the model and the objective.
-        config: settings of the run.
-        steps: number of steps of the whole run.
-    """
+    """The state before the first step; a pure function, so that `jax.eval_shape` applies."""
     kept = frozen(split_own(params)[0], config.step.freeze)
     trained = {name: value for name, value in params.items() if name not in kept}
     return TrainState(

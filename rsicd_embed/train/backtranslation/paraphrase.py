@@ -129,11 +129,6 @@ def fill(
     Languages are used in order: each image still short of captions has all its originals
     translated, and keeps the paraphrases that are new to it. A caption shared by several images is
     translated once. An image with more than `count` distinct captions keeps them all.
-
-    Args:
-        captions: original captions by image.
-        round_trips: translation there and back, by language.
-        count: number of distinct captions that each image should have.
     """
     originals = {image: distinct(own) for image, own in captions.items()}
     filled = {image: list(own) for image, own in originals.items()}

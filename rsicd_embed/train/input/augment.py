@@ -28,12 +28,6 @@ def random_view(
 
     With quarter turns and flips of probability 1/2 all eight symmetries of the square are equally
     likely. Values stay in [0, 255].
-
-    Args:
-        key: random key.
-        pixels: a batch of images.
-        size: height and width of the views.
-        config: augmentation settings; the engine only determines defaults.
     """
     keys = jax.random.split(key, len(pixels))
     return jax.vmap(lambda k, image: _view(k, image, size, config))(keys, pixels)

@@ -175,12 +175,7 @@ class Order:
 
 
 def class_captions(label: str | None, *, synonyms: bool = False) -> list[str]:
-    """Makes captions from a class name; none from a label that is not a word.
-
-    Args:
-        label: the class as the dataset writes it.
-        synonyms: whether to use synonyms of the class name too.
-    """
+    """Makes captions from a class name; none from a label that is not a word."""
     if not readable(label or ""):
         return []
     names = phrases(str(label)) if synonyms else (readable(str(label)),)
@@ -190,13 +185,7 @@ def class_captions(label: str | None, *, synonyms: bool = False) -> list[str]:
 def trained_words(
     examples: Sequence[Example], classes: bool, *, synonyms: bool = False
 ) -> TrainingWords:
-    """Counts the words that a text tower is trained on.
-
-    Args:
-        examples: training images.
-        classes: whether class captions are used too.
-        synonyms: whether those use synonyms of the class names too.
-    """
+    """Counts the words that a text tower is trained on."""
     return TrainingWords.of(
         (
             *example.captions,

@@ -63,14 +63,7 @@ class Batches:
     """The batches of all epochs as a sequence; sent to workers."""
 
     def __init__(self, order: Order, stored: Stored, views: Views | None, batch_size: int) -> None:
-        """Prepares the sequence without computing anything.
-
-        Args:
-            order: draws images and captions.
-            stored: the images.
-            views: makes random views of them; None to use them unchanged.
-            batch_size: images per batch; an incomplete last batch of an epoch is dropped.
-        """
+        """Prepares the sequence without computing anything."""
         self._order, self._stored, self._views = order, stored, views
         self._batch_size = batch_size
         self._steps = len(order) // batch_size

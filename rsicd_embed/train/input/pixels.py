@@ -52,15 +52,7 @@ class Stored:
 def store(
     examples: Sequence[Example], side: int, cache: str, *, shared: bool, advance: Advance
 ) -> Stored:
-    """Prepares the centre squares of images, resized to `side`.
-
-    Args:
-        examples: the images.
-        side: height and width in pixels.
-        cache: memory, disk, none, or auto; see `DataConfig`.
-        shared: whether other processes will read the images.
-        advance: called with the number of images just read.
-    """
+    """Prepares the centre squares of images, resized to `side`."""
     if cache == "auto":
         cache = _cache_with_room(len(examples) * side * side * 3, shared=shared)
     if cache == "none":

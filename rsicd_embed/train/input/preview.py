@@ -42,15 +42,8 @@ def samples(
 ) -> list[Sample]:
     """Draws random training images, and views of each as in the first epochs.
 
-    The images pass through a run's loader and augmentation, but the views differ from those of a
-    run, which draws from more images.
-
-    Args:
-        data: training data.
-        config: settings of the run, including the random seed.
-        images: number of images, drawn by weight.
-        views: number of views of each.
-        size: height and width of a view, regardless of the model.
+    Images are drawn by weight; `size` is the side of a view in pixels. They pass through a run's
+    loader and augmentation, but the views differ from those of a run, which has more images.
     """
     if images > len(data.train):
         raise TrainError(

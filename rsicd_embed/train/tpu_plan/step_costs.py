@@ -120,9 +120,6 @@ def collective_bytes(hlo: str) -> dict[str, int]:
     The traffic on a link depends on the algorithm and may differ. An asynchronous pair counts at
     its end, where the result is. A loop counts as often as the compiler knows it to run, else once.
 
-    Args:
-        hlo: text of a compiled program for one device, from `Compiled.as_text`.
-
     Example:
         >>> collective_bytes("  %r.1 = bf16[8,4]{1,0:T(8,128)} all-reduce(%x), channel_id=1")
         {'all-reduce': 64}
