@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from rsicd_embed.closing import Closing
-from rsicd_embed.errors import TrainError
-from rsicd_embed.files import storage_errors
+from rsicd_embed.errors import TrainError, first_line
+from rsicd_embed.files import Closing, storage_errors
 from rsicd_embed.train.distributed import abstract, any_process
 from rsicd_embed.train.state import TrainState
 
@@ -94,7 +93,7 @@ class Checkpoints(Closing):
             if not reason:
                 leaves = self._manager.restore(step, args=ocp.args.StandardRestore(item))
         except Exception as error:  # damaged bytes raise all kinds of errors
-            reason = f"it is damaged: {str(error).splitlines()[0]:.200}"
+            reason = f"it is damaged: {first_line(error):.200}"
         if not any_process(bool(reason)):  # processes must agree before they compute together
             sums = leaves.pop(_SUMS)
             if not bool(jnp.any(sums != _checksums(leaves))):
@@ -141,7 +140,7 @@ def _writing(directory: Path) -> Iterator[None]:
         except ValueError as error:  # tensorstore wraps disk errors
             code = re.search(r"os_error_code='(\d+)'", str(error))
             number = int(code[1]) if code else 0
-            reason = os.strerror(number) if number else str(error).splitlines()[0]
+            reason = os.strerror(number) if number else first_line(error)
             raise OSError(number, reason) from error
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rsicd_embed.embedder.clip.devices import Placement, place_on
-from rsicd_embed.errors import TrainError
+from rsicd_embed.embedder.clip.backends.on_jax import Placement, place_on
+from rsicd_embed.errors import TrainError, first_line
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # host:port of process 0
 PROCESSES, PROCESS = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -103,7 +103,7 @@ def connect(*, detect: bool = False) -> None:
     try:
         jax.distributed.initialize(address, count, index)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         remedy = f"; without a cluster, set {COORDINATOR}, {PROCESSES} and {PROCESS}"
         raise TrainError(
             f"cannot connect to the other processes of this run: {reason}"

@@ -13,14 +13,12 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 
-from rsicd_embed.embedder import training_words
+from rsicd_embed.embedder import export_model, training_words
 from rsicd_embed.embedder.clip import config as clip_config
-from rsicd_embed.embedder.clip import directory as clip_directory
 from rsicd_embed.embedder.clip import parts, weights
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.clip.tensors import shapes
-from rsicd_embed.embedder.jsonfile import read_json
 from rsicd_embed.embedder.layout import CLIP, CLIP_SHAPE
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.embedder.preprocess import Preprocessor
@@ -34,6 +32,7 @@ from rsicd_embed.embedder.tokenizer import (
 )
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import ModelError
+from rsicd_embed.files import read_json
 from rsicd_embed.train.config import ModelConfig
 from rsicd_embed.train.shapes import SHAPES
 
@@ -159,7 +158,7 @@ def write_random_checkpoint(folder: Path, shape: str, texts: Sequence[str], seed
     vocabulary = learn_vocabulary([*texts, *texts], config.vocab_size)  # learns what occurs twice
     pixels = Preprocessor(config.image_size, (config.image_size, config.image_size))
     params = weights.params_from_hf(config, tensors)
-    clip_directory.save(folder, config, params, vocabulary, pixels)
+    export_model.save(folder, config, params, vocabulary, pixels)
 
 
 def _random_tensor(rng: np.random.Generator, name: str, size: tuple[int, ...]) -> np.ndarray:

@@ -22,7 +22,7 @@ from rsicd_embed.cli.base import (
     note,
     save_and_show,
 )
-from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
+from rsicd_embed.embedder.clip.backends import PRECISIONS
 from rsicd_embed.train.shapes import PUBLISHED_SHAPES
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from annotated_types import Interval
 
-from rsicd_embed.embedder.clip.backends.engine_names import Precision
+from rsicd_embed.embedder.clip.backends import Precision
 from rsicd_embed.errors import SettingError
 from rsicd_embed.train.shapes import ModelShape
 
