@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rsicd_embed.cli.terminal_text import link, printable
-from rsicd_embed.embedder.clip.backends.engine_names import BACKENDS, PRECISIONS
-from rsicd_embed.errors import RsicdEmbedError
+from rsicd_embed.embedder.clip.backends import BACKENDS, PRECISIONS
+from rsicd_embed.errors import RsicdEmbedError, one_line
 from rsicd_embed.json_output import as_json as json_bytes
 
 if TYPE_CHECKING:
@@ -125,10 +125,10 @@ def tell_skipped(skipped: Iterable[Skipped]) -> None:
 
 def report_source(unread: Mapping[str, int], notes: Iterable[str]) -> None:
     """A line for files of formats that are not read, and one for each note on a source."""
-    from rsicd_embed.datasets.unread import describe
+    from rsicd_embed.datasets.folder import describe_unread
 
     if unread:
-        note(f"{sum(unread.values()):,} files were not read: {describe(unread)}")
+        note(f"{sum(unread.values()):,} files were not read: {describe_unread(unread)}")
     for line in notes:
         note(f"note: {line}")
 
@@ -188,11 +188,11 @@ class Group(click.Group):
 
 
 def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    warn(" ".join(str(message).split()))
+    warn(one_line(message))
 
 
 def _one_line(error: Exception) -> str:
-    text = _with_short_words(" ".join(str(error).split()))
+    text = _with_short_words(one_line(error, empty=""))
     if isinstance(error, RsicdEmbedError):
         return text
     if isinstance(error, MemoryError):

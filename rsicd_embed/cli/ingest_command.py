@@ -27,7 +27,7 @@ from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
-    from rsicd_embed.embedder.clip.backends.engine_names import Backend, Precision
+    from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.indexing import Summary
 
 profile_option = click.option(
@@ -201,7 +201,7 @@ def report(
 
 
 def _profile(summary: Summary, done: int, unit: str) -> list[str]:
-    from rsicd_embed.indexing.stages import elapsed_s
+    from rsicd_embed.indexing.writer import elapsed_s
 
     alone = elapsed_s(summary.stages)
     slowest = max(alone, key=lambda name: alone[name])

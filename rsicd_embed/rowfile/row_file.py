@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rsicd_embed.errors import DatasetError, SchemaError
+from rsicd_embed.errors import DatasetError, SchemaError, one_line
 from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.records import VECTOR, Provenance, provenance_header, read_header
 from rsicd_embed.rowfile.parquet_types import from_parquet, parquet_schema, to_parquet
@@ -80,7 +80,7 @@ class RowFile:
                         batch.validate(full=True)  # also checks that text is UTF-8
                         yield _restored(batch, self.schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error, limit=300)
             raise DatasetError(
                 f"{self.path} cannot be read as Parquet: {reason}; export it again"
             ) from error
@@ -94,7 +94,7 @@ def describe(path: Path) -> str:
         with _opened(path):
             return "another one"
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, limit=300)
         return f"a file that cannot be read as Parquet: {reason}"
 
 
