@@ -348,6 +348,8 @@ def check_options(words: list[str]) -> None:
         while isinstance(command, click.Group) and rest and rest[0] in command.commands:
             parent = click.Context(command, parent=parent, info_name=command.name)
             command = command.commands[rest.pop(0)]
+        if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+            raise ExampleError(f"{shlex.join(words)}: no command {rest[0]}")
         with _every_path_exists():
             command.make_context(command.name, rest, parent=parent)
     except click.ClickException as error:
