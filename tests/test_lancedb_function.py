@@ -217,9 +217,7 @@ def test_lancedb_adds_pictures_to_our_table(
     assert_searched_by_text(uri, 2)
 
 
-def test_writing_does_not_need_the_model(
-    model: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_writing_does_not_need_the_model(model: Path, pictures: Path, tmp_path: Path) -> None:
     """Only embedding needs the model."""
     uri = f"lancedb:{tmp_path}/tiles"
     run("ingest", pictures, "--store", uri, "--model", model)
