@@ -121,9 +121,9 @@ def test_in_words(augment: Callable[..., Outcome]) -> None:
     assert outcome.status == 0
     first, second, third = outcome.stdout.splitlines()
     assert first.startswith("3 images in ")
-    assert first.endswith("; 2 had fewer than 3 distinct captions, 2 still have")
-    assert second == "paraphrases: 1 through fr, 1 through es; 2 dropped as nothing new"
-    assert third.startswith("8 captions translated, 0 known from before, in ")
+    assert first.endswith("; 2 had fewer than 3 distinct captions, 2 still do")
+    assert second == "paraphrases: 1 through fr, 1 through es; 2 duplicates dropped"
+    assert third.startswith("8 captions translated, 0 from the cache, in ")
 
 
 def test_nothing_goes_through_the_same_model_twice(

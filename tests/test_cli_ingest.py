@@ -113,7 +113,7 @@ def test_interruption_says_how_to_go_on(
         patch.setattr(embedder, "embed_pixels", interrupt)
         outcome = run(*ingest)
     assert (outcome.status, outcome.stdout) == (130, "")
-    assert outcome.stderr == "interrupted; run the same command again to go on\n"
+    assert outcome.stderr == "interrupted; run the same command again to continue\n"
     assert sorted(rows(uri)) == IDS[:2]
     again = run(*ingest).document
     assert (again["embedded"], again["unchanged"]) == (3, 2)
@@ -143,5 +143,5 @@ def test_an_image_that_takes_the_row_of_another_is_told(
     outcome = run("ingest", other, "--store", stored, "--model", tiny_model)
     assert outcome.status == 0
     (line,) = outcome.stderr.splitlines()
-    assert line.startswith("warning: 1 images took the rows of others that have the same ids: ")
+    assert line.startswith("warning: 1 images replaced the rows of others with the same ids: ")
     assert f"{other / 'a.png'} that of {pictures / 'a.png'}; " in line

@@ -110,7 +110,7 @@ def test_a_model_that_has_moved(stored: str, tiny_model: Path, tmp_path: Path) -
     uri = f"exact:{tmp_path / 'moved'}"
     open_store(uri, gone).close()
     error = run("search", "port", "--store", uri).error
-    assert "say where with --model" in error
+    assert "pass its new path with --model" in error
     assert str(tmp_path / "gone") in error
     assert run("search", "port", "--store", uri, "--model", tiny_model).status == 0
 

@@ -1,4 +1,4 @@
-"""What libraries print of an error that a command tells in one line."""
+"""Suppression of the tracebacks that Orbax's threads print."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 @contextmanager
 def suppress_orbax_tracebacks(*, debug: bool) -> Iterator[None]:
-    """Where a disk takes no checkpoint, Orbax's threads print tracebacks by the hundred.
+    """Silences the hundreds of tracebacks that Orbax prints when a checkpoint cannot be written.
 
-    The first error comes to the caller all the same; with `debug` everything is shown.
+    The first error still reaches the caller. With `debug`, everything is printed.
     """
     if debug:
         yield
         return
-    log, shown = logging.getLogger("absl"), sys.unraisablehook
+    log, previous_hook = logging.getLogger("absl"), sys.unraisablehook
     level = log.level
 
     def hook(error: UnraisableHookArgs) -> None:
-        # Of writes that were given up: TensorStore has nobody else to tell it to.
+        # Raised by writes that TensorStore abandoned.
         if str(error.exc_value) != "Event loop is closed":
-            shown(error)
+            previous_hook(error)
 
     log.setLevel(logging.CRITICAL)
     sys.unraisablehook = hook
@@ -35,4 +35,4 @@ def suppress_orbax_tracebacks(*, debug: bool) -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-        sys.unraisablehook = shown
+        sys.unraisablehook = previous_hook

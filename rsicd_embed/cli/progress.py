@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -27,63 +27,21 @@ from rsicd_embed.cli.terminal_text import printable
 _LINE_EVERY_S = 10.0
 
 
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f} {self._unit}/s")
-
-
-class _Interval:
-    """Limits lines in a log to one in ten seconds."""
-
-    def __init__(self) -> None:
-        self._shown = time.perf_counter()
-
-    def over(self) -> bool:
-        """Whether a line is due; if so, the next interval starts."""
-        now = time.perf_counter()
-        due = now - self._shown >= _LINE_EVERY_S
-        if due:
-            self._shown = now
-        return due
-
-
-def teller() -> Callable[[str], None]:
-    """A function that prints what is being done: always on a terminal, now and then elsewhere."""
-    interval = _Interval()
-
-    def tell(doing: str) -> None:
-        if on_terminal() or interval.over():
-            note(doing)
-
-    return tell
-
-
-@contextmanager
-def image_progress(what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
-    """Yields what is to be called with the number of images, or other units, just done."""
-    with meter(what, total, unit) as one:
-        yield one.advance
-
-
 class Meter(Protocol):
-    """Shows how far something is."""
+    """Displays the progress of a task."""
 
-    def advance(self, done: int, what: str | None = None) -> None:
-        """So many units are just done; `what` is now being done, if it changes."""
+    def advance(self, done: int, description: str | None = None) -> None:
+        """Adds `done` units; `description` replaces the task's description."""
 
     def tell(self, line: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays on the screen."""
 
 
 @contextmanager
-def meter(what: str, total: int, unit: str, *, done: int = 0) -> Iterator[Meter]:
-    """A meter that starts with `done` units done, perhaps in an earlier run."""
+def meter(description: str, total: int, unit: str, *, done: int = 0) -> Iterator[Meter]:
+    """Displays the progress of a task of `total` units, of which `done` are done already."""
     if not on_terminal():
-        yield _Lines(what, total, unit, done)
+        yield _Lines(description, total, unit, done)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -95,40 +53,84 @@ def meter(what: str, total: int, unit: str, *, done: int = 0) -> Iterator[Meter]
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield _Bar(bar, bar.add_task(what, total=total, completed=done))
+        yield _Bar(bar, bar.add_task(description, total=total, completed=done))
+
+
+@contextmanager
+def image_progress(
+    description: str, total: int, unit: str = "images"
+) -> Iterator[Callable[[int], None]]:
+    """Displays progress; yields a function to call with the number of units just done."""
+    with meter(description, total, unit) as task:
+        yield task.advance
+
+
+def status_printer() -> Callable[[str], None]:
+    """Returns a function that prints a status: always on a terminal, else every ten seconds."""
+    interval = _Interval()
+
+    def print_status(status: str) -> None:
+        if on_terminal() or interval.is_over():
+            note(status)
+
+    return print_status
+
+
+class _Interval:
+    """Limits log lines to one every ten seconds."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def is_over(self) -> bool:
+        """Whether a line is due; if so, starts the next interval."""
+        now = time.perf_counter()
+        due = now - self._started >= _LINE_EVERY_S
+        if due:
+            self._started = now
+        return due
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.1f} {self._unit}/s")
 
 
 class _Bar:
-    """For terminals."""
+    """The meter on terminals."""
 
     def __init__(self, bar: Progress, task: TaskID) -> None:
         self._bar, self._task = bar, task
 
-    def advance(self, done: int, what: str | None = None) -> None:
-        self._bar.update(self._task, advance=done, description=what)
+    def advance(self, done: int, description: str | None = None) -> None:
+        self._bar.update(self._task, advance=done, description=description)
 
     def tell(self, line: str) -> None:
         self._bar.console.print(printable(line), markup=False, highlight=False)
 
 
 class _Lines:
-    """For logs: at most one line in ten seconds."""
+    """The meter in logs."""
 
-    def __init__(self, what: str, total: int, unit: str, done: int) -> None:
-        self._what, self._total, self._unit, self._done = what, total, unit, done
-        self._before = done
+    def __init__(self, description: str, total: int, unit: str, done: int) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self._done = self._done_before = done
         self._started, self._interval = time.perf_counter(), _Interval()
 
     def tell(self, line: str) -> None:
         note(line)
 
-    def advance(self, done: int, what: str | None = None) -> None:
+    def advance(self, done: int, description: str | None = None) -> None:
         self._done += done
-        self._what = what or self._what
-        if self._interval.over():
-            rate = (self._done - self._before) / (time.perf_counter() - self._started)
-            left = (self._total - self._done) / rate
+        self._description = description or self._description
+        if self._interval.is_over():
+            rate = (self._done - self._done_before) / (time.perf_counter() - self._started)
+            left_s = (self._total - self._done) / rate
             note(
-                f"{self._what}: {self._done}/{self._total}, {rate:.1f} {self._unit}/s, "
-                f"ETA {left:.0f} s"
+                f"{self._description}: {self._done}/{self._total}, {rate:.1f} {self._unit}/s, "
+                f"ETA {left_s:.0f} s"
             )
