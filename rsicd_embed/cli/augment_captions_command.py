@@ -65,7 +65,7 @@ ALL = "all"
     default=32,
     show_default=True,
     type=click.IntRange(1),
-    help="Captions per batch of a model.",
+    help="Captions per batch.",
 )
 @click.option(
     "--num-beams", default=4, show_default=True, type=click.IntRange(1), help="Beam width."
@@ -93,13 +93,14 @@ def augment_captions(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Add paraphrases of captions by translating them into another language and back.
+    """Add captions by back-translation.
 
     DATASET is a training dataset: a folder with a dataset_*.json, or a manifest with captions.
-    Images with fewer than --captions distinct captions get paraphrases through one language after
-    another until they have enough. A paraphrase that differs from a caption only in case, spaces or
-    the final full stop is dropped. Translations are cached, so an interrupted run continues where
-    it stopped, and no caption is translated twice by the same model.
+    Images with fewer than --captions distinct captions get paraphrases, made by translating their
+    captions into one language after another and back, until they have enough. A paraphrase that
+    differs from a caption only in case, spaces or the final full stop is dropped. Translations are
+    cached, so an interrupted run continues where it stopped, and no caption is translated twice by
+    the same model.
     """
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.datasets import captions, splits, textaug

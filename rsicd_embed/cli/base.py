@@ -57,7 +57,7 @@ batch_size_option = click.option(
     default=64,
     show_default=True,
     type=click.IntRange(1),
-    help="Images per batch of the model.",
+    help="Images per batch.",
 )
 
 

@@ -121,11 +121,11 @@ def export(
     push_to: str | None,
     as_json: bool,
 ) -> None:
-    """Export the rows of a store to a file, or a model to a directory.
+    """Export a store's rows or a model.
 
-    import reads the file into any other store, bit by bit and without the model; other programs
-    read it as Parquet. The directory uses the Hugging Face layout, whatever the checkpoint's format
-    is. Nothing is uploaded unless --push-to is given.
+    Rows are written to a Parquet file, from which import fills any other store, bit by bit and
+    without the model. Models of any format are written to a directory in the Hugging Face layout.
+    Nothing is uploaded unless --push-to is given.
     """
     if (store_uri is None) == (model is None):
         raise click.UsageError("expected either --store or --model")

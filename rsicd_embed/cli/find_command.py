@@ -44,7 +44,9 @@ _MANY_PATCHES = 500
     help="Alternative text for the probabilities; repeatable.  [default: common land cover]",
 )
 @model_option("the bundled model")
-@click.option("-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Patches.")
+@click.option(
+    "-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Number of patches."
+)
 @click.option(
     "-o",
     "--output",

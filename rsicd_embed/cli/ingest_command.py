@@ -124,7 +124,7 @@ def import_(
     profile: bool,
     as_json: bool,
 ) -> None:
-    """Import rows with ready vectors into a store.
+    """Import rows with their vectors into a store.
 
     A FILE is a Parquet file that export or embed wrote. Vectors are copied bit by bit, without the
     model, and are refused if the store contains those of another model. Rows that the store already

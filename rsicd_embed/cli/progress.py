@@ -5,24 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from typing import TYPE_CHECKING, Protocol
 
 from rsicd_embed.cli.base import note, on_terminal
 from rsicd_embed.cli.terminal_text import printable
+
+if TYPE_CHECKING:  # rich is imported only where a bar is shown, so that `--help` is fast
+    from rich.progress import Progress, Task, TaskID
 
 _LINE_EVERY_S = 10.0
 
@@ -43,17 +32,29 @@ def meter(description: str, total: int, unit: str, *, done: int = 0) -> Iterator
     if not on_terminal():
         yield _Lines(description, total, unit, done)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with _progress(unit) as bar:
         yield _Bar(bar, bar.add_task(description, total=total, completed=done))
+
+
+def _progress(unit: str) -> Progress:
+    from rich import progress
+    from rich.console import Console
+    from rich.text import Text
+
+    class RateColumn(progress.ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed or 0:.1f} {unit}/s")
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        RateColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("ETA"),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
 
 
 @contextmanager
@@ -89,15 +90,6 @@ class _Interval:
         if due:
             self._started = now
         return due
-
-
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f} {self._unit}/s")
 
 
 class _Bar:

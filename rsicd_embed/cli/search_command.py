@@ -35,7 +35,9 @@ _HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height", "
 @store_option
 @as_of_option
 @model_option("the model that made the store")
-@click.option("-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Hits.")
+@click.option(
+    "-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Number of hits."
+)
 @click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
 @click.option(
     "--html",
@@ -64,7 +66,7 @@ def search(
     explain: bool,
     as_json: bool,
 ) -> None:
-    """Search images by text, or by an image."""
+    """Search a store by text or by image."""
     import rsicd_embed
     from rsicd_embed.embedder.base import word_warnings
     from rsicd_embed.records import python_rows

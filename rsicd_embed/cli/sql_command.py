@@ -27,7 +27,7 @@ _HEAD_ROWS = 1000  # read before anything is printed, to set column widths and t
 @model_option("the model that made the store")
 @json_option
 def sql(query: str, store_uri: str, as_of: str | None, model: str | None, as_json: bool) -> None:
-    """Query a store with SQL, including similarity to texts and images.
+    """Query a store with SQL and similarity.
 
     The rows are in the table images. similarity('a text') and similarity_image('image.jpg') return
     the same scores as search. The dialect is DataFusion's; queries are read-only.

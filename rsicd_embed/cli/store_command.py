@@ -44,7 +44,10 @@ def store() -> None:
 @click.argument("name")
 @store_option
 def tag(name: str, store_uri: str) -> None:
-    """Tag the current version as NAME, for `search --as-of NAME`."""
+    """Tag the current version as NAME.
+
+    Commands with --as-of NAME then read this version.
+    """
     with _open_versioned(store_uri) as opened:
         opened.tag(name)
         show(f"{store_uri}: tagged {len(opened)} rows as {name}")
@@ -54,7 +57,7 @@ def tag(name: str, store_uri: str) -> None:
 @click.argument("name")
 @store_option
 def untag(name: str, store_uri: str) -> None:
-    """Delete a tag; the version's files may then be removed."""
+    """Delete a tag."""
     with _open_versioned(store_uri) as opened:
         opened.untag(name)
     show(f"{store_uri}: deleted tag {name}")
@@ -78,7 +81,10 @@ def tags(store_uri: str, as_json: bool) -> None:
 @click.argument("version")
 @store_option
 def restore(version: str, store_uri: str) -> None:
-    """Restore a version: a tag, or a version number that LanceDB still has."""
+    """Restore a tagged version.
+
+    LanceDB stores also restore VERSION by number, while they still have it.
+    """
     with _open_versioned(store_uri) as opened:
         opened.restore(version)
         model = opened.provenance.model
@@ -90,7 +96,10 @@ def restore(version: str, store_uri: str) -> None:
 @store_option
 @json_option
 def drop_column(names: tuple[str, ...], store_uri: str, as_json: bool) -> None:
-    """Drop columns and all their values; tagged versions keep them."""
+    """Drop columns with all their values.
+
+    Tagged versions keep them.
+    """
     import rsicd_embed
 
     with rsicd_embed.open_store(store_uri) as opened:
