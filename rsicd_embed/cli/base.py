@@ -230,6 +230,14 @@ def _shorten_words(text: str) -> str:
     return re.sub(r"\S{200,}", lambda word: f"{word[0][:120]}…{word[0][-20:]}", text)
 
 
+def require_text(text: str) -> None:
+    """Raises a UsageError if a query text is blank or not UTF-8."""
+    if not text.strip():
+        raise click.UsageError("expected a text, found an empty one")
+    if text.encode("utf-8", "replace").decode() != text:
+        raise click.UsageError(f"expected a text in UTF-8, found {text!r}")
+
+
 def print_json(document: Any) -> None:
     """Prints one JSON document on stdout."""
     click.echo(json_bytes(document))

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsicd_embed.cli.base import json_option, model_option, note, print_json, show, warn
+from rsicd_embed.cli.base import (
+    json_option,
+    model_option,
+    note,
+    print_json,
+    require_text,
+    show,
+    warn,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,11 +92,8 @@ def find(
         )
     if output is not None and output.exists() and image.exists() and output.samefile(image):
         raise click.UsageError(f"expected an output other than the image: {output}")
-    for option in (text, *against):
-        if not option.strip():
-            raise click.UsageError("expected a text, found an empty one")
-        if option.encode("utf-8", "replace").decode() != option:
-            raise click.UsageError(f"expected a text in UTF-8, found {option!r}")
+    for query_text in (text, *against):
+        require_text(query_text)
     question = Question(text, against or None, sides or None, overlap)
     picture, embedder, finding = _find(image, question, model)
     warnings = word_warnings(embedder, (text, *against))

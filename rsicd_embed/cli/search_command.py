@@ -13,6 +13,7 @@ from rsicd_embed.cli.base import (
     model_option,
     note,
     print_json,
+    require_text,
     show,
     store_option,
     warn,
@@ -74,10 +75,8 @@ def search(
 
     if (text is None) == (image is None):
         raise click.UsageError("expected either TEXT or --image FILE")
-    if text is not None and text.encode("utf-8", "replace").decode() != text:
-        raise click.UsageError("TEXT is not UTF-8")
-    if text is not None and not text.strip():
-        raise click.UsageError("expected a text, found an empty one")
+    if text is not None:
+        require_text(text)
     if sheet is not None and sheet.suffix.lower() not in _SHEETS:
         raise click.UsageError(f"expected a page named *{' or *'.join(_SHEETS)}: {sheet}")
     with rsicd_embed.open_store(store_uri) as newest, store_version(newest, as_of) as store:

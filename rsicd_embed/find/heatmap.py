@@ -135,8 +135,7 @@ def save(image: Image.Image, finding: Finding, path: Path) -> None:
     kind = Image.registered_extensions()[path.suffix.lower()]
     with files.storage_errors(f"cannot write {path}"):
         files.make_folder(path.parent)
-        files.write_file(path, lambda aside: drawing.save(aside, kind))
-        files.sync_folder(path.parent)
+        files.replace_file(path, lambda aside: drawing.save(aside, kind))
 
 
 def _frame(picture: Image.Image, finding: Finding, scale: float) -> None:

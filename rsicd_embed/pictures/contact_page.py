@@ -62,8 +62,7 @@ def save(title: str, cards: Sequence[ContactCard], path: Path) -> None:
     data = page(title, cards).encode("utf-8", "replace")
     with files.storage_errors(f"cannot write {path}"):
         files.make_folder(path.parent)
-        files.write_file(path, lambda aside: aside.write_bytes(data))
-        files.sync_folder(path.parent)
+        files.replace_file(path, lambda aside: aside.write_bytes(data))
 
 
 def _item(card: ContactCard) -> str:
