@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rsicd_embed.cli.terminal_text import link, printable
-from rsicd_embed.embedder.clip.backends.engine_names import BACKENDS, PRECISIONS
-from rsicd_embed.errors import RsicdEmbedError
+from rsicd_embed.embedder.clip.backends import BACKENDS, PRECISIONS
+from rsicd_embed.errors import RsicdEmbedError, one_line
 from rsicd_embed.json_output import as_json as json_bytes
 
 if TYPE_CHECKING:
@@ -207,11 +207,11 @@ def _is_huge(value: object) -> bool:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    warn(" ".join(str(message).split()))
+    warn(one_line(message))
 
 
 def _one_line(error: Exception) -> str:
-    text = _shorten_words(" ".join(str(error).split()))
+    text = _shorten_words(one_line(error, empty=""))
     if isinstance(error, RsicdEmbedError):
         return text
     if isinstance(error, MemoryError):
@@ -280,10 +280,10 @@ def report_skipped(skipped: Iterable[Skipped]) -> None:
 
 def report_source(unread: Mapping[str, int], notes: Iterable[str]) -> None:
     """Prints on stderr how many files have unsupported formats, and notes about a source."""
-    from rsicd_embed.datasets.unread import describe
+    from rsicd_embed.datasets.folder import describe_unread
 
     if unread:
-        note(f"{sum(unread.values()):,} files were not read: {describe(unread)}")
+        note(f"{sum(unread.values()):,} files were not read: {describe_unread(unread)}")
     for line in notes:
         note(f"note: {line}")
 

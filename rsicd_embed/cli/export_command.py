@@ -20,7 +20,7 @@ from rsicd_embed.cli.base import (
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
-    from rsicd_embed.embedder.clip.backends.engine_names import Backend, Precision
+    from rsicd_embed.embedder.clip.backends import Backend, Precision
 
 SUFFIXES = (".parquet", ".npy")
 

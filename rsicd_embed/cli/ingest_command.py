@@ -28,7 +28,7 @@ from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
-    from rsicd_embed.embedder.clip.backends.engine_names import Backend, Precision
+    from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.indexing import Summary
 
 profile_option = click.option(
@@ -199,7 +199,7 @@ def _report(
 
 
 def _print_profile(summary: Summary, done: int, unit: str) -> None:
-    from rsicd_embed.indexing.stages import elapsed_s
+    from rsicd_embed.indexing.writer import elapsed_s
 
     for name, seconds in summary.stages.items():
         note(f"{name:<7} {seconds:8.2f} s busy")

@@ -13,7 +13,7 @@ from rsicd_embed.parallel import cpu_count, share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
-    from rsicd_embed.embedder.clip.backends.engine_names import Backend
+    from rsicd_embed.embedder.clip.backends import Backend
 
 _REQUIRED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _BATCH_SIZE = 64

@@ -23,7 +23,7 @@ from rsicd_embed.cli.base import (
     note,
     save_and_show,
 )
-from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
+from rsicd_embed.embedder.clip.backends import PRECISIONS
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Protocol
 
 import numpy as np
 
-from rsicd_embed.embedder.clip.backends.base import Towers
-from rsicd_embed.embedder.clip.backends.engine_names import (
+from rsicd_embed.embedder.clip.backends import (
     BACKENDS,
     PRECISIONS,
     Backend,
@@ -15,6 +15,33 @@ from rsicd_embed.embedder.clip.backends.engine_names import (
 )
 from rsicd_embed.embedder.clip.parts import ModelParts
 from rsicd_embed.errors import ModelError
+
+
+class Towers(Protocol):
+    """A CLIP's image and text tower. Vectors are float32 (b, dim), of unit length."""
+
+    @property
+    def devices(self) -> int:
+        """How many share a batch; its size must be divisible by it."""
+        ...
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether each new batch size or length costs a compilation: few should be used."""
+        ...
+
+    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (b, side, side, 3), as `Preprocessor` gives them → vectors.
+
+        Raises:
+            ModelError: the batch does not fit the device.
+        """
+        ...
+
+    def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
+        """int32 (b, t), as `Tokenizer` gives them → vectors; ModelError as above."""
+        ...
+
 
 # Least cosine between an engine's vectors and float32 NumPy's for which they are the same model's.
 # Bfloat16 loses about 6e-5 on ViT-B/32; a wrong layer loses ten thousand times that.

@@ -1,10 +1,8 @@
-"""torchvision's ResNets → our tensors: folded norms, names, files that pickle wrote, the script."""
+"""ImageNet ResNets as image towers: folded norms, names, and the script."""
 
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from rsicd_embed.embedder.clip import imagenet, torch_pickle
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import WeightsError
+from scripts import imagenet_weights as imagenet
 from tests.conftest import CAPTIONS
 from tests.reference import resnet18
 
@@ -78,75 +76,6 @@ def test_other_networks_are_refused(
     changed = {name: tensor for name, tensor in (state | change).items() if tensor is not None}
     with pytest.raises(WeightsError, match=message):
         imagenet.resnet(changed)
-
-
-def pickled(path: Path, content: object) -> Path:
-    path.write_bytes(pickle.dumps(content))
-    return path
-
-
-def test_a_state_dict_that_pickle_wrote(tmp_path: Path) -> None:
-    """As torch pickles tensors: of all dtypes, not in row order, sharing a buffer."""
-    buffer = torch.arange(24, dtype=torch.float32)
-    tensors = {
-        "float": torch.randn(2, 3),
-        "half": torch.randn(4).half(),
-        "bfloat": torch.randn(4).bfloat16(),
-        "steps": torch.tensor(7),
-        "turned": torch.randn(4, 5).T,
-        "part": buffer[6:18].view(3, 4)[:, 1:3],
-        "parameter": torch.nn.Parameter(torch.randn(3)),
-    }
-    found = torch_pickle.load_plain(pickled(tmp_path / "state.pkl", tensors))
-    for name, tensor in tensors.items():
-        assert found[name].shape == tuple(tensor.shape), name
-        expected = tensor.detach().float().numpy()
-        np.testing.assert_array_equal(found[name].astype(np.float32), expected, err_msg=name)
-
-
-class Evil:
-    """Runs a command when unpickled by an unpickler that lets it."""
-
-    def __init__(self, run: Any, argument: object) -> None:
-        self.call = run, (argument,)
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-def _from_bytes() -> Any:
-    storage: Any = torch.storage
-    return storage._load_from_bytes
-
-
-def test_it_cannot_run_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the pickle nor one that stands where a buffer is expected."""
-    monkeypatch.chdir(tmp_path)
-    evil = Evil(os.mkdir, "evil")
-    for content in (evil, Evil(_from_bytes(), pickle.dumps(evil))):
-        path = pickled(tmp_path / "evil.pkl", {"weight": content})
-        with pytest.raises(WeightsError, match=r"evil\.pkl: .*mkdir.*do not trust"):
-            torch_pickle.load_plain(path)
-        assert not (tmp_path / "evil").exists()
-
-
-def test_broken_files(tmp_path: Path) -> None:
-    whole = pickle.dumps({"weight": torch.ones(100)})
-    broken = {
-        "empty": b"",
-        "text": b"not a pickle",
-        "cut": whole[:-200],
-        "other buffer": pickle.dumps({"weight": Evil(_from_bytes(), pickle.dumps(5) * 5)}),
-        "a list": pickle.dumps([1, 2]),
-    }
-    for name, content in broken.items():
-        path = tmp_path / "state.pkl"
-        path.write_bytes(content)
-        with pytest.raises(WeightsError, match=r"state\.pkl") as caught:
-            torch_pickle.load_plain(path)
-        assert "\n" not in str(caught.value), name
-    with pytest.raises(WeightsError, match="cannot be read"):
-        torch_pickle.load_plain(tmp_path / "absent.pkl")
 
 
 def dataset(folder: Path) -> Path:
