@@ -1,10 +1,10 @@
-"""Compares the three stores over random rows, conditions and files, until so many cases are done.
+"""Compares the three stores over random rows, conditions and files.
 
-    python scripts/differential_stores.py --cases 10000 -o docs/differential.json
+    python -m tests.differential --cases 10000 -o docs/differential.json
 
-A case is a column that is read back, a column that goes through a file into another store, a
-condition, or an aggregate, each in all three stores. Exits with 1 where a store differs from what
-was written to it.
+A case is a column that is read back, a column that is exported and imported into another store, a
+condition, or an aggregate, each in all three stores. Exits with 1 if a store differs from the rows
+written to it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ from tempfile import TemporaryDirectory
 
 from rsicd_embed import files
 from rsicd_embed.reports import record
-from rsicd_embed.testing.stores.differential import check
+
+from .comparison import check
 
 
 def main() -> None:
-    """Draws rows from one seed after the other."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=10_000, help="at least so many")
-    parser.add_argument("--seed", type=int, default=0, help="the first")
+    """Runs the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.differential", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--cases", type=int, default=10_000, help="minimum number of cases")
+    parser.add_argument("--seed", type=int, default=0, help="first random seed")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     started = time.monotonic()
-    command = f"python scripts/differential_stores.py --cases {options.cases} --seed {options.seed}"
+    command = f"python -m tests.differential --cases {options.cases} --seed {options.seed}"
     settings = {"cases": options.cases, "seed": options.seed}
     run = record.document("differential-stores", settings, command=command)
     cases: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What a store should hold after each of a random but repeatable series of changes."""
+"""The expected content of a store after each of a reproducible series of random changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import VectorStore, require_versioned
-from rsicd_embed.testing.stores.sample_rows import DIM, MADE_BY, batch, stored, unit
+from rsicd_embed.testing.stores import DIM, MADE_BY, batch, stored, unit
 
 OTHER = Provenance("other", MADE_BY.fingerprint.replace("dim:", "dim:1"), DIM - 2)
 _IDS = 400
@@ -21,17 +21,17 @@ _LABEL = "label"
 _TAGS = ("first", "second")
 _TOLERANCE = 2e-6
 
-# The attributes of a row; those that are null are left out.
+# The columns of a row, without nulls.
 Row = Mapping[str, object]
 
 
 class MismatchError(AssertionError):
-    """A store does not hold, or find, what it should."""
+    """A store has other rows, or other hits, than expected."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """One state: whose vectors, and the rows by id."""
+    """One state: the model of its vectors, and its rows by id."""
 
     provenance: Provenance = MADE_BY
     rows: Mapping[str, Row] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Content:
 
 @dataclass(frozen=True)
 class StoreState:
-    """The newest content, and what tags keep."""
+    """The newest content, and that of each tag."""
 
     now: Content = Content()
     tags: Mapping[str, Content] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class StoreState:
 
 @dataclass(frozen=True)
 class StoreChange:
-    """One call: its name, and what it is given."""
+    """A method call: its name and arguments."""
 
     kind: str
     name: str = ""
@@ -56,36 +56,36 @@ class StoreChange:
     provenance: Provenance = MADE_BY
 
     def run(self, store: VectorStore) -> None:
-        """Makes the change."""
-        kept = require_versioned(store)
+        """Applies the change to a store."""
+        versioned = require_versioned(store)
         if self.kind == "upsert":
             store.upsert([self.rows])
         elif self.kind == "delete":
             store.delete(self.ids)
         elif self.kind == "replace":
-            kept.replace([self.rows], self.provenance)
+            versioned.replace([self.rows], self.provenance)
         elif self.kind == "optimize":
             store.optimize()
         elif self.kind == "drop_columns":
             store.drop_columns([self.name])
         else:
-            getattr(kept, self.kind)(self.name)
+            getattr(versioned, self.kind)(self.name)
 
     def apply(self, state: StoreState) -> StoreState:
-        """What should come of it."""
+        """Applies the change to the model."""
         now, tags = state.now, dict(state.tags)
         if self.kind == "upsert":
             assert self.rows is not None
             now = replace(now, rows={**now.rows, **_rows_of(self.rows)})
         elif self.kind == "delete":
-            left = {one: row for one, row in now.rows.items() if one not in self.ids}
-            now = replace(now, rows=left)
+            rows = {id_: row for id_, row in now.rows.items() if id_ not in self.ids}
+            now = replace(now, rows=rows)
         elif self.kind == "drop_columns":
-            left = {
-                one: {name: value for name, value in row.items() if name != self.name}
-                for one, row in now.rows.items()
+            rows = {
+                id_: {name: value for name, value in row.items() if name != self.name}
+                for id_, row in now.rows.items()
             }
-            now = replace(now, rows=left)
+            now = replace(now, rows=rows)
         elif self.kind == "replace":
             assert self.rows is not None
             now = Content(self.provenance, _rows_of(self.rows))
@@ -99,7 +99,7 @@ class StoreChange:
 
 
 def plan(state: StoreState, seed: int, step: int) -> StoreChange:
-    """The change that follows in step `step` of the series `seed`."""
+    """The change in step `step` of the series `seed`."""
     chance = random.Random(f"{seed}:{step}")
     kinds = ["upsert"] * 8 + ["delete"] * 3 + ["optimize"] * 2 + ["replace"]
     kinds += ["tag"] * 2 if len(state.tags) < len(_TAGS) else []
@@ -117,31 +117,31 @@ def plan(state: StoreState, seed: int, step: int) -> StoreChange:
         count = chance.randint(1, 20)
         ids = [*chance.sample(known, min(len(known), count)), "unknown"]
         return StoreChange(kind, ids=tuple(ids))
-    made_by = state.now.provenance
+    provenance = state.now.provenance
     if kind == "replace":
-        made_by = OTHER if made_by == MADE_BY else MADE_BY
+        provenance = OTHER if provenance == MADE_BY else MADE_BY
     ids = [f"i{i}" for i in chance.sample(range(_IDS), chance.randint(1, 120))]
-    return StoreChange(kind, rows=_batch(ids, made_by.dim, step, chance), provenance=made_by)
+    return StoreChange(kind, rows=_batch(ids, provenance.dim, step, chance), provenance=provenance)
 
 
 def match(store: VectorStore, allowed: list[StoreState], seed: int) -> StoreState:
-    """The one of some states that a store is in, searches included.
+    """Returns the allowed state that a store is in, after checking its searches.
 
     Raises:
-        MismatchError: it is in none, or finds something else than it holds.
+        MismatchError: the store is in none of the states, or its hits do not fit its rows.
     """
-    kept = require_versioned(store)
-    found = Content(store.provenance, _plain(stored(store)))
+    versioned = require_versioned(store)
+    content = Content(store.provenance, _plain(stored(store)))
     tags: dict[str, Content] = {}
-    for name in kept.tags():
-        with kept.as_of(name) as old:
+    for name in versioned.tags():
+        with versioned.as_of(name) as old:
             tags[name] = Content(old.provenance, _plain(stored(old)))
-    state = StoreState(found, tags)
+    state = StoreState(content, tags)
     if state not in allowed:
-        raise MismatchError("; or ".join(_difference(one, state) for one in allowed))
-    if len(store) != len(found.rows):
-        raise MismatchError(f"{len(store)} rows are counted, {len(found.rows)} are there")
-    _match_search(store, found, seed)
+        raise MismatchError("; or ".join(_difference(expected, state) for expected in allowed))
+    if len(store) != len(content.rows):
+        raise MismatchError(f"expected len() to be {len(content.rows)}, found {len(store)}")
+    _match_search(store, content, seed)
     return state
 
 
@@ -153,14 +153,14 @@ def _match_search(store: VectorStore, content: Content, seed: int) -> None:
         if hits.num_rows:
             raise MismatchError(f"{hits.num_rows} hits in an empty store")
         return
-    matrix = np.stack([np.frombuffer(_bytes(content.rows[one]), np.float32) for one in ids])
+    matrix = np.stack([np.frombuffer(_bytes(content.rows[id_]), np.float32) for id_ in ids])
     scores = queries @ matrix.T
     best = -np.sort(-scores, axis=1)[:, :5]
-    told = hits["score"].to_numpy().reshape(3, -1)
-    if told.shape != best.shape or np.abs(told - best).max() > _TOLERANCE:
-        raise MismatchError(f"expected the scores {best.tolist()}, found {told.tolist()}")
-    at = [ids.index(one) for one in hits["id"].to_pylist()]
-    if np.abs(scores[hits["query"].to_numpy(), at] - told.ravel()).max() > _TOLERANCE:
+    reported = hits["score"].to_numpy().reshape(3, -1)
+    if reported.shape != best.shape or np.abs(reported - best).max() > _TOLERANCE:
+        raise MismatchError(f"expected the scores {best.tolist()}, found {reported.tolist()}")
+    rows = [ids.index(id_) for id_ in hits["id"].to_pylist()]
+    if np.abs(scores[hits["query"].to_numpy(), rows] - reported.ravel()).max() > _TOLERANCE:
         raise MismatchError("hits have the scores of other rows")
 
 
@@ -173,7 +173,7 @@ def _bytes(row: Row) -> bytes:
 def _batch(ids: list[str], dim: int, step: int, chance: random.Random) -> pa.RecordBatch:
     vectors = unit(len(ids), dim, seed=step)
     if len(ids) > 4:
-        vectors[1] = vectors[3]  # a graph's equal rows share a node
+        vectors[1] = vectors[3]  # equal rows share a node of a graph
     columns: dict[str, object] = {"n": pa.array([step] * len(ids), pa.int64())}
     if chance.random() < 0.5:
         columns[_LABEL] = pa.array([chance.choice(_LABELS) for _ in ids], pa.string())
@@ -181,31 +181,33 @@ def _batch(ids: list[str], dim: int, step: int, chance: random.Random) -> pa.Rec
 
 
 def _rows_of(rows: pa.RecordBatch) -> dict[str, Row]:
-    listed = rows.to_pylist()
     return _plain(
         {
             row["id"]: row | {"vector": np.array(row["vector"], np.float32).tobytes()}
-            for row in listed
+            for row in rows.to_pylist()
         }
     )
 
 
 def _plain(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
     return {
-        one: {name: value for name, value in row.items() if value is not None}
-        for one, row in rows.items()
+        id_: {name: value for name, value in row.items() if value is not None}
+        for id_, row in rows.items()
     }
 
 
-def _difference(wanted: StoreState, found: StoreState) -> str:
-    rows, others = wanted.now.rows, found.now.rows
+def _difference(expected: StoreState, actual: StoreState) -> str:
+    rows, others = expected.now.rows, actual.now.rows
     lost, extra = sorted(set(rows) - set(others)), sorted(set(others) - set(rows))
-    changed = sorted(one for one in set(rows) & set(others) if rows[one] != others[one])
+    changed = sorted(id_ for id_ in set(rows) & set(others) if rows[id_] != others[id_])
     tags = sorted(
-        one for one in {**wanted.tags, **found.tags} if wanted.tags.get(one) != found.tags.get(one)
+        name
+        for name in {**expected.tags, **actual.tags}
+        if expected.tags.get(name) != actual.tags.get(name)
     )
-    model = wanted.now.provenance != found.now.provenance
+    model = expected.now.provenance != actual.now.provenance
     return (
-        f"of {len(rows)} rows {len(lost)} lost {lost[:3]}, {len(extra)} too many {extra[:3]}, "
-        f"{len(changed)} changed {changed[:3]}, tags that differ {tags}, model differs {model}"
+        f"expected {len(rows)} rows; lost: {len(lost)} {lost[:3]}, extra: {len(extra)} "
+        f"{extra[:3]}, changed: {len(changed)} {changed[:3]}, different tags: {tags}, "
+        f"different model: {model}"
     )

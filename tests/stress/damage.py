@@ -1,4 +1,4 @@
-"""Damage to the files of a store: what a disk, a copy that broke off, or a hand may do to them."""
+"""Damage to the files of a store, as by a failing disk, an interrupted copy, or a user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Damage:
-    """Files with other content than before; None where one is gone."""
+    """Files with changed content; None for deleted ones."""
 
     kind: str
     changed: Mapping[str, bytes | None]
@@ -21,31 +21,31 @@ class Damage:
 
 
 def damage(files: Files, seed: int) -> Damage:
-    """One that changes at least a byte, the same for the same files and seed."""
+    """Random damage that changes at least one byte, reproducible by its seed."""
     chance = random.Random(seed)
     while True:
-        # Files of one kind count as one, so that many of them do not hide the others.
+        # Choose a group first, so that groups of many files do not dominate.
         groups = sorted({_group(name) for name in files})
         group = chance.choice(groups)
-        name = chance.choice([one for one in sorted(files) if _group(one) == group])
+        name = chance.choice([name for name in sorted(files) if _group(name) == group])
         kind = chance.choice([*_CHANGES, "loss", "swap", "copy"])
         if kind == "loss":
             return Damage(kind, {name: None})
         if kind in ("swap", "copy"):
             other = chance.choice(sorted(files))
-            same = [one for one in sorted(files) if _group(one) == group]
-            other = chance.choice(same) if chance.random() < 0.5 else other
+            siblings = [name for name in sorted(files) if _group(name) == group]
+            other = chance.choice(siblings) if chance.random() < 0.5 else other
             changed = {name: files[other]}
             if kind == "swap":
                 changed[other] = files[name]
         else:
             changed = {name: _CHANGES[kind](files[name], chance)}
-        if any(files[one] != content for one, content in changed.items()):
+        if any(files[path] != content for path, content in changed.items()):
             return Damage(kind, changed)
 
 
 def _group(name: str) -> str:
-    """`rows-0123.arrow` → `/rows.arrow`: its folder, first word and ending."""
+    """Folder, first word and suffix of a name: `rows-0123.arrow` → `/rows.arrow`."""
     folder, _, file = name.rpartition("/")
     word, dash, _ = file.partition("-")
     return f"{folder}/{word if dash and word.isalpha() else ''}.{file.rpartition('.')[2]}"

@@ -1,4 +1,4 @@
-"""Processes that may die: started from a clean one that has the imports done, in milliseconds."""
+"""Processes that may die, forked in milliseconds from a clean process with all imports done."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rsicd_embed.stores.lancedb import lance_index, lance_reader
 
 HANG_S = 600
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__, "rsicd_embed.testing.stress.corruption"])
+_CONTEXT.set_forkserver_preload([__name__, "tests.stress.corruption"])
 
-# LanceDB warns of forks, whose process has not used it yet here.
+# LanceDB warns about forks, but the forked process has not used it yet.
 warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
 
 
 def small_indexes() -> None:
-    """Gives small stores what only large ones have: a graph, an index, rows not in it, merges."""
+    """Makes small stores use a graph, an index, unindexed rows and merges, like large ones."""
     nmslib.GRAPH_ROWS, nmslib.FOLD_ROWS = 50, 60
     nmslib._SPARE, nmslib._LARGEST_SHARE = 2, 1.0
     lance_index.INDEX_ROWS, lance_index.STALE_ROWS = 150, 40
@@ -41,22 +41,22 @@ def _kind(scheme: str) -> StoreType:
 
 
 def opened(uri: str) -> VectorStore:
-    """`open_store(uri)`, but looks for what provides it only once: that takes longest."""
+    """`open_store(uri)` with a cached entry point, whose look-up takes longest."""
     parsed = StoreURI.parse(uri)
     return _kind(parsed.scheme).open(parsed, None, create=False)
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder, in memory where there is one: a killed process loses nothing that was written."""
+    """A temporary folder, in memory if possible: a killed process loses no written data."""
     memory = Path("/dev/shm")
     folder = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
     return tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=folder)
 
 
 class StressWorker:
-    """A process that runs `job(tell, *arguments)`; what it tells is read until it ends.
+    """A process that runs `job(send, *arguments)`, and whose messages can be read.
 
-    Messages are tuples, the first of each a word.
+    Messages are tuples that start with a word.
     """
 
     def __init__(self, job: Callable[..., None], *arguments: Any) -> None:
@@ -66,15 +66,15 @@ class StressWorker:
         theirs.close()
 
     def messages(self, after: tuple[str, float | None] = ("", None)) -> Iterator[tuple[Any, ...]]:
-        """What it tells until it ends; `after` some word and seconds, it is killed.
+        """Yields messages until the process ends; kills it some seconds `after` a word.
 
         Raises:
-            TimeoutError: it told nothing for `HANG_S`.
+            TimeoutError: there was no message for `HANG_S`.
         """
         word, delay_s = after
         until: float | None = None
         while True:
-            if not (self._told() if until is None else self._ours.poll(_left_s(until))):
+            if not (self._has_message() if until is None else self._ours.poll(_left_s(until))):
                 self.process.kill()
                 if until is None:
                     self.process.join()
@@ -90,13 +90,13 @@ class StressWorker:
             yield message
         self.process.join()
 
-    def _told(self) -> bool:
-        """Waits for it second by second: a time in which both of us are stopped does not count."""
+    def _has_message(self) -> bool:
+        """Waits second by second: time during which both processes are stopped does not count."""
         return any(self._ours.poll(1.0) for _ in range(HANG_S))
 
     @property
     def signal(self) -> int:
-        """What ended it: a signal's number, or 0."""
+        """Number of the signal that ended the process, or 0."""
         return max(0, -(self.process.exitcode or 0))
 
 

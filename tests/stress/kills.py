@@ -1,4 +1,4 @@
-"""Writers that are killed, and the stores they leave behind."""
+"""Killed writers, and the stores that they leave behind."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from typing import Any
 from rsicd_embed.files import TEMPORARY
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.segments.segment_store import SegmentStore
-from rsicd_embed.testing.stores.sample_rows import MADE_BY
-from rsicd_embed.testing.stress import points
-from rsicd_embed.testing.stress.store_model import MismatchError, StoreState, match, plan
-from rsicd_embed.testing.stress.stress_workers import StressWorker, scratch
+from rsicd_embed.testing.stores import MADE_BY
 
-_LIVES = 25  # kills before a store is begun anew
-_AT_POINTS = 0.6  # share of the writers that die at a step; the others do at any time
-_TURNS, _FIRST_STEPS = 6, 12  # within as many of one kind; of any kind where a store is made
-_MOMENT_S = 0.2  # or within this time
+from . import points
+from .store_model import MismatchError, StoreState, match, plan
+from .workers import StressWorker, scratch
+
+_LIVES = 25  # kills before a new store is created
+_AT_POINTS = 0.6  # share of the writers that die at a step; the others die at any time
+_TURNS, _FIRST_STEPS = 6, 12  # dies within this many steps of one kind (any, during creation)
+_MOMENT_S = 0.2  # … or within this time
 
 
 @dataclass
 class Killed:
-    """What came of it; `failures` hold what is to be mended."""
+    """The outcome; `failures` lists defects."""
 
     kills: int = 0
     at_points: Counter[str] = field(default_factory=Counter)
@@ -39,7 +40,7 @@ class Killed:
 
 
 def kill(scheme: str, kills: int, seed: int) -> Killed:
-    """Kills writers one after the other; each first checks what the one before has left."""
+    """Kills writers in turn; each first checks the store that the previous one left."""
     done = Killed()
     while done.kills < kills and not done.failures:
         with scratch() as folder:
@@ -47,12 +48,12 @@ def kill(scheme: str, kills: int, seed: int) -> Killed:
             lives = min(_LIVES, kills - done.kills)
             for life in range(lives + 1):
                 if not done.failures:
-                    series.live(make=life == 0, kill=life < lives)
+                    series.run_writer(create=life == 0, kill=life < lives)
     return done
 
 
 class _Series:
-    """One store, through the lives of many writers; `allowed` are the states it may be in."""
+    """A store and its successive writers; `allowed` are its possible states."""
 
     def __init__(self, uri: str, seed: int, done: Killed) -> None:
         self.uri, self.seed, self.done = uri, seed, done
@@ -61,21 +62,21 @@ class _Series:
         self.state, self.allowed = StoreState(), [StoreState()]
         self.call = self.point = ""
 
-    def live(self, *, make: bool, kill: bool) -> None:
-        """Starts a writer, and kills it; one that is not killed checks, and makes a change."""
+    def run_writer(self, *, create: bool, kill: bool) -> None:
+        """Starts a writer and kills it; one that is not killed checks the store and changes it."""
         moment, turn = "", 0
         if kill and self.chance.random() < _AT_POINTS:
             names = points.names(self.uri.partition(":")[0])
-            moment = "" if make else self.chance.choice(names)
-            turn = self.chance.randint(1, _FIRST_STEPS if make else _TURNS)
+            moment = "" if create else self.chance.choice(names)
+            turn = self.chance.randint(1, _FIRST_STEPS if create else _TURNS)
         delay_s = self.chance.uniform(0.0, _MOMENT_S) if kill and not turn else None
-        self.call, self.point, checked = "create" if make else "open", "", False
+        self.call, self.point, checked = "create" if create else "open", "", False
         worker = StressWorker(
-            write, self.uri, make, self.allowed, self.seed, self.step, moment, turn, not kill
+            write, self.uri, create, self.allowed, self.seed, self.step, moment, turn, not kill
         )
         try:
-            for word, *what in worker.messages(after=("ready", delay_s)):
-                self._heard(word, what[0] if what else None)
+            for word, *values in worker.messages(after=("ready", delay_s)):
+                self._handle(word, values[0] if values else None)
                 checked |= word == "found"
         except TimeoutError as error:
             self._failed(str(error))
@@ -88,11 +89,11 @@ class _Series:
             self.done.in_calls[self.call] += 1
             self.done.at_points[self.point or "a random time"] += 1
 
-    def _heard(self, word: str, what: Any) -> None:
+    def _handle(self, word: str, value: Any) -> None:
         if word == "found":
-            self.done.found_old += what == 0
-            self.done.found_new += what == 1
-            self.state = self.allowed[what]
+            self.done.found_old += value == 0
+            self.done.found_new += value == 1
+            self.state = self.allowed[value]
             self.allowed = [self.state]
         elif word == "begin":
             change = plan(self.state, self.seed, self.step)
@@ -102,9 +103,9 @@ class _Series:
             self.allowed, self.call = [self.state], "none"
             self.done.changes += 1
         elif word == "dies":
-            self.point = what
+            self.point = value
         elif word == "failed":
-            self._failed(what)
+            self._failed(value)
 
     def _failed(self, problem: str) -> None:
         self.done.failures.append(
@@ -113,9 +114,9 @@ class _Series:
 
 
 def write(
-    tell: Callable[..., None],
+    send: Callable[..., None],
     uri: str,
-    make: bool,
+    create: bool,
     allowed: list[StoreState],
     seed: int,
     step: int,
@@ -123,46 +124,46 @@ def write(
     turn: int,
     once: bool,
 ) -> None:
-    """Checks a store, then changes it until the process is killed, or once."""
+    """Checks a store, then changes it once, or until the process is killed."""
     try:
-        if make:
-            _wait_for_death(uri, moment, turn, tell)
+        if create:
+            _wait_for_death(uri, moment, turn, send)
         with open_store(uri, MADE_BY if allowed == [StoreState()] else None) as store:
             state = match(store, allowed, step)
-            tell("found", allowed.index(state))
-            if not make:
-                _wait_for_death(uri, moment, turn, tell)
+            send("found", allowed.index(state))
+            if not create:
+                _wait_for_death(uri, moment, turn, send)
             while True:
                 change = plan(state, seed, step)
-                tell("begin")
+                send("begin")
                 change.run(store)
                 state, step = change.apply(state), step + 1
                 match(store, [state], step)
                 _require_swept(store, Path(uri.partition(":")[2]))
-                tell("done")
+                send("done")
                 if once:
                     return
     except BaseException:
-        tell("failed", traceback.format_exc(limit=-4))
+        send("failed", traceback.format_exc(limit=-4))
 
 
-def _wait_for_death(uri: str, moment: str, turn: int, tell: Callable[..., None]) -> None:
-    """Dies at the `turn`-th such moment from now, or is killed some time after it is ready."""
+def _wait_for_death(uri: str, moment: str, turn: int, send: Callable[..., None]) -> None:
+    """Dies at the `turn`-th such moment, or is killed by the parent once it is ready."""
     if turn:
-        watcher = points.killer(moment, turn, lambda name: tell("dies", name))
+        watcher = points.killer(moment, turn, lambda name: send("dies", name))
         points.watch(watcher, uri.partition(":")[0])
-    tell("ready")
+    send("ready")
 
 
 def _require_swept(store: VectorStore, folder: Path) -> None:
-    """A store on a folder of segments has no file that none of its states names."""
+    """Asserts that a segment folder has no files that no state lists."""
     names = [path.name for path in folder.iterdir()]
-    left = [name for name in names if name.startswith(TEMPORARY)]
+    leftovers = [name for name in names if name.startswith(TEMPORARY)]
     if isinstance(store, SegmentStore):
         states = [store._now().manifest, *store._log.tagged().values()]
-        named = {entry.name for one in states for entry in one.files}
-        named |= {entry.name for entry in states[0].tags}
-        left += [name for name in names if not name.startswith((".lock", "manifest"))]
-        left = [name for name in left if name not in named]
-    if left:
-        raise MismatchError(f"left behind: {', '.join(sorted(left))}")
+        listed = {entry.name for state in states for entry in state.files}
+        listed |= {entry.name for entry in states[0].tags}
+        leftovers += [name for name in names if not name.startswith((".lock", "manifest"))]
+        leftovers = [name for name in leftovers if name not in listed]
+    if leftovers:
+        raise MismatchError(f"left behind: {', '.join(sorted(leftovers))}")

@@ -1,7 +1,7 @@
-"""Random column types, nested and odd ones among them, and values of them.
+"""Random column types, including nested and unusual ones, and random values of them.
 
-Everything is drawn from a `random.Random`: a seeded one repeats its rows, and one of Hypothesis's
-(`st.randoms()`) makes them shrink.
+All functions use a `random.Random`: a seeded one is reproducible, and one of Hypothesis
+(`st.randoms()`) can be shrunk.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _LEAVES: tuple[pa.DataType, ...] = (
 
 
 def random_type(random: Random, depth: int = _DEPTH) -> pa.DataType:
-    """A type that stores accept, nested up to `depth` times."""
+    """A random type that stores accept, nested up to `depth` times."""
     kind = (
         random.choice(("leaf", "object", "list", "large list", "fixed list")) if depth else "leaf"
     )
@@ -75,7 +75,7 @@ def random_type(random: Random, depth: int = _DEPTH) -> pa.DataType:
 
 
 def random_value(random: Random, kind: pa.DataType) -> Any:
-    """A value of a type, often null, as pyarrow converts it to Python."""
+    """A random value of a type, often null, as pyarrow converts it to Python."""
     if pt.is_null(kind) or random.random() < _NULLS:
         return None
     if pt.is_struct(kind):
@@ -93,19 +93,19 @@ def random_column(random: Random, kind: pa.DataType, rows: int) -> pa.Array:
 
 
 def as_stored(value: Any, kind: pa.DataType) -> Any:
-    """A value in a column of type `kind`, which may have other fields than the value."""
+    """The value as read from a column of type `kind`, which may have other fields."""
     if value is None:
         return None
     if pt.is_struct(kind):
         return {field.name: as_stored(value.get(field.name), field.type) for field in kind}
     if pt.is_list(kind) or pt.is_fixed_size_list(kind):
-        return [as_stored(one, kind.value_type) for one in value]
+        return [as_stored(item, kind.value_type) for item in value]
     return value
 
 
 def _integer(random: Random, kind: pa.DataType) -> int:
-    least = 0 if pt.is_unsigned_integer(kind) else -(2 ** (kind.bit_width - 1))
-    return random.choice((0, 1, 3, 7, max(least, -2), least, least + 2**kind.bit_width - 1))
+    lowest = 0 if pt.is_unsigned_integer(kind) else -(2 ** (kind.bit_width - 1))
+    return random.choice((0, 1, 3, 7, max(lowest, -2), lowest, lowest + 2**kind.bit_width - 1))
 
 
 def _time(random: Random, kind: pa.DataType) -> dt.time:
@@ -118,7 +118,7 @@ def _timestamp(random: Random, kind: pa.DataType) -> Any:
     value = _EPOCH + dt.timedelta(days, milliseconds=0 if kind.unit == "s" else days)
     if kind.tz is None:
         return value
-    # What pyarrow gives back has the zone, so conversion there and back makes it the same.
+    # Pyarrow returns times in the zone of the type, so convert the value back and forth.
     return pa.scalar(value.replace(tzinfo=dt.UTC), kind).as_py()
 
 

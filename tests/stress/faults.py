@@ -1,4 +1,4 @@
-"""Disks that fail, or are full: each step of each change, in turn."""
+"""Disks that fail or are full at each step of each change."""
 
 from __future__ import annotations
 
@@ -14,32 +14,36 @@ from typing import Any
 
 from rsicd_embed.errors import StoreError
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.testing.stores.sample_rows import MADE_BY
-from rsicd_embed.testing.stress import points
-from rsicd_embed.testing.stress.store_model import (
+from rsicd_embed.testing.stores import MADE_BY
+
+from . import points
+from .store_model import (
     MismatchError,
     StoreChange,
     StoreState,
     match,
     plan,
 )
-from rsicd_embed.testing.stress.stress_workers import StressWorker, opened, scratch
+from .workers import StressWorker, opened, scratch
 
 _ERRORS = (errno.EIO, errno.ENOSPC)
 _SIZES = (0, 200, 600, 1000, 2000, 4000, 8000, 16_000, 1 << 20)
 _CHANGED = "is changed, but a power cut may undo that"
-_TURNS = (*range(1, 16), *range(16, 200, 7))  # which steps of a change
+_TURNS = (*range(1, 16), *range(16, 200, 7))  # numbers of the steps that fail
 
 
 @dataclass
 class Failed:
-    """What came of it.
+    """The number of faults by outcome.
 
     Attributes:
-        old: an error of one line, and the old state.
-        said_changed: the new state, and an error that says so; the change cannot be taken back
-            where no further step succeeds either.
-        new: no error, for a step that does not matter.
+        faults: number of faults.
+        changes: number of changes by kind.
+        old: a one-line error, and the old state.
+        said_changed: an error that reports the new state, which cannot be undone if all further
+            steps fail too.
+        new: no error, as the step does not matter.
+        failures: seeds and details of defects.
     """
 
     faults: int = 0
@@ -51,16 +55,16 @@ class Failed:
 
 
 def fail(scheme: str, changes: int, seed: int) -> Failed:
-    """Makes each of `changes` changes fail at each of its steps, before it succeeds."""
+    """Applies `changes` changes, each after failing at each of its steps."""
     done = Failed()
     with scratch() as folder:
         worker = StressWorker(suffer, f"{scheme}:{folder}/store", changes, seed)
         try:
-            for word, what in worker.messages():
+            for word, value in worker.messages():
                 if word == "begin":
-                    done.changes[what] += 1
+                    done.changes[value] += 1
                 elif word == "failed":
-                    done.failures.append({"seed": seed, "problem": what})
+                    done.failures.append({"seed": seed, "problem": value})
                 else:
                     done.faults += 1
                     setattr(done, word, getattr(done, word) + 1)
@@ -71,9 +75,9 @@ def fail(scheme: str, changes: int, seed: int) -> Failed:
     return done
 
 
-def suffer(tell: Callable[..., None], uri: str, changes: int, seed: int) -> None:
-    """Changes a store, each time after that failed in all ways there are."""
-    warnings.simplefilter("ignore")  # an index that was not brought up to date
+def suffer(send: Callable[..., None], uri: str, changes: int, seed: int) -> None:
+    """Changes a store, each change after it failed in all possible ways."""
+    warnings.simplefilter("ignore")  # about an index that could not be updated
     fault = points.Fault()
     points.watch(fault, "none")
     try:
@@ -81,21 +85,21 @@ def suffer(tell: Callable[..., None], uri: str, changes: int, seed: int) -> None
             state = StoreState()
             for step in range(changes):
                 change = plan(state, seed, step)
-                tell("begin", change.kind)
+                send("begin", change.kind)
                 for injected in [*_steps(fault), *map(_full, _SIZES)]:
-                    outcome, after = _one(store, uri, change, state, injected, step)
+                    outcome, after = _attempt(store, uri, change, state, injected, step)
                     if outcome:
-                        tell(outcome, None)
+                        send(outcome, None)
                     if after != state:
                         state = after
                         change = plan(state, seed, step)
     except BaseException:
-        tell("failed", traceback.format_exc(limit=-4))
+        send("failed", traceback.format_exc(limit=-4))
 
 
 @dataclass
 class _Injected:
-    """What is to go wrong, for the time of a call; `happened` afterwards, whether it did."""
+    """A fault during a call; `happened` says afterwards whether it occurred."""
 
     name: str
     during: Callable[[_Injected], Any]
@@ -103,7 +107,7 @@ class _Injected:
 
 
 def _steps(fault: points.Fault) -> Iterator[_Injected]:
-    """Steps in turn, once alone and once with all that follow, until there are no more."""
+    """Fails each step in turn: first only that step, then all following ones too."""
 
     def during(turn: int, lasting: bool) -> Callable[[_Injected], Any]:
         @contextmanager
@@ -125,7 +129,7 @@ def _steps(fault: points.Fault) -> Iterator[_Injected]:
 
 
 def _full(size: int) -> _Injected:
-    """No file may grow beyond a size, whoever writes it."""
+    """Limits the size of all files that this process writes."""
 
     @contextmanager
     def limited(injected: _Injected) -> Iterator[None]:
@@ -139,7 +143,7 @@ def _full(size: int) -> _Injected:
     return _Injected(f"files of at most {size} bytes", limited)
 
 
-def _one(
+def _attempt(
     store: VectorStore,
     uri: str,
     change: StoreChange,
@@ -147,27 +151,30 @@ def _one(
     injected: _Injected,
     step: int,
 ) -> tuple[str | None, StoreState]:
-    """What a change that fails does, and the state after it; None where nothing has failed."""
-    said = None
+    """Tries a change with a fault; returns the outcome (None without a fault) and the state."""
+    message = None
     try:
         with injected.during(injected):
             change.run(store)
     except StoreError as error:
-        said = str(error)
-        if "\n" in said:
-            raise MismatchError(f"{change.kind}, {injected.name}: not one line: {said}") from error
-        if "backup" in said:
+        message = str(error)
+        if "\n" in message:
             raise MismatchError(
-                f"{change.kind}, {injected.name}: nothing is lost: {said}"
+                f"{change.kind}, {injected.name}: not one line: {message}"
             ) from error
-    allowed = [change.apply(old) if said is None or _CHANGED in said else old]
+        if "backup" in message:
+            raise MismatchError(
+                f"{change.kind}, {injected.name}: nothing is lost: {message}"
+            ) from error
+    changed = message is None or _CHANGED in message
+    state = change.apply(old) if changed else old
     try:
-        for one in (store, opened(uri)):
-            match(one, allowed, step)
+        for current in (store, opened(uri)):
+            match(current, [state], step)
     except (MismatchError, StoreError) as error:
         raise MismatchError(
-            f"{change.kind}, {injected.name}: it said {said!r}, but {error}"
+            f"{change.kind}, {injected.name}: the error was {message!r}, but {error}"
         ) from error
     if not injected.happened:
-        return None, allowed[0]
-    return ("new" if said is None else "said_changed" if _CHANGED in said else "old"), allowed[0]
+        return None, state
+    return ("new" if message is None else "said_changed" if changed else "old"), state

@@ -1,4 +1,4 @@
-"""Damaged copies of a store, opened, searched and scanned: an error or the right answer."""
+"""Damaged copies of a store must give an error or the correct result."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from typing import Any
 
 from rsicd_embed.errors import RsicdEmbedError
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
-from rsicd_embed.testing.stores.sample_rows import MADE_BY, batch, stored, unit
-from rsicd_embed.testing.stress.damage import Files, damage
-from rsicd_embed.testing.stress.stress_workers import StressWorker, opened, scratch
+from rsicd_embed.testing.stores import MADE_BY, batch, stored, unit
+
+from .damage import Files, damage
+from .workers import StressWorker, opened, scratch
 
 _ROWS = 240
-_MEMORY_BYTES = 4 << 30  # that an answer may take beyond what libraries reserve
+_MEMORY_BYTES = 4 << 30  # limit beyond what libraries reserve
 _EXAMPLES = 20
 
-Answers = Mapping[str, object]
+Results = Mapping[str, object]
 
 
 @dataclass
 class Damaged:
-    """How many copies gave what.
+    """The number of damaged copies by outcome.
 
     Attributes:
-        refused: an error of one line, from opening or from some later call.
-        right: the damage does not matter: every answer is as before.
-        unclear: an error, but not one of ours, or not in one line.
-        wrong: an answer that is not the right one.
-        crashed: the process died, or was stuck.
-        kinds: of damage.
-        examples: seeds and circumstances of the last three.
+        mutations: number of copies.
+        refused: a one-line error, from opening the store or from a later call.
+        right: every result is correct, as the damage does not matter.
+        unclear: an error of another library, or of several lines.
+        wrong: a wrong result.
+        crashed: the process died or hung.
+        kinds: number of copies by kind of damage.
+        examples: seeds and details of bad outcomes.
     """
 
     mutations: int = 0
@@ -48,17 +50,17 @@ class Damaged:
     kinds: Counter[str] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
-    def told(self, outcome: str, seed: int, detail: str) -> None:
-        """Counts one copy."""
+    def count(self, outcome: str, seed: int, detail: str) -> None:
+        """Counts a copy."""
         self.mutations += 1
         setattr(self, outcome, getattr(self, outcome) + 1)
-        same = sum(one["outcome"] == outcome for one in self.examples)
-        if outcome not in ("refused", "right") and same < _EXAMPLES:
+        examples = sum(example["outcome"] == outcome for example in self.examples)
+        if outcome not in ("refused", "right") and examples < _EXAMPLES:
             self.examples.append({"outcome": outcome, "seed": seed, "detail": detail})
 
 
 def corrupt(scheme: str, mutations: int, seed: int) -> Damaged:
-    """Opens `mutations` damaged copies; the seeds are those from `seed` on."""
+    """Opens `mutations` damaged copies, with seeds from `seed` on."""
     done = Damaged()
     with scratch() as folder:
         uri = f"{scheme}:{folder}/store"
@@ -69,30 +71,30 @@ def corrupt(scheme: str, mutations: int, seed: int) -> Damaged:
             worker = StressWorker(judge, uri, files, range(following, seed + mutations))
             detail = "before the first"
             try:
-                for word, what, detail in worker.messages():
+                for word, value, detail in worker.messages():
                     if word == "try":
-                        following = what + 1
+                        following = value + 1
                         done.kinds[detail.partition(" of ")[0]] += 1
                     else:
-                        done.told(word, following - 1, detail)
+                        done.count(word, following - 1, detail)
                 detail += f": ended by signal {worker.signal}"
             except TimeoutError as error:
                 detail += f": {error}"
             if done.mutations < following - seed:
-                done.told("crashed", following - 1, detail)
+                done.count("crashed", following - 1, detail)
             elif worker.process.exitcode:
                 raise RuntimeError(f"the worker ended by itself: {detail}")
     return done
 
 
-def make(tell: Callable[..., None], uri: str) -> None:
-    """A small store with everything: an index, rows beside it, dead ones, equal ones, tags."""
+def make(send: Callable[..., None], uri: str) -> None:
+    """Creates a small store with an index, fresh, dead and equal rows, and tags."""
     vectors = unit(_ROWS)
     vectors[5:10] = vectors[4]
     ids = [f"i{i}" for i in range(_ROWS)]
     words = [f"a caption of {i}" if i % 7 else None for i in range(_ROWS)]
-    with open_store(uri, MADE_BY) as made:
-        store = require_versioned(made)
+    with open_store(uri, MADE_BY) as opened_store:
+        store = require_versioned(opened_store)
         store.upsert([batch(ids, vectors, n=list(range(_ROWS)), caption=words)])
         store.optimize()
         store.tag("first")
@@ -101,28 +103,28 @@ def make(tell: Callable[..., None], uri: str) -> None:
         store.tag("second")
         store.upsert([batch(["last"], unit(1, seed=2), n=[8], extra=[True])])
         store.delete(ids[30:32])
-    tell("made")
+    send("made")
 
 
-def judge(tell: Callable[..., None], uri: str, files: Files, seeds: range) -> None:
-    """Damages the copy at `uri`, asks, and mends it, for each seed."""
+def judge(send: Callable[..., None], uri: str, files: Files, seeds: range) -> None:
+    """For each seed: damages the copy at `uri`, queries it, and repairs it."""
     folder = Path(uri.partition(":")[2])
     _write(folder, files, files)
-    wanted = {name: ask() for name, ask in _questions(uri)}
+    expected = {name: query() for name, query in _queries(uri)}
     _limit_memory()
-    with Path(os.devnull).open("wb") as nothing:  # panics of libraries in Rust
+    with Path(os.devnull).open("wb") as nothing:  # hides panics of Rust libraries
         os.dup2(nothing.fileno(), 2)
     for seed in seeds:
-        hurt = damage(files, seed)
-        tell("try", seed, str(hurt))
-        _write(folder, hurt.changed, files)
-        outcome, detail = _outcome(uri, wanted)
-        tell(outcome, seed, f"{hurt}: {detail}")
-        _write(folder, {name: files[name] for name in hurt.changed}, files)
+        damaged = damage(files, seed)
+        send("try", seed, str(damaged))
+        _write(folder, damaged.changed, files)
+        outcome, detail = _outcome(uri, expected)
+        send(outcome, seed, f"{damaged}: {detail}")
+        _write(folder, {name: files[name] for name in damaged.changed}, files)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The files of a store by their path in it, without locks."""
+    """The files of a store by relative path, without lock files."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -132,7 +134,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def _write(folder: Path, changed: Mapping[str, bytes | None], files: Files) -> None:
-    """Puts contents in place, as new files: what is mapped from the old ones stays as it is."""
+    """Writes contents as new files, as the old ones may still be mapped."""
     for name, content in changed.items():
         path = folder / name
         path.unlink(missing_ok=True)
@@ -141,12 +143,12 @@ def _write(folder: Path, changed: Mapping[str, bytes | None], files: Files) -> N
             path.write_bytes(content)
 
 
-def _outcome(uri: str, wanted: Answers) -> tuple[str, str]:
-    """How the store answers: the worst of all answers, and what it was."""
+def _outcome(uri: str, expected: Results) -> tuple[str, str]:
+    """The worst outcome of all queries, and its details."""
     worst, detail = "right", ""
-    for name, ask in _questions(uri):
+    for name, query in _queries(uri):
         try:
-            answer = ask()
+            result = query()
         except RsicdEmbedError as error:
             if "\n" in str(error):
                 worst, detail = "unclear", f"{name}: {error}"
@@ -154,22 +156,25 @@ def _outcome(uri: str, wanted: Answers) -> tuple[str, str]:
                 worst, detail = "refused", f"{name}: {error}"
         except Exception as error:
             worst, detail = "unclear", f"{name}: {type(error).__name__}: {error}"
-        except BaseException as error:  # a panic of a library in Rust is no Exception
+        except BaseException as error:  # a panic of a Rust library is not an Exception
             return "crashed", f"{name}: {type(error).__name__}: {error}"
         else:
-            if answer != wanted[name]:
-                return "wrong", f"{name}: expected {_brief(wanted[name])}, found {_brief(answer)}"
+            if result != expected[name]:
+                return (
+                    "wrong",
+                    f"{name}: expected {_brief(expected[name])}, found {_brief(result)}",
+                )
     return worst, detail
 
 
-def _questions(uri: str) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What is asked of a store, each in its turn; all but the first come from one that is open."""
-    held: list[VectorStore] = []
+def _queries(uri: str) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Queries of a store by name; the first one that succeeds opens it."""
+    stores: list[VectorStore] = []
 
     def now() -> VectorStore:
-        if not held:
-            held.append(stack.enter_context(opened(uri)))
-        return held[0]
+        if not stores:
+            stores.append(stack.enter_context(opened(uri)))
+        return stores[0]
 
     def as_of(tag: str) -> VectorStore:
         return stack.enter_context(require_versioned(now()).as_of(tag))
@@ -208,6 +213,6 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (reserved + _MEMORY_BYTES,) * 2)
 
 
-def _brief(answer: object) -> str:
-    text = repr(answer)
+def _brief(result: object) -> str:
+    text = repr(result)
     return text if len(text) < 200 else f"{text[:120]} … of {len(text)} characters"

@@ -1,9 +1,9 @@
-"""Kills writers of stores, makes their disk fail, and damages their files; counts what comes of it.
+"""Kills writers of stores, makes their disk fail, damages their files, and counts the outcomes.
 
-    python scripts/stress_stores.py --kills 200 --mutations 10000 -o docs/stress.json
+    python -m tests.stress --kills 200 --mutations 10000 -o docs/stress.json
 
-Exits with 1 where a store lost or made up something, or a damaged one gave a wrong answer or
-stopped the process.
+Exits with 1 if a store lost or invented data, or if a damaged one gave a wrong result or crashed
+the process.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from typing import Any
 
 from rsicd_embed import files
 from rsicd_embed.reports import record
-from rsicd_embed.testing.stress.corruption import corrupt
-from rsicd_embed.testing.stress.faults import fail
-from rsicd_embed.testing.stress.kills import kill
+
+from .corruption import corrupt
+from .faults import fail
+from .kills import kill
 
 STORES = ("exact", "nmslib", "lancedb")
 
 
-def timed(what: str, task: Any, *arguments: object) -> dict[str, Any]:
-    """What a task found, and how long it took."""
+def timed(title: str, task: Any, *arguments: object) -> dict[str, Any]:
+    """Runs a task; returns its outcome and duration."""
     started = time.monotonic()
-    # Not asdict: it counts the pairs of a Counter.
-    found = vars(task(*arguments)) | {"seconds": round(time.monotonic() - started, 1)}
-    brief = {name: value for name, value in found.items() if not isinstance(value, (dict, list))}
-    print(f"{what}: {brief}", file=sys.stderr)
-    for problem in [*found.get("failures", ()), *found.get("examples", ())]:
+    # Not asdict, which would turn a Counter into a count of its items.
+    outcome = vars(task(*arguments)) | {"seconds": round(time.monotonic() - started, 1)}
+    brief = {name: value for name, value in outcome.items() if not isinstance(value, (dict, list))}
+    print(f"{title}: {brief}", file=sys.stderr)
+    for problem in [*outcome.get("failures", ()), *outcome.get("examples", ())]:
         print(f"  {problem}", file=sys.stderr)
-    return found
+    return outcome
 
 
 def write(text: str, path: Path) -> None:
@@ -43,19 +44,21 @@ def write(text: str, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def bad(found: dict[str, Any]) -> bool:
-    """Whether there is something to mend."""
-    if "examples" in found:
-        return bool(found["unclear"] or found["wrong"] or found["crashed"])
-    return bool(found["failures"])
+def failed(outcome: dict[str, Any]) -> bool:
+    """Whether an outcome shows a defect."""
+    if "examples" in outcome:
+        return bool(outcome["unclear"] or outcome["wrong"] or outcome["crashed"])
+    return bool(outcome["failures"])
 
 
 def main() -> None:
-    """Stresses the stores one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Runs the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.stress", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--store", action="append", choices=STORES, help="default: all")
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--faults", type=int, default=12, help="changes made to fail at each step")
+    parser.add_argument("--faults", type=int, default=12, help="changes that fail at each step")
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
@@ -63,8 +66,9 @@ def main() -> None:
     stores = tuple(options.store or STORES)
     settings = {"stores": stores, "kills": options.kills, "faults": options.faults}
     settings |= {"mutations": options.mutations, "seed": options.seed}
-    given = [one for one in sys.argv[1:] if one not in ("-o", "--output", str(options.output))]
-    command = shlex.join(["python", "scripts/stress_stores.py", *given])
+    output = ("-o", "--output", str(options.output))
+    arguments = [argument for argument in sys.argv[1:] if argument not in output]
+    command = shlex.join(["python", "-m", "tests.stress", *arguments])
     run = record.document("stress-stores", settings, command=command)
     run["stores"] = {}
     for scheme in stores:
@@ -80,7 +84,7 @@ def main() -> None:
             files.write_file(options.output, partial(write, text))
     if not options.output:
         print(text, end="")
-    if any(bad(found) for one in run["stores"].values() for found in one.values()):
+    if any(failed(outcome) for store in run["stores"].values() for outcome in store.values()):
         raise SystemExit(1)
 
 

@@ -1,4 +1,4 @@
-"""The steps of a write, so that something can happen before and after each."""
+"""Hooks before and after each step of a write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-# Calls by which data, names and commits come to a disk. Those of a library count where it is used.
+# Calls that write data, names and commits to disk; COMMITS are those of LanceDB.
 STEPS = (
     "os:fsync",
     "os:replace",
@@ -35,14 +35,14 @@ COMMITS = (
 
 _PATIENCE = 1000
 
-# Told the name of a step that is about to be taken, or "after …" once it was.
+# Called with the name of a step before it, and with "after …" after it.
 Watcher = Callable[[str], None]
 
 
 def names(scheme: str) -> list[str]:
-    """What a watcher may be told of a store of this kind."""
-    found = [step.rpartition(":")[2] for step in _steps(scheme)]
-    return [*found, *(f"after {name}" for name in found)]
+    """The names that a watcher may be called with for this kind of store."""
+    steps = [step.rpartition(":")[2] for step in _steps(scheme)]
+    return [*steps, *(f"after {step}" for step in steps)]
 
 
 def _steps(scheme: str) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def _steps(scheme: str) -> tuple[str, ...]:
 
 
 def watch(watcher: Watcher, scheme: str) -> None:
-    """Calls `watcher` around each step, in this process, as long as it lives."""
+    """Calls `watcher` around each step of this process from now on."""
     for step in _steps(scheme):
         module, _, path = step.partition(":")
         owner: Any = importlib.import_module(module)
@@ -71,17 +71,17 @@ def _watched(real: Callable[..., Any], name: str, watcher: Watcher) -> Callable[
 
 
 def killer(name: str, turn: int, last_words: Callable[[str], None]) -> Watcher:
-    """Ends this process, as a crash would, at the `turn`-th moment, from 1 on, of a name.
+    """Kills this process at the `turn`-th call (from 1) with a name.
 
-    Any name counts for "", and for one that does not come up in `_PATIENCE` moments.
+    All names count for "", and also after `_PATIENCE` calls.
     """
-    seen = passed = 0
+    matches = calls = 0
 
     def watcher(moment: str) -> None:
-        nonlocal seen, passed
-        passed += 1
-        seen += name in ("", moment) or passed > _PATIENCE
-        if seen == turn:
+        nonlocal matches, calls
+        calls += 1
+        matches += name in ("", moment) or calls > _PATIENCE
+        if matches == turn:
             last_words(moment)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -89,24 +89,24 @@ def killer(name: str, turn: int, last_words: Callable[[str], None]) -> Watcher:
 
 
 class Fault:
-    """Raises an OSError instead of the `turn`-th step from 1 on, and perhaps all that follow."""
+    """Raises an OSError instead of the `turn`-th step (from 1), and perhaps of all later ones."""
 
     def __init__(self) -> None:
         self.turn, self.errno, self.lasting = 0, 0, False
         self.seen = 0
 
     def arm(self, turn: int, errno: int, *, lasting: bool) -> None:
-        """Sets when to fail, counted from now."""
+        """Sets the step that fails, counted from now."""
         self.turn, self.errno, self.lasting, self.seen = turn, errno, lasting, 0
 
     def disarm(self) -> bool:
-        """Lets all steps pass; returns whether one has failed."""
+        """Lets all steps succeed; returns whether one failed."""
         failed = 0 < self.turn <= self.seen
         self.turn = 0
         return failed
 
     def __call__(self, name: str) -> None:
-        """The watcher."""
+        """Acts as the watcher."""
         if self.turn and not name.startswith("after "):
             self.seen += 1
             if self.seen == self.turn or (self.lasting and self.seen > self.turn):

@@ -1,7 +1,7 @@
-"""Random conditions in SQL, each with a Python function that says what it is for a row.
+"""Random SQL conditions, each with a Python function that evaluates it for a row.
 
-Conditions are true, false or None for unknown, as in SQL; a float that is NaN is larger than all
-others and equal to itself, as in DataFusion.
+Conditions are true, false, or None for unknown, as in SQL; NaN is larger than all other floats and
+equal to itself, as in DataFusion.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Path:
-    """Something that a condition compares: its SQL, its type, and its value in a row."""
+    """An operand of a condition: its SQL, its type, and its value in a row."""
 
     sql: str
     kind: pa.DataType
@@ -64,14 +64,14 @@ class Path:
 
 @dataclass(frozen=True)
 class RandomCondition:
-    """A condition in SQL, and whether a row fulfils it."""
+    """A condition in SQL, and its evaluation for a row."""
 
     sql: str
     accepts: Callable[[Row], Truth]
 
 
 def sample(random: Random, kind: pa.DataType) -> Any:
-    """A value of one of `COLUMNS`, null in a quarter of the places where it may be."""
+    """A random value for one of `COLUMNS`; each value and nested value is null with p = 1/4."""
     if random.random() < 0.25:
         return None
     if pa.types.is_struct(kind):
@@ -82,7 +82,7 @@ def sample(random: Random, kind: pa.DataType) -> Any:
 
 
 def random_condition(random: Random, depth: int = 2) -> RandomCondition:
-    """A condition on `COLUMNS`, of up to `depth` levels of AND, OR and NOT."""
+    """A random condition on `COLUMNS` with up to `depth` levels of AND, OR and NOT."""
     shape = random.choice(("simple", "simple", "not", "and", "or")) if depth else "simple"
     if shape == "simple":
         return _simple(random)
@@ -98,12 +98,12 @@ def random_condition(random: Random, depth: int = 2) -> RandomCondition:
 
 
 def random_path(random: Random, kind: pa.DataType | None = None) -> Path:
-    """Something of a type, or of any: a column, or a field of an object or of a list's first."""
+    """A random operand (of a type): a column, or a field of an object or first list item."""
     return random.choice([path for path in PATHS if kind in (None, path.kind)])
 
 
 def _paths(sql: str, kind: pa.DataType, value: Callable[[Row], Any]) -> list[Path]:
-    """All that can be reached from a value, itself included."""
+    """All operands within a value, including itself."""
     paths = [Path(sql, kind, value)]
     if pa.types.is_struct(kind):
         for field in kind:
@@ -144,7 +144,7 @@ def _simple(random: Random) -> RandomCondition:
         compare = _OPERATORS[name]
         return RandomCondition(
             f"{path.sql} {name} {_shown(literal)}",
-            _unless_null(value, lambda one: compare(_ordered(one), _ordered(literal))),
+            _unless_null(value, lambda x: compare(_ordered(x), _ordered(literal))),
         )
     negated = random.random() < 0.3
     word = "NOT " if negated else ""
@@ -154,14 +154,14 @@ def _simple(random: Random) -> RandomCondition:
             f"{path.sql} {word}BETWEEN {_shown(low)} AND {_shown(high)}",
             _unless_null(
                 value,
-                lambda one: (_ordered(low) <= _ordered(one) <= _ordered(high)) is not negated,
+                lambda x: (_ordered(low) <= _ordered(x) <= _ordered(high)) is not negated,
             ),
         )
     literals = [_literal(random, path.kind) for _ in range(random.randint(1, 4))]
-    members = [_ordered(one) for one in literals]
+    members = [_ordered(literal) for literal in literals]
     return RandomCondition(
         f"{path.sql} {word}IN ({', '.join(map(_shown, literals))})",
-        _unless_null(value, lambda one: (_ordered(one) in members) is not negated),
+        _unless_null(value, lambda x: (_ordered(x) in members) is not negated),
     )
 
 
@@ -189,7 +189,7 @@ def _truth_test(random: Random, path: Path) -> RandomCondition:
 
 
 def _literal(random: Random, kind: pa.DataType) -> Any:
-    return random.choice([one for one in _SAMPLES[kind] if one == one and one != math.inf])
+    return random.choice([x for x in _SAMPLES[kind] if x == x and x != math.inf])
 
 
 def _shown(literal: Any) -> str:
@@ -199,7 +199,7 @@ def _shown(literal: Any) -> str:
 
 
 def _ordered(value: Any) -> Any:
-    """A value with the order that SQL gives it."""
+    """A sort key with the order of SQL."""
     if isinstance(value, float):
         return (math.isnan(value), 0.0 if math.isnan(value) else value)
     return value
@@ -209,8 +209,8 @@ def _unless_null(
     value: Callable[[Row], Any], test: Callable[[Any], bool]
 ) -> Callable[[Row], Truth]:
     def accepts(row: Row) -> Truth:
-        one = value(row)
-        return None if one is None else test(one)
+        x = value(row)
+        return None if x is None else test(x)
 
     return accepts
 
@@ -220,7 +220,7 @@ def _not(truth: Truth) -> Truth:
 
 
 def _joined(truths: tuple[Truth, Truth], dominant: bool) -> Truth:
-    """OR where True dominates, AND where False does."""
+    """OR if True dominates, AND if False does."""
     if dominant in truths:
         return dominant
     return None if None in truths else not dominant

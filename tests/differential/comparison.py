@@ -1,8 +1,8 @@
-"""The same random rows in several stores: do all give back, find and pass on what was written?
+"""Random rows in several stores, compared with the rows themselves.
 
-`check` writes rows of random types, nested ones among them, in two steps, then compares each store
-with the rows themselves: what is read, what conditions and SQL answer, and what goes through a file
-into another store. It needs hypothesis for nothing, so a program can run thousands of cases.
+`check` writes rows of random types, some nested, in two steps, then compares scans, conditions and
+SQL in each store, and copies made by export and import, with the rows. It does not need hypothesis,
+so a program can run thousands of cases.
 """
 
 from __future__ import annotations
@@ -22,39 +22,41 @@ from rsicd_embed.indexing.import_rows import check_rows, open_files, open_store_
 from rsicd_embed.query import run
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_reader
-from rsicd_embed.testing.stores.random_conditions import (
+from rsicd_embed.testing.stores import MADE_BY, batch, matches, unit
+
+from .random_conditions import (
     COLUMNS,
     RandomCondition,
     random_condition,
     random_path,
     sample,
 )
-from rsicd_embed.testing.stores.random_rows import as_stored, random_column, random_type
-from rsicd_embed.testing.stores.sample_rows import MADE_BY, batch, matches, unit
+from .random_rows import as_stored, random_column, random_type
 
 SCHEMES = ("exact", "nmslib", "lancedb")
 _ROWS = 12
 
 
 class DifferenceError(AssertionError):
-    """A store gives something else than was written to it."""
+    """A store differs from the rows written to it."""
 
 
 def check(random: Random, folder: Path, *, columns: int = 4, conditions: int = 8) -> Counter[str]:
     """Compares the stores over random rows.
 
     Args:
-        random: what is drawn from.
-        folder: empty; for the stores.
-        columns: of random types, beside `random_conditions.COLUMNS`, in each of two writes.
-        conditions: to search and to query with.
+        random: random number generator.
+        folder: an empty folder for the stores.
+        columns: number of columns of random types, besides `random_conditions.COLUMNS`, in each of
+            two writes.
+        conditions: number of conditions.
 
     Returns:
-        How many cases of each kind were compared: columns read, columns passed on through a file,
-        conditions, aggregates.
+        The number of compared cases: columns, columns passed on by export and import, conditions,
+        and aggregates.
 
     Raises:
-        DifferenceError: naming the store, and what differs.
+        DifferenceError: names the store and the difference.
     """
     cache_rows = random.choice((-1, lance_reader.CACHE_ROWS))  # -1: rows are streamed
     with mock.patch.object(lance_reader, "CACHE_ROWS", cache_rows):
@@ -74,24 +76,24 @@ def check(random: Random, folder: Path, *, columns: int = 4, conditions: int = 8
 def _written(
     random: Random, stores: Sequence[VectorStore], columns: int
 ) -> dict[str, dict[str, Any]]:
-    """Writes, replaces and deletes rows; returns what should be there, by id."""
+    """Writes, replaces and deletes rows; returns the expected rows by id."""
     kinds = {f"c{number}": random_type(random) for number in range(columns)}
     first = _rows(random, kinds, 0)
-    # A later write lacks some columns, and has others.
+    # The second write lacks some columns, and has others.
     kinds = {name: kind for name, kind in kinds.items() if random.random() < 0.7}
     kinds |= {f"d{number}": random_type(random) for number in range(columns)}
     second = _rows(random, kinds, random.randint(0, _ROWS))
-    expected = {row["id"]: row for one in (first, second) for row in one.to_pylist()}
-    gone = [id_ for id_ in expected if random.random() < 0.1]
+    expected = {row["id"]: row for rows in (first, second) for row in rows.to_pylist()}
+    deleted = [id_ for id_ in expected if random.random() < 0.1]
     optimised = random.random() < 0.5
     for store in stores:
         store.upsert([first])
         store.upsert([second])
-        if store.delete(gone) != len(gone):
-            raise DifferenceError(f"{store.uri}: expected {len(gone)} rows to be deleted")
+        if store.delete(deleted) != len(deleted):
+            raise DifferenceError(f"{store.uri}: expected {len(deleted)} rows to be deleted")
         if optimised:
             store.optimize()
-    return {id_: row for id_, row in expected.items() if id_ not in gone}
+    return {id_: row for id_, row in expected.items() if id_ not in deleted}
 
 
 def _rows(random: Random, kinds: dict[str, pa.DataType], first: int) -> pa.RecordBatch:
@@ -119,11 +121,12 @@ def _compare_rows(stores: Sequence[VectorStore], rows: dict[str, dict[str, Any]]
         for name in names:
             kind = schema.field(name).type
             for id_, row in rows.items():
-                # repr: NaN is NaN, and 0.0 is not -0.0.
-                wanted, got = repr(as_stored(row.get(name), kind)), repr(stored[id_][name])
-                if wanted != got:
+                # repr distinguishes 0.0 from -0.0, and NaN equals NaN.
+                expected, actual = repr(as_stored(row.get(name), kind)), repr(stored[id_][name])
+                if expected != actual:
                     raise DifferenceError(
-                        f"{store.uri}: {name} ({kind}) of {id_}: expected {wanted}, found {got}"
+                        f"{store.uri}: {name} ({kind}) of {id_}: "
+                        f"expected {expected}, found {actual}"
                     )
     return len(schema)
 
@@ -169,7 +172,7 @@ def _compare_aggregates(
 def _compare_copies(
     random: Random, stores: Sequence[VectorStore], rows: dict[str, dict[str, Any]], folder: Path
 ) -> int:
-    """Exports one store, and imports the file into another of each kind."""
+    """Exports a store, imports the file into a new store of each kind, and compares those."""
     file = folder / "rows.parquet"
     export_rows(random.choice(stores), file)
     checked = check_rows(open_files([file]))
@@ -181,7 +184,7 @@ def _compare_copies(
             if write_rows(checked, copy).imported != len(rows):
                 raise DifferenceError(f"{copy.uri}: expected {len(rows)} rows to be imported")
             if (again := write_rows(checked, copy).imported) != 0:
-                raise DifferenceError(f"{copy.uri}: {again} rows changed that were imported twice")
+                raise DifferenceError(f"{copy.uri}: importing again changed {again} rows")
         if copies[0].schema != stores[0].schema and rows:
             raise DifferenceError(f"expected {stores[0].schema}, found {copies[0].schema}")
         return _compare_rows(copies, rows)
@@ -195,4 +198,4 @@ def _accepted(condition: RandomCondition, rows: dict[str, dict[str, Any]]) -> se
 
 
 def _no_embedder() -> Any:
-    raise AssertionError("there is no similarity in the query")
+    raise AssertionError("the query has no similarity")
