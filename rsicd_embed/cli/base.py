@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Model shapes, repeated here because importing them would slow down `--help`.
-PUBLISHED_SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
-SHAPES = ("tiny", "small", *PUBLISHED_SHAPES)  # all that can be trained from scratch
 # The keys of `datasets.column_types.DECLARABLE`.
 COLUMN_TYPES = ("text", "int64", "float64", "bool", "timestamp", "date")
 _LARGEST = 2**32 - 1  # for any whole number on the command line
