@@ -22,7 +22,7 @@ class Meter(Protocol):
     def advance(self, done: int, description: str | None = None) -> None:
         """Adds `done` units; `description` replaces the task's description."""
 
-    def tell(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Prints a line that stays on the screen."""
 
 
@@ -101,7 +101,7 @@ class _Bar:
     def advance(self, done: int, description: str | None = None) -> None:
         self._bar.update(self._task, advance=done, description=description)
 
-    def tell(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         self._bar.console.print(printable(line), markup=False, highlight=False)
 
 
@@ -113,7 +113,7 @@ class _Lines:
         self._done = self._done_before = done
         self._started, self._interval = time.perf_counter(), _Interval()
 
-    def tell(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         note(line)
 
     def advance(self, done: int, description: str | None = None) -> None:

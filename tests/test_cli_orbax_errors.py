@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.cli.orbax_errors import suppress_orbax_tracebacks
+from rsicd_embed.cli.train.train_run import suppress_orbax_tracebacks
 
 
 def unraisable(text: str) -> Any:
