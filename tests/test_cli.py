@@ -15,6 +15,8 @@ import pytest
 
 import rsicd_embed
 from rsicd_embed.cli import base
+from rsicd_embed.cli.eval import base as eval_base
+from rsicd_embed.datasets import classes
 
 from .conftest import picture
 from .helpers import SCHEMES, run
@@ -124,6 +126,10 @@ def test_repeatable_arguments(stored: str, pictures: Path, tiny_model: Path) -> 
     find = ("find", "port", pictures / "a.png", "--model", tiny_model, "-k", 1)
     assert run(*find, "--patch", 32, "--patch", 36).status == 0
     assert run("info", "--store", "a", "--store", "b", "--help").status == 0
+
+
+def test_default_prompt_is_that_of_the_library() -> None:
+    assert eval_base.PROMPT == classes.PROMPT
 
 
 def test_help_and_version() -> None:

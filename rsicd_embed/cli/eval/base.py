@@ -23,7 +23,6 @@ from rsicd_embed.cli.base import (
     save_and_show,
 )
 from rsicd_embed.cli.bench.base import command_line
-from rsicd_embed.datasets.classes import PROMPT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from rsicd_embed.evaluation.dataset import EvalSet
     from rsicd_embed.evaluation.embedding import Embedded
 
+# `datasets.classes.PROMPT`; importing it would slow down `--help`.
+PROMPT = "An aerial photograph of {category}"
 _TOLD = 3  # one line an image would bury what comes after them
 
 dataset_option = click.option(
