@@ -17,6 +17,7 @@ from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
 from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
 
 _SEGMENT_ROWS = 50_000
+CODED_ROWS = 100_000  # fewer are scanned in a few milliseconds without codes
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,15 @@ def replace_all(
 
 
 def merge_all(log: SegmentLog, now: Snapshot) -> Snapshot:
-    """Leaves one segment without dead rows, or none."""
+    """Leaves one segment without dead rows, or none, and codes of its vectors if they are many."""
     segments, schema = now.segments, now.rows.schema
-    if not segments or (len(segments) == 1 and segments[0].part.live is None):
-        return now
-    live = [segment for segment in segments if segment.live_rows]
-    merged = [log.add_rows(live, schema)] if live else []
-    return log.commit(_next(now, merged, schema))
+    if len(segments) > 1 or any(segment.part.live is not None for segment in segments):
+        live = [segment for segment in segments if segment.live_rows]
+        merged = [log.add_rows(live, schema)] if live else []
+        now = log.commit(_next(now, merged, schema))
+    if now.segments and now.segments[0].entry.codes is None and len(now.rows) >= CODED_ROWS:
+        now = log.commit(_next(now, [log.add_codes(now.segments[0])], schema))
+    return now
 
 
 def _bury(now: Snapshot, ids: pa.Array | pa.ChunkedArray) -> tuple[list[_Staged], int]:

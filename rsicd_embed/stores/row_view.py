@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,12 @@ from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import HIT_COLUMNS, VECTOR, vector_array, vector_matrix
 from rsicd_embed.stores.filters import matching
+from rsicd_embed.stores.quantised import QuantisedVectors
 
 _SCAN_ROWS = 8192
+_CACHED_MASKS = 8  # a byte per row each
+# Conditions that may have another result the next time; a false alarm only costs time.
+_VOLATILE = re.compile(r"\b(now|current_\w+|today|random|uuid)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,13 @@ class RowView:
         matrix: float32 (n, dim), unit vectors, read-only.
         attributes: the n rows' other columns, in the order of the store's schema.
         live: bool (n,), False where a row was replaced or deleted; None where all are live.
+        codes: int8 codes of the vectors, which make a search faster; None where there are none.
     """
 
     matrix: np.ndarray
     attributes: pa.Table
     live: np.ndarray | None = None
+    codes: QuantisedVectors | None = None
 
     def __len__(self) -> int:
         return len(self.matrix)
@@ -111,6 +118,16 @@ class Rows:
         """
         if where is None:
             return [part.live for part in self.parts]
+        if isinstance(where, str) and not _VOLATILE.search(where):
+            return self._cached_masks(where)
+        return self._evaluated_masks(where)
+
+    @cached_property
+    def _cached_masks(self) -> Callable[[str], list[np.ndarray | None]]:
+        """`_evaluated_masks` that caches the last few: a filter stays while queries change."""
+        return lru_cache(_CACHED_MASKS)(self._evaluated_masks)
+
+    def _evaluated_masks(self, where: str) -> list[np.ndarray | None]:
         # Dead rows are not shown to the condition: they could make it fail (a cast, a division).
         accepted = matching(self.live_table, where)
         masks: list[np.ndarray | None] = []

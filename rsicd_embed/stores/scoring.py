@@ -6,8 +6,9 @@ scored by itself in float64, so its score depends neither on the store nor on th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,8 @@ import pyarrow.compute as pc
 
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores.queries import require_k, unit_queries
-from rsicd_embed.stores.row_view import Rows, column_of
+from rsicd_embed.stores.quantised import LEAST_ROWS, MOST_QUERIES, QuantisedQueries
+from rsicd_embed.stores.row_view import Rows, RowView, column_of
 
 # Above twice the error of a float32 product of unit vectors (1e-7 to 1e-6 for 4,096 dimensions),
 # the rows themselves being unit to 1e-6.
@@ -100,41 +102,54 @@ def _nearest_block(
     first: int,
     start: int,
 ) -> Candidates:
-    narrow = queries.astype(np.float32)
     floor = np.full(len(queries), -2.0, dtype=np.float32)  # a lower bound of each k-th similarity
-    query_ids, positions, similarities = [], [], []
+    query_ids, positions, bounds, widest = [], [], [], 0.0
     for index in range(first, len(rows.parts)):
-        matrix, mask = rows.parts[index].matrix, masks[index]
-        for begin in range(0, len(matrix), _BLOCK_ROWS):
-            block = matrix[begin : begin + _BLOCK_ROWS]
-            local = None
+        part, mask = rows.parts[index], masks[index]
+        upper_bounds = _upper_bounds(part, mask, queries)
+        for begin in range(0, len(part), _BLOCK_ROWS):
+            chosen = slice(begin, min(begin + _BLOCK_ROWS, len(part)))
+            local: np.ndarray | None = None
             if mask is not None:
-                chosen = mask[begin : begin + _BLOCK_ROWS]
-                local = np.flatnonzero(chosen)
+                local = np.flatnonzero(mask[chosen])
                 if local.size == 0:
                     continue
-                if local.size < _SPARSE * len(block):
-                    block = block[local]
-                else:
+                if local.size >= _SPARSE * (chosen.stop - begin):
                     local = None
-            products = narrow @ block.T
+            upper, width = upper_bounds(chosen if local is None else local + begin)
             if mask is not None and local is None:
-                products[:, ~chosen] = -np.inf
-            close = products >= (floor - MARGIN)[:, None]
-            if np.count_nonzero(close) > 4 * k * len(queries) and k < products.shape[1]:
-                at = products.shape[1] - k
-                floor = np.maximum(floor, np.partition(products, at, axis=1)[:, at])
-                close = products >= (floor - MARGIN)[:, None]
+                upper[:, ~mask[chosen]] = -np.inf
+            close = upper >= floor[:, None]
+            if np.count_nonzero(close) > 4 * k * len(queries) and k < upper.shape[1]:
+                at = upper.shape[1] - k
+                kth = np.partition(upper, at, axis=1)[:, at] - np.float32(width)
+                floor = np.maximum(floor, kth)
+                close = upper >= floor[:, None]
             which, column = np.nonzero(close)
             query_ids.append(which)
-            similarities.append(products[which, column])
+            bounds.append(upper[which, column])
             column = column if local is None else local[column]
             positions.append(column + (begin + rows.offsets[index]))
+            widest = max(widest, width)
     if not query_ids:
         return joined([])
     query, row = np.concatenate(query_ids), np.concatenate(positions)
-    kept = _above_kth(query, np.concatenate(similarities), k, MARGIN)
+    kept = _above_kth(query, np.concatenate(bounds), k, widest)
     return Candidates(query[kept] + start, row[kept])
+
+
+# Rows of a part → float32 (q, m) bounds of their similarities, and by how much those may be lower.
+UpperBounds = Callable[[slice | np.ndarray], tuple[np.ndarray, float]]
+
+
+def _upper_bounds(part: RowView, mask: np.ndarray | None, queries: np.ndarray) -> UpperBounds:
+    """By the part's codes where that is faster, or else by its vectors."""
+    count = len(part) if mask is None else np.count_nonzero(mask)
+    if part.codes is not None and len(queries) <= MOST_QUERIES and count >= LEAST_ROWS:
+        return partial(QuantisedQueries(queries, part.codes.mean).upper_bounds, part.codes)
+    narrow = queries.astype(np.float32)
+    # Bounds but for half of the margin, which all of them lack.
+    return lambda rows: (narrow @ part.matrix[rows].T, MARGIN)
 
 
 def _above_kth(query: np.ndarray, score: np.ndarray, k: int, margin: float) -> np.ndarray:

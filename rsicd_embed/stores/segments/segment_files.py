@@ -6,8 +6,9 @@ does not grow with the store.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -16,10 +17,12 @@ import pyarrow as pa
 
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.columns import with_nulls_pushed_down
+from rsicd_embed.stores.quantised import QuantisedVectors, mean_of, quantise
 from rsicd_embed.stores.row_view import RowView, without_vector
 from rsicd_embed.stores.segments.segment_manifest import SegmentEntry
 
 _BLOCK_BYTES = 8 * 2**20
+_MEAN_OF = 4096  # rows are enough for a mean to centre on
 _Columns = TypeVar("_Columns", pa.RecordBatch, pa.Table)
 
 
@@ -121,6 +124,18 @@ def mapped(vectors: Path, attributes: Path) -> RowView:
     return RowView(np.asarray(np.load(vectors, mmap_mode="r")), table)
 
 
+def mapped_codes(path: Path) -> QuantisedVectors:
+    """What `write_codes` wrote; nothing is read yet."""
+    arrays = []
+    with path.open("rb") as file:
+        for _ in range(4):
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            arrays.append(np.memmap(path, dtype, "r", file.tell(), shape).view(np.ndarray))
+            file.seek(arrays[-1].nbytes, os.SEEK_CUR)
+    return QuantisedVectors(*arrays)
+
+
 def fitted(columns: _Columns, schema: pa.Schema) -> _Columns:
     """The columns of `schema` but the vector, null where there are none of that name."""
     schema = without_vector(schema)
@@ -141,6 +156,26 @@ def write_vectors(path: Path, pieces: Sequence[Piece], dim: int) -> None:
         for piece in pieces:
             for block in piece.vectors():
                 file.write(np.ascontiguousarray(block, dtype="<f4").data)
+
+
+def write_codes(path: Path, segment: Segment) -> None:
+    """Writes int8 codes of all rows of a segment, dead ones included, as four .npy arrays.
+
+    They are the fields of `QuantisedVectors`, in their order.
+    """
+    matrix = segment.part.matrix
+    mean = mean_of(matrix[:: -(-len(matrix) // _MEAN_OF)])
+    scales, errors = [], []
+    with path.open("wb") as file:
+        header = {"descr": "|i1", "fortran_order": False, "shape": matrix.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        everything = replace(segment, part=replace(segment.part, live=None))
+        for codes, scale, error in quantise(everything.vectors(), mean):
+            file.write(codes.data)
+            scales.append(scale)
+            errors.append(error)
+        for array in (np.concatenate(scales), np.concatenate(errors), mean):
+            np.lib.format.write_array(file, array.astype("<f4"), version=(1, 0))
 
 
 def write_attributes(path: Path, pieces: Sequence[Piece], schema: pa.Schema) -> None:

@@ -30,6 +30,7 @@ class SegmentEntry:
         rows: in the files, dead ones included.
         dead: how many are dead.
         tombstones: positions of the dead rows, little-endian uint32; None where all are live.
+        codes: int8 codes of the vectors; None where there are none, as in smaller segments.
     """
 
     vectors: FileEntry
@@ -37,6 +38,13 @@ class SegmentEntry:
     rows: int
     dead: int = 0
     tombstones: FileEntry | None = None
+    codes: FileEntry | None = None
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """All files of the segment."""
+        optional = (self.tombstones, self.codes)
+        return [self.vectors, self.attributes, *(file for file in optional if file)]
 
 
 @dataclass(frozen=True)
@@ -95,9 +103,8 @@ class Manifest:
     @property
     def files(self) -> list[FileEntry]:
         """Every file of this state but the manifest."""
-        found = [one for segment in self.segments for one in (segment.vectors, segment.attributes)]
-        found += [segment.tombstones for segment in self.segments if segment.tombstones]
-        return found + (self.graph.files if self.graph else [])
+        files = [file for segment in self.segments for file in segment.files]
+        return files + (self.graph.files if self.graph else [])
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -167,13 +174,14 @@ def _manifest(body: dict[str, Any]) -> Manifest:
         attributes=pa.ipc.read_schema(buffer),
         segments=tuple(
             SegmentEntry(
-                FileEntry(**one["vectors"]),
-                FileEntry(**one["attributes"]),
-                one["rows"],
-                one["dead"],
-                FileEntry(**one["tombstones"]) if one["tombstones"] else None,
+                FileEntry(**segment["vectors"]),
+                FileEntry(**segment["attributes"]),
+                segment["rows"],
+                segment["dead"],
+                _optional(segment["tombstones"]),
+                _optional(segment.get("codes")),
             )
-            for one in body["segments"]
+            for segment in body["segments"]
         ),
         graph=_graph(graph) if graph else None,
         tags=tuple(FileEntry(**one) for one in body.get("tags", ())),
@@ -181,9 +189,13 @@ def _manifest(body: dict[str, Any]) -> Manifest:
     )
 
 
-def _graph(one: dict[str, Any]) -> GraphEntry:
-    owners = FileEntry(**one["owners"]) if one["owners"] else None
-    return GraphEntry(**{**one, "file": FileEntry(**one["file"]), "owners": owners})
+def _graph(entry: dict[str, Any]) -> GraphEntry:
+    owners = _optional(entry["owners"])
+    return GraphEntry(**{**entry, "file": FileEntry(**entry["file"]), "owners": owners})
+
+
+def _optional(entry: dict[str, Any] | None) -> FileEntry | None:
+    return FileEntry(**entry) if entry else None
 
 
 def _checksum(body: Any) -> str:
