@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.records import VECTOR
-from rsicd_embed.stores.queries import require_k, unit_queries
 from rsicd_embed.stores.quantised import LEAST_ROWS, MOST_QUERIES, QuantisedQueries
+from rsicd_embed.stores.queries import require_k, unit_queries
 from rsicd_embed.stores.row_view import Rows, RowView, column_of
 
 # Above twice the error of a float32 product of unit vectors (1e-7 to 1e-6 for 4,096 dimensions),
