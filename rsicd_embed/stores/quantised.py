@@ -11,7 +11,6 @@ the bounds, and with them the number of candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -97,11 +96,10 @@ def mean_of(vectors: np.ndarray) -> np.ndarray:
 
 
 def quantise(
-    blocks: Iterable[np.ndarray], mean: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Codes, scales and errors of each block of float32 (m, dim) vectors."""
-    for block in blocks:
-        yield _codes((block - mean) @ _rotation(block.shape[1]))
+    vectors: np.ndarray, mean: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes, scales and errors of float32 (n, dim) vectors; see `QuantisedVectors`."""
+    return _codes((vectors - mean) @ _rotation(vectors.shape[1]))
 
 
 def _codes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

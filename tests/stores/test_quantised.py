@@ -42,7 +42,7 @@ class TestExactWithCodes(FolderContract):
 
 def coded(vectors: np.ndarray) -> QuantisedVectors:
     mean = mean_of(vectors)
-    return QuantisedVectors(*next(iter(quantise([vectors], mean))), mean)
+    return QuantisedVectors(*quantise(vectors, mean), mean)
 
 
 def vectors_like(kind: str, count: int, dim: int, random: np.random.Generator) -> np.ndarray:

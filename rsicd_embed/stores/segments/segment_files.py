@@ -170,7 +170,8 @@ def write_codes(path: Path, segment: Segment) -> None:
         header = {"descr": "|i1", "fortran_order": False, "shape": matrix.shape}
         np.lib.format.write_array_header_1_0(file, header)
         everything = replace(segment, part=replace(segment.part, live=None))
-        for codes, scale, error in quantise(everything.vectors(), mean):
+        for block in everything.vectors():
+            codes, scale, error = quantise(block, mean)
             file.write(codes.data)
             scales.append(scale)
             errors.append(error)
