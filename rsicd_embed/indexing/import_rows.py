@@ -90,7 +90,7 @@ def open_files(paths: Sequence[Path]) -> list[RowFile]:
         if file is None:
             raise DatasetError(
                 f"{path}: expected a Parquet file that export or embed wrote, found "
-                f"{rowfile.what_is_at(path)}; images and manifests are for rsicd-embed ingest"
+                f"{rowfile.describe(path)}; images and manifests are for rsicd-embed ingest"
             )
         files.append(file)
     return files

@@ -1,8 +1,8 @@
-"""LanceDB's approximate index over a table's vectors: built, measured, kept up to date, used.
+"""The approximate index over a LanceDB table's vectors: building, measuring and searching it.
 
-IVF_SQ builds in seconds and its errors are mended by refining, that is by comparing some more rows
-exactly. How many partitions and rows to look at is found on the table's own rows, and remembered in
-the metadata of its vector column.
+IVF_SQ builds in seconds, and refining (comparing more rows exactly) makes up for its errors. How
+many partitions to search is measured on the table's own rows, and kept in the metadata of its
+vector column.
 """
 
 from __future__ import annotations
@@ -14,39 +14,67 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import recall
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
-from rsicd_embed.stores.lancedb.lance_async import SearchedTable
 from rsicd_embed.stores.lancedb.lance_rows import part_of
+from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.row_view import Rows
-from rsicd_embed.stores.scoring import Candidates, score_pairs
+from rsicd_embed.stores.scoring import Candidates
 
-# Fewer are held in memory: of 120,000 × 512, an exact search takes 7 ms and one by the index 12 ms
-# (benchmarks/ann-lancedb-120k).
+# Smaller tables are cached in memory: an exact search of 120,000 × 512 takes 7 ms, and one through
+# the index 12 ms (benchmarks/ann-lancedb-120k).
 INDEX_ROWS = 200_000
-STALE_ROWS = 50_000  # rows not yet indexed are scanned, at some 2 µs each
 RECALL_GOAL = 0.99
-_LADDER = ((20, 2), (50, 4), (100, 8), (200, 16), (400, 32))  # partitions, refine factor
-_SPARE = 2  # fetched beyond k, so that rounding leaves no better one behind
-_REBUILD = 2.0  # partitions are made anew when the rows have grown by this factor
-_MEASURE = 1.1  # and measured anew when they have grown, or shrunk, by this one
+SPARE_HITS = 2  # beyond k, so that rounding does not hide a better one
+_LADDER = (5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 400)  # partitions
+_REFINE = 4  # more does not improve recall, less is not faster
+_NEAR_SHARE = 1 / 3  # of the measured queries, for which fewer partitions are worth a first try
+_SHARES = (0.5, 0.1, 0.01)  # of the rows, for which recall with a filter is measured
+_REBUILD = 2.0  # growth or shrinkage of the table after which the index is rebuilt
+_MEASURE = 1.1  # … and after which it is measured again
 _KEY = b"rsicd-embed.index"
 _NAME = "vector_idx"
+_SEED = 20_261
+
+# (units, k, live) → the k best of some rows for each query: exactly, or by an index (None if it
+# would not be used).
+ExactSearch = Callable[[np.ndarray, int, np.ndarray | None], pa.Table]
+IndexSearch = Callable[["AnnIndex", np.ndarray, int, np.ndarray | None], pa.Table | None]
+
+
+@dataclass(frozen=True)
+class FilteredRecall:
+    """What the index reaches when a share of the rows matches a filter.
+
+    Attributes:
+        share: share of the rows, in (0, 1).
+        partitions: partitions searched per query.
+        ann_recall: ANN recall@10.
+    """
+
+    share: float
+    partitions: int
+    ann_recall: float
 
 
 @dataclass(frozen=True)
 class AnnIndex:
-    """What is remembered of an index.
+    """The settings of an index.
 
     Attributes:
-        built_rows: rows when it was built.
-        rows: rows when it was measured.
-        partitions: looked at for a query.
-        refine: as many times k rows are compared exactly.
+        built_rows: number of rows when it was built.
+        rows: number of rows when it was measured.
+        partitions: partitions searched per query.
+        refine: multiple of k rows that are compared exactly.
         ann_recall: ANN recall@10 with these settings.
+        near_partitions: partitions that suffice for queries near to rows; None if all are needed.
+        near_score: similarity of the tenth hit among these from which on they do.
+        filtered: the same for searches with a filter, by descending share.
+        goal: ANN recall@10 that the index is tuned to.
     """
 
     built_rows: int
@@ -54,21 +82,35 @@ class AnnIndex:
     partitions: int
     refine: int
     ann_recall: float
+    near_partitions: int | None = None
+    near_score: float = 1.0
+    filtered: tuple[FilteredRecall, ...] = ()
+    goal: float = RECALL_GOAL
 
     def __str__(self) -> str:
-        return (
-            f"IVF_SQ (nprobes={self.partitions}, refine={self.refine}) "
-            f"measured over {self.rows} rows"
+        near = f"{self.near_partitions} or " if self.near_partitions else ""
+        filters = "".join(
+            f", {entry.ann_recall:.3f} with filters for {entry.share:.0%}"
+            for entry in self.filtered
         )
+        return (
+            f"IVF_SQ (nprobes={near}{self.partitions}, refine={self.refine}) "
+            f"measured over {self.rows} rows: ANN recall@10 {self.ann_recall:.3f}{filters}"
+        )
+
+    def for_share(self, share: float) -> FilteredRecall | None:
+        """The setting for a filter that matches a share of the rows; None if recall is too low."""
+        chosen = next((entry for entry in self.filtered if entry.share <= share), None)
+        return chosen if chosen and chosen.ann_recall >= self.goal else None
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What a URI says of an index.
+    """The options of a store URI that concern the index.
 
     Attributes:
-        goal: the ANN recall@10 that it is tuned to.
-        partitions, refine: what it is searched with; None for what was measured.
+        goal: ANN recall@10 that the index is tuned to.
+        partitions, refine: search settings; None for the measured ones.
     """
 
     goal: float = RECALL_GOAL
@@ -77,7 +119,7 @@ class IndexSettings:
 
     @classmethod
     def of(cls, uri: StoreURI) -> IndexSettings:
-        """From the options of a URI; StoreURIError for one that is not known."""
+        """Parses the options of a URI; StoreURIError for an unknown or invalid one."""
         given = uri.numbers(recall=(0.1, 1), nprobes=(1, 100_000), refine=(1, 1000))
         partitions, refine = (
             int(given[name]) if name in given else None for name in ("nprobes", "refine")
@@ -85,66 +127,24 @@ class IndexSettings:
         return cls(given.get("recall", RECALL_GOAL), partitions, refine)
 
     def applied(self, index: AnnIndex) -> AnnIndex:
-        """An index, to be searched so."""
-        return replace(
-            index,
-            partitions=self.partitions or index.partitions,
-            refine=self.refine or index.refine,
-        )
+        """The index with its search settings replaced by those of the URI."""
+        index = replace(index, refine=self.refine or index.refine)
+        if self.partitions is None:
+            return index
+        return replace(index, partitions=self.partitions, near_partitions=None)
 
 
-# The k-th best similarity, exactly, of each of float32 (q, dim) queries.
-KthBest = Callable[[np.ndarray, int], np.ndarray]
-
-
-def known(schema: pa.Schema) -> AnnIndex | None:
-    """What the table's own schema says of its index; None where there is none of ours."""
+def stored_index(schema: pa.Schema) -> AnnIndex | None:
+    """Reads the index settings from a table's schema; None if there are none."""
     raw = (schema.field(VECTOR).metadata or {}).get(_KEY)
     try:
-        return AnnIndex(**json.loads(raw)) if raw else None
+        if not raw:
+            return None
+        index = AnnIndex(**json.loads(raw))
+        filtered = tuple(FilteredRecall(*entry) for entry in index.filtered)
+        return replace(index, filtered=filtered)
     except (ValueError, TypeError):
         return None
-
-
-def is_due(table: Any, index: AnnIndex | None, rows: int, most: int) -> bool:
-    """Whether so much was written that an upsert should bring the index up to date.
-
-    `most` is up to how many rows are searched well without one.
-    """
-    if index is None:
-        return rows > max(most, INDEX_ROWS)
-    unindexed = table.index_stats(_NAME)
-    stale = unindexed.num_unindexed_rows if unindexed else rows
-    return int(stale) > max(STALE_ROWS, index.rows // 5)
-
-
-def renew(
-    table: Any,
-    searched: SearchedTable,
-    index: AnnIndex | None,
-    rows: int,
-    schema: pa.Schema,
-    uri: str,
-    kth_best: KthBest,
-    goal: float,
-) -> None:
-    """Builds, rebuilds or measures the index of an optimised table, as its growth demands."""
-    if rows < INDEX_ROWS:
-        return
-    missing = table.index_stats(_NAME) is None
-    if index is None or missing or not 1 / _REBUILD <= rows / index.built_rows <= _REBUILD:
-        table.create_index(
-            VECTOR, config=lancedb.index.IvfSq(distance_type="cosine"), replace=True, name=_NAME
-        )
-        index = None
-    elif 1 / _MEASURE <= rows / index.rows <= _MEASURE:
-        return
-    built = rows if index is None else index.built_rows
-    measured = _measure(
-        table, searched, AnnIndex(built, rows, 0, 0, 0.0), schema, uri, kth_best, goal
-    )
-    said = {_KEY.decode(): json.dumps(asdict(measured))}
-    table.update_field_metadata({"path": VECTOR, "metadata": said})
 
 
 def nearest(
@@ -156,46 +156,132 @@ def nearest(
     version: int,
     uri: str,
 ) -> tuple[Rows, Candidates]:
-    """What the index finds for float64 (q, dim) unit queries: rows, and which query each is for."""
-    found = table.nearest(
+    """Searches the index for (q, dim) unit queries; returns rows, and the query of each."""
+    hits = table.nearest(
         version,
         units.astype(np.float32),
-        k + _SPARE,
+        k + SPARE_HITS,
         partitions=index.partitions,
         refine=index.refine,
         columns=schema.names,
     )
-    batches = found.combine_chunks().to_batches()
+    batches = hits.combine_chunks().to_batches()
     if not batches:
         return Rows(schema, ()), Candidates(*(np.zeros(0, np.int64),) * 2)
-    query = np.zeros(len(found), np.int64)
+    query = np.zeros(len(hits), np.int64)
     if len(units) > 1:
-        query = found["query_index"].to_numpy().astype(np.int64)
+        query = hits["query_index"].to_numpy().astype(np.int64)
     rows = Rows(schema, (part_of(batches[0], schema, uri),))
-    return rows, Candidates(query, np.arange(len(found)))
+    return rows, Candidates(query, np.arange(len(hits)))
 
 
-def _measure(
-    table: Any,
-    searched: SearchedTable,
-    index: AnnIndex,
-    schema: pa.Schema,
-    uri: str,
-    kth_best: KthBest,
-    goal: float,
+def build(table: Any, index: AnnIndex | None, rows: int) -> AnnIndex | None:
+    """Builds the index of an optimised table if its growth demands it.
+
+    Returns:
+        The index to be measured; None if there is none, or it needs no measurement.
+    """
+    if rows < INDEX_ROWS:
+        return None
+    missing = table.index_stats(_NAME) is None
+    if index is None or missing or not 1 / _REBUILD <= rows / index.built_rows <= _REBUILD:
+        table.create_index(
+            VECTOR, config=lancedb.index.IvfSq(distance_type="cosine"), replace=True, name=_NAME
+        )
+        return AnnIndex(rows, rows, 0, _REFINE, 0.0)
+    if index.filtered and 1 / _MEASURE <= rows / index.rows <= _MEASURE:
+        return None
+    return replace(index, rows=rows, refine=_REFINE, filtered=(), near_partitions=None)
+
+
+def store(table: Any, index: AnnIndex) -> None:
+    """Writes the settings of an index to the metadata of its table."""
+    value = asdict(index) | {"filtered": [[*asdict(entry).values()] for entry in index.filtered]}
+    metadata = {_KEY.decode(): json.dumps(value)}
+    table.update_field_metadata({"path": VECTOR, "metadata": metadata})
+
+
+def measure(
+    index: AnnIndex, queries: np.ndarray, exact: ExactSearch, approximate: IndexSearch
 ) -> AnnIndex:
-    """The least settings of the ladder that reach the goal, or its last."""
-    offsets = sorted(recall.sample(index.rows).tolist())
-    batch = table.take_offsets(offsets).select(schema.names).to_arrow().combine_chunks()
-    queries = recall.queries_near(part_of(batch.to_batches()[0], schema, uri).matrix)
-    kth = kth_best(queries, recall.K)
-    version = int(table.version)
-    for partitions, refine in _LADDER:
-        index = replace(index, partitions=partitions, refine=refine)
-        rows, pairs = nearest(searched, index, queries, recall.K, schema, version, uri)
-        scores = score_pairs(rows, queries.astype(np.float64), pairs)
-        found = [np.sort(scores[pairs.query == one])[-recall.K :] for one in range(len(queries))]
-        index = replace(index, ann_recall=recall.recall(found, kth, recall.K))
-        if index.ann_recall >= goal:
+    """Finds the fewest partitions that reach the goal, without and with filters.
+
+    Args:
+        index: the index, with its goal.
+        queries: float32 (q, dim) unit queries.
+        exact: exact search.
+        approximate: search through the index.
+    """
+    units = queries.astype(np.float64)
+    kth = _kth_scores(exact(units, recall.K, None))
+    tried: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for partitions in _LADDER:
+        index = replace(index, partitions=partitions)
+        scores = _scores(approximate(index, units, recall.K, None), len(units))
+        recalls = recall.recalls(scores, kth, recall.K)
+        index = replace(index, ann_recall=float(recalls.mean()))
+        if index.ann_recall >= index.goal:
             break
+        tried.append((partitions, recalls, np.array([min(found, default=-1) for found in scores])))
+    index = _with_near_setting(index, tried)
+    for share in _SHARES:
+        entry = _measure_filtered(index, share, units, exact, approximate)
+        if entry is None:
+            break
+        index = replace(index, filtered=(*index.filtered, entry))
     return index
+
+
+def _with_near_setting(
+    index: AnnIndex, tried: list[tuple[int, np.ndarray, np.ndarray]]
+) -> AnnIndex:
+    """Adds the fewest partitions with which the queries nearest to rows reach the goal.
+
+    Args:
+        index: the index.
+        tried: partitions, with the recall and the tenth score of each query.
+    """
+    for partitions, recalls, scores in tried:
+        nearest_first = np.argsort(-scores)
+        running = np.cumsum(recalls[nearest_first]) / np.arange(1, len(scores) + 1)
+        reached = np.flatnonzero(running >= index.goal)
+        if len(reached) and reached[-1] + 1 >= _NEAR_SHARE * len(scores):
+            score = float(scores[nearest_first[reached[-1]]])
+            return replace(index, near_partitions=partitions, near_score=score)
+    return index
+
+
+def _measure_filtered(
+    index: AnnIndex,
+    share: float,
+    units: np.ndarray,
+    exact: ExactSearch,
+    approximate: IndexSearch,
+) -> FilteredRecall | None:
+    """The fewest partitions that reach the goal with a filter; None if it is searched exactly."""
+    live = np.random.default_rng(_SEED).random(index.rows) < share
+    kth = _kth_scores(exact(units, recall.K, live))
+    entry = None
+    for partitions in [step for step in _LADDER if step >= index.partitions]:
+        trial = FilteredRecall(share, partitions, index.goal)
+        hits = approximate(replace(index, filtered=(trial,)), units, recall.K, live)
+        if hits is None:
+            break
+        recalls = recall.recalls(_scores(hits, len(units)), kth, recall.K)
+        entry = replace(trial, ann_recall=float(recalls.mean()))
+        if entry.ann_recall >= index.goal:
+            break
+    return entry
+
+
+def _kth_scores(hits: pa.Table) -> np.ndarray:
+    scores: np.ndarray = hits.filter(pc.equal(hits["rank"], recall.K))["score"].to_numpy()
+    return scores
+
+
+def _scores(hits: pa.Table | None, queries: int) -> list[np.ndarray]:
+    """The scores of each query's hits."""
+    if hits is None:
+        return [np.zeros(0, np.float32)] * queries
+    begins = np.searchsorted(hits["query"].to_numpy(), np.arange(1, queries))
+    return np.split(hits["score"].to_numpy(), begins)

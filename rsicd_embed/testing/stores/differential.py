@@ -30,7 +30,7 @@ from rsicd_embed.testing.stores.random_conditions import (
     sample,
 )
 from rsicd_embed.testing.stores.random_rows import as_stored, random_column, random_type
-from rsicd_embed.testing.stores.sample_rows import MADE_BY, batch, found, unit
+from rsicd_embed.testing.stores.sample_rows import MADE_BY, batch, matches, unit
 
 SCHEMES = ("exact", "nmslib", "lancedb")
 _ROWS = 12
@@ -135,7 +135,7 @@ def _compare_conditions(
         condition = random_condition(random)
         expected = _accepted(condition, rows)
         for store in stores:
-            ids = found(store, condition.sql)
+            ids = matches(store, condition.sql)
             if ids != expected:
                 raise DifferenceError(
                     f"{store.uri}: {condition.sql}: expected {sorted(expected)}, "

@@ -159,14 +159,10 @@ def _require_swept(store: VectorStore, folder: Path) -> None:
     names = [path.name for path in folder.iterdir()]
     left = [name for name in names if name.startswith(TEMPORARY)]
     if isinstance(store, SegmentStore):
-        states = [store._now().manifest, *_kept(store)]
+        states = [store._now().manifest, *store._log.tagged().values()]
         named = {entry.name for one in states for entry in one.files}
         named |= {entry.name for entry in states[0].tags}
         left += [name for name in names if not name.startswith((".lock", "manifest"))]
         left = [name for name in left if name not in named]
     if left:
         raise MismatchError(f"left behind: {', '.join(sorted(left))}")
-
-
-def _kept(store: SegmentStore) -> list[Any]:
-    return list(store._log.kept().values())

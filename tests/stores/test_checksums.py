@@ -1,4 +1,4 @@
-"""Damage that LanceDB does not see is told by our checksums."""
+"""Our checksums detect damage that LanceDB does not notice."""
 
 from __future__ import annotations
 
@@ -37,32 +37,36 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["data/*", "_versions/*.manifest", "_deletions/*"])
-def test_changed_bits(uri: str, table: Path, part: str) -> None:
+def test_flipped_bits(uri: str, table: Path, part: str) -> None:
     for path in table.glob(part):
         whole = path.read_bytes()
         flip(path)
-        with pytest.raises(StoreCorruptError, match="is damaged: it is not what was written"):
+        with pytest.raises(
+            StoreCorruptError, match="is damaged: its checksum is not the recorded one"
+        ):
             stored(open_store(uri))
         path.write_bytes(whole)
     assert len(stored(open_store(uri))) == 39
 
 
-def test_newest_version_is_gone(uri: str, table: Path) -> None:
+def test_newest_version_is_missing(uri: str, table: Path) -> None:
     min(table.glob("_versions/*.manifest")).unlink()
-    with pytest.raises(StoreCorruptError, match="version 4 is gone, 3 is the newest"):
+    with pytest.raises(StoreCorruptError, match="version 4 is gone, the newest one left is 3"):
         len(open_store(uri))
 
 
-def test_tags_that_are_swapped_or_gone(uri: str, table: Path) -> None:
+def test_swapped_and_missing_tags(uri: str, table: Path) -> None:
     with open_store(uri) as opened:
         store = require_versioned(opened)
         store.tag("one")
         store.upsert([batch(["z"])])
         store.tag("two")
-        one, two = (table / "_refs" / "tags" / f"{name}.json" for name in ("one", "two"))
-        first, second = one.read_bytes(), two.read_bytes()
-        one.write_bytes(second)
-        two.write_bytes(first)
+        first_path, second_path = (
+            table / "_refs" / "tags" / f"{name}.json" for name in ("one", "two")
+        )
+        first, second = first_path.read_bytes(), second_path.read_bytes()
+        first_path.write_bytes(second)
+        second_path.write_bytes(first)
         uses: list[Callable[[], object]] = [store.tags, lambda: store.as_of("one")]
         for use in uses:
             with pytest.raises(StoreCorruptError, match="is damaged"):
@@ -73,7 +77,7 @@ def test_tags_that_are_swapped_or_gone(uri: str, table: Path) -> None:
             store.tags()
 
 
-def test_other_programs_may_write_and_tidy_up(uri: str, table: Path) -> None:
+def test_other_programs_may_write_and_clean_up(uri: str, table: Path) -> None:
     other = lancedb.connect(str(table.parent)).open_table("images")
     other.delete("id = 'i5'")
     other.optimize(cleanup_older_than=timedelta(milliseconds=1))
@@ -83,7 +87,7 @@ def test_other_programs_may_write_and_tidy_up(uri: str, table: Path) -> None:
     assert len(stored(open_store(uri))) == 39
 
 
-def test_without_checksums_or_with_damaged_ones(uri: str, table: Path) -> None:
+def test_missing_and_damaged_checksums(uri: str, table: Path) -> None:
     path = table / checksums.FILE
     flip(path)
     with pytest.raises(StoreCorruptError, match="delete it to use the table without checks"):
@@ -92,7 +96,7 @@ def test_without_checksums_or_with_damaged_ones(uri: str, table: Path) -> None:
     assert len(stored(open_store(uri))) == 39
 
 
-def test_failed_sync_takes_the_change_back(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_sync_undoes_the_change(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from rsicd_embed import files
 
     def fails(path: Path) -> None:
@@ -109,10 +113,8 @@ def test_failed_sync_takes_the_change_back(uri: str, monkeypatch: pytest.MonkeyP
         assert set(stored(open_store(uri))) == set(before) | {"z"}
 
 
-def test_stopped_in_the_midst_of_letting_go_of_a_tag(
-    uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before the checksums are taken down anew."""
+def test_interrupted_deletion_of_a_tag(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process stops before the checksums are updated."""
 
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
@@ -121,7 +123,7 @@ def test_stopped_in_the_midst_of_letting_go_of_a_tag(
         store = require_versioned(opened)
         store.tag("one")
         with monkeypatch.context() as patch:
-            patch.setattr(checksums.Checks, "renew", stopped)
+            patch.setattr(checksums.Checksums, "update", stopped)
             with pytest.raises(KeyboardInterrupt):
                 store.untag("one")
         assert require_versioned(open_store(uri)).tags() == {}

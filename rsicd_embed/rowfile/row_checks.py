@@ -1,4 +1,4 @@
-"""Looking through a file of rows before any of it is used: are these rows a store would take?"""
+"""Validation of all rows of a file before any of them is used."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pyarrow.types as pt
 
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.records import VECTOR, require_unit_vectors
-from rsicd_embed.rowfile.reading import RowFile
+from rsicd_embed.rowfile.row_file import RowFile
 
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """The rows of a file that count, each id once.
+    """The valid rows of a file, each id once.
 
     Attributes:
-        file: where they are.
-        ids: of the rows that count, large_string.
-        kept: bool (rows of the file,), which of its rows count.
-        repeated: row (from 1) and id of those that do not because a later one has the same id.
-        seconds: what looking at them took.
+        file: the file.
+        ids: ids of the selected rows, large_string.
+        selected: bool (rows of the file,), whether each row is selected.
+        repeated: row number (from 1) and id of rows superseded by a later row with the same id.
+        seconds: duration of the validation.
     """
 
     file: RowFile
     ids: pa.Array
-    kept: np.ndarray
+    selected: np.ndarray
     repeated: tuple[tuple[int, str], ...]
     seconds: float
 
@@ -38,12 +38,12 @@ class CheckedRows:
         return len(self.ids)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows that count, in their order."""
+        """Yields the selected rows in order."""
         start = 0
         for batch in self.file.batches():
-            kept = self.kept[start : start + len(batch)]
+            mask = self.selected[start : start + len(batch)]
             start += len(batch)
-            yield batch if kept.all() else batch.filter(pa.array(kept))
+            yield batch if mask.all() else batch.filter(pa.array(mask))
 
 
 def check(
@@ -51,16 +51,16 @@ def check(
     split: str | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> CheckedRows:
-    """Reads all of a file; of rows with the same id the last one counts.
+    """Validates all rows of a file; if an id is repeated, its last row is selected.
 
     Args:
-        file: see `RowFile.open`.
-        split: only rows whose column `split` says so.
-        progress: called with the number of rows just looked at.
+        file: the file.
+        split: only select rows with this value in the column `split`.
+        progress: called with the number of rows just read.
 
     Raises:
-        DatasetError: the file is damaged, a row has no id, vectors are not of the length that the
-            file states, or no row is of that split.
+        DatasetError: the file is damaged, a row has no id, a vector's length differs from the
+            metadata, or no row has that split.
         SchemaError: a vector is not finite or not of unit norm.
     """
     started = time.perf_counter()
@@ -74,13 +74,14 @@ def check(
         start += len(batch)
         progress(len(batch))
     column = pa.chunked_array(ids, pa.large_string()).combine_chunks()
-    kept = _last_of_each(column)
-    repeated = np.flatnonzero(~kept)
-    told = zip((repeated + 1).tolist(), column.take(pa.array(repeated)).to_pylist(), strict=True)
+    selected = _last_of_each(column)
+    superseded = np.flatnonzero(~selected)
+    superseded_ids = column.take(pa.array(superseded)).to_pylist()
+    repeated = tuple(zip((superseded + 1).tolist(), superseded_ids, strict=True))
     if split is not None:
-        kept &= _of_split(file, pa.chunked_array(splits, pa.large_string()), split)
-    chosen = column if kept.all() else column.filter(pa.array(kept))
-    return CheckedRows(file, chosen, kept, tuple(told), time.perf_counter() - started)
+        selected &= _of_split(file, pa.chunked_array(splits, pa.large_string()), split)
+    selected_ids = column if selected.all() else column.filter(pa.array(selected))
+    return CheckedRows(file, selected_ids, selected, repeated, time.perf_counter() - started)
 
 
 def _require_columns(file: RowFile, split: str | None) -> None:
@@ -91,8 +92,8 @@ def _require_columns(file: RowFile, split: str | None) -> None:
                 f"{file.path}: expected text in column {name!r}, found {kind or 'no such column'}"
             )
     kind = file.schema.field(VECTOR).type
-    listed = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-    if not listed or not pt.is_floating(kind.value_type):
+    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+    if not is_list or not pt.is_floating(kind.value_type):
         raise DatasetError(
             f"{file.path}: expected vectors as lists of {file.provenance.dim} float32, found {kind}"
         )
@@ -116,7 +117,7 @@ def _require_vectors(file: RowFile, batch: pa.RecordBatch, start: int) -> None:
     wrong = next((length for length in lengths if length != dim), None)
     if wrong is not None:
         raise DatasetError(
-            f"{file.path}: expected vectors of length {dim}, as it says itself, found {wrong}; "
+            f"{file.path}: expected vectors of length {dim}, as its metadata says, found {wrong}; "
             "export it again"
         )
     values = column.flatten().to_numpy(zero_copy_only=False)
@@ -124,19 +125,19 @@ def _require_vectors(file: RowFile, batch: pa.RecordBatch, start: int) -> None:
 
 
 def _last_of_each(ids: pa.Array) -> np.ndarray:
-    """bool (n,): whether no later row has the same id."""
+    """Whether each row is the last one with its id, as bool (n,)."""
     codes = ids.dictionary_encode().indices.to_numpy()
     _, last = np.unique(codes[::-1], return_index=True)
-    kept = np.zeros(len(codes), dtype=bool)
-    kept[len(codes) - 1 - last] = True
-    return kept
+    is_last = np.zeros(len(codes), dtype=bool)
+    is_last[len(codes) - 1 - last] = True
+    return is_last
 
 
 def _of_split(file: RowFile, splits: pa.ChunkedArray, split: str) -> np.ndarray:
-    chosen: np.ndarray = pc.equal(splits, split).fill_null(False).to_numpy()
-    if not chosen.any():
-        found = sorted(one or "none" for one in splits.unique().to_pylist())
+    mask: np.ndarray = pc.equal(splits, split).fill_null(False).to_numpy()
+    if not mask.any():
+        names = sorted(name or "none" for name in splits.unique().to_pylist())
         raise DatasetError(
-            f"{file.path}: expected rows of the split {split!r}, found {', '.join(found) or 'none'}"
+            f"{file.path}: expected rows of the split {split!r}, found {', '.join(names) or 'none'}"
         )
-    return chosen
+    return mask

@@ -1,4 +1,4 @@
-"""Column types that Parquet lacks, as others that hold the same values, and back."""
+"""Conversion of column types that Parquet lacks to types that preserve the values, and back."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from rsicd_embed.errors import SchemaError
 
 
 def parquet_schema(schema: pa.Schema) -> pa.Schema:
-    """How rows of `schema` are written.
+    """The schema that rows of `schema` have in the file.
 
     Raises:
-        SchemaError: a column is of a type that Parquet has no place for.
+        SchemaError: a column has a type without an equivalent in Parquet.
     """
     fields = []
-    for one in schema:
-        if _is_hollow(one.type):
+    for field in schema:
+        if _is_empty(field.type):
             raise SchemaError(
-                f"column {one.name!r}: Parquet holds no values of type {one.type}; "
-                "take it out of the store with rsicd-embed store drop-column"
+                f"column {field.name!r}: Parquet cannot hold values of type {field.type}; "
+                "remove it from the store with rsicd-embed store drop-column"
             )
-        fields.append(one.with_type(_in_parquet(one.type)))
+        fields.append(field.with_type(_in_parquet(field.type)))
     return pa.schema(fields)
 
 
 def to_parquet(column: pa.Array) -> pa.Array:
-    """A column as it is written; pa.ArrowInvalid where a time does not fit into milliseconds."""
-    written = _in_parquet(column.type)
-    if written == column.type:
+    """Converts a column for writing; pa.ArrowInvalid if a time does not fit milliseconds."""
+    kind = _in_parquet(column.type)
+    if kind == column.type:
         return column
-    return column.view(_without_date64(column.type)).cast(written)
+    return column.view(_without_date64(column.type)).cast(kind)
 
 
 def from_parquet(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """A column as it was before `to_parquet`; as it is, if it was not written as of type `kind`."""
+    """Undoes `to_parquet`; returns the column unchanged if it was not written from `kind`."""
     if column.type != _in_parquet(kind):
         return column
     if column.type != _without_date64(kind):
         column = column.cast(_without_date64(kind))
-    return column.view(kind)  # Parquet has another name for the items of lists, too
+    return column.view(kind)  # also restores the name of list items
 
 
 def _in_parquet(kind: pa.DataType) -> pa.DataType:
@@ -54,21 +54,21 @@ def _in_parquet(kind: pa.DataType) -> pa.DataType:
 
 
 def _without_date64(kind: pa.DataType) -> pa.DataType:
-    """Parquet's dates are days; those in milliseconds may have a time of the day."""
+    """Replaces date64, which may have a time of day, while Parquet's dates are days."""
     return pa.timestamp("ms") if pt.is_date64(kind) else _nested(kind, _without_date64)
 
 
-def _is_hollow(kind: pa.DataType) -> bool:
-    """Whether values of a type may be made of nothing at all."""
+def _is_empty(kind: pa.DataType) -> bool:
+    """Whether a type contains structs without fields or lists of size zero."""
     if pt.is_fixed_size_list(kind) and not kind.list_size:
         return True
     if pt.is_struct(kind):
-        return not kind.num_fields or any(_is_hollow(field.type) for field in kind)
-    return (pt.is_list(kind) or pt.is_fixed_size_list(kind)) and _is_hollow(kind.value_type)
+        return not kind.num_fields or any(_is_empty(field.type) for field in kind)
+    return (pt.is_list(kind) or pt.is_fixed_size_list(kind)) and _is_empty(kind.value_type)
 
 
 def _nested(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """A type with `change` done to the types that it is made of."""
+    """Applies `change` to the types nested in a type."""
     if pt.is_struct(kind):
         return pa.struct([field.with_type(change(field.type)) for field in kind])
     if pt.is_fixed_size_list(kind):

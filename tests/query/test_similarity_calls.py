@@ -1,4 +1,4 @@
-"""Where a similarity is called in a SQL text, and where it only looks so."""
+"""Finding similarity calls in SQL, but not in strings, names and comments."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsicd_embed.errors import SQLError
-from rsicd_embed.query.calls import Call, find, with_first_argument
+from rsicd_embed.query.similarity import Call, find_calls, with_first_argument
 
 
-def found(query: str) -> list[tuple[str, str]]:
-    return [(call.function, call.argument) for call in find(query)]
+def calls_in(query: str) -> list[tuple[str, str]]:
+    return [(call.function, call.argument) for call in find_calls(query)]
 
 
 @pytest.mark.parametrize(
@@ -37,16 +37,16 @@ def found(query: str) -> list[tuple[str, str]]:
         ("select 'never ends, similarity(x)", []),
     ],
 )
-def test_found(query: str, arguments: list[str]) -> None:
-    assert found(query) == [("similarity", one) for one in arguments]
+def test_find_calls(query: str, arguments: list[str]) -> None:
+    assert calls_in(query) == [("similarity", argument) for argument in arguments]
 
 
-def test_images_and_places() -> None:
+def test_images_and_positions() -> None:
     query = "SELECT similarity_image('a.png') - similarity( 'b')"
-    first, second = find(query)
+    first, second = find_calls(query)
     assert first == Call("similarity_image", "a.png", query.index("'a.png'"))
     assert (second.argument, second.start) == ("b", query.index(" 'b'"))
-    assert with_first_argument(query, find(query), "vector") == (
+    assert with_first_argument(query, find_calls(query), "vector") == (
         "SELECT similarity_image(\"vector\", 'a.png') - similarity(\"vector\",  'b')"
     )
 
@@ -61,15 +61,15 @@ def test_images_and_places() -> None:
         "similarity(DISTINCT 'a')", "similarity_image(uri)",
     ],
 )  # fmt: skip
-def test_anything_but_one_string_is_refused(call: str) -> None:
+def test_arguments_other_than_one_string(call: str) -> None:
     name = call.partition("(")[0]
     with pytest.raises(SQLError, match=rf"^expected {name}\('.*'\), with one string in single"):
-        find(f"SELECT {call} FROM images")
+        find_calls(f"SELECT {call} FROM images")
 
 
 def test_double_quotes_are_explained() -> None:
     with pytest.raises(SQLError, match="double quotes are for names"):
-        find('SELECT similarity("a port") FROM images')
+        find_calls('SELECT similarity("a port") FROM images')
 
 
 TEXTS = st.text("ab'\"`\\$/*-#@\n; ()similarity", max_size=12)
@@ -91,8 +91,8 @@ TRIVIA = st.one_of(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(TRIVIA, PIECES), min_size=1, max_size=6), TEXTS)
-def test_nothing_else_is_changed(pieces: list[tuple[str, str]], text: str) -> None:
-    """DataFusion reads the same constants before and after, whatever they look like."""
+def test_rest_of_the_query_is_unchanged(pieces: list[tuple[str, str]], text: str) -> None:
+    """DataFusion reads equal constants before and after the change."""
     context = SessionContext()
     constants = ", ".join(
         f"{trivia}{piece}{'' if ' AS ' in piece else f' AS c{place}'}"
@@ -107,7 +107,7 @@ def test_nothing_else_is_changed(pieces: list[tuple[str, str]], text: str) -> No
         assert "unique expression names" in str(error)
         return
     call = plain.replace("struct(", "similarity(")
-    assert found(call) == [("similarity", text)]
-    changed = with_first_argument(call, find(call), "vector")
+    assert calls_in(call) == [("similarity", text)]
+    changed = with_first_argument(call, find_calls(call), "vector")
     assert changed.count('"vector", ') == 1 + call.count('"vector", ')
     assert context.sql(changed.replace('similarity("vector", ', "struct(")).collect() == expected
