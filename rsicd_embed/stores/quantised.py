@@ -95,9 +95,7 @@ def mean_of(vectors: np.ndarray) -> np.ndarray:
     return mean
 
 
-def quantise(
-    vectors: np.ndarray, mean: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def quantise(vectors: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes, scales and errors of float32 (n, dim) vectors; see `QuantisedVectors`."""
     return _codes((vectors - mean) @ _rotation(vectors.shape[1]))
 

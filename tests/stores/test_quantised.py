@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import row_schema
-from rsicd_embed.stores import changes, scoring
+from rsicd_embed.stores import scoring
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.stores.quantised import QuantisedQueries, QuantisedVectors, mean_of, quantise
 from rsicd_embed.stores.row_view import Rows, RowView
+from rsicd_embed.stores.segments import segment_store
 from rsicd_embed.stores.segments.segment_log import Snapshot
 from rsicd_embed.stores.segments.segment_store import SegmentStore
 
@@ -34,9 +35,9 @@ class TestExactWithCodes(FolderContract):
     @pytest.fixture(autouse=True)
     def code_everything(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def after_upsert(self: SegmentStore, now: Snapshot) -> None:
-            changes.merge_all(self._log, now)
+            self._merge_all(now)
 
-        monkeypatch.setattr(changes, "CODED_ROWS", 1)
+        monkeypatch.setattr(segment_store, "CODED_ROWS", 1)
         monkeypatch.setattr(SegmentStore, "_after_upsert", after_upsert)
 
 
@@ -116,7 +117,7 @@ def filled(path: Path, count: int = 300) -> SegmentStore:
 
 
 def test_optimize_codes_a_large_store_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "CODED_ROWS", 300)
+    monkeypatch.setattr(segment_store, "CODED_ROWS", 300)
     store = filled(tmp_path / "store", 299)
     store.optimize()
     assert not list(tmp_path.rglob("codes-*"))
@@ -135,7 +136,7 @@ def test_optimize_codes_a_large_store_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_damaged_codes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "CODED_ROWS", 1)
+    monkeypatch.setattr(segment_store, "CODED_ROWS", 1)
     filled(tmp_path / "store").optimize()
     (codes,) = tmp_path.rglob("codes-*")
     raw = bytearray(codes.read_bytes())

@@ -141,8 +141,8 @@ def stored_index(schema: pa.Schema) -> AnnIndex | None:
         if not raw:
             return None
         index = AnnIndex(**json.loads(raw))
-        filtered = tuple(FilteredRecall(*entry) for entry in index.filtered)
-        return replace(index, filtered=filtered)
+        entries: Any = index.filtered
+        return replace(index, filtered=tuple(FilteredRecall(*entry) for entry in entries))
     except (ValueError, TypeError):
         return None
 

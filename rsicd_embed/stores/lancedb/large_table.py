@@ -21,7 +21,8 @@ from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import scoring
 from rsicd_embed.stores.filters import is_volatile, matching
 from rsicd_embed.stores.lancedb import lance_rows
-from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex, SearchedTable
+from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex
+from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.planner import SearchCosts, index_depth
 from rsicd_embed.stores.quantised import QuantisedVectors, mean_of, quantise
 from rsicd_embed.stores.row_view import Rows, RowView, without_vector
@@ -114,18 +115,19 @@ class LargeTable:
         """
         count = int(np.count_nonzero(live))
         share = count / self._count
-        if not len(units) or not index.is_good_for(share):
+        setting = index.for_share(share)
+        if setting is None:
             return None
         wanted = (k + SPARE_HITS) * index.refine
         costs = _BY_READING if self._codes is None else _BY_CODES
         depth = index_depth(costs, wanted, count, self._count)
         if depth is None:
             return None
-        partitions = index.partitions_for(share)
-        hits = searched.nearest_ids(int(self._table.version), units, depth, partitions)
-        positions = self._positions(hits.row_id)
+        version = int(self._table.version)
+        hit_query, row_ids = searched.nearest_ids(version, units, depth, setting.partitions)
+        positions = self._positions(row_ids)
         chosen = np.flatnonzero(live[positions])
-        query = hits.query[chosen]
+        query = hit_query[chosen]
         begins = np.searchsorted(query, np.arange(len(units)))
         if np.diff(begins, append=len(query)).min() < min(wanted, count):
             return None
@@ -145,6 +147,10 @@ class LargeTable:
             if mean is not None:
                 self._codes = QuantisedVectors(codes, scales, errors, mean)
         return self._codes is not None
+
+    def vectors(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors at int64 (m,) positions, as float32 (m, dim)."""
+        return self._fetched(positions).vectors(np.arange(len(positions)))
 
     def _is_worth_coding(self, count: int) -> bool:
         """Whether the exact searches so far took as long as coding all vectors would."""
