@@ -220,7 +220,7 @@ def _nearest_block(
     if not query_ids:
         return joined([])
     query, row = np.concatenate(query_ids), np.concatenate(positions)
-    best = _above_kth(query, np.concatenate(bounds), k, widest)
+    best = above_kth(query, np.concatenate(bounds), k, widest)
     return Candidates(query[best] + start, row[best])
 
 
@@ -240,7 +240,7 @@ def _upper_bounds(part: RowView, mask: np.ndarray | None, queries: np.ndarray) -
     return lambda rows: (narrow @ part.matrix[rows].T, MARGIN)
 
 
-def _above_kth(query: np.ndarray, score: np.ndarray, k: int, margin: float) -> np.ndarray:
+def above_kth(query: np.ndarray, score: np.ndarray, k: int, margin: float = 0.0) -> np.ndarray:
     """Indices of the pairs within `margin` of their query's k-th best, by query, then -score."""
     if not len(query):
         return np.zeros(0, dtype=np.int64)

@@ -15,6 +15,7 @@ import pytest
 
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_index, lance_reader
+from rsicd_embed.stores.lancedb.lance_index import Matches
 from rsicd_embed.stores.lancedb.large_table import LargeTable
 
 from .contract import MADE_BY, batch, unit
@@ -43,9 +44,9 @@ def exact_searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     search = LargeTable.search
 
-    def counted(self: LargeTable, units: np.ndarray, k: int, live: np.ndarray | None) -> pa.Table:
+    def counted(self: LargeTable, units: np.ndarray, k: int, matches: Matches | None) -> pa.Table:
         calls.append(len(units))
-        return search(self, units, k, live)
+        return search(self, units, k, matches)
 
     monkeypatch.setattr(LargeTable, "search", counted)
     return calls

@@ -12,6 +12,7 @@ import pytest
 from rsicd_embed.errors import StoreURIError
 from rsicd_embed.stores.base import StoreURI, open_store
 from rsicd_embed.stores.lancedb import lance_index, lance_reader
+from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 
 from .contract import MADE_BY, batch, unit
 
@@ -87,16 +88,16 @@ def test_index_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
     monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
     searched = []
-    nearest = lance_index.nearest
+    refined = SearchedTable.refined
 
-    def watched(table: Any, index: lance_index.AnnIndex, *others: Any) -> Any:
-        searched.append((index.partitions, index.refine))
-        return nearest(table, index, *others)
+    def watched(self: SearchedTable, *arguments: Any) -> Any:
+        searched.append(arguments[-2:])
+        return refined(self, *arguments)
 
     with open_store(f"lancedb:{tmp_path}", MADE_BY) as store:
         store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
         store.optimize()
-    monkeypatch.setattr(lance_index, "nearest", watched)
+    monkeypatch.setattr(SearchedTable, "refined", watched)
     for options in ("", "?nprobes=3", "?refine=7", "?nprobes=3&refine=7"):
         with open_store(f"lancedb:{tmp_path}{options}", MADE_BY) as store:
             store.search(unit(3000)[5], k=1)

@@ -20,10 +20,7 @@ from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import recall
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
-from rsicd_embed.stores.lancedb.lance_rows import part_of
-from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.row_view import Rows
-from rsicd_embed.stores.scoring import Candidates
 
 # Smaller tables are cached in memory: an exact search of 120,000 × 512 takes 7 ms, and one through
 # the index 12 ms (benchmarks/ann-lancedb-120k).
@@ -40,10 +37,30 @@ _KEY = b"rsicd-embed.index"
 _NAME = "vector_idx"
 _SEED = 20_261
 
-# (units, k, live) → the k best of some rows for each query: exactly, or by an index (None if it
-# would not be used).
-ExactSearch = Callable[[np.ndarray, int, np.ndarray | None], pa.Table]
-IndexSearch = Callable[["AnnIndex", np.ndarray, int, np.ndarray | None], pa.Table | None]
+
+@dataclass
+class Matches:
+    """The rows that match a filter.
+
+    Attributes:
+        live: bool (rows,), whether each row matches.
+        count: number of rows that do.
+        rows: these rows, if they are cached.
+    """
+
+    live: np.ndarray
+    count: int
+    rows: Rows | None = None
+
+    @classmethod
+    def of(cls, live: np.ndarray) -> Matches:
+        """From a mask of rows."""
+        return cls(live, int(np.count_nonzero(live)))
+
+
+# The k best of some rows (None: of all) for each query, exactly or through the index.
+ExactSearch = Callable[[np.ndarray, int, Matches | None], pa.Table]
+IndexSearch = Callable[["AnnIndex", np.ndarray, int, Matches | None], pa.Table | None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,8 @@ class AnnIndex:
         ann_recall: ANN recall@10 with these settings.
         near_partitions: partitions that suffice for queries near to rows; None if all are needed.
         near_score: similarity of the tenth hit among these from which on they do.
-        filtered: the same for searches with a filter, by descending share.
+        filtered: settings for searches with a filter, by descending share; None if they were
+            not measured, as by earlier versions.
         goal: ANN recall@10 that the index is tuned to.
     """
 
@@ -84,14 +102,14 @@ class AnnIndex:
     ann_recall: float
     near_partitions: int | None = None
     near_score: float = 1.0
-    filtered: tuple[FilteredRecall, ...] = ()
+    filtered: tuple[FilteredRecall, ...] | None = None
     goal: float = RECALL_GOAL
 
     def __str__(self) -> str:
         near = f"{self.near_partitions} or " if self.near_partitions else ""
         filters = "".join(
             f", {entry.ann_recall:.3f} with filters for {entry.share:.0%}"
-            for entry in self.filtered
+            for entry in self.filtered or ()
         )
         return (
             f"IVF_SQ (nprobes={near}{self.partitions}, refine={self.refine}) "
@@ -100,7 +118,7 @@ class AnnIndex:
 
     def for_share(self, share: float) -> FilteredRecall | None:
         """The setting for a filter that matches a share of the rows; None if recall is too low."""
-        chosen = next((entry for entry in self.filtered if entry.share <= share), None)
+        chosen = next((entry for entry in self.filtered or () if entry.share <= share), None)
         return chosen if chosen and chosen.ann_recall >= self.goal else None
 
 
@@ -142,37 +160,11 @@ def stored_index(schema: pa.Schema) -> AnnIndex | None:
             return None
         index = AnnIndex(**json.loads(raw))
         entries: Any = index.filtered
+        if entries is None:
+            return index
         return replace(index, filtered=tuple(FilteredRecall(*entry) for entry in entries))
     except (ValueError, TypeError):
         return None
-
-
-def nearest(
-    table: SearchedTable,
-    index: AnnIndex,
-    units: np.ndarray,
-    k: int,
-    schema: pa.Schema,
-    version: int,
-    uri: str,
-) -> tuple[Rows, Candidates]:
-    """Searches the index for (q, dim) unit queries; returns rows, and the query of each."""
-    hits = table.nearest(
-        version,
-        units.astype(np.float32),
-        k + SPARE_HITS,
-        partitions=index.partitions,
-        refine=index.refine,
-        columns=schema.names,
-    )
-    batches = hits.combine_chunks().to_batches()
-    if not batches:
-        return Rows(schema, ()), Candidates(*(np.zeros(0, np.int64),) * 2)
-    query = np.zeros(len(hits), np.int64)
-    if len(units) > 1:
-        query = hits["query_index"].to_numpy().astype(np.int64)
-    rows = Rows(schema, (part_of(batches[0], schema, uri),))
-    return rows, Candidates(query, np.arange(len(hits)))
 
 
 def build(table: Any, index: AnnIndex | None, rows: int) -> AnnIndex | None:
@@ -189,14 +181,15 @@ def build(table: Any, index: AnnIndex | None, rows: int) -> AnnIndex | None:
             VECTOR, config=lancedb.index.IvfSq(distance_type="cosine"), replace=True, name=_NAME
         )
         return AnnIndex(rows, rows, 0, _REFINE, 0.0)
-    if index.filtered and 1 / _MEASURE <= rows / index.rows <= _MEASURE:
+    if index.filtered is not None and 1 / _MEASURE <= rows / index.rows <= _MEASURE:
         return None
-    return replace(index, rows=rows, refine=_REFINE, filtered=(), near_partitions=None)
+    return replace(index, rows=rows, refine=_REFINE, near_partitions=None)
 
 
 def store(table: Any, index: AnnIndex) -> None:
     """Writes the settings of an index to the metadata of its table."""
-    value = asdict(index) | {"filtered": [[*asdict(entry).values()] for entry in index.filtered]}
+    entries = [[*asdict(entry).values()] for entry in index.filtered or ()]
+    value = asdict(index) | {"filtered": entries}
     metadata = {_KEY.decode(): json.dumps(value)}
     table.update_field_metadata({"path": VECTOR, "metadata": metadata})
 
@@ -224,12 +217,13 @@ def measure(
             break
         tried.append((partitions, recalls, np.array([min(found, default=-1) for found in scores])))
     index = _with_near_setting(index, tried)
+    filtered: list[FilteredRecall] = []
     for share in _SHARES:
         entry = _measure_filtered(index, share, units, exact, approximate)
         if entry is None:
             break
-        index = replace(index, filtered=(*index.filtered, entry))
-    return index
+        filtered.append(entry)
+    return replace(index, filtered=tuple(filtered))
 
 
 def _with_near_setting(
@@ -259,12 +253,13 @@ def _measure_filtered(
     approximate: IndexSearch,
 ) -> FilteredRecall | None:
     """The fewest partitions that reach the goal with a filter; None if it is searched exactly."""
-    live = np.random.default_rng(_SEED).random(index.rows) < share
-    kth = _kth_scores(exact(units, recall.K, live))
+    matches = Matches.of(np.random.default_rng(_SEED).random(index.rows) < share)
+    kth = _kth_scores(exact(units, recall.K, matches))
+    matches.rows = None  # what an exact search cached would be preferred to the index
     entry = None
     for partitions in [step for step in _LADDER if step >= index.partitions]:
         trial = FilteredRecall(share, partitions, index.goal)
-        hits = approximate(replace(index, filtered=(trial,)), units, recall.K, live)
+        hits = approximate(replace(index, filtered=(trial,)), units, recall.K, matches)
         if hits is None:
             break
         recalls = recall.recalls(_scores(hits, len(units)), kth, recall.K)

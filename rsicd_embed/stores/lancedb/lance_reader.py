@@ -21,7 +21,7 @@ from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import opening, recall, scoring
 from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.lancedb import lance_index, lance_rows
-from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings
+from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings, Matches
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, Stamp, lance_errors, plain_schema
 from rsicd_embed.stores.lancedb.large_table import LargeTable
@@ -198,36 +198,31 @@ class LanceReader(Closing):
     ) -> pa.Table:
         with lance_errors(f"cannot read {self.uri}"):
             large = self._large(now)
-            live = None if where is None else large.matches(where)
+            matches = None if where is None else large.matches(where)
             if now.index is not None and 0 < k <= _LARGEST_SHARE * now.count and len(units):
                 index = self._settings.applied(now.index)
-                hits = self._search_index(now, index, units, k, live)
+                hits = _search_index(large, index, units, k, matches)
                 if hits is not None:
                     return hits
             self._location.checksums.verify_rows()
-            return large.search(units, k, live)
+            return large.search(units, k, matches)
 
     def _large(self, now: TableState) -> LargeTable:
         """The caches of a large table."""
         if now.large is None:
-            large = LargeTable(self._table, now.schema, now.count, self.uri)
+            large = LargeTable(self._table, self._searched, now.schema, now.count, self.uri)
             now = self._state = replace(now, large=large)
         assert now.large is not None
         return now.large
 
-    def _search_index(
-        self, now: TableState, index: AnnIndex, units: np.ndarray, k: int, live: np.ndarray | None
-    ) -> pa.Table | None:
-        """The k best hits of the index; None if it finds too few, or an exact search is cheaper."""
-        if live is not None:
-            return self._large(now).search_index(self._searched, index, units, k, live)
-        if index.near_partitions and len(units) == 1 and k <= recall.K:
-            near = replace(index, partitions=index.near_partitions, near_partitions=None)
-            hits = self._search_index(now, near, units, recall.K, None)
-            if hits is not None and hits["score"][recall.K - 1].as_py() >= index.near_score:
-                return hits.slice(0, k)
-        rows, pairs = lance_index.nearest(
-            self._searched, index, units, k, now.schema, now.version, self.uri
-        )
-        hits = scoring.hit_table(rows, units, pairs, k)
-        return hits if len(hits) == k * len(units) else None
+
+def _search_index(
+    large: LargeTable, index: AnnIndex, units: np.ndarray, k: int, matches: Matches | None
+) -> pa.Table | None:
+    """The k best hits of the index; None if it finds too few, or an exact search is cheaper."""
+    if matches is None and index.near_partitions and len(units) == 1 and k <= recall.K:
+        near = replace(index, partitions=index.near_partitions)
+        hits = large.search_index(near, units, recall.K, None)
+        if hits is not None and hits["score"][-1].as_py() >= index.near_score:
+            return hits.slice(0, k)
+    return large.search_index(index, units, k, matches)

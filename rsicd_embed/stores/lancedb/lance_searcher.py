@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -16,6 +17,21 @@ from rsicd_embed.records import VECTOR
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class IndexHits:
+    """Hits of an index, by query, the nearest first.
+
+    Attributes:
+        query: int64 (m,), number of the query.
+        row_id: uint64 (m,), LanceDB's number of the row.
+        vectors: the rows' vectors, if they were read.
+    """
+
+    query: np.ndarray
+    row_id: np.ndarray
+    vectors: pa.FixedSizeListArray | None
 
 
 class SearchedTable:
@@ -30,61 +46,56 @@ class SearchedTable:
         self._location, self._name = location, name
         self._open: tuple[Any, int] | None = None  # the table, and the version it is at
 
-    def nearest(
-        self,
-        version: int,
-        queries: np.ndarray,
-        k: int,
-        *,
-        partitions: int,
-        refine: int,
-        columns: Sequence[str],
-    ) -> pa.Table:
-        """Finds approximately the k nearest rows to each query.
+    def nearest(self, version: int, queries: np.ndarray, k: int, partitions: int) -> IndexHits:
+        """Finds the k rows that the index puts nearest to each query.
 
         Args:
             version: version to search.
-            queries: float32 (q, dim), q ≥ 1.
+            queries: floats (q, dim), q ≥ 1.
             k: number of rows per query.
             partitions: number of partitions to search.
-            refine: multiple of k rows to compare exactly.
-            columns: columns to return.
-
-        Returns:
-            These columns, and `query_index` if there are several queries; by query.
         """
-        vectors = queries[0] if len(queries) == 1 else [*queries]
+        return _run(self._search(version, queries, k, partitions, None))
 
-        async def search() -> pa.Table:
-            query = (await self._at(version)).query().nearest_to(vectors).column(VECTOR)
-            query = query.distance_type("cosine").nprobes(partitions).refine_factor(refine)
-            # LanceDB logs a warning for each query that does not select the distance.
-            return await query.limit(k).select([*columns, "_distance"]).to_arrow()
+    def refined(
+        self, version: int, queries: np.ndarray, k: int, partitions: int, refine: int
+    ) -> IndexHits:
+        """Finds the k nearest of `refine` times as many hits of the index, with their vectors.
 
-        return _run(search())
-
-    def nearest_ids(
-        self, version: int, queries: np.ndarray, k: int, partitions: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Finds the k rows that the index puts nearest to each query, without refining.
-
-        Returns:
-            int64 (m,) numbers of queries, ascending, and uint64 (m,) row ids, the nearest first.
+        Arguments are those of `nearest`.
         """
+        return _run(self._search(version, queries, k, partitions, refine))
+
+    async def _search(
+        self, version: int, queries: np.ndarray, k: int, partitions: int, refine: int | None
+    ) -> IndexHits:
         narrow = queries.astype(np.float32)
         vectors = narrow[0] if len(narrow) == 1 else [*narrow]
-
-        async def search() -> pa.Table:
-            query = (await self._at(version)).query().nearest_to(vectors).column(VECTOR)
-            query = query.distance_type("cosine").nprobes(partitions).limit(k).with_row_id()
-            return await query.select(["_distance"]).to_arrow()
-
-        hits = _run(search())
-        query = np.zeros(len(hits), np.int64)
+        query = (await self._at(version)).query().nearest_to(vectors).column(VECTOR)
+        query = query.distance_type("cosine").nprobes(partitions).limit(k).with_row_id()
+        columns = ["_distance"]  # LanceDB logs a warning for each query that does not select it
+        if refine is not None:
+            query, columns = query.refine_factor(refine), [VECTOR, *columns]
+        hits = (await query.select(columns).to_arrow()).combine_chunks()
+        number = np.zeros(len(hits), np.int64)
         if len(queries) > 1:
-            query = hits["query_index"].to_numpy().astype(np.int64)
-        order = np.lexsort((hits["_distance"].to_numpy(), query))
-        return query[order], hits["_rowid"].to_numpy()[order]
+            number = hits["query_index"].to_numpy().astype(np.int64)
+        order = np.lexsort((hits["_distance"].to_numpy(), number))
+        hits = hits.take(order)
+        return IndexHits(
+            number[order],
+            hits["_rowid"].to_numpy(),
+            hits[VECTOR].combine_chunks() if refine is not None else None,
+        )
+
+    def take(self, version: int, row_ids: np.ndarray, names: list[str]) -> pa.Table:
+        """Reads columns of rows by their ids, in any order; `_rowid` is one more column."""
+
+        async def read() -> pa.Table:
+            query = (await self._at(version)).take_row_ids(row_ids.tolist())
+            return await query.with_row_id().select(names).to_arrow()
+
+        return _run(read())
 
     def close(self) -> None:
         """Releases the table; another search would reopen it."""

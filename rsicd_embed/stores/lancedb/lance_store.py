@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import chain
 from typing import Any, Self
 
@@ -174,13 +173,9 @@ class LanceStore(LanceReader):
             large = self._large(now)
             large.quantise()  # exact searches are the larger part of a measurement
             queries = recall.queries_near(large.vectors(recall.sample(now.count)))
-            measured = lance_index.measure(
-                replace(index, goal=self._settings.goal),
-                queries,
-                large.search,
-                partial(self._search_index, now),
-            )
-            lance_index.store(self._table, measured)
+            index = replace(index, goal=self._settings.goal)
+            index = lance_index.measure(index, queries, large.search, large.search_index)
+            lance_index.store(self._table, index)
 
 
 class SeenIds:

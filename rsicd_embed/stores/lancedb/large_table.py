@@ -7,9 +7,11 @@ exactly through int8 codes, by reading just their vectors, or by streaming all v
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -21,7 +23,7 @@ from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import scoring
 from rsicd_embed.stores.filters import is_volatile, matching
 from rsicd_embed.stores.lancedb import lance_rows
-from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex
+from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex, Matches
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.planner import SearchCosts, index_depth
 from rsicd_embed.stores.quantised import QuantisedVectors, mean_of, quantise
@@ -31,14 +33,17 @@ from rsicd_embed.stores.scoring import Candidates
 
 _MEMORY_VARIABLE = "RSICD_EMBED_MEMORY"
 _MEMORY_MB = 1024
-_CODES_SHARE = 0.75  # of the memory budget; the rest is for attributes
-_CACHED_MASKS = 8
+# Shares of the memory budget: codes, attributes, and the rows that match recent filters.
+_CODES_SHARE, _ATTRIBUTES_SHARE, _ROWS_SHARE = 0.5, 0.25, 0.25
+_CACHED_FILTERS = 8
 _ROW_ID = "_rowid"
 # Costs of searches with codes, and without.
 _BY_CODES = SearchCosts(fixed_us=5_000, per_hit_us=4, per_row_us=0.08)
 _BY_READING = SearchCosts(fixed_us=5_000, per_hit_us=4, per_row_us=12)
 _STREAM_US = 3.0  # reading a row as part of a stream of all
 _QUANTISE_US = 5.0  # reading and coding a row
+_FETCH_US = 12_000  # reading the attributes of some hits, and per row those of all rows
+_ATTRIBUTES_US = 0.5
 _MOST_FETCHED = 0.25  # share of rows above which all are streamed instead
 
 
@@ -60,19 +65,23 @@ def memory_budget() -> int:
 class LargeTable:
     """The rows of one version of a table; a position counts them in the order they are read."""
 
-    def __init__(self, table: Any, schema: pa.Schema, count: int, uri: str) -> None:
+    def __init__(
+        self, table: Any, searched: SearchedTable, schema: pa.Schema, count: int, uri: str
+    ) -> None:
         """Reads nothing yet; `table` must be at this version whenever a method is called."""
-        self._table, self._schema, self._count, self._uri = table, schema, count, uri
+        self._table, self._searched, self._version = table, searched, int(table.version)
+        self._schema, self._count, self._uri = schema, count, uri
         self._dim = schema.field(VECTOR).type.list_size
         self._attributes = without_vector(schema)
         self._budget = memory_budget()
-        self._columns: dict[str, pa.ChunkedArray] = {}
+        self._columns: dict[str, pa.ChunkedArray] = {}  # each of one chunk
         self._codes: QuantisedVectors | None = None
         self._spent_us = 0.0  # on exact searches that codes would have made faster
-        self._cached_matches = lru_cache(_CACHED_MASKS)(self._evaluated)
+        self._fetches: float = 0  # of attributes, before they are cached
+        self._cached_matches = lru_cache(_CACHED_FILTERS)(self._evaluated)
 
-    def matches(self, where: str) -> np.ndarray:
-        """bool (rows,): the rows that satisfy a condition.
+    def matches(self, where: str) -> Matches:
+        """Finds the rows that satisfy a condition.
 
         Raises:
             FilterError: see `filters.matching`.
@@ -80,59 +89,76 @@ class LargeTable:
         is_cacheable = isinstance(where, str) and not is_volatile(where)
         return self._cached_matches(where) if is_cacheable else self._evaluated(where)
 
-    def search(self, units: np.ndarray, k: int, live: np.ndarray | None) -> pa.Table:
+    def search(self, units: np.ndarray, k: int, matches: Matches | None) -> pa.Table:
         """Finds the k best rows for each query exactly.
 
         Args:
             units: float64 (q, dim) unit queries.
             k: number of rows wanted per query, at least 1.
-            live: bool (rows,), the rows to search; None for all.
+            matches: the rows to search; None for all.
 
         Returns:
             A table of hits; see `VectorStore.search`.
         """
-        count = self._count if live is None else int(np.count_nonzero(live))
+        count = self._count if matches is None else matches.count
         if not count or not len(units):
             return scoring.hit_table(Rows(self._schema, ()), units, scoring.joined([]), k)
+        if matches is not None and self._is_cacheable(matches):
+            if matches.rows is None:
+                matching_rows = self._fetched(np.flatnonzero(matches.live))
+                matches.rows = lance_rows.in_one_part(self._schema, matching_rows)
+            candidates = scoring.nearest(matches.rows, units, k, [None])
+            return scoring.hit_table(matches.rows, units, candidates, k)
         if self._codes is None and self._is_worth_coding(count):
             self.quantise()
         if self._codes is None:
-            return lance_rows.search_stream(self._read(live, count), self._schema, units, k)
+            return lance_rows.search_stream(self._read(matches), self._schema, units, k)
         no_vectors = np.empty((self._count, 0), np.float32)
         part = RowView(no_vectors, self._attributes.empty_table(), codes=self._codes)
-        rows = Rows(self._schema, (part,))
-        return self._scored(scoring.nearest(rows, units, k, [live]), units, k)
+        mask = None if matches is None else matches.live
+        candidates = scoring.nearest(Rows(self._schema, (part,)), units, k, [mask])
+        positions, row = np.unique(candidates.row, return_inverse=True)
+        vectors = self.vectors(positions)
+        return self._scored(vectors, positions, Candidates(candidates.query, row), units, k)
 
     def search_index(
-        self, searched: SearchedTable, index: AnnIndex, units: np.ndarray, k: int, live: np.ndarray
+        self, index: AnnIndex, units: np.ndarray, k: int, matches: Matches | None
     ) -> pa.Table | None:
-        """Finds the k best of some rows for each query among many hits of the index.
+        """Finds the k best of some rows for each query among the hits of the index.
 
-        Arguments are those of `search`, and the index with the table to search it in.
+        Arguments are those of `search`, and the index.
 
         Returns:
-            A table of hits; None if an exact search is cheaper, or too few hits are live.
+            A table of hits; None if an exact search is cheaper, or too few hits match.
         """
-        count = int(np.count_nonzero(live))
-        share = count / self._count
-        setting = index.for_share(share)
-        if setting is None:
+        if not len(units):
             return None
+        if matches is None:
+            hits = self._searched.refined(
+                self._version, units, k + SPARE_HITS, index.partitions, index.refine
+            )
+            if len(hits.query) < k * len(units):
+                return None
+            vectors = unit_vectors(hits.vectors, self._dim, self._uri)
+            pairs = Candidates(hits.query, np.arange(len(vectors)))
+            return self._scored(vectors, self._positions(hits.row_id), pairs, units, k)
         wanted = (k + SPARE_HITS) * index.refine
         costs = _BY_READING if self._codes is None else _BY_CODES
-        depth = index_depth(costs, wanted, count, self._count)
-        if depth is None:
+        depth = index_depth(costs, wanted, matches.count, self._count)
+        setting = index.for_share(matches.count / self._count)
+        if setting is None or depth is None or matches.rows is not None:
             return None
-        version = int(self._table.version)
-        hit_query, row_ids = searched.nearest_ids(version, units, depth, setting.partitions)
-        positions = self._positions(row_ids)
-        chosen = np.flatnonzero(live[positions])
-        query = hit_query[chosen]
+        hits = self._searched.nearest(self._version, units, depth, setting.partitions)
+        positions = self._positions(hits.row_id)
+        is_live = matches.live[positions]
+        query, positions = hits.query[is_live], positions[is_live]
         begins = np.searchsorted(query, np.arange(len(units)))
-        if np.diff(begins, append=len(query)).min() < min(wanted, count):
+        if np.diff(begins, append=len(query)).min() < wanted:
             return None
         is_near = np.arange(len(query)) - begins[query] < wanted
-        return self._scored(Candidates(query[is_near], positions[chosen[is_near]]), units, k)
+        positions, row = np.unique(positions[is_near], return_inverse=True)
+        pairs = Candidates(query[is_near], row)
+        return self._scored(self.vectors(positions), positions, pairs, units, k)
 
     def quantise(self) -> bool:
         """Codes all vectors, for faster exact searches; False if that takes too much memory."""
@@ -150,14 +176,24 @@ class LargeTable:
 
     def vectors(self, positions: np.ndarray) -> np.ndarray:
         """The vectors at int64 (m,) positions, as float32 (m, dim)."""
-        return self._fetched(positions).vectors(np.arange(len(positions)))
+        vectors = self._taken(positions, [VECTOR])[VECTOR].combine_chunks()
+        return unit_vectors(vectors, self._dim, self._uri)
 
     def _is_worth_coding(self, count: int) -> bool:
         """Whether the exact searches so far took as long as coding all vectors would."""
         self._spent_us += min(_BY_READING.per_row_us * count, _STREAM_US * self._count)
         return self._spent_us > _QUANTISE_US * self._count
 
-    def _evaluated(self, where: str) -> np.ndarray:
+    def _is_cacheable(self, matches: Matches) -> bool:
+        """Whether the matching rows are few enough to be cached with the filter."""
+        row_bytes = 4 * self._dim + 200
+        limit = _ROWS_SHARE * self._budget / _CACHED_FILTERS
+        return bool(matches.count * row_bytes <= limit)
+
+    def _evaluated(self, where: str) -> Matches:
+        return Matches.of(self._mask(where))
+
+    def _mask(self, where: str) -> np.ndarray:
         matching(self._attributes.empty_table(), where)  # its errors name all columns
         bare = where.replace('"', "").casefold()
         names = [
@@ -175,7 +211,7 @@ class LargeTable:
 
     def _cached_attributes(self, names: list[str]) -> pa.Table | None:
         """Some attributes of all rows; None if they take too much memory."""
-        limit = (1 - _CODES_SHARE) * self._budget
+        limit = _ATTRIBUTES_SHARE * self._budget
         if not self._columns.keys() >= set(names):
             batches: list[pa.RecordBatch] = []
             size = 0
@@ -186,7 +222,7 @@ class LargeTable:
                 batches.append(batch.select(names))
             if size + sum(column.nbytes for column in self._columns.values()) > limit:
                 self._columns.clear()
-            table = pa.Table.from_batches(batches)
+            table = pa.Table.from_batches(batches).combine_chunks()
             self._columns |= dict(zip(names, table.columns, strict=True))
         fields = [self._attributes.field(name) for name in names]
         return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
@@ -226,38 +262,67 @@ class LargeTable:
             start = rows.stop
             yield rows, batch
 
-    def _read(self, live: np.ndarray | None, count: int) -> Iterator[Rows]:
-        """The vectors and attributes of some rows; others may be included, but are dead."""
-        if live is not None and count <= _MOST_FETCHED * self._count:
-            positions = np.flatnonzero(live)
-            for start in range(0, count, lance_rows.STREAM_ROWS):
-                yield self._fetched(positions[start : start + lance_rows.STREAM_ROWS])
+    def _read(self, matches: Matches | None) -> Iterator[Rows]:
+        """The vectors and attributes of some rows, or all; others may be included, but are dead."""
+        if matches is not None and matches.count <= _MOST_FETCHED * self._count:
+            yield from self._fetched(np.flatnonzero(matches.live))
             return
         for rows, batch in self._batches(self._schema.names):
-            mask = None if live is None else live[rows]
-            if mask is None or mask.any():
+            live = None if matches is None else matches.live[rows]
+            if live is None or live.any():
                 part = lance_rows.part_of(batch, self._schema, self._uri)
-                yield Rows(self._schema, (RowView(part.matrix, part.attributes, mask),))
+                yield Rows(self._schema, (replace(part, live=live),))
 
-    def _fetched(self, positions: np.ndarray) -> Rows:
-        """The rows at int64 `positions` (m,), in this order."""
+    def _taken(self, positions: np.ndarray, names: list[str]) -> pa.Table:
+        """Columns of the rows at int64 `positions` (m,), in this order."""
         row_ids = self._row_ids[positions]
         with lance_rows.reading(self._schema, self._uri):
-            query = self._table.take_row_ids(row_ids.tolist()).with_row_id()
-            table = query.select(self._schema.names).to_arrow().combine_chunks()
+            table = self._searched.take(self._version, row_ids, names)
         if len(table) != len(positions):
             raise StoreError(
                 f"{self._uri}: expected {len(positions)} rows, found {len(table)}; open it again"
             )
-        found = np.argsort(table[_ROW_ID].to_numpy())
         back = np.empty(len(positions), np.int64)
-        back[np.argsort(row_ids)] = found
-        batch = table.take(back).combine_chunks().to_batches()
-        return Rows(
-            self._schema, tuple(lance_rows.part_of(part, self._schema, self._uri) for part in batch)
-        )
+        back[np.argsort(row_ids)] = np.argsort(table[_ROW_ID].to_numpy())
+        return table.select(names).take(back)
 
-    def _scored(self, candidates: Candidates, units: np.ndarray, k: int) -> pa.Table:
-        positions, row = np.unique(candidates.row, return_inverse=True)
-        rows = self._fetched(positions)
-        return scoring.hit_table(rows, units, Candidates(candidates.query, row), k)
+    def _attributes_at(self, positions: np.ndarray) -> pa.Table:
+        """The attributes of the rows at int64 `positions` (m,), from memory if that pays."""
+        names = self._attributes.names
+        self._fetches += 1
+        table = None
+        if _FETCH_US * self._fetches > _ATTRIBUTES_US * self._count:
+            table = self._cached_attributes(names)
+            if table is None:
+                self._fetches = -math.inf
+        return self._taken(positions, names) if table is None else table.take(positions)
+
+    def _fetched(self, positions: np.ndarray) -> Iterator[Rows]:
+        """The rows at int64 `positions` (m,), in this order, by blocks."""
+        for start in range(0, len(positions), lance_rows.STREAM_ROWS):
+            block = positions[start : start + lance_rows.STREAM_ROWS]
+            for batch in self._taken(block, self._schema.names).combine_chunks().to_batches():
+                yield Rows(self._schema, (lance_rows.part_of(batch, self._schema, self._uri),))
+
+    def _scored(
+        self,
+        vectors: np.ndarray,
+        positions: np.ndarray,
+        pairs: Candidates,
+        units: np.ndarray,
+        k: int,
+    ) -> pa.Table:
+        """Scores pairs of queries and rows, and reads the attributes of the best.
+
+        Args:
+            vectors: float32 (m, dim), vectors of the rows.
+            positions: int64 (m,), their positions.
+            pairs: what to score; rows count within `vectors`.
+            units, k: see `search`.
+        """
+        rows = Rows(self._schema, (RowView(vectors, self._attributes.empty_table()),))
+        best = scoring.above_kth(pairs.query, scoring.score_pairs(rows, units, pairs), k)
+        kept, row = np.unique(pairs.row[best], return_inverse=True)
+        part = RowView(vectors[kept], self._attributes_at(positions[kept]))
+        candidates = Candidates(pairs.query[best], row)
+        return scoring.hit_table(Rows(self._schema, (part,)), units, candidates, k)
