@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rsicd_embed.errors import DatasetError, SchemaError
+from rsicd_embed.errors import DatasetError, SchemaError, one_line
 from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.records import VECTOR, Provenance, provenance_header, read_header
 from rsicd_embed.rowfile.parquet_types import from_parquet, parquet_schema, to_parquet
@@ -80,21 +80,21 @@ class RowFile:
                         batch.validate(full=True)  # also checks that text is UTF-8
                         yield _restored(batch, self.schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error, limit=300)
             raise DatasetError(
                 f"{self.path} cannot be read as Parquet: {reason}; export it again"
             ) from error
 
 
 def describe(path: Path) -> str:
-    """Says, for an error message, what is at a path that is not a row file."""
+    """Describes, for an error message, a path where there is no row file."""
     if not _is_regular(path):
         return "a folder" if os.path.isdir(path) else "nothing there"  # noqa: PTH112
     try:
         with _opened(path):
             return "another one"
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, limit=300)
         return f"a file that cannot be read as Parquet: {reason}"
 
 

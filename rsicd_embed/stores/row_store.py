@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.closing import Closing
+from rsicd_embed.files import Closing
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores import opening, row_view, scoring
 from rsicd_embed.stores.base import StoreInfo, described

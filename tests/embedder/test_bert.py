@@ -15,9 +15,10 @@ from flax import nnx
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
+from rsicd_embed.embedder import export_model
 from rsicd_embed.embedder.clip import config as clip_config
-from rsicd_embed.embedder.clip import directory, weights
 from rsicd_embed.embedder.clip import tensors as clip_tensors
+from rsicd_embed.embedder.clip import weights
 from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
 from rsicd_embed.embedder.clip.backends.on_numpy import NumpyTowers
 from rsicd_embed.embedder.clip.backends.on_openvino import OpenvinoTowers
@@ -27,8 +28,7 @@ from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import WeightsError
 from rsicd_embed.testing.embedders import EmbedderContract
-from rsicd_embed.train.freezing import frozen
-from rsicd_embed.train.parameters import named
+from rsicd_embed.train.parameters import frozen, named
 from tests.reference import BertModel, BertModelConfig
 
 WORDS = "a an the river port boats with many aerial photograph of green trees ##s ##land farm"
@@ -130,7 +130,7 @@ def test_a_text_of_padding_alone_is_finite() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "bert"
     params = weights.params_from_hf(CONFIG, random_tensors())
-    directory.save(path, CONFIG, params, wordpiece(), HOW)
+    export_model.save(path, CONFIG, params, wordpiece(), HOW)
     return path
 
 

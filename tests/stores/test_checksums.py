@@ -71,8 +71,8 @@ def test_swapped_and_missing_tags(uri: str, table: Path) -> None:
         for use in uses:
             with pytest.raises(StoreCorruptError, match="is damaged"):
                 use()
-        one.write_bytes(first)
-        two.unlink()
+        first_path.write_bytes(first)
+        second_path.unlink()
         with pytest.raises(StoreCorruptError, match="is gone"):
             store.tags()
 

@@ -39,7 +39,7 @@ def test_equal_scores(tmp_path: Path) -> None:
         empty = score_distribution.measure(store, unit(1))
         store.upsert([batch(["a"])])
         single = score_distribution.measure(store, unit(1))
-        with pytest.raises(QueryError, match="expected score query to explain, distribution 2"):
+        with pytest.raises(QueryError, match="expected one query to explain, found 2"):
             score_distribution.measure(store, np.ones((2, DIM)))
     assert (empty.rows, empty.percentile(0.5), empty.deviations(0.5)) == (0, 0.0, None)
     assert (single.rows, single.percentile(2.0), single.deviations(0.5)) == (1, 100.0, None)

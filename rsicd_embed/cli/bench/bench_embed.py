@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import PUBLISHED_SHAPES, note
+from rsicd_embed.cli.base import note
 from rsicd_embed.cli.bench.base import (
     Recorded,
     Variant,
@@ -22,6 +22,7 @@ from rsicd_embed.cli.bench.base import (
     variants,
 )
 from rsicd_embed.cli.bench.embed_lines import lines
+from rsicd_embed.train.shapes import PUBLISHED_SHAPES
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.flops import Tower
@@ -206,8 +207,8 @@ def _describe(
     from rsicd_embed.embedder import preprocess
     from rsicd_embed.embedder.clip import config
     from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
-    from rsicd_embed.embedder.jsonfile import read_json
     from rsicd_embed.embedder.locate import locate
+    from rsicd_embed.files import read_json
 
     name, colon, argument = str(model).partition(":")
     if colon and name in plugins.names(plugins.EMBEDDERS):

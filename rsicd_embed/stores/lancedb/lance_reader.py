@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.closing import Closing
 from rsicd_embed.errors import StoreCorruptError
+from rsicd_embed.files import Closing
 from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import opening, recall, scoring
 from rsicd_embed.stores.base import StoreInfo, described

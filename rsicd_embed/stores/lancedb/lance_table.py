@@ -23,6 +23,7 @@ from rsicd_embed.errors import (
     StoreError,
     StoreLockedError,
     StoreURIError,
+    one_line,
 )
 from rsicd_embed.records import (
     VECTOR,
@@ -67,7 +68,7 @@ def lance_errors(doing: str, remedy: str = _REMEDY) -> Iterator[None]:
         if failure := files.system_error(str(error)):
             with files.storage_errors(doing):
                 raise failure from error
-        text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", " ".join(str(error).split()))
+        text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", one_line(error))
         text = text.replace("lance error: ", "")
         raise StoreError(f"{doing}: {text[:300]}; {remedy}") from error
 
