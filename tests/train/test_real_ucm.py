@@ -1,4 +1,4 @@
-"""An epoch of the real UCM: every image of train is read, with a caption of its own."""
+"""One epoch of the real UCM: every training image is read with one of its captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .captioned_images import SIZE, opened
 
 
 @pytest.mark.filterwarnings("ignore:.*there is no split 'val'")
-def test_an_epoch(ucm: Path) -> None:
+def test_one_epoch(ucm: Path) -> None:
     data = training_source([(ucm, 1.0)])
     seen: set[int] = set()
     with opened(data.train, weights=data.weights) as images:

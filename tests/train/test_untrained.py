@@ -1,4 +1,4 @@
-"""Models of published shapes with random weights."""
+"""Untrained models of published shapes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from tests.conftest import picture
 TEXTS = ["boats in a harbour", "a desert", "planes at an airport"]
 
 
-def test_a_model_that_tells_inputs_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_different_inputs_have_different_vectors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(initialization.SHAPES, "vit-b-32", initialization.SHAPES["tiny"])
     initialization.write_random_checkpoint(tmp_path, "vit-b-32", TEXTS)
     embedder = rsicd_embed.load_embedder(tmp_path, backend="numpy")

@@ -100,7 +100,7 @@ def replaced(config: TrainConfig, settings: Mapping[str, object]) -> TrainConfig
             value = None
         (sections.setdefault(section, {}) if section else sections)[setting] = value
     try:
-        # As JSON, in which lists are tuples; no setting accepts {}, which stands for TOML's dates.
+        # As JSON, where lists validate as tuples; dates become {}, which no setting accepts.
         content = json.dumps(sections, default=lambda value: {})
         return _validator().validate_json(content, strict=True)
     except ValidationError as error:
