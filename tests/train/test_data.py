@@ -20,9 +20,10 @@ from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TeacherConfig, TrainConfig
 from rsicd_embed.train.input import caption_draws as texts_of
 from rsicd_embed.train.input.caption_draws import Captions
+from rsicd_embed.train.input.training_data import training_source
 from rsicd_embed.train.loop import require_negatives
 
-from .captioned_images import Numbers, examples, grey, opened
+from .captioned_images import SIZE, Numbers, examples, grey, opened
 
 words = st.text("abc", min_size=1, max_size=2)
 some_captions = st.lists(st.lists(words, min_size=1, max_size=7), min_size=1, max_size=9)
@@ -219,3 +220,16 @@ def test_identical_files_of_rsicd_are_one_image(rsicd: Path) -> None:
         (batch,) = images.epoch(0, 3)
     image = dict(zip(batch.rows.tolist(), batch.groups[:, 1].tolist(), strict=True))
     assert image[0] == image[1] != image[2]
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no split 'val'")
+def test_an_epoch_of_ucm_reads_every_image_with_one_of_its_captions(ucm: Path) -> None:
+    data = training_source([(ucm, 1.0)])
+    seen: set[int] = set()
+    with opened(data.train, weights=data.weights) as images:
+        for batch in images.epoch(0, 4):
+            assert batch.pixels.shape == (4, SIZE, SIZE, 3)
+            for row, text in zip(batch.rows, batch.tokens[:, 0], strict=True):
+                assert images.captions.texts[text] in data.train[row].captions
+            seen.update(batch.rows.tolist())
+    assert seen == set(range(len(data.train)))

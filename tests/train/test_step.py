@@ -13,6 +13,7 @@ from flax import nnx
 
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.errors import TrainError
+from rsicd_embed.train.input.augment import random_patches
 from rsicd_embed.train.objective import Embeddings, Objective
 from rsicd_embed.train.parameters import named, unnamed
 from rsicd_embed.train.state import averaged
@@ -186,3 +187,11 @@ def test_an_objective_may_have_its_own_arrays_and_parameters() -> None:
     assert float(metrics["distance"]) < 1
     assert np.abs(state.trained["loss.kernel"]).max() > 0
     assert "loss.kernel" not in named(averaged(state, of.layout))
+
+
+def test_patches_are_drawn_without_repetition() -> None:
+    patches = np.asarray(random_patches(jax.random.key(0), 5, 64, 32))
+    assert patches.shape == (5, 32)
+    assert all(len(set(row)) == 32 for row in patches)
+    assert patches.min() >= 0
+    assert patches.max() < 64
