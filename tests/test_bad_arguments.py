@@ -49,7 +49,7 @@ def test_a_manifest_with_a_missing_file_lists_it(
     assert reasons == [
         "cannot be read: No such file or directory",
         "cannot be read: embedded null byte",
-        "no such file: web addresses are not downloaded; download the image and write its path",
+        "no such file: URLs are not downloaded; download the image and give its path",
     ]
 
 

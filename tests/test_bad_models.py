@@ -195,7 +195,7 @@ def test_what_is_easily_taken_for_a_model(
     shutil.rmtree(best)
     with pytest.raises(ModelError, match=r"a training run: run; it has no best model yet"):
         load_embedder("run")
-    with pytest.raises(ModelError, match=r"found a file: model/config\.json; give its folder, mod"):
+    with pytest.raises(ModelError, match=r"found a file: model/config\.json; pass its folder, mod"):
         load_embedder("model/config.json")
     for name, near in {
         "modle": "model",

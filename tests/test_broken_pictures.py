@@ -188,7 +188,7 @@ def test_an_image_that_changes_while_it_is_read(
     done = run("ingest", str(folder), "--store", uri, "--json").document
     assert done["embedded"] == 1
     assert [one["reason"] for one in done["skipped"]] == [
-        "changed while it was read; try again when it is written"
+        "changed while it was read; try again once it is complete"
     ]
     monkeypatch.undo()
     assert run("ingest", str(folder), "--store", uri, "--json").document["embedded"] == 1

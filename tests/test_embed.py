@@ -85,5 +85,5 @@ def test_a_table_that_is_not_of_vectors_is_not_replaced(
     pq.write_table(pa.table({"path": ["a.png"]}), manifest)
     before = manifest.read_bytes()
     refused = run("embed", pictures, "-o", manifest, "--model", tiny_model)
-    assert "is not a file of rows that rsicd-embed wrote; name another file" in refused.error
+    assert "exists and was not written by rsicd-embed; choose another file" in refused.error
     assert manifest.read_bytes() == before

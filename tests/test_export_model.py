@@ -72,7 +72,7 @@ def test_the_card_goes_along_and_nothing_is_overwritten(tiny_model: Path, tmp_pa
     again = run("--model", source, "-o", out)
     assert (again.exit_code, again.stdout) == (1, "")
     assert again.stderr == (
-        f"error: expected no file or folder at {out}, found one; give another -o\n"
+        f"error: expected no file or folder at {out}, found one; choose another -o\n"
     )
 
 

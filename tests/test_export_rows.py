@@ -55,17 +55,17 @@ def test_an_older_export_is_replaced_and_nothing_else(file: Path, uri: str) -> N
     assert [run(*export).status for _ in range(2)] == [0, 0]
     for foreign in (b"garbage", b""):
         file.write_bytes(foreign)
-        assert "exists, and is not a file of rows that rsicd-embed wrote" in run(*export).error
+        assert "exists and was not written by rsicd-embed" in run(*export).error
         assert file.read_bytes() == foreign
     pq.write_table(pa.table({"path": ["a.png"]}), file)
-    assert "name another file, or remove it" in run(*export).error
+    assert "choose another file, or remove it" in run(*export).error
     assert pq.read_table(file).column_names == ["path"]
 
 
 def test_where_no_file_can_be(tmp_path: Path, uri: str) -> None:
     filled(uri)
     nowhere = tmp_path / "none" / "rows.parquet"
-    assert "its folder is not there; make it first" in (
+    assert "its folder does not exist; create it first" in (
         run("export", "--store", uri, "-o", nowhere).error
     )
     assert not nowhere.parent.exists()

@@ -28,7 +28,7 @@ def test_another_models_store_is_refused(scheme: str, file: Path, tmp_path: Path
     uri = filled(f"{scheme}:{tmp_path}/store", batch(["a"]), OTHER)
     before = content(uri)
     error = run("import", file, "--store", uri).error
-    assert f"{file} holds vectors of model 'small', {uri} is of 'large' (weights bbb ≠ aaa)" in (
+    assert f"{file} holds vectors of model 'small', {uri} those of 'large' (weights bbb ≠ aaa)" in (
         error
     )
     assert "use another store" in error
@@ -40,13 +40,13 @@ def test_a_model_that_is_named_must_fit(
 ) -> None:
     run("embed", pictures, "-o", file, "--model", tiny_model)
     error = run("import", file, "--store", uri, "--model", other_model).error
-    assert f"holds vectors of model '{tiny_model}', --model {other_model} is of" in error
+    assert f"holds vectors of model '{tiny_model}', --model {other_model} those of" in error
     assert not Path(uri.partition(":")[2]).exists()
     assert import_file(file, uri, "--model", str(tiny_model))["imported"] == 5
     # A manifest of images is what it is for embed.
     run("embed", file, "-o", file.with_name("other.parquet"), "--model", other_model)
     error = run("import", file, file.with_name("other.parquet"), "--store", uri).error
-    assert f"rows.parquet is of '{tiny_model}' (weights" in error
+    assert f"rows.parquet those of '{tiny_model}' (weights" in error
 
 
 def test_images_and_rows_do_not_mix(

@@ -117,7 +117,7 @@ def test_several_files(file: Path, uri: str, tmp_path: Path) -> None:
     assert both.stdout.endswith(f" rows/s); 3 rows in {uri}\n")
     exported(second, batch(["d", "b"]))
     error = run("import", file, second, "--store", uri).error
-    assert f"{file} and {second} both have the id 'b'; import one after the other" in error
+    assert f"{file} and {second} both have the id 'b'; import them one after the other" in error
     assert set(content(uri)[2]) == {"a", "b", "c"}
 
 

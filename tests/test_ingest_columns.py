@@ -137,9 +137,9 @@ def test_declared_types_reach_the_store(embedder: Counting, each_uri: str, pictu
     at = dt.datetime(2024, 5, 10, 8, tzinfo=dt.UTC)
     assert values(each_uri, "taken") == {"a.png": at}
     assert counts(ingest(embedder, each_uri, table)) == (0, 0, 1, 0, 0)
-    with pytest.raises(SchemaError, match=r"declared as text, and is timestamp.* in the store"):
+    with pytest.raises(SchemaError, match=r"declared as text, but is timestamp.* in the store"):
         ingest(embedder, each_uri, table, column_types={"taken": "text"})
-    with pytest.raises(DatasetError, match="'takn' is declared, and no source has it"):
+    with pytest.raises(DatasetError, match="'takn' is declared, but no source has it"):
         ingest(embedder, each_uri, table, column_types={"takn": "text"})
 
 
@@ -178,7 +178,7 @@ def test_column_types_on_the_command_line(
     outcome = run(*command)
     assert (outcome.status, outcome.document["embedded"]) == (0, 1)
     (note,) = outcome.document["notes"]
-    assert "column without a name is left out" in note
+    assert "unnamed column is ignored" in note
     assert outcome.stderr == f"note: {note}\n"
     (row,) = rows(uri).values()
     assert (row["taken"], row["tile"]) == (dt.date(2024, 5, 10), 7)
@@ -203,7 +203,7 @@ def test_column_types_on_the_command_line(
     [
         ("sub/a.jpg", r"sub\a.jpg", "sub/a.jpg, without backslashes"),
         ("x.png", r"C:\data\a.png", "expected / in the path, found backslashes"),
-        ("x.png", "https://example.org/a.png", "web addresses are not downloaded"),
+        ("x.png", "https://example.org/a.png", "URLs are not downloaded"),
         (unicodedata.normalize("NFD", "é.png"), "\u00e9.png", "decomposed form (NFD)"),
         ("\u00e9.png", unicodedata.normalize("NFD", "é.png"), "composed form (NFC)"),
         ("a b.png", "a%20b.png", "a b.png, without %-escapes"),

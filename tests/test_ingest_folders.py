@@ -97,7 +97,7 @@ def test_a_column_of_another_type_is_left_alone(
     summary = ingest(embedder, each_uri, classes)
     assert counts(summary) == (3, 1, 0, 0, 0)
     assert summary.notes[-1] == (
-        f"{classes}: the column 'label' of the store is of type list<item: string>, so folder "
+        f"{classes}: the column 'label' of the store has type list<item: string>, so folder "
         "names are not written to it"
     )
     assert stored_labels(each_uri)[IDS[0]] == (["x"], "test")
@@ -167,7 +167,7 @@ def test_prune_of_a_folder_whose_images_are_all_gone(
     outcome = run("ingest", pictures, "--prune", *command)
     assert (outcome.status, outcome.document["removed"]) == (0, 5)
     assert outcome.stderr == (
-        f"note: {pictures} has no images; the rows of those that were in it are removed\n"
+        f"note: {pictures} has no images; rows of images it once had are removed\n"
     )
     assert sorted(rows(each_uri)) == ["z.png"]
     (other / "z.png").unlink()

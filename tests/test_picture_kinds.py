@@ -164,7 +164,7 @@ def test_formats_of_plugins() -> None:
     for data, kind, suffix in [(heic, "HEIF", ".heic"), (b"\xff\n" + bytes(50), "JXL", ".jxl")]:
         if not has_plugin(kind):
             assert suffix in UNREAD_SUFFIXES
-            with pytest.raises(ImageError, match=rf"{kind} is read with a plugin; pip install"):
+            with pytest.raises(ImageError, match=rf"{kind} needs a plug-in; pip install"):
                 read_rgb(data)
         else:
             assert suffix in SUFFIXES

@@ -116,7 +116,7 @@ def test_an_interrupted_run_goes_on(
     hidden = images / "5.png"
     hidden.rename(images / "away")
     failed = run(*reembed)
-    assert "1 images of the store cannot be embedded again" in failed.error
+    assert "1 images of the store cannot be read" in failed.error
     assert "Nothing was switched" in failed.error
     assert vectors(stored).keys() == before.keys()
     assert run("info", "--store", stored, "--json").document["model"] != str(other_model)

@@ -295,7 +295,7 @@ REFUSED = {
     "cut": (tiff(RGB, compression="lzw")[:-2000], "broken picture: "),
     "loop": (b"II*\0\x08\0\0\0" + b"\0\0" + b"\x08\0\0\0" + bytes(20), "no pixels"),
     "nowhere": (b"II*\0\xff\xff\xff\x7f" + bytes(20), "the TIFF's directory is cut off"),
-    "nodata": (tiff(GREY * np.float32("nan")), "no pixel holds data: all are nodata"),
+    "nodata": (tiff(GREY * np.float32("nan")), "no pixel has data: all are nodata"),
     "none": (b"II*\0\0\0\0\0" + bytes(20), "no directory of pixels"),
 }  # fmt: skip
 

@@ -86,7 +86,7 @@ def test_without_splits_some_images_are_val_and_stay_so(tmp_path: Path) -> None:
         source = captions.load(manifest(path, *more))
     assert {e.id for e in source.split("val")} - {"new.png"} == val
     assert len(source.split("train")) + len(source.split("val")) == 401
-    with pytest.warns(UserWarning, match="1 of 3 train images, told by a hash"):
+    with pytest.warns(UserWarning, match="1 of 3 train images, chosen by a hash"):
         few = captions.load(manifest(path, *rows[:3]))
     assert len(few.split("val")) == 1
     assert [e.split for e in captions.load(manifest(path, rows[0])).examples] == ["train"]

@@ -218,7 +218,7 @@ def test_a_manifest_column_of_another_type_wins(tmp_path: Path) -> None:
         classes = sources[tmp_path / "classes"]
         assert (classes.schema.names, classes.inferred) == ([], ())
         assert classes.notes[-1].endswith(
-            f"the column 'label' of {tmp_path} is of type list<item: string>, so folder names are "
+            f"the column 'label' of {tmp_path} has type list<item: string>, so folder names are "
             "not written to it"
         )
         assert sources[tmp_path].schema.field("label").type == pa.list_(pa.string())

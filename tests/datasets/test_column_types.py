@@ -281,7 +281,7 @@ def test_declared_types(tmp_path: Path, type_: str, texts: list[str], values: li
         ({"v": "int64"}, ["9223372036854775808"], "row 1: expected int64"),
         ({"v": "float64"}, ["x"], "row 1: expected double"),
         ({"v": "bool"}, ["1"], "row 1: expected bool"),
-        ({"w": "int64"}, ["1"], "'w' is declared, and no source has it; found v"),
+        ({"w": "int64"}, ["1"], "'w' is declared, but no source has it; found v"),
         ({"v": "time"}, ["1"], "column 'v': expected a type of text, int64"),
         ({"label": "int64"}, ["1"], "'label' is always text"),
     ],
@@ -379,7 +379,7 @@ def test_a_declared_type_must_be_that_of_the_store(tmp_path: Path) -> None:
     source = open_source(csv_with(tmp_path, ["007", "+5"]))
     (resolved,) = resolve([source], {"v": "int64"}, pa.schema({"v": pa.float64()}))
     assert column(resolved) == [7.0, 5.0]
-    with pytest.raises(SchemaError, match="declared as int64, and is text in the store"):
+    with pytest.raises(SchemaError, match="declared as int64, but is text in the store"):
         resolve([source], {"v": "int64"}, pa.schema({"v": pa.string()}))
 
 
@@ -406,7 +406,7 @@ def test_times_that_python_does_not_know_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1", "__index_level_0__"])
-def test_pandas_index_is_left_out_with_a_note(tmp_path: Path, name: str) -> None:
+def test_pandas_index_is_ignored_with_a_note(tmp_path: Path, name: str) -> None:
     rows = [{name: "0", "path": "a.png", "v": "x"}]
     for path in (
         write_csv(tmp_path / "m.csv", rows),
@@ -415,7 +415,7 @@ def test_pandas_index_is_left_out_with_a_note(tmp_path: Path, name: str) -> None
         source = open_source(path)
         assert source.schema.names == ["v"]
         assert len(source.notes) == 1
-        assert f"{path}: " in source.notes[0] and "left out" in source.notes[0]
+        assert f"{path}: " in source.notes[0] and "is ignored as an index" in source.notes[0]
 
 
 def test_utf16_is_recognised(tmp_path: Path) -> None:

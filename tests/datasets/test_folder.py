@@ -113,7 +113,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     ]
     assert source.skipped == ()
     assert source.notes == (
-        f"linked folders left out: 2, such as {root}/again; they are read under another path, "
+        f"skipped linked folders: 2, such as {root}/again; they are read under another path, "
         f"or contain {root}",
     )
 
@@ -141,7 +141,7 @@ def test_links_may_lead_through_others_and_in_circles(tmp_path: Path) -> None:
         ),
     )
     (note,) = source.notes
-    assert note.startswith("linked folders left out: 5, ")
+    assert note.startswith("skipped linked folders: 5, ")
 
 
 def test_a_folder_in_one_that_is_read_already_is_not_read_again(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_folder_in_one_that_is_read_already_is_not_read_again(tmp_path: Path) 
     (root / "2").symlink_to(tmp_path / "out")
     source = open_source(root)
     assert [example.id for example in source.examples] == ["1/a.png", "2/b.png"]
-    assert source.notes[0].startswith(f"linked folders left out: 1, such as {root}/2/in")
+    assert source.notes[0].startswith(f"skipped linked folders: 1, such as {root}/2/in")
 
 
 PLACES = ["root", "root/a", "root/b", "out", "out/c", "far"]
@@ -274,10 +274,13 @@ def test_sources_that_give_the_same_id_to_two_images_are_refused(tmp_path: Path)
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("http://host/a.jpg", "http://host/a.jpg: web addresses are not downloaded; "),
-        ("s3://bucket/tiles", "s3://bucket/tiles: web addresses are not downloaded; "),
+        ("http://host/a.jpg", "http://host/a.jpg: URLs are not downloaded; "),
+        ("s3://bucket/tiles", "s3://bucket/tiles: URLs are not downloaded; "),
         ("folder\\a.jpg", "found nothing at folder\\a.jpg: there is folder/a.jpg, without"),
-        ("folder/a.JPG", ": there is folder/a.jpg, with its suffix in the other case; write that"),
+        (
+            "folder/a.JPG",
+            ": there is folder/a.jpg, with its suffix in the other case; use that path",
+        ),
         ("folder/b.jpg", "found nothing at folder/b.jpg"),
     ],
 )

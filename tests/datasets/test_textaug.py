@@ -60,7 +60,7 @@ def test_a_blank_line_is_no_image(tmp_path: Path) -> None:
         ('{"filename": 5, "captions": ["a"]}', "values of other types"),
         ('{"filename": "a.jpg", "captions": "a"}', "values of other types"),
         ('{"filename": "a.jpg", "captions": ["a", null]}', "a caption of another type"),
-        ('{"filename": "a.jpg", "captions": [" "]}', "captions of a.jpg, found none"),
+        ('{"filename": "a.jpg", "captions": [" "]}', "captions for a.jpg, found none"),
         (
             r'{"filename": "a.jpg", "captions": ["\ud800"]}',
             "expected captions in Unicode, found sur",
@@ -129,7 +129,7 @@ def test_examples_get_the_captions_of_their_image() -> None:
 
 @pytest.mark.parametrize("captions", [{}, {"other.jpg": ("1",)}])
 def test_captions_of_other_images_are_refused(captions: dict[str, tuple[str, ...]]) -> None:
-    with pytest.raises(DatasetError, match=r"such as a\.jpg, found them of (none|other)"):
+    with pytest.raises(DatasetError, match=r"such as a\.jpg, found them for (none|other)"):
         with_augmented(examples("a.jpg"), captions)
 
 

@@ -156,10 +156,10 @@ def test_the_cache_serves_without_a_network(
         ("its/gated", r"its/gated is gated: accept its terms"),
         (
             "not/clip",
-            r"not/clip is no CLIP checkpoint: expected preprocessor_config\.json, "
+            r"not/clip is not a CLIP checkpoint: expected preprocessor_config\.json, "
             r"tokenizer\.json \(or vocab\.json and merges\.txt\) in the repository, found none",
         ),
-        ("no/weights", r"no/weights is no CLIP checkpoint: expected model\.safetensors \(or "),
+        ("no/weights", r"no/weights is not a CLIP checkpoint: expected model\.safetensors \(or "),
     ],
 )
 def test_what_cannot_be_had(
@@ -190,7 +190,7 @@ def test_a_hub_that_fails_is_asked_once(
     first = load_embedder("some/clip")
     hub.broken, hub.requests = True, 0
     assert load_embedder("some/clip").fingerprint == first.fingerprint  # from the cache
-    with pytest.raises(ModelError, match=r"some/other cannot be fetched from the Hub: .*500"):
+    with pytest.raises(ModelError, match=r"some/other cannot be downloaded from the Hub: .*500"):
         load_embedder("some/other")
     assert hub.requests == 2
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers

@@ -218,7 +218,7 @@ def test_it_has_no_patches_to_keep() -> None:
     config = clip(TINY, 32)
     assert config.patches == 0
     model = Clip(config, rngs=nnx.Rngs(0))
-    with pytest.raises(ModelError, match="a ResNet has no patches to choose from"):
+    with pytest.raises(ModelError, match="expected keep to be None for a ResNet"):
         model.encode_image(jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 2), jnp.int32))
 
 

@@ -57,7 +57,7 @@ def training_source(
     """The train and val splits of data sets, as `datasets.captions.load` reads them.
 
     Where none has images in val, some of train are held back as val, which is told; see
-    `datasets.splits.hold_back`.
+    `datasets.splits.add_val_split`.
 
     Ids of several data sets begin with the name of their folder or manifest, since `1.jpg` is in
     many of them.
@@ -114,7 +114,7 @@ def _with_val(
     if any(source.split("val") for _, _, source in found):
         return found
     return [
-        (path, weight, replace(source, examples=splits.hold_back(path, source.examples)))
+        (path, weight, replace(source, examples=splits.add_val_split(path, source.examples)))
         for path, weight, source in found
     ]
 
