@@ -1,4 +1,4 @@
-"""Models that are broken, absent or out of reach: refused with the reason."""
+"""Broken, missing and unreachable models are refused with the reason."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_model_that_is_broken_is_refused(name: str, model: Path) -> None:
+def test_broken_models_are_refused(name: str, model: Path) -> None:
     breaking, message = BREAKS[name]
     breaking(model)
     with pytest.raises(ModelError) as caught:
@@ -155,7 +155,7 @@ def test_a_tokenizer_with_more_words_than_the_model(model: Path) -> None:
         load_embedder(model)
 
 
-def test_a_broken_model_is_told_in_one_line_and_makes_no_store(
+def test_a_broken_model_is_reported_in_one_line_and_creates_no_store(
     model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     without("config.json")(model)
@@ -165,7 +165,7 @@ def test_a_broken_model_is_told_in_one_line_and_makes_no_store(
     assert not store.exists()
 
 
-def test_a_model_that_is_a_file_or_nothing(tmp_path: Path) -> None:
+def test_a_file_or_missing_path_is_not_a_model(tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_text("x")
     with pytest.raises(ModelError, match=r"found a file: .*model\.bin"):
@@ -177,10 +177,10 @@ def test_a_model_that_is_a_file_or_nothing(tmp_path: Path) -> None:
         load_embedder(file, batch_size=0)
 
 
-def test_what_is_easily_taken_for_a_model(
+def test_folders_mistaken_for_models(
     model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is refused at once with the right advice; nothing is looked for on the Hub."""
+    """Each is refused at once with advice, without querying the Hub."""
     monkeypatch.setattr(locate_module, "download", None)
     monkeypatch.chdir(tmp_path)
     for scheme in SCHEMES:
@@ -209,7 +209,7 @@ def test_what_is_easily_taken_for_a_model(
             load_embedder(name)
 
 
-def test_a_path_that_is_written_like_an_id(
+def test_a_path_in_the_form_of_an_id(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

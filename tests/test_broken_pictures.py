@@ -1,4 +1,4 @@
-"""Pictures that are broken, too large or still being written: told, and the others embedded."""
+"""Broken, oversized and incomplete images are reported, and the others embedded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
 
 def png(width: int, height: int) -> bytes:
-    """A valid one-bit PNG of any size, some kilobytes long, without holding its pixels."""
+    """A valid one-bit PNG of any size, a few kilobytes long, built without its pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -72,20 +72,20 @@ def test_broken_pictures_are_listed_and_the_others_embedded(
     outcome = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--json")
     assert outcome.status == 0
     assert outcome.document["embedded"] == 5
-    told = {Path(one["uri"]).name: one["reason"] for one in outcome.document["skipped"]}
-    assert told.keys() == expected.keys()
+    reasons = {
+        Path(skipped["uri"]).name: skipped["reason"] for skipped in outcome.document["skipped"]
+    }
+    assert reasons.keys() == expected.keys()
     for name, reason in expected.items():
-        assert told[name].startswith(reason), name
-        assert "\n" not in told[name]
+        assert reasons[name].startswith(reason), name
+        assert "\n" not in reasons[name]
     assert outcome.stderr.count("\n") == len(expected)
     again = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--json").document
     assert (again["embedded"], again["unchanged"]) == (0, 5)
     assert len(again["skipped"]) == len(expected)
 
 
-def test_a_folder_of_nothing_but_broken_pictures(
-    uri: str, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_folder_of_only_broken_pictures(uri: str, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no")
     outcome = run("ingest", tmp_path, "--store", uri, "--model", tiny_model, "--json")
     assert (outcome.status, outcome.document["embedded"]) == (1, 0)
@@ -94,13 +94,13 @@ def test_a_folder_of_nothing_but_broken_pictures(
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_picture_is_no_query(name: str) -> None:
+def test_a_broken_picture_is_refused_as_a_query(name: str) -> None:
     data, reason = BROKEN[name]
     with pytest.raises(ImageError, match=reason):
         read_rgb(data)
 
 
-def test_pictures_are_refused_by_pixels_not_by_pillows_warning() -> None:
+def test_the_pixel_limit_is_enforced_without_pillows_warning() -> None:
     assert read_rgb(encoded(RGB), max_pixels=40 * 36).size == (40, 36)
     deep = Image.fromarray(np.zeros((36, 41), np.uint16))
     for image, kinds in [(RGB.resize((41, 36)), ("PNG", "TIFF", "JPEG2000")), (deep, ("PNG",))]:
@@ -110,7 +110,7 @@ def test_pictures_are_refused_by_pixels_not_by_pillows_warning() -> None:
     assert MAX_PIXELS == 178_956_970
 
 
-def test_objects_that_are_no_pictures() -> None:
+def test_other_objects_are_refused() -> None:
     for image, reason in [
         (Image.new("RGB", (0, 5)), "no pixels"),
         (Image.new("La", (5, 5)), "broken picture: conversion from La to L not supported"),
@@ -130,7 +130,7 @@ def test_objects_that_are_no_pictures() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000"])
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd metadata, before it reads on
 def test_damaged_files_are_read_or_refused(kind: str) -> None:
-    """Whatever decoders trip over, it is told as an ImageError."""
+    """Any exception of a decoder becomes an ImageError."""
     rng = np.random.default_rng(0)
     source = np.frombuffer(encoded(RGB, kind), np.uint8)
     refused = 0
@@ -146,8 +146,8 @@ def test_damaged_files_are_read_or_refused(kind: str) -> None:
     assert refused
 
 
-def test_large_texts_and_profiles_of_a_png_do_not_matter() -> None:
-    """They are no part of the picture, and are not decompressed, however large they become."""
+def test_large_texts_and_profiles_of_a_png_are_ignored() -> None:
+    """They are not part of the image and are not decompressed."""
     text, bomb = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo()
     text.add_itxt("comment", "a word " * 300_000, zip=True)
     text.add_text("more", "another " * 200_000, zip=True)
@@ -170,7 +170,7 @@ def test_large_texts_and_profiles_of_a_png_do_not_matter() -> None:
 def test_an_image_that_changes_while_it_is_read(
     tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A camera or a download still writes to it: neither half a picture nor a wrong hash."""
+    """A file still being written gives neither half an image nor a wrong hash."""
     folder = tmp_path / "images"
     folder.mkdir()
     picture(0).save(folder / "still.png")
@@ -187,7 +187,7 @@ def test_an_image_that_changes_while_it_is_read(
     monkeypatch.setattr("rsicd_embed.images.picture.os.fstat", grow)
     done = run("ingest", str(folder), "--store", uri, "--json").document
     assert done["embedded"] == 1
-    assert [one["reason"] for one in done["skipped"]] == [
+    assert [skipped["reason"] for skipped in done["skipped"]] == [
         "changed while it was read; try again once it is complete"
     ]
     monkeypatch.undo()

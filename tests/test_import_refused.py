@@ -1,4 +1,4 @@
-"""Files of rows that `import` refuses, and the stores that stay as they are."""
+"""Row files that `import` refuses, leaving stores unchanged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_another_models_store_is_refused(scheme: str, file: Path, tmp_path: Path
     assert content(uri) == before
 
 
-def test_a_model_that_is_named_must_fit(
+def test_a_given_model_must_match(
     pictures: Path, tiny_model: Path, other_model: Path, file: Path, uri: str
 ) -> None:
     run("embed", pictures, "-o", file, "--model", tiny_model)
@@ -49,7 +49,7 @@ def test_a_model_that_is_named_must_fit(
     assert f"rows.parquet those of '{tiny_model}' (weights" in error
 
 
-def test_images_and_rows_do_not_mix(
+def test_images_and_row_files_do_not_mix(
     pictures: Path, tiny_model: Path, file: Path, uri: str, tmp_path: Path
 ) -> None:
     exported(file)
@@ -116,7 +116,7 @@ def with_vectors(file: Path, vectors: np.ndarray) -> None:
         (lambda file: file.unlink(), "found nothing there"),
     ],
 )
-def test_files_that_are_wrong_change_nothing(
+def test_invalid_files_change_nothing(
     scheme: str, spoil: Any, words: str, file: Path, tmp_path: Path
 ) -> None:
     exported(file)
@@ -153,7 +153,7 @@ def test_rows_that_the_store_cannot_write(
     assert import_file(file, uri)["imported"] == 7
 
 
-def test_stores_are_closed_when_they_are_refused(file: Path, uri: str) -> None:
+def test_refused_stores_are_closed(file: Path, uri: str) -> None:
     filled(uri, batch(["a"]), OTHER)
     (opened,) = import_rows.open_files([exported(file)])
     with pytest.raises(FingerprintError):

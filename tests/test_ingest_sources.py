@@ -1,4 +1,4 @@
-"""Sources of an ingest: one in part or twice, several together, and those that do not fit."""
+"""Sources of an ingest: one split, repeated sources, several sources, conflicts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .helpers import IDS, Counting, counts, ingest, manifest, rows
 
 
 def test_one_split_of_a_source(embedder: Counting, uri: str, pictures: Path) -> None:
-    said = [{"path": name, "split": "test" if name < "c" else "train"} for name in IDS]
-    source = manifest(pictures / "m.jsonl", *said)
+    entries = [{"path": name, "split": "test" if name < "c" else "train"} for name in IDS]
+    source = manifest(pictures / "m.jsonl", *entries)
     with rsicd_embed.open_store(uri, embedder=embedder) as store:
         rsicd_embed.ingest(rsicd_embed.open_sources([source], split="test"), embedder, store)
     assert sorted(rows(uri)) == ["a.png", "b.png"]
@@ -39,11 +39,11 @@ def test_a_source_given_again_is_embedded_once(
 ) -> None:
     (source,) = rsicd_embed.open_sources([pictures])
     with rsicd_embed.open_store(uri, embedder=embedder) as store:
-        found = rsicd_embed.ingest([source, source], embedder, store)
-    assert (found.embedded, found.unchanged, embedder.taken()) == (5, 5, 5)
+        summary = rsicd_embed.ingest([source, source], embedder, store)
+    assert (summary.embedded, summary.unchanged, embedder.taken()) == (5, 5, 5)
 
 
-def test_rows_that_another_image_took_are_told(
+def test_displaced_rows_are_reported(
     embedder: Counting, uri: str, pictures: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -83,7 +83,7 @@ def test_several_sources(embedder: Counting, each_uri: str, pictures: Path, tmp_
     }  # fmt: skip
 
 
-def test_sources_whose_ids_meet_are_refused(
+def test_sources_with_conflicting_ids_are_refused(
     embedder: Counting, uri: str, pictures: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(pictures, tmp_path / "copy")

@@ -61,12 +61,12 @@ def latest(path: Path, source: Source) -> Source:
             why = f"row {row + 1} of {path} has the same id {example.id!r}"
             skipped.append(Skipped(source.examples[last[example.id]].uri, why))
         last[example.id] = row
-    kept = sorted(last.values())
+    last_rows = sorted(last.values())
     return replace(
         source,
-        examples=tuple(source.examples[row] for row in kept),
+        examples=tuple(source.examples[row] for row in last_rows),
         skipped=tuple(skipped),
-        rows=source.rows and source.rows.take(kept),
+        rows=source.rows and source.rows.take(last_rows),
     )
 
 

@@ -1,4 +1,4 @@
-"""Captions from manifests: their columns, their rows, their splits, and what is wrong with them."""
+"""Captions from manifests: columns, rows, splits and malformed ones."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def test_lists_of_captions(tmp_path: Path) -> None:
     assert captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions == ("x", "y")
     # One that an image has twice counts twice, as in RSICD; one of another row does not.
     rows = [{"image": "a.png", "captions": own, "split": "train"} for own in ("xx", "xy")]
-    rows = [{**one, "captions": list(one["captions"])} for one in rows]
-    found = captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions
-    assert found == ("x", "x", "y")
+    rows = [{**row, "captions": list(row["captions"])} for row in rows]
+    joined = captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions
+    assert joined == ("x", "x", "y")
 
 
-def test_without_splits_some_images_are_val_and_stay_so(tmp_path: Path) -> None:
+def test_without_splits_a_fixed_part_becomes_val(tmp_path: Path) -> None:
     rows = [{"path": f"{i}.png", "caption": "x"} for i in range(400)]
     path = tmp_path / "m.jsonl"
     with pytest.warns(UserWarning, match=r"m\.jsonl: there is no split 'val'; \d+ of 400 train"):
@@ -93,7 +93,7 @@ def test_without_splits_some_images_are_val_and_stay_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])
-def test_what_others_call_the_splits(tmp_path: Path, kind: str) -> None:
+def test_common_names_of_splits(tmp_path: Path, kind: str) -> None:
     names = ["Train", "training", "restval", "valid", "validation ", "dev", "TEST", "testing"]
     rows = [{"path": f"{i}.png", "caption": "x", "split": name} for i, name in enumerate(names)]
     if kind == "json":
@@ -116,7 +116,7 @@ def test_a_misspelt_split_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])
-def test_images_without_a_split_among_others_are_told(tmp_path: Path, kind: str) -> None:
+def test_images_without_a_split_among_others_are_reported(tmp_path: Path, kind: str) -> None:
     names = ["train", None, "val", "" if kind == "json" else " "]
     rows = [{"path": f"{i}.png", "caption": "x", "split": name} for i, name in enumerate(names)]
     if kind == "json":
@@ -127,7 +127,7 @@ def test_images_without_a_split_among_others_are_told(tmp_path: Path, kind: str)
     assert [e.split for e in source.examples] == ["train", None, "val", None]
 
 
-def test_rows_of_one_image_may_leave_blank_what_another_says(tmp_path: Path) -> None:
+def test_rows_of_one_image_may_leave_values_blank(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("path,caption,split,label\na.png,x,train,\na.png,y, ,port\nb.png,z,val, \n")
     assert told(captions.load(path)) == {
@@ -151,14 +151,14 @@ def row(**more: Any) -> dict[str, Any]:
         ([row(caption="x", id="1"), row(caption="x", id="1", path="b.png")], "expected one file"),
     ],
 )
-def test_manifests_that_make_no_sense(
+def test_malformed_manifests_are_refused(
     tmp_path: Path, rows: list[dict[str, Any]], complaint: str
 ) -> None:
     with pytest.raises(DatasetError, match=complaint):
         captions.load(manifest(tmp_path / "m.jsonl", *rows))
 
 
-def test_places_without_captions(tmp_path: Path) -> None:
+def test_sources_without_captions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found nothing at"):
         captions.load(tmp_path / "none")
     with pytest.raises(DatasetError, match=r"one manifest with captions.*found none"):

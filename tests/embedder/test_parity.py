@@ -1,4 +1,4 @@
-"""Equal to the reference: transformers' CLIPModel, CLIPTokenizer and CLIPImageProcessor."""
+"""Parity with transformers' CLIPModel, CLIPTokenizer and CLIPImageProcessor."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_shapes(name: str) -> None:
-    """Every published CLIP with a ViT, in all but the number of layers."""
+    """The shapes of all published CLIPs with a ViT, with fewer layers."""
     width, heads, patch, side, text_width, text_heads, dim = PUBLISHED[name]
     layers = {"num_hidden_layers": 2}
     vision = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
@@ -151,7 +151,7 @@ def assert_same_vectors_of_full_size(reference: CLIPModel) -> None:
 
 
 def test_a_saved_directory_is_a_hugging_face_checkpoint(tiny_model: Path) -> None:
-    """What we write, transformers loads, and both give the same vectors end to end."""
+    """transformers loads a saved model, and both give the same vectors end to end."""
     reference = CLIPModel.from_pretrained(tiny_model).float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(tiny_model)
     processor = CLIPImageProcessorPil.from_pretrained(tiny_model)
@@ -190,8 +190,8 @@ def test_tokens(tiny_model: Path) -> None:
         np.testing.assert_array_equal(ours(TEXTS, length=length), theirs["input_ids"])
 
 
-def test_tokens_by_the_references_own_rules(tiny_model: Path) -> None:
-    """From the vocabulary alone, so that none of our tokenizer.json's rules are used."""
+def test_tokens_by_the_references_rules(tiny_model: Path) -> None:
+    """From the vocabulary only, without the rules in our tokenizer.json."""
     model = json.loads((tiny_model / "tokenizer.json").read_text())["model"]
     merges = [tuple(pair) for pair in model["merges"]]
     theirs = CLIPTokenizer(vocab=model["vocab"], merges=merges)
