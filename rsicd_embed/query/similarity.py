@@ -60,7 +60,7 @@ class _Token:
 
     @property
     def name(self) -> str:
-        """The name that the token stands for, folded as DataFusion does; "" if it is not a name."""
+        """The name in the token, folded as DataFusion does; "" if it is not a name."""
         if self.kind == "word":
             return self.text.lower()
         return self.text[1:-1] if self.kind == "quoted" else ""

@@ -87,7 +87,7 @@ class RowFile:
 
 
 def describe(path: Path) -> str:
-    """Says, for an error message, what is at a path that is not a row file."""
+    """Describes, for an error message, a path where there is no row file."""
     if not _is_regular(path):
         return "a folder" if os.path.isdir(path) else "nothing there"  # noqa: PTH112
     try:

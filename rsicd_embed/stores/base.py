@@ -319,7 +319,7 @@ class StoreType(Protocol):
         """Opens the store at `uri`, or creates it if `create` is set and `provenance` is given.
 
         Raises:
-            StoreNotFoundError: there is no store, and it is not to be created.
+            StoreNotFoundError: the store does not exist and must not be created.
             FingerprintError: its vectors are not of the given `provenance`.
         """
         ...
@@ -342,7 +342,7 @@ def open_store(
 
     Raises:
         StoreURIError: not a store URI, or a scheme that no installed package provides.
-        StoreNotFoundError: there is no store, and it is not to be created.
+        StoreNotFoundError: the store does not exist and must not be created.
         FingerprintError: its vectors were made by another model.
         StoreCorruptError: its files are damaged.
         ArgumentError: `embedder` is not an embedder, or `provenance` is given as well.

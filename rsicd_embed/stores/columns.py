@@ -165,16 +165,16 @@ def with_nulls_pushed_down(column: pa.Array) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets), values, mask=column.is_null())
 
 
-def _misfit(found: pa.DataType, expected: pa.DataType, place: str) -> str | None:
+def _misfit(kind: pa.DataType, expected: pa.DataType, place: str) -> str | None:
     """Why values of a canonical type cannot be cast to a column's type; None if they can.
 
     `place` names the column, and perhaps a field in it.
     """
-    if found == expected or pt.is_null(found):
+    if kind == expected or pt.is_null(kind):
         return None
-    if pt.is_struct(found) and pt.is_struct(expected):
+    if pt.is_struct(kind) and pt.is_struct(expected):
         names = [field.name for field in expected]
-        for field in found:
+        for field in kind:
             inside = f"{place}, field {field.name!r}"
             if field.name not in names:
                 return (
@@ -184,20 +184,20 @@ def _misfit(found: pa.DataType, expected: pa.DataType, place: str) -> str | None
             if problem := _misfit(field.type, expected.field(field.name).type, inside):
                 return problem
         return None
-    if _is_list(found) and pt.is_list(expected):
-        return _misfit(found.value_type, expected.value_type, place)
-    if _fits(found, expected):
+    if _is_list(kind) and pt.is_list(expected):
+        return _misfit(kind.value_type, expected.value_type, place)
+    if _fits(kind, expected):
         return None
-    return f"{place}: expected {expected}, found {found}; {_REMEDY}"
+    return f"{place}: expected {expected}, found {kind}; {_REMEDY}"
 
 
-def _fits(found: pa.DataType, expected: pa.DataType) -> bool:
-    if pt.is_integer(found):
+def _fits(kind: pa.DataType, expected: pa.DataType) -> bool:
+    if pt.is_integer(kind):
         return bool(pt.is_integer(expected) or pt.is_float64(expected))
-    if pt.is_floating(found):
-        return bool(pt.is_floating(expected) and found.bit_width <= expected.bit_width)
-    if pt.is_timestamp(found) and pt.is_timestamp(expected):
-        return bool(found.tz == expected.tz)
+    if pt.is_floating(kind):
+        return bool(pt.is_floating(expected) and kind.bit_width <= expected.bit_width)
+    if pt.is_timestamp(kind) and pt.is_timestamp(expected):
+        return bool(kind.tz == expected.tz)
     return False
 
 

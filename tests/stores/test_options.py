@@ -85,16 +85,16 @@ def test_index_is_tuned_to_the_recall_goal(tmp_path: Path, monkeypatch: pytest.M
 def test_index_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
     searched = []
-    nearest = lance_index.nearest
+    nearest = lance_index.SearchedTable.nearest
 
-    def watched(table: Any, index: lance_index.AnnIndex, *others: Any) -> Any:
+    def watched(table: lance_index.SearchedTable, index: lance_index.AnnIndex, *others: Any) -> Any:
         searched.append((index.partitions, index.refine))
         return nearest(table, index, *others)
 
     with open_store(f"lancedb:{tmp_path}", MADE_BY) as store:
         store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
         store.optimize()
-    monkeypatch.setattr(lance_index, "nearest", watched)
+    monkeypatch.setattr(lance_index.SearchedTable, "nearest", watched)
     for options in ("", "?nprobes=3", "?refine=7", "?nprobes=3&refine=7"):
         with open_store(f"lancedb:{tmp_path}{options}", MADE_BY) as store:
             store.search(unit(3000)[5], k=1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import PUBLISHED_SHAPES, note
+from rsicd_embed.cli.base import note
 from rsicd_embed.cli.bench.base import (
     Recorded,
     Variant,
@@ -22,6 +22,7 @@ from rsicd_embed.cli.bench.base import (
     variants,
 )
 from rsicd_embed.cli.bench.embed_lines import lines
+from rsicd_embed.train.shapes import PUBLISHED_SHAPES
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.flops import Tower

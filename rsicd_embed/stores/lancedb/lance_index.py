@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -125,44 +125,45 @@ class SearchedTable:
     query to Python numbers and back, and to switch threads several times.
     """
 
-    def __init__(self, location: str, name: str) -> None:
-        """`location` is that of the database; nothing is opened before the first search."""
-        self._location, self._name = location, name
+    def __init__(self, database: str, name: str, uri: str) -> None:
+        """Opens nothing before the first search; `uri` is the store's, for messages."""
+        self._database, self._name, self.uri = database, name, uri
         self._open: tuple[Any, int] | None = None  # the table, and the version it is at
 
     def nearest(
-        self,
-        version: int,
-        queries: np.ndarray,
-        k: int,
-        *,
-        partitions: int,
-        refine: int,
-        columns: Sequence[str],
-    ) -> pa.Table:
-        """Finds approximately the k nearest rows to each query.
+        self, index: AnnIndex, units: np.ndarray, k: int, schema: pa.Schema, version: int
+    ) -> tuple[Rows, Candidates]:
+        """Finds approximately the k nearest rows to each query, and a few more.
 
         Args:
-            version: version to search.
-            queries: float32 (q, dim), q ≥ 1.
+            index: settings to search with.
+            units: (q, dim) of unit norm, q ≥ 1.
             k: number of rows per query.
-            partitions: number of partitions to search.
-            refine: multiple of k rows to compare exactly.
-            columns: columns to return.
+            schema: schema of the rows.
+            version: version of the table to search.
 
         Returns:
-            These columns, and `query_index` if there are several queries; by query.
+            Rows, and pairs of query numbers and their positions.
         """
+        queries = units.astype(np.float32)
         vectors = queries[0] if len(queries) == 1 else [*queries]
 
         async def search() -> pa.Table:
             table = await self._at(version)
             query = table.query().nearest_to(vectors).column(VECTOR).distance_type("cosine")
-            query = query.nprobes(partitions).refine_factor(refine).limit(k)
+            query = query.nprobes(index.partitions).refine_factor(index.refine).limit(k + _SPARE)
             # LanceDB logs a warning for each query that does not select the distance.
-            return await query.select([*columns, "_distance"]).to_arrow()
+            return await query.select([*schema.names, "_distance"]).to_arrow()
 
-        return _run(search())
+        hits = _run(search())
+        batches = hits.combine_chunks().to_batches()
+        if not batches:
+            return Rows(schema, ()), Candidates(*(np.zeros(0, np.int64),) * 2)
+        query = np.zeros(len(hits), np.int64)
+        if len(units) > 1:
+            query = hits["query_index"].to_numpy().astype(np.int64)
+        rows = Rows(schema, (part_of(batches[0], schema, self.uri),))
+        return rows, Candidates(query, np.arange(len(hits)))
 
     def close(self) -> None:
         """Releases the table; another search would reopen it."""
@@ -170,7 +171,7 @@ class SearchedTable:
 
     async def _at(self, version: int) -> Any:
         if self._open is None:
-            database = await lancedb.connect_async(self._location)
+            database = await lancedb.connect_async(self._database)
             table, current = await database.open_table(self._name), -1
         else:
             table, current = self._open
@@ -199,41 +200,12 @@ def _loop(process: int) -> asyncio.AbstractEventLoop:
     return loop
 
 
-def nearest(
-    table: SearchedTable,
-    index: AnnIndex,
-    units: np.ndarray,
-    k: int,
-    schema: pa.Schema,
-    version: int,
-    uri: str,
-) -> tuple[Rows, Candidates]:
-    """Searches the index for (q, dim) unit queries; returns rows, and the query of each."""
-    hits = table.nearest(
-        version,
-        units.astype(np.float32),
-        k + _SPARE,
-        partitions=index.partitions,
-        refine=index.refine,
-        columns=schema.names,
-    )
-    batches = hits.combine_chunks().to_batches()
-    if not batches:
-        return Rows(schema, ()), Candidates(*(np.zeros(0, np.int64),) * 2)
-    query = np.zeros(len(hits), np.int64)
-    if len(units) > 1:
-        query = hits["query_index"].to_numpy().astype(np.int64)
-    rows = Rows(schema, (part_of(batches[0], schema, uri),))
-    return rows, Candidates(query, np.arange(len(hits)))
-
-
 def update(
     table: Any,
     searched: SearchedTable,
     index: AnnIndex | None,
     rows: int,
     schema: pa.Schema,
-    uri: str,
     kth_best: KthBest,
     goal: float,
 ) -> None:
@@ -248,7 +220,7 @@ def update(
         index = AnnIndex(rows, rows, 0, 0, 0.0)
     elif 1 / _MEASURE <= rows / index.rows <= _MEASURE:
         return
-    index = _measure(table, searched, replace(index, rows=rows), schema, uri, kth_best, goal)
+    index = _measure(table, searched, replace(index, rows=rows), schema, kth_best, goal)
     metadata = {_KEY.decode(): json.dumps(asdict(index))}
     table.update_field_metadata({"path": VECTOR, "metadata": metadata})
 
@@ -258,19 +230,18 @@ def _measure(
     searched: SearchedTable,
     index: AnnIndex,
     schema: pa.Schema,
-    uri: str,
     kth_best: KthBest,
     goal: float,
 ) -> AnnIndex:
     """The lowest settings of the ladder that reach the goal, or its last ones."""
     offsets = sorted(recall.sample(index.rows).tolist())
     batch = table.take_offsets(offsets).select(schema.names).to_arrow().combine_chunks()
-    queries = recall.queries_near(part_of(batch.to_batches()[0], schema, uri).matrix)
+    queries = recall.queries_near(part_of(batch.to_batches()[0], schema, searched.uri).matrix)
     kth = kth_best(queries, recall.K)
     version = int(table.version)
     for partitions, refine in _LADDER:
         index = replace(index, partitions=partitions, refine=refine)
-        rows, pairs = nearest(searched, index, queries, recall.K, schema, version, uri)
+        rows, pairs = searched.nearest(index, queries, recall.K, schema, version)
         scores = score_pairs(rows, queries.astype(np.float64), pairs)
         similarities = [
             np.sort(scores[pairs.query == query])[-recall.K :] for query in range(len(queries))

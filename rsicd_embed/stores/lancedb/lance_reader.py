@@ -65,7 +65,7 @@ class LanceReader(Closing):
         self._location = location
         self._settings = IndexSettings.of(location.uri)
         self._open_table: Any | None = table
-        self._searched = SearchedTable(location.database, location.uri.table)
+        self._searched = SearchedTable(location.database, location.uri.table, self.uri)
         self._state: TableState | None = None
         self._mutex = threading.RLock()
 
@@ -209,8 +209,6 @@ class LanceReader(Closing):
         """The k best hits of the index; None if it finds fewer than k for a query."""
         self._verify(now)
         with lance_errors(f"cannot read {self.uri}"):
-            rows, pairs = lance_index.nearest(
-                self._searched, index, units, k, now.schema, now.version, self.uri
-            )
+            rows, pairs = self._searched.nearest(index, units, k, now.schema, now.version)
         hits = scoring.hit_table(rows, units, pairs, k)
         return hits if len(hits) == k * len(units) else None

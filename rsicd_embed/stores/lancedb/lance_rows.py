@@ -148,7 +148,7 @@ def _best(rows: Rows, queries: np.ndarray, k: int) -> tuple[RowView, ...]:
     positions = np.unique(scoring.nearest(rows, queries, k, rows.masks(None)).row)
     if not len(positions):
         return ()
-    taken, schema = rows.take(positions), rows.attribute_schema
-    columns = [taken.column(name) for name in schema.names]
+    batch, schema = rows.take(positions), rows.attribute_schema
+    columns = [batch.column(name) for name in schema.names]
     attributes = pa.Table.from_arrays(columns, schema=schema)
     return (RowView(rows.vectors(positions), attributes),)

@@ -187,7 +187,6 @@ class LanceStore(LanceReader):
             now.index,
             now.count,
             now.schema,
-            self.uri,
             kth_best,
             self._settings.goal,
         )
