@@ -31,9 +31,10 @@ def load(group: str, name: str) -> object | None:
         )
     point = next(iter(points.values()))
     try:
-        return point.load()
+        loaded: object = point.load()
     except ImportError as error:
         raise RsicdEmbedError(
             f"{point.group} {point.name!r} ({point.value}) cannot be imported: {error}; "
             "install its dependencies"
         ) from error
+    return loaded

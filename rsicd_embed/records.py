@@ -53,13 +53,15 @@ def vector_matrix(column: pa.FixedSizeListArray | pa.ChunkedArray) -> np.ndarray
     return values.reshape(len(column), dim)
 
 
-def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int = 0) -> np.ndarray:
+def require_unit_vectors(
+    vectors: np.ndarray, dim: int, *, source: str, first: int = 0
+) -> np.ndarray:
     """Checks that vectors are finite and L2-normalised to 1e-3.
 
     Args:
         vectors: real (n, dim).
         dim: the expected length of a vector.
-        what: name of the vectors for the error message.
+        source: origin of the vectors, for the error message.
         first: number of the first row for the error message.
 
     Returns:
@@ -69,7 +71,7 @@ def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int
         SchemaError: naming the first row that fails.
     """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise SchemaError(f"{what}: expected vectors of shape (n, {dim}), found {vectors.shape}")
+        raise SchemaError(f"{source}: expected vectors of shape (n, {dim}), found {vectors.shape}")
     norms = np.empty(len(vectors))
     for start in range(0, len(vectors), _BLOCK_ROWS):
         wide = vectors[start : start + _BLOCK_ROWS].astype(np.float64)
@@ -78,7 +80,7 @@ def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int
     if bad.size:
         row = int(bad[0])
         raise SchemaError(
-            f"{what}: expected finite unit vectors, found norm {norms[row]:.6g} "
+            f"{source}: expected finite unit vectors, found norm {norms[row]:.6g} "
             f"at row {first + row}; divide each vector by its L2 norm"
         )
     return norms

@@ -186,7 +186,7 @@ def test_folders_mistaken_for_models(
     for scheme in SCHEMES:
         run("ingest", pictures, "--store", f"{scheme}:{scheme}", "--model", model)
         for name in (f"{scheme}:{scheme}", scheme):
-            with pytest.raises(ModelError, match=r"of a store: .* give it to --store"):
+            with pytest.raises(ModelError, match=r"of a store: .* pass it to --store"):
                 load_embedder(name)
     best = Path(shutil.copytree(model, "run/best"))
     Path("run/run.json").write_text("{}")
@@ -227,7 +227,7 @@ def test_a_hub_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="no Hugging Face id"):
+    with pytest.raises(ModelError, match="not a Hugging Face id"):
         load_embedder("some/bad--name")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for name in ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32@v1"):

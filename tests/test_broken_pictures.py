@@ -128,7 +128,7 @@ def test_other_objects_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000"])
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd metadata, before it reads on
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # about odd metadata, before reading on
 def test_damaged_files_are_read_or_refused(kind: str) -> None:
     """Any exception of a decoder becomes an ImageError."""
     rng = np.random.default_rng(0)

@@ -101,7 +101,7 @@ def test_rows_of_any_content(cases: list[dict[str, Any]], schemes: list[str]) ->
         rsicd_embed.import_rows([folder / "rows.parquet"], uris[1])
         (made_by, schema, was), (_, _, now) = content(uris[0]), content(uris[1])
         assert content(uris[1])[:2] == (made_by, schema)
-        assert repr(now) == repr({key: was[key] for key in now})  # NaN equals nothing
+        assert repr(now) == repr({key: was[key] for key in now})  # NaN is not equal to itself
         assert set(now) == set(was)
         again = rsicd_embed.import_rows([folder / "rows.parquet"], uris[1])
         assert (again.imported, again.unchanged) == (0, len(now))
@@ -115,7 +115,7 @@ def test_files_written_by_embed(
     other = f"exact:{tmp_path}/other"
     run("ingest", pictures, "--store", other, "--model", tiny_model)
     assert content(uri) == content(other)
-    # … and the images themselves are known then.
+    # The images are then already known.
     again = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--json").document
     assert (again["embedded"], again["unchanged"]) == (0, 5)
 

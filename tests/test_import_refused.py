@@ -43,7 +43,7 @@ def test_a_given_model_must_match(
     assert f"holds vectors of model '{tiny_model}', --model {other_model} those of" in error
     assert not Path(uri.partition(":")[2]).exists()
     assert import_file(file, uri, "--model", str(tiny_model))["imported"] == 5
-    # A manifest of images is what it is for embed.
+    # embed treats it as a manifest of images.
     run("embed", file, "-o", file.with_name("other.parquet"), "--model", other_model)
     error = run("import", file, file.with_name("other.parquet"), "--store", uri).error
     assert f"rows.parquet those of '{tiny_model}' (weights" in error
@@ -110,7 +110,7 @@ def with_vectors(file: Path, vectors: np.ndarray) -> None:
             "a file that cannot be read as Parquet: ",
         ),
         (lambda file: file.write_bytes(damaged(file)), "cannot be read as Parquet: "),
-        (lambda file: with_vectors(file, unit(7, 9)), "vectors of length 8, as it says"),
+        (lambda file: with_vectors(file, unit(7, 9)), "vectors of length 8, as its metadata says"),
         (lambda file: with_vectors(file, unit(7) * np.float32(np.nan)), "found norm nan at row 1"),
         (lambda file: with_vectors(file, unit(7) * 2), "found norm 2 at row 1; divide each"),
         (lambda file: file.unlink(), "found nothing there"),

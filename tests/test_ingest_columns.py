@@ -154,7 +154,7 @@ def test_any_text_survives_a_store(
     texts = {name: [entry[name] for entry in entries.values()] for name in ("path", "id", "v")}
     pyarrow.parquet.write_table(pa.table(texts), folder / "m.parquet")
     uri = f"exact:{folder / 'store'}"
-    # Two manifests that are text for sure, then the CSV, whose cells are text for the store.
+    # Two manifests with text, then the CSV, whose cells become text as in the store.
     ingest(embedder, uri, folder / "m.parquet")
     ingest(embedder, uri, manifest(folder / "m.jsonl", *entries.values()))
     ingest(embedder, uri, write_csv(folder / "m.csv", list(entries.values())))

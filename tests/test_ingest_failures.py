@@ -67,7 +67,7 @@ def _interrupt_on(call: int) -> Callable[..., None]:
 def test_interrupted_between_images(embedder: Counting, each_uri: str, pictures: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         ingest(embedder, each_uri, pictures, progress=_interrupt_on(3))
-    # The third is loaded already, so it is embedded too.
+    # The third image is already loaded, so it is embedded too.
     assert sorted(rows(each_uri)) == IDS[:3]
     assert embedder.taken() == 3
     assert counts(ingest(embedder, each_uri, pictures)) == (2, 0, 3, 0, 0)

@@ -65,7 +65,7 @@ def test_a_store_without_labels_gets_them_and_keeps_its_vectors(
     embedder: Counting, each_uri: str, classes: Path
 ) -> None:
     with rsicd_embed.open_store(each_uri, embedder=embedder) as store:
-        indexing.ingest([folder.load(classes)], embedder, store)  # as before there were labels
+        indexing.ingest([folder.load(classes)], embedder, store)  # as in versions without labels
     assert "label" not in rows(each_uri)[IDS[0]]
     embedder.taken()
     assert counts(ingest(embedder, each_uri, classes)) == (0, 4, 0, 0, 0)
@@ -84,7 +84,7 @@ def test_stored_values_take_precedence_over_folder_names(
     assert counts(ingest(embedder, each_uri, classes)) == (2, 2, 0, 0, 0)
     expected = {**LABELS, IDS[0]: ("sand", "test"), IDS[1]: ("port", "holdout")}
     assert stored_labels(each_uri) == expected
-    picture(9).save(classes / IDS[0])  # its own label stays when the image changes
+    picture(9).save(classes / IDS[0])  # its label is kept when the image changes
     assert counts(ingest(embedder, each_uri, classes)) == (1, 0, 3, 0, 0)
     assert stored_labels(each_uri) == expected
 
@@ -143,7 +143,7 @@ def test_linked_folders_are_ingested_and_pruned_by_their_link(
     (pictures / "a.png").unlink()
     summary = ingest(embedder, each_uri, tmp_path / "root", prune=True)
     assert counts(summary) == (0, 0, 5, 1, 0)
-    pictures.rename(tmp_path / "unmounted")  # what is behind a broken link may come back
+    pictures.rename(tmp_path / "unmounted")  # files behind a broken link may come back
     summary = ingest(embedder, each_uri, tmp_path / "root", prune=True)
     assert counts(summary) == (0, 0, 1, 0, 1)
     assert "cannot be followed" in summary.skipped[0].reason

@@ -36,7 +36,7 @@ def test_a_renamed_folder_below_the_source_can_be_pruned(
 def test_prune_touches_only_rows_below_the_source(
     embedder: Counting, uri: str, pictures: Path, tmp_path: Path
 ) -> None:
-    other = tmp_path / "pictures2"  # the same first letters are not the same folder
+    other = tmp_path / "pictures2"  # a common prefix is not a common folder
     other.mkdir()
     for name in ("y.png", "z.png"):
         picture(5).save(other / name)

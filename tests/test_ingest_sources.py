@@ -54,7 +54,7 @@ def test_displaced_rows_are_reported(
     (displaced,) = ingest(embedder, uri, other).displaced
     assert (displaced.id, displaced.uri) == ("a.png", str(pictures / "a.png"))
     assert displaced.by == str(other / "a.png") == rows(uri)["a.png"]["uri"]
-    (pictures / "b.png").rename(tmp_path / "b.png")  # gone from there: it has moved
+    (pictures / "b.png").rename(tmp_path / "b.png")  # the file was moved
     picture(9).save(other / "b.png")
     assert ingest(embedder, uri, other).displaced == []
 
@@ -75,7 +75,7 @@ def test_several_sources(embedder: Counting, each_uri: str, pictures: Path, tmp_
     picture(7).save(other / "z.png")
     ints = manifest(tmp_path / "ints.jsonl", {"id": "i", "path": "pictures/a.png", "v": 1})
     floats = manifest(tmp_path / "floats.jsonl", {"id": "f", "path": "other/z.png", "v": 1.5})
-    # The column is one of floats in both, so that the order of the sources does not matter.
+    # The column is float in both, so the order of the sources does not matter.
     summary = ingest(embedder, each_uri, [other, pictures / "a.png", ints, floats])
     assert counts(summary) == (4, 0, 0, 0, 0)
     assert {id_: row["v"] for id_, row in rows(each_uri).items()} == {

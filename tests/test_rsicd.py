@@ -37,9 +37,9 @@ def test_the_card_has_the_measured_figures(embedder: Any, source: Source) -> Non
     assert embedder.fingerprint == metrics["fingerprint"]
     figures = metrics["figures"]["RSICD val"]
     measured = Evaluator(source.split("val"))(embedder)
-    # Kernels differ between machines: a handful of 1,094 images may change places.
+    # Kernels differ between machines, so a few of 1,094 images may change ranks.
     assert measured == pytest.approx(figures, abs=0.006)
-    assert figures["zeroshot_top1"] > 5 / 30  # chance is a thirtieth
+    assert figures["zeroshot_top1"] > 5 / 30  # chance is 1 in 30
     card = (BUNDLED / "README.md").read_text(encoding="utf-8")
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     for split in metrics["figures"].values():

@@ -175,7 +175,7 @@ def test_colours() -> None:
     palette = np.arange(768).reshape(3, 256).astype(np.uint16) * 85
     wanted = (palette >> 8).T[GREY]
     expect(tiff(GREY, photometric="palette", colormap=palette), wanted)
-    expect(tiff(GREY, photometric="palette", colormap=palette >> 8), wanted)  # as some write it
+    expect(tiff(GREY, photometric="palette", colormap=palette >> 8), wanted)  # as some writers do
     image = Image.fromarray(RGB)
     cmyk = np.asarray(image.convert("CMYK"))
     expect(tiff(cmyk, photometric="separated"), RGB, 1)
@@ -259,7 +259,7 @@ def test_compressions_of_cloud_optimised_files(codec: str) -> None:
     expect(tiff(RGB, **options), RGB, 1 if codec == "webp" else 0)
     if codec in ("lerc", "zstd"):
         expect(tiff((RGB / 255).astype(np.float32), **options), RGB, 1)
-    if codec == "lerc":  # GDAL compresses LERC's output once more
+    if codec == "lerc":  # GDAL may compress LERC's output again
         blob = imagecodecs.lerc_encode(RGB)
         for number, wrap in ((1, imagecodecs.zlib_encode), (2, imagecodecs.zstd_encode)):
             file = io.BytesIO()
@@ -353,7 +353,7 @@ def test_damaged_files_are_read_or_refused_silently(
         for _ in range(40):
             data = np.frombuffer(source, np.uint8).copy()
             places = rng.integers(0, len(data), rng.integers(1, 12))
-            if rng.random() < 0.5:  # in the directory, where it is most harmful
+            if rng.random() < 0.5:  # in the directory, where damage matters most
                 places %= 300
             data[places] = rng.integers(0, 256, len(places), dtype=np.uint8)
             try:

@@ -244,7 +244,7 @@ def test_the_folder_with_the_most_images_is_used(tmp_path: Path) -> None:
     assert source.root == tmp_path / "images"
     assert {example.path.parent for example in source.examples} == {tmp_path / "images"}
     (tmp_path / "images" / "2.png").unlink()
-    assert open_source(tmp_path).root == tmp_path / "examples"  # of equals the first
+    assert open_source(tmp_path).root == tmp_path / "examples"  # the first on a tie
     (tmp_path / "examples" / "1.png").unlink()
     (tmp_path / "images" / "1.png").unlink()
     complaint = r"x\.json: expected at least half of its 4 images .* found 1 in .* and no 1"
@@ -344,7 +344,7 @@ def test_the_real_rsicd(rsicd: Path) -> None:
     source = open_source(rsicd)
     splits = Counter(example.split for example in source.examples)
     assert splits == {"train": 8734, "val": 1094, "test": 1093}
-    # 30 classes in file names, and playfields, whose images are only numbered.
+    # 30 classes from file names, and playfields, whose files are only numbered.
     assert len({captioned.label_in_name(example.id) for example in source.examples} - {None}) == 30
     assert len({example.label for example in source.examples}) == 31
     assert all(example.captions for example in source.examples)

@@ -62,13 +62,13 @@ def test_rows_of_one_image_are_joined(tmp_path: Path, kind: str) -> None:
         "c.png": (("a river",), "test", None),
     }
     assert source.examples[0].path == tmp_path / "a.png"
-    assert captions.load(tmp_path) == source  # the one manifest in a folder
+    assert captions.load(tmp_path) == source  # the only manifest in a folder
 
 
 def test_lists_of_captions(tmp_path: Path) -> None:
     rows = [{"image": "a.png", "captions": ["x", "", "y"], "split": "train"}]
     assert captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions == ("x", "y")
-    # One that an image has twice counts twice, as in RSICD; one of another row does not.
+    # Duplicates within one row are kept, as in RSICD; duplicates from other rows are not.
     rows = [{"image": "a.png", "captions": own, "split": "train"} for own in ("xx", "xy")]
     rows = [{**row, "captions": list(row["captions"])} for row in rows]
     joined = captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions
@@ -112,7 +112,7 @@ def test_a_misspelt_split_is_refused(tmp_path: Path, kind: str) -> None:
     complaint = r"1\.png: expected a split of train, val, test \(or training, .*\), found 'trian'"
     with pytest.raises(DatasetError, match=complaint):
         captions.load(path)
-    assert captions.read(path).examples[1].split == "trian"  # for eval any name will do
+    assert captions.read(path).examples[1].split == "trian"  # eval accepts any name
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])

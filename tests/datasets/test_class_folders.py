@@ -71,7 +71,7 @@ def test_splits_beside_classes_are_refused_by_eval(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found the splits Test, Train beside river; move"):
         open_set(tmp_path)
     assert open_source(tmp_path).schema.names == []
-    (tmp_path / "river" / "5.png").unlink()  # a folder without images is none of the dataset
+    (tmp_path / "river" / "5.png").unlink()  # a folder without images is not part of the dataset
     assert len(open_set(tmp_path).examples) == 4
 
 

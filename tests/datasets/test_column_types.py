@@ -172,7 +172,7 @@ def test_text_is_identical_in_every_format(table: dict[str, list[str]]) -> None:
     for source in sources:
         assert [image.id for image in source.examples] == table["id"]
         for name in table.keys() - {"id", "path"}:
-            # A column of empty cells alone says nothing, so that it is null.
+            # A column of only empty cells has no type and is null.
             assert [value or None for value in column(source, name)] == [
                 text or None for text in table[name]
             ]
@@ -194,7 +194,7 @@ def test_csv_numbers_can_be_recovered(text: str) -> None:
         assert value == text
 
 
-@example([2.0**-24])  # its shortest text is not the nearest number of 16 digits
+@example([2.0**-24])  # its shortest text differs from its rounding to 16 digits
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
 @settings(max_examples=80, deadline=None)
 def test_formatted_floats_are_read_exactly(numbers: list[float]) -> None:

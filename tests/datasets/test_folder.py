@@ -104,7 +104,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     touch(root / "real" / "a.png")
     touch(tmp_path / "elsewhere" / "b.png")
     touch(tmp_path / "elsewhere" / "sub" / "c.png")
-    (root / "again").symlink_to(root / "real")  # sorted before it, and yet not what names it
+    (root / "again").symlink_to(root / "real")  # sorted first, but does not determine the id
     (root / "one").symlink_to(tmp_path / "elsewhere")
     (root / "two").symlink_to(tmp_path / "elsewhere")
     source = folder.load(root)
@@ -236,7 +236,7 @@ def test_an_unmounted_disk_is_not_an_empty_folder(
     table.write_text(f"# disks\nUUID=1 / ext4\n/dev/sdb none swap\n\n/dev/sdc {escaped} nfs\n")
     with pytest.raises(DatasetError, match=r"disk of .*/a disk .* is not mounted; mount it first"):
         open_source(point / below, allow_empty=True)
-    touch(point / below / "notes.txt")  # somebody uses the folder without the disk
+    touch(point / below / "notes.txt")  # the folder is used without the disk
     assert open_source(point / below, allow_empty=True).examples == ()
 
 

@@ -108,7 +108,7 @@ def test_names_of_the_path_column(
 ) -> None:
     rows = [{column: "a.png", "id": "x", "width": 5, "sha256": "no", "label": "port"}]
     source = open_source(write(rows))
-    # What is computed from the image is not taken from the manifest.
+    # Columns computed from the image are ignored in the manifest.
     assert source.examples == (Example("x", str(tmp_path / "a.png"), {"label": "port"}),)
 
 

@@ -113,7 +113,7 @@ def test_texts_match_transformers_on_every_engine() -> None:
         OpenvinoTowers(CONFIG, tensors, HOW),
     ):
         np.testing.assert_allclose(towers.encode_texts(tokens), expected, atol=2e-6)
-        # Padding changes nothing.
+        # Padding has no effect.
         longer = np.pad(tokens, ((0, 0), (0, 3)))
         np.testing.assert_allclose(towers.encode_texts(longer), expected, atol=2e-6)
 
@@ -189,7 +189,7 @@ def test_gradients_reach_every_parameter() -> None:
 
     slopes = named(jax.grad(first)(params))
     for name in (key for key in slopes if key.startswith("text")):
-        # A bias of keys shifts all scores alike.
+        # A key bias shifts all scores equally, so its gradient is 0.
         assert (np.abs(slopes[name]).max() > 1e-7) != name.endswith("key.bias"), name
 
 

@@ -130,7 +130,7 @@ def test_engines_and_precisions_agree(
         (ours.embed_images(images), other.embed_images(images)),
         (ours.embed_texts(texts), other.embed_texts(texts)),
     ):
-        assert (first != two).any()  # it is not the same engine after all
+        assert (first != two).any()  # the engines do differ
         assert (first * two).sum(axis=1).min() > least
         np.testing.assert_allclose(np.linalg.norm(two, axis=1), 1, atol=1e-5)
 

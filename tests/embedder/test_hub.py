@@ -193,15 +193,15 @@ def test_a_failing_hub_is_queried_once(
     with pytest.raises(ModelError, match=r"some/other cannot be downloaded from the Hub: .*500"):
         load_embedder("some/other")
     assert hub.requests == 2
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections but never answers
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url_template(silent))
         monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "0.1")
         assert load_embedder("some/clip").fingerprint == first.fingerprint
         with pytest.raises(ModelError, match=r"some/other is not a directory .*cannot be reached"):
             load_embedder("some/other")
-        assert connections(silent) == 2  # the Hub's library alone tries six times, for 25 s
+        assert connections(silent) == 2  # the Hub's library would retry six times, for 25 s
     with pytest.raises(ModelError, match=r"some/other is not a directory .*cannot be reached \("):
-        load_embedder("some/other")  # nothing listens any more
+        load_embedder("some/other")  # no server is listening
 
 
 def connections(server: socket.socket) -> int:

@@ -88,7 +88,7 @@ def random_pixels(rng: np.random.Generator, count: int, side: int) -> np.ndarray
 def test_tiny_model(activation: str) -> None:
     torch.manual_seed(0)
     reference = CLIPModel(tiny(activation)).eval()
-    # Weights as initialised hardly differ from a linear model: make them count.
+    # Initial weights make a nearly linear model, so they are scaled up.
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -105,7 +105,7 @@ def test_old_checkpoints_pool_the_text_at_the_highest_id() -> None:
     rng = np.random.default_rng(1)
     tokens = rng.integers(3, 98, (2, 8))
     tokens[0, 4], tokens[1, 7] = 98, 98
-    tokens[0, 2] = 2  # an ordinary token there
+    tokens[0, 2] = 2  # an ordinary token in that vocabulary
     assert_same_vectors(reference, random_pixels(rng, 2, 32), tokens)
 
 

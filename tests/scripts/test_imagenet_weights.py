@@ -39,7 +39,7 @@ def test_a_folded_norm_is_equivalent() -> None:
             assert tensor is not None
             tensor.normal_()
         assert norm.running_var is not None
-        norm.running_var.uniform_(1e-6, 2)  # down to where eps counts
+        norm.running_var.uniform_(1e-6, 2)  # small enough for eps to matter
     statistics = {name: value.numpy() for name, value in norm.state_dict().items()}
     kernel, bias = imagenet.fold(convolution.weight.detach().numpy(), statistics)
     x = torch.randn(2, 3, 8, 8)
