@@ -187,6 +187,6 @@ def _readable(item: Any) -> ImageLike:
     if isinstance(item, str) and "://" in item:
         parsed = urlparse(item)
         if parsed.scheme != "file":
-            raise ImageError(f"expected a local file, found {item}; fetch it first")
+            raise ImageError(f"expected a local file, found {item}; download it first")
         return url2pathname(parsed.path)
     return item

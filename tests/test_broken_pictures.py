@@ -41,15 +41,15 @@ def png(width: int, height: int) -> bytes:
 RGB = picture(0)
 JPEG = encoded(RGB, "JPEG")
 BROKEN: dict[str, tuple[bytes, str]] = {
-    "text.jpg": (b"this is a text, not a picture", "not a picture of a known format"),
+    "text.jpg": (b"this is a text, not a picture", "not an image of a known format"),
     "zero.png": (b"", "empty file"),
-    "cut.jpg": (JPEG[:-100], "broken picture: image file is truncated"),
-    "cut.png": (encoded(RGB)[:200], "broken picture: "),
-    "cut.tif": (encoded(RGB, "TIFF", compression="tiff_lzw")[:300], "broken picture: "),
-    "head.jpg": (JPEG[:3], "not a picture of a known format"),
-    "nulls.png": (bytes(1000), "not a picture of a known format"),
+    "cut.jpg": (JPEG[:-100], "damaged image: image file is truncated"),
+    "cut.png": (encoded(RGB)[:200], "damaged image: "),
+    "cut.tif": (encoded(RGB, "TIFF", compression="tiff_lzw")[:300], "damaged image: "),
+    "head.jpg": (JPEG[:3], "not an image of a known format"),
+    "nulls.png": (bytes(1000), "not an image of a known format"),
     "bomb.png": (png(30_000, 30_000), "expected at most 178,956,970 pixels"),
-    "icon.png": (encoded(RGB, "ICO"), "not a picture of a known format"),
+    "icon.png": (encoded(RGB, "ICO"), "not an image of a known format"),
     "page.jpg": (b"<!DOCTYPE html><title>404 Not Found</title>", "not a picture"),
     "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
 }
@@ -113,7 +113,7 @@ def test_the_pixel_limit_is_enforced_without_pillows_warning() -> None:
 def test_other_objects_are_refused() -> None:
     for image, reason in [
         (Image.new("RGB", (0, 5)), "no pixels"),
-        (Image.new("La", (5, 5)), "broken picture: conversion from La to L not supported"),
+        (Image.new("La", (5, 5)), "damaged image: conversion from La to L not supported"),
     ]:
         with pytest.raises(ImageError, match=reason):
             read_rgb(image)
@@ -163,7 +163,7 @@ def test_large_texts_and_profiles_of_a_png_are_ignored() -> None:
             assert tracemalloc.get_traced_memory()[1] < 8_000_000
         finally:
             tracemalloc.stop()
-        with pytest.raises(ImageError, match="broken picture: "):
+        with pytest.raises(ImageError, match="damaged image: "):
             read_rgb(data[: -len(encoded(RGB)) // 2])
 
 

@@ -144,7 +144,7 @@ def test_16_bit_colour_is_read_in_every_format(factor: int) -> None:
         difference = np.asarray(decoded.image, int) - np.asarray(RGB, int)
         assert np.abs(difference).max() <= 1
         assert decoded.stretch is not None
-    with pytest.raises(ImageError, match="broken picture: image file is truncated"):
+    with pytest.raises(ImageError, match="damaged image: image file is truncated"):
         read_rgb(deep_ppm(deep, plain=False)[:-9])
 
 

@@ -95,7 +95,7 @@ def _manifest_in(folder: Path) -> Path:
         raise DatasetError(
             f"{folder}: expected a dataset_*.json that lists images, or one manifest with captions "
             f"({', '.join(sorted(manifest.SUFFIXES))}), found {names or 'none'}; "
-            "give the manifest itself"
+            "pass the manifest itself"
         )
     return manifests[0]
 

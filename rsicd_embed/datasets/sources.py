@@ -215,7 +215,7 @@ def _declared_timestamp(name: str, sources: Sequence[Source]) -> pa.DataType:
     if len(aware) == 2:
         raise DatasetError(
             f"column {name!r}: expected times that all have an offset from UTC, or none, found one "
-            f"at {aware[True]} and none at {aware[False]}; write all alike"
+            f"at {aware[True]} and none at {aware[False]}; write all of them alike"
         )
     return _UTC if True in aware else DECLARABLE["timestamp"]
 

@@ -69,7 +69,7 @@ class CheckpointLayout:
             only_weights = missing == _alternatives(self.weights)
             error = WeightsError if only_weights else ModelError
             raise error(
-                f"expected {', '.join(missing)} in {directory}, found none; give the directory of "
+                f"expected {', '.join(missing)} in {directory}, found none; pass the directory of "
                 f"a {self.kind} checkpoint that has them"
             )
 

@@ -162,7 +162,7 @@ def read_ppm(data: bytes, max_pixels: int) -> np.ndarray | None:
     else:
         values = np.array(data[header.end() :].split()[:count], np.uint16)
     if values.size < count:
-        raise ImageError("broken picture: image file is truncated")
+        raise ImageError("damaged image: image file is truncated")
     return values.reshape(height, width, 3).astype(np.uint16)
 
 

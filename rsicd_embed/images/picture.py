@@ -149,11 +149,11 @@ def read_picture(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
         size = f"{int(pixels[0]):,}" if pixels else "more"
         raise ImageError(too_large(max_pixels, size)) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"not a picture of a known format ({', '.join(FORMATS)})") from error
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except MemoryError as error:
         raise ImageError("too large for this machine's memory; tile it first") from error
     except Exception as error:  # decoders raise all kinds of exceptions for broken files
-        raise ImageError(f"broken picture: {one_line(error)}") from error
+        raise ImageError(f"damaged image: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def read_header(data: bytes) -> Header:
     except (ImageError, Image.DecompressionBombError):
         raise
     except Exception as error:
-        raise ImageError(f"not a picture of a known format ({', '.join(FORMATS)})") from error
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
 
 
 def read_bytes(path: Path) -> bytes:

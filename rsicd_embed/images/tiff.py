@@ -138,15 +138,15 @@ def _require_readable(directory: Directory, max_pixels: int) -> int:
     compression = directory.integer(tags.COMPRESSION, 1)
     if compression not in _COMPRESSIONS:
         name = _UNREAD_COMPRESSIONS.get(compression, f"number {compression}")
-        raise ImageError(f"TIFF compression {name} is not read; convert the file")
+        raise ImageError(f"TIFF compression {name} is not supported; convert the file")
     if len(set(bits)) > 1 or len(set(kinds)) > 1:
-        raise ImageError("TIFF bands of different types are not read; convert the file")
+        raise ImageError("TIFF bands of different types are not supported; convert the file")
     if kinds[0] not in _SAMPLE_FORMATS:
-        raise ImageError("TIFF samples of complex numbers are not read; convert the file")
+        raise ImageError("TIFF samples of complex numbers are not supported; convert the file")
     if tags.TILE_WIDTH in directory.entries and not (
         0 < tile <= max(width * height, _MAX_TILE_PIXELS)
     ):
-        raise ImageError(f"broken picture: TIFF tiles of {tile:,} pixels")
+        raise ImageError(f"damaged image: TIFF tiles of {tile:,} pixels")
     return samples
 
 
@@ -159,19 +159,19 @@ def _photometric(directory: Directory, samples: int) -> int:
     default = _YCBCR if directory.integer(tags.COMPRESSION, 1) == 6 else _BLACK_IS_ZERO
     photometric = directory.integer(tags.PHOTOMETRIC, default)
     if photometric == _CMYK and (samples < 4 or directory.integer(tags.INK_SET, 1) != 1):
-        raise ImageError("TIFF inks other than CMYK are not read; convert the file to RGB")
+        raise ImageError("TIFF inks other than CMYK are not supported; convert the file to RGB")
     if photometric in (_RGB, *_CONVERTED) and samples < 3:
-        raise ImageError(f"broken picture: expected 3 bands of colour, found {samples}")
+        raise ImageError(f"damaged image: expected 3 bands of colour, found {samples}")
     if photometric > _YCBCR and photometric not in _CONVERTED:
         name = _UNREAD_COLOURS.get(photometric, f"photometric interpretation {photometric}")
-        raise ImageError(f"TIFF colours of {name} are not read; convert the file to RGB")
+        raise ImageError(f"TIFF colours of {name} are not supported; convert the file to RGB")
     return photometric
 
 
 def _bands(directory: Directory, photometric: int, coloured: list[int]) -> list[int]:
     """Selects the bands to use from `coloured`, the bands other than transparency."""
     if not coloured:
-        raise ImageError("broken picture: all of its TIFF bands are transparency")
+        raise ImageError("damaged image: all of its TIFF bands are transparency")
     if photometric == _CMYK:
         return coloured[:4]
     if photometric == _PALETTE or len(coloured) < 3:
@@ -191,11 +191,11 @@ def _decode(directory: Directory, samples: int, bands: Sequence[int]) -> np.ndar
         page = file.pages.first
         if page.dtype is None:
             bits = directory.integer(tags.BITS, 1)
-            raise ImageError(f"TIFF samples of {bits} bits are not read; convert the file")
+            raise ImageError(f"TIFF samples of {bits} bits are not supported; convert the file")
         if page.is_subsampled and page.compression not in _JPEGS:
             raise ImageError(
-                "TIFF colours with fewer samples than brightness (subsampled YCbCr) are read in "
-                "JPEG compression only; convert the file to RGB"
+                "TIFF colours with fewer samples than brightness (subsampled YCbCr) are supported "
+                "only in JPEG compression; convert the file to RGB"
             )
         separate = page.planarconfig == _SEPARATE and samples > 1
         values = np.zeros((directory.height, directory.width, len(bands)), page.dtype)
@@ -208,7 +208,7 @@ def _decode(directory: Directory, samples: int, bands: Sequence[int]) -> np.ndar
             try:
                 decoded, place, _ = page.decode(segment, index, **options)
             except tifffile.TiffFileError as error:
-                raise ImageError("broken picture: a TIFF segment is cut off") from error
+                raise ImageError("damaged image: a TIFF segment is cut off") from error
             plane, _, top, left, _ = place
             if decoded is None or (separate and plane not in bands):
                 continue
@@ -217,14 +217,14 @@ def _decode(directory: Directory, samples: int, bands: Sequence[int]) -> np.ndar
             target = values[top : top + rows, left : left + columns]
             part = decoded[0, : target.shape[0], : target.shape[1]]
             if part.shape[2] != (1 if separate else samples):
-                raise ImageError("broken picture: a TIFF segment has another number of bands")
+                raise ImageError("damaged image: a TIFF segment has another number of bands")
             if separate:
                 target[..., bands.index(plane)] = part[..., 0]
             else:
                 for position, band in enumerate(bands):
                     target[..., position] = part[..., band]
     if empty:
-        raise ImageError("broken picture: none of its pixels were written")
+        raise ImageError("damaged image: none of its pixels were written")
     return values
 
 
@@ -234,7 +234,7 @@ def _segments(directory: Directory, page: TiffPage) -> Iterator[tuple[int, bytes
     offsets, sizes = page.dataoffsets[:count], page.databytecounts[:count]
     if not len(offsets) == len(sizes) == count:
         raise ImageError(
-            f"broken picture: expected {count} TIFF segments, found {min(len(offsets), len(sizes))}"
+            f"damaged image: expected {count} TIFF segments, found {min(len(offsets), len(sizes))}"
         )
     announced = _SIZE_OF.get(int(page.compression))
     itemsize = np.dtype(page.dtype).itemsize
@@ -244,13 +244,13 @@ def _segments(directory: Directory, page: TiffPage) -> Iterator[tuple[int, bytes
             yield index, None
             continue
         if offset + size > len(directory.data) and page.compression != 1:
-            raise ImageError("broken picture: image file is truncated")
+            raise ImageError("damaged image: image file is truncated")
         segment = directory.data[offset : offset + size]
         if page.compression == _LERC:
             segment = _unwrapped(directory, segment, math.prod(page.chunks) * itemsize)
         size_read = announced(segment) if announced else None
         if announced and (size_read is None or math.prod(size_read) > 4 * math.prod(expected)):
-            raise ImageError("broken picture: a TIFF segment announces another size")
+            raise ImageError("damaged image: a TIFF segment announces another size")
         yield index, segment
 
 
@@ -290,7 +290,10 @@ def _brightness(values: np.ndarray, bits: int, *, inverted: bool) -> tuple[np.nd
 
 def _converted(values: np.ndarray, bits: int, photometric: int) -> np.ndarray:
     if bits != 8 or values.dtype.kind != "u":
-        raise ImageError(f"TIFF colours of {_CONVERTED[photometric]} are read in 8 bits only")
+        raise ImageError(
+            f"TIFF colours of {_CONVERTED[photometric]} are supported only in 8 bits; "
+            "convert the file"
+        )
     if photometric == _YCBCR:
         image = Image.fromarray(values, "YCbCr")
     else:
@@ -304,7 +307,7 @@ def _converted(values: np.ndarray, bits: int, photometric: int) -> np.ndarray:
 def _through_palette(directory: Directory, values: np.ndarray, bits: int) -> np.ndarray:
     colours = np.asarray(directory.integers(tags.COLOUR_MAP), np.uint16)
     if colours.size != 3 * 2**bits:
-        raise ImageError("broken picture: the TIFF's palette is missing or cut off")
+        raise ImageError("damaged image: the TIFF's palette is missing or cut off")
     # Some writers use 8-bit instead of 16-bit values.
     table = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
     return table.reshape(3, -1).T[values[..., 0].astype(np.intp)]

@@ -126,7 +126,7 @@ def picture_and_mask(data: bytes) -> tuple[Directory, Directory | None]:
         if not kind & (_REDUCED | _MASK):
             picture = directory
     if first is None:
-        raise ImageError("broken picture: this TIFF has no directory of pixels")
+        raise ImageError("damaged image: this TIFF has no directory of pixels")
     return picture or first, None
 
 
@@ -151,13 +151,13 @@ def _directories(data: bytes) -> Iterator[Directory]:
             return
         if isinstance(error, ImageError):
             raise
-        raise ImageError("broken picture: the TIFF's directory is cut off") from error
+        raise ImageError("damaged image: the TIFF's directory is cut off") from error
 
 
 def _directory(data: bytes, start: int, order: str, big: bool) -> tuple[Directory, int]:
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
     if count > _MAX_TAGS:
-        raise ImageError(f"broken picture: expected at most {_MAX_TAGS} TIFF tags, found {count}")
+        raise ImageError(f"damaged image: expected at most {_MAX_TAGS} TIFF tags, found {count}")
     size, inline = (20, 8) if big else (12, 4)
     first = start + (8 if big else 2)
     entries: dict[int, _Entry] = {}
@@ -172,7 +172,7 @@ def _directory(data: bytes, start: int, order: str, big: bool) -> tuple[Director
             continue  # as in libtiff: bad tags may be unnecessary, and the first of a tag wins
         total += length
         if total > len(data):
-            raise ImageError("broken picture: its TIFF tags overlap")
+            raise ImageError("damaged image: its TIFF tags overlap")
         entries[tag] = _Entry(
             kind, values, data[begin : begin + length], data[place : place + size]
         )

@@ -170,7 +170,7 @@ def test_sources_without_captions_are_refused(tmp_path: Path) -> None:
         captions.load(picture)
     for name in ("one.csv", "two.csv"):
         (tmp_path / name).write_text("path,caption\na.png,x\n")
-    with pytest.raises(DatasetError, match=r"found one\.csv, two\.csv; give the manifest itself"):
+    with pytest.raises(DatasetError, match=r"found one\.csv, two\.csv; pass the manifest itself"):
         captions.load(tmp_path)
     karpathy = tmp_path / "dataset_x.json"
     entry = {"filename": "a.png", "split": "train", "sentences": [{"raw": 5}]}
