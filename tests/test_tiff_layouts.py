@@ -272,15 +272,13 @@ def test_compressions_of_cloud_optimised_files(codec: str) -> None:
 
 
 REFUSED = {
-    "compression": (
-        with_tag(tiff(RGB), 259, 34_677), "TIFF compression SGI LogLuv 24 is not supported",
-    ),
+    "compression": (with_tag(tiff(RGB), 259, 34_677),
+                    "TIFF compression SGI LogLuv 24 is not supported"),
     "jxl": (with_tag(tiff(RGB), 259, 50_002), "TIFF compression JPEG XL is not supported"),
     "unknown": (with_tag(tiff(RGB), 259, 9999), "TIFF compression number 9999 is not supported"),
     "photometric": (with_tag(tiff(RGB), 262, 32_803), "TIFF colours of a colour filter array"),
-    "complex": (
-        tiff(GREY.astype(np.complex64)), "TIFF samples of complex numbers are not supported",
-    ),
+    "complex": (tiff(GREY.astype(np.complex64)),
+                "TIFF samples of complex numbers are not supported"),
     "subsampled": (with_tag(tiff(RGB), 262, 6), r"TIFF colours .* \(subsampled YCbCr\)"),
     "inks": (
         tiff(np.dstack([RGB, GREY]), photometric="separated", extratags=[(332, "H", 1, 2, True)]),
