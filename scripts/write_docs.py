@@ -1,8 +1,8 @@
-"""Writes everything in the documents that comes from records and code.
+"""Update the generated parts of the documents from records and code.
 
     python -m scripts.write_docs
 
-A test fails where they differ from what this would write.
+A test fails if they are out of date.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- begin: python -m scripts.write_docs -->\n", "<!-- end -->"
 
 
 def documents() -> dict[Path, str]:
-    """The documents as they should be."""
+    """Returns the up-to-date text of each document."""
     parts = {
         PROJECT / "README.md": (readme_tables.section(),),
         PROJECT / "docs" / "training.md": (training_tables.arms(), training_tables.teacher()),
@@ -28,17 +28,17 @@ def documents() -> dict[Path, str]:
 
 
 def between_marks(text: str, *bodies: str) -> str:
-    """A document whose generated parts are exchanged, in their order.
+    """Replaces the generated parts of a document, in order.
 
     Raises:
-        ValueError: there are not as many parts.
+        ValueError: the document has a different number of parts.
 
     Example:
         >>> between_marks(f"a {BEGIN}old{END} z", "new ") == f"a {BEGIN}new {END} z"
         True
     """
     before, *parts = text.split(BEGIN)
-    if len(parts) != len(bodies) or END in before or any(one.count(END) != 1 for one in parts):
+    if len(parts) != len(bodies) or END in before or any(part.count(END) != 1 for part in parts):
         raise ValueError(f"expected {len(bodies)} parts between {BEGIN.strip()} and {END}")
     return before + "".join(
         f"{BEGIN}{body}{END}{part.partition(END)[2]}"
@@ -47,7 +47,7 @@ def between_marks(text: str, *bodies: str) -> str:
 
 
 def main() -> None:
-    """Writes those that differ."""
+    """Writes the documents that have changed."""
     for path, text in documents().items():
         if path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
