@@ -1,8 +1,9 @@
-"""Update the generated parts of the documents from records and code.
+"""Writes the parts of README.md, docs/ and benchmarks/ that come from recorded runs.
 
     python -m scripts.write_docs
 
-A test fails if they are out of date.
+A test fails if they differ from what this writes. Printed outputs of commands are written by
+`scripts.doc_examples`, and the site by `scripts.build_docs`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ BEGIN, END = "<!-- begin: python -m scripts.write_docs -->\n", "<!-- end -->"
 
 
 def documents() -> dict[Path, str]:
-    """Returns the up-to-date text of each document."""
-    parts = {
-        PROJECT / "README.md": (readme_tables.section(),),
-        PROJECT / "docs" / "training.md": (training_tables.arms(), training_tables.teacher()),
+    """The documents with their current content."""
+    docs = PROJECT / "docs"
+    parts: dict[Path, tuple[str, ...]] = {
+        PROJECT / "README.md": (readme_tables.summary(),),
+        docs / "models.md": (readme_tables.accuracy_section(),),
+        docs / "benchmarks.md": (readme_tables.section(),),
+        docs / "training.md": (training_tables.arms(), training_tables.teacher()),
     }
     return {
         **{path: between_marks(path.read_text("utf-8"), *bodies) for path, bodies in parts.items()},
@@ -31,7 +35,7 @@ def between_marks(text: str, *bodies: str) -> str:
     """Replaces the generated parts of a document, in order.
 
     Raises:
-        ValueError: the document has a different number of parts.
+        ValueError: the number of parts differs.
 
     Example:
         >>> between_marks(f"a {BEGIN}old{END} z", "new ") == f"a {BEGIN}new {END} z"
@@ -47,7 +51,7 @@ def between_marks(text: str, *bodies: str) -> str:
 
 
 def main() -> None:
-    """Writes the documents that have changed."""
+    """Writes the documents that differ."""
     for path, text in documents().items():
         if path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
