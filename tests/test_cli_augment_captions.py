@@ -169,7 +169,7 @@ def test_an_interrupted_run_resumes(
         patch.setattr(Translations, "add", interrupted)
         outcome = augment("--batch-size", "1")
     assert (outcome.status, outcome.stdout) == (130, "")
-    assert "run the same command again to go on" in outcome.stderr
+    assert "run the same command again to continue" in outcome.stderr
     assert not (tmp_path / "out.jsonl").exists()
     batches.clear()
     document = augment("--json", "--batch-size", "1").document

@@ -45,7 +45,7 @@ ALL = "all"
     multiple=True,
     metavar="[LANG=]MODEL",
     help="Marian model from English into all languages, or into LANG: a Hugging Face id or a "
-    "directory, in which {language} is replaced.  [default: Helsinki-NLP/opus-mt-en-ROMANCE]",
+    "directory, which may contain {language}.  [default: Helsinki-NLP/opus-mt-en-ROMANCE]",
 )
 @click.option(
     "--to-english",

@@ -98,7 +98,7 @@ def test_a_second_ctrl_c_ends_a_stuck_process() -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr.readline() == (
             "SIGINT: stopping after this step or evaluation, with a checkpoint; "
-            "press Ctrl-C again to stop at once\n"
+            "press Ctrl-C again to stop immediately\n"
         )
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
