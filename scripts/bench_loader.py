@@ -1,9 +1,9 @@
-"""The input pipeline alone, and beside the training step that takes from it.
+"""Throughput of the input pipeline, alone and feeding a training step.
 
     python scripts/bench_loader.py --dataset rsicd -o DIR
 
-Images/s of the loader alone are of the batches after the first. Waiting is the time in which a
-step could run and the loader has no batch, as a fraction of the whole; each step is waited for.
+The rate of the loader alone excludes the first batch. Waiting is the fraction of time that a step
+waits for a batch; steps are not overlapped.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from rsicd_embed.train.step import Recipe, make_step
 @click.command()
 @click.option("--dataset", "datasets", multiple=True, required=True, metavar="PATH[=WEIGHT]")
 @click.option("--shape", default="vit-b-32", type=click.Choice(list(SHAPES)))
-@click.option("--batch-size", default=128, help="Of the loader alone.")
-@click.option("--step-batch-size", default=16, help="Beside a step.")
-@click.option("--steps", default=4, help="Measured beside the loader; 0 for the loader alone.")
+@click.option("--batch-size", default=128, help="Batch size of the loader alone.")
+@click.option("--step-batch-size", default=16, help="Batch size with a training step.")
+@click.option("--steps", default=4, help="Steps to measure; 0 for the loader alone.")
 @click.option("--workers", multiple=True, type=int, default=(0, 1, 2))
 @click.option("--engine", "engines", multiple=True, default=("device", "torchvision"),
               type=click.Choice(ENGINES))  # fmt: skip
@@ -57,12 +57,12 @@ def main(
     cache: str,
     output: Path,
 ) -> None:
-    """Measures each engine with each number of workers."""
+    """Measures each engine with each number of worker processes."""
     settings = {"shape": shape, "batch_size": batch_size, "step_batch_size": step_batch_size}
     settings |= {"steps": steps, "cache": cache, "engines": engines, "workers": workers}
-    start = CpuTimes.now()
+    cpu_times = CpuTimes.now()
     run = record.document("loader", settings, command=shlex.join(["python", *sys.argv]))
-    data = training_source([weighted(one) for one in datasets])
+    data = training_source([weighted(dataset) for dataset in datasets])
     captions = [caption for example in data.train for caption in example.captions]
     start = from_nothing(shape, learn_vocabulary(captions, shape), 0)
     rows: list[dict[str, Any]] = []
@@ -85,16 +85,16 @@ def main(
                 row = {"engine": engine, "cache": cache, "workers": count}
                 row |= alone(images, batch_size)
                 if steps:
-                    row |= beside(images, start, config, steps)
+                    row |= with_step(images, start, config, steps)
             rows.append(row)
             click.echo(json.dumps(row), err=True)
-    run["machine"]["others_share"] = cpu_contention(start)
+    run["machine"]["others_share"] = cpu_contention(cpu_times)
     run |= {"complete": True, "rows": rows}
     click.echo(f"record: {record.save(output, 'loader', run)}")
 
 
 def alone(images: CaptionedImages, batch_size: int) -> dict[str, Any]:
-    """The loader with nothing else to do, for at most ten seconds."""
+    """Measures the loader alone, for at most ten seconds."""
     started = time.perf_counter()
     batches = images.epoch(0, batch_size)
     next(batches)
@@ -111,27 +111,27 @@ def alone(images: CaptionedImages, batch_size: int) -> dict[str, Any]:
     }
 
 
-def beside(
+def with_step(
     images: CaptionedImages, start: Start, config: TrainConfig, steps: int
 ) -> dict[str, Any]:
-    """The loader and the step, after two steps to compile and to fill what is made ahead."""
+    """Measures the loader feeding a step, after two steps to compile and to fill the prefetch queue."""
     objective, layout = contrastive(config.step), mesh.layout(config.step.shard)
     state = initial_state(start.params, config, 100, objective, layout)
     size = start.shape.image_size
     pixels = Preprocessor(size, (size, size))
     step = make_step(Recipe(start.shape, config, pixels, 100, objective, layout))
     own = own_rows(layout, config.batch_size)
-    waited, computed = [], []
+    waits, computations = [], []
     batches = images.epoch(1, config.batch_size)
     for _ in range(2 + steps):
-        asked = time.perf_counter()
+        started = time.perf_counter()
         batch = next(batches)
-        given = time.perf_counter()
+        received = time.perf_counter()
         state, figures = step(state, batch.arrays(own))
         jax.block_until_ready(figures)
-        waited.append(given - asked)
-        computed.append(time.perf_counter() - given)
-    waiting, computing = sum(waited[2:]), sum(computed[2:])
+        waits.append(received - started)
+        computations.append(time.perf_counter() - received)
+    waiting, computing = sum(waits[2:]), sum(computations[2:])
     return {
         "step_batch_size": config.batch_size,
         "step_ms": computing / steps * 1e3,

@@ -1,4 +1,4 @@
-"""What the README says of speed and accuracy, from recorded runs."""
+"""Tables of speed and accuracy in the README, from recorded runs."""
 
 from __future__ import annotations
 
@@ -19,67 +19,67 @@ _ACCURACY = {
 
 
 def stores(run: dict[str, Any]) -> Iterator[str]:
-    """What the stores find, and how fast."""
+    """ANN recall, latency and throughput of the stores."""
     searched = run["states"]["optimized"]["contenders"]
-    yield f"| store | ANN recall@{run['settings']['k']} | p50, ms | queries/s, many at once |"
+    yield f"| store | ANN recall@{run['settings']['k']} | p50, ms | queries/s, batched |"
     yield "|---|---|---|---|"
     for name in run["settings"]["stores"]:
-        one = searched[name]
+        store = searched[name]
         yield (
-            f"| {name} | {one['ann_recall']:.4f} | {one['single']['p50_ns'] / 1e6:.2f} | "
-            f"{one['batch']['per_s']:,.0f} |"
+            f"| {name} | {store['ann_recall']:.4f} | {store['single']['p50_ns'] / 1e6:.2f} | "
+            f"{store['batch']['per_s']:,.0f} |"
         )
 
 
 def rows(run: dict[str, Any]) -> str:
-    """What was searched."""
+    """The vectors that were searched."""
     vectors = run["vectors"]
     text = f"Searching {vectors['rows']:,} vectors of length {vectors['dim']}"
     if ":" not in vectors["source"]:
         return f"{text}, generated ({vectors['source']})"
-    made = f"rsicd-embed ingest PATH/TO/rsicd --store {vectors['source']}"
-    return f"{text}, of RSICD, all splits (`{made}`)"
+    command = f"rsicd-embed ingest PATH/TO/rsicd --store {vectors['source']}"
+    return f"{text}: RSICD, all splits (`{command}`)"
 
 
 def cold(run: dict[str, Any]) -> str:
-    """What was searched."""
+    """The cold searches that were timed."""
     return f"`rsicd-embed search` from a cold shell, {run['candidates']['exact']['ns']['n']} times"
 
 
 def ingest(run: dict[str, Any]) -> str:
-    """What was ingested."""
+    """The images that were ingested."""
     low, high = run["settings"]["sides"]
     sides = f"{low}" if low == high else f"{low} to {high}"
     return (
-        f"Ingesting {run['images']:,} generated JPEGs of {sides} px a side, "
+        f"Ingesting {run['images']:,} generated JPEGs of {sides} px per side, "
         f"model: {run['settings']['model']}"
     )
 
 
 def embed(run: dict[str, Any]) -> str:
-    """What was embedded."""
+    """The images that were embedded."""
     settings = run["settings"]
     sizes = str(settings["batch_size"]).strip("[]")
-    return f"Embedding, {sizes} images a call, model: {settings['model']}"
+    return f"Embedding, {sizes} images per batch, model: {settings['model']}"
 
 
 def accuracy(metrics: dict[str, Any]) -> Iterator[str]:
-    """The bundled model by the published protocols."""
+    """Accuracy of the bundled model by the published protocols."""
     yield f"**The bundled model** ({metrics['fingerprint'].partition('/')[0]})\n"
     yield "| | " + " | ".join(_ACCURACY.values()) + " |"
     yield "|---|" + "---|" * len(_ACCURACY)
-    for split, found in metrics["figures"].items():
-        yield f"| {split} | " + " | ".join(f"{found[name]:.3f}" for name in _ACCURACY) + " |"
+    for split, figures in metrics["figures"].items():
+        yield f"| {split} | " + " | ".join(f"{figures[name]:.3f}" for name in _ACCURACY) + " |"
     yield (
         f"\n`rsicd-embed eval zeroshot --dataset PATH/TO/rsicd --split test` (prompt: "
         f"“{metrics['prompt']}”) and\n`rsicd-embed eval retrieval --dataset PATH/TO/rsicd --split "
-        "test`; for the other rows `--split val`, or UCM's\nfolder. Of machines only the rounding "
-        "differs. The\ntrain splits of both data sets, and the names of their classes, were seen "
-        "in training.\n"
+        "test`; for the other rows `--split val`, or UCM's\nfolder. Results on other hardware "
+        "differ only by rounding. The train splits of both\ndatasets, and the names of their "
+        "classes, were used in training.\n"
     )
 
 
-# The records that are shown: what is said above the table, and the table.
+# The records that are shown: functions for the title above the table, and for the table.
 SHOWN: dict[str, tuple[Callable[[Any], str], Callable[[Any], Iterator[str]]]] = {
     "ann-rsicd": (rows, stores),
     "ann-100k": (rows, stores),
@@ -90,7 +90,7 @@ SHOWN: dict[str, tuple[Callable[[Any], str], Callable[[Any], Iterator[str]]]] = 
 
 
 def section() -> str:
-    """All tables, each with what it is above it and how it was made below it."""
+    """All tables, each with its title above and its command below."""
     lines = list(accuracy(bench_tables.read(METRICS)))
     for name, (title, table) in SHOWN.items():
         (path,) = (bench_tables.FOLDER / name).glob("*.json")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from rsicd_embed.bench.ann import vector_files, vectors
+from rsicd_embed.bench.ann import vectors
 from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.records import Provenance, vector_array
 from rsicd_embed.stores.base import open_store
@@ -149,8 +149,8 @@ def test_vectors_of_files_and_stores(tmp_path: Path) -> None:
         ids = pa.array([f"{one:02}" for one in range(40)])
         store.upsert([pa.record_batch({"id": ids, "vector": vector_array(matrix)})])
     for source in (
-        vector_files.from_file(tmp_path / "a.npy"),
-        vector_files.from_file(tmp_path / "a.parquet"),
+        vectors.from_file(tmp_path / "a.npy"),
+        vectors.from_file(tmp_path / "a.parquet"),
         vectors.from_store(uri),
     ):
         np.testing.assert_allclose(whole(source), matrix, atol=1e-6)

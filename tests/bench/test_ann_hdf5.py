@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsicd_embed.bench.ann import vector_files
+from rsicd_embed.bench.ann import vectors
 from tests.helpers import run
 
 from .test_ann_pieces import unit, whole
@@ -37,7 +37,7 @@ def ann(file: Path, *options: str | Path) -> Any:
 @pytest.mark.parametrize("distance", ["angular", "cosine", b"angular"])
 def test_its_vectors_and_its_own_queries(tmp_path: Path, distance: Any) -> None:
     file = write(tmp_path / "a.hdf5", distance)
-    np.testing.assert_allclose(whole(vector_files.from_file(file)), TRAIN / 3, atol=1e-6)
+    np.testing.assert_allclose(whole(vectors.from_file(file)), TRAIN / 3, atol=1e-6)
     done = ann(file, "-o", tmp_path / "out", "--json")
     assert done.status == 0, done.stderr
     found = done.document

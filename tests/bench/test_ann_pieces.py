@@ -121,8 +121,8 @@ def test_batches_hold_the_rows_and_what_filters_need(tmp_path: Path) -> None:
 
 def test_settings_are_read_from_the_words_of_an_index() -> None:
     words = "HNSW (M=16, efConstruction=200, efSearch=400) over 1900 rows"
-    assert contenders.numbers(words) == {"M": 16, "efConstruction": 200, "efSearch": 400}
-    assert contenders.numbers(str(lance_index.AnnIndex(9, 9, 20, 2, 1.0))) == {
+    assert contenders.index_settings(words) == {"M": 16, "efConstruction": 200, "efSearch": 400}
+    assert contenders.index_settings(str(lance_index.AnnIndex(9, 9, 20, 2, 1.0))) == {
         "nprobes": 20,
         "refine": 2,
     }

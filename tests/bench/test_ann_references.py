@@ -54,7 +54,7 @@ def test_a_library_finds_the_nearest_rows_and_keeps_them(
 ) -> None:
     pytest.importorskip(need)
     made = workload.prepare(vectors.generated(1200, 16), tmp_path, queries=40, k=10)
-    right = ground_truth.Truth(made, 10)
+    right = ground_truth.GroundTruth(made, 10)
     kind = reference_libraries.CONTENDERS[need][name]
     built = kind(tmp_path / "own", 16)
     for batch in made.batches(500):
@@ -62,11 +62,11 @@ def test_a_library_finds_the_nearest_rows_and_keeps_them(
     built.optimize()
     thorough = dict.fromkeys(kind.knobs, 1000)
     for one in (built, kind(tmp_path / "own", 16)):  # and as another process opens it
-        usual = right.ann_recall(one.found(one.search(made.queries, 10), 40))
+        usual = right.ann_recall(one.positions(one.search(made.queries, 10), 40))
         assert usual["ann_recall"] > 0.8
         one.configure(thorough)
-        (first,) = one.found(one.search(made.queries[:1], 10), 1)
-        every = one.found(one.search(made.queries, 10), 40)
+        (first,) = one.positions(one.search(made.queries[:1], 10), 1)
+        every = one.positions(one.search(made.queries, 10), 40)
         np.testing.assert_array_equal(first, every[0])
         assert right.ann_recall(every)["ann_recall"] > 0.99
         assert one.index().startswith(("HNSW (M=16", "IVF of "))

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.bench.ann.contenders import Null
+from rsicd_embed.bench.ann.contenders import Contender
 from rsicd_embed.bench.ann.worker import ConfiguredWorker, ContenderWorker
 from rsicd_embed.bench.workers import InlineWorker
 
 QUERIES = np.eye(3, dtype=np.float32)
 
 
-class Noting(Null):
+class Noting(Contender):
     """Notes what it is asked for."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench.combined import merged, to_first
+from rsicd_embed.bench.embed_rates import combined, ratios_to_first
 
 
 def of(peak: float | None, *names: str, complete: bool = True) -> dict[str, Any]:
@@ -26,16 +26,16 @@ def of(peak: float | None, *names: str, complete: bool = True) -> dict[str, Any]
 
 def test_one_stays_as_it_is() -> None:
     run = of(3.0, "a", "b")
-    assert merged({"x": run}) == run
+    assert combined({"x": run}) == run
     with pytest.raises(ValueError, match="at least one"):
-        merged({})
+        combined({})
 
 
 def test_each_candidate_has_its_own_name_and_first() -> None:
-    found = merged({"x": of(3.0, "a", "b"), "y": of(5.0, "a", "b"), "z": of(None, "a")})
+    found = combined({"x": of(3.0, "a", "b"), "y": of(5.0, "a", "b"), "z": of(None, "a")})
     images = found["images"]
     assert list(images["candidates"]) == ["x: a", "x: b", "y: a", "y: b", "z: a"]
-    ratios = {name: one["ratio"] for name, one in to_first(images).items()}
+    ratios = {name: one["ratio"] for name, one in ratios_to_first(images).items()}
     assert ratios == {"x: a": 1, "x: b": 2, "y: a": 1, "y: b": 2, "z: a": 1}
     assert images["overhead"]["fraction"] == 0.002
     assert found["peak"] == {"gflop_per_s": 5.0}
@@ -45,4 +45,4 @@ def test_each_candidate_has_its_own_name_and_first() -> None:
 
 
 def test_one_that_was_interrupted() -> None:
-    assert not merged({"x": of(None, "a"), "y": of(None, "a", complete=False)})["complete"]
+    assert not combined({"x": of(None, "a"), "y": of(None, "a", complete=False)})["complete"]

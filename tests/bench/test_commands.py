@@ -88,8 +88,8 @@ def test_an_interrupted_embed_keeps_the_models_that_are_done(
 
 @pytest.mark.slow
 def test_embed_against_all_references(tiny_model: Path, tmp_path: Path) -> None:
-    for name in references.NEEDS:
-        if name not in references.choose(None).chosen:
+    for name in references.CLIP_NEEDS:
+        if name not in references.choose(None, references.CLIP_NEEDS).chosen:
             pytest.skip(f"{name} is not installed")
     done = embed("--model", tiny_model, "--texts", "--matmul-side", "512", "-o", tmp_path)
     assert done.status == 0, done.stderr
@@ -125,7 +125,7 @@ def test_embed_refuses_in_one_line(tmp_path: Path, options: list[str], told: str
 def test_embed_names_a_library_that_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(references.NEEDS, "torch", ("no_such_module",))
+    monkeypatch.setitem(references.CLIP_NEEDS, "torch", ("no_such_module",))
     error = embed("-o", tmp_path, "--against", "torch").error
     assert "reference torch needs no_such_module: pip install 'rsicd-embed[bench]'" in error
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsicd_embed.bench import inputs, synthetic_jpegs
-from rsicd_embed.bench.candidates import agreement
-from rsicd_embed.bench.flops import ConvolutionalTower, ImageTower
-from rsicd_embed.bench.matmul import Products, Shape
+from rsicd_embed.bench import synthetic_inputs
+from rsicd_embed.bench.embed_rates import agreement
+from rsicd_embed.bench.flops import ConvolutionalTower, ImageTower, MatmulShape, Products
 from rsicd_embed.bench.workers import InlineWorker, ProcessWorker, once
 from rsicd_embed.errors import BenchError, StoreError
 from rsicd_embed.images import read_rgb
@@ -45,12 +44,12 @@ def test_operations_of_convolutions_counted_by_hand() -> None:
 
 
 def test_inputs_are_the_same_for_a_seed_and_no_two_alike() -> None:
-    one = inputs.pixels(4, (20, 30, 3))
+    one = synthetic_inputs.pixels(4, (20, 30, 3))
     assert (one.shape, one.dtype) == ((4, 20, 30, 3), np.uint8)
-    np.testing.assert_array_equal(one, inputs.pixels(4, (20, 30, 3)))
+    np.testing.assert_array_equal(one, synthetic_inputs.pixels(4, (20, 30, 3)))
     assert len({image.tobytes() for image in one}) == 4
-    assert inputs.texts(9) == inputs.texts(9)
-    assert len(set(inputs.texts(9))) > 1
+    assert synthetic_inputs.texts(9) == synthetic_inputs.texts(9)
+    assert len(set(synthetic_inputs.texts(9))) > 1
 
 
 def test_agreement_is_the_least_cosine_and_says_what_is_usual() -> None:
@@ -85,7 +84,7 @@ def test_kernels_may_be_chosen_by_the_environment_but_not_for_the_peak(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    shape = Shape(4, 3, 2)
+    shape = MatmulShape(4, 3, 2)
     make = partial(Products, "numpy", [shape])
     with ProcessWorker("sgemm", make, without=["OPENBLAS_CORETYPE", "NOT_SET"]) as place:
         assert place.call(Products.sample, shape, 1) > 0
@@ -112,7 +111,7 @@ def test_no_git_state_outside_a_checkout(tmp_path: Path) -> None:
 
 
 def test_generated_pictures(tmp_path: Path) -> None:
-    synthetic_jpegs.write(tmp_path, 7, (16, 40), distinct=3)
+    synthetic_inputs.write_jpegs(tmp_path, 7, (16, 40), distinct=3)
     files = sorted(tmp_path.rglob("*.jpg"))
     assert len(files) == 7
     sizes = [read_rgb(file).size for file in files]

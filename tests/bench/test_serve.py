@@ -110,7 +110,7 @@ def test_the_command_leaves_a_record(tiny_model: Path, tmp_path: Path) -> None:
     found = outcome.document
     names = [
         f"{clients}, {how}"
-        for how in (bench.TOGETHER, bench.ALONE)
+        for how in (bench.BATCHED, bench.ONE_BY_ONE)
         for clients in ("1 client", "4 clients")
     ]
     assert list(found["candidates"]) == names

@@ -312,5 +312,5 @@ def test_bench_embed_times_it_without_a_reference(saved: Path, tmp_path: Path) -
     found = done.document
     assert list(found["images"]["candidates"]) == ["rsicd-embed numpy"]
     assert found["flop_per_image"] > 0
-    assert set(found["left_out"]) == set(references.NEEDS)
+    assert set(found["left_out"]) == set(references.CLIP_NEEDS)
     assert "a CLIP with a ViT: transformers has none with a ResNet" in str(found["left_out"])

@@ -10,17 +10,17 @@ import pytest
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.datasets.classes import PROMPT
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.evaluation.bootstrap import Bootstrap
 from rsicd_embed.evaluation.dataset import EvalSet, open_set
 from rsicd_embed.evaluation.embedding import embed_examples, embed_texts
-from rsicd_embed.evaluation.forgetting import Answers, Tasks, answer, report, tasks
+from rsicd_embed.evaluation.forgetting import ModelRanks, Tasks, model_ranks, report, tasks
+from rsicd_embed.evaluation.metrics import Bootstrap
 from tests.evaldata import Colours, captioned, class_folder
 
 
-def answers(asked: Tasks, embedder: Colours) -> Answers:
+def answers(asked: Tasks, embedder: Colours) -> ModelRanks:
     images = embed_examples(embedder, asked.examples).vectors
     texts = embed_texts(embedder, asked.captioned[1].distinct) if asked.captioned else None
-    return answer(asked, embedder, images, texts, [PROMPT])
+    return model_ranks(asked, embedder, images, texts, [PROMPT])
 
 
 def test_a_model_that_forgot_a_class(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_pairs_make_the_interval_narrow() -> None:
     model = baseline.copy()
     model[:30] = 2
     asked = Tasks("test", (), None, None)
-    told = report(asked, Answers(model, None), Answers(baseline, None), Bootstrap())
+    told = report(asked, ModelRanks(model, None), ModelRanks(baseline, None), Bootstrap())
     low, high = told["zeroshot_top1"]["interval"]
     assert low < told["zeroshot_top1"]["difference"] < high < 0
     assert high - low < 0.02  # unpaired it would be 0.09

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.evaluation import bootstrap as module
-from rsicd_embed.evaluation.bootstrap import Bootstrap, Statistic, intervals, point, weighted_median
+from rsicd_embed.evaluation import metrics as module
+from rsicd_embed.evaluation.metrics import Bootstrap, Statistic, intervals, point, weighted_median
 
 
 def mean_of(values: np.ndarray) -> Statistic:

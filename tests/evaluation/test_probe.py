@@ -12,8 +12,8 @@ import pytest
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import BenchError, DatasetError
 from rsicd_embed.evaluation import probe, probe_protocol
-from rsicd_embed.evaluation.bootstrap import Bootstrap
 from rsicd_embed.evaluation.dataset import EvalSet, open_set
+from rsicd_embed.evaluation.metrics import Bootstrap
 from rsicd_embed.evaluation.probe import Features, hold_out, knn_votes, linear, neighbours
 from tests.evaldata import captioned, class_folder
 
@@ -108,9 +108,9 @@ def test_what_is_chosen_on(tmp_path: Path) -> None:
     three = captioned(tmp_path / "three", splits=("train", "val", "test"))
     assert names_of(three) == {"split": "test", "train_split": "train", "chosen_on": "val"}
     # What is scored is never chosen on.
-    assert names_of(three, "val")["chosen_on"] == probe_protocol.HELD_OUT
+    assert names_of(three, "val")["chosen_on"] == probe_protocol.HELD_OUT_OF_TRAIN
     two = class_folder(tmp_path / "two", splits=("train", "test"))
-    assert names_of(two)["chosen_on"] == probe_protocol.HELD_OUT
+    assert names_of(two)["chosen_on"] == probe_protocol.HELD_OUT_OF_TRAIN
     none = class_folder(tmp_path / "none", images=5)
     plan = probe_protocol.plan(open_set(none), None, "train", seed=0)
     assert (len(plan.train), len(plan.test)) == (12, 3)
@@ -160,4 +160,4 @@ def test_one_image_a_class_cannot_be_held_out(tmp_path: Path) -> None:
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(BenchError, match=r"pip install 'rsicd-embed\[eval\]'"):
-        probe.require_library()
+        probe.require_sklearn()

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.evaluation import retrieval
-from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals, point
-from rsicd_embed.evaluation.metrics import retrieval_metrics
+from rsicd_embed.evaluation.metrics import Bootstrap, intervals, point, retrieval_metrics
 from rsicd_embed.evaluation.retrieval import CaptionPairs, Ranks, ceiling, rank, report, statistic
 
 

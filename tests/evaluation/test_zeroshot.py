@@ -7,7 +7,7 @@ import pytest
 
 from rsicd_embed.datasets.classes import PROMPT
 from rsicd_embed.errors import BenchError
-from rsicd_embed.evaluation.bootstrap import Bootstrap
+from rsicd_embed.evaluation.metrics import Bootstrap
 from rsicd_embed.evaluation.zeroshot import (
     ZeroShotOutcome,
     class_names,

@@ -10,7 +10,7 @@ import pytest
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.evaluation import dataset, predictions
-from rsicd_embed.evaluation.bootstrap import Bootstrap
+from rsicd_embed.evaluation.metrics import Bootstrap
 from rsicd_embed.evaluation.zeroshot import report
 
 CLASSES = ("a", "b", "c")

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rsicd_embed.reports import svg, write
-from rsicd_embed.reports.pareto import points
+from rsicd_embed.reports import record_pages, svg
 from rsicd_embed.reports.record import read
+from rsicd_embed.reports.record_metrics import ann_points
 from tests.bench import records
 from tests.helpers import run
 
@@ -31,7 +31,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     page.on("request", lambda one: one.url.startswith(own) or complaints.append(one.url))
 
     def open_page(*runs: dict[str, Any]) -> Any:
-        page.goto(write.save(tmp_path / "report.html", runs).as_uri())
+        page.goto(record_pages.save(tmp_path / "report.html", runs).as_uri())
         return page
 
     yield open_page
@@ -48,7 +48,7 @@ def marks(page: Any, title: str, kind: str = "circle.point") -> int:
 def test_all_that_was_measured_is_plotted(opened: Callable[..., Any]) -> None:
     record = records.ann()
     page = opened(record)
-    assert marks(page, "ANN recall@10 against latency") == len(points(record)) == 6
+    assert marks(page, "ANN recall@10 against latency") == len(ann_points(record, 10)) == 6
     assert marks(page, "ANN recall@10 against latency", "polyline") == 1
     assert marks(page, "Latency, optimized") == 3 * 4
     assert marks(page, "Queries a second", "rect.bar") == 4
@@ -81,7 +81,7 @@ def test_what_is_said_of_an_interrupted_run(opened: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda one: one.parent.name)
 def test_every_page_is_well_formed_and_complete_in_itself(path: Path) -> None:
-    text = write.html([read(path)])
+    text = record_pages.html([read(path)])
     assert not re.search(r"(?:src|href)=\"(?!data:)|url\(|@import|<script|<link rel=.style", text)
     for drawing in re.findall(r"<svg.*?</svg>", text):
         for one in ElementTree.fromstring(drawing).iter():
@@ -91,7 +91,7 @@ def test_every_page_is_well_formed_and_complete_in_itself(path: Path) -> None:
 
 def test_names_are_escaped() -> None:
     record = records.ann(command='rsicd-embed bench ann --store "exact:<b>&"')
-    assert "exact:&lt;b&gt;&amp;" in write.html([record])
+    assert "exact:&lt;b&gt;&amp;" in record_pages.html([record])
     drawn = svg.bars([svg.Bar("<i>", 1, "<u>")], '"')
     assert "<i>" not in drawn
     ElementTree.fromstring(drawn)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from rsicd_embed.reports.statistics import median_interval, paired_ratio, spread
+from rsicd_embed.reports.timing import median_interval, paired_ratio, spread
 
 
 def test_spread_of_known_numbers() -> None:

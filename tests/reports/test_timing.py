@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import pytest
 
 from rsicd_embed.bench.embed_rates import NULL
-from rsicd_embed.reports.record import candidate, rate_ratio
 from rsicd_embed.reports.timing import (
     Sampler,
     Samples,
     TimingPlan,
     calls_for,
     measure,
+    rate_ratio,
+    rate_summary,
     rounds,
     sampler,
 )
@@ -83,7 +84,7 @@ def test_an_interrupted_measurement_keeps_its_whole_rounds() -> None:
 
 def test_rates_and_ratios_take_the_work_of_a_call_into_account() -> None:
     samples = Samples({"a": 1, "b": 1}, ({"a": 1e9, "b": 1e9}, {"a": 2e9, "b": 2e9}), True)
-    found = candidate(samples, "a", 64.0, "images")
+    found = rate_summary(samples, "a", 64.0, "images")
     assert (found["per_s"], found["per_s_best"]) == (pytest.approx(42.6667), 64.0)
     assert found["samples_ns"] == [1e9, 2e9]
     assert rate_ratio(samples, "a", "b", units={"a": 64.0, "b": 32.0})["ratio"] == 2.0
