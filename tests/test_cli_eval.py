@@ -135,7 +135,7 @@ def test_forgetting(toy: Path, tmp_path: Path) -> None:
     assert [one["split"] for one in told["datasets"]] == ["val", "all"]
     refused = run("eval", "forgetting", *two, *each, "--split", "test")
     assert (refused.status, refused.stdout) == (2, "")
-    assert "one for each of 2 data sets, found 3" in refused.stderr
+    assert "one for each of 2 datasets, found 3" in refused.stderr
     same = run("eval", "forgetting", "--dataset", toy, "--baseline", "whole")
     assert "note: both models are the same" in same.stderr
 

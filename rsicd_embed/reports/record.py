@@ -112,7 +112,8 @@ def read(path: Path) -> RunRecord:
         )
     missing = [name for name, kind in _HEAD.items() if not isinstance(run.get(name), kind)]
     if missing:
-        raise BenchError(f"{path}: expected a record with the fields {', '.join(missing)}")
+        names = ", ".join(missing)
+        raise BenchError(f"{path}: expected a record with the fields {names}, found none of them")
     # Scripts write records of their own tasks, with candidates and their rates.
     if run["task"] not in TASKS and "candidates" not in run:
         raise BenchError(

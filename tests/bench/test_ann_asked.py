@@ -57,8 +57,8 @@ def test_no_texts(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "noise.txt").write_bytes(b"\xff\xfe\xfd")
     words = ("--store", uri, "--model", tiny_model, "-o", tmp_path / "out", "--texts")
-    assert "expected texts, one a line, found none" in ann(*words, tmp_path / "empty.txt").error
-    assert "expected texts in UTF-8, one a line" in ann(*words, tmp_path / "noise.txt").error
+    assert "expected texts, one per line, found none" in ann(*words, tmp_path / "empty.txt").error
+    assert "expected texts in UTF-8, one per line" in ann(*words, tmp_path / "noise.txt").error
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None:

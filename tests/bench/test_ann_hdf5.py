@@ -55,7 +55,7 @@ def test_what_it_calls_nearest_is_not_believed(tmp_path: Path) -> None:
     done = ann(file, "-o", tmp_path / "out", "--json")
     assert done.document["queries"]["ann_recall_of_their_neighbours"] < 0.9
     assert done.document["states"]["optimized"]["contenders"]["exact"]["ann_recall"] == 1.0
-    assert "what a.h5 calls the nearest rows is not" in done.stderr
+    assert "the ground truth of a.h5 is wrong and not used" in done.stderr
     assert ann(write(tmp_path / "b.h5", neighbors=None), "-o", tmp_path / "b").status == 0
 
 
@@ -63,15 +63,15 @@ def test_what_it_calls_nearest_is_not_believed(tmp_path: Path) -> None:
     ("changed", "told"),
     [
         ({"distance": "euclidean"}, "expected the attribute distance to be angular or cosine"),
-        ({"distance": "jaccard"}, "found 'jaccard'; take a file of that measure"),
+        ({"distance": "jaccard"}, "found 'jaccard'; use a file with that metric"),
         ({"distance": None}, "found None"),
         ({"test": unit(9, 7)}, "expected queries (test) of the vectors' length 6, found 7"),
         ({"train": None}, "expected 'train' to be numbers of shape (n, dim), found none"),
         ({"train": np.zeros(9)}, "found float64 (9,)"),
         ({"test": np.zeros((0, 6))}, "expected 'test' to be numbers"),
         ({"neighbors": NEIGHBOURS[:4]}, "expected neighbors of 9 queries, found 4"),
-        ({"test": np.full((9, 6), np.nan)}, "a.hdf5, queries: expected finite vectors"),
-        ({"train": TRAIN[:3]}, "expected more than 4 rows, found 3 of length 6; take a smaller k"),
+        ({"test": np.full((9, 6), np.nan)}, "a.hdf5, queries: expected finite, non-zero vectors"),
+        ({"train": TRAIN[:3]}, "expected more than 4 rows, found 3 of length 6; use a smaller k"),
     ],
 )
 def test_refused_in_one_line(tmp_path: Path, changed: dict[str, Any], told: str) -> None:

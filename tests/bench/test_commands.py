@@ -80,7 +80,7 @@ def test_an_interrupted_embed_keeps_the_models_that_are_done(
     sizes = ("--batch-size", "1", "--one-process", "--backend", "numpy", "--matmul-side", "0")
     done = embed("--model", tiny_model, *sizes, "--against", "none", "-o", tmp_path)
     assert done.status == 130
-    assert "what was measured until then is in" in done.stderr
+    assert "results up to the interruption are in" in done.stderr
     found = json.loads((tmp_path / "bench-embed.json").read_text())
     assert not found["complete"]
     assert len(found["images"]["candidates"]) == 1

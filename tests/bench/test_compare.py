@@ -13,7 +13,7 @@ from rsicd_embed.reports.record_metrics import figures
 from tests.helpers import run
 
 from . import records
-from .records import ann, changed, told, write
+from .records import ann, changed, searched, write
 
 NMSLIB = ("states", "optimized", "contenders", "nmslib")
 
@@ -33,7 +33,7 @@ def test_a_run_is_no_worse_than_itself() -> None:
 
 
 def test_what_got_slower_is_named() -> None:
-    slower = changed(ann(), *NMSLIB, to=told(0.999, 1.3, 5000, peak_mb=500))
+    slower = changed(ann(), *NMSLIB, to=searched(0.999, 1.3, 5000, peak_mb=500))
     named = [f"nmslib, optimized: {at}" for at in ("p50", "p95", "p99")]
     assert worse(ann(), slower) == named
     assert worse(slower, ann()) == []
@@ -45,7 +45,7 @@ def test_what_got_slower_is_named() -> None:
 
 
 def test_rates_fall_memory_grows_and_recall_is_lost() -> None:
-    less = changed(ann(), *NMSLIB, to=told(0.95, 1.0, 4000, peak_mb=700))
+    less = changed(ann(), *NMSLIB, to=searched(0.95, 1.0, 4000, peak_mb=700))
     assert worse(ann(), less) == [
         "nmslib, optimized: ANN recall@10",
         "nmslib, optimized: batch QPS",
@@ -55,7 +55,7 @@ def test_rates_fall_memory_grows_and_recall_is_lost() -> None:
 
 
 def test_what_lies_within_the_scatter_of_the_rounds_is_not_worse() -> None:
-    noisy = told(0.999, 1.0, 5000, peak_mb=500)
+    noisy = searched(0.999, 1.0, 5000, peak_mb=500)
     for one in noisy["single"]["by_round"].values():
         one[:] = [
             value * times for value, times in zip(one, (0.5, 0.6, 2, 2, 2, 0.5, 2), strict=True)
@@ -81,13 +81,13 @@ def test_recorded_runs_have_figures(path: Path) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     one = write(tmp_path / "a.json", ann())
-    slower = changed(ann(), *NMSLIB, to=told(0.999, 2.0, 5000, peak_mb=500))
+    slower = changed(ann(), *NMSLIB, to=searched(0.999, 2.0, 5000, peak_mb=500))
     other = write(tmp_path / "b.json", changed(slower, "machine", "cpu", to="another CPU"))
     assert run("bench", "compare", one, one).status == 0
     done = run("bench", "compare", one, other)
     assert done.status == 1
-    assert "figures got worse: nmslib, optimized: p50 1 → 2 ms; nmslib" in done.stderr
-    assert "the machines or versions differ: cpu: a CPU, then another CPU" in done.stderr
+    assert "metrics got worse: nmslib, optimized: p50 1 → 2 ms; nmslib" in done.stderr
+    assert "machines or versions differ: cpu: a CPU, then another CPU" in done.stderr
     assert "2.000  1.9" in done.stdout
     assert run("bench", "compare", one, other, "--threshold", "2.5").status == 0
     document = run("bench", "compare", one, other, "--json").document
@@ -100,11 +100,11 @@ def test_the_command(tmp_path: Path) -> None:
     ("other", "told"),
     [
         (ann(task="serve"), "expected two records of one task, found ann and serve"),
-        (changed(ann(), "settings", "k", to=5), "found k 10 and 5; what was measured is not the"),
+        (changed(ann(), "settings", "k", to=5), "found k 10 and 5; run the benchmark again with"),
         (changed(ann(), "vectors", "rows", to=9), "found rows 100000 and 9"),
         (changed(ann(), "vectors", "source", to="uniform"), "found source clustered and uniform"),
-        (ann(states={}, sweep=[], contenders={}), "figures in common, found none"),
-        (ann(complete=False), "expected a run that came to its end, found one that was interr"),
+        (ann(states={}, sweep=[], contenders={}), "common metrics, found none"),
+        (ann(complete=False), "expected a complete run, found one that was interrupted"),
     ],
 )
 def test_what_cannot_be_compared(tmp_path: Path, other: dict[str, Any], told: str) -> None:

@@ -83,7 +83,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert found["best"]["point"]["ann_recall"] == 1.0
     none = run("bench", "recommend", file, "--recall", "1", "--p95", "500us")
     assert none.status == 1
-    assert "no store that was measured fits: nmslib:./index misses ANN recall by a factor of" in (
+    assert "no measured store meets the goal: nmslib:./index misses ANN recall by a factor of" in (
         none.stderr
     )
     assert none.stdout.count("near: ") == 3

@@ -143,7 +143,7 @@ def test_report() -> None:
     assert told["notes"] == []
     for name in [one for one in vectors if one.startswith("test")]:
         del vectors[name]
-    with pytest.raises(DatasetError, match="found none in one of them"):
+    with pytest.raises(DatasetError, match="found none for one of them"):
         probe_protocol.report(plan, vectors, Bootstrap())
 
 

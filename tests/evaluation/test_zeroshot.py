@@ -85,7 +85,7 @@ def test_report() -> None:
     assert told["bootstrap"]["resamples"] == 2000
     assert told["notes"] == [
         *(f"top{k} of 3 classes is 1 for any model" for k in (3, 5, 10)),
-        "classes without images here: c",
+        "classes without images: c",
     ]
 
 

@@ -50,7 +50,7 @@ def test_a_folder_a_split(tmp_path: Path) -> None:
 def test_a_split_of_what_has_none(tmp_path: Path) -> None:
     opened = open_set(class_folder(tmp_path, images=1))
     with pytest.raises(
-        DatasetError, match="expected a split 'test', found none; leave --split out"
+        DatasetError, match="expected a split 'test', found none; omit --split"
     ):
         opened.split("test")
 

@@ -51,8 +51,8 @@ def test_all_that_was_measured_is_plotted(opened: Callable[..., Any]) -> None:
     assert marks(page, "ANN recall@10 against latency") == len(ann_points(record, 10)) == 6
     assert marks(page, "ANN recall@10 against latency", "polyline") == 1
     assert marks(page, "Latency, optimized") == 3 * 4
-    assert marks(page, "Queries a second", "rect.bar") == 4
-    assert marks(page, "Time to build", "rect.bar") == 4
+    assert marks(page, "Queries per second", "rect.bar") == 4
+    assert marks(page, "Build time", "rect.bar") == 4
     assert page.locator("h1").inner_text().startswith("Vector search: 100,000 vectors of length")
     titles = page.locator("circle.point title").all_text_contents()
     assert "nmslib, efSearch=20: ANN recall@10 0.9000, p50 0.2 ms, p95 0.4 ms" in titles
@@ -125,7 +125,7 @@ def test_evaluations(opened: Callable[..., Any]) -> None:
     assert page.locator("h1").all_inner_texts() == [
         "Zeroshot: m on rsicd test",
         "Retrieval: m on rsicd test",
-        "Forgetting: m beside b",
+        "Forgetting: m compared with b",
     ]
     assert page.locator("rect.bar").count() == 2 + 1 + 1
     assert "Retrieval R@k" in page.locator("main").inner_text()
