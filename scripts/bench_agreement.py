@@ -79,7 +79,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("words", nargs="+", help="arguments of `rsicd-embed bench`, without -o")
     options = parser.parse_args()
-    command = shlex.join(["python", "scripts/bench_agreement.py", "-o", "DIR", "--", *options.words])
+    command = shlex.join(
+        ["python", "scripts/bench_agreement.py", "-o", "DIR", "--", *options.words]
+    )
     run = record.document("agreement", {"bench": options.words}, command=command)
     runs = [run_bench(options.words) for _ in range(2)]
     metrics = compared(*runs)

@@ -110,6 +110,9 @@ def damaged(folder: Path) -> list[tuple[Path, str]]:
             write(folder / "new.json", run | {"format": 2}),
             "expected a record of version 1, found 2",
         ),
-        (write(folder / "none.json", no_task), "expected a record with the fields task, found none of them"),
+        (
+            write(folder / "none.json", no_task),
+            "expected a record with the fields task, found none of them",
+        ),
         (write(folder / "task.json", run | {"task": "tea"}), "found one of 'tea'"),
     ]

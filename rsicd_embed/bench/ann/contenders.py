@@ -20,7 +20,7 @@ from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR, Provenance, vector_matrix
 from rsicd_embed.stores.base import StoreURI, open_store
 from rsicd_embed.stores.graph import GraphSettings
-from rsicd_embed.stores.lancedb.lance_versions import KEEP
+from rsicd_embed.stores.lancedb.lance_store import KEEP
 
 NULL = "null store"
 SCAN = "exact scan"

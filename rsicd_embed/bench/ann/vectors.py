@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from rsicd_embed.errors import BenchError
+from rsicd_embed.errors import BenchError, one_line
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores.base import open_store
 
@@ -155,8 +155,9 @@ def from_file(path: Path) -> VectorSource:
     try:
         return _from_npy(path) if path.suffix == ".npy" else _from_parquet(path)
     except (OSError, ValueError, EOFError, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
-        raise BenchError(f"{path}: expected a file of vectors; it cannot be read: {text}") from None
+        raise BenchError(
+            f"{path}: expected a file of vectors; it cannot be read: {one_line(error)}"
+        ) from None
 
 
 def _from_npy(path: Path) -> VectorSource:
@@ -221,8 +222,9 @@ def _from_hdf5(path: Path) -> VectorSource:
         with h5py.File(path) as file:
             return _hdf5_source(path, file)
     except OSError as error:
-        text = " ".join(str(error).split())
-        raise BenchError(f"{path}: expected an HDF5 file; it cannot be read: {text}") from None
+        raise BenchError(
+            f"{path}: expected an HDF5 file; it cannot be read: {one_line(error)}"
+        ) from None
 
 
 def _hdf5_source(path: Path, file: h5py.File) -> VectorSource:

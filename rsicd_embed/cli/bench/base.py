@@ -23,7 +23,7 @@ from rsicd_embed.cli.base import (
     note,
 )
 from rsicd_embed.cli.record_output import RecordT, cpu_times_at_start, output_option, seed_option
-from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
+from rsicd_embed.embedder.clip.backends import PRECISIONS
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
