@@ -114,7 +114,7 @@ def alone(images: CaptionedImages, batch_size: int) -> dict[str, Any]:
 def with_step(
     images: CaptionedImages, start: Start, config: TrainConfig, steps: int
 ) -> dict[str, Any]:
-    """Measures the loader feeding a step, after two steps to compile and to fill the prefetch queue."""
+    """Measures the loader feeding a step, after two steps for compilation and prefetching."""
     objective, layout = contrastive(config.step), mesh.layout(config.step.shard)
     state = initial_state(start.params, config, 100, objective, layout)
     size = start.shape.image_size

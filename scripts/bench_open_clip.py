@@ -76,7 +76,7 @@ def ours(model: str, settings: dict[str, Any], paths: list[str]) -> Function:
 
 
 def theirs(batch_size: int, paths: list[str]) -> Function:
-    """LanceDB's function `open-clip` on the CPU, with random weights, so that nothing is downloaded."""
+    """LanceDB's function `open-clip` on the CPU, with random weights (no download)."""
     os.environ["TQDM_DISABLE"] = "1"
     logging.disable(logging.WARNING)  # every call warns of random weights
     mend_torchvision()

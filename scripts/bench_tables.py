@@ -189,7 +189,7 @@ def page() -> str:
     """The page of all records."""
     lines = [
         "# Recorded runs\n",
-        "Written by `python -m scripts.write_docs` from the JSON files in this folder, which contain "
+        "Written by `python -m scripts.write_docs` from the JSON files in this folder, which hold "
         "the raw samples.\nOnly compare values within a table: machines and their load differ.",
     ]
     for path in sorted(FOLDER.glob("*/*.json")):

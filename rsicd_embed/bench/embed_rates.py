@@ -342,5 +342,5 @@ def ratios_to_first(rates: EmbedRates) -> dict[str, RatioSummary]:
             first = name
             summaries[name] = {"ratio": 1.0, "interval": [1.0, 1.0]}
         else:
-            summaries[name] = {"ratio": ratio["ratio"], "interval": ratio["interval"]}
+            summaries[name] = ratio
     return summaries

@@ -18,7 +18,7 @@ from rsicd_embed.evaluation import retrieval, zeroshot
 from rsicd_embed.evaluation.dataset import EvalSet, Labelled, labelled, with_captions
 from rsicd_embed.evaluation.metrics import Bootstrap, Statistic, intervals, point
 from rsicd_embed.evaluation.retrieval import CaptionPairs
-from rsicd_embed.reports.record_types import MetricChange
+from rsicd_embed.reports.evaluation_types import MetricChange
 
 
 @dataclass(frozen=True)

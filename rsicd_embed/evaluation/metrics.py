@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rsicd_embed.arguments import require_items
-from rsicd_embed.reports.record_types import BootstrapSettings
+from rsicd_embed.reports.evaluation_types import BootstrapSettings
 
 RETRIEVAL_KS = (1, 5, 10)
 ZEROSHOT_KS = (1, 3, 5, 10)

@@ -22,7 +22,7 @@ from rsicd_embed.evaluation.probe import (
     linear,
     neighbours,
 )
-from rsicd_embed.reports.record_types import FittedProbe, ProbeScores
+from rsicd_embed.reports.evaluation_types import FittedProbe, ProbeScores
 
 HELD_OUT_OF_TRAIN = f"{HELD_OUT:.0%} of each class of the training images"
 STEPS = len(CS) + 1  # fits reported to `progress`

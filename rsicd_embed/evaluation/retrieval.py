@@ -24,7 +24,7 @@ from rsicd_embed.evaluation.metrics import (
     retrieval_metrics,
     weighted_median,
 )
-from rsicd_embed.reports.record_types import RetrievalScores
+from rsicd_embed.reports.evaluation_types import RetrievalScores
 
 TIES = "a wrong candidate as similar as the best right one ranks above it"
 OWN = "a caption shared by several images is right only for the image it is queried for"

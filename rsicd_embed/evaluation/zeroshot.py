@@ -27,7 +27,7 @@ from rsicd_embed.evaluation.metrics import (
     point,
 )
 from rsicd_embed.files import make_folder, storage_errors, sync_folder, write_file
-from rsicd_embed.reports.record_types import ClassScores, ZeroShotScores
+from rsicd_embed.reports.evaluation_types import ClassScores, ZeroShotScores
 
 TIES = "a wrong class as similar as the right one ranks above it"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
+from rsicd_embed.reports.evaluation_types import EvaluationRecord
 from rsicd_embed.reports.record_types import (
     BUILD_STEPS,
     MODALITIES,
@@ -14,7 +15,6 @@ from rsicd_embed.reports.record_types import (
     AnnRecord,
     AnnResults,
     EmbedRecord,
-    EvaluationRecord,
     IngestRecord,
     RatesRecord,
     RateSummary,

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Literal, cast
 
 from rsicd_embed.reports import ann_page, record, svg
+from rsicd_embed.reports.evaluation_types import ClassScores, DatasetChanges, EvaluationRecord
 from rsicd_embed.reports.page import Report, Section, page, table
 from rsicd_embed.reports.record_types import (
     MODALITIES,
     AnnRecord,
-    ClassScores,
-    DatasetChanges,
     EmbedRecord,
-    EvaluationRecord,
     IngestRecord,
     RatesRecord,
     RateSummary,

@@ -46,6 +46,6 @@ def test_few_rounds_say_nothing() -> None:
 def test_what_differs_is_told() -> None:
     found = compared(run(1, 2, 3, 2, 1), run(10, 20, 30, 20, 10))
     told = "\n".join(agreement({"figures": found, "others_share_each": [0.01, 0.2]}))
-    assert "others took 1.0% and 20.0% of" in told
-    assert "intervals of 2 of 3 figures overlap" in told
+    assert "with 1.0% and 20.0% of the CPU time used by other processes" in told
+    assert "intervals of 2 of 3 metrics overlap" in told
     assert "| a | 3.333e+08–1e+09 | 3.333e+07–1e+08 |" in told

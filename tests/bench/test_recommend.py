@@ -53,9 +53,9 @@ def test_reasons_others_and_nearest_misses() -> None:
     advice = recommend([ann()], Goal(ann_recall=0.999, p95_ms=30, qps=800))
     assert advice.best is not None
     assert advice.best.reasons == (
-        "ANN recall@10 0.9990 (0.9980–0.9990), wanted 0.999",
-        "p95 2 ms, wanted 30 ms",
-        "5,000 queries/s with 1 client, wanted 800",
+        "ANN recall@10 0.9990 (0.9980–0.9990), goal 0.999",
+        "p95 2 ms, goal 30 ms",
+        "5,000 queries/s with 1 client, goal 800",
     )
     assert [one.store for one in advice.others] == ["lancedb", "exact"]
     nothing = recommend([ann()], Goal(ann_recall=1, p95_ms=4))
@@ -65,7 +65,9 @@ def test_reasons_others_and_nearest_misses() -> None:
 
 
 def test_k_that_was_not_measured_and_other_records() -> None:
-    with pytest.raises(BenchError, match=r"found k of 10; run bench ann with --k 7"):
+    with pytest.raises(
+        BenchError, match=r"expected searches with k = 7, found 10; run bench ann --k 7"
+    ):
         recommend([ann()], Goal(ann_recall=0.9, k=7))
     with pytest.raises(BenchError, match="expected a record of `bench ann`, found one of serve"):
         recommend([ann(task="serve")], Goal(ann_recall=0.9))

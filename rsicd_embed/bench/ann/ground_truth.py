@@ -15,7 +15,7 @@ import numpy as np
 from rsicd_embed.bench.ann.workload import PART, Workload
 from rsicd_embed.errors import BenchError
 from rsicd_embed.evaluation.metrics import Bootstrap, intervals
-from rsicd_embed.reports.record_types import AnnRecall
+from rsicd_embed.reports.record_types import SearchAccuracy
 from rsicd_embed.reports.timing import significant
 
 # Twice the rounding error of a float32 product of unit vectors, up to some thousand dimensions.
@@ -154,18 +154,18 @@ class GroundTruth:
         """Cosine of each query's k-th best row; see `kth_best`."""
         return kth_best(self.workload.base, self.workload.queries, self.k, self.mask)
 
-    def source_ann_recall(self) -> float | None:
+    def ann_recall_of_source(self) -> float | None:
         """ANN recall@k of the source's own ground truth; None if it has none.
 
         Below 1 if the source is wrong, or lists fewer than k rows.
         """
         if self.workload.neighbours is None:
             return None
-        return significant(float(self._ann_recalls(list(self.workload.neighbours)).mean()))
+        return significant(float(self._shares(list(self.workload.neighbours)).mean()))
 
-    def ann_recall(self, results: Sequence[np.ndarray]) -> AnnRecall:
+    def ann_recall(self, results: Sequence[np.ndarray]) -> SearchAccuracy:
         """Mean ANN recall@k of the queries that were answered, in total and by kind."""
-        shares = self._ann_recalls(results)
+        shares = self._shares(results)
         kinds = np.array(self.workload.kinds[: len(results)])
         by_kind = {kind: shares[kinds == kind] for kind in dict.fromkeys(self.workload.kinds)}
         n = len(shares)
@@ -180,6 +180,6 @@ class GroundTruth:
             "queries": n,
         }
 
-    def _ann_recalls(self, results: Sequence[np.ndarray]) -> np.ndarray:
+    def _shares(self, results: Sequence[np.ndarray]) -> np.ndarray:
         base, queries = self.workload.base, self.workload.queries
         return ann_recalls(results, base, queries, self.kth, self.k, self.mask)

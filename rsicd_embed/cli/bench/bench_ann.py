@@ -219,7 +219,7 @@ def ann(
         workload = prepare(source, Path(folder), queries, max(ks), seed)
         kinds = {kind: workload.kinds.count(kind) for kind in dict.fromkeys(workload.kinds)}
         queries_info: QueriesInfo = {"count": len(workload.queries), "kinds": kinds}
-        ann_recall = GroundTruth(workload, min(ks)).source_ann_recall()
+        ann_recall = GroundTruth(workload, min(ks)).ann_recall_of_source()
         if ann_recall is not None:
             queries_info["ann_recall_of_their_neighbours"] = ann_recall
             if ann_recall < _TRUSTED:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from rsicd_embed.evaluation.dataset import EvalSet
     from rsicd_embed.evaluation.embedding import Embedded
     from rsicd_embed.evaluation.metrics import Bootstrap
-    from rsicd_embed.reports.record_types import EvaluationRecord, RunRecord, SkippedImage
+    from rsicd_embed.reports.evaluation_types import EvaluationRecord, SkippedImage
+    from rsicd_embed.reports.record_types import RunRecord
 
 _MOST_SKIPPED = 3  # skipped files of a dataset that are listed
 

@@ -22,7 +22,7 @@ from rsicd_embed.parallel import share_one_heap
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.evaluation.forgetting import ModelRanks, Tasks
-    from rsicd_embed.reports.record_types import DatasetChanges, EvaluationRecord
+    from rsicd_embed.reports.evaluation_types import DatasetChanges, EvaluationRecord
 
 _SHOWN = ("zeroshot_top1", "zeroshot_top5", "i2t_r1", "t2i_r1", "mr")
 

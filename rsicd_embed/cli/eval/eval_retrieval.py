@@ -24,7 +24,7 @@ from rsicd_embed.cli.record_output import Recorded
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
-    from rsicd_embed.reports.record_types import EvaluationRecord
+    from rsicd_embed.reports.evaluation_types import EvaluationRecord
 
 
 @click.command(cls=Recorded)

@@ -30,7 +30,7 @@ from rsicd_embed.parallel import share_one_heap
 if TYPE_CHECKING:
     from rsicd_embed.datasets.base import Example
     from rsicd_embed.evaluation.dataset import EvalSet
-    from rsicd_embed.reports.record_types import EvaluationRecord, ZeroShotScores
+    from rsicd_embed.reports.evaluation_types import EvaluationRecord, ZeroShotScores
 
 _MODEL_OPTIONS = ("model", "prompts", "raw_names", "skip_unreadable")
 _Scores = tuple["ZeroShotScores", Mapping[str, object]]
