@@ -1,4 +1,4 @@
-"""The references give our vectors, from the same bytes and strings."""
+"""The references produce the same vectors as our embedder."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def check(embedder: Embedder, reference: TorchClip | OnnxRuntime | OpenVino, lea
     ):
         assert theirs.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-5)
-        found = agreement(ours, theirs)
-        assert found["least_cosine"] > least > found["between_inputs"]
+        agreed = agreement(ours, theirs)
+        assert agreed["least_cosine"] > least > agreed["between_inputs"]
 
 
 def test_torch(embedder: Embedder, directory: ClipDirectory) -> None:
