@@ -43,13 +43,13 @@ from rsicd_embed.reports.timing import (
     sampler,
 )
 from rsicd_embed.train.config import StepConfig, TrainConfig
+from rsicd_embed.train.distributed import layout
 from rsicd_embed.train.input.captioned_images import batch_side
-from rsicd_embed.train.mesh import layout
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.shapes import SHAPES
 from rsicd_embed.train.state import initial_state
 from rsicd_embed.train.step import Recipe, make_step
-from rsicd_embed.train.tpu_plan.step_flops import step_flops
+from rsicd_embed.train.tpu_plan.step_costs import step_flops
 
 STEP = "step"
 _STEPS = 1000

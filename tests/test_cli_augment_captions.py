@@ -110,7 +110,7 @@ def test_images_are_filled_and_the_file_is_what_training_reads(
         "models": {"fr": both, "es": both},
     }
     # No bars of the libraries, none of their advice.
-    assert outcome.stderr == "left out 1 images without a caption, such as none_1.jpg\n"
+    assert outcome.stderr == "left out 1 images without captions, such as none_1.jpg\n"
     captions = load_augmented(tmp_path / "out.jsonl")
     assert captions == FILLED
     images = captioned.load(dataset).split("train")
@@ -124,7 +124,7 @@ def test_in_words(augment: Callable[..., Outcome]) -> None:
     assert first.startswith("3 images in ")
     assert first.endswith("; 2 had fewer than 3 distinct captions, 2 still have")
     assert second == "paraphrases: 1 through fr, 1 through es; 2 dropped as nothing new"
-    assert third.startswith("8 captions translated, 0 known from before, in ")
+    assert third.startswith("8 captions translated, 0 cached, in ")
 
 
 def test_nothing_goes_through_the_same_model_twice(
@@ -223,7 +223,7 @@ def test_long_captions_are_told_once(augment: Callable[..., Outcome], tmp_path: 
     )
     outcome = augment("--split", "all", "--json", "--captions", "4", source=source)
     assert outcome.document["images"] == 1
-    (told,) = (line for line in outcome.stderr.splitlines() if "into takes" in line)
+    (told,) = (line for line in outcome.stderr.splitlines() if "into accepts" in line)
     assert told.startswith("warning: 2 captions are longer than the 64 tokens that ")
     assert told.endswith("into takes; their ends are left out")
 
@@ -239,12 +239,12 @@ def test_images_that_have_enough_need_no_model(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--split", "nope"], "expected images of the split 'nope', found train, val"),
+        (["--split", "nope"], "expected images in the split 'nope', found train, val"),
         (["--from-english", "./absent"], "found no such directory: ./absent"),
         (["--to-english", "es=./absent"], "found no such directory: ./absent"),
         (["--to-english", "./absent-{language}"], "no such directory: ./absent-fr"),
         (["--via", "pt"], "expected a model into 'pt', found one into es, fr"),
-        (["--device", "abacus"], "expected a device of torch such as cpu or cuda"),
+        (["--device", "abacus"], "expected a torch device such as cpu or cuda"),
     ],
 )
 def test_what_cannot_be_done_is_told_before_anything_is_translated(
@@ -259,8 +259,8 @@ def test_what_cannot_be_done_is_told_before_anything_is_translated(
     [
         (["--from-english", "de=x"], "--from-english de=x: --via has no language 'de'."),
         (["--to-english", "fr="], "--to-english: expected a model for 'fr', found none."),
-        (["-o", "absent/out.jsonl"], "no writable folder absent."),
-        (["-o", __file__], "exists; remove it, or choose another file with -o."),
+        (["-o", "absent/out.jsonl"], "absent/out.jsonl: absent is not a writable folder."),
+        (["-o", __file__], "already exists; delete it, or give another file with -o."),
     ],
 )
 def test_wrong_usage(augment: Callable[..., Outcome], options: list[str], message: str) -> None:
@@ -280,7 +280,7 @@ def test_a_model_that_answers_nothing(
 @pytest.mark.parametrize(
     ("captions", "message"),
     [
-        ([], "expected images with captions, found none with any among 1"),
+        ([], "expected images with captions, found none among 1"),
         (["half \ud83d"], "a.jpg: expected captions in Unicode, found surrogates not allowed"),
     ],
 )

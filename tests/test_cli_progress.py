@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsicd_embed.cli import progress
-from rsicd_embed.cli.train.train_progress import ShownProgress
+from rsicd_embed.cli.train.train_run import ShownProgress
 from rsicd_embed.train.config import TeacherConfig, TrainConfig
 
 

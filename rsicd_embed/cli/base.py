@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Published models, and all that can be trained from nothing; named here so that `--help` is quick.
-PUBLISHED_SHAPES = ("vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336")
-SHAPES = ("tiny", "small", *PUBLISHED_SHAPES)
 # The keys of `datasets.column_types.DECLARABLE`.
 COLUMN_TYPES = ("text", "int64", "float64", "bool", "timestamp", "date")
 

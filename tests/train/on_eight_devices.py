@@ -9,10 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from rsicd_embed.train.distributed import place
-from rsicd_embed.train.mesh import layout
+from rsicd_embed.train.distributed import layout, place
 from rsicd_embed.train.step import gradients, jitted_step
-from rsicd_embed.train.tpu_plan.collectives import collective_bytes
+from rsicd_embed.train.tpu_plan.step_costs import collective_bytes
 
 from .steps import SIZE, batch, begin, config, flat, recipe
 

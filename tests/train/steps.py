@@ -13,7 +13,7 @@ from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.train.config import TrainConfig, parse
-from rsicd_embed.train.mesh import layout
+from rsicd_embed.train.distributed import layout
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.state import TrainState, initial_state
 from rsicd_embed.train.step import Recipe

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsicd_embed.train.backtranslation.backtranslate import RoundTrip, distinct, fill, same_text
+from rsicd_embed.train.backtranslation.paraphrase import Translate, distinct, fill, same_text
 
 
 class Trip:
@@ -99,7 +99,7 @@ words = st.sampled_from(["a port", "A port .", "a beach", "two boats", "two  boa
 def test_originals_come_first_and_all_are_distinct(
     captions: dict[str, list[str]], tables: list[dict[str, str]], count: int
 ) -> None:
-    def trip(table: dict[str, str]) -> RoundTrip:
+    def trip(table: dict[str, str]) -> Translate:
         return lambda texts: [table.get(text, text + " too") for text in texts]
 
     found = fill(captions, {str(i): trip(table) for i, table in enumerate(tables)}, count)

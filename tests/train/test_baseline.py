@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.train.baseline import score, warn_if_never_better, warn_if_worse
+from rsicd_embed.train.journal import score, warn_if_never_better, warn_if_worse
 
 
 def test_what_the_best_is_chosen_by() -> None:

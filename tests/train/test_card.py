@@ -28,22 +28,22 @@ def front(text: str) -> Any:
 
 def test_data_sets_and_splits_are_told() -> None:
     text = card()
-    for line in ("data sets | rsicd, ucm.csv", "images, train | 24", "images, val | 12"):
+    for line in ("datasets | rsicd, ucm.csv", "images, train | 24", "images, val | 12"):
         assert f"| {line} |" in text
     examples = [Example(str(i), f"/x/{i}", {"captions": ["a", "b"]}) for i in range(3)]
     assert DataCard.of(examples[:2], examples[2:], ["x"]) == DataCard(2, 2, 0, 1, ("x",))
     unsaid = card(DataCard.of(examples))
     assert "images, train | 3 |" in unsaid
     assert "val |" not in unsaid
-    assert "data sets" not in unsaid
+    assert "datasets" not in unsaid
 
 
 @pytest.mark.parametrize(
     ("init", "base", "words"),
     [
         ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32", "`openai/clip-vit"),
-        ("some/model@v2", "some/model", "from `some/model@v2`, fine-tuned"),
-        ("bundled", None, "from the bundled model, fine-tuned"),
+        ("some/model@v2", "some/model", "Fine-tuned by `rsicd-embed train` from `some/model@v2`."),
+        ("bundled", None, "Fine-tuned by `rsicd-embed train` from the bundled model."),
         ("none", None, "from random weights"),
     ],
 )
@@ -60,7 +60,7 @@ def test_what_it_started_from(init: str, base: str | None, words: str) -> None:
             "unknown",
             "apache-2.0",
             "apache-2.0",
-            "apache-2.0, is that of the model which",
+            "apache-2.0, is that of the model it was trained from.",
         ),
         ("mit", "apache-2.0", "mit", "Its licence is mit."),
         ("unknown", "", "unknown", "Its licence is unknown: set `license` above"),
@@ -107,14 +107,14 @@ def test_no_path_of_a_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for place in (folder, "runs/first"):
         text = card(model__init=str(place), teacher__model=str(place))
         assert "base_model" not in front(text)
-        assert "from `first`, fine-tuned" in text
+        assert "Fine-tuned by `rsicd-embed train` from `first`." in text
         assert "| `teacher.model` | `first` |" in text
         assert "runs" not in text
 
 
 def test_a_teacher_is_told_in_words() -> None:
     text = card(teacher__model="some/large", teacher__views=4, teacher__share=0.25)
-    assert "a teacher too, `some/large`: 25% of the loss" in text
+    assert "distilled from a teacher, `some/large`: 25% of the loss" in text
     assert "4 views of each image" in text
     assert "teacher too" not in card()
 
@@ -123,5 +123,5 @@ def test_odd_texts_break_neither_yaml_nor_tables() -> None:
     odd = 'x: "y"\n| # [z'
     text = card(DataCard(1, 1, 0, 1, ("a|b",)), model__license=odd)
     assert front(text)["license"] == odd
-    assert r"| data sets | a\|b |" in text
+    assert r"| datasets | a\|b |" in text
     assert r'| `model.license` | `x: "y" \| # [z` |' in text

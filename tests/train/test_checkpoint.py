@@ -102,7 +102,7 @@ def test_a_damaged_one_is_passed_over(three: Path, of: Any, damage: Any) -> None
     like = begin(of)
     with (
         Checkpoints(three) as checkpoints,
-        pytest.warns(UserWarning, match=r"step 3 in .* is damaged.*that of step 2 is taken"),
+        pytest.warns(UserWarning, match=r"step 3 in .* is damaged.*resuming from that of step 2"),
     ):
         found, step = checkpoints.restore(like)
     assert step == 2

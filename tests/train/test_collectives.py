@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsicd_embed.train.tpu_plan.collectives import collective_bytes
+from rsicd_embed.train.tpu_plan.step_costs import collective_bytes
 
 
 @pytest.mark.parametrize(

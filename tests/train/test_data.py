@@ -197,12 +197,12 @@ def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
         opened([Example("x", found[0].file)])
     with (
         opened(found) as images,
-        pytest.raises(TrainError, match="at most the 2 images that an epoch draws, found 3"),
+        pytest.raises(TrainError, match="at most the 2 images of an epoch, found 3"),
     ):
         list(images.epoch(0, 3))
     found[1].path.write_bytes(b"rubbish")
     for cache in ("memory", "disk"):
-        with pytest.raises(TrainError, match=r"beach_1\.png: not a picture.*mend or leave out"):
+        with pytest.raises(TrainError, match=r"beach_1\.png: not a picture.*repair or remove"):
             opened(found, cache=cache)
     found[1].path.unlink()
     for cache in ("memory", "disk", "none"):

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.train.input.caption_draws import Captions, Ragged
-from rsicd_embed.train.input.epoch_order import Order
+from rsicd_embed.train.input.caption_draws import Captions, Order, Ragged
 
 
 def order(weights: list[float], seed: int = 0) -> Order:

@@ -107,12 +107,14 @@ def test_a_path_may_have_an_equals_sign(tmp_path: Path) -> None:
 def test_data_sets_that_cannot_be_trained_on(one: Path, two: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found none"):
         training_source([])
-    with pytest.raises(DatasetError, match=r"two: expected images of the split 'val' to choose"):
+    with pytest.raises(
+        DatasetError, match=r"two: expected images in the split 'val', or at least two"
+    ):
         training_source([(two, 1.0)])
     empty = dataset(tmp_path / "empty", val=["1.png"], test=["2.png"])
     with pytest.raises(DatasetError, match=r"empty: .* split 'train', found test, val"):
         training_source([(one, 1.0), (empty, 1.0)])
-    with pytest.raises(DatasetError, match=r"same id 'one/1\.png'; give a data set once"):
+    with pytest.raises(DatasetError, match=r"same id 'one/1\.png'; give each dataset once"):
         training_source([(one, 1.0), (one, 2.0)])
     (tmp_path / "deeper").mkdir()
     twin = dataset(tmp_path / "deeper" / "one", train=["2.png"], val=["9.png"])

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from rsicd_embed.train.config import TeacherConfig
-from rsicd_embed.train.distillation import (
-    IMAGES,
-    TEXTS,
+from rsicd_embed.train.objective import (
+    TEACHER_IMAGES,
+    TEACHER_TEXTS,
+    Embeddings,
+    Objective,
     affinity_divergence,
     cosine_distance,
-    taught,
+    distilled,
 )
-from rsicd_embed.train.objective import Embeddings, Objective
 
 
 def units(seed: int, *shape: int) -> np.ndarray:
@@ -35,24 +36,27 @@ def test_divergence_is_scipys() -> None:
 
 def test_nothing_is_left_to_learn_from_oneself() -> None:
     images, texts = units(0, 6, 8), units(1, 6, 8)
-    batch = {IMAGES: jnp.asarray(images), TEXTS: jnp.asarray(texts)}
-    objective = taught(Objective(lambda e, b: (jnp.zeros(()), {})), TeacherConfig(), 20.0, True)
-    same = Embeddings(batch[IMAGES], batch[TEXTS], jnp.float32(20.0), {})
+    batch = {TEACHER_IMAGES: jnp.asarray(images), TEACHER_TEXTS: jnp.asarray(texts)}
+    objective = distilled(Objective(lambda e, b: (jnp.zeros(()), {})), TeacherConfig(), 20.0, True)
+    same = Embeddings(batch[TEACHER_IMAGES], batch[TEACHER_TEXTS], jnp.float32(20.0), {})
     loss, metrics = objective.loss(same, batch)
     assert abs(float(loss)) < 1e-5
     assert set(metrics) == {"contrastive", "affinity", "features"}
-    other = Embeddings(batch[TEXTS], batch[IMAGES], jnp.float32(20.0), {})
+    other = Embeddings(batch[TEACHER_TEXTS], batch[TEACHER_IMAGES], jnp.float32(20.0), {})
     assert float(objective.loss(other, batch)[0]) > 1
 
 
 def test_share_weighs_captions_against_the_teacher() -> None:
-    batch = {IMAGES: jnp.asarray(units(0, 4, 8)), TEXTS: jnp.asarray(units(1, 4, 8))}
+    batch = {
+        TEACHER_IMAGES: jnp.asarray(units(0, 4, 8)),
+        TEACHER_TEXTS: jnp.asarray(units(1, 4, 8)),
+    }
     mine = Embeddings(jnp.asarray(units(2, 4, 3)), jnp.asarray(units(3, 4, 3)), jnp.float32(5), {})
     own = Objective(lambda e, b: (jnp.float32(7.0), {}))
 
     def loss(share: float) -> float:
         config = TeacherConfig(share=share)
-        return float(taught(own, config, 10.0, False).loss(mine, batch)[0])
+        return float(distilled(own, config, 10.0, False).loss(mine, batch)[0])
 
     assert loss(0.0) == 7.0
     assert loss(0.25) == pytest.approx(0.75 * 7.0 + 0.25 * loss(1.0), rel=1e-6)

@@ -17,7 +17,7 @@ import pytest
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train import distributed
 from rsicd_embed.train.checkpoint import Checkpoints
-from rsicd_embed.train.mesh import layout
+from rsicd_embed.train.distributed import layout
 from rsicd_embed.train.step import make_step
 
 from .on_two_processes import SETTINGS
@@ -136,5 +136,5 @@ def test_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv(distributed.COORDINATOR, raising=False)
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
-    with pytest.raises(TrainError, match="should be defined; where no cluster says it, set JAX_"):
+    with pytest.raises(TrainError, match="should be defined; without a cluster, set JAX_"):
         distributed.connect(detect=True)

@@ -9,8 +9,7 @@ from flax import nnx
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.freezing import frozen
-from rsicd_embed.train.parameters import named
+from rsicd_embed.train.parameters import frozen, named
 
 from .steps import RESNET, VIT, config
 
@@ -59,7 +58,7 @@ def test_the_beginning_of_a_resnet() -> None:
 @pytest.mark.parametrize(
     ("word", "complaint"),
     [
-        ("vision", "expected step.freeze to have image, text, .* found 'vision'"),
+        ("vision", "expected step.freeze to list parts such as image, text, .* found 'vision'"),
         ("image:", "found 'image:'"),
         ("logit_scale:2", "found 'logit_scale:2'"),
     ],

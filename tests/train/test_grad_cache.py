@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rsicd_embed.train.step import gradients, jitted_step
-from rsicd_embed.train.tpu_plan.step_flops import abstract_arguments
+from rsicd_embed.train.tpu_plan.step_costs import abstract_arguments
 
 from .steps import RESNET, VIT, batch, begin, config, flat, recipe
 

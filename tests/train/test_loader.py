@@ -101,7 +101,7 @@ def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
         next(batches)
         for process in multiprocessing.active_children():
             process.kill()
-        with pytest.raises(TrainError, match="a process that makes batches was killed"):
+        with pytest.raises(TrainError, match="a process that prepares batches was killed"):
             list(batches)
 
 

@@ -41,7 +41,7 @@ def test_the_language_is_asked_for_by_its_token(marians: Path, into: marian.Tran
     for language, trips in TRIPS.items():
         text = model.target_token(language) + BOATS
         assert into.translate([text], 4) == [trips[BOATS][0]]
-    with pytest.raises(ModelError, match=r"a model into 'pt', found one into es, fr; write"):
+    with pytest.raises(ModelError, match=r"a model into 'pt', found one into es, fr; use"):
         model.target_token("pt")
     assert model.target_token("en") == ""
     assert marian.find(str(marians / "back")).target_token("pt") == ""
@@ -108,7 +108,7 @@ def test_a_directory_that_lacks_a_file(
 
 def test_a_model_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(ModelError, match="expected a Marian model, found one of the type 'clip'"):
+    with pytest.raises(ModelError, match="expected a Marian model, found one of type 'clip'"):
         marian.find(str(tmp_path))
     with pytest.raises(ModelError, match=r"such as Helsinki-NLP/.*found no such directory"):
         marian.find("./absent")
@@ -131,7 +131,7 @@ def test_files_of_different_models(marians: Path, tmp_path: Path) -> None:
     (copy / "config.json").write_text(json.dumps(config))
     vocabulary = json.loads((copy / "vocab.json").read_text())
     (copy / "vocab.json").write_text(json.dumps(vocabulary | {"more": len(vocabulary)}))
-    with pytest.raises(ModelError, match=r"tokens in vocab\.json, found \d+; take both files"):
+    with pytest.raises(ModelError, match=r"tokens in vocab\.json, found \d+; use both files"):
         marian.Translator(marian.find(str(copy)), "cpu")
 
 

@@ -14,8 +14,7 @@ from PIL import Image
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train import plot
 from rsicd_embed.train.journal import Journal
-from rsicd_embed.train.observers.tensorboard import TensorBoard
-from rsicd_embed.train.observers.wandb import WeightsAndBiases
+from rsicd_embed.train.observers import TensorBoard, WeightsAndBiases
 
 STEPS = [{"step": n, "epoch": (n + 9) // 10, "loss": 5 / n} for n in range(1, 41)]
 EPOCHS = [

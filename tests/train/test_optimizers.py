@@ -129,5 +129,7 @@ def test_schedules() -> None:
 
 
 def test_adam_has_no_decay() -> None:
-    with pytest.raises(TrainError, match=r"expected weight_decay 0 with adam, found 0\.1"):
+    with pytest.raises(
+        TrainError, match=r"expected optimizer.weight_decay to be 0 with adam, found 0\.1"
+    ):
         OptimizerConfig(name="adam")

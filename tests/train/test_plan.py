@@ -17,11 +17,12 @@ from rsicd_embed.cli.train.train_plan import lines
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
 from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.step import jitted_step
 from rsicd_embed.train.tpu_plan import compile_for_tpu, topology
 from rsicd_embed.train.tpu_plan import plan as planning
 from rsicd_embed.train.tpu_plan.compile_for_tpu import Compiled, StepWorkload
 from rsicd_embed.train.tpu_plan.plan import MemoryModel, TpuPlan, memory_model
-from rsicd_embed.train.tpu_plan.step_flops import step_flops
+from rsicd_embed.train.tpu_plan.step_costs import abstract_arguments, step_flops
 from rsicd_embed.train.tpu_plan.topology import parse
 
 TINY = StepWorkload(TrainConfig(ModelConfig(shape="tiny")))
@@ -67,7 +68,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
     assert run("--topology", "v3-8", "--shape", "vit-g").exit_code == 2
     before = CliRunner().invoke(main, ["train", "--epochs", "3", "plan", "--topology", "v3-8"])
     assert before.exit_code == 2
-    assert "options of training do not go with `plan`" in before.stderr
+    assert "options of train cannot be used with `plan`" in before.stderr
     for arguments in ([], ["--dataset", str(tmp_path)]):
         alone = CliRunner().invoke(main, ["train", *arguments])
         assert alone.exit_code == 2
@@ -180,7 +181,9 @@ def test_the_largest_batch_is_compiled_when_asked(compiler: list[int]) -> None:
 
 def test_a_model_that_never_fits(monkeypatch: pytest.MonkeyPatch, compiler: list[int]) -> None:
     monkeypatch.setattr(planning, "compile_step", lambda *_: None)
-    with pytest.raises(TrainError, match="expected a model that fits v3-8 with one image a device"):
+    with pytest.raises(
+        TrainError, match="expected a model that fits v3-8 with one image per device"
+    ):
         planning.plan("v3-8", TINY, 64)
 
 
@@ -244,7 +247,8 @@ def test_topologies_have_the_devices_that_libtpu_says(devices: Any, name: str) -
 def test_a_real_plan_says_what_the_compiler_says(
     devices: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = compile_for_tpu.lower_step(TINY.recipe(devices, 16)).compile()
+    recipe = TINY.recipe(devices, 16)
+    program = jitted_step(recipe).lower(*abstract_arguments(recipe)).compile()
     memory, costs = program.memory_analysis(), program.cost_analysis()
     result = run("--topology", "v3-8", "--shape", "tiny", "--global-batch", "16", "--json")
     plan = TpuPlan(**json.loads(result.stdout))
@@ -287,7 +291,7 @@ def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> Non
         common = ("--topology", "v3-8", "--config", str(path), "--set", "step.chunk=4", "--json")
         result = run(*common, "--precision", "bfloat16", "--set", "teacher.model=bundled")
         assert result.exit_code == 0, result.stderr
-        assert "teacher's part of the step" in result.stderr
+        assert "the plan leaves out the teacher's part" in result.stderr
         assert run(*common, "--shape", "tiny", "--global-batch", "12").exit_code == 1
         assert run("--topology", "v3-8", "--set", "step.lernrate=4").exit_code == 2
     config = seen[0].config

@@ -18,8 +18,7 @@ from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.loading import load_clip, load_embedder
 from rsicd_embed.errors import DatasetError, RsicdEmbedError, TrainError
 from rsicd_embed.evaluation.evaluator import Evaluator
-from rsicd_embed.files import Closing
-from rsicd_embed.train.checkpoint import saved
+from rsicd_embed.train.checkpoint import has_checkpoints
 from rsicd_embed.train.config import (
     ModelConfig,
     OptimizerConfig,
@@ -28,10 +27,10 @@ from rsicd_embed.train.config import (
     parse,
 )
 from rsicd_embed.train.input.training_data import TrainingData
-from rsicd_embed.train.journal import Journal
+from rsicd_embed.train.journal import Journal, StepLog
 from rsicd_embed.train.loop import train
+from rsicd_embed.train.observers import Observer
 from rsicd_embed.train.run_folder import open_run
-from rsicd_embed.train.steplog import StepLog
 
 # A tiny model's first epochs may be worse than chance on a dozen images.
 pytestmark = pytest.mark.filterwarnings(
@@ -70,15 +69,23 @@ def test_it_learns_and_what_it_exports_is_what_it_measured(source: Any, tmp_path
     assert [json.loads(line) for line in written] == rows
 
 
-class Watch(Closing):
-    """An observer that hands on the rows of epochs, and of steps if asked."""
+class Watch(Observer):
+    """Passes on the rows of epochs and, on request, of steps; records everything else."""
 
     def __init__(self, on_epoch: Any = lambda row: None, on_steps: Any = lambda rows: None) -> None:
-        self.on_epoch, self.on_steps = on_epoch, on_steps
+        self.on_epoch, self.on_steps = on_epoch, on_steps  # type: ignore[method-assign]
         self.started: tuple[int, int] | None = None
+        self.images = 0
+        self.lines: list[str] = []
+
+    def on_image(self, count: int) -> None:
+        self.images += count
 
     def on_start(self, done: int, steps: int) -> None:
         self.started = done, steps
+
+    def on_message(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def training(source: Any) -> TrainingData:
@@ -169,43 +176,47 @@ def test_a_folder_of_another_run_is_refused(source: Any, finished: Path) -> None
 
 def test_what_cannot_be_is_told_before_images_are_read(source: Any, tmp_path: Path) -> None:
     evaluate, examples = Evaluator(source.split("val")), training(source)
-    read: list[int] = []
+    watch = Watch()
 
     def begin(**changes: Any) -> None:
         config = parse.replaced(CONFIG, {"epochs": 1} | changes)
-        train(config, examples, tmp_path, evaluate, (), load_embedder, read.append)
+        train(config, examples, tmp_path, evaluate, [watch], load_embedder)
 
     for settings, complaint in (
         ({"batch_size": 1000}, "at most the 24 images"),
-        ({"batch_size": 1}, "2 images or more, found 1: .* softmax loss has nothing to learn"),
-        ({"batch_size": 1, "step.loss": "sigmoid"}, "found 1: .* sigmoid loss only draws all"),
+        ({"batch_size": 1}, "at least 2 images, found 1: .* softmax loss has nothing to learn"),
+        ({"batch_size": 1, "step.loss": "sigmoid"}, "found 1: .* sigmoid loss only pulls all"),
         ({"step.chunk": 5}, r"expected step\.chunk to divide the 12 images"),
         ({"step.freeze": ["image:9"]}, "expected at most 2 blocks"),
         ({"teacher.model": "absent"}, "no such directory"),
     ):
         with pytest.raises(RsicdEmbedError, match=complaint):
             begin(**settings)
-    assert not read
+    assert not watch.images
     begin()  # what never got anywhere is no other run
-    assert sum(read) == 24
+    assert watch.images == 24
 
 
 def test_parameters_that_are_not_finite_stop_the_run(source: Any, tmp_path: Path) -> None:
     config = parse.replaced(ONCE, {"optimizer.learning_rate": 1e30})
     with pytest.raises(TrainError, match=r"a parameter is not finite.* at step 2"):
         train(config, training(source), tmp_path, Evaluator(source.split("val")))
-    assert not saved(tmp_path / "checkpoints")  # though no figure of the last step shows it
+    assert not has_checkpoints(
+        tmp_path / "checkpoints"
+    )  # though no figure of the last step shows it
     assert not (tmp_path / "best").exists()
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
 def test_figures_that_are_not_finite_stop_the_run(tmp_path: Path, name: str) -> None:
     told: list[Any] = []
-    log = StepLog(Journal(tmp_path, 0, 0), [Watch(on_steps=told.extend)], epoch=0, done=0, batch=1)
+    log = StepLog(
+        Journal(tmp_path, 0, 0), Watch(on_steps=told.extend), epoch=0, done=0, batch_size=1
+    )
     log.add({"loss": jnp.array(1.0), "grad_norm": jnp.array(2.0)})
     log.add({"loss": jnp.array(1.0), "grad_norm": jnp.array(2.0), name: jnp.array(jnp.nan)})
     with pytest.raises(TrainError, match=f"{name} is not finite at step 2"):
-        log.look()
+        log.fetch()
     assert [row["step"] for row in told] == [1]
 
 
@@ -241,7 +252,7 @@ def test_val_must_tell_what_is_best(source: Any, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"val images of several classes .* found 1"):
         few = dataclasses.replace(examples, val=tuple(one_class))
         train(config, few, tmp_path / "classes", Evaluator(one_class))
-    with pytest.raises(TrainError, match="expected val to tell zeroshot_top1, found mr"):
+    with pytest.raises(TrainError, match="expected val to give zeroshot_top1, found mr"):
         train(config, examples, tmp_path / "figures", lambda embedder: {"mr": 0.5})
 
 

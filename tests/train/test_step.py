@@ -159,7 +159,7 @@ def test_pixels_of_the_models_size_are_only_normalised() -> None:
     assert float(run(state, larger)) != float(
         run(dataclasses.replace(state, step=state.step + 1), larger)
     )
-    with pytest.raises(TrainError, match="expected pixels of 16 or more a side, found 8"):
+    with pytest.raises(TrainError, match="expected images of at least 16 pixels a side, found 8"):
         run(state, batch(side=8))
 
 

@@ -73,9 +73,10 @@ def test_a_signal_in_the_middle_of_an_epoch(
     done = len(read(tmp_path / "steps.jsonl"))
     assert 0 < done < 12
     again = Watch()
-    lines: list[str] = []
-    train(CONFIG, data, tmp_path, evaluate, [again], notify=lines.append)
-    assert lines == [f"resuming {tmp_path} after step {done} of 12, in epoch {done // 4 + 1} of 3"]
+    train(CONFIG, data, tmp_path, evaluate, [again])
+    assert again.lines == [
+        f"resuming {tmp_path} after step {done} of 12, in epoch {done // 4 + 1} of 3"
+    ]
     assert again.started == (done, 12)
     same_run(tmp_path, whole)
 

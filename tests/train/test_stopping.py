@@ -75,7 +75,7 @@ def test_a_signal_is_answered_while_the_main_thread_runs_no_python() -> None:
 
 STUCK = """
 import signal, sys, threading
-from rsicd_embed.cli.train.train_progress import ShownProgress
+from rsicd_embed.cli.train.train_run import ShownProgress
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.stopping import stop_on_signals
 
@@ -102,7 +102,7 @@ def test_a_second_ctrl_c_ends_a_process_that_is_stuck() -> None:
         )
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.stderr.readline().startswith("SIGINT again: stopped at once; the same")
+        assert process.stderr.readline().startswith("SIGINT again: stopped immediately; the same")
         assert process.wait(_AT_MOST_S) == 130
 
 

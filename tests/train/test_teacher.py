@@ -16,10 +16,10 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TeacherConfig, TrainConfig
-from rsicd_embed.train.distillation import IMAGES, TEXTS
 from rsicd_embed.train.input.augment import VIEWS, random_view, view_keys
 from rsicd_embed.train.input.caption_draws import Captions
 from rsicd_embed.train.input.captioned_images import CaptionedImages
+from rsicd_embed.train.objective import TEACHER_IMAGES, TEACHER_TEXTS
 from rsicd_embed.train.teacher import Teacher, teach
 from tests.conftest import picture
 
@@ -71,9 +71,9 @@ def test_each_row_gets_the_vectors_of_its_view_and_caption(
             keys, batch.pixels
         )
         vectors = embedder.embed_pixels(np.asarray(seen.round()).astype(np.uint8))
-        np.testing.assert_allclose(arrays[IMAGES], vectors, atol=2e-3)
+        np.testing.assert_allclose(arrays[TEACHER_IMAGES], vectors, atol=2e-3)
         texts = _texts(images.captions, batch.groups[:, 0])
-        np.testing.assert_allclose(arrays[TEXTS], embedder.embed_texts(texts), atol=2e-3)
+        np.testing.assert_allclose(arrays[TEACHER_TEXTS], embedder.embed_texts(texts), atol=2e-3)
 
 
 def _texts(captions: Captions, same: np.ndarray) -> list[str]:

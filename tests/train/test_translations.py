@@ -79,7 +79,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_what_is_no_such_file(tmp_path: Path) -> None:
     path = tmp_path / "t.sqlite"
     path.write_text("hello" * 100)
-    with pytest.raises(StoreCorruptError, match=r"t\.sqlite is no file of .*; delete it"):
+    with pytest.raises(StoreCorruptError, match=r"t\.sqlite is not a file of .*; delete it"):
         Translations(path)
     assert path.read_text() == "hello" * 100
     other = tmp_path / "other.sqlite"
@@ -103,7 +103,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
 
 def test_where_no_file_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot create"):
         Translations(tmp_path / "file" / "t.sqlite")
     with pytest.raises(StoreError, match="unable to open"):
         Translations(tmp_path)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import rsicd_embed
-from rsicd_embed.cli.base import SHAPES
 from rsicd_embed.errors import ModelError
-from rsicd_embed.train import random_checkpoint
-from rsicd_embed.train.shapes import SHAPES as ALL_SHAPES
+from rsicd_embed.train import initialization
+from rsicd_embed.train.shapes import SHAPES, ModelShape
 from tests.conftest import picture
 
 TEXTS = ["boats in a harbour", "a desert", "planes at an airport"]
 
 
 def test_a_model_that_tells_inputs_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(random_checkpoint.SHAPES, "vit-b-32", random_checkpoint.SHAPES["tiny"])
-    random_checkpoint.write(tmp_path, "vit-b-32", TEXTS)
+    monkeypatch.setitem(initialization.SHAPES, "vit-b-32", initialization.SHAPES["tiny"])
+    initialization.write_random_checkpoint(tmp_path, "vit-b-32", TEXTS)
     embedder = rsicd_embed.load_embedder(tmp_path, backend="numpy")
     for vectors in (
         embedder.embed_images([picture(i) for i in range(3)]),
@@ -27,13 +27,13 @@ def test_a_model_that_tells_inputs_apart(monkeypatch: pytest.MonkeyPatch, tmp_pa
     ):
         assert (vectors @ vectors.T)[np.triu_indices(3, 1)].max() < 0.999
     again, other = tmp_path / "again", tmp_path / "other"
-    random_checkpoint.write(again, "vit-b-32", TEXTS)
-    random_checkpoint.write(other, "vit-b-32", TEXTS, seed=1)
+    initialization.write_random_checkpoint(again, "vit-b-32", TEXTS)
+    initialization.write_random_checkpoint(other, "vit-b-32", TEXTS, seed=1)
     assert rsicd_embed.load_embedder(again, backend="numpy").fingerprint == embedder.fingerprint
     assert rsicd_embed.load_embedder(other, backend="numpy").fingerprint != embedder.fingerprint
 
 
-def test_shapes_are_those_that_the_command_offers(tmp_path: Path) -> None:
-    assert tuple(ALL_SHAPES) == SHAPES
+def test_settings_accept_exactly_the_known_shapes(tmp_path: Path) -> None:
+    assert get_args(ModelShape) == tuple(SHAPES)
     with pytest.raises(ModelError, match="expected a shape of tiny"):
-        random_checkpoint.write(tmp_path, "vit-g-14", TEXTS)
+        initialization.write_random_checkpoint(tmp_path, "vit-g-14", TEXTS)

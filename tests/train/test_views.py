@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import AugmentConfig
-from rsicd_embed.train.input import views as by_torchvision
+from rsicd_embed.train.config import AugmentConfig, TrainConfig, parse
+from rsicd_embed.train.input import torchvision_views as by_torchvision
 from rsicd_embed.train.input.augment import random_view
-from rsicd_embed.train.input.views import Views
+from rsicd_embed.train.input.torchvision_views import Views
 from tests.conftest import picture
 
 SIDE, SIZE = 18, 16
@@ -152,19 +152,22 @@ def test_each_engine_has_its_own_measures() -> None:
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        ({"engine": "gpu"}, "expected engine to be one of device, torchvision, none"),
-        ({"crop": 0.0}, "expected crop > 0"),
-        ({"crop": 1.5}, r"expected crop in \[0, 1\]"),
-        ({"area": (0.8, 1.2)}, r"expected area to be \[least, most\] within \(0, 1\], found"),
-        ({"area": (0.9, 0.8)}, r"found \[0.9, 0.8\]"),
-        ({"area": (0.9,)}, r"found \[0.9\]"),
-        ({"jitter": -0.1}, r"expected jitter in \[0, 1\]"),
-        ({"vertical_flip": 2.0}, r"expected vertical_flip in \[0, 1\]"),
+        ({"engine": "gpu"}, "expected augment.engine to be one of device, torchvision, none"),
+        ({"crop": 0.0}, r"expected augment.crop in \(0, 1\], found 0.0"),
+        ({"crop": 1.5}, r"expected augment.crop in \(0, 1\], found 1.5"),
+        (
+            {"area": [0.8, 1.2]},
+            r"expected augment.area to be \[least, most\] within \(0, 1\], found",
+        ),
+        ({"area": [0.9, 0.8]}, r"found \[0.9, 0.8\]"),
+        ({"area": [0.9]}, r"found \[0.9\]"),
+        ({"jitter": -0.1}, r"expected augment.jitter in \[0, 1\]"),
+        ({"vertical_flip": 2.0}, r"expected augment.vertical_flip in \[0, 1\]"),
     ],
 )
 def test_settings_that_make_no_sense(setting: dict[str, object], complaint: str) -> None:
     with pytest.raises(TrainError, match=complaint):
-        AugmentConfig(**setting)  # type: ignore[arg-type]
+        parse.replaced(TrainConfig(), {f"augment.{name}": v for name, v in setting.items()})
 
 
 def test_torchvision_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

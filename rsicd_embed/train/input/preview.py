@@ -1,4 +1,4 @@
-"""What a run would be shown: some images, their random views, and the captions drawn with them."""
+"""A preview of training input: images, their random views, and the captions drawn with them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rsicd_embed.train.input.training_data import TrainingData
 
 @dataclass(frozen=True)
 class View:
-    """What one epoch makes of an image.
+    """A random view of an image.
 
     Attributes:
         pixels: uint8 (size, size, 3).
-        caption: the text that was drawn with it.
+        caption: the caption drawn with it.
     """
 
     pixels: np.ndarray
@@ -40,20 +40,10 @@ class Sample:
 def samples(
     data: TrainingData, config: TrainConfig, *, images: int, views: int, size: int
 ) -> list[Sample]:
-    """Random images of the train split, each with its views in as many epochs.
+    """Draws random training images, and views of each as in the first epochs.
 
-    They go through the loader and the augmentation of a run, alone: the draws are not those of the
-    run itself, which has more images.
-
-    Args:
-        data: what would be trained on.
-        config: of the run; its seed decides all draws.
-        images: how many, the most likely drawn being those of the most weight.
-        views: of each.
-        size: height and width of a view, whatever the model would see.
-
-    Raises:
-        TrainError: there are fewer images, or one of them cannot be read.
+    Images are drawn by weight; `size` is the side of a view in pixels. They pass through a run's
+    loader and augmentation, but the views differ from those of a run, which has more images.
     """
     if images > len(data.train):
         raise TrainError(
@@ -61,8 +51,8 @@ def samples(
             "ask for fewer"
         )
     weights = np.asarray(data.weights)
-    draw = np.random.default_rng(config.seed)
-    chosen = draw.choice(len(weights), images, replace=False, p=weights / weights.sum())
+    rng = np.random.default_rng(config.seed)
+    chosen = rng.choice(len(weights), images, replace=False, p=weights / weights.sum())
     examples = [data.train[i] for i in chosen]
     with CaptionedImages(
         examples,
@@ -74,17 +64,17 @@ def samples(
     ) as drawn:
         epochs = [next(drawn.epoch(epoch, images)) for epoch in range(views)]
         texts = drawn.captions.texts
-    made = [
-        _of_epoch(batch, texts, config, epoch=epoch, size=size)
-        for epoch, batch in enumerate(epochs)
+    views_by_epoch = [
+        _views(batch, texts, config, epoch=epoch, size=size) for epoch, batch in enumerate(epochs)
     ]
     return [
-        Sample(example, tuple(epoch[row] for epoch in made)) for row, example in enumerate(examples)
+        Sample(example, tuple(epoch[row] for epoch in views_by_epoch))
+        for row, example in enumerate(examples)
     ]
 
 
 class _Numbers:
-    """Texts as their places: what a tokenizer is not needed for."""
+    """Turns each text into its index instead of tokens."""
 
     pad_id = 0
 
@@ -92,16 +82,16 @@ class _Numbers:
         return np.arange(len(texts), dtype=np.int32)[:, None]
 
 
-def _of_epoch(
+def _views(
     batch: Batch, texts: Sequence[str], config: TrainConfig, *, epoch: int, size: int
 ) -> dict[int, View]:
-    """A view of each image, by its row."""
+    """The view of each image, by row."""
     pixels = batch.pixels
     if pixels.shape[1] > size:
         key = jax.random.fold_in(jax.random.key(config.seed), epoch)
         views = random_view(key, jax.numpy.asarray(pixels), size, config.augment)
         pixels = np.asarray(views).round().astype(np.uint8)
     return {
-        int(row): View(one, texts[int(token[0])])
-        for row, one, token in zip(batch.rows, pixels, batch.tokens, strict=True)
+        int(row): View(image, texts[int(token[0])])
+        for row, image, token in zip(batch.rows, pixels, batch.tokens, strict=True)
     }

@@ -1,4 +1,4 @@
-"""Random views of images by torchvision's transforms v2, as CLIP-rsicd made them."""
+"""Random views of images by torchvision's transforms v2, as in CLIP-rsicd."""
 
 from __future__ import annotations
 
@@ -16,29 +16,25 @@ from rsicd_embed._lazy_torchvision import mend_torchvision
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import AugmentConfig
 
-# torchvision draws from torch's one generator of the process.
-_DRAWING = Lock()
+# torchvision uses the process's only torch generator.
+_GENERATOR_LOCK = Lock()
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """For small images: PyTorch's threads wait for each other longer than they work."""
+    """Limits torch to one thread: on small images, threads mostly wait for each other."""
     import torch
 
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def require_torchvision() -> None:
-    """Says what to install where torchvision is not.
-
-    Raises:
-        TrainError: it is not installed.
-    """
+    """Raises unless torchvision is installed."""
     for name in ("torch", "torchvision"):
         if importlib.util.find_spec(name) is None:
             raise TrainError(
@@ -52,7 +48,7 @@ class Views:
     """Makes random views.
 
     Attributes:
-        augment: how.
+        augment: augmentation settings.
         side: height and width of the images.
         size: height and width of the views.
     """
@@ -62,14 +58,14 @@ class Views:
     size: int
 
     def __call__(self, pixels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        """uint8 (n, side, side, 3) and uint64 (n,) → uint8 (n, size, size, 3).
+        """Maps uint8 (n, side, side, 3) and uint64 (n,) seeds to uint8 (n, size, size, 3).
 
-        A view is a function of its image and seed alone; torch's generator is left as it was.
+        A view is a function of its image and seed alone; torch's generator is left unchanged.
         """
         import torch
 
         views = np.empty((len(pixels), self.size, self.size, 3), np.uint8)
-        with _DRAWING, _one_thread(), torch.random.fork_rng(devices=[]):
+        with _GENERATOR_LOCK, _one_thread(), torch.random.fork_rng(devices=[]):
             for i, (image, seed) in enumerate(zip(pixels, seeds, strict=True)):
                 torch.default_generator.manual_seed(int(seed))
                 view = self._transform(torch.from_numpy(image).permute(2, 0, 1))
@@ -82,22 +78,22 @@ class Views:
         import torch
         from torchvision.transforms import v2
 
-        def turned(image: torch.Tensor) -> torch.Tensor:
+        def rotated(image: torch.Tensor) -> torch.Tensor:
             return torch.rot90(image, int(torch.randint(4, ())), (-2, -1))
 
-        how = self.augment
+        config = self.augment
         steps: list[Any] = []
-        if how.crop_side < 1:
-            steps.append(v2.RandomCrop(max(1, round(how.crop_side * self.side))))
-        if how.jitter:
-            steps.append(v2.ColorJitter(how.jitter, how.jitter, how.jitter))
-        if how.horizontal_flip:
-            steps.append(v2.RandomHorizontalFlip(how.horizontal_flip))
-        if how.vertical_flip:
-            steps.append(v2.RandomVerticalFlip(how.vertical_flip))
-        if how.quarter_turns:
-            steps.append(v2.Lambda(turned))
+        if config.crop_side < 1:
+            steps.append(v2.RandomCrop(max(1, round(config.crop_side * self.side))))
+        if config.jitter:
+            steps.append(v2.ColorJitter(config.jitter, config.jitter, config.jitter))
+        if config.horizontal_flip:
+            steps.append(v2.RandomHorizontalFlip(config.horizontal_flip))
+        if config.vertical_flip:
+            steps.append(v2.RandomVerticalFlip(config.vertical_flip))
+        if config.quarter_turns:
+            steps.append(v2.Lambda(rotated))
         bicubic = v2.InterpolationMode.BICUBIC
-        area = list(how.crop_area)
+        area = list(config.crop_area)
         steps.append(v2.RandomResizedCrop(self.size, area, ratio=[1.0, 1.0], interpolation=bicubic))
         return v2.Compose(steps)
