@@ -206,7 +206,7 @@ def test_invalid_files_of_vectors(tmp_path: Path) -> None:
     [
         (["--stores", "faiss"], "expected stores of exact, lancedb, nmslib"),
         (["--stores", "nmslib?speed"], "found 'nmslib?speed'"),
-        (["--stores", "nmslib?m=3"], "no option 'm' in nmslib stores"),
+        (["--stores", "nmslib?m=3"], "nmslib stores have no option 'm'"),
         (["--stores", ""], "found ''"),
         (["--selectivity", "0.01"], "expected a selectivity from 0.1 to 100 percent"),
         (["--store", "exact:no/such/store"], "no/such/store"),
