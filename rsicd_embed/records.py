@@ -1,6 +1,6 @@
-"""Shared data types: Arrow rows of a store, search hits, fingerprints and provenance.
+"""Arrow rows of a store, model fingerprints, and conversion of columns to Python values.
 
-A row is `id, vector, uri, sha256, width, height`, plus the attributes of its source.
+A row has the columns `id, vector, uri, sha256, width, height`, plus the attributes of its source.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rsicd_embed.errors import FingerprintError, RsicdEmbedError, SchemaError
 
 VECTOR = "vector"
 HIT_COLUMNS = ("query", "rank", "id", "score")
-_BLOCK_ROWS = 256  # so that a float64 copy fits into the CPU cache
+_BLOCK_ROWS = 256  # small enough for a float64 copy to stay in the processor's cache
 
 
 def row_schema(dim: int, attributes: pa.Schema | None = None) -> pa.Schema:
-    """The Arrow schema of a store's rows: the six fixed columns, then `attributes`."""
+    """The schema of a store's rows: the six fixed columns, then `attributes`."""
     fixed = [
         pa.field("id", pa.string(), nullable=False),
         pa.field(VECTOR, pa.list_(pa.float32(), dim), nullable=False),
@@ -38,14 +38,14 @@ FIXED_COLUMNS = tuple(row_schema(1).names)
 
 
 def vector_array(vectors: np.ndarray) -> pa.FixedSizeListArray:
-    """float32 (n, dim) → Arrow fixed-size lists; no copy if the array is C-contiguous."""
+    """Converts float32 (n, dim) to Arrow fixed-size lists; C-contiguous arrays are not copied."""
     n, dim = vectors.shape
     values = np.ascontiguousarray(vectors, dtype=np.float32).reshape(n * dim)
     return pa.FixedSizeListArray.from_arrays(pa.array(values), dim)
 
 
 def vector_matrix(column: pa.FixedSizeListArray | pa.ChunkedArray) -> np.ndarray:
-    """Arrow fixed-size lists → float32 (n, dim); no copy for a single chunk without nulls."""
+    """Converts Arrow fixed-size lists to float32 (n, dim); a single chunk is not copied."""
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     dim = column.type.list_size
@@ -60,15 +60,15 @@ def require_unit_vectors(
 
     Args:
         vectors: real (n, dim).
-        dim: expected length of a vector.
-        source: origin of the vectors, for errors.
-        first: number of the first row, for errors.
+        dim: the expected length of a vector.
+        source: origin of the vectors, for the error message.
+        first: number of the first row for the error message.
 
     Returns:
         float64 (n,): the L2 norm of each vector.
 
     Raises:
-        SchemaError: the shape is wrong, or a vector is not a finite unit vector.
+        SchemaError: naming the first row that fails.
     """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise SchemaError(f"{source}: expected vectors of shape (n, {dim}), found {vectors.shape}")
@@ -88,14 +88,14 @@ def require_unit_vectors(
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Identifies an embedder. Embedders with equal fingerprints produce comparable vectors.
+    """Identifies what computed a vector; embedders with equal fingerprints are compatible.
 
     Attributes:
         weights: digest of the model's parameters.
         preprocessing: digest of the image preprocessing.
         tokenizer: digest of the tokenizer.
         dim: length of a vector.
-        normalisation: normalisation of the model's output, such as "l2".
+        normalisation: normalisation of the model's output, "l2" or another name.
     """
 
     weights: str
@@ -113,7 +113,7 @@ class VectorMaker(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the model, as for `--model`."""
+        """Name of the model, as passed to `--model`."""
         ...
 
     @property
@@ -129,7 +129,7 @@ class VectorMaker(Protocol):
 
 @dataclass(frozen=True)
 class Provenance:
-    """The embedder of a store's vectors: its name, fingerprint and dimension."""
+    """The model name, fingerprint and dimension that a store records for its vectors."""
 
     model: str
     fingerprint: str
@@ -142,23 +142,26 @@ class Provenance:
 
 
 def provenance_header(provenance: Provenance, version: int) -> dict[str, Any]:
-    """Provenance as JSON metadata of a file or table; see `read_header`."""
+    """The JSON header in the metadata of a file or table; `read_header` reads it."""
     return {"format": version, **dataclasses.asdict(provenance)}
 
 
 def read_header(
     raw: bytes, version: int, where: object, error: type[RsicdEmbedError]
 ) -> tuple[Provenance, dict[str, Any]]:
-    """Reads the provenance, and the whole JSON object, of metadata with a `provenance_header`.
+    """Reads the metadata that `provenance_header` begins.
 
     Args:
-        raw: the metadata.
+        raw: the metadata, a JSON object.
         version: the supported format version.
-        where: the file or table, for errors.
-        error: class of the error for another version.
+        where: the file or table, for the error message.
+        error: the exception class for an unsupported version.
+
+    Returns:
+        The provenance, and the whole JSON object.
 
     Raises:
-        error: the metadata have another version.
+        error: the format version is not supported.
         ValueError, KeyError, TypeError: the metadata are damaged.
     """
     header = json.loads(raw)
@@ -171,42 +174,42 @@ def read_header(
 
 
 def fingerprint_parts(fingerprint: str) -> dict[str, str]:
-    """Parses `str(Fingerprint)` into its parts by name."""
+    """Splits `str(Fingerprint)` into its parts by name."""
     return {name: value for name, _, value in (p.partition(":") for p in fingerprint.split("/"))}
 
 
-def differences(stored: Provenance, given: Provenance) -> str:
-    """The differing parts of two fingerprints, in words."""
-    old, new = fingerprint_parts(stored.fingerprint), fingerprint_parts(given.fingerprint)
+def differences(first: Provenance, second: Provenance) -> str:
+    """Lists the parts in which two fingerprints differ, such as `weights aaa ≠ bbb`."""
+    left, right = fingerprint_parts(first.fingerprint), fingerprint_parts(second.fingerprint)
     return "; ".join(
-        f"{name} {old.get(name, 'absent')} ≠ {new.get(name, 'absent')}"
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
+        f"{name} {left.get(name, 'absent')} ≠ {right.get(name, 'absent')}"
+        for name in dict.fromkeys([*left, *right])
+        if left.get(name) != right.get(name)
     )
 
 
 def require_same_model(stored: Provenance, given: Provenance, store: str) -> None:
-    """Checks that vectors of two models are not mixed.
+    """Checks that a store and a model have the same fingerprint.
 
     Raises:
-        FingerprintError: the fingerprints differ.
+        FingerprintError: they differ.
     """
     if stored.fingerprint == given.fingerprint:
         return
     differing = differences(stored, given)
     if stored.model == given.model:
         raise FingerprintError(
-            f"{store} holds vectors of an earlier version of model {stored.model!r} ({differing}); "
-            "restore that version, or use another store"
+            f"{store} holds vectors of an earlier version of model {stored.model!r} "
+            f"({differing}); restore that version, or use another store"
         )
     raise FingerprintError(
-        f"{store} holds vectors of model {stored.model!r}, not of {given.model!r} ({differing}); "
+        f"{store} holds vectors of model {stored.model!r}, not {given.model!r} ({differing}); "
         f"pass --model {stored.model}, or use another store"
     )
 
 
 def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of a table or batch as dicts of `python_values`."""
+    """Converts a table or batch to dicts by column name; see `python_values`."""
     columns = [python_values(column) for column in table.columns]
     return [dict(zip(table.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -214,8 +217,8 @@ def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
 def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     """Converts any column to Python values.
 
-    Times are truncated to microseconds; times that Python cannot represent, outside the years 1 to
-    9999, become strings.
+    Times are truncated to microseconds. Times outside the years 1 to 9999, which Python cannot
+    represent, become text.
     """
     kind = _in_microseconds(column.type)
     try:
@@ -239,7 +242,7 @@ def _python_value(scalar: pa.Scalar) -> Any:
 
 
 def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    """The type with microseconds instead of nanoseconds, which Python does not support."""
+    """The type with microseconds in place of nanoseconds, which Python's times lack."""
     if pt.is_timestamp(kind) and kind.unit == "ns":
         return pa.timestamp("us", kind.tz)
     if pt.is_time64(kind):

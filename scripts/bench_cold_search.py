@@ -1,8 +1,8 @@
-"""Latency of `rsicd-embed search` from a cold shell: a new process for each search.
+"""Time `rsicd-embed search` in a new process, on stores with many rows.
 
     python scripts/bench_cold_search.py -o runs/bench
 
-The rows are random vectors of the bundled model's length; latency does not depend on their values.
+Rows are random vectors of the bundled model's dimension; their values do not affect the timing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMAND = [sys.executable, "-c", "from rsicd_embed.cli import main; main()"]
 
 
 def rows(count: int, dim: int) -> Iterator[pa.RecordBatch]:
-    """Rows as an ingest of labelled images writes them."""
+    """Creates rows like those of an ingest of labelled images."""
     vectors = np.random.default_rng(0).standard_normal((count, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     schema = row_schema(dim, pa.schema([("label", pa.string())]))
@@ -46,20 +46,20 @@ def rows(count: int, dim: int) -> Iterator[pa.RecordBatch]:
 
 
 def main() -> None:
-    """Times searches in each kind of store, interleaved."""
+    """Times searches in each kind of store, in interleaved rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--stores", default="exact,nmslib,lancedb")
     options = parser.parse_args()
-    bundled = provenance(load_for_a_query())
+    made_by = provenance(load_for_a_query())
     with tempfile.TemporaryDirectory() as folder:
         searches = {}
         for kind in options.stores.split(","):
             uri = f"{kind}:{folder}/{kind}"
-            with open_store(uri, bundled) as store:
-                store.upsert(rows(options.rows, bundled.dim))
+            with open_store(uri, made_by) as store:
+                store.upsert(rows(options.rows, made_by.dim))
                 store.optimize()
             search = [*COMMAND, "search", "boats in a harbour", "--store", uri, "--json"]
 
@@ -76,8 +76,9 @@ def main() -> None:
     run["complete"] = samples.complete
     run["candidates"] = {kind: rate_summary(samples, kind, 1, "searches") for kind in searches}
     table = [("seconds", "median", "best")]
-    for kind, rate in run["candidates"].items():
-        table.append((kind, f"{rate['ns']['median'] / 1e9:.2f}", f"{rate['ns']['min'] / 1e9:.2f}"))
+    for kind, timed in run["candidates"].items():
+        median, best = timed["ns"]["median"] / 1e9, timed["ns"]["min"] / 1e9
+        table.append((kind, f"{median:.2f}", f"{best:.2f}"))
     print("\n".join(record.table(table)))
     print(f"record: {record.save(options.output, 'bench-cold-search', run)}")
 

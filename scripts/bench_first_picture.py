@@ -1,8 +1,8 @@
-"""Time from starting `rsicd-embed serve` to the first image of a result in an open browser.
+"""Time from starting `rsicd-embed serve` until an open browser shows the first result's image.
 
     python scripts/bench_first_picture.py --store exact:./tiles -o runs/bench
 
-The images of the store must still be at their paths. Needs Chromium and playwright.
+The images of the store must still exist. Requires Chromium and playwright.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from rsicd_embed.stores.base import open_store
 
 COMMAND = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", "serve", "--port", "0"]
 SHOWN = "(image => image !== null && image.complete && image.naturalWidth > 0)"
-TIMEOUT_S = 60.0
+PATIENCE_S = 60.0
 
 
 def first_picture(browser: Any, store: str) -> int:
-    """Nanoseconds from the start of a server until an image of its first response is shown."""
+    """Returns nanoseconds from the start of a server until the first image is shown."""
     started = time.perf_counter_ns()
     command = [*COMMAND, "--store", store]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -40,8 +40,8 @@ def first_picture(browser: Any, store: str) -> int:
             page = browser.new_page()
             page.goto(f"{line.split()[-1]}?text=a+harbour")
             while not page.evaluate(f"{SHOWN}(document.querySelector('.card img'))"):
-                if time.perf_counter_ns() - started > TIMEOUT_S * 1e9:
-                    sys.exit(f"no image within {TIMEOUT_S:.0f} s: are the store's images readable?")
+                if time.perf_counter_ns() - started > PATIENCE_S * 1e9:
+                    sys.exit(f"no image within {PATIENCE_S:.0f} s: does the store have any?")
             elapsed = time.perf_counter_ns() - started
             page.close()
         finally:
@@ -50,7 +50,7 @@ def first_picture(browser: Any, store: str) -> int:
 
 
 def main() -> None:
-    """Times several starts, each of a new server; the browser stays open."""
+    """Times several starts, each of a new server, with one browser."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--store", required=True)
@@ -58,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     chromium = shutil.which("chromium")
     if chromium is None:
-        sys.exit("needs Chromium: apt-get install chromium")
+        sys.exit("Chromium is missing: apt-get install chromium")
     with open_store(options.store) as store:
         rows = len(store)
     with sync_playwright() as playwright:
@@ -73,8 +73,8 @@ def main() -> None:
     )
     run["complete"] = samples.complete
     run["candidates"] = {name: rate_summary(samples, name, 1, "starts") for name in take}
-    for name, rate in run["candidates"].items():
-        median, best = rate["ns"]["median"] / 1e9, rate["ns"]["min"] / 1e9
+    for name, timed in run["candidates"].items():
+        median, best = timed["ns"]["median"] / 1e9, timed["ns"]["min"] / 1e9
         print(f"{name}: median {median:.2f} s, best {best:.2f} s")
     print(f"record: {record.save(options.output, 'bench-first-picture', run)}")
 

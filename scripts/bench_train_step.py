@@ -1,12 +1,12 @@
-"""Throughput of a training step, and the fraction of the device's peak FLOP/s that it reaches.
+"""Times a training step: images per second, and its FLOPs as a fraction of the device's peak.
 
     python scripts/bench_train_step.py --batch-size 1024 --precision bfloat16 --product 8192 -o DIR
 
-The step is the one that `rsicd-embed train` compiles, with all patches, on the local devices. Its
-FLOPs exclude recomputation to save memory (model FLOPs utilisation; PaLM, arXiv:2204.02311,
-appendix B). The peak is that of a matrix product in the same precision on one device, timed in the
-same rounds, times the number of devices. On a CPU in float32, it is the fastest of the products of
-JAX, NumPy and PyTorch.
+This is the step of `rsicd-embed train`, keeping all patches, on the local devices. Recomputation
+that saves memory does not count towards its FLOPs (model FLOPs utilisation; PaLM, arXiv:2204.02311,
+appendix B). The peak is measured by multiplying two matrices in the same precision on one device,
+in the same rounds, and is scaled by the number of devices. On a CPU in float32, NumPy and PyTorch
+multiply too, and the fastest counts.
 """
 
 from __future__ import annotations
@@ -57,36 +57,37 @@ _SAMPLE_S = 1.0
 
 
 def step_of(recipe: Recipe) -> Callable[[], object]:
-    """A function that runs the next step on a batch of random images and texts."""
-    draw = np.random.default_rng(0)
+    """Returns a function that trains a step on random images and texts."""
+    rng = np.random.default_rng(0)
     size, model = recipe.config.batch_size, recipe.model
     side = batch_side(model.image_size, recipe.config.augment)
-    tokens = draw.integers(1, model.eos_token_id, (size, model.context_length), dtype=np.int32)
+    tokens = rng.integers(1, model.eos_token_id, (size, model.context_length), dtype=np.int32)
     tokens[:, -1] = model.eos_token_id
     batch = {
-        "pixels": draw.integers(0, 256, (size, side, side, 3), dtype=np.uint8),
+        "pixels": rng.integers(0, 256, (size, side, side, 3), dtype=np.uint8),
         "tokens": tokens,
         "groups": np.stack([np.arange(size, dtype=np.int32)] * 2, axis=1),
     }
     params = nnx.state(Clip(model, rngs=nnx.Rngs(0)))
-    states = [initial_state(params, recipe.config, _STEPS, recipe.objective, recipe.layout)]
+    state = initial_state(params, recipe.config, _STEPS, recipe.objective, recipe.layout)
     step = make_step(recipe)
 
     def run() -> None:
-        states[0], figures = step(states[0], batch)
-        jax.block_until_ready(figures)
+        nonlocal state
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
 
     return run
 
 
 def products_of(stack: ExitStack, side: int, precision: str) -> dict[str, Sampler]:
     """Samplers of products of two square matrices on the first device."""
-    left, right = (
+    first, second = (
         jax.random.normal(jax.random.key(seed), (side, side), jnp.dtype(precision))
         for seed in (0, 1)
     )
     product = jax.jit(jnp.matmul)
-    samplers = {"product by jax": sampler(lambda: jax.block_until_ready(product(left, right)))}
+    samplers = {"product by jax": sampler(lambda: jax.block_until_ready(product(first, second)))}
     if jax.default_backend() == "cpu" and precision == "float32":
         shape = MatmulShape(side, side, side)
         for library in blas_libraries():
@@ -98,14 +99,14 @@ def products_of(stack: ExitStack, side: int, precision: str) -> dict[str, Sample
 
 
 def main() -> None:
-    """Measures and saves the record."""
+    """Reads the command line, measures, and saves the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--shape", default="vit-b-32", choices=SHAPES)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--chunk", type=int, default=0, help="images per chunk of a batch")
+    parser.add_argument("--chunk", type=int, default=0, help="images embedded at a time")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
-    parser.add_argument("--product", type=int, default=2048, help="side of the square matrices")
+    parser.add_argument("--product", type=int, default=2048, help="side of the matrices")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     start = CpuTimes.now()
@@ -137,10 +138,10 @@ def main() -> None:
     }
     run["flops"] = flops
     run["of_peak"] = {"by": fastest, **ratio_summary(part)}
-    for name, rate in run["candidates"].items():
+    for name, candidate in run["candidates"].items():
         print(
-            f"{name}: {rate['per_s']:.3g} {rate['unit']}/s, "
-            f"{flops[name] / rate['ns']['median'] / 1e3:.3g} TFLOP/s"
+            f"{name}: {candidate['per_s']:.3g} {candidate['unit']}/s, "
+            f"{flops[name] / candidate['ns']['median'] / 1e3:.3g} TFLOP/s"
         )
     print(f"step: {part.median:.1%} ({part.low:.1%}–{part.high:.1%}) of the {fastest}")
     print(f"record: {record.save(options.output, 'bench-train-step', run)}")

@@ -57,7 +57,7 @@ def test_stray_images_are_reported(tmp_path: Path) -> None:
     class_folder(tmp_path, images=1)
     stray = colour(tmp_path / "preview.png", (0, 0, 0))
     (skipped,) = open_set(tmp_path).skipped
-    assert (skipped.uri, skipped.reason) == (str(stray), "in no class folder")
+    assert (skipped.uri, skipped.reason) == (str(stray), "not in a class folder")
 
 
 def test_a_class_without_images(tmp_path: Path) -> None:

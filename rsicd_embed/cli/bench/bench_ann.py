@@ -181,7 +181,7 @@ def ann(
     from rsicd_embed.bench.ann.contender_specs import AnnSettings, ladders
     from rsicd_embed.bench.ann.ground_truth import GroundTruth
     from rsicd_embed.bench.ann.workload import prepare
-    from rsicd_embed.cli.progress import teller
+    from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.timing import TimingPlan
 
@@ -213,7 +213,7 @@ def ann(
     )
     for name, reason in choice.left_out.items():
         note(f"left out: {name} {reason}")
-    tell = teller()
+    tell = status_printer()
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=scratch) as folder:
         tell(f"preparing {source.rows} vectors")
         workload = prepare(source, Path(folder), queries, max(ks), seed)

@@ -111,7 +111,7 @@ def embed(
     sizes are timed one after the other.
     """
     from rsicd_embed.bench import embed_rates, references
-    from rsicd_embed.cli.progress import teller
+    from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
     from rsicd_embed.reports.timing import TimingPlan
@@ -138,7 +138,7 @@ def embed(
     )
     runs: dict[str, EmbedResults] = {}
     left_out: dict[str, str] = {}
-    tell = teller()
+    tell = status_printer()
     try:
         for source, size in pairs:
             settings = embed_rates.EmbedSettings(size, texts, one_process, matmul_side or None)

@@ -90,7 +90,7 @@ def ingest(
     """
     import rsicd_embed
     from rsicd_embed.bench import ingest_rates, synthetic_inputs
-    from rsicd_embed.cli.progress import teller
+    from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
     from rsicd_embed.reports.timing import TimingPlan
@@ -105,7 +105,7 @@ def ingest(
         command=command_line(),
         accelerators=nvidia_gpus(),
     )
-    tell = teller()
+    tell = status_printer()
     memory: list[IngestMemory] = []
     with (
         model_or_shape(model, shape) as source,

@@ -53,7 +53,7 @@ def serve(
     """
     from rsicd_embed import plugins
     from rsicd_embed.bench import serve_rates
-    from rsicd_embed.cli.progress import teller
+    from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.embedder.base import provenance
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import BenchError
@@ -75,7 +75,9 @@ def serve(
         store = f"{scheme}:{folder}/store"
         serve_rates.fill(store, rows, provenance(load_for_a_query(model)), seed)
         settings = serve_rates.ServeSettings(clients=clients, options=options)
-        results = serve_rates.run(store, settings, TimingPlan(rounds, seed), progress=teller())
+        results = serve_rates.run(
+            store, settings, TimingPlan(rounds, seed), progress=status_printer()
+        )
     run = cast("ServeRecord", {**head, **results})
     finish(run, output, "bench-serve", _lines, as_json=as_json)
 

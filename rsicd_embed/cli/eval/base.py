@@ -19,11 +19,10 @@ from rsicd_embed.cli.base import (
     json_option,
     note,
     precision_option,
+    report_skipped,
     report_source,
-    tell_skipped,
 )
 from rsicd_embed.cli.record_output import command_line, output_option, seed_option
-from rsicd_embed.datasets.classes import PROMPT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from rsicd_embed.reports.evaluation_types import EvaluationRecord, SkippedImage
     from rsicd_embed.reports.record_types import RunRecord
 
+# `datasets.classes.PROMPT`; importing it would slow down `--help`.
+PROMPT = "An aerial photograph of {category}"
 _MOST_SKIPPED = 3  # skipped files of a dataset that are listed
 
 dataset_option = click.option(
@@ -148,7 +149,7 @@ class EvalContext:
             embedded = embed_examples(
                 embedder, examples, skip_unreadable=skip_unreadable, progress=advance
             )
-        tell_skipped(embedded.skipped)
+        report_skipped(embedded.skipped)
         return embedded
 
     def embed_texts(self, embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
@@ -194,7 +195,7 @@ def open_set(dataset: Path, *, every_label: bool = False) -> EvalSet:
     from rsicd_embed.evaluation import dataset as datasets
 
     evalset = datasets.open_set(dataset, every_label=every_label)
-    tell_skipped(evalset.skipped[:_MOST_SKIPPED])
+    report_skipped(evalset.skipped[:_MOST_SKIPPED])
     if len(evalset.skipped) > _MOST_SKIPPED:
         note(f"skipped {len(evalset.skipped) - _MOST_SKIPPED:,} more")
     report_source(evalset.unread, evalset.notes)
