@@ -164,11 +164,11 @@ def test_unreadable_images(toy: Path) -> None:
     broken = toy / "images" / "sea_35.png"
     broken.write_text("rubbish")
     for command in ("zeroshot", "retrieval"):
-        assert f"{broken}: not a picture" in run("eval", command, "--dataset", toy).error
+        assert f"{broken}: not an image" in run("eval", command, "--dataset", toy).error
         outcome = run("eval", command, "--dataset", toy, "--skip-unreadable", "--json")
         assert outcome.document["n"] == 11
         assert [image["uri"] for image in outcome.document["skipped"]] == [str(broken)]
-        assert f"skipped {broken}: not a picture" in outcome.stderr
+        assert f"skipped {broken}: not an image" in outcome.stderr
 
 
 @pytest.mark.usefixtures("colours")

@@ -178,7 +178,7 @@ def test_ingest_of_existing_images(tiny_model: Path, pictures: Path, tmp_path: P
 def test_ingest_names_an_unreadable_image(tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
     (pictures / "z.jpg").write_text("no picture")
     error = ingest(pictures, "--model", tiny_model, "-o", tmp_path / "out").error
-    assert "z.jpg: not a picture" in error
+    assert "z.jpg: not an image" in error
     assert "leave it out" in error
 
 
