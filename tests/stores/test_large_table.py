@@ -206,3 +206,50 @@ def test_measured_recall_is_kept_with_the_index(pair: tuple[VectorStore, LanceSt
     assert index.filtered is not None
     assert 0.99 <= index.ann_recall <= 1.0
     assert np.all([0.99 <= entry.ann_recall <= 1.0 for entry in index.filtered])
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_optimize_removes_old_files_unless_they_are_read(
+    pair: tuple[VectorStore, LanceStore], tmp_path: Path
+) -> None:
+    large, folder = pair[1], tmp_path / "lancedb" / "images.lance" / "data"
+    before = files(folder)
+    batches = iter(large.scan(["id"], "n >= 0"))
+    ids = next(batches)["id"].to_pylist()
+    for number in range(3):
+        large.upsert([rows(number, 1, seed=3)])
+    large.optimize()
+    during = files(folder)
+    assert before < during
+    ids += [id_ for rest in batches for id_ in rest["id"].to_pylist()]
+    assert ids == [f"{n:05}" for n in range(ROWS)]
+    (tmp_path / "lancedb" / ".images.read-left-by-a-killed-process.lock").touch()
+    large.upsert([rows(9, 1, seed=3)])
+    large.optimize()
+    assert len(during - files(folder)) >= 3
+    assert len(large._table.list_versions()) <= 2
+    assert not list((tmp_path / "lancedb").glob(".images.read-*"))
+
+
+def test_a_search_starts_again_if_its_version_is_removed(
+    pair: tuple[VectorStore, LanceStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, large = pair
+    matches, calls = LargeTable.matches, []
+
+    def removed_first(self: LargeTable, where: str) -> Any:
+        if not calls:
+            calls.append(where)
+            with open_store(f"lancedb:{tmp_path}/lancedb", MADE_BY) as writer:
+                for store in (exact, writer):
+                    store.upsert([rows(40, 300, seed=6)])
+                    store.optimize()
+        return matches(self, where)
+
+    monkeypatch.setattr(LargeTable, "matches", removed_first)
+    hits = large.search(unit(2, seed=8), 7, "n >= 600")
+    assert calls
+    assert hits == exact.search(unit(2, seed=8), 7, "n >= 600")

@@ -7,6 +7,7 @@ among ties, no snapshot, no row but the k that are asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from rsicd_embed.bench.ann.contenders import SCAN, grouped, numbers
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.graph import GraphSettings
-from rsicd_embed.stores.lancedb.lance_store import KEEP
 
 _BLOCK_QUERIES = 32
 _TABLE = "rows"
@@ -147,10 +147,10 @@ class LanceTable:
             self._table.add(rows)
 
     def optimize(self) -> None:
-        """Compacts, keeps old versions as long as a store does, and builds the index."""
+        """Compacts, removes old versions as a store does, and builds the index."""
         from lancedb.index import IvfSq
 
-        self._table.optimize(cleanup_older_than=KEEP)
+        self._table.optimize(cleanup_older_than=timedelta(milliseconds=1))
         if self._table.count_rows() >= self._least:
             self._table.create_index(VECTOR, config=IvfSq(distance_type="cosine"))
 
