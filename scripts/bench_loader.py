@@ -1,9 +1,9 @@
-"""The input pipeline alone, and beside the training step that takes from it.
+"""Times the input pipeline, alone and feeding the training step.
 
     python scripts/bench_loader.py --dataset rsicd -o DIR
 
-Images/s of the loader alone are of the batches after the first. Waiting is the time in which a
-step could run and the loader has no batch, as a fraction of the whole; each step is waited for.
+Images/s of the loader alone exclude the first batch. Waiting is the fraction of the time in which
+a step could run but no batch is ready; each step runs to its end before the next batch is fetched.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ ALL = "all"
     multiple=True,
     metavar="[LANG=]MODEL",
     help="Marian model from English into all languages, or into LANG: a Hugging Face id or a "
-    "directory, in which {language} is replaced.  [default: Helsinki-NLP/opus-mt-en-ROMANCE]",
+    "directory, which may contain {language}.  [default: Helsinki-NLP/opus-mt-en-ROMANCE]",
 )
 @click.option(
     "--to-english",
@@ -98,13 +98,14 @@ def augment_captions(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Add captions to images by translating existing ones into another language and back.
+    """Add captions by back-translation.
 
     DATASET is a folder with a dataset_*.json, or a manifest with captions, as for `train`. Each
-    image with fewer than five distinct captions gets paraphrases, through one language after
-    another, until it has five. Paraphrases that differ from an existing caption only in case,
-    spaces or a final full stop are dropped. Translations are cached: a stopped command resumes when
-    run again, and no caption is translated twice by the same model.
+    image with fewer than --captions distinct captions gets paraphrases, made by translating its
+    captions into one language after another and back, until it has enough. Paraphrases that differ
+    from an existing caption only in case, spaces or a final full stop are dropped. Translations are
+    cached: a stopped command resumes when run again, and no caption is translated twice by the same
+    model.
     """
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.datasets import captions, splits

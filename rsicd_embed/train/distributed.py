@@ -58,7 +58,7 @@ class DeviceLayout:
         spec = PartitionSpec(*[None] * axis, "data")  # type: ignore[no-untyped-call]
         return NamedSharding(self.placement.by_batch.mesh, spec)
 
-    def kept(self, tree: Any) -> Any:
+    def pinned(self, tree: Any) -> Any:
         """Within the step: constrains the arrays of a state to where they were."""
         return _constrained(tree, self.state(tree))
 

@@ -186,7 +186,9 @@ class _Loop:
         masked = dataclasses.replace(recipe, keep_patches=config.step.keep_patches)
         self._whole = make_step(recipe)
         # Share one program if the steps are equal: compiling a large model takes a minute.
-        self._masked = self._whole if masked.kept == recipe.kept else make_step(masked)
+        self._masked = (
+            self._whole if masked.kept_patches == recipe.kept_patches else make_step(masked)
+        )
 
     def run_to_the_end(self, stop: StopRequest) -> Row:
         """Trains from the last checkpoint on; returns the best epoch's row."""

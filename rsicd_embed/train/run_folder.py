@@ -266,7 +266,7 @@ def _shown(settings: Mapping[str, object], name: str) -> str:
 
 
 def _digest(data: TrainingData) -> str:
-    """Hash of what is known about the images without reading them, to notice another dataset."""
+    """Hash of ids, captions, labels and file sizes, to notice another dataset."""
     sha = hashlib.sha256()
     for part in (*_rows(data.train), list(data.weights), "val", *_rows(data.val)):
         sha.update(json.dumps(part).encode())

@@ -44,11 +44,11 @@ class TrainState:
 
 def first_state(params: Named, config: TrainConfig, steps: int) -> TrainState:
     """The state before the first step; a pure function, so that `jax.eval_shape` applies."""
-    kept = frozen(split_own(params)[0], config.step.freeze)
-    trained = {name: value for name, value in params.items() if name not in kept}
+    names = frozen(split_own(params)[0], config.step.freeze)
+    trained = {name: value for name, value in params.items() if name not in names}
     return TrainState(
         trained,
-        {name: params[name] for name in params if name in kept},
+        {name: params[name] for name in params if name in names},
         jax.tree.map(jnp.copy, trained) if config.step.ema else {},
         optimizer(config.optimizer, steps).init(trained),
         jnp.zeros((), jnp.int32),

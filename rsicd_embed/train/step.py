@@ -79,10 +79,10 @@ class Recipe:
         return self.config.batch_size // self.layout.devices // self._chunk
 
     @property
-    def kept(self) -> int | None:
+    def kept_patches(self) -> int | None:
         """Number of patches that an image keeps; None for all."""
-        kept = max(1, round(self.keep_patches * self.model.patches))
-        return kept if kept < self.model.patches else None
+        count = max(1, round(self.keep_patches * self.model.patches))
+        return count if count < self.model.patches else None
 
 
 def make_step(recipe: Recipe) -> Step:
@@ -122,7 +122,7 @@ def jitted_step(recipe: Recipe) -> Any:
             memory,
             state.step + 1,
         )
-        return recipe.layout.kept(new), {
+        return recipe.layout.pinned(new), {
             "loss": loss,
             "grad_norm": optax.tree.norm(slope),
             "logit_scale": jnp.exp((state.frozen | state.trained)["logit_scale"]),
@@ -141,8 +141,8 @@ def moved_average(average: Named, trained: Named, decay: float, step: jax.Array)
     """
     if not average:
         return {}
-    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return {name: kept * average[name] + (1 - kept) * trained[name] for name in average}
+    decay_now = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return {n: decay_now * average[n] + (1 - decay_now) * trained[n] for n in average}
 
 
 def gradients(
@@ -175,7 +175,7 @@ def embed(
     graph = nnx.graphdef(nnx.eval_shape(lambda: Clip(recipe.model, dtype=dtype, rngs=nnx.Rngs(0))))
     model, _ = split_own(state.frozen | trained)
     clip = recomputed(nnx.merge(graph, unnamed(model)), config.remat, recipe.layout)
-    images = clip.encode_image(_views(recipe, rows), rows.get("kept"))
+    images = clip.encode_image(_views(recipe, rows), rows.get("patches"))
     return images, clip.encode_text(rows["tokens"])
 
 
@@ -191,8 +191,9 @@ def rows_of(recipe: Recipe, state: TrainState, batch: Arrays) -> dict[str, jax.A
             if VIEWS in batch
             else jax.random.split(view_key, count)
         )
-    if recipe.kept is not None:
-        rows["kept"] = random_patches(patch_key, count, recipe.model.patches, recipe.kept)
+    kept_patches = recipe.kept_patches
+    if kept_patches is not None:
+        rows["patches"] = random_patches(patch_key, count, recipe.model.patches, kept_patches)
     return rows
 
 

@@ -59,7 +59,7 @@ def test_stray_images_are_told(tmp_path: Path) -> None:
     class_folder(tmp_path, images=1)
     stray = colour(tmp_path / "preview.png", (0, 0, 0))
     (told,) = open_set(tmp_path).skipped
-    assert (told.uri, told.reason) == (str(stray), "in no class folder")
+    assert (told.uri, told.reason) == (str(stray), "not in a class folder")
 
 
 def test_a_class_without_images(tmp_path: Path) -> None:

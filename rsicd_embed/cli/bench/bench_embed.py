@@ -119,7 +119,7 @@ def embed(
     """
     from rsicd_embed.bench import combined, references
     from rsicd_embed.bench import embed_rates as bench
-    from rsicd_embed.cli.progress import teller
+    from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
     from rsicd_embed.reports.timing import TimingPlan
@@ -150,7 +150,7 @@ def embed(
 
     runs: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
-    tell = teller()
+    tell = status_printer()
     try:
         for source, size in pairs:
             settings = bench.EmbedSettings(size, texts, one_process, matmul_side or None)

@@ -122,7 +122,7 @@ def lines(plan: TpuPlan) -> Iterator[str]:
     )
     yield (
         f"memory per device: {_gib(plan.hbm_bytes_per_device)} GiB ({parts if exact else source}) "
-        f"of {_gib(plan.hbm_limit_bytes)} for programs, {_gib(plan.hbm_capacity_bytes)} in total: "
+        f"of {_gib(plan.hbm_limit_bytes)} for programs and {_gib(plan.hbm_capacity_bytes)} in all: "
         f"{'fits' if plan.fits else 'does not fit'}"
     )
     yield (

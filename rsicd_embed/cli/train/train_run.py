@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rsicd_embed.cli.base import note, on_terminal
-from rsicd_embed.cli.orbax_errors import suppress_orbax_tracebacks
 from rsicd_embed.cli.progress import Meter, meter
 from rsicd_embed.cli.train.train_settings import training_extra
 from rsicd_embed.train.observers import Observer, Row, TensorBoard, WeightsAndBiases
 
 if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
     from rsicd_embed.train.config import TrainConfig
     from rsicd_embed.train.input.training_data import TrainingData
     from rsicd_embed.train.stopping import Interrupt
@@ -102,7 +105,7 @@ class ShownProgress(Observer):
         if self._title is None:
             note(line)
         else:
-            self._bar.tell(line)
+            self._bar.print_line(line)
 
     def on_interrupt(self, interrupt: Interrupt) -> None:
         """Acknowledges Ctrl-C or SIGTERM; the second one ends the process immediately.
@@ -142,3 +145,29 @@ def epoch_line(row: Row) -> str:
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in row.items()
     )
+
+
+@contextmanager
+def suppress_orbax_tracebacks(*, debug: bool) -> Iterator[None]:
+    """Silences the hundreds of tracebacks that Orbax prints when a checkpoint cannot be written.
+
+    The first error still reaches the caller. With `debug`, everything is printed.
+    """
+    if debug:
+        yield
+        return
+    log, previous_hook = logging.getLogger("absl"), sys.unraisablehook
+    level = log.level
+
+    def hook(error: UnraisableHookArgs) -> None:
+        # Raised by writes that TensorStore abandoned.
+        if str(error.exc_value) != "Event loop is closed":
+            previous_hook(error)
+
+    log.setLevel(logging.CRITICAL)
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        sys.unraisablehook = previous_hook

@@ -42,7 +42,11 @@ _OPTIONS: dict[str, tuple[str, str, Any]] = {
         "Peak learning rate.",
         click.FloatRange(0, min_open=True),
     ),
-    "--weight-decay": ("optimizer.weight_decay", "Decay of matrices.", click.FloatRange(0)),
+    "--weight-decay": (
+        "optimizer.weight_decay",
+        "Weight decay, on matrices only.",
+        click.FloatRange(0),
+    ),
     "--class-captions": (
         "data.class_captions",
         "Fraction of captions made from class names.",

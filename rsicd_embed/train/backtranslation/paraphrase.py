@@ -115,10 +115,10 @@ def same_text(caption: str) -> str:
 
 def distinct(captions: Iterable[str]) -> list[str]:
     """Drops captions that repeat an earlier one; see `same_text`."""
-    kept: dict[str, str] = {}
+    first: dict[str, str] = {}
     for caption in captions:
-        kept.setdefault(same_text(caption), caption)
-    return list(kept.values())
+        first.setdefault(same_text(caption), caption)
+    return list(first.values())
 
 
 def fill(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import Interval
 
@@ -48,14 +48,8 @@ PARTS = ("image", "text", "image_projection", "text_projection", "logit_scale")
 _FROZEN = re.compile(rf"(image|text):\d+|{'|'.join(PARTS)}")
 
 
-class _Section:
-    """Base class of settings; makes pydantic refuse NaN and infinity."""
-
-    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
-
-
 @dataclass(frozen=True)
-class ModelConfig(_Section):
+class ModelConfig:
     """The model that training starts from.
 
     Attributes:
@@ -70,7 +64,7 @@ class ModelConfig(_Section):
 
 
 @dataclass(frozen=True)
-class DataConfig(_Section):
+class DataConfig:
     """How captions are drawn and images are read.
 
     Attributes:
@@ -93,7 +87,7 @@ class DataConfig(_Section):
 
 
 @dataclass(frozen=True)
-class AugmentConfig(_Section):
+class AugmentConfig:
     """Random views of images.
 
     The defaults of `torchvision` follow CLIP-rsicd's `run_clip_flax_tv.py` with two exceptions: its
@@ -140,7 +134,7 @@ class AugmentConfig(_Section):
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(_Section):
+class OptimizerConfig:
     """The optimiser and its learning-rate schedule.
 
     Attributes:
@@ -187,7 +181,7 @@ class OptimizerConfig(_Section):
 
 
 @dataclass(frozen=True)
-class StepConfig(_Section):
+class StepConfig:
     """The loss, how it is computed, and how it is spread over devices.
 
     Attributes:
@@ -234,7 +228,7 @@ class StepConfig(_Section):
 
 
 @dataclass(frozen=True)
-class TeacherConfig(_Section):
+class TeacherConfig:
     """Distillation from any embedder's vectors of the same images and captions.
 
     Attributes:
@@ -256,7 +250,7 @@ class TeacherConfig(_Section):
 
 
 @dataclass(frozen=True)
-class TrainConfig(_Section):
+class TrainConfig:
     """All settings of a training run.
 
     Attributes:

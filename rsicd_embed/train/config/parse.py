@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,38 +82,42 @@ def replaced(config: TrainConfig, settings: Mapping[str, object]) -> TrainConfig
         TrainError: a setting is unknown.
         SettingError: a value is invalid.
     """
+    known = flat(config)
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            raise TrainError(
+                f"expected a setting such as {', '.join(near or known)}, found {name!r}"
+            )
+        section, _, setting = name.rpartition(".")
+        sections.setdefault(section, {})[setting] = _validated(name, value)
+    changes = sections.pop("", {})
+    for section, values in sections.items():
+        changes[section] = dataclasses.replace(getattr(config, section), **values)
+    return dataclasses.replace(config, **changes)
+
+
+def _validated(name: str, value: object) -> object:
+    """The value of a setting with its exact type: lists become tuples, and integers numbers."""
     from pydantic import ValidationError
 
-    values = flat(config)
-    for name in settings:
-        if name not in values:
-            near = difflib.get_close_matches(name, values, n=3, cutoff=0.5)
-            raise TrainError(
-                f"expected a setting such as {', '.join(near or values)}, found {name!r}"
-            )
-    values |= settings
-    sections: dict[str, Any] = {}
-    for name, value in values.items():
-        section, _, setting = name.rpartition(".")
-        if value == "none" and NoneType in get_args(_annotation(name)):  # TOML has no null
-            value = None
-        (sections.setdefault(section, {}) if section else sections)[setting] = value
+    annotation = _annotation(name)
+    if value == "none" and NoneType in get_args(annotation):  # TOML has no null
+        return None
+    exact = tuple(value) if isinstance(value, list) else value
     try:
-        # As JSON, in which lists are tuples; no setting accepts {}, which stands for TOML's dates.
-        content = json.dumps(sections, default=lambda value: {})
-        return _validator().validate_json(content, strict=True)
+        return _validator(name).validate_python(exact, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(part for part in first["loc"] if isinstance(part, str))
-        expected = _expected(_annotation(name), first["type"])
-        raise SettingError(name, f"{expected}, found {values[name]!r}") from None
+        expected = _expected(annotation, error.errors(include_url=False)[0]["type"])
+        raise SettingError(name, f"{expected}, found {value!r}") from None
 
 
 @functools.cache
-def _validator() -> TypeAdapter[TrainConfig]:
+def _validator(name: str) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(TrainConfig)
+    return TypeAdapter(_annotation(name), config={"allow_inf_nan": False})
 
 
 def _annotation(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Engines that a CLIP's towers run on: JAX, OpenVINO, NumPy."""
+"""Engines that run a CLIP's towers: JAX, OpenVINO and NumPy; their names and precisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text."""
+"""Bytes of collective operations, read from the text of a compiled program."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from rsicd_embed.train.tpu_plan.step_costs import collective_bytes
         ("  %p.1 = s4[5]{0} collective-permute(%x)", {"collective-permute": 3}),
         ("%p = c64[2,<=3] all-to-all(%x)", {"all-to-all": 48}),
         ("  rs = f8e4m3fn[16]{0} reduce-scatter(x), dimensions={0}", {"reduce-scatter": 16}),
-        # Of an asynchronous pair the end counts, which has the result alone.
+        # An asynchronous pair counts at its end, which holds the result.
         ("  %s = (f32[2]{0}, f32[16]{0}) all-gather-start(%x)", {}),
         ("  %d = f32[16]{0} all-gather-done(%s)", {"all-gather": 64}),
-        # Not collectives, whatever they are called or made of.
+        # Not collectives, despite their names or operands.
         ("  %all-reduce.7 = f32[4]{0} fusion(%all-reduce.3), calls=%all-reduce(f32[4])", {}),
         ('  %f = f32[4]{0} add(%a, %b), metadata={op_name="x = f32[4] all-reduce("}', {}),
         ("%region.1 (a: f32[], b: f32[]) -> f32[] {", {}),
     ],
 )
-def test_collectives_of_a_line(line: str, expected: dict[str, int]) -> None:
+def test_collectives_in_a_line(line: str, expected: dict[str, int]) -> None:
     assert collective_bytes(line) == expected
 
 
-def test_collectives_of_a_program() -> None:
+def test_collectives_in_a_program() -> None:
     text = """HloModule jit_run, num_partitions=8
 
 ENTRY %main (p: f32[4]) -> f32[4] {
@@ -52,7 +52,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {
     assert collective_bytes(text) == {"all-gather": 128, "all-reduce": 144}
 
 
-def test_loops_count_as_often_as_they_run() -> None:
+def test_loops_count_once_per_iteration() -> None:
     trips = 'backend_config={"known_trip_count":{"n":"8"}}'
     text = f"""HloModule jit_run, num_partitions=8
 

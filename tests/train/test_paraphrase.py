@@ -1,4 +1,4 @@
-"""Which images get paraphrases, and which; no model takes part."""
+"""Selection of paraphrases for images, without models."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rsicd_embed.train.backtranslation.paraphrase import Translate, distinct, fi
 
 
 class Trip:
-    """A round trip that answers from a table, and keeps what it was asked."""
+    """A round trip that looks texts up in a table and records the requests."""
 
     def __init__(self, table: dict[str, str]) -> None:
         self.table = table
-        self.asked: list[list[str]] = []
+        self.requests: list[list[str]] = []
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
-        self.asked.append(list(texts))
+        self.requests.append(list(texts))
         return [self.table[text] for text in texts]
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("text", "other", "same"),
     [
         ("Many planes.", "many  planes .", True),
         ("two boats , in a port", "Two boats, in a port.", True),
@@ -35,15 +35,15 @@ class Trip:
         ("many planes", "many aircraft", False),
     ],
 )
-def test_what_is_the_same_text(one: str, other: str, same: bool) -> None:
-    assert (same_text(one) == same_text(other)) is same
+def test_same_text(text: str, other: str, same: bool) -> None:
+    assert (same_text(text) == same_text(other)) is same
 
 
-def test_the_first_of_equal_captions_is_kept() -> None:
+def test_distinct_keeps_the_first_of_equal_captions() -> None:
     assert distinct(["A port .", "a port", "a beach", "a port."]) == ["A port .", "a beach"]
 
 
-def test_languages_go_on_until_there_are_enough() -> None:
+def test_languages_are_used_until_images_have_enough_captions() -> None:
     french = Trip({"a": "a1", "b": "b1", "c": "c1"})
     spanish = Trip({"a": "a2", "b": "b2"})
     italian = Trip({})
@@ -53,37 +53,37 @@ def test_languages_go_on_until_there_are_enough() -> None:
         "three": ["b", "c"],
         "enough": ["x", "y", "z"],
     }
-    found = fill(captions, {"fr": french, "es": spanish, "it": italian}, 3)
-    assert found.captions == {
+    filled = fill(captions, {"fr": french, "es": spanish, "it": italian}, 3)
+    assert filled.captions == {
         "one": ("a", "a1", "a2"),
         "two": ("a", "b", "a1"),
         "three": ("b", "c", "b1"),
         "enough": ("x", "y", "z"),
     }
-    assert found.added == {"fr": 3, "es": 1, "it": 0}
-    assert (found.dropped, found.short) == (0, 0)
-    # What several images share is asked once; of images that have enough, nothing.
-    assert french.asked == [["a", "b", "c"]]
-    assert spanish.asked == [["a"]]
-    assert italian.asked == []
+    assert filled.added == {"fr": 3, "es": 1, "it": 0}
+    assert (filled.dropped, filled.short) == (0, 0)
+    # Shared captions are translated once, those of images with enough captions never.
+    assert french.requests == [["a", "b", "c"]]
+    assert spanish.requests == [["a"]]
+    assert italian.requests == []
 
 
-def test_a_paraphrase_that_is_nothing_new_is_dropped() -> None:
+def test_duplicate_paraphrases_are_dropped() -> None:
     table = {"Many boats .": "many boats", "a port": "", "a pier": "MANY  boats ."}
     other = {"Many boats .": "a lot of boats", "a port": "a lot of boats .", "a pier": "a quay"}
-    found = fill(
+    filled = fill(
         {"x": ["Many boats .", "a port", "a pier"]}, {"fr": Trip(table), "es": Trip(other)}, 6
     )
-    assert found.captions["x"] == ("Many boats .", "a port", "a pier", "a lot of boats", "a quay")
-    assert (found.dropped, found.short) == (4, 1)
-    assert found.added == {"fr": 0, "es": 2}
+    assert filled.captions["x"] == ("Many boats .", "a port", "a pier", "a lot of boats", "a quay")
+    assert (filled.dropped, filled.short) == (4, 1)
+    assert filled.added == {"fr": 0, "es": 2}
 
 
-def test_more_captions_than_asked_are_kept() -> None:
+def test_surplus_captions_are_kept() -> None:
     assert fill({"x": ["a", "b", "c"]}, {}, 2).captions == {"x": ("a", "b", "c")}
 
 
-def test_a_round_trip_that_loses_a_caption_is_no_success() -> None:
+def test_a_round_trip_that_loses_a_caption_fails() -> None:
     with pytest.raises(ValueError, match="shorter"):
         fill({"x": ["a", "b"]}, {"fr": lambda texts: list(texts)[1:]}, 5)
 
@@ -102,14 +102,14 @@ def test_originals_come_first_and_all_are_distinct(
     def trip(table: dict[str, str]) -> Translate:
         return lambda texts: [table.get(text, text + " too") for text in texts]
 
-    found = fill(captions, {str(i): trip(table) for i, table in enumerate(tables)}, count)
-    assert list(found.captions) == list(captions)
+    filled = fill(captions, {str(i): trip(table) for i, table in enumerate(tables)}, count)
+    assert list(filled.captions) == list(captions)
     for image, own in captions.items():
-        filled, originals = found.captions[image], distinct(own)
-        assert list(filled[: len(originals)]) == originals
-        assert len({same_text(one) for one in filled}) == len(filled)
-        assert len(filled) <= max(count, len(originals))
-        assert all(same_text(one) for one in filled)
-    assert found.short == sum(len(own) < count for own in found.captions.values())
-    taken = sum(len(found.captions[image]) - len(distinct(own)) for image, own in captions.items())
-    assert sum(found.added.values()) == taken
+        texts, originals = filled.captions[image], distinct(own)
+        assert list(texts[: len(originals)]) == originals
+        assert len({same_text(text) for text in texts}) == len(texts)
+        assert len(texts) <= max(count, len(originals))
+        assert all(same_text(text) for text in texts)
+    assert filled.short == sum(len(own) < count for own in filled.captions.values())
+    added = sum(len(filled.captions[image]) - len(distinct(own)) for image, own in captions.items())
+    assert sum(filled.added.values()) == added

@@ -1,4 +1,4 @@
-"""What libraries print of an error that a command tells in one line."""
+"""Suppression of the tracebacks of Orbax's threads."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.cli.orbax_errors import suppress_orbax_tracebacks
+from rsicd_embed.cli.train.train_run import suppress_orbax_tracebacks
 
 
 def unraisable(text: str) -> Any:
-    """What Python hands to its hook."""
+    """The argument of `sys.unraisablehook`."""
     error = RuntimeError(text)
     return SimpleNamespace(
         exc_type=RuntimeError, exc_value=error, exc_traceback=None, err_msg=None, object=None
@@ -21,7 +21,7 @@ def unraisable(text: str) -> Any:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_what_is_told_anyway_is_not_printed(
+def test_orbax_tracebacks_are_suppressed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, debug: bool
 ) -> None:
     printed: list[str] = []

@@ -1,4 +1,4 @@
-"""What a student is told, on matrices with known answers."""
+"""The distillation objective, on matrices with known results."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from rsicd_embed.train.objective import (
 
 
 def units(seed: int, *shape: int) -> np.ndarray:
-    found = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-    return found / np.linalg.norm(found, axis=-1, keepdims=True)
+    result = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return result / np.linalg.norm(result, axis=-1, keepdims=True)
 
 
-def test_divergence_is_scipys() -> None:
+def test_divergence_matches_scipy() -> None:
     from scipy.special import rel_entr, softmax
 
     own, target = (np.random.default_rng(i).standard_normal((5, 5)) * 3 for i in range(2))
     rows = rel_entr(softmax(target, 1), softmax(own, 1)).sum(1).mean()
     columns = rel_entr(softmax(target, 0), softmax(own, 0)).sum(0).mean()
-    found = affinity_divergence(jnp.asarray(own), jnp.asarray(target))
-    assert float(found) == pytest.approx((rows + columns) / 2, rel=1e-5)
+    result = affinity_divergence(jnp.asarray(own), jnp.asarray(target))
+    assert float(result) == pytest.approx((rows + columns) / 2, rel=1e-5)
 
 
-def test_nothing_is_left_to_learn_from_oneself() -> None:
+def test_a_model_learns_nothing_from_itself() -> None:
     images, texts = units(0, 6, 8), units(1, 6, 8)
     batch = {TEACHER_IMAGES: jnp.asarray(images), TEACHER_TEXTS: jnp.asarray(texts)}
     objective = distilled(Objective(lambda e, b: (jnp.zeros(()), {})), TeacherConfig(), 20.0, True)
@@ -46,7 +46,7 @@ def test_nothing_is_left_to_learn_from_oneself() -> None:
     assert float(objective.loss(other, batch)[0]) > 1
 
 
-def test_share_weighs_captions_against_the_teacher() -> None:
+def test_share_weights_captions_and_teacher() -> None:
     batch = {
         TEACHER_IMAGES: jnp.asarray(units(0, 4, 8)),
         TEACHER_TEXTS: jnp.asarray(units(1, 4, 8)),

@@ -1,4 +1,4 @@
-"""Words of `step.freeze`, and the parameters that they stand for."""
+"""Parameters frozen by `step.freeze`."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_the_beginning_of_a_transformer() -> None:
         "image.patch_embed.kernel", "image.position_embed",
     }  # fmt: skip
     assert frozen(names(VIT), ["text:0"]) == {"text.position_embed", "text.token_embed.embedding"}
-    one = modules(VIT, "image:1") - modules(VIT, "image:0")
-    assert one
-    assert all(name.startswith("image.blocks.0.") for name in one)
+    first = modules(VIT, "image:1") - modules(VIT, "image:0")
+    assert first
+    assert all(name.startswith("image.blocks.0.") for name in first)
     assert modules(VIT, "image") - modules(VIT, "image:2") == {"image.norm_post"}
 
 
@@ -63,12 +63,12 @@ def test_the_beginning_of_a_resnet() -> None:
         ("logit_scale:2", "found 'logit_scale:2'"),
     ],
 )
-def test_words_that_mean_nothing(word: str, complaint: str) -> None:
+def test_unknown_parts(word: str, complaint: str) -> None:
     with pytest.raises(TrainError, match=complaint):
         config(step__freeze=[word])
 
 
-def test_what_cannot_be_frozen() -> None:
+def test_freezing_too_much() -> None:
     with pytest.raises(TrainError, match=r"at most 2 blocks or stages of the image tower .* 3"):
         frozen(names(VIT), ["image:3"])
     every = ["image", "text", "image_projection", "text_projection", "logit_scale"]
