@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -32,12 +33,20 @@ CAPTIONS = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiles a program once for all test processes; runs that follow find it too."""
+    """Caches XLA programs for all test processes and later runs, and optimises them little."""
+    # Tests compile more than they compute.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     cache = config.cache
     if cache is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("xla")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+
+def pytest_collection_finish() -> None:
+    """Excludes the imported modules from garbage collection, which tracing in JAX triggers often."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
