@@ -118,7 +118,15 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "B/32",
+        pytest.param("B/16", marks=pytest.mark.slow),
+        "L/14",
+        pytest.param("L/14@336", marks=pytest.mark.slow),
+    ],
+)
 def test_published_shapes(name: str) -> None:
     """Every published CLIP with a ViT, in all but the number of layers."""
     width, heads, patch, side, text_width, text_heads, dim = PUBLISHED[name]

@@ -71,6 +71,7 @@ def together(checkpoints: Path) -> tuple[list[str], list[str]]:
     return [output for output, _ in printed], failed
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(said: list[dict[str, Any]]) -> None:
     assert [one["processes"] for one in said] == [2, 2]
     assert said[0]["together"] == said[1]["together"]
@@ -80,12 +81,14 @@ def test_two_processes_compute_what_one_does(said: list[dict[str, Any]]) -> None
         assert len(set(one["together"])) == 3
 
 
+@pytest.mark.slow
 def test_each_feeds_its_own_rows_and_one_writes(said: list[dict[str, Any]]) -> None:
     assert [one["own"] for one in said] == [list(range(8)), list(range(8, 16))]
     assert [one["writer"] for one in said] == [True, False]
     assert all(one["said"] and not one["nobody"] for one in said)
 
 
+@pytest.mark.slow
 def test_one_process_takes_up_what_two_have_left(
     said: list[dict[str, Any]], checkpoints: Path
 ) -> None:
