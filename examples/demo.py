@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import contact_sheet
 from PIL import Image
 
 import rsicd_embed
+from rsicd_embed.pictures import GridCell, GridRow, draw_grid
 
 STORES = ("lancedb", "nmslib", "exact")
 # What to ask, and which rows may answer.
@@ -96,7 +96,7 @@ def place(hit: dict[str, Any]) -> str:
     return f"{abs(lat):.1f}°{'NS'[lat < 0]} {abs(lon):.1f}°{'EW'[lon < 0]}"
 
 
-def search(query: str, where: str | None, store: str, k: int) -> contact_sheet.Row:
+def search(query: str, where: str | None, store: str, k: int) -> GridRow:
     """Searches, prints the hits, and returns them as a row of the contact sheet."""
     condition = ["--where", where] if where else []
     words = ["rsicd-embed", "search", query, "--store", store, "-k", str(k), *condition, "--json"]
@@ -104,8 +104,8 @@ def search(query: str, where: str | None, store: str, k: int) -> contact_sheet.R
     hits = []
     for hit in found["hits"]:
         print(f"  {hit['rank']:>2}  {hit['score']:+.3f}  {place(hit)}")
-        hits.append(contact_sheet.SheetHit(hit["uri"], (f"{hit['score']:+.3f}", place(hit))))
-    return contact_sheet.Row(f"{query}   where {where}" if where else query, tuple(hits))
+        hits.append(GridCell(hit["uri"], f"{hit['score']:+.3f}", note=place(hit)))
+    return GridRow(hits, title=f"{query}   where {where}" if where else query)
 
 
 def main() -> None:
@@ -127,7 +127,7 @@ def main() -> None:
         print(run("rsicd-embed", "ingest", str(source), "--store", store))
     rows = [search(query, where, stores[0], options.k) for query, where in queries]
     path = options.out / f"{name}.png"
-    contact_sheet.save(rows, path)
+    draw_grid(rows, side=160).save(path)
     print(f"\nThe pictures are in {path.resolve()}: open it.")
 
 

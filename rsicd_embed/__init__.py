@@ -10,7 +10,7 @@ Importing this package imports neither jax nor lancedb.
         hits = store.search(embedder.embed_texts(["a harbour full of boats"]), k=10)
 
 Other public names are in `rsicd_embed.embedder`, `rsicd_embed.stores`, `rsicd_embed.evaluation`,
-`rsicd_embed.errors`, `rsicd_embed.testing` and `rsicd_embed.lancedb`.
+`rsicd_embed.errors`, `rsicd_embed.pictures`, `rsicd_embed.testing` and `rsicd_embed.lancedb`.
 """
 
 from __future__ import annotations

@@ -153,3 +153,20 @@ class SQLError(StoreError):
 
 class BenchError(RsicdEmbedError):
     """A benchmark cannot be run, or what it compares is not the same thing."""
+
+
+def one_line(error: object, *, limit: int | None = None, empty: str | None = None) -> str:
+    """The message of an error on one line.
+
+    Args:
+        error: an exception, or the text of one.
+        limit: maximum length in characters; longer messages are cut.
+        empty: the result for an error without a message; the name of its class if None.
+    """
+    text = " ".join(str(error).split())[:limit]
+    return text or (type(error).__name__ if empty is None else empty)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for libraries whose messages have many."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -11,8 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from rsicd_embed.errors import StoreCorruptError, StoreError
+from rsicd_embed.errors import ModelError, StoreCorruptError, StoreError
 
 TEMPORARY = ".tmp-"
 
@@ -166,3 +169,38 @@ def remove_folders(made: list[Path]) -> None:
     with suppress(OSError):
         for folder in made:
             folder.rmdir()
+
+
+class Closing:
+    """What has a `close` can be used in a `with` statement."""
+
+    def close(self) -> None:
+        """Lets go of what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ModelError: it is missing or is no JSON object.
+    """
+    if not path.is_file():
+        raise ModelError(f"expected {path.name} in {path.parent}, found none")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

@@ -39,7 +39,7 @@ from pydantic import PrivateAttr
 
 from rsicd_embed.embedder.base import provenance
 from rsicd_embed.embedder.clip import parts
-from rsicd_embed.embedder.clip.backends.engine_names import Backend, Precision
+from rsicd_embed.embedder.clip.backends import Backend, Precision
 from rsicd_embed.embedder.locate import Located, locate
 from rsicd_embed.errors import ImageError, ModelError
 from rsicd_embed.images import ImageLike

@@ -28,7 +28,7 @@ from flax import nnx
 
 from rsicd_embed.bench import matmul
 from rsicd_embed.bench.workers import ProcessWorker
-from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
+from rsicd_embed.embedder.clip.backends import PRECISIONS
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.reports import record

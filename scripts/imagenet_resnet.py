@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import imagenet_weights as imagenet
 from flax import nnx
 
 from rsicd_embed.datasets import captioned
-from rsicd_embed.embedder.clip import directory, imagenet, tensors, torch_pickle, weights
+from rsicd_embed.embedder import export_model
+from rsicd_embed.embedder.clip import tensors, torch_pickle, weights
 from rsicd_embed.embedder.clip.config import ClipConfig, TowerConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
@@ -64,7 +66,7 @@ def make(
     pixels = Preprocessor(
         image_size, (image_size, image_size), mean=imagenet.MEAN, std=imagenet.STD
     )
-    directory.save(out, config, params, bpe.train(captions, VOCAB_SIZE), pixels)
+    export_model.save(out, config, params, bpe.train(captions, VOCAB_SIZE), pixels)
     TrainingWords({}).write(out)  # the text tower knows none yet
     return config
 

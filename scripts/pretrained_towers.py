@@ -16,11 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import imagenet_weights as imagenet
 import numpy as np
 from flax import nnx
 from tokenizers import Tokenizer as FastTokenizer
 
-from rsicd_embed.embedder.clip import directory, imagenet, tensors, weight_files, weights
+from rsicd_embed.embedder import export_model
+from rsicd_embed.embedder.clip import tensors, weight_files, weights
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
@@ -92,7 +94,7 @@ def make(
     pixels = Preprocessor(
         image_size, (image_size, image_size), mean=imagenet.KERAS_MEAN, std=imagenet.STD
     )
-    directory.save(out, config, params, tokens, pixels)
+    export_model.save(out, config, params, tokens, pixels)
     return config
 
 

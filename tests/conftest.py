@@ -103,7 +103,7 @@ def write_model(directory: Path, seed: int) -> Path:
     """Writes a tiny CLIP with random weights in the Hugging Face layout."""
     from flax import nnx
 
-    from rsicd_embed.embedder.clip import directory as hf
+    from rsicd_embed.embedder import export_model as hf
     from rsicd_embed.embedder.clip.model import Clip
     from rsicd_embed.embedder.preprocess import Preprocessor
     from rsicd_embed.train import vocabulary as bpe

@@ -60,7 +60,7 @@ MAY_IMPORT = {
         "embedder", "images", "embedder.base",
     },
     "find": {"errors", "files", "parallel", "embedder.base"},
-    "pictures": {"errors", "files", "images"},
+    "pictures": {"errors", "lazy_exports", "files", "images"},
     # What evaluation and benchmarks share: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
     "evaluation": {
@@ -202,6 +202,7 @@ PUBLIC = {
     "rsicd_embed.errors": None,
     "rsicd_embed.evaluation": "evaluation/",
     "rsicd_embed.lancedb": None,
+    "rsicd_embed.pictures": "pictures/",
     "rsicd_embed.stores": "stores/",
     "rsicd_embed.testing": "testing/",
 }

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
 import rsicd_embed
-from rsicd_embed.embedder import hub
+from rsicd_embed.embedder import locate as locate_module
 from rsicd_embed.errors import ModelError, WeightsError
 
 from .helpers import SCHEMES, run
@@ -181,7 +181,7 @@ def test_what_is_easily_taken_for_a_model(
     model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is refused at once with the right advice; nothing is looked for on the Hub."""
-    monkeypatch.setattr(hub, "download", None)
+    monkeypatch.setattr(locate_module, "download", None)
     monkeypatch.chdir(tmp_path)
     for scheme in SCHEMES:
         run("ingest", pictures, "--store", f"{scheme}:{scheme}", "--model", model)

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.datasets import captioned, textaug
+from rsicd_embed.datasets import captioned
+from rsicd_embed.datasets.captions import load_augmented, with_augmented
 from rsicd_embed.train.backtranslation import marian
 from rsicd_embed.train.backtranslation.translations import Translations
 
@@ -110,10 +111,10 @@ def test_images_are_filled_and_the_file_is_what_training_reads(
     }
     # No bars of the libraries, none of their advice.
     assert outcome.stderr == "left out 1 images without a caption, such as none_1.jpg\n"
-    captions = textaug.load(tmp_path / "out.jsonl")
+    captions = load_augmented(tmp_path / "out.jsonl")
     assert captions == FILLED
     images = captioned.load(dataset).split("train")
-    assert textaug.augmented(images, captions)[0].captions == FILLED["port_1.jpg"]
+    assert with_augmented(images, captions)[0].captions == FILLED["port_1.jpg"]
 
 
 def test_in_words(augment: Callable[..., Outcome]) -> None:
@@ -174,7 +175,7 @@ def test_an_interrupted_run_goes_on(
     document = augment("--json", "--batch-size", "1").document
     assert (document["translated"], document["remembered"]) == (6, 2)
     assert len(batches) == 6
-    assert textaug.load(tmp_path / "out.jsonl") == FILLED
+    assert load_augmented(tmp_path / "out.jsonl") == FILLED
 
 
 KILLED = """
@@ -211,7 +212,7 @@ def test_a_killed_run_goes_on(
     assert not (tmp_path / "out.jsonl").exists()
     document = augment("--json").document
     assert (document["translated"], document["remembered"]) == (5, 3)
-    assert textaug.load(tmp_path / "out.jsonl") == FILLED
+    assert load_augmented(tmp_path / "out.jsonl") == FILLED
 
 
 @pytest.mark.filterwarnings("default:.*are longer than the 64 tokens")
@@ -232,7 +233,7 @@ def test_images_that_have_enough_need_no_model(
 ) -> None:
     document = augment("--json", "--captions", "1", "--from-english", "./absent").document
     assert (document["short_before"], document["translated"]) == (0, 0)
-    assert textaug.load(tmp_path / "out.jsonl")["port_1.jpg"] == (BOATS,)
+    assert load_augmented(tmp_path / "out.jsonl")["port_1.jpg"] == (BOATS,)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rsicd_embed
-from rsicd_embed.cli.links import shows_links
 from rsicd_embed.cli.search_command import _short
-from rsicd_embed.cli.value_text import number_text, value_text
+from rsicd_embed.cli.terminal_text import number_text, shows_links, value_text
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import open_store
@@ -178,7 +177,7 @@ def test_a_hit_shows_where_its_file_is(
     assert run(*search).stdout.rstrip().endswith(f"a.png  {place}")
     monkeypatch.setenv("FORCE_HYPERLINK", "1")
     assert "\x1b" not in run(*search).stdout  # not a terminal
-    monkeypatch.setattr("rsicd_embed.cli.links.sys", SimpleNamespace(stdout=Terminal()))
+    monkeypatch.setattr("rsicd_embed.cli.terminal_text.sys", SimpleNamespace(stdout=Terminal()))
     link = f"\x1b]8;;{place.as_uri()}\x1b\\{place}\x1b]8;;\x1b\\"
     assert run(*search).stdout.rstrip().endswith(f"a.png  {link}")
     assert "\x1b" not in run(*search, "--json").stdout

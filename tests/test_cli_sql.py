@@ -176,7 +176,7 @@ def test_failures(stored: str, tiny_model: Path, other_model: Path, tmp_path: Pa
     assert "no column nothing; columns of images: id, vector" in error("SELECT nothing FROM images")
     assert "no table 'pictures'" in error("SELECT id FROM pictures")
     assert "expected one query that reads" in error("DROP TABLE images")
-    assert "not understood" in error("SELEKT id FROM images")
+    assert "syntax error" in error("SELEKT id FROM images")
     assert "Cannot cast string" in error("SELECT CAST(label AS INT) FROM images")
     assert "expected similarity('a text')" in error("SELECT similarity(label) FROM images")
     refused = error("SELECT similarity('x') FROM images", "--model", other_model)

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from rsicd_embed.errors import ImageError
-from rsicd_embed.images import SUFFIXES, UNREAD_SUFFIXES, picture_formats, read_picture, read_rgb
+from rsicd_embed.images import SUFFIXES, UNREAD_SUFFIXES, read_picture, read_rgb
+from rsicd_embed.images.picture import has_plugin
 
 from .conftest import picture
 from .helpers import encoded, rows, run
@@ -161,7 +162,7 @@ def test_formats_of_plugins() -> None:
         assert np.abs(found - np.asarray(RGB, float)).mean() < 6
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50)
     for data, kind, suffix in [(heic, "HEIF", ".heic"), (b"\xff\n" + bytes(50), "JXL", ".jxl")]:
-        if not picture_formats.has_plugin(kind):
+        if not has_plugin(kind):
             assert suffix in UNREAD_SUFFIXES
             with pytest.raises(ImageError, match=rf"{kind} is read with a plugin; pip install"):
                 read_rgb(data)

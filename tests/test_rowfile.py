@@ -1,4 +1,4 @@
-"""Files of rows: every type comes back, and what is damaged is told, not used."""
+"""Row files: every type is read back, and damage is reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from rsicd_embed import rowfile
 from rsicd_embed.errors import DatasetError, RsicdEmbedError, SchemaError, StoreError
 from rsicd_embed.records import Provenance, vector_array
-from rsicd_embed.rowfile import RowFile, metadata, writing
+from rsicd_embed.rowfile import RowFile, row_file
 from rsicd_embed.testing.stores import DIM, MADE_BY, batch, unit
 
 DAY_MS = 86_400_000
@@ -88,15 +88,15 @@ def read(path: Path) -> pa.Table:
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_every_type_comes_back(path: Path, name: str) -> None:
+def test_every_type_is_read_back(path: Path, name: str) -> None:
     rows = batch(["a", "b"], column=COLUMNS[name])
     written = rowfile.write(path, [rows], rows.schema, MADE_BY)
     assert (written.rows, written.bytes) == (2, path.stat().st_size)
     assert opened(path).schema.to_string() == rows.schema.to_string()
-    (found,) = rowfile.check(opened(path)).batches()
-    assert found.schema.to_string() == rows.schema.to_string()
-    assert found["vector"].equals(rows["vector"])
-    column = found["column"]
+    (restored,) = rowfile.check(opened(path)).batches()
+    assert restored.schema.to_string() == rows.schema.to_string()
+    assert restored["vector"].equals(rows["vector"])
+    column = restored["column"]
     if pa.types.is_floating(column.type):  # NaN equals nothing
         integers = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[column.type.bit_width]
         assert column.view(integers).equals(rows["column"].view(integers))
@@ -104,15 +104,15 @@ def test_every_type_comes_back(path: Path, name: str) -> None:
         assert column.equals(rows["column"])
 
 
-def test_what_parquet_cannot_hold_is_told(path: Path) -> None:
+def test_types_that_parquet_cannot_hold(path: Path) -> None:
     far = time_of(pa.timestamp("s"), 2**60)
     hollow = pa.array([{}, None], pa.struct([]))
     pairs = pa.array([[], None], pa.list_(pa.int64(), 0))
     for column, words in (
         (far, "'x' cannot be written as Parquet: .*out of bounds"),
-        (hollow, "'x': Parquet holds no values of type struct<>; take it out of the store"),
-        (pairs, "'x': Parquet holds no values of type fixed_size_list"),
-        (pa.array([[[]], None], pa.list_(pairs.type)), "Parquet holds no values of type list"),
+        (hollow, "'x': Parquet cannot hold values of type struct<>; remove it from the store"),
+        (pairs, "'x': Parquet cannot hold values of type fixed_size_list"),
+        (pa.array([[[]], None], pa.list_(pairs.type)), "Parquet cannot hold values of type list"),
     ):
         rows = batch(["a", "b"], x=column)
         with pytest.raises(SchemaError, match=words):
@@ -120,7 +120,7 @@ def test_what_parquet_cannot_hold_is_told(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-def test_other_programs_read_it(path: Path) -> None:
+def test_other_programs_can_read_the_file(path: Path) -> None:
     rows = batch(["a", "b"], label=["x", None], seconds=COLUMNS["seconds"])
     rowfile.write(path, [rows], rows.schema, MADE_BY)
     table = pq.read_table(path)
@@ -129,11 +129,11 @@ def test_other_programs_read_it(path: Path) -> None:
     assert table["seconds"].type == pa.timestamp("ms")
 
 
-def test_it_is_written_and_read_in_bounded_pieces(
+def test_writing_and_reading_in_bounded_batches(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "_GROUP_ROWS", 100)
-    monkeypatch.setattr(writing, "_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(row_file, "_GROUP_ROWS", 100)
+    monkeypatch.setattr(row_file, "_GROUP_BYTES", 20_000)
     lengths = [30, 1, 500, 0, 20, 3]
     texts = ["x" * (9_000 if number % 7 == 0 else 10) for number in range(554)]
     rows = batch([f"i{number}" for number in range(554)], text=texts)
@@ -147,10 +147,10 @@ def test_it_is_written_and_read_in_bounded_pieces(
     with pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     assert len(groups) > 20
-    assert all(one.num_rows <= 100 and one.total_byte_size < 30_000 for one in groups)
-    found = list(opened(path).batches())
-    assert [len(one) for one in found] == [one.num_rows for one in groups]
-    assert pa.Table.from_batches(found).equals(pa.Table.from_batches([rows]))
+    assert all(group.num_rows <= 100 and group.total_byte_size < 30_000 for group in groups)
+    batches = list(opened(path).batches())
+    assert [len(part) for part in batches] == [group.num_rows for group in groups]
+    assert pa.Table.from_batches(batches).equals(pa.Table.from_batches([rows]))
 
 
 def test_no_rows(path: Path) -> None:
@@ -162,7 +162,7 @@ def test_no_rows(path: Path) -> None:
         assert checked.file.schema == rows.schema
 
 
-def test_a_reader_that_breaks_leaves_the_old_file(path: Path) -> None:
+def test_failed_write_keeps_the_old_file(path: Path) -> None:
     def batches() -> Iterator[pa.RecordBatch]:
         yield batch(["a"])
         raise StoreError("the disk is gone")
@@ -170,11 +170,11 @@ def test_a_reader_that_breaks_leaves_the_old_file(path: Path) -> None:
     path.write_text("old")
     with pytest.raises(StoreError, match="the disk is gone"):
         rowfile.write(path, batches(), batch(["a"]).schema, MADE_BY)
-    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     assert path.read_text() == "old"
 
 
-def test_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -185,8 +185,8 @@ def test_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_disk_that_fills_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The very error of the system, while rows are being written."""
+def test_disk_fills_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operating system reports the error while rows are written."""
     real = Path.open
     monkeypatch.setattr(
         Path, "open", lambda self, *args, **options: real(Path("/dev/full"), *args, **options)
@@ -200,19 +200,19 @@ def test_a_disk_that_fills_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 # ------------------------------------------------------------------ other people's files
 
 
-def test_files_that_are_none(path: Path, tmp_path: Path) -> None:
+def test_other_files(path: Path, tmp_path: Path) -> None:
     rows = pa.Table.from_batches([batch(["a"])])
     assert RowFile.open(path) is None
     path.write_text("garbage")
     assert RowFile.open(path) is None
-    pq.write_table(rows, path)  # it does not say whose vectors
+    pq.write_table(rows, path)  # it does not name the model
     assert RowFile.open(path) is None
     pq.write_table(rows.drop_columns(["vector"]), path)
     assert RowFile.open(path) is None
-    said = metadata.encode(MADE_BY, rows.schema)
-    pq.write_table(rows.drop_columns(["vector"]).replace_schema_metadata(said), path)
+    metadata = row_file.encode_metadata(MADE_BY, rows.schema)
+    pq.write_table(rows.drop_columns(["vector"]).replace_schema_metadata(metadata), path)
     assert RowFile.open(path) is None
-    pq.write_table(rows.replace_schema_metadata(said), path)
+    pq.write_table(rows.replace_schema_metadata(metadata), path)
     assert opened(path).provenance == MADE_BY
     folder = tmp_path / "folder.parquet"
     folder.mkdir()
@@ -242,18 +242,18 @@ def test_files_that_are_none(path: Path, tmp_path: Path) -> None:
         (None, b'{"format": 1}'),
     ],
 )
-def test_metadata_that_are_damaged(path: Path, key: str | None, value: object) -> None:
+def test_damaged_metadata(path: Path, key: str | None, value: object) -> None:
     rows = pa.Table.from_batches([batch(["a"])])
-    raw = metadata.encode(MADE_BY, rows.schema)[metadata.KEY]
+    raw = row_file.encode_metadata(MADE_BY, rows.schema)[row_file.METADATA_KEY]
     raw = value if key is None else json.dumps(json.loads(raw) | {key: value}).encode()
-    pq.write_table(rows.replace_schema_metadata({metadata.KEY: raw}), path)
-    with pytest.raises(DatasetError, match=r"do not say which model.*; export it again"):
+    pq.write_table(rows.replace_schema_metadata({row_file.METADATA_KEY: raw}), path)
+    with pytest.raises(DatasetError, match=r"does not say which model.*; export it again"):
         RowFile.open(path)
 
 
-def test_a_later_version(path: Path) -> None:
+def test_later_version(path: Path) -> None:
     rows = pa.Table.from_batches([batch(["a"])])
-    pq.write_table(rows.replace_schema_metadata({metadata.KEY: b'{"format": 2}'}), path)
+    pq.write_table(rows.replace_schema_metadata({row_file.METADATA_KEY: b'{"format": 2}'}), path)
     with pytest.raises(DatasetError, match="expected format version 1, found 2; upgrade"):
         RowFile.open(path)
 
@@ -276,7 +276,10 @@ BOXES = pa.array([[1.0, 0.0]] * 2, pa.list_(pa.float64()))
         (batch(IDS, vectors_with(np.inf)), "unit vectors, found norm inf at row 8501"),
         (batch(IDS, vectors_with(0)), "unit vectors, found norm 0 at row 8501"),
         (batch(IDS, vectors_with(2)), "unit vectors, found norm 2 at row 8501"),
-        (batch(["a", "b"], unit(2, 9)), "expected vectors of length 8, as it says itself, found 9"),
+        (
+            batch(["a", "b"], unit(2, 9)),
+            "expected vectors of length 8, as its metadata says, found 9",
+        ),
         (pa.record_batch({"id": ["a", "b"], "vector": BOXES}), "length 8.*found 2"),
         (pa.record_batch({"id": ["a"], "vector": ["x"]}), "as lists of 8 float32, found string"),
         (pa.record_batch({"id": ["a"], "vector": [[1, 2]]}), "as lists of 8 float32, found list"),
@@ -290,9 +293,9 @@ BOXES = pa.array([[1.0, 0.0]] * 2, pa.list_(pa.float64()))
         ),
     ],
 )
-def test_rows_that_no_store_takes(path: Path, rows: pa.RecordBatch, words: str | None) -> None:
-    said = metadata.encode(MADE_BY, rows.schema)
-    pq.write_table(pa.Table.from_batches([rows]).replace_schema_metadata(said), path)
+def test_invalid_rows(path: Path, rows: pa.RecordBatch, words: str | None) -> None:
+    metadata = row_file.encode_metadata(MADE_BY, rows.schema)
+    pq.write_table(pa.Table.from_batches([rows]).replace_schema_metadata(metadata), path)
     if words is None:
         assert len(rowfile.check(opened(path))) == len(rows)
         return
@@ -301,29 +304,29 @@ def test_rows_that_no_store_takes(path: Path, rows: pa.RecordBatch, words: str |
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_columns_that_somebody_added_or_took(path: Path) -> None:
-    """As long as the metadata and the vectors are there, the rest may differ."""
+def test_added_and_removed_columns(path: Path) -> None:
+    """Only the metadata and the vectors are required."""
     rows = batch(["a", "b"], n=[1, 2], old=["x", "y"])
     rowfile.write(path, [rows], rows.schema, MADE_BY)
     table = pq.read_table(path).drop_columns(["old"]).append_column("new", pa.array([[1.5], None]))
     table = table.set_column(2, "n", pa.array(["one", "two"]))
     pq.write_table(table, path)
-    found = read(path)
-    assert found.column_names == ["id", "vector", "n", "new"]
-    assert found["n"].to_pylist() == ["one", "two"]
-    assert found["new"].to_pylist() == [[1.5], None]
+    table = read(path)
+    assert table.column_names == ["id", "vector", "n", "new"]
+    assert table["n"].to_pylist() == ["one", "two"]
+    assert table["new"].to_pylist() == [[1.5], None]
 
 
-def test_a_column_twice(path: Path) -> None:
+def test_repeated_column(path: Path) -> None:
     rows = pa.Table.from_batches([batch(["a"], n=[1])])
     twice = rows.append_column("n", pa.array([2]))
-    said = metadata.encode(MADE_BY, rows.schema)
-    pq.write_table(twice.replace_schema_metadata(said), path)
+    metadata = row_file.encode_metadata(MADE_BY, rows.schema)
+    pq.write_table(twice.replace_schema_metadata(metadata), path)
     with pytest.raises(DatasetError, match="each column once, found 'n' twice"):
         RowFile.open(path)
 
 
-def test_the_last_of_a_repeated_id_counts(path: Path) -> None:
+def test_last_of_a_repeated_id_wins(path: Path) -> None:
     rows = batch(["a", "b", "a", "c", "a"], n=[1, 2, 3, 4, 5], split=["x", "y", None, "y", "y"])
     rowfile.write(path, [rows.slice(0, 2), rows.slice(2)], rows.schema, MADE_BY)
     checked = rowfile.check(opened(path))
@@ -332,7 +335,7 @@ def test_the_last_of_a_repeated_id_counts(path: Path) -> None:
     assert checked.ids.to_pylist() == ["b", "c", "a"]
 
 
-def test_a_split(path: Path) -> None:
+def test_split(path: Path) -> None:
     rows = batch(["a", "b", "c"], split=["train", None, "val"])
     rowfile.write(path, [rows], rows.schema, MADE_BY)
     assert rowfile.check(opened(path), "val").ids.to_pylist() == ["c"]
@@ -344,8 +347,8 @@ def test_a_split(path: Path) -> None:
         rowfile.check(opened(path), "val")
 
 
-def test_mutated_files_give_an_error_or_the_rows(path: Path) -> None:
-    """Bytes of the pages are covered by checksums; those of the metadata, by ours."""
+def test_mutated_files_give_an_error_or_the_same_rows(path: Path) -> None:
+    """Page checksums cover the data, and our own checksum covers the metadata."""
     rows = batch(
         [f"i{i}" for i in range(40)],
         label=["x", None] * 20,
@@ -373,7 +376,7 @@ def test_mutated_files_give_an_error_or_the_rows(path: Path) -> None:
     assert errors > 100
 
 
-def test_provenance_travels(path: Path) -> None:
+def test_provenance_is_read_back(path: Path) -> None:
     made_by = Provenance('odd "model"\n木', "weights:1/…", DIM)
     rowfile.write(path, [], batch([], unit(0)).schema, made_by)
     assert opened(path).provenance == made_by

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 
 from rsicd_embed.errors import ImageError, RequestError
 from rsicd_embed.images import read_header, read_picture, read_rgb
-from rsicd_embed.server import uploads
+from rsicd_embed.server import image_files
 
 from .conftest import picture
 from .helpers import encoded, rows, run
@@ -370,7 +370,7 @@ def test_uploads_go_through_the_same_reader_within_their_limit() -> None:
     deep = np.concatenate([RGB.astype(np.uint16) * 257] * 4, axis=2)
     options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": [0] * 11}
     data = tiff(deep, rowsperstrip=8, **options)
-    assert np.array_equal(np.asarray(uploads.decode(data, 48 * 80)), RGB)
+    assert np.array_equal(np.asarray(image_files.decode(data, 48 * 80)), RGB)
     for hostile, limit, status in [
         (data, 48 * 80 - 1, 413),
         (with_tag(data, 256, 2**31), 10**6, 413),
@@ -379,7 +379,7 @@ def test_uploads_go_through_the_same_reader_within_their_limit() -> None:
         (tiff(RGB)[:5000], 48 * 80, 422),
     ]:
         with pytest.raises(RequestError) as caught:
-            uploads.decode(hostile, limit)
+            image_files.decode(hostile, limit)
         assert caught.value.status == status
 
 

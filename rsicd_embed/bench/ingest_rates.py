@@ -19,7 +19,7 @@ from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import BenchError, ImageError
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing import ingest
-from rsicd_embed.indexing.stages import elapsed_s
+from rsicd_embed.indexing.writer import elapsed_s
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.reports import record
 from rsicd_embed.reports.statistics import paired_ratio

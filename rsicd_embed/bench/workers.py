@@ -22,8 +22,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from rsicd_embed.closing import Closing
-from rsicd_embed.errors import BenchError, RsicdEmbedError
+from rsicd_embed.errors import BenchError, RsicdEmbedError, one_line
+from rsicd_embed.files import Closing
 
 T = TypeVar("T")
 Owned = TypeVar("Owned", covariant=True)
@@ -193,7 +193,7 @@ def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
 
 def _told(error: Exception) -> tuple[str, str]:
     """One line, and the traceback for who asks for it."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if not isinstance(error, RsicdEmbedError):
-        text = f"{type(error).__name__}: {text[:300] or 'no message'}"
+        text = f"{type(error).__name__}: {one_line(error, limit=300, empty='no message')}"
     return text, "".join(traceback.format_exception(error))

@@ -7,18 +7,14 @@ import click
 from rsicd_embed.cli.augment_captions_command import augment_captions
 from rsicd_embed.cli.base import Group
 from rsicd_embed.cli.bench import bench
-from rsicd_embed.cli.embed_command import embed
 from rsicd_embed.cli.eval import evaluation
-from rsicd_embed.cli.export_command import export
+from rsicd_embed.cli.export_command import embed, export
 from rsicd_embed.cli.find_command import find
-from rsicd_embed.cli.import_command import import_
-from rsicd_embed.cli.info_command import info
-from rsicd_embed.cli.ingest_command import ingest
-from rsicd_embed.cli.reembed_command import reembed
+from rsicd_embed.cli.ingest_command import import_, ingest, reembed
 from rsicd_embed.cli.search_command import search
 from rsicd_embed.cli.serve_command import serve
 from rsicd_embed.cli.sql_command import sql
-from rsicd_embed.cli.store_command import store
+from rsicd_embed.cli.store_command import info, store
 from rsicd_embed.cli.train.train_command import train
 
 

@@ -100,7 +100,7 @@ def augment_captions(
     again, and no caption goes through the same model twice.
     """
     from rsicd_embed.cli.progress import image_progress
-    from rsicd_embed.datasets import captions, splits, textaug
+    from rsicd_embed.datasets import captions, splits
     from rsicd_embed.files import cache_folder
     from rsicd_embed.train.backtranslation import paraphrase
     from rsicd_embed.train.backtranslation.translations import Translations
@@ -129,7 +129,7 @@ def augment_captions(
             translations,
             lambda title, total: image_progress(title, total, "captions"),
         )
-    textaug.write(output, outcome.filled.captions)
+    captions.write_augmented(output, outcome.filled.captions)
     seconds = time.perf_counter() - start
     if as_json:
         models = {v.language: [v.from_english, v.to_english] for v in settings.via}

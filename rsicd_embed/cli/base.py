@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rsicd_embed.cli.argument_checks import require_meaning
-from rsicd_embed.cli.links import link
-from rsicd_embed.embedder.clip.backends.engine_names import BACKENDS, PRECISIONS
-from rsicd_embed.errors import RsicdEmbedError
-from rsicd_embed.json_output import as_json
+from rsicd_embed.cli.terminal_text import link, printable
+from rsicd_embed.embedder.clip.backends import BACKENDS, PRECISIONS
+from rsicd_embed.errors import RsicdEmbedError, one_line
+from rsicd_embed.json_output import as_json as json_bytes
 
 if TYPE_CHECKING:
     from rsicd_embed.datasets.base import Skipped
@@ -126,10 +125,10 @@ def tell_skipped(skipped: Iterable[Skipped]) -> None:
 
 def report_source(unread: Mapping[str, int], notes: Iterable[str]) -> None:
     """A line for files of formats that are not read, and one for each note on a source."""
-    from rsicd_embed.datasets.unread import describe
+    from rsicd_embed.datasets.folder import describe_unread
 
     if unread:
-        note(f"{sum(unread.values()):,} files were not read: {describe(unread)}")
+        note(f"{sum(unread.values()):,} files were not read: {describe_unread(unread)}")
     for line in notes:
         note(f"note: {line}")
 
@@ -189,11 +188,11 @@ class Group(click.Group):
 
 
 def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    warn(" ".join(str(message).split()))
+    warn(one_line(message))
 
 
 def _one_line(error: Exception) -> str:
-    text = _with_short_words(" ".join(str(error).split()))
+    text = _with_short_words(one_line(error, empty=""))
     if isinstance(error, RsicdEmbedError):
         return text
     if isinstance(error, MemoryError):
@@ -214,14 +213,7 @@ def _with_short_words(text: str) -> str:
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout; see `as_json`."""
-    click.echo(as_json(document))
-
-
-def printable(text: str) -> str:
-    """One line of text in which nothing steers the terminal: a newline becomes `\\n`, and so on."""
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )
+    click.echo(json_bytes(document))
 
 
 def show(text: str, *, uri: str | None = None) -> None:
@@ -249,3 +241,80 @@ def warn(text: str) -> None:
 def on_terminal() -> bool:
     """Whether stderr is a terminal."""
     return sys.stderr.isatty()
+
+
+_LARGEST = 2**32 - 1  # of any whole number on the command line
+
+
+def require_meaning(context: click.Context, args: list[str]) -> None:
+    """Refuses arguments that click takes for something else than they say.
+
+    Raises:
+        UsageError: an option that has one value is given twice, and the last would be used; an
+            empty path, which would be the current folder; a huge number; a null character.
+    """
+    values, _, given = context.command.make_parser(context).parse_args(list(args))
+    if context.command.get_help_option(context) in given:
+        return
+    if any("\0" in one for one in args):
+        raise click.UsageError("expected arguments without null characters", context)
+    for parameter in context.command.params:
+        value = values.get(str(parameter.name))
+        given_values = value if isinstance(value, tuple | list) else (value,)
+        if isinstance(parameter.type, click.Path) and "" in given_values:
+            raise click.BadParameter("expected a path, found an empty text", context, parameter)
+        if isinstance(parameter.type, click.types.IntParamType) and any(
+            map(_is_huge, given_values)
+        ):
+            raise click.BadParameter(f"expected at most {_LARGEST}", context, parameter)
+    for option in dict.fromkeys(given):
+        if not isinstance(option, click.Option) or option.multiple or option.count:
+            continue
+        if option.is_flag and not option.secondary_opts:
+            continue  # given twice, it says the same
+        if given.count(option) > 1:
+            raise click.UsageError(
+                f"{'/'.join(option.opts)} takes one value, found {given.count(option)}", context
+            )
+
+
+def _is_huge(value: object) -> bool:
+    """Whether a text is a whole number that is too large to count anything."""
+    try:
+        return abs(int(str(value))) > _LARGEST
+    except ValueError:
+        return False
+
+
+def save_and_show(
+    run: Mapping[str, Any],
+    output: Path | None,
+    name: str,
+    lines: Callable[[Any], list[str]],
+    *,
+    as_json: bool,
+) -> Path | None:
+    """Saves a record and its page of plots, and prints its results on stdout.
+
+    Args:
+        run: the record.
+        output: folder of the record; None saves nothing.
+        name: what the record's file is named after.
+        lines: from the record to its results in words.
+        as_json: print the record as JSON instead.
+
+    Returns:
+        The record's file, None if none was saved.
+    """
+    saved: dict[str, Path] = {}
+    if output is not None:
+        from rsicd_embed.reports import record, write
+
+        saved["record"] = record.save(output, name, run)
+        saved["report"] = write.beside(saved["record"], run)
+    if as_json:
+        print_json(run)
+    else:
+        for line in [*lines(run), *(f"{kind}: {path}" for kind, path in saved.items())]:
+            show(line)
+    return saved.get("record")

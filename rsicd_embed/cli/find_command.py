@@ -73,12 +73,12 @@ def find(
     refused, and are to be cut into tiles first. Patches are cut and embedded some at a time.
     """
     from rsicd_embed.embedder.base import word_warnings
-    from rsicd_embed.find import overlay
+    from rsicd_embed.find import heatmap
     from rsicd_embed.find.finding import Question
 
-    if output is not None and output.suffix.lower() not in overlay.SUFFIXES:
+    if output is not None and output.suffix.lower() not in heatmap.SUFFIXES:
         raise click.UsageError(
-            f"expected an output named *{' or *'.join(overlay.SUFFIXES)}: {output}"
+            f"expected an output named *{' or *'.join(heatmap.SUFFIXES)}: {output}"
         )
     if output is not None and output.exists() and image.exists() and output.samefile(image):
         raise click.UsageError(f"expected another file for the map than the image: {output}")
@@ -93,7 +93,7 @@ def find(
     for line in warnings:
         warn(line)
     if output is not None:
-        overlay.save(picture, found, output)
+        heatmap.save(picture, found, output)
     if as_json:
         print_json(_document(text, image, embedder.name, found, k) | {"warnings": warnings})
         return

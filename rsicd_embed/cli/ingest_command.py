@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rsicd_embed.cli.base import embedding_options, store_option
-from rsicd_embed.cli.ingest_summary import profile_option, report
+from rsicd_embed.cli.base import (
+    backend_option,
+    batch_size_option,
+    embedding_options,
+    json_option,
+    model_option,
+    note,
+    precision_option,
+    print_json,
+    report_source,
+    show,
+    store_option,
+    tell_skipped,
+)
 from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
-    from rsicd_embed.embedder.clip.backends.engine_names import Backend, Precision
+    from rsicd_embed.embedder.clip.backends import Backend, Precision
+    from rsicd_embed.indexing import Summary
+
+profile_option = click.option(
+    "--profile", is_flag=True, help="Print how long each stage took, and which one limits."
+)
 
 
 @click.command()
@@ -87,3 +106,170 @@ def _refuse_row_files(sources: tuple[Path, ...], store_uri: str) -> None:
         f"{files[0]} holds vectors, {ingested}: "
         f"import it with rsicd-embed import {files[0]} --store {store_uri}"
     )
+
+
+@click.command("import")
+@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@store_option
+@model_option("any model")
+@click.option("--split", help="Only rows whose split is this one.")
+@click.option("--strict", is_flag=True, help="Fail if a file has the same id twice.")
+@profile_option
+@json_option
+def import_(
+    files: tuple[Path, ...],
+    store_uri: str,
+    model: str | None,
+    split: str | None,
+    strict: bool,
+    profile: bool,
+    as_json: bool,
+) -> None:
+    """Import rows with their vectors into a store.
+
+    A FILE is a Parquet file that export or embed wrote. Its vectors are stored bit by bit, without
+    the model, and never beside those of another model. Rows that the store already has are left as
+    they are, so an interrupted import continues where it stopped.
+    """
+    share_one_heap()
+    import rsicd_embed
+    from rsicd_embed.cli.progress import image_progress
+
+    if model:
+        _require_model(files, model)
+    summary = rsicd_embed.import_rows(
+        files, store_uri, split=split, strict=strict, phase=partial(image_progress, unit="rows")
+    )
+    with rsicd_embed.open_store(store_uri) as store:
+        rows = len(store)
+    report(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
+
+
+def _require_model(files: tuple[Path, ...], model: str) -> None:
+    """Refuses files whose vectors another model made; FingerprintError."""
+    from rsicd_embed.embedder.base import provenance
+    from rsicd_embed.embedder.loading import load_for_a_query
+    from rsicd_embed.indexing.import_rows import open_files, require_fit
+
+    opened = open_files(files)
+    made_by = provenance(load_for_a_query(model))
+    for file in opened:
+        require_fit(file, made_by, f"--model {model}")
+
+
+def report(
+    summary: Summary, rows: int, store_uri: str, unit: str, *, as_json: bool, profile: bool
+) -> None:
+    """Prints a summary on stdout, and what needs attention on stderr.
+
+    Args:
+        summary: of an ingest or an import.
+        rows: number of rows in the store afterwards.
+        store_uri: the store.
+        unit: "images" of an ingest, "rows" of an import.
+        as_json: print the summary as JSON instead of in words.
+        profile: also print how long each stage took.
+    """
+    if unit == "rows":
+        counts, done = f"{summary.imported} imported", summary.imported
+    else:
+        counts, done = f"{summary.embedded} embedded, {summary.updated} updated", summary.embedded
+    if as_json:
+        print_json(summary.as_json())
+    else:
+        rate = done / summary.seconds if summary.seconds else 0.0
+        show(
+            f"{counts}, {summary.unchanged} unchanged, {summary.removed} removed, "
+            f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
+            f"({rate:.1f} {unit}/s); {rows} rows in {store_uri}"
+        )
+    if summary.stretched:
+        from rsicd_embed.images import STRETCH_RULE
+
+        note(f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}")
+    if profile:
+        for line in _profile(summary, done, unit):
+            note(line)
+    if summary.displaced:
+        first = summary.displaced[0]
+        note(
+            f"warning: {len(summary.displaced)} images took the rows of others that have the same "
+            f"ids: {first.by} that of {first.uri}; ingest their common folder to have both"
+        )
+    tell_skipped(summary.skipped)
+    report_source(summary.unread, summary.notes)
+
+
+def _profile(summary: Summary, done: int, unit: str) -> list[str]:
+    from rsicd_embed.indexing.writer import elapsed_s
+
+    alone = elapsed_s(summary.stages)
+    slowest = max(alone, key=lambda name: alone[name])
+    lines = [f"{name:<7} {seconds:8.2f} s busy" for name, seconds in summary.stages.items()]
+    rate = done / alone[slowest] if alone[slowest] else 0.0
+    share = alone[slowest] / summary.seconds if summary.seconds else 0.0
+    lines.append(
+        f"limited by {slowest}: {alone[slowest]:.2f} s of {summary.seconds:.2f} s ({share:.0%}), "
+        f"{rate:.1f} {unit}/s alone"
+    )
+    return lines
+
+
+@click.command()
+@store_option
+@click.option("--model", required=True, metavar="MODEL", help="The new model.")
+@click.option(
+    "--drop-unreadable", is_flag=True, help="Lose the rows whose image cannot be read any more."
+)
+@batch_size_option
+@precision_option
+@backend_option
+@json_option
+def reembed(
+    store_uri: str,
+    model: str,
+    drop_unreadable: bool,
+    batch_size: int,
+    precision: Precision | None,
+    backend: Backend | None,
+    as_json: bool,
+) -> None:
+    """Embed a store's images again, with another model.
+
+    Images are read from where they were when they were ingested. Searches see the old vectors
+    until all new ones are there. An interrupted run goes on where it stopped.
+    """
+    share_one_heap()
+    import rsicd_embed
+    from rsicd_embed import indexing
+    from rsicd_embed.cli.progress import image_progress
+    from rsicd_embed.stores.base import require_versioned
+
+    with rsicd_embed.open_store(store_uri) as opened:
+        store = require_versioned(opened)
+        embedder = rsicd_embed.load_embedder(
+            model, batch_size=batch_size, precision=precision, backend=backend
+        )
+        if embedder.fingerprint == store.provenance.fingerprint:
+            if as_json:
+                print_json({"rows": len(store), "tag": None, **indexing.Summary().as_json()})
+            else:
+                show(f"{store_uri} holds vectors of this model already")
+            return
+        folder = indexing.staging_folder(store_uri, embedder)
+        with (
+            rsicd_embed.open_store(f"exact:{folder}", embedder=embedder) as staging,
+            image_progress("reembed", len(store)) as advance,
+        ):
+            done = indexing.reembed(
+                store, embedder, staging, drop_unreadable=drop_unreadable, progress=advance
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+    if as_json:
+        print_json(done.as_json())
+    else:
+        show(
+            f"{done.rows} rows of {store_uri} are now of model {embedder.name}; "
+            f"to go back: rsicd-embed store restore {done.tag} --store {store_uri}"
+        )
+    tell_skipped(done.ingest.skipped)

@@ -21,7 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from rsicd_embed.cli.base import note, on_terminal, printable
+from rsicd_embed.cli.base import note, on_terminal
+from rsicd_embed.cli.terminal_text import printable
 
 _LINE_EVERY_S = 10.0
 

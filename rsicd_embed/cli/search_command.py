@@ -17,9 +17,11 @@ from rsicd_embed.cli.base import (
     store_option,
     warn,
 )
-from rsicd_embed.cli.value_text import value_text
+from rsicd_embed.cli.terminal_text import value_text
 
 if TYPE_CHECKING:
+    from rsicd_embed.embedder.base import Embedder
+    from rsicd_embed.stores.base import VectorStore
     from rsicd_embed.stores.score_distribution import ScoreDistribution
 
 _SHEETS = (".html", ".htm")
@@ -65,7 +67,6 @@ def search(
 ) -> None:
     """Find images by words, or by an image."""
     import rsicd_embed
-    from rsicd_embed.cli.query_model import embedder_for, state_of
     from rsicd_embed.embedder.base import word_warnings
     from rsicd_embed.records import python_rows
     from rsicd_embed.stores import score_distribution
@@ -170,3 +171,42 @@ def _short(value: Any) -> str:
     if isinstance(value, list) and (not value or isinstance(value[0], str)):
         value = value[0] if value else ""
     return value_text(value)
+
+
+def embedder_for(store: VectorStore, store_uri: str, model: str | None) -> Embedder:
+    """The model that is named, or else the one that made the store; refused if its vectors differ.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        FingerprintError: it is not the model that made the store.
+    """
+    from rsicd_embed.embedder.base import provenance
+    from rsicd_embed.embedder.loading import load_for_a_query
+    from rsicd_embed.errors import ModelError
+    from rsicd_embed.records import require_same_model
+
+    made_by = store.provenance
+    try:
+        embedder = load_for_a_query(model or made_by.model)
+    except ModelError as error:
+        if model:
+            raise
+        raise ModelError(
+            f"the model that made {store_uri} cannot be loaded; if it has moved, "
+            f"say where with --model: {error}"
+        ) from error
+    require_same_model(made_by, provenance(embedder), store_uri)
+    return embedder
+
+
+def state_of(store: VectorStore, version: str | None) -> VectorStore:
+    """The state of a store that a tag or a number means; the store itself for None.
+
+    Raises:
+        StoreError: it has no such state.
+    """
+    if version is None:
+        return store
+    from rsicd_embed.stores.base import require_versioned
+
+    return require_versioned(store).as_of(version)

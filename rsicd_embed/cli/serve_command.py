@@ -13,7 +13,7 @@ from rsicd_embed.parallel import cpu_count, share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
-    from rsicd_embed.embedder.clip.backends.engine_names import Backend
+    from rsicd_embed.embedder.clip.backends import Backend
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _BATCH_SIZE = 64
@@ -81,7 +81,7 @@ def serve(
             f"expected {', '.join(missing)}, found none; install: pip install 'rsicd-embed[serve]'"
         )
     share_one_heap()
-    from rsicd_embed.server import access, process
+    from rsicd_embed.server import middleware, process
     from rsicd_embed.server.batching import Policy
     from rsicd_embed.server.engine import Engine
     from rsicd_embed.server.service import Service
@@ -89,10 +89,10 @@ def serve(
     # Anybody can send such texts; the log is not theirs.
     warnings.filterwarnings("ignore", r"\d+ of \d+ texts are longer than the model's context")
     try:
-        accepted = access.access(host, allowed_hosts)
+        accepted = middleware.access(host, allowed_hosts)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--allowed-host") from error
-    local = access.is_loopback(host)
+    local = middleware.is_loopback(host)
     if paths is None:
         paths = local and not allowed_hosts
     listening = process.listen(host, port)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -139,3 +142,33 @@ def plain_path(path: Path) -> Path:
     """An absolute path without `..`; links are kept where no `..` goes through them."""
     path = path.absolute()
     return path.resolve() if ".." in path.parts else path
+
+
+def why_missing(file: str) -> str | None:
+    """What is wrong with a path, and what to write instead; None if nothing is known to be.
+
+    Args:
+        file: the path, as `Example.file` has it.
+    """
+    if ADDRESS.match(file):
+        return "web addresses are not downloaded; download the image and write its path"
+    if os.path.lexists(file):
+        return None
+    folder, name = os.path.split(file)
+    spellings = {
+        file.replace("\\", "/"): "without backslashes",
+        unicodedata.normalize("NFD", file): "in Unicode's decomposed form (NFD)",
+        unicodedata.normalize("NFC", file): "in Unicode's composed form (NFC)",
+        os.path.join(folder, name.strip()): "without blanks around its name",  # noqa: PTH118
+        unquote(file): "without %-escapes",
+        _with_other_case(file): "with its suffix in the other case",
+    }
+    for other, difference in spellings.items():
+        if other != file and os.path.lexists(other):
+            return f"there is {other}, {difference}; write that"
+    return "expected / in the path, found backslashes" if "\\" in file else None
+
+
+def _with_other_case(file: str) -> str:
+    stem, suffix = os.path.splitext(file)  # noqa: PTH122  (a Path would alter the rest)
+    return stem + (suffix.lower() if suffix != suffix.lower() else suffix.upper())

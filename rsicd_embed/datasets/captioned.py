@@ -14,8 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from rsicd_embed.datasets import splits, text
-from rsicd_embed.datasets.base import Example, Source
-from rsicd_embed.datasets.missing_files import why_missing
+from rsicd_embed.datasets.base import Example, Source, why_missing
 from rsicd_embed.errors import DatasetError
 
 SCHEMA = pa.schema(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sized
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from rsicd_embed.datasets.column_types import is_list, survives
+from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.datasets.column_types import TEXT_COLUMNS, is_list, shown, survives
+from rsicd_embed.errors import DatasetError, SchemaError
 
 _S = TypeVar("_S", bound=Sized)
 
@@ -248,3 +250,75 @@ def _excerpt(value: pa.Scalar) -> str:
         kind = value.type
         text = str(value.cast(pa.string())) if pt.is_temporal(kind) else f"one in {kind}"
     return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def retyped(
+    source: Source,
+    types: Mapping[str, pa.DataType],
+    *,
+    declared: Collection[str] = (),
+    stored: Collection[str] = (),
+) -> Source:
+    """A source with columns of other types, converted from what its file has.
+
+    Args:
+        source: which may lack columns that `Source.rows` has.
+        types: of the columns wanted.
+        declared: columns whose type the user has declared, so that precision may be lost.
+        stored: columns whose type is that of a store.
+
+    Raises:
+        DatasetError, SchemaError: as `resolve`.
+    """
+    has = {field.name: field.type for field in source.schema}
+    types = {name: kind for name, kind in types.items() if has.get(name) != kind}
+    if not types:
+        return source
+    columns: dict[str, list[Any]] = {}
+    for name, kind in types.items():
+        lenient = name in declared or (name in TEXT_COLUMNS and name not in stored)
+        try:
+            conversion = Conversion(kind, null_texts(source), lenient)
+            columns[name] = values(conversion(written_column(source, name)))
+        except UnknownTimeError as error:
+            raise DatasetError(
+                f"{place_of(source, error.row)}: column {name!r}: expected times of the years 1 to "
+                f"9999, found {error.value}; correct it"
+            ) from None
+        except MisfitError as error:
+            where = f"{place_of(source, error.row)}: expected {shown(kind)} in column {name!r}"
+            if name in stored:
+                raise SchemaError(
+                    f"{where}, which is the store's type, found {error.value}; correct it, rename "
+                    "the column, or drop the store's with rsicd-embed store drop-column"
+                ) from None
+            given = ", as declared" if name in declared else ""
+            raise DatasetError(f"{where}{given}, found {error.value}; correct it") from None
+    rows = zip(*columns.values(), strict=True)
+    examples = tuple(
+        Example(old.id, old.file, {**old.attributes, **dict(zip(columns, row, strict=True))})
+        for old, row in zip(source.examples, rows, strict=True)
+    )
+    return replace(source, examples=examples, schema=pa.schema(list((has | types).items())))
+
+
+def written_column(source: Source, name: str) -> pa.ChunkedArray:
+    """A column as the source's file has it, or as its examples have it."""
+    if source.rows is not None and name in source.rows.written.column_names:
+        return source.rows.of(source.examples).written[name]
+    kind = source.schema.field(name).type
+    return pa.chunked_array([[one.attributes.get(name) for one in source.examples]], kind)
+
+
+def null_texts(source: Source) -> frozenset[str]:
+    """Texts that mean null in the non-text columns of a source."""
+    return source.rows.nulls if source.rows else frozenset()
+
+
+def place_of(source: Source, row: int) -> str:
+    """Where a row of a source comes from, for error messages."""
+    example: Example = source.examples[row]
+    if source.rows is None:
+        return f"{source.root}: {example.id}"
+    rows = source.rows.of(source.examples)
+    return f"{rows.path}: row {rows.numbers[row]}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-from rsicd_embed.datasets import unread
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.images import SUFFIXES, UNREAD_SUFFIXES
+from rsicd_embed.images import PLUGIN_SUFFIXES, SUFFIXES, UNREAD_SUFFIXES
 
 FSTAB = Path("/etc/fstab")
 
@@ -95,7 +95,7 @@ class _Contents:
 
     def without_images(self) -> str:
         """Describes a folder that has no images."""
-        parts = [unread.describe(self.unread)] if self.unread else []
+        parts = [describe_unread(self.unread)] if self.unread else []
         parts += [f"{self.others:,} other files"] if self.others else []
         text = " and ".join(parts) or "nothing"
         return f"{text}; {self.skipped[0].uri}: {self.skipped[0].reason}" if self.skipped else text
@@ -208,3 +208,18 @@ def _is_utf8(path: Path) -> bool:
 def _shown(path: Path | str) -> str:
     """A path as text that can be printed: bytes that are not UTF-8 become `\\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def describe_unread(unread: Mapping[str, int]) -> str:
+    """Counts by suffix as text, the most frequent first.
+
+    Example:
+        >>> describe_unread({".psd": 9, ".tga": 3})
+        '9 .psd, 3 .tga'
+    """
+    ordered = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {suffix}{_remedy(suffix)}" for suffix, count in ordered)
+
+
+def _remedy(suffix: str) -> str:
+    return " (install rsicd-embed[pictures])" if suffix in PLUGIN_SUFFIXES else ""

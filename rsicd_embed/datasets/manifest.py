@@ -9,12 +9,11 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from rsicd_embed.datasets import column_types, json_lines, text
+from rsicd_embed.datasets import column_types, text
 from rsicd_embed.datasets.base import ADDRESS, Example, ManifestRows, Skipped, Source
 from rsicd_embed.datasets.column_types import PATH_COLUMNS, TEXT_COLUMNS
-from rsicd_embed.datasets.conversion import Conversion, MisfitError
-from rsicd_embed.datasets.typed_sources import retyped
-from rsicd_embed.errors import DatasetError
+from rsicd_embed.datasets.conversion import Conversion, MisfitError, retyped
+from rsicd_embed.errors import DatasetError, one_line
 from rsicd_embed.records import FIXED_COLUMNS
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".parquet"})
@@ -152,11 +151,10 @@ def _read(path: Path) -> _Table:
             return _read_parquet(path)
         if kind == ".csv":
             return _read_csv(path)
-        table, types = json_lines.read(path)
+        table, types = text.read_json_lines(path)
         return _Table(table, {name: _type(name, one) for name, one in types.items()})
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DatasetError(f"{path} cannot be read as {kind[1:]}: {reason}") from error
+        raise DatasetError(f"{path} cannot be read as {kind[1:]}: {one_line(error)}") from error
 
 
 def _read_parquet(path: Path) -> _Table:

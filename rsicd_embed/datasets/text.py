@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from rsicd_embed.datasets import column_types
 from rsicd_embed.errors import DatasetError
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -80,3 +87,153 @@ def _no_utf8(line: int, error: UnicodeDecodeError) -> str:
         f"expected UTF-8, found the byte 0x{error.object[error.start]:02x} in line {line}; "
         "convert it, such as by: iconv -f latin1 -t utf-8"
     )
+
+
+_MOST_LEVELS = 64
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class _Number(str):
+    """A JSON number as it is written."""
+
+    __slots__ = ()
+
+
+class _NotFinite(_Number):
+    """NaN or an infinity, which Python's `json` writes for a missing number."""
+
+    __slots__ = ()
+
+
+class _MixedError(ValueError):
+    """A column has lists or objects, and values of another kind."""
+
+
+def read_json_lines(path: Path) -> tuple[pa.Table, dict[str, pa.DataType]]:
+    """Reads a file with a JSON object in each line; blank lines are skipped.
+
+    Returns:
+        The values as written: numbers and booleans as text, in objects and lists too; and the
+        types that they have, by column name.
+
+    Raises:
+        DatasetError: naming the line.
+        OSError, UnicodeError: the file cannot be read.
+    """
+    require_utf8(path)
+    rows, lines = [], []
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.isspace():
+                rows.append(_row(path, number, line))
+                lines.append(number)
+    if not rows:
+        raise DatasetError(f"{path} cannot be read as jsonl: expected JSON objects, found no line")
+    columns: dict[str, pa.Array] = {}
+    types: dict[str, pa.DataType] = {}
+    for name in dict.fromkeys(chain.from_iterable(rows)):
+        values = [row.get(name) for row in rows]
+        missing_nan = name in column_types.TEXT_COLUMNS
+        try:
+            columns[name], types[name] = _column(values, missing_nan=missing_nan)
+        except _MixedError as error:
+            first = bisect_left(
+                range(len(values)), True, key=lambda row: _is_mixed(values[: row + 1])
+            )
+            raise DatasetError(
+                f"{path} cannot be read as jsonl: line {lines[first]}: column {name!r}: {error}"
+            ) from None
+    return pa.table(columns), types
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"expected each key once, found {repeated!r} twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_float=_Number,
+    parse_int=_Number,
+    parse_constant=_NotFinite,
+)
+
+
+def _row(path: Path, number: int, line: str) -> dict[str, Any]:
+    where = f"{path} cannot be read as jsonl: line {number}"
+    try:
+        row = _DECODER.decode(line)
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{where}: {error.msg} at character {error.pos + 1}") from None
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{where}: {error}") from None
+    if not isinstance(row, dict):
+        raise DatasetError(f"{where}: expected a JSON object, found {_kind(row)}")
+    if _SURROGATE.search(line):
+        require_whole(row, f"{where}: expected text")
+    return row
+
+
+def _column(
+    values: Sequence[Any], *, missing_nan: bool = False, level: int = 0
+) -> tuple[pa.Array, pa.DataType]:
+    """Values as written, and their type; NaN is null where there is text, or `missing_nan`."""
+    if level > _MOST_LEVELS:
+        raise _MixedError(f"expected at most {_MOST_LEVELS} levels of lists and objects")
+    kinds = {type(value) for value in values} - {type(None)}
+    if not kinds:
+        return pa.nulls(len(values)), pa.null()
+    if kinds == {list}:
+        absent = pa.array([value is None for value in values])
+        lengths = (0 if value is None else len(value) for value in values)
+        offsets = pa.array(accumulate(lengths, initial=0), pa.int32())
+        inner = [one for value in values if value is not None for one in value]
+        written, kind = _column(inner, missing_nan=missing_nan, level=level + 1)
+        return pa.ListArray.from_arrays(offsets, written, mask=absent), pa.list_(kind)
+    if kinds == {dict}:
+        return _struct(values, level)
+    if kinds & {list, dict}:
+        found = sorted({_kind(value) for value in values if value is not None})
+        raise _MixedError(f"expected values of one kind, found {' and '.join(found)}")
+    if str in kinds or missing_nan:
+        values = [None if type(value) is _NotFinite else value for value in values]
+    if bool in kinds:
+        values = [str(value).lower() if type(value) is bool else value for value in values]
+    written = pa.array(values, pa.string())
+    if kinds == {bool}:
+        return written, pa.bool_()
+    if kinds & {str, bool}:
+        return written, pa.string()
+    return written, column_types.of_numbers(written)
+
+
+def _struct(values: Sequence[Any], level: int) -> tuple[pa.Array, pa.DataType]:
+    present = [value for value in values if value is not None]
+    absent = pa.array([value is None for value in values])
+    names = list(dict.fromkeys(chain.from_iterable(present)))
+    if not names:
+        kind = pa.struct([])
+        return pa.array([None if value is None else {} for value in values], kind), kind
+    pairs = [
+        _column([None if value is None else value.get(name) for value in values], level=level + 1)
+        for name in names
+    ]
+    written = pa.StructArray.from_arrays([array for array, _ in pairs], names, mask=absent)
+    return written, pa.struct([(name, kind) for name, (_, kind) in zip(names, pairs, strict=True)])
+
+
+def _is_mixed(values: Sequence[Any]) -> bool:
+    try:
+        _column(values)
+    except _MixedError:
+        return True
+    return False
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number" if isinstance(value, _Number) else "text")

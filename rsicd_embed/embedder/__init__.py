@@ -15,12 +15,12 @@ if TYPE_CHECKING:
         Embedder,
         KnowsItsWords,
         UnfamiliarWord,
+        read_pixels,
         require_images,
         require_texts,
         word_warnings,
     )
-    from rsicd_embed.embedder.clip.backends.engine_names import Backend, Precision
-    from rsicd_embed.embedder.images_to_pixels import read_pixels
+    from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.embedder.loading import load_embedder
     from rsicd_embed.images import ImageLike, read_rgb
     from rsicd_embed.records import Fingerprint
@@ -32,12 +32,12 @@ else:
                 "Embedder",
                 "KnowsItsWords",
                 "UnfamiliarWord",
+                "read_pixels",
                 "require_images",
                 "require_texts",
                 "word_warnings",
             ),
-            "rsicd_embed.embedder.clip.backends.engine_names": ("Backend", "Precision"),
-            "rsicd_embed.embedder.images_to_pixels": ("read_pixels",),
+            "rsicd_embed.embedder.clip.backends": ("Backend", "Precision"),
             "rsicd_embed.embedder.loading": ("load_embedder",),
             "rsicd_embed.images": ("ImageLike", "read_rgb"),
             "rsicd_embed.records": ("Fingerprint",),

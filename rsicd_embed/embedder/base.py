@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, get_args, runtime_checkable
 
@@ -10,7 +10,9 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.arguments import require_items, require_object
-from rsicd_embed.images import ImageLike
+from rsicd_embed.errors import ImageError
+from rsicd_embed.images import ImageLike, read_rgb
+from rsicd_embed.parallel import ordered_map
 from rsicd_embed.records import Provenance
 
 _MOST_LISTED = 5  # words in one warning
@@ -163,3 +165,25 @@ def _advice(embedder: KnowsItsWords, words: Sequence[UnfamiliarWord]) -> str:
         return f"; known words near it: {known[words[0].word]}"
     listed = "; ".join(f"{word!r}: {others}" for word, others in known.items())
     return f"; known words near {listed}"
+
+
+def read_pixels(
+    images: Iterable[ImageLike], preprocess: Callable[[Image.Image], np.ndarray], *, ahead: int
+) -> Iterator[np.ndarray]:
+    """What `preprocess` makes of each image, in order; at most `ahead` of them wait.
+
+    Raises:
+        ImageError: one of them cannot be read; its name and position are told.
+        ArgumentError: a single image instead of several.
+    """
+    require_images(images)
+
+    def read(item: tuple[int, ImageLike]) -> np.ndarray:
+        position, image = item
+        try:
+            return preprocess(read_rgb(image))
+        except ImageError as error:
+            what = image if not isinstance(image, bytes | Image.Image) else "image"
+            raise ImageError(f"{what} (number {position}): {error}") from error
+
+    return ordered_map(read, enumerate(images), ahead=ahead)

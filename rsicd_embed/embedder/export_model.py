@@ -2,19 +2,71 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
+from tokenizers import Tokenizer as FastTokenizer
 
-from rsicd_embed.embedder import training_words
-from rsicd_embed.embedder.clip import directory, parts, weights
+from rsicd_embed.embedder import preprocess, training_words
+from rsicd_embed.embedder.clip import config as clip_config
+from rsicd_embed.embedder.clip import parts, weight_files, weights
 from rsicd_embed.embedder.clip.weight_files import SAFETENSORS
 from rsicd_embed.embedder.locate import locate
-from rsicd_embed.errors import ModelError
+from rsicd_embed.errors import ModelError, one_line
 from rsicd_embed.files import storage_errors, sync_file, sync_folder
+
+
+def save(
+    directory: Path,
+    config: clip_config.ClipConfig,
+    params: weights.Params,
+    tokens: FastTokenizer,
+    pixels: preprocess.Preprocessor,
+    *,
+    dtype: type = np.float32,
+) -> None:
+    """Writes a directory that `load_embedder`, and transformers' `from_pretrained`, read back."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, np.ndarray] = {
+        name: np.asarray(jax.device_get(tensor)).astype(dtype)
+        for name, tensor in weights.params_to_hf(params).items()
+    }
+    tokens.no_truncation()
+    tokens.no_padding()
+    bos, eos = tokens.encode("").ids
+    special = {"bos_token": tokens.id_to_token(bos), "eos_token": tokens.id_to_token(eos)}
+    kind, pad, unknown = "CLIPTokenizer", special["eos_token"], special["eos_token"]
+    if isinstance(config.text, clip_config.BertConfig):
+        kind, pad, unknown = (
+            "BertTokenizer",
+            tokens.id_to_token(config.text.pad_token_id),
+            tokens.model.unk_token,
+        )
+    contents: dict[str, dict[str, Any]] = {
+        "config.json": clip_config.to_hf(
+            config, bos_token_id=bos, logit_scale=float(tensors["logit_scale"])
+        )
+        | {"dtype": np.dtype(dtype).name},
+        "preprocessor_config.json": preprocess.to_hf(pixels),
+        "tokenizer_config.json": {
+            "tokenizer_class": kind,
+            "model_max_length": config.context_length,
+            "pad_token": pad,
+            "unk_token": unknown,
+            **special,
+        },
+    }
+    for name, content in contents.items():
+        (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    tokens.save(str(directory / "tokenizer.json"))
+    weight_files.save_safetensors(tensors, directory / weight_files.SAFETENSORS)
+
 
 CARD = "README.md"
 DTYPES = {"float32": np.float32, "float16": np.float16}
@@ -62,9 +114,7 @@ def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32")
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
             made = Path(aside) / out.name
             stored = read.tokenizer.stored()
-            directory.save(
-                made, read.config, params, stored, read.preprocessor, dtype=DTYPES[dtype]
-            )
+            save(made, read.config, params, stored, read.preprocessor, dtype=DTYPES[dtype])
             for name in (CARD, training_words.FILE):
                 if (source / name).is_file():
                     shutil.copyfile(source / name, made / name)
@@ -100,8 +150,8 @@ def push(folder: Path, repo: str, *, private: bool = True) -> str:
         api.create_repo(repo, private=private, exist_ok=True)
         done = api.upload_folder(folder_path=str(folder), repo_id=repo)
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{repo} could not be written on the Hub: {reason}; the model is in {folder}"
+            f"{repo} could not be written on the Hub: {one_line(error, limit=300)}; "
+            f"the model is in {folder}"
         ) from error
     return str(done.commit_url)

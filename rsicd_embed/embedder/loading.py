@@ -10,8 +10,8 @@ from rsicd_embed import plugins
 from rsicd_embed.arguments import shown
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.embedder.clip import parts
-from rsicd_embed.embedder.clip.backends.engine_choice import towers
-from rsicd_embed.embedder.clip.backends.engine_names import Backend, Precision
+from rsicd_embed.embedder.clip.backends import Backend, Precision
+from rsicd_embed.embedder.clip.backends.towers import towers
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ArgumentError, ModelError

@@ -18,8 +18,8 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from rsicd_embed.embedder.base import UnfamiliarWord
-from rsicd_embed.embedder.jsonfile import read_json
 from rsicd_embed.errors import ModelError
+from rsicd_embed.files import read_json
 
 FILE = "training_words.json"
 # A word that fewer training images have is hardly learnt.

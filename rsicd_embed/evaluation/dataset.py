@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rsicd_embed.datasets import captioned, captions, class_folders, manifest, splits
+from rsicd_embed.datasets import captioned, captions, classes, manifest, splits
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.datasets.captioned import label_in_name
 from rsicd_embed.datasets.sources import open_source
@@ -114,20 +114,20 @@ def _source(path: Path) -> tuple[Source, bool]:
         return source, True
     inside = captions.manifests_in(path)
     if len(inside) != 1:
-        return class_folders.load(path), False
+        return classes.load(path), False
     try:
         rows = manifest.read(inside[0])
     except DatasetError as error:
         return _without(inside[0], error), False
     if captions.has_captions(rows):
         return captions.joined(inside[0], rows), False
-    return class_folders.load(path), False
+    return classes.load(path), False
 
 
 def _without(table: Path, error: DatasetError) -> Source:
     """Class folders beside a table that is none of images, which is told."""
     try:
-        source = class_folders.load(table.parent)
+        source = classes.load(table.parent)
     except DatasetError:
         raise error from None
     reason = str(error).removeprefix(f"{table}").lstrip(": ")

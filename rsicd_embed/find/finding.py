@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import FindError
-from rsicd_embed.find import heatmap, patch_probability, patches
+from rsicd_embed.find import patches
 
 OVERLAP = 0.5
 
@@ -22,7 +22,7 @@ class Question:
 
     Attributes:
         text: what is looked for.
-        against: what patches may show instead; None for `patch_probability.against`, empty for
+        against: what patches may show instead; None for `against`, empty for
             nothing.
         sides: of the patches, in pixels; None for `patches.default_sides`.
         overlap: the least part of a patch that its neighbour has too.
@@ -47,7 +47,7 @@ class Finding:
         boxes: int32 (n, 4): left, top, right, bottom, in pixels.
         scores: float32 (n,): cosine with the text in question.
         probabilities: float64 (n,): that a patch shows it rather than another; see
-            `patch_probability.probabilities`. 1 where it was compared with nothing.
+            `probabilities`. 1 where it was compared with nothing.
     """
 
     size: tuple[int, int]
@@ -72,17 +72,6 @@ class Finding:
             }
             for rank, i in enumerate(self.order()[:k], start=1)
         ]
-
-    def map(self) -> np.ndarray:
-        """float32 (rows, columns) in [0, 1], over the picture.
-
-        Probabilities, if there are any; scores from the least to the greatest otherwise.
-        """
-        values = self.probabilities
-        if len(self.texts) == 1:
-            least, most = float(self.scores.min()), float(self.scores.max())
-            values = (self.scores - least) / max(most - least, 1e-6)
-        return heatmap.smooth(self.boxes, values, *self.size)
 
 
 def cut(image: Image.Image, question: Question, embedder: Embedder) -> np.ndarray:
@@ -128,7 +117,7 @@ def find(
     Raises:
         FindError: the picture cannot be cut like that.
     """
-    texts = patch_probability.texts(question.text, question.against)
+    texts = compared_texts(question.text, question.against)
     boxes = cut(image, question, embedder)
     wanted = embedder.embed_texts(texts).T
     found = []
@@ -136,12 +125,68 @@ def find(
         found.append(vectors @ wanted)
         progress(len(vectors))
     similarities = np.clip(np.concatenate(found), -1, 1)
-    scale = patch_probability.logit_scale(embedder)
+    scale = logit_scale(embedder)
     return Finding(
         size=image.size,
         texts=texts,
         logit_scale=scale,
         boxes=boxes,
         scores=similarities[:, 0],
-        probabilities=patch_probability.probabilities(similarities, scale),
+        probabilities=probabilities(similarities, scale),
     )
+
+
+# What most of the land in overhead pictures is; a patch that shows none of it is like none of them.
+GENERAL = (
+    "bare land",
+    "farmland",
+    "a forest",
+    "a meadow",
+    "water",
+    "buildings",
+    "a road",
+)
+# Where a model does not tell its own: at which CLIP's training clips it (Radford et al. 2021, 2.5).
+LOGIT_SCALE = 100.0
+
+
+def against(text: str) -> tuple[str, ...]:
+    """What a text is compared with unless told: those of `GENERAL` that share no word with it.
+
+    Example:
+        >>> against("Buildings near a road")
+        ('bare land', 'farmland', 'a forest', 'a meadow', 'water')
+    """
+    words = set(text.casefold().split()) - {"a"}
+    return tuple(one for one in GENERAL if not words & set(one.split()))
+
+
+def logit_scale(embedder: object) -> float:
+    """What the model multiplies cosines by before a softmax; `LOGIT_SCALE` if it does not say."""
+    return float(getattr(embedder, "logit_scale", LOGIT_SCALE))
+
+
+def probabilities(similarities: np.ndarray, scale: float) -> np.ndarray:
+    """Softmax over texts, of which the first is the one in question.
+
+    Args:
+        similarities: float (n, texts): cosines of n patches with each text.
+        scale: what they are multiplied by.
+
+    Returns:
+        float64 (n,) in [0, 1]: how likely the first text is, if one of them is right (Radford et
+        al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", 3.1).
+
+    Example:
+        >>> probabilities(np.array([[0.3, 0.3], [0.3, 0.2]]), 100.0).round(5).tolist()
+        [0.5, 0.99995]
+    """
+    logits = scale * np.asarray(similarities, np.float64)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: np.ndarray = weights[:, 0] / weights.sum(axis=1)
+    return found
+
+
+def compared_texts(text: str, others: Sequence[str] | None) -> tuple[str, ...]:
+    """The text in question, then what it is compared with; `against(text)` for None."""
+    return (text, *(against(text) if others is None else dict.fromkeys(others)))

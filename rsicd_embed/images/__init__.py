@@ -2,7 +2,11 @@
 
 from rsicd_embed.images.bit_depth import STRETCH_RULE, Stretch
 from rsicd_embed.images.picture import (
+    FORMATS,
     MAX_PIXELS,
+    PLUGIN_SUFFIXES,
+    SUFFIXES,
+    UNREAD_SUFFIXES,
     Header,
     ImageLike,
     Picture,
@@ -10,12 +14,6 @@ from rsicd_embed.images.picture import (
     read_header,
     read_picture,
     read_rgb,
-)
-from rsicd_embed.images.picture_formats import (
-    FORMATS,
-    PLUGIN_SUFFIXES,
-    SUFFIXES,
-    UNREAD_SUFFIXES,
 )
 
 __all__ = [

@@ -7,17 +7,83 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from rsicd_embed.errors import ImageError
-from rsicd_embed.images import deep_pictures, tiff, tiff_header
+from rsicd_embed.errors import ImageError, one_line
+from rsicd_embed.images import image_codecs, tiff, tiff_header
 from rsicd_embed.images.bit_depth import Stretch, to_8_bits
-from rsicd_embed.images.deep_pictures import too_large
-from rsicd_embed.images.picture_formats import FORMATS, has_plugin, load_plugin, plugin_kind
-from rsicd_embed.images.png_chunks import without_text
+from rsicd_embed.images.image_codecs import too_large, without_text
+
+# Read by every installation, and the only ones that the server accepts. Decoders of other formats
+# are rarely used, and a way in for an attacker; they are not tried.
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
+
+# Read from files where the package that brings the decoder is installed: the extra `pictures`.
+_PLUGINS = {"AVIF": "PIL._avif", "HEIF": "pillow_heif", "JXL": "pillow_jxl"}
+_PLUGIN_SUFFIXES = {"AVIF": {".avif"}, "HEIF": {".heic", ".heif", ".hif"}, "JXL": {".jxl"}}
+
+
+@cache
+def has_plugin(kind: str) -> bool:
+    """Whether "AVIF", "HEIF" or "JXL" can be read here; does not import the plugin."""
+    try:
+        return find_spec(_PLUGINS[kind]) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@cache
+def load_plugin(kind: str) -> None:
+    """Registers the decoder of "AVIF", "HEIF" or "JXL" with Pillow."""
+    if kind == "HEIF":
+        import_module("pillow_heif").register_heif_opener()
+    elif kind == "JXL":
+        import_module("pillow_jxl")
+
+
+def plugin_kind(data: bytes) -> str | None:
+    """ "AVIF", "HEIF" or "JXL" for a file that begins like one."""
+    if data[4:8] == b"ftyp":
+        brands = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        return "HEIF" if any(brand in brands for brand in (b"heic", b"heix", b"mif1")) else None
+    return "JXL" if data.startswith((b"\xff\n", b"\0\0\0\x0cJXL \r\n\x87\n")) else None
+
+
+def _suffixes_with_plugin(*, installed: bool) -> set[str]:
+    kinds = [kind for kind in _PLUGINS if has_plugin(kind) is installed]
+    return set().union(*(_PLUGIN_SUFFIXES[kind] for kind in kinds))
+
+
+# The suffixes of files that a folder's pictures are made of.
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".webp"),
+        *(".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+        *(".jp2", ".j2k", ".jpc", ".j2c", ".jpf", ".jpx"),
+        *_suffixes_with_plugin(installed=True),
+    }
+)
+
+# The suffixes of files that are read where the extra `pictures` is installed, which it is not.
+PLUGIN_SUFFIXES = frozenset(_suffixes_with_plugin(installed=False))
+
+# The suffixes of files that are pictures, but are not read.
+UNREAD_SUFFIXES = PLUGIN_SUFFIXES | {
+    *(".tga", ".psd", ".psb", ".ico", ".icns", ".svg", ".eps", ".pcx", ".dds", ".exr", ".hdr"),
+    *(".xcf", ".qoi", ".sgi", ".ras", ".dib", ".emf", ".wmf", ".jls", ".jxr", ".wdp", ".jpm"),
+    *(".fits", ".xbm", ".xpm", ".pam"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"),  # cameras
+    *(".ecw", ".sid", ".ntf", ".nitf", ".img", ".gti", ".bil", ".bip", ".bsq", ".vrt"),  # rasters
+}
+
 
 ImageLike = Image.Image | Path | str | bytes
 
@@ -84,7 +150,7 @@ def read_picture(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
     except MemoryError as error:
         raise ImageError("too large for this machine's memory; tile it first") from error
     except Exception as error:  # decoders report broken files with whatever they tripped over
-        raise ImageError(f"broken picture: {_one_line(error)}") from error
+        raise ImageError(f"broken picture: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -153,7 +219,7 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
         image, stretch = _to_8_bits(raster.values, raster.bits, raster.valid)
         turn = _UPRIGHT.get(raster.orientation)
         return Picture(image if turn is None else image.transpose(turn), stretch)
-    for read in (deep_pictures.read_jpeg2000, deep_pictures.read_ppm):
+    for read in (image_codecs.read_jpeg2000, image_codecs.read_ppm):
         values = read(data, max_pixels)
         if values is not None:
             return Picture(*_to_8_bits(values, bits=16))
@@ -177,9 +243,9 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> Picture:
     with Image.open(io.BytesIO(data), formats=formats) as image:
         if image.width * image.height > max_pixels:
             raise ImageError(too_large(max_pixels, f"{image.width}×{image.height}"))
-        if not deep_pictures.is_deep_png(data):
+        if not image_codecs.is_deep_png(data):
             return _from_pillow(image)
-        deep, stretch = _to_8_bits(deep_pictures.read_png(data), bits=16)
+        deep, stretch = _to_8_bits(image_codecs.read_png(data), bits=16)
         turn = _UPRIGHT.get(image.getexif().get(0x0112, 1))
         return Picture(deep if turn is None else deep.transpose(turn), stretch)
 
@@ -210,7 +276,3 @@ def _to_8_bits(
         return Image.fromarray(np.ascontiguousarray(values[..., 0])).convert("RGB"), stretch
     mode = "CMYK" if values.shape[2] == 4 else "RGB"
     return Image.fromarray(np.ascontiguousarray(values), mode).convert("RGB"), stretch
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

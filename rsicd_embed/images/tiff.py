@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.errors import ImageError
-from rsicd_embed.images import segment_size
+from rsicd_embed.images import image_codecs
 from rsicd_embed.images import tiff_header as tags
-from rsicd_embed.images.deep_pictures import too_large
+from rsicd_embed.images.image_codecs import too_large
 from rsicd_embed.images.tiff_header import Directory, picture_and_mask
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _LERC, _JPEGS = 34887, (6, 7)
 # Codecs of whole images announce a size of their own, which need not be the segment's.
 _SIZE_OF: dict[int, Callable[[bytes], tuple[int, int] | None]] = {
-    **dict.fromkeys(_JPEGS, segment_size.jpeg),
-    **dict.fromkeys((33003, 33005, 34712), segment_size.jpeg2000_size),
-    50001: segment_size.webp,
-    _LERC: segment_size.lerc,
+    **dict.fromkeys(_JPEGS, image_codecs.jpeg_size),
+    **dict.fromkeys((33003, 33005, 34712), image_codecs.jpeg2000_size),
+    50001: image_codecs.webp_size,
+    _LERC: image_codecs.lerc_size,
 }
 _COMPRESSIONS = {1, 2, 3, 4, 5, 8, 32946, 32773, 34925, 34926, 50000, *_SIZE_OF}
 _UNREAD_COMPRESSIONS = {

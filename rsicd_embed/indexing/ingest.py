@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rsicd_embed.arguments import require_items, require_object
-from rsicd_embed.datasets import class_folders
-from rsicd_embed.datasets.base import Example, Skipped, Source
-from rsicd_embed.datasets.missing_files import why_missing
-from rsicd_embed.datasets.typed_sources import resolve
+from rsicd_embed.datasets import classes
+from rsicd_embed.datasets.base import Example, Skipped, Source, why_missing
+from rsicd_embed.datasets.sources import resolve
 from rsicd_embed.embedder.base import Embedder, require_embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import STRETCH_RULE, read_bytes, read_picture
@@ -23,8 +22,7 @@ from rsicd_embed.indexing.reconcile import (
     update_attributes,
     vanished,
 )
-from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.writer import Displaced, Loaded, Writer
+from rsicd_embed.indexing.writer import Displaced, Loaded, Stages, Writer
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.stores.base import VectorStore, require_store
 
@@ -120,7 +118,7 @@ def ingest(
     require_embedder(embedder)
     require_store(store)
     started = time.perf_counter()
-    sources = [class_folders.give_way(source, store.schema, "the store") for source in sources]
+    sources = [classes.give_way(source, store.schema, "the store") for source in sources]
     sources = resolve(sources, column_types, store.schema)
     summary, stages = Summary(notes=[note for source in sources for note in source.notes]), Stages()
     known = known_rows(store)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +15,51 @@ import pyarrow as pa
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.indexing.reconcile import held_rows, is_another
-from rsicd_embed.indexing.stages import Stages
+from rsicd_embed.parallel import cpu_count
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
+
+# Stages that run on all threads at once; the others have one thread.
+THREADED = ("read", "decode", "resize")
+
+
+class Stages:
+    """Busy seconds by stage, summed over threads.
+
+    read: the file, and its hash; decode: to RGB; resize: what `Embedder.preprocess` does; embed:
+    the model; write: upserts; index: `VectorStore.optimize`.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._mutex = threading.Lock()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Times a block."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            with self._mutex:
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
+    def seconds(self) -> dict[str, float]:
+        """Busy seconds by stage."""
+        with self._mutex:
+            return dict(self._seconds)
+
+
+def elapsed_s(stages: dict[str, float]) -> dict[str, float]:
+    """What each group of stages would take if the others took no time; the largest limits.
+
+    The threaded stages share their threads, so they count together, as "read+decode+resize".
+    """
+    threaded = sum(stages.get(name, 0.0) for name in THREADED) / cpu_count()
+    alone = {name: seconds for name, seconds in stages.items() if name not in THREADED}
+    return {"+".join(THREADED): threaded, **alone}
+
 
 # What an interrupted run may have to do again: few enough seconds, enough rows for a commit.
 COMMIT_S = 10.0

@@ -1,1 +1,17 @@
-"""Images for people: contact sheets, pages of hits, sheets of augmented views."""
+"""Pictures for people: grids of captioned images, and contact sheets of search hits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rsicd_embed.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from rsicd_embed.pictures.image_grid import GridCell, GridRow, draw_grid
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {"rsicd_embed.pictures.image_grid": ("GridCell", "GridRow", "draw_grid")},
+    )
+
+__all__ = ["GridCell", "GridRow", "draw_grid"]

@@ -1,24 +1,24 @@
 """SQL over the rows of any store, with similarity to a text or an image as an expression.
 
-The engine is DataFusion, whose dialect `where` speaks too. The rows are the table `images`, and
+The engine is DataFusion, whose dialect `where` uses too. The rows are the table `images`, and
 
     similarity('a harbour full of boats')      similarity_image('harbour.jpg')
 
-are the cosine of a row with a text or an image: float32, the very score that `search` reports.
+are the cosine similarity of a row to a text or an image: float32, equal to the score of `search`.
 
-What is read of a store:
-- Columns: those that DataFusion's optimised plan asks for, so no vectors without a similarity.
-- Rows: where `images` is scanned once and has no alias, the conditions of its WHERE that consist of
-  attributes, literals, comparisons, LIKE, IN, BETWEEN, IS …, AND, OR, NOT and a few functions that
-  cannot fail go into `VectorStore.scan`; DataFusion applies all of WHERE again. Conditions on a
-  similarity or with other functions, HAVING, and JOIN … ON are not handed down. Reading stops as
-  soon as a LIMIT is reached.
-- Memory: rows stream through. Of the vectors only their scores stay, unless a query uses `vector`
-  itself, so sorts and groups hold little more than what they sort or group. Where a query scans the
-  table several times, the columns it needs are read once and held: all see one state of the store.
+How a store is read:
+- Columns: only those that DataFusion's optimised plan needs, so no vectors without a similarity.
+- Rows: if `images` is scanned once and without an alias, `VectorStore.scan` applies the conditions
+  of WHERE that consist of attributes, literals, comparisons, LIKE, IN, BETWEEN, IS …, AND, OR, NOT
+  and a few functions that cannot fail; DataFusion applies all of WHERE again. Conditions on a
+  similarity or with other functions, HAVING, and JOIN … ON are not pushed down. Reading stops as
+  soon as LIMIT is reached.
+- Memory: rows are streamed. Vectors are reduced to their scores unless a query uses `vector`
+  itself, so sorts and groups need little more memory than the columns they use. If a query scans
+  the table several times, the columns it needs are read once and cached: all scans see one state.
 
-Queries only read: statements that define, write or set anything are refused, no table but `images`
-exists, and nothing in SQL names a file but `similarity_image`, which opens it as a picture.
+Queries are read-only: statements that define, write or set anything are refused, `images` is the
+only table, and only `similarity_image` can open a file, which it reads as a picture.
 """
 
 from rsicd_embed.query.run import run as run

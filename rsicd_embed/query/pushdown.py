@@ -1,4 +1,4 @@
-"""Which conditions of a query's WHERE a store can apply by itself, and how they are written."""
+"""Predicate pushdown: the part of a query's WHERE that a store can apply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SUFFIXES = {
     "IsNotTrue": "IS NOT TRUE",
     "IsNotFalse": "IS NOT FALSE",
 }
-_FUNCTIONS = {"array_has", "lower", "upper", "starts_with"}  # none of them fails on any value
+_FUNCTIONS = {"array_has", "lower", "upper", "starts_with"}  # none of which fails on any value
 
 
 class _NotPushedError(Exception):
@@ -25,29 +25,29 @@ class _NotPushedError(Exception):
 
 
 def store_condition(plan: Any, parse: Callable[[str], Any]) -> str | None:
-    """A condition that all rows which a query can use fulfil; None where there is none.
+    """A condition that all rows used by a query fulfil; None if there is none.
 
-    It is made of the conjuncts of the WHERE right above the one scan of the table. Each is written
-    from DataFusion's parsed expression, and dropped unless DataFusion parses what is written to
-    that very expression again.
+    It consists of the conjuncts of the WHERE directly above the only scan of the table. Each is
+    written as SQL from DataFusion's parsed expression, and dropped unless parsing the SQL gives the
+    same expression.
 
     Args:
-        plan: the query's logical plan, not optimised.
-        parse: from a condition's text to DataFusion's expression.
+        plan: the query's logical plan before optimisation.
+        parse: parses a condition to DataFusion's expression.
     """
-    # The display shows scans in subqueries too, which `inputs` does not; a literal that looks like
-    # one only adds to the count.
+    # Unlike `inputs`, the display includes scans in subqueries. A literal that looks like a scan
+    # merely disables the pushdown.
     if plan.display_indent().count("TableScan:") != 1:
         return None
-    written = []
+    conditions = []
     for conjunct in _conjuncts_on_scan(plan):
         try:
-            text = _written(conjunct)
-            if parse(text).to_bytes() == conjunct.to_bytes():
-                written.append(text)
-        except Exception:  # of whatever kind: DataFusion applies it in any case
+            condition = _sql(conjunct)
+            if parse(condition).to_bytes() == conjunct.to_bytes():
+                conditions.append(condition)
+        except Exception:  # of any kind, as DataFusion applies the condition in any case
             continue
-    return " AND ".join(written) or None
+    return " AND ".join(conditions) or None
 
 
 def _conjuncts_on_scan(plan: Any) -> Iterator[Any]:
@@ -57,8 +57,8 @@ def _conjuncts_on_scan(plan: Any) -> Iterator[Any]:
     inputs = plan.inputs()
     if isinstance(node, Filter) and isinstance(inputs[0].to_variant(), TableScan):
         yield from _conjuncts(node.predicate())
-    for one in inputs:
-        yield from _conjuncts_on_scan(one)
+    for child in inputs:
+        yield from _conjuncts_on_scan(child)
 
 
 def _conjuncts(expression: Any) -> Iterator[Any]:
@@ -69,11 +69,11 @@ def _conjuncts(expression: Any) -> Iterator[Any]:
         yield expression
 
 
-def _written(expression: Any) -> str:
-    """An expression as SQL with unqualified names, in parentheses.
+def _sql(expression: Any) -> str:
+    """Writes an expression as SQL with unqualified names, in parentheses.
 
     Raises:
-        _NotPushedError: there is something in it that a store is not asked.
+        _NotPushedError: a part of it cannot be pushed down.
     """
     kind = expression.variant_name()
     if kind == "Column":
@@ -84,7 +84,7 @@ def _written(expression: Any) -> str:
     if kind == "Literal":
         return _literal(expression.python_value().as_py())
     operator: str = expression.rex_call_operator()
-    operands = [_written(one) for one in expression.rex_call_operands()]
+    operands = [_sql(operand) for operand in expression.rex_call_operands()]
     negated = kind in ("InList", "Between") and expression.to_variant().negated()
     return "(" + _call(kind, operator, operands, "NOT " if negated else "") + ")"
 

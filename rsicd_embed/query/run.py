@@ -1,4 +1,4 @@
-"""One SQL query, from its text to the batches of its result."""
+"""Running a SQL query over a store."""
 
 from __future__ import annotations
 
@@ -10,82 +10,87 @@ import pyarrow as pa
 
 from rsicd_embed.embedder.base import Embedder, provenance, require_embedder, word_warnings
 from rsicd_embed.errors import SQLError
-from rsicd_embed.query.calls import Call, find, with_first_argument
 from rsicd_embed.query.pushdown import store_condition
 from rsicd_embed.query.session import TABLE, Session
-from rsicd_embed.query.similar import Similarities, placeholders
+from rsicd_embed.query.similarity import (
+    Call,
+    Similarities,
+    find_calls,
+    placeholders,
+    with_first_argument,
+)
 from rsicd_embed.query.table import StoreTable
 from rsicd_embed.records import VECTOR, require_same_model
 from rsicd_embed.stores.base import VectorStore, require_store
 
 
 def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.RecordBatchReader:
-    """Answers a query over the rows of a store, its table `images`; see `rsicd_embed.query`.
+    """Runs a query over the rows of a store (table `images`); see `rsicd_embed.query`.
 
     Args:
         query: one SELECT in DataFusion's dialect, with `similarity` and `similarity_image`.
-        store: it must stay open until the result is read.
-        embedder: called once if the query has a similarity, and makes sense otherwise.
+        store: store to query; it must stay open until the result is read.
+        embedder: returns the embedder; only called if the query is valid and has a similarity.
 
     Returns:
-        The result as it is computed; what fails while rows are read is raised when it is read.
+        The result, computed while it is read; errors in rows are raised then.
 
     Warns:
-        UserWarning: the model was not trained on a word of a text.
+        UserWarning: a text contains a word that the model was not trained on.
 
     Raises:
-        SQLError: a syntax error, an unknown name, a wrong type, or a statement that does not read.
-        FingerprintError: the embedder is of another model than the store's vectors.
-        ArgumentError: a URI for the store.
+        SQLError: a syntax error, an unknown name, a wrong type, or a statement other than a query.
+        FingerprintError: the store's vectors were made by another model.
+        ArgumentError: a URI instead of a store.
     """
     require_store(store)
     if not isinstance(query, str):
         raise SQLError(f"expected a SQL query as a string, found {type(query).__name__}")
-    calls = find(query)
-    # As it stands first: so errors speak of what was written, and it shows what the query needs
-    # besides its similarities.
+    calls = find_calls(query)
+    # Planned as written first, so that errors refer to the user's text, and to see which columns
+    # the query needs besides its similarities.
     table = StoreTable(store)
     session = Session(table, placeholders())
     frame = session.plan(query)
-    names = [_shown(name, calls) for name in frame.schema().names]
-    asked = frame.logical_plan()
+    names = [_column_name(name, calls) for name in frame.schema().names]
+    plan = frame.logical_plan()
     if calls:
         similar = Similarities(calls, store.provenance.dim, of_scores=VECTOR not in table.columns)
         table = StoreTable(store, similar.column if similar.of_scores else None, similar.type)
         session = Session(table, similar.functions())
-        frame = _planned_with_rows(session, with_first_argument(query, calls, VECTOR), calls)
-        made_by = embedder()
-        require_same_model(store.provenance, provenance(made_by), store.uri)
-        for line in word_warnings(made_by, similar.texts):
+        frame = _plan_with_rows(session, with_first_argument(query, calls, VECTOR), calls)
+        loaded = embedder()
+        require_same_model(store.provenance, provenance(loaded), store.uri)
+        for line in word_warnings(loaded, similar.texts):
             warnings.warn(line, stacklevel=2)
-        similar.embed(made_by)
+        similar.embed(loaded)
     fields = [
         pa.field(name, field.type, field.nullable)
         for name, field in zip(names, session.result_schema(frame), strict=True)
     ]
     schema = pa.schema(fields)
-    where = store_condition(asked, session.parse)
-    table.start(where, hold="RecursiveQuery" in asked.display_indent())
+    where = store_condition(plan, session.parse)
+    table.start(where, repeatable="RecursiveQuery" in plan.display_indent())
     return pa.RecordBatchReader.from_batches(schema, _batches(session, frame, table, schema))
 
 
 def sql(query: str, store: VectorStore, embedder: Embedder | None = None) -> pa.Table:
-    """Answers a SQL query over the rows of a store, its table `images`; see `rsicd_embed.query`.
+    """Runs a SQL query over the rows of a store, which are the table `images`.
 
     Args:
         query: one SELECT in DataFusion's dialect, with `similarity` and `similarity_image`.
-        store: whose rows are queried.
-        embedder: embeds the texts and images of similarities; None loads the model that made the
-            store, if the query has any.
+        store: store to query.
+        embedder: embeds the texts and images of similarities; None loads the store's model if the
+            query has any.
 
     Returns:
-        The whole result; `run` gives it in batches.
+        The whole result.
 
     Raises:
-        SQLError: a syntax error, an unknown name, a wrong type, or a statement that does not read.
-        FingerprintError: the embedder is of another model than the store's vectors.
+        SQLError: a syntax error, an unknown name, a wrong type, or a statement other than a query.
+        FingerprintError: the store's vectors were made by another model.
         ModelError: the model that made the store cannot be loaded.
-        ArgumentError: a URI for the store, or a name for the embedder.
+        ArgumentError: a URI instead of a store, or a name instead of an embedder.
     """
     if embedder is not None:
         require_embedder(embedder)
@@ -103,20 +108,19 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     try:
         for batch in session.stream(frame):
-            # Arrays without columns would lose the number of rows.
-            named = pa.record_batch(batch.columns, schema=schema) if len(schema) else batch
-            yield named
+            # A new batch without columns would lose the number of rows.
+            yield pa.record_batch(batch.columns, schema=schema) if len(schema) else batch
     except SQLError:
         if table.failure is not None:
             raise table.failure from None
         raise
 
 
-def _planned_with_rows(session: Session, query: str, calls: Sequence[Call]) -> Any:
-    """The plan of a query in which each call is given its row.
+def _plan_with_rows(session: Session, query: str, calls: Sequence[Call]) -> Any:
+    """Plans a query whose calls have the vector column as an argument.
 
     Raises:
-        SQLError: where a call stands, there is no row of the store, or more than one.
+        SQLError: there is not exactly one row of the store at the place of a call.
     """
     try:
         return session.plan(query)
@@ -124,24 +128,26 @@ def _planned_with_rows(session: Session, query: str, calls: Sequence[Call]) -> A
         text = str(error)
     name = calls[0].function
     if text.startswith("no column"):
-        advice = f"it compares the rows of {TABLE}: use it in a SELECT that is FROM {TABLE}"
+        advice = f"it compares rows of {TABLE}: use it in a SELECT … FROM {TABLE}"
     elif "ambiguous" in text.lower():
         advice = (
-            "several tables have rows to compare: compute it for one of them, in a subquery "
+            "several tables have rows to compare: compute it for one of them in a subquery "
             f"(SELECT id, {name}(…) AS score FROM {TABLE})"
         )
     elif "GROUP BY" in text or "DISTINCT" in text:
-        advice = f"each row has its own: put it in an aggregate, avg({name}(…)), or in GROUP BY"
+        advice = (
+            f"each row has its own value: use it in an aggregate, avg({name}(…)), or in GROUP BY"
+        )
     else:
         advice = f"it needs the column {VECTOR} of {TABLE} ({text})"
     raise SQLError(f"{name}(…) cannot be used there: {advice}")
 
 
-def _shown(name: str, calls: Sequence[Call]) -> str:
-    """DataFusion's name of a column, with the calls in it as they are written."""
+def _column_name(name: str, calls: Sequence[Call]) -> str:
+    """DataFusion's name of a result column, with calls in it shown as the user wrote them."""
     for call in calls:
-        written = call.argument.replace("'", "''")
+        literal = call.argument.replace("'", "''")
         name = name.replace(
-            f'{call.function}(Utf8("{call.argument}"))', f"{call.function}('{written}')"
+            f'{call.function}(Utf8("{call.argument}"))', f"{call.function}('{literal}')"
         )
     return name

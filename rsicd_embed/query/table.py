@@ -1,4 +1,4 @@
-"""A store as a table that DataFusion scans: only the columns it asks for, a batch at a time."""
+"""A store as a DataFusion table, which reads only the columns that a query needs."""
 
 from __future__ import annotations
 
@@ -17,39 +17,41 @@ from rsicd_embed.stores.base import VectorStore
 
 
 class StoreTable(Dataset):  # type: ignore[misc]
-    """A store in the form of a pyarrow dataset, of which DataFusion uses what is defined here.
+    """A store as a pyarrow dataset, with the methods that DataFusion calls.
 
     Args:
-        store: what is read.
-        instead: what stands in the place of a batch's vectors; None for them as they are.
-        kind: the type of what stands there.
+        store: the store to read.
+        replace: replaces the vectors of a batch; None keeps them.
+        kind: type of the replaced column.
     """
 
     def __init__(
         self,
         store: VectorStore,
-        instead: Callable[[pa.Array], pa.Array] | None = None,
+        replace: Callable[[pa.Array], pa.Array] | None = None,
         kind: pa.DataType | None = None,
     ) -> None:
-        self._store, self._instead = store, instead
+        self._store, self._replace = store, replace
         self._schema = store.schema
-        if instead is not None:
-            place = self._schema.get_field_index(VECTOR)
-            self._schema = self._schema.set(place, pa.field(VECTOR, kind, nullable=False))
+        if replace is not None:
+            index = self._schema.get_field_index(VECTOR)
+            self._schema = self._schema.set(index, pa.field(VECTOR, kind, nullable=False))
         self._mutex = threading.Lock()
         self.start()
 
-    def start(self, where: str | None = None, *, hold: bool = False) -> None:
-        """Forgets what was planned and read, before a query runs.
+    def start(self, where: str | None = None, *, repeatable: bool = False) -> None:
+        """Resets the planned scans and cached rows before a query runs.
 
         Args:
-            where: a condition on all rows that it can use, if it scans the table but once.
-            hold: a scan may be repeated.
+            where: a condition on all rows that it uses, if it scans the table only once.
+            repeatable: whether a scan may be repeated.
         """
-        self._where, self._hold = where, hold
+        self._where, self._repeatable = where, repeatable
         self._scans: list[list[str]] = []
-        self._held: list[pa.RecordBatch] | None = None
-        self.failure: BaseException | None = None  # of reading; DataFusion keeps only its text
+        self._cached: list[pa.RecordBatch] | None = None
+        self.failure: BaseException | None = (
+            None  # while reading, of which DataFusion keeps only the message
+        )
 
     @property
     def schema(self) -> pa.Schema:
@@ -58,23 +60,23 @@ class StoreTable(Dataset):  # type: ignore[misc]
 
     @property
     def columns(self) -> set[str]:
-        """What the scans planned so far need."""
+        """The columns of the scans planned so far."""
         return {name for scan in self._scans for name in scan}
 
     def scanner(self, columns: Sequence[str] | None = None, filter: Any = None) -> _Scan:
-        """Called once for each scan while a query is planned."""
+        """Called once per scan while a query is planned."""
         if filter is not None:
-            raise NotImplementedError("expected no filter: DataFusion has a rule of another name")
+            raise NotImplementedError("expected no filter: a rule of DataFusion was renamed")
         names = list(self._schema.names if columns is None else columns)
         self._scans.append(names)
         return _Scan(self, names)
 
     def get_fragments(self, filter: Any = None) -> Iterator[_Fragment]:
-        """The table is one piece."""
+        """Returns the only fragment, the whole table."""
         yield _Fragment(self)
 
     def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of one scan, read on a thread: stores use DataFusion too, which cannot nest."""
+        """Reads the rows of a scan on a thread: stores use DataFusion too, which cannot nest."""
         try:
             yield from _on_a_thread(lambda: self._batches(columns))
         except BaseException as error:
@@ -83,36 +85,37 @@ class StoreTable(Dataset):  # type: ignore[misc]
             raise
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        if len(self._scans) == 1 and not self._hold:
+        if len(self._scans) == 1 and not self._repeatable:
             return self._read(columns, self._where)
         with self._mutex:
-            if self._held is None:
+            if self._cached is None:
                 names = [name for name in self._schema.names if name in self.columns]
-                self._held = list(self._read(names or ["id"], None))
-        return (batch.select(columns) for batch in self._held)
+                self._cached = list(self._read(names or ["id"], None))
+        return (batch.select(columns) for batch in self._cached)
 
     def _read(self, columns: list[str], where: str | None) -> Iterator[pa.RecordBatch]:
         names = columns or ["id"]  # to count the rows
         try:
             reader = self._store.scan(names, where)
-        except FilterError:  # the store has less SQL than it should; DataFusion has all of it
+        except (
+            FilterError
+        ):  # the store supports less SQL than it should; DataFusion filters instead
             reader = self._store.scan(names)
         with reader:
             for batch in reader:
-                yield self._served(batch).select(columns)
+                yield self._replaced(batch).select(columns)
 
-    def _served(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        place = batch.schema.get_field_index(VECTOR)
-        if self._instead is None or place < 0:
+    def _replaced(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        index = batch.schema.get_field_index(VECTOR)
+        if self._replace is None or index < 0:
             return batch
-        return batch.set_column(
-            place, self._schema.field(VECTOR), self._instead(batch.column(place))
-        )
+        values = self._replace(batch.column(index))
+        return batch.set_column(index, self._schema.field(VECTOR), values)
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """One scan, as DataFusion wants it described."""
+    """A scan, with the methods that DataFusion calls."""
 
     table: StoreTable
     columns: list[str]
@@ -127,7 +130,7 @@ class _Scan:
 
 @dataclass(frozen=True)
 class _Fragment:
-    """The piece that a table is."""
+    """The only fragment of a table."""
 
     table: StoreTable
 
@@ -135,10 +138,10 @@ class _Fragment:
         return _Scan(self.table, self.table.schema.names if columns is None else columns)
 
 
-def _on_a_thread(make: Callable[[], Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
-    """What an iterator gives, which is made and advanced on a thread, one item ahead."""
+def _on_a_thread(start: Callable[[], Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    """Creates and advances an iterator on a thread, one item ahead."""
     with ThreadPoolExecutor(1) as pool:
-        items = pool.submit(make).result()
+        items = pool.submit(start).result()
         ahead = pool.submit(next, items, None)
         while (item := ahead.result()) is not None:
             ahead = pool.submit(next, items, None)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, File, Form, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from rsicd_embed.errors import RequestError
+from rsicd_embed.errors import FindError, ModelError, RequestError, StoreError
 from rsicd_embed.find.finding import OVERLAP, Question
 from rsicd_embed.find.patches import MAX_OVERLAP
 from rsicd_embed.json_output import as_json
-from rsicd_embed.server import error_handlers, static_page
 from rsicd_embed.server import schemas as s
-from rsicd_embed.server.access import LOOPBACK, Access
 from rsicd_embed.server.conditions import Condition
 from rsicd_embed.server.engine import Ask, Hits
-from rsicd_embed.server.limits import LIMITS
-from rsicd_embed.server.middleware import App, Guard
+from rsicd_embed.server.middleware import LOOPBACK, Access, App, Guard
 from rsicd_embed.server.service import Service
 
 _SEARCH_ERRORS = s.errors(404, 413, 422, 503)
@@ -30,7 +31,7 @@ _PICTURE_ERRORS = s.errors(404, 413, 415, 422, 503)
 _Filters = Annotated[
     str,
     Form(
-        max_length=LIMITS.body_bytes,
+        max_length=s.LIMITS.body_bytes,
         description="A list of filters, as JSON.",
         examples=['[{"column": "label", "operator": "=", "value": "port"}]'],
     ),
@@ -60,11 +61,11 @@ def create_app(service: Service, access: Access = LOOPBACK) -> App:
         docs_url=None,
         redoc_url=None,
     )
-    error_handlers.install(app)
+    _install_error_handlers(app)
     app.include_router(_search_routes(service))
     app.include_router(_picture_routes(service))
     app.include_router(_state_routes(service))
-    app.include_router(static_page.routes())
+    app.include_router(_page_routes())
     return Guard(app, service.metrics, service.limits, access)
 
 
@@ -110,7 +111,7 @@ def _picture_routes(service: Service) -> APIRouter:
         text: Annotated[s.Text, Form()],
         image: Annotated[UploadFile | None, File(description="The picture's file.")] = None,
         id: Annotated[s.Id | None, Form(description="Or the id of a row.")] = None,
-        against: Annotated[list[s.Text] | None, Form(max_length=LIMITS.against)] = None,
+        against: Annotated[list[s.Text] | None, Form(max_length=s.LIMITS.against)] = None,
         patch: Annotated[
             list[s.Side] | None, Form(max_length=4, description="Sides of patches.")
         ] = None,
@@ -143,7 +144,7 @@ def _picture_routes(service: Service) -> APIRouter:
     async def picture(
         request: Request,
         id: Annotated[s.Id, Query()],
-        side: Annotated[int, Query(ge=16, le=LIMITS.thumbnail_side)] = 256,
+        side: Annotated[int, Query(ge=16, le=s.LIMITS.thumbnail_side)] = 256,
         original: Annotated[
             bool, Query(description="The file itself, where the server shows paths.")
         ] = False,
@@ -200,3 +201,93 @@ def _hits(query: str | None, hits: Hits, warnings: list[str]) -> Response:
 def _json(document: Any) -> Response:
     # Not through the response model, which takes longer than the search.
     return Response(as_json(document), media_type="application/json")
+
+
+_FOLDER = Path(__file__).with_name("static")
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
+
+
+def _page_routes() -> APIRouter:
+    """A route for each file, so that no path from a client is ever looked up in a folder."""
+    router = APIRouter(include_in_schema=False)
+    for path in sorted(_FOLDER.iterdir()):
+        if path.suffix in _TYPES:
+            url = "/" if path.name == "index.html" else f"/static/{path.name}"
+            _serve(router, url, path.read_bytes(), _TYPES[path.suffix])
+    return router
+
+
+def _serve(router: APIRouter, url: str, data: bytes, kind: str) -> None:
+    async def file() -> Response:
+        # Always asked for anew: the files change with the server's version.
+        return Response(data, 200, {"cache-control": "no-cache"}, kind)
+
+    router.add_api_route(url, file, methods=["GET"])
+
+
+_LOG = logging.getLogger("rsicd_embed.server")
+# Waiting may help.
+_RETRY = {"retry-after": "2"}
+
+
+def _install_error_handlers(app: FastAPI) -> None:
+    """Makes an application answer with JSON whatever is raised."""
+    app.add_exception_handler(RequestError, _request)
+    app.add_exception_handler(FindError, _find)
+    app.add_exception_handler(StoreError, _unavailable)
+    app.add_exception_handler(ModelError, _unavailable)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _answer(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    """An error as JSON."""
+    body = as_json({"error": " ".join(text.split())})
+    if status == 503:
+        headers = {**_RETRY, **(headers or {})}
+    return Response(body, status, headers, "application/json")
+
+
+async def _request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return _answer(error.status, str(error))
+
+
+async def _find(_: Request, error: Exception) -> Response:
+    return _answer(422, str(error))
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    # Its message names folders; that is for who runs the server.
+    _LOG.warning("%s", error)
+    return _answer(503, "the store is not available now; the server's log says why")
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _answer(422, "; ".join(map(_told, error.errors()[:5])))
+
+
+def _told(one: dict[str, Any]) -> str:
+    place: Sequence[object] = one.get("loc", ())
+    where = ".".join(str(part) for part in place if part not in ("body", "query"))
+    message = str(one.get("msg", "not valid")).removeprefix("Value error, ")
+    return f"{where[:100]}: {message}" if where else message
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers) if error.headers else None
+    return _answer(error.status_code, str(error.detail), headers)
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    _LOG.error("unexpected", exc_info=error)
+    return _answer(500, "the server failed unexpectedly; its log says how")

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.datasets.classes import readable
-from rsicd_embed.server import times
-from rsicd_embed.server.conditions import OPERATORS, filterable
+from rsicd_embed.server.conditions import OPERATORS, filterable, zone_of
 from rsicd_embed.stores.base import VectorStore
 
 # A column of more distinct texts is no choice but a text.
@@ -74,7 +73,7 @@ def _plain(value: Any, type_: pa.DataType) -> Any:
     """A number as it is, a time in ISO 8601 and in its column's zone."""
     if isinstance(value, dt.datetime) and getattr(type_, "tz", None):
         with suppress(ValueError):  # a zone that this machine does not know; then in UTC
-            return value.replace(tzinfo=dt.UTC).astimezone(times.zone_of(type_)).isoformat()
+            return value.replace(tzinfo=dt.UTC).astimezone(zone_of(type_)).isoformat()
         return value.replace(tzinfo=dt.UTC).isoformat()
     return value.isoformat() if isinstance(value, dt.date) else value
 

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rsicd_embed.closing import Closing
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import FilterError, QueryError, RequestError, StoreError
+from rsicd_embed.files import Closing
 from rsicd_embed.records import VECTOR, python_rows, require_same_model
 from rsicd_embed.server import attributes, conditions
 from rsicd_embed.server.conditions import Condition

@@ -7,21 +7,24 @@ import base64
 import io
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from rsicd_embed.embedder.base import word_warnings
+import numpy as np
+from PIL import Image
+
+from rsicd_embed.embedder.base import Embedder, word_warnings
 from rsicd_embed.errors import RequestError
-from rsicd_embed.find import finding, heatmap, overlay
+from rsicd_embed.find import finding, heatmap
 from rsicd_embed.find.finding import Finding, Question
-from rsicd_embed.server import stored_images, uploads
+from rsicd_embed.images import ImageLike
+from rsicd_embed.server import image_files
 from rsicd_embed.server.batching import Batcher, Policy
 from rsicd_embed.server.engine import Ask, Engine, File, Hits
-from rsicd_embed.server.limits import LIMITS, Limits
-from rsicd_embed.server.request_metrics import Metrics
-from rsicd_embed.server.single_thread_embedder import OnThread
+from rsicd_embed.server.middleware import Metrics
+from rsicd_embed.server.schemas import LIMITS, Limits
 
 T = TypeVar("T")
 
@@ -120,7 +123,7 @@ class Service:
         await self._warm.wait()
 
         def prepare() -> Any:
-            picture = uploads.decode(data, self.limits.upload_pixels)
+            picture = image_files.decode(data, self.limits.upload_pixels)
             return self.engine.open().embedder.preprocess(picture)
 
         pixels = await self._on(self._pictures, prepare)
@@ -136,10 +139,10 @@ class Service:
 
         def work() -> dict[str, Any]:
             if file is not None:
-                picture = stored_images.picture(file, self.limits)
+                picture = image_files.picture(file, self.limits)
             else:
                 assert isinstance(source, bytes)
-                picture = uploads.decode(source, self.limits.upload_pixels)
+                picture = image_files.decode(source, self.limits.upload_pixels)
             model = OnThread(self.engine.open().embedder, self._model)
             found = finding.find(
                 picture, question, model, batch_size=_PATCHES_AT_ONCE, threads=self._threads
@@ -157,9 +160,7 @@ class Service:
         if held is None:
 
             def work() -> bytes:
-                return stored_images.thumbnail(
-                    stored_images.read(file, self.limits.file_bytes), side
-                )
+                return image_files.thumbnail(image_files.read(file, self.limits.file_bytes), side)
 
             held = await self._on(self._pictures, work)
             self._hold(key, held)
@@ -177,7 +178,7 @@ class Service:
             raise RequestError(403, "this server gives no files out, only JPEGs made of them")
         file = await self._files.ask(id_)
         data = await self._on(
-            self._pictures, lambda: stored_images.read(file, self.limits.file_bytes)
+            self._pictures, lambda: image_files.read(file, self.limits.file_bytes)
         )
         return data, str(file.uri).rpartition("/")[2]
 
@@ -212,10 +213,10 @@ def _without(hit: dict[str, Any], hidden: str) -> dict[str, Any]:
 
 
 def _document(found: Finding, k: int) -> dict[str, Any]:
-    scale = min(1.0, overlay.LONGEST_SIDE / 2 / max(found.size))
+    scale = min(1.0, heatmap.LONGEST_SIDE / 2 / max(found.size))
     size = (max(1, round(found.size[0] * scale)), max(1, round(found.size[1] * scale)))
     file = io.BytesIO()
-    heatmap.layer(found.map(), size).save(file, "PNG", compress_level=1)
+    heatmap.layer(heatmap.similarity_map(found), size).save(file, "PNG", compress_level=1)
     return {
         "query": found.texts[0],
         "width": found.size[0],
@@ -226,3 +227,31 @@ def _document(found: Finding, k: int) -> dict[str, Any]:
         "patches": found.best(k),
         "heat_map": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
     }
+
+
+class OnThread:
+    """An `Embedder` for other threads: each batch waits for its turn among those of the others."""
+
+    def __init__(self, inner: Embedder, executor: Executor) -> None:
+        self.name, self.dim, self.fingerprint = inner.name, inner.dim, inner.fingerprint
+        self.batch_size = inner.batch_size
+        self._inner, self._executor = inner, executor
+        scale = getattr(inner, "logit_scale", None)
+        if scale is not None:
+            self.logit_scale = scale
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """On the calling thread."""
+        return self._inner.preprocess(image)
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """In its turn."""
+        return self._executor.submit(self._inner.embed_pixels, pixels).result()
+
+    def embed_images(self, images: Iterable[ImageLike]) -> np.ndarray:
+        """In its turn."""
+        return self._executor.submit(self._inner.embed_images, images).result()
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """In its turn."""
+        return self._executor.submit(self._inner.embed_texts, texts).result()

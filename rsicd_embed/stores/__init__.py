@@ -1,7 +1,7 @@
-"""Vector stores behind one interface, and what a store of your own is built from.
+"""Vector stores behind one interface, and the building blocks for your own.
 
-`open_store` opens any store, and `VectorStore` says what it does. A plug-in subclasses `RowStore`,
-which searches and scans once the plug-in shows its rows; examples/store_plugin.py is a whole one.
+`open_store` opens any store, and `VectorStore` is its contract. A plug-in subclasses `RowStore`,
+which implements search and scan over its rows; see examples/store_plugin.py for a complete one.
 """
 
 from __future__ import annotations

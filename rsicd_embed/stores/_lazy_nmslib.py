@@ -1,7 +1,7 @@
-"""NMSLib, without the notice that its binary prints when it is imported.
+"""NMSLib, without the notice that its binary prints on import.
 
-Plain NMSLib's wheels, the only ones above Python 3.12, use no instructions beyond SSE2, and say so
-from C++ on file descriptor 2, where neither `sys.stderr` nor `logging` can hold it back.
+The `nmslib` wheels, the only ones above Python 3.12, use no instructions beyond SSE2. They print
+that from C++ to file descriptor 2, which neither `sys.stderr` nor `logging` can intercept.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _BUILD = (
 
 @contextmanager
 def _captured_stderr(chunks: list[bytes]) -> Iterator[None]:
-    """Appends what is written to file descriptor 2 to `chunks`, of all threads.
+    """Appends what all threads write to file descriptor 2 to `chunks`.
 
-    Does nothing where that descriptor is closed, or no temporary file can be made.
+    Does nothing if that descriptor is closed, or a temporary file cannot be created.
     """
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115
@@ -49,10 +49,10 @@ def _captured_stderr(chunks: list[bytes]) -> Iterator[None]:
 
 
 def split_notice(text: bytes) -> tuple[bytes, str]:
-    """Separates NMSLib's notice from what others wrote meanwhile.
+    """Separates NMSLib's notice from the output of others.
 
     Returns:
-        The text without the notice, and the instructions that the notice names; empty without one.
+        The text without the notice, and the instructions named in the notice, or "".
 
     Example:
         >>> split_notice(
@@ -81,7 +81,7 @@ _others, _unused = split_notice(b"".join(_written))
 if _others:
     os.write(2, _others)
 
-# How to get a faster NMSLib; None where the installed one uses all the processor has.
+# How to get a faster NMSLib; None if the installed one uses all instructions of the processor.
 ADVICE = _advice(_unused)
 
 __all__ = ["ADVICE", "nmslib"]

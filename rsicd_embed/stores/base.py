@@ -1,4 +1,4 @@
-"""The one interface of every vector store, its URIs, and how a store is opened."""
+"""The interface of all vector stores, their URIs, and `open_store`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoreURI:
 
     @classmethod
     def parse(cls, text: str) -> StoreURI:
-        """Splits a store URI.
+        """Splits a store URI into its parts.
 
         Raises:
             StoreURIError: not a string, no scheme, no path, or an empty table name.
@@ -48,14 +48,14 @@ class StoreURI:
         if location.startswith("//.") or location != location.strip():
             raise StoreURIError(
                 f"expected a path after {scheme}:, as in {scheme}:./tiles, found {location!r}; "
-                "leave out slashes and blanks before it"
+                "remove the slashes or spaces before it"
             )
-        # Only what cannot but be options is taken for them: a path may have a question mark.
-        found = re.fullmatch(r"(.+?)\?(\w+=[\w.]+(?:&\w+=[\w.]+)*)", location)
+        # A path may contain a question mark, so only what can be nothing else counts as options.
+        match = re.fullmatch(r"(.+?)\?(\w+=[\w.]+(?:&\w+=[\w.]+)*)", location)
         options: list[tuple[str, str]] = []
-        if found:
-            location = found[1]
-            pairs = (one.partition("=") for one in found[2].split("&"))
+        if match:
+            location = match[1]
+            pairs = (pair.partition("=") for pair in match[2].split("&"))
             options = [(name, value) for name, _, value in pairs]
         return cls(scheme, location, table or "images", tuple(options))
 
@@ -65,43 +65,45 @@ class StoreURI:
         return f"{self.scheme}:{self.location}{'?' if options else ''}{options}{suffix}"
 
     def numbers(self, **limits: tuple[float, float]) -> dict[str, float]:
-        """The options that are given, of those that a store knows: name=(least, most).
+        """Returns the options as numbers, checked against `name=(lowest, highest)`.
 
         Raises:
-            StoreURIError: one that it does not know, or of another value.
+            StoreURIError: an unknown option, or a value outside its limits.
         """
-        found: dict[str, float] = {}
+        numbers: dict[str, float] = {}
         for name, value in self.options:
             if name not in limits:
                 known = ", ".join(limits) or "none"
-                raise StoreURIError(f"{self}: no option {name!r} in {self.scheme} stores; {known}")
-            least, most = limits[name]
-            try:
-                found[name] = float(value)
-            except ValueError:
-                found[name] = math.nan
-            if not least <= found[name] <= most:
                 raise StoreURIError(
-                    f"{self}: expected {name} from {least:g} to {most:g}, found {value!r}"
+                    f"{self}: {self.scheme} stores have no option {name!r}; known options: {known}"
                 )
-        return found
+            lowest, highest = limits[name]
+            try:
+                numbers[name] = float(value)
+            except ValueError:
+                numbers[name] = math.nan
+            if not lowest <= numbers[name] <= highest:
+                raise StoreURIError(
+                    f"{self}: expected {name} from {lowest:g} to {highest:g}, found {value!r}"
+                )
+        return numbers
 
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What is in a store.
+    """A description of a store.
 
     Attributes:
-        rows: live rows.
+        rows: number of live rows.
         dim: length of a vector.
-        model: name of the model that made the vectors, as `--model` takes it.
-        fingerprint: `str(Fingerprint)` of what made the vectors.
-        index: how vectors are searched, in words; "exact scan" where nothing is approximate.
+        model: name of the model that made the vectors, as `--model` accepts it.
+        fingerprint: `str(Fingerprint)` of that model.
+        index: how vectors are searched, in words; "exact scan" if nothing is approximate.
         ann_recall: last measured overlap@10 with exact search in [0, 1]; 1.0 for an exact scan,
-            None where an index was never measured.
-        bytes: size on disk, None where not known.
+            None for an index that was never measured.
+        bytes: size on disk; None if unknown.
         columns: name → Arrow type of every column.
-        advice: what would make searches faster on this machine; None where nothing is known to.
+        advice: how to speed up searches on this machine; None if there is no known way.
     """
 
     rows: int
@@ -125,7 +127,7 @@ class StoreInfo:
         ann_recall: float | None,
         bytes: int | None,
     ) -> StoreInfo:
-        """That of a store whose vectors have this provenance, and whose rows this schema."""
+        """Describes a store with rows of `schema` whose vectors have this provenance."""
         return cls(
             rows=rows,
             dim=provenance.dim,
@@ -140,7 +142,7 @@ class StoreInfo:
 
 @runtime_checkable
 class VectorStore(Protocol):
-    """Rows with unit vectors, found by cosine similarity. The same answers in every store.
+    """Rows with unit vectors, searched by cosine similarity, with equal results in every store.
 
     Every `upsert`, `delete` and `drop_columns` is atomic, and durable when it returns. A store
     object sees its own writes; another process sees the old state or the new one, never a mix.
@@ -155,72 +157,72 @@ class VectorStore(Protocol):
         ...
 
     def upsert(self, batches: Iterable[pa.RecordBatch]) -> int:
-        """Inserts rows, replacing those with the same id; all of `batches` or nothing.
+        """Inserts rows, replacing those with the same id; stores all of `batches` or nothing.
 
-        A repeated id: the last wins. Columns the store has and a batch lacks become null; columns
-        it lacks are added, null in older rows. Returns the number of distinct ids written.
+        If an id is repeated, its last row wins. Columns that a batch lacks become null; columns
+        that the store lacks are added, null in older rows. Returns the number of distinct ids.
 
         Raises:
-            SchemaError: no id or vector, a vector of another length, not finite or not of unit
-                norm, a null id, or a column of another type than the store's.
+            SchemaError: no id or vector column, a null id, a vector of another length, not finite
+                or not of unit norm, or a column of another type than the store's.
             ArgumentError: a single row.
         """
         ...
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Removes rows by id; unknown ids are ignored. Returns the number removed.
+        """Removes rows by id, ignoring unknown ids. Returns the number of removed rows.
 
         Raises:
-            ArgumentError: a single id, which belongs in a list.
+            ArgumentError: a single id instead of a list.
             SchemaError: an id that is not a string.
         """
         ...
 
     def drop_columns(self, names: Sequence[str]) -> None:
-        """Removes columns with all their values, in one step; tagged states keep them.
+        """Removes columns and their values in one step; tagged states keep them.
 
         Raises:
-            SchemaError: a column that is not there, one of the six fixed ones, or no names.
+            SchemaError: an unknown column, one of the six fixed columns, or no names.
         """
         ...
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
-        """The k rows of highest cosine similarity to each query, among those `where` accepts.
+        """Finds the k rows most similar to each query, among those that match `where`.
 
         Args:
             queries: float32 (q, dim), or (dim,) for one; they need not be normalised.
-            k: rows for each query; fewer come back only where fewer match.
-            where: SQL predicate (DataFusion's dialect), applied before top-k.
+            k: number of rows per query; you get fewer only if fewer rows match.
+            where: SQL predicate in DataFusion's dialect, applied before top-k.
 
         Returns:
             Long form: query int32, rank int32 (from 1), id string, score float32 in [-1, 1], then
             every other column but the vector; sorted by query, then (-score, id).
 
         Raises:
-            QueryError: texts or images instead of vectors, wrong shape, NaN, infinite or zero
+            QueryError: texts or images instead of vectors, wrong shape, a NaN, infinite or zero
                 query, or k < 1.
-            FilterError: `where` cannot be understood.
+            FilterError: an invalid `where`.
         """
         ...
 
     def scan(
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pa.RecordBatchReader:
-        """All live rows, or some columns of those that `where` accepts, in no particular order."""
+        """Reads some columns (default: all) of the live rows that match `where`, in any order."""
         ...
 
     def optimize(self) -> None:
-        """Folds what was added into the index and compacts files; answers stay the same."""
+        """Adds new rows to the index and compacts files; search results stay the same."""
         ...
 
     def info(self) -> StoreInfo:
-        """What is in the store."""
+        """Describes the store."""
         ...
 
     def __len__(self) -> int: ...
 
     def close(self) -> None:
-        """Frees files and memory; the store is not usable afterwards."""
+        """Frees files and memory; the store cannot be used afterwards."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -235,74 +237,67 @@ class VectorStore(Protocol):
 
 @runtime_checkable
 class Versioned(VectorStore, Protocol):
-    """A store that can keep its present state under a name, show it, and go back to it."""
+    """A store that can tag its present state, open tagged states, and return to them."""
 
     def tags(self) -> dict[str, int]:
-        """Name → number of the state, of each tag."""
+        """Tag name → number of its state."""
         ...
 
     def tag(self, name: str) -> None:
-        """Keeps the present state.
+        """Tags the present state.
 
         Raises:
-            StoreError: there is such a tag already, or that is no name for one.
+            StoreError: the tag exists already, or the name is invalid.
         """
         ...
 
     def untag(self, name: str) -> None:
-        """Lets go of what a tag keeps; StoreError where there is none."""
+        """Deletes a tag; StoreError if there is none."""
         ...
 
     def as_of(self, version: str) -> VectorStore:
-        """The state that a tag keeps, to be read only; StoreError where there is none.
+        """Opens a tagged state read-only; StoreError if there is none.
 
-        Some stores take the number of a state too, as long as they have it.
+        Some stores also accept the number of a state, for as long as they have it.
         """
         ...
 
     def restore(self, version: str) -> None:
-        """Makes that state the newest again, model and all, in one step."""
+        """Makes a tagged state the newest again, including its model, in one step."""
         ...
 
     def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:
-        """Puts rows of another model in place of all there are, in one step; returns how many.
+        """Replaces all rows with rows of another model in one step; returns their number.
 
-        Store objects that were open before must be opened again: they refuse to mix the models.
+        Store objects opened before must be reopened: they refuse to mix models.
         """
         ...
 
 
 def require_store(store: object) -> None:
-    """Refuses the URI of a store, say, in the place of a store; ArgumentError."""
+    """Raises ArgumentError unless `store` is a store (it is not a URI, for example)."""
     require_object(store, ("search", "scan", "upsert"), "a store", "rsicd_embed.open_store")
 
 
-def described(store: Sized, uri: str, made_by: Provenance) -> str:
-    """The `repr` of a store in one line: its kind, URI, rows, dimension and model; never fails."""
+def described(store: Sized, uri: str, provenance: Provenance) -> str:
+    """The one-line `repr` of a store; it works for closed and damaged stores too."""
     try:
         rows = f"{len(store)} rows"
     except StoreError:
         rows = "closed or not readable"
-    return f"<{type(store).__name__} {uri}: {rows}, dim {made_by.dim}, model {made_by.model!r}>"
+    model = f"dim {provenance.dim}, model {provenance.model!r}"
+    return f"<{type(store).__name__} {uri}: {rows}, {model}>"
 
 
 def require_versioned(store: VectorStore) -> Versioned:
-    """The store, if it keeps versions.
-
-    Raises:
-        StoreError: it does not.
-    """
+    """Returns the store as a `Versioned` one; StoreError if it has no versions."""
     if not isinstance(store, Versioned):
-        raise StoreError(f"{store.uri}: stores of this kind keep no versions")
+        raise StoreError(f"{store.uri}: stores of this kind have no versions")
     return store
 
 
 def require_tag(name: str) -> str:
-    """The name, if a tag may have it.
-
-    Raises:
-        StoreError: it may not.
-    """
+    """Returns the name if it is valid for a tag, or raises StoreError."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z_][A-Za-z0-9_.-]*", name):
         raise StoreError(
             f"expected a tag of letters, digits, '_', '-' and '.', with a letter, found {name!r}"
@@ -311,25 +306,21 @@ def require_tag(name: str) -> str:
 
 
 def require_new_tag(name: str, tags: Container[str], store: str) -> str:
-    """The name, if a tag may have it and none has.
-
-    Raises:
-        StoreError: it may not, or one has.
-    """
+    """Returns the name if it is valid for a tag and not in `tags`, or raises StoreError."""
     if require_tag(name) in tags:
-        raise StoreError(f"{store}: tag {name!r} is there already; take another name")
+        raise StoreError(f"{store}: tag {name!r} already exists; choose another name")
     return name
 
 
 class StoreType(Protocol):
-    """What an entry point of group `rsicd_embed.stores` refers to."""
+    """The object that an entry point of the group `rsicd_embed.stores` refers to."""
 
     def open(self, uri: StoreURI, provenance: Provenance | None, *, create: bool) -> VectorStore:
-        """Opens the store at `uri`.
+        """Opens the store at `uri`, or creates it if `create` is set and `provenance` is given.
 
-        With `provenance`, a store of another fingerprint is refused (FingerprintError). Where none
-        exists yet, one is made if `create` is set, which needs `provenance`; otherwise
-        StoreNotFoundError.
+        Raises:
+            StoreNotFoundError: the store does not exist and must not be created.
+            FingerprintError: its vectors are not of the given `provenance`.
         """
         ...
 
@@ -345,16 +336,16 @@ def open_store(
 
     Args:
         uri: `scheme:location`, such as `lancedb:./tiles`; see `StoreURI`.
-        provenance: which model's vectors the store has; None accepts any model.
+        provenance: the model that made the store's vectors; None accepts any model.
         embedder: the embedder that makes the store's vectors, instead of `provenance`.
         create: whether a missing store may be created.
 
     Raises:
-        StoreURIError: not a store URI, or a scheme that nothing installed provides.
-        StoreNotFoundError: there is none, and none is to be created.
+        StoreURIError: not a store URI, or a scheme that no installed package provides.
+        StoreNotFoundError: the store does not exist and must not be created.
         FingerprintError: its vectors were made by another model.
-        StoreCorruptError: its files are not what was written.
-        ArgumentError: `embedder` is no embedder, or `provenance` is given as well.
+        StoreCorruptError: its files are damaged.
+        ArgumentError: `embedder` is not an embedder, or `provenance` is given as well.
     """
     if embedder is not None:
         if provenance is not None:
@@ -363,10 +354,11 @@ def open_store(
         require_object(embedder, properties, "an embedder", "rsicd_embed.load_embedder")
         provenance = Provenance.of(embedder)
     parsed = StoreURI.parse(uri)
-    kind = plugins.load(plugins.STORES, parsed.scheme)
-    if kind is None:
+    store_type = plugins.load(plugins.STORES, parsed.scheme)
+    if store_type is None:
         raise StoreURIError(
             f"no store {parsed.scheme!r} in {uri!r}; "
             f"known schemes: {', '.join(plugins.names(plugins.STORES))}"
         )
-    return cast(StoreType, kind).open(parsed, provenance, create=create and provenance is not None)
+    create = create and provenance is not None
+    return cast(StoreType, store_type).open(parsed, provenance, create=create)

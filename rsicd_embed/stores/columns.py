@@ -1,4 +1,4 @@
-"""Column types of a store: one spelling for each, and which values may join which column."""
+"""Column types of a store: their canonical forms, and which values fit which column."""
 
 from __future__ import annotations
 
@@ -14,23 +14,19 @@ from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import FIXED_COLUMNS, HIT_COLUMNS
 
-_CAST = "cast it, or give the column another name"
+_REMEDY = "cast it, or give the column another name"
 _RESERVED = tuple(name for name in HIT_COLUMNS if name != "id")
 
 
 def require_column_names(names: list[str]) -> None:
-    """Refuses names that occur twice, or that would hide what a store itself adds.
-
-    Raises:
-        SchemaError: naming the column and what to do.
-    """
+    """Raises SchemaError for a repeated, reserved or unprintable name."""
     for name in names:
         if names.count(name) > 1:
             raise SchemaError(f"expected each column once, found {name!r} twice; rename one")
         if name in _RESERVED or name.startswith("_"):
             raise SchemaError(
-                f"column {name!r} is reserved (a table of hits has columns "
-                f"{', '.join(_RESERVED)}, and a store may add some that begin with _); rename it"
+                f"column {name!r} is reserved (hits have the columns {', '.join(_RESERVED)}, "
+                "and stores may add columns that begin with _); rename it"
             )
         if not name.isprintable() or not name or set(name) & set(".`"):
             raise SchemaError(
@@ -39,14 +35,14 @@ def require_column_names(names: list[str]) -> None:
 
 
 def canonical(kind: pa.DataType, column: str) -> pa.DataType:
-    """The form in which every store writes a type and reads it back with equal values.
+    """The type as which every store writes values of `kind`, and reads equal values back.
 
-    Dictionaries and views become strings, lists of every kind plain lists (LanceDB loses values of
-    fixed-size lists of objects and strings, and takes no NaN in those of floats). Fields without
-    information are left out of objects: those of null type and objects without fields.
+    Dictionaries and views become strings, all kinds of lists become plain lists (LanceDB loses
+    values in fixed-size lists of structs and strings, and rejects NaN in those of floats). Struct
+    fields without information are dropped: those of null type, and structs without fields.
 
     Raises:
-        SchemaError: stores hold no such values.
+        SchemaError: stores cannot hold such values.
     """
     if isinstance(kind, pa.BaseExtensionType):
         return canonical(kind.storage_type, column)
@@ -69,25 +65,25 @@ def canonical(kind: pa.DataType, column: str) -> pa.DataType:
     if pt.is_date(kind) or pt.is_time(kind) or pt.is_timestamp(kind) or pt.is_duration(kind):
         return kind
     raise SchemaError(
-        f"column {column!r}: stores hold no values of type {kind}; "
+        f"column {column!r}: stores cannot hold values of type {kind}; "
         "cast it, for example to string or to a list"
     )
 
 
 def is_known(kind: pa.DataType) -> bool:
-    """Whether a canonical type has values; that of an all-null column and of `{}` has none."""
+    """Whether a canonical type can have values; not so for all-null columns and `{}`."""
     if _is_list(kind):
         return is_known(kind.value_type)
     return bool(kind.num_fields) if pt.is_struct(kind) else not pt.is_null(kind)
 
 
 def cast(column: pa.Array, expected: pa.DataType, name: str) -> pa.Array:
-    """Values as a column of type `expected`, each keeping its value.
+    """Casts values to a column's type without changing them.
 
-    Fields that an object lacks become null, and so does each field of a null object.
+    Fields that a struct lacks become null, and so do all fields of a null struct.
 
     Raises:
-        SchemaError: naming the column, its type and that of the values.
+        SchemaError: the values do not fit; names the column and both types.
     """
     kind = canonical(column.type, name)
     if isinstance(column.type, pa.BaseExtensionType):
@@ -101,13 +97,13 @@ def cast(column: pa.Array, expected: pa.DataType, name: str) -> pa.Array:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             problem = (
                 f"column {name!r}: expected {expected}, found {column.type} "
-                f"({' '.join(str(error).split())}); {_CAST}"
+                f"({' '.join(str(error).split())}); {_REMEDY}"
             )
     raise SchemaError(problem)
 
 
 def not_as_written(schema: pa.Schema) -> list[str]:
-    """Names of the columns whose types this version writes in another form, or not at all."""
+    """Names of the columns whose types this version would write differently, or not at all."""
     names = []
     for field in schema:
         try:
@@ -121,11 +117,11 @@ def not_as_written(schema: pa.Schema) -> list[str]:
 
 
 def without_columns(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
-    """The schema of a store's rows without some columns.
+    """Removes columns from the schema of a store's rows.
 
     Raises:
         ArgumentError: a single name instead of a list.
-        SchemaError: a column that is not there or that every store has, or no names at all.
+        SchemaError: an unknown or fixed column, or no names at all.
     """
     require_items(names, "names of columns", str)
     if not names:
@@ -138,8 +134,8 @@ def without_columns(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
                 f"columns that can be dropped: {', '.join(attributes) or 'none'}"
             )
         if name not in attributes:
-            near = difflib.get_close_matches(name, attributes, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            similar = difflib.get_close_matches(name, attributes, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, similar))}? " if similar else ""
             raise SchemaError(
                 f"no column {name!r}; {hint}"
                 f"columns that can be dropped: {', '.join(attributes) or 'none'}"
@@ -148,17 +144,17 @@ def without_columns(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
 
 
 def with_nulls_pushed_down(column: pa.Array) -> pa.Array:
-    """The same values with null in each field of a null object, at any depth.
+    """Sets each field of a null struct to null, at any depth.
 
-    Arrow leaves those fields undefined, and DataFusion reads them nevertheless. Of lists that are
-    no plain lists, large ones come back.
+    Arrow leaves these fields undefined, and DataFusion reads them nevertheless. Lists that are not
+    plain lists are returned as large lists.
     """
     kind = column.type
     if not _has_struct(kind):
         return column
     if pt.is_struct(kind):
         columns = [with_nulls_pushed_down(field) for field in column.flatten()]
-        fields = [field.with_type(one.type) for field, one in zip(kind, columns, strict=True)]
+        fields = [field.with_type(values.type) for field, values in zip(kind, columns, strict=True)]
         return pa.StructArray.from_arrays(columns, fields=fields, mask=column.is_null())
     lengths = pc.list_value_length(column).fill_null(0).to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -169,39 +165,39 @@ def with_nulls_pushed_down(column: pa.Array) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets), values, mask=column.is_null())
 
 
-def _misfit(found: pa.DataType, expected: pa.DataType, where: str) -> str | None:
-    """Why values of a canonical type cannot join a column and keep their values; None if they can.
+def _misfit(kind: pa.DataType, expected: pa.DataType, place: str) -> str | None:
+    """Why values of a canonical type cannot be cast to a column's type; None if they can.
 
-    `where` is what the message calls the column, or the field of it.
+    `place` names the column, and perhaps a field in it.
     """
-    if found == expected or pt.is_null(found):
+    if kind == expected or pt.is_null(kind):
         return None
-    if pt.is_struct(found) and pt.is_struct(expected):
+    if pt.is_struct(kind) and pt.is_struct(expected):
         names = [field.name for field in expected]
-        for field in found:
-            inside = f"{where}, field {field.name!r}"
+        for field in kind:
+            inside = f"{place}, field {field.name!r}"
             if field.name not in names:
                 return (
                     f"{inside}: the store's objects have no such field (only {', '.join(names)}); "
-                    "leave it out, or take the column out with rsicd-embed store drop-column"
+                    "leave it out, or remove the column with rsicd-embed store drop-column"
                 )
             if problem := _misfit(field.type, expected.field(field.name).type, inside):
                 return problem
         return None
-    if _is_list(found) and pt.is_list(expected):
-        return _misfit(found.value_type, expected.value_type, where)
-    if _fits(found, expected):
+    if _is_list(kind) and pt.is_list(expected):
+        return _misfit(kind.value_type, expected.value_type, place)
+    if _fits(kind, expected):
         return None
-    return f"{where}: expected {expected}, found {found}; {_CAST}"
+    return f"{place}: expected {expected}, found {kind}; {_REMEDY}"
 
 
-def _fits(found: pa.DataType, expected: pa.DataType) -> bool:
-    if pt.is_integer(found):
+def _fits(kind: pa.DataType, expected: pa.DataType) -> bool:
+    if pt.is_integer(kind):
         return bool(pt.is_integer(expected) or pt.is_float64(expected))
-    if pt.is_floating(found):
-        return bool(pt.is_floating(expected) and found.bit_width <= expected.bit_width)
-    if pt.is_timestamp(found) and pt.is_timestamp(expected):
-        return bool(found.tz == expected.tz)
+    if pt.is_floating(kind):
+        return bool(pt.is_floating(expected) and kind.bit_width <= expected.bit_width)
+    if pt.is_timestamp(kind) and pt.is_timestamp(expected):
+        return bool(kind.tz == expected.tz)
     return False
 
 
@@ -215,7 +211,7 @@ def _require_field_names(names: list[str], column: str) -> None:
 
 
 def _has_struct(kind: pa.DataType) -> bool:
-    """Whether there are objects with fields in values of a type."""
+    """Whether values of a type contain structs with fields."""
     return (
         bool(kind.num_fields)
         if pt.is_struct(kind)

@@ -1,4 +1,4 @@
-"""`exact:PATH`: every search looks at every row, by matrix products over memory-mapped files."""
+"""`exact:PATH`: exact search by matrix products over memory-mapped files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from rsicd_embed.stores.segments.segment_store import SegmentStore
 
 
 class ExactStore(SegmentStore):
-    """The reference: always right, and fast enough for some hundred thousand rows."""
+    """The reference store: always exact, and fast enough for a few hundred thousand rows."""
 
     kind = "exact"

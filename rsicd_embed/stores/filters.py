@@ -1,4 +1,4 @@
-"""`where`: one SQL condition, in DataFusion's dialect, over the rows of an Arrow table."""
+"""`where` conditions in DataFusion's SQL dialect, evaluated over an Arrow table."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _REFUSED = {
     "Placeholder": "a placeholder",
     "Wildcard": "*",
 }
-# In an error of DataFusion; the name is in double quotes unless it is plain and in lower case.
+# In an error of DataFusion, which quotes all names but plain lower-case ones.
 UNKNOWN_COLUMN = re.compile(r'No field named ((?:\S+?\.)?"(?:[^"]|"")*"|\S+?)\.(?:\s|$)')
-# Limits of DataFusion, which it reports as bugs of its own or in its own terms: pattern → message.
+# Limits of DataFusion that it reports as internal errors or in its own terms: pattern → message.
 _LIMITS = {
     r"Cannot run range queries on datatype: ([^\n]{1,80})": (
         "ORDER BY in OVER (…) cannot compare values of type {}: order by a number, a text or a "
@@ -35,7 +35,7 @@ _LIMITS = {
         "BETWEEN cannot compare {} with {}: cast one of them"
     ),
     r"Function '(\w+)' failed to match any signature": (
-        "{} does not take a value of this type: cast it, or see DataFusion SQL"
+        "{} does not accept a value of this type: cast it, or see DataFusion SQL"
     ),
     r"not support logical expression (?:ScalarSubquery|OuterReference|Exists|InSubquery)": (
         "a subquery can compare its rows with the outer row only by = and AND: "
@@ -53,42 +53,42 @@ _LIMITS = {
 
 
 def matching(table: pa.Table, where: str) -> np.ndarray:
-    """Which rows satisfy a condition; where it is NULL, a row does not.
+    """Evaluates a condition for each row; NULL counts as False.
 
     Args:
-        table: the columns that `where` may name (a store leaves its vectors out).
+        table: the columns that `where` may use (stores leave out their vectors).
         where: for example `label = 'port' AND width BETWEEN 200 AND 600`.
 
     Returns:
         bool (rows,).
 
     Raises:
-        FilterError: one line: a syntax error, an unknown column, a wrong type, not a condition,
-            or something that does not look at each row by itself (aggregates, subqueries).
+        FilterError: a syntax error, an unknown column, a wrong type, not a condition, or an
+            expression that involves other rows (aggregates, subqueries).
     """
-    # 0.2 s, and only searches with a condition need it.
+    # Takes 0.2 s, and only searches with a condition need it.
     from datafusion import SessionConfig, SessionContext
 
     if not isinstance(where, str) or not where.strip():
-        raise FilterError(f"expected a SQL condition as where, found {where!r}; leave it out")
-    # One partition keeps the rows in order; a context of its own keeps nothing for later.
+        raise FilterError(f"expected a SQL condition as where, found {where!r}; omit it")
+    # One partition keeps the rows in order; a new context leaves no state behind.
     context = SessionContext(SessionConfig().with_target_partitions(1))
     try:
         frame = context.from_arrow(table, name=_TABLE)
         condition = frame.parse_sql_expr(where)
         _require_row_by_row(condition, where)
         frame = frame.select(condition.alias("matches"))
-        found = frame.schema().field(0).type
-        if not (pa.types.is_boolean(found) or pa.types.is_null(found)):
+        kind = frame.schema().field(0).type
+        if not (pa.types.is_boolean(kind) or pa.types.is_null(kind)):
             raise FilterError(
                 f"where {_shown(where)}: expected a condition that is true or false, "
-                f"found a value of type {found}; compare it with something"
+                f"found a value of type {kind}; compare it with something"
             )
         mask = pa.chunked_array(frame.to_arrow_table()["matches"]).cast(pa.bool_())
     except FilterError:
         raise
     except BaseException as error:
-        # DataFusion raises plain Exceptions, and a panic in it is no Exception at all.
+        # DataFusion raises plain Exceptions, and its panics are not Exceptions at all.
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
         raise FilterError(
@@ -121,18 +121,18 @@ def _shown(where: str) -> str:
 
 
 def clipped(text: str, most: int = 120) -> str:
-    """The beginning of a text that is too long for a message."""
+    """Shortens a text for a message."""
     return text if len(text) <= most else f"{text[: most - 3]}…"
 
 
 def _explained(error: BaseException, schema: pa.Schema, where: str) -> str:
-    """What DataFusion says, in one line and in terms of the columns a user knows."""
+    """Rewrites an error of DataFusion in one line, in terms of the columns a user knows."""
     columns = ", ".join(quoted(name) for name in schema.names)
     text = str(error).replace(f"{_TABLE}.", "")
     if unknown := UNKNOWN_COLUMN.search(text):
         name = unknown[1].strip('"')
-        same = [quoted(one) for one in schema.names if one.lower() == name.lower()]
-        hint = f"did you mean {same[0]}? " if same else ""
+        similar = [quoted(known) for known in schema.names if known.lower() == name.lower()]
+        hint = f"did you mean {similar[0]}? " if similar else ""
         if name == "vector":
             hint = "vectors are compared by the query, not in where; "
         hint = hint or quotes_hint(unknown[1], where)
@@ -146,34 +146,31 @@ def _explained(error: BaseException, schema: pa.Schema, where: str) -> str:
             "similarity(…) can be used in SQL only: rsicd-embed sql "
             '"SELECT id FROM images WHERE …", or rsicd_embed.sql in Python'
         )
-    parser = re.search(r"ParserError\(\"(.*)\"\)", text)
-    if parser:
-        return f"not understood: {parser[1]}; expected one SQL condition"
+    if syntax := re.search(r"ParserError\(\"(.*)\"\)", text):
+        return f"syntax error: {syntax[1]}; expected one SQL condition"
     return plain_words(text) or type(error).__name__
 
 
 def quotes_hint(name: str, sql: str) -> str:
-    """What to say of an unknown column that is written in double quotes; empty if it is not.
+    """A hint for an unknown column that is written in double quotes in `sql`; otherwise empty.
 
-    Args:
-        name: as DataFusion shows it: in double quotes unless it is a plain lower-case name.
-        sql: where it is used.
+    DataFusion shows `name` in double quotes unless it is a plain lower-case name.
     """
-    in_quotes = re.search(r'"(?:[^"]|"")*"$', name)
-    written = in_quotes[0] if in_quotes else f'"{name.rpartition(".")[2]}"'
+    match = re.search(r'"(?:[^"]|"")*"$', name)
+    written = match[0] if match else f'"{name.rpartition(".")[2]}"'
     if written not in sql:
         return ""
     text = "'" + written[1:-1].replace('""', '"').replace("'", "''") + "'"
-    return f"double quotes are for names of columns, a text is written in single quotes: {text}; "
+    return f"double quotes are for column names; write texts in single quotes: {text}; "
 
 
 def plain_words(text: str) -> str:
-    """What DataFusion says, in one line of at most 300 characters, without its own jargon."""
+    """An error of DataFusion in one line of at most 300 characters, without its jargon."""
     for pattern, message in _LIMITS.items():
         if limit := re.search(pattern, text):
             return message.format(*(group.rstrip(".") for group in limit.groups()))
     text = text.partition("Candidate functions:")[0]
-    if "Span(" in text:  # the parser's own structures: only the name of the outermost is kept
+    if "Span(" in text:  # the parser's own structures: only keep the name of the outermost
         text = re.sub(r"(\w+)(?:\(\w+)* \{.*", r"\1", text, flags=re.DOTALL)
     text = re.sub(
         r"\b((DataFusion|Arrow|External|Execution|Schema|SQL) error|Error during planning): "
@@ -186,6 +183,5 @@ def plain_words(text: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A column as it is typed in SQL."""
-    # Unquoted names are folded to lower case, so others must be shown as they are to be typed.
+    """A column name as written in SQL, which folds unquoted names to lower case."""
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else f'"{name}"'

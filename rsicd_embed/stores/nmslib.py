@@ -1,9 +1,8 @@
-"""`nmslib:PATH[?M=…&efConstruction=…&efSearch=…&recall=…]`: an HNSW graph over rows in a folder.
+"""`nmslib:PATH[?M=…&efConstruction=…&efSearch=…&recall=…]`: HNSW search over a segment folder.
 
-It is a folder of segments, the first of them searched through an NMSLib HNSW graph.
-
-Rows upserted since the graph was built are scanned exactly, dead ones are dropped, and every
-candidate is scored again, so hits differ from an exact scan's only where the graph missed a row.
+The first segment is searched through an NMSLib graph, rows upserted since the graph was built are
+scanned exactly, and dead rows are dropped. Every candidate is scored again, so hits differ from an
+exact scan only where the graph missed a row.
 """
 
 from __future__ import annotations
@@ -18,66 +17,69 @@ import pyarrow as pa
 from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import VECTOR
-from rsicd_embed.stores import changes, scoring
+from rsicd_embed.stores import scoring
 from rsicd_embed.stores.base import StoreInfo, StoreURI
 from rsicd_embed.stores.graph import Graph, GraphHits, GraphSettings
-from rsicd_embed.stores.queries import require_k, unit_queries
-from rsicd_embed.stores.scoring import Candidates
+from rsicd_embed.stores.scoring import Candidates, require_k, unit_queries
 from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
 from rsicd_embed.stores.segments.segment_manifest import GraphEntry, Manifest
 from rsicd_embed.stores.segments.segment_store import SegmentStore
 
-GRAPH_ROWS = 1_000  # fewer are scanned in less time than the graph's overhead
-FOLD_ROWS = 100_000  # an upsert folds by itself when more rows than this are fresh
+GRAPH_ROWS = 1_000  # fewer rows are scanned faster than a graph is searched
+FOLD_ROWS = 100_000  # an upsert rebuilds the graph when more rows than this are fresh
 FOLD_SHARE = 1.0  # … and more than this share of the graph's rows
-_SPARE = 10  # fetched beyond k, so that ties at the k-th place are seen
-_LARGEST_SHARE = 0.1  # a search for more of the rows than this is faster exactly
+_SPARE = 10  # hits fetched beyond k, to see ties at rank k
+_LARGEST_SHARE = 0.1  # fetching more than this share of the rows is faster by an exact scan
 _REMEDY = "rebuild it with optimize(), or ingest again into a new folder"
 
 
 class NmslibStore(SegmentStore):
-    """A VectorStore whose searches without `where` go through an HNSW graph."""
+    """A VectorStore whose searches without `where` use an HNSW graph."""
 
     kind = "nmslib"
-    _graph: tuple[str, Graph] | None = None
+    _graph: tuple[str, Graph] | None = None  # file name and graph
 
     def __init__(self, uri: StoreURI, log: SegmentLog) -> None:
         super().__init__(uri, log)
-        self._how = self.settings(uri)
+        self._settings = self.settings(uri)
 
     @classmethod
     def settings(cls, uri: StoreURI) -> GraphSettings:
-        """What a URI says of graphs that are built from now on; and of all searches, efSearch."""
+        """Parses the options of a URI: parameters of future graphs, and efSearch of all searches.
+
+        Raises:
+            StoreURIError: an unknown option, or a value outside its limits.
+        """
         given = uri.numbers(
             M=(2, 256), efConstruction=(4, 10_000), efSearch=(10, 100_000), recall=(0.1, 1)
         )
-        names = {"M": "neighbours", "efConstruction": "ef_construction", "efSearch": "ef_search"}
-        whole = {names[one]: int(value) for one, value in given.items() if one in names}
-        return replace(GraphSettings(recall=given.get("recall", GraphSettings.recall)), **whole)
+        fields = {"M": "neighbours", "efConstruction": "ef_construction", "efSearch": "ef_search"}
+        integers = {fields[name]: int(value) for name, value in given.items() if name in fields}
+        return GraphSettings(recall=given.get("recall", GraphSettings.recall), **integers)
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
-        """The k best rows for each query; see `VectorStore.search`."""
+        """Finds the k most similar rows for each query; see `VectorStore.search`."""
         while True:
             now = self._now()
             try:
                 return self._search(now, queries, k, where)
-            except FileNotFoundError as error:  # a graph that was replaced since `now` was read
+            except FileNotFoundError as error:  # the graph was replaced since `now` was read
                 if self._now() is now:
                     raise StoreCorruptError(f"{error.filename} is gone; {_REMEDY}") from None
 
     def info(self) -> StoreInfo:
-        """What is in the store, and how to get a faster NMSLib where there is one."""
+        """Describes the store, with advice on a faster NMSLib if there is one."""
         from rsicd_embed.stores._lazy_nmslib import ADVICE
 
         return replace(super().info(), advice=ADVICE)
 
     def optimize(self) -> None:
-        """Merges all segments into one, and builds a graph over it unless there is a good one."""
+        """Merges all segments into one, and builds its graph unless that is up to date."""
         with self._writing() as now:
-            self._fold(now)
+            self._rebuild(now)
 
     def close(self) -> None:
-        """Lets go of the files; the store is not usable afterwards."""
+        """Releases the files; the store cannot be used afterwards."""
         self._graph = None
         super().close()
 
@@ -88,92 +90,89 @@ class NmslibStore(SegmentStore):
         units = unit_queries(queries, self.provenance.dim)
         count = require_k(k)
         fetch, live = count + _SPARE, rows.parts[0].live_rows
-        if live < entry.rows:  # as many more as are dead there, on average
+        if live < entry.rows:  # compensate for the expected number of dead hits
             fetch = math.ceil(fetch * entry.rows / live) + _SPARE
         if fetch > _LARGEST_SHARE * entry.rows or not len(units):
             return scoring.search(rows, queries, k, where)
-        graph, ef_search = self._loaded(entry), self._how.ef_search or entry.ef_search
+        graph, ef_search = self._loaded(entry), self._settings.ef_search or entry.ef_search
         narrow = units.astype(np.float32)
-        if len(units) == len(rows.parts) == 1 and live == entry.rows:  # as most often: fewer steps
+        if len(units) == len(rows.parts) == 1 and live == entry.rows:  # fast path: the usual case
             nodes, distances = graph.nearest_nodes(narrow[0], fetch, ef_search)
             close = _close(distances.tolist(), graph.reach(nodes, count))
             if close < len(nodes):
                 return scoring.hits_of_one(rows, units, graph.rows_of(nodes[:close]), count)
-        found = graph.nearest(narrow, fetch, ef_search)
+        hits = graph.nearest(narrow, fetch, ef_search)
         masks = rows.masks(None)
-        chosen, doubtful = _chosen(found, masks[0], count, len(units))
-        parts = [chosen]
+        chosen, doubtful = _chosen(hits, masks[0], count, len(units))
+        candidates = [chosen]
         if len(rows.parts) > 1:
-            parts.append(scoring.nearest(rows, units, count, masks, first=1))
+            candidates.append(scoring.nearest(rows, units, count, masks, first=1))
         if doubtful.size:
-            # Exact for these queries alone: the graph gave too few live rows, or more ties may
-            # lie beyond what it gave.
-            only = replace(rows, parts=rows.parts[:1])
-            again = scoring.nearest(only, units[doubtful], count, masks[:1])
-            parts.append(Candidates(doubtful[again.query], again.row))
-        return scoring.hit_table(rows, units, scoring.joined(parts), count)
+            # The graph gave too few live rows, or more ties may follow: search these queries
+            # exactly.
+            indexed = replace(rows, parts=rows.parts[:1])
+            exact = scoring.nearest(indexed, units[doubtful], count, masks[:1])
+            candidates.append(Candidates(doubtful[exact.query], exact.row))
+        return scoring.hit_table(rows, units, scoring.joined(candidates), count)
 
-    def _kept(self, manifest: Manifest) -> int:
+    def _fixed(self, manifest: Manifest) -> int:
         return 1 if manifest.graph else 0
 
     def _after_upsert(self, now: Snapshot) -> None:
         parts, graph = now.rows.parts, now.manifest.graph
         fresh = sum(part.live_rows for part in (parts[1:] if graph else parts))
         if fresh > max(FOLD_ROWS, FOLD_SHARE * (graph.rows if graph else 0)):
-            self._fold(now)
+            self._rebuild(now)
 
     def _index(self, now: Snapshot) -> tuple[str, float | None]:
         graph = now.manifest.graph
         if graph is None:
             return "exact scan", 1.0
         fresh = sum(part.live_rows for part in now.rows.parts[1:])
-        words = (
+        index = (
             f"HNSW (M={graph.neighbours}, efConstruction={graph.ef_construction}, "
             f"efSearch={graph.ef_search}) over {graph.rows} rows"
         )
-        return f"{words}, exact scan of {fresh} fresh rows" if fresh else words, graph.ann_recall
+        return f"{index}, exact scan of {fresh} fresh rows" if fresh else index, graph.ann_recall
 
     def _loaded(self, entry: GraphEntry) -> Graph:
-        held = self._graph
-        if held is None or held[0] != entry.file.name:
-            folder = self._log.folder
-            path, *others = [files.verify(folder, file, _REMEDY) for file in entry.files]
+        cached = self._graph
+        if cached is None or cached[0] != entry.file.name:
+            path, *others = [files.verify(self._log.folder, file, _REMEDY) for file in entry.files]
             owners = np.fromfile(others[0], dtype="<u4").astype(np.int64) if others else None
-            held = self._graph = (entry.file.name, Graph.load(path, owners, entry.rows))
-        return held[1]
+            cached = self._graph = (entry.file.name, Graph.load(path, owners, entry.rows))
+        return cached[1]
 
-    def _fold(self, now: Snapshot) -> None:
-        """Merges, builds and commits; the folder is locked."""
-        if self._is_folded(now):
+    def _rebuild(self, now: Snapshot) -> None:
+        """Merges all rows into one segment, then builds and commits its graph; while locked."""
+        if self._is_rebuilt(now):
             return
-        now = changes.merge_all(self._log, now)
+        now = self._merge_all(now)
         if len(now.rows) < GRAPH_ROWS:
             return
         matrix, segment = now.rows.parts[0].matrix, now.manifest.segments[0]
-        graph = Graph.build(matrix, self._how)
-        measured = graph.measure(matrix, self._how)
-        dim = now.rows.schema.field(VECTOR).type.list_size
+        settings, dim = self._settings, now.rows.schema.field(VECTOR).type.list_size
+        graph = Graph.build(matrix, settings)
+        measured = graph.measure(matrix, settings)
         file = self._log.add_file(
-            "graph", "hnsw", lambda path: graph.save(path, dim, self._how.neighbours)
+            "graph", "hnsw", lambda path: graph.save(path, dim, settings.neighbours)
         )
-        owners = None
-        if graph.owners is not None:
-            owners = self._log.add_numbers("owners", graph.owners)
+        owners = graph.owners
         entry = GraphEntry(
-            file,
-            segment.vectors.name,
-            segment.rows,
-            self._how.neighbours,
-            self._how.ef_construction,
-            measured.ef_search,
-            measured.ann_recall,
-            owners,
+            file=file,
+            segment=segment.vectors.name,
+            rows=segment.rows,
+            neighbours=settings.neighbours,
+            ef_construction=settings.ef_construction,
+            ef_search=measured.ef_search,
+            ann_recall=measured.ann_recall,
+            owners=None if owners is None else self._log.add_numbers("owners", owners),
         )
         generation = now.manifest.generation + 1
         self._log.commit(replace(now.manifest, generation=generation, graph=entry))
         self._graph = (file.name, graph)
 
-    def _is_folded(self, now: Snapshot) -> bool:
+    def _is_rebuilt(self, now: Snapshot) -> bool:
         graph = now.manifest.graph
         if graph is None or len(now.rows.parts) != 1 or now.rows.parts[0].live is not None:
             return False
@@ -186,40 +185,43 @@ class NmslibStore(SegmentStore):
 
 
 def _close(distances: list[float], enough: int) -> int:
-    """How many of ascending distances are no more than the last of the first `enough`, or ties."""
+    """Number of leading ascending distances up to the one at rank `enough`, ties included."""
     if len(distances) < enough:
         return len(distances)
     return bisect_right(distances, distances[enough - 1] + scoring.MARGIN)
 
 
 def _chosen(
-    found: GraphHits, live: np.ndarray | None, k: int, queries: int
+    hits: GraphHits, live: np.ndarray | None, k: int, queries: int
 ) -> tuple[Candidates, np.ndarray]:
-    """The live rows that may be among the k best of a query, and the queries that lack some."""
-    if live is None and found.each is not None and found.each >= k:
-        return _chosen_of_each(found, found.each, k)
+    """The live rows that may be among the k best of a query, and the queries that may lack some.
+
+    Args:
+        hits: at least one for each query.
+        live: bool (rows,); None if all rows are live.
+        k: number of rows wanted per query.
+        queries: number of queries.
+    """
+    if live is None and hits.per_query is not None and hits.per_query >= k:
+        # The usual case, in fewer steps: all rows are live, and each query has the same number.
+        table = hits.similarity.reshape(-1, hits.per_query)
+        close = table >= table[:, k - 1 : k] - scoring.MARGIN
+        doubtful = close[:, -1].nonzero()[0]
+        if doubtful.size:
+            close[doubtful] = False
+        positions = close.ravel().nonzero()[0]
+        return Candidates(hits.query[positions], hits.row[positions]), doubtful
     worst = np.full(queries, np.inf, dtype=np.float32)
-    worst[found.query] = found.similarity  # the last of each query stays
-    query, row, similarity = found.query, found.row, found.similarity
+    worst[hits.query] = hits.similarity  # assignment keeps the last of each query
+    query, row, similarity = hits.query, hits.row, hits.similarity
     if live is not None:
-        alive = live[row]
-        query, row, similarity = query[alive], row[alive], similarity[alive]
+        mask = live[row]
+        query, row, similarity = query[mask], row[mask], similarity[mask]
     counts = np.bincount(query, minlength=queries)
     begins = np.cumsum(counts) - counts
     enough = counts >= k
-    least = np.full(queries, np.inf, dtype=np.float32)
-    least[enough] = similarity[begins[enough] + k - 1] - scoring.MARGIN
-    least[worst >= least] = np.inf
-    chosen = similarity >= least[query]
-    return Candidates(query[chosen], row[chosen]), np.flatnonzero(np.isinf(least))
-
-
-def _chosen_of_each(found: GraphHits, each: int, k: int) -> tuple[Candidates, np.ndarray]:
-    """The same where all rows are live, and there are at least k for each query, as most often."""
-    similarity = found.similarity.reshape(-1, each)
-    chosen = similarity >= similarity[:, k - 1 : k] - scoring.MARGIN
-    doubtful = chosen[:, -1].nonzero()[0]
-    if doubtful.size:
-        chosen[doubtful] = False
-    at = chosen.ravel().nonzero()[0]
-    return Candidates(found.query[at], found.row[at]), doubtful
+    lowest = np.full(queries, np.inf, dtype=np.float32)
+    lowest[enough] = similarity[begins[enough] + k - 1] - scoring.MARGIN
+    lowest[worst >= lowest] = np.inf
+    close = similarity >= lowest[query]
+    return Candidates(query[close], row[close]), np.flatnonzero(np.isinf(lowest))

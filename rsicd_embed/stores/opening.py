@@ -1,4 +1,4 @@
-"""What every store checks when it is opened: where it is, what is there, and whose vectors."""
+"""Checks that stores share when they are opened, and the wording of their common errors."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LOCK_TIMEOUT_S = 10.0  # upserts of a few thousand rows take well under a second
 
 
 def local_folder(uri: StoreURI) -> Path:
-    """The folder that a URI names; `~` is the home folder, which no shell expands after a colon.
+    """Returns the folder of a URI, with `~` expanded (no shell does so after a colon).
 
     Raises:
-        StoreURIError: the location is a remote one.
+        StoreURIError: the location is remote.
         StoreError: the location, or a parent of it, is a file.
     """
     if "://" in uri.location:
         raise StoreURIError(
             f"{uri}: expected a local folder, found a remote location; "
-            f"only lancedb: reaches one, for example lancedb:{uri.location}"
+            f"only lancedb: supports those, for example lancedb:{uri.location}"
         )
     folder = Path(uri.location).expanduser().absolute()
     for path in (folder, *folder.parents):
@@ -36,8 +36,8 @@ def local_folder(uri: StoreURI) -> Path:
     return folder
 
 
-def strangers(folder: Path) -> list[str]:
-    """Sorted names in `folder` that a store did not leave there before it was complete."""
+def foreign_files(folder: Path) -> list[str]:
+    """Sorted names in `folder`, without the leftovers of a store that was never completed."""
     return sorted(
         path.name
         for path in folder.iterdir()
@@ -46,53 +46,61 @@ def strangers(folder: Path) -> list[str]:
 
 
 @contextmanager
-def stored_anyway(store: str) -> Iterator[None]:
-    """Makes a warning of what fails once an upsert's rows are stored: they are, and are found."""
+def index_warning(store: str) -> Iterator[None]:
+    """Turns a failure to update the index into a warning: the rows are stored and searchable."""
     try:
         with storage_errors("the disk failed"):
             yield
     except StoreError as error:
         warnings.warn(
-            f"{store}: the rows are stored, but its index was not brought up to date ({error}); "
-            "optimize does so",
+            f"{store}: the rows are stored, but its index could not be updated ({error}); "
+            "run optimize to update it",
             stacklevel=4,
         )
 
 
 def listing(names: list[str], most: int = 5) -> str:
-    """A few names, for an error message."""
+    """The first names of a list, for an error message."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def no_version(store: object, version: str, tags: list[str]) -> str:
-    """The message for a state that is not kept."""
+    """Message for a version that does not exist."""
     return f"{store}: no version {version!r}; tags: {listing(tags) or 'none'}"
 
 
+def locked(store: object) -> str:
+    """Message for a store that another process is writing to."""
+    return (
+        f"{store} is being written to by another process "
+        f"(waited {LOCK_TIMEOUT_S:g} s); try again when it is done"
+    )
+
+
 def not_found(uri: StoreURI, detail: str = "") -> StoreNotFoundError:
-    """The error for a store that is to be read and is not there."""
+    """Error for a store that does not exist and is not to be created."""
     return StoreNotFoundError(
         f"no store at {uri}{f' ({detail})' if detail else ''}; "
-        f"check the path, or make it with: rsicd-embed ingest SOURCE --store {uri}"
+        f"check the path, or create it with: rsicd-embed ingest SOURCE --store {uri}"
     )
 
 
 def closed(uri: object) -> StoreError:
-    """The error for a store that is used after `close`."""
+    """Error for a store that is used after `close`."""
     return StoreError(f"{uri} is closed; open it again")
 
 
 def require_provenance(stored: Provenance, given: Provenance | None, store: str) -> None:
-    """Refuses to open a store for an embedder that did not make its vectors.
+    """Refuses a store whose vectors were made by another model than the given one.
 
     Raises:
-        FingerprintError: naming what differs and both models.
+        FingerprintError: names both models and what differs.
     """
     if given is None:
         return
     require_same_model(stored, given, store)
     if stored.dim != given.dim:
         raise FingerprintError(
-            f"{store} holds vectors of length {stored.dim} made by model {stored.model!r}, "
+            f"{store} contains vectors of length {stored.dim} made by model {stored.model!r}, "
             f"but model {given.model!r} makes vectors of length {given.dim}; use another store"
         )

@@ -1,4 +1,4 @@
-"""What a store need not write itself if it can show its rows as Arrow batches."""
+"""The base class of stores that can present their rows as Arrow batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.closing import Closing
+from rsicd_embed.files import Closing
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores import opening, row_view, scoring
 from rsicd_embed.stores.base import StoreInfo, described
@@ -15,10 +15,9 @@ from rsicd_embed.stores.row_view import Rows
 
 
 class RowStore(Closing):
-    """The half of a `VectorStore` that reads: exact search, conditions, scans and info.
+    """The reading half of a `VectorStore`: exact search, conditions, scans and info.
 
-    A subclass sets `uri` and `provenance`, gives `rows`, and has an `upsert` and a `delete` of its
-    own.
+    A subclass sets `uri` and `provenance`, and implements `rows`, `upsert` and `delete`.
     """
 
     uri: str
@@ -26,16 +25,16 @@ class RowStore(Closing):
     _closed = False
 
     def rows(self) -> Rows:
-        """The newest rows (`row_view.rows_of` makes them of a table); see `require_open`."""
+        """Returns the newest rows; see `rows_of` to convert a table, and `require_open`."""
         raise NotImplementedError
 
     def require_open(self) -> None:
-        """Raises StoreError once the store is closed."""
+        """Raises StoreError if the store is closed."""
         if self._closed:
             raise opening.closed(self.uri)
 
     def close(self) -> None:
-        """Frees what is held; the store is not usable afterwards."""
+        """Frees resources; the store cannot be used afterwards."""
         self._closed = True
 
     @property
@@ -44,29 +43,24 @@ class RowStore(Closing):
         return self.rows().schema
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
-        """The k best rows for each query; see `VectorStore.search`."""
+        """Finds the k most similar rows for each query; see `VectorStore.search`."""
         return scoring.search(self.rows(), queries, k, where)
 
     def scan(
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pa.RecordBatchReader:
-        """Live rows as record batches; see `VectorStore.scan`."""
+        """Reads live rows as record batches; see `VectorStore.scan`."""
         return row_view.scan(self.rows(), columns, where)
 
     def optimize(self) -> None:
-        """Nothing: there is no index to fold rows into."""
+        """Does nothing, as there is no index."""
         self.require_open()
 
     def info(self) -> StoreInfo:
-        """What is in the store."""
+        """Describes the store."""
         rows = self.rows()
         return StoreInfo.of(
-            self.provenance,
-            rows.schema,
-            len(rows),
-            index="exact scan",
-            ann_recall=1.0,
-            bytes=None,
+            self.provenance, rows.schema, len(rows), index="exact scan", ann_recall=1.0, bytes=None
         )
 
     def __len__(self) -> int:

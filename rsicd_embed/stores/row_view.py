@@ -1,4 +1,4 @@
-"""The rows of one state of a store, in parts: matrices and attributes, some of them dead."""
+"""The rows of one state of a store: parts with a vector matrix and an attribute table each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SCAN_ROWS = 8192
 
 @dataclass(frozen=True)
 class RowView:
-    """Rows that lie together.
+    """Rows that are stored together.
 
     Attributes:
         matrix: float32 (n, dim), unit vectors, read-only.
-        attributes: the n rows' other columns, in the order of the store's schema.
-        live: bool (n,), False where a row was replaced or deleted; None where all are live.
+        attributes: the other columns, in the order of the store's schema.
+        live: bool (n,), False for rows that were replaced or deleted; None if all are live.
     """
 
     matrix: np.ndarray
@@ -37,17 +37,17 @@ class RowView:
 
     @property
     def live_rows(self) -> int:
-        """How many rows are live."""
+        """Number of live rows."""
         return len(self) if self.live is None else int(np.count_nonzero(self.live))
 
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of one state of a store; a row's position counts through the parts.
+    """All rows of one state of a store; positions count through the parts.
 
     Attributes:
-        schema: of a row, vector included.
-        parts: each with the columns of `schema` but the vector.
+        schema: schema of the rows, including the vector.
+        parts: parts whose attributes are the columns of `schema` without the vector.
     """
 
     schema: pa.Schema
@@ -63,19 +63,19 @@ class Rows:
 
     @cached_property
     def hit_schema(self) -> pa.Schema:
-        """The schema of a table of hits among these rows."""
+        """The schema of a hit table for these rows."""
         types = (pa.int32(), pa.int32(), pa.string(), pa.float32())
         fixed = [pa.field(name, kind) for name, kind in zip(HIT_COLUMNS, types, strict=True)]
         return pa.schema(fixed + [field for field in self.attribute_schema if field.name != "id"])
 
     @cached_property
-    def place_fields(self) -> tuple[pa.Field, pa.Field, pa.Field]:
-        """The fields query, rank and score of `hit_schema`: looking one up takes microseconds."""
+    def ranking_fields(self) -> tuple[pa.Field, pa.Field, pa.Field]:
+        """The query, rank and score fields of `hit_schema`; each look-up takes microseconds."""
         return tuple(self.hit_schema.field(name) for name in ("query", "rank", "score"))
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """int64 (parts + 1,): the position of each part's first row, then the end."""
+        """Position of each part's first row, then the end, as int64 (parts + 1,)."""
         return np.cumsum([0, *(len(part) for part in self.parts)], dtype=np.int64)
 
     @cached_property
@@ -90,33 +90,33 @@ class Rows:
     @cached_property
     def _taken_schema(self) -> pa.Schema:
         """`hit_schema` without query, rank and score."""
-        return pa.schema([one for one in self.hit_schema if one.name in self.schema.names])
+        return pa.schema([field for field in self.hit_schema if field.name in self.schema.names])
 
     @cached_property
     def _batches(self) -> tuple[list[pa.RecordBatch], np.ndarray]:
-        """The attributes as they lie, and int64 (batches + 1,), where each begins."""
+        """The attributes' batches, and the position where each begins, int64 (batches + 1,)."""
         schema = self._taken_schema
         batches = [
-            pa.RecordBatch.from_arrays([one.column(name) for name in schema.names], schema=schema)
+            pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
             for part in self.parts
-            for one in part.attributes.to_batches()
+            for batch in part.attributes.to_batches()
         ]
         return batches, np.cumsum([0, *map(len, batches)], dtype=np.int64)
 
     def masks(self, where: str | None) -> list[np.ndarray | None]:
-        """For each part the rows that are live and that `where` accepts; None for all of them.
+        """For each part a mask of the live rows that match `where`; None for all rows.
 
         Raises:
             FilterError: see `filters.matching`.
         """
         if where is None:
             return [part.live for part in self.parts]
-        # Dead rows are not shown to the condition: they could make it fail (a cast, a division).
-        accepted = matching(self.live_table, where)
+        # The condition only sees live rows: a dead one could make it fail (a cast, a division).
+        matches = matching(self.live_table, where)
         masks: list[np.ndarray | None] = []
         start = 0
         for part in self.parts:
-            chosen = accepted[start : start + part.live_rows]
+            chosen = matches[start : start + part.live_rows]
             start += part.live_rows
             if part.live is not None:
                 spread = np.zeros(len(part), dtype=bool)
@@ -126,37 +126,37 @@ class Rows:
         return masks
 
     def vectors(self, positions: np.ndarray) -> np.ndarray:
-        """float32 (m, dim) at int64 `positions` (m,)."""
+        """The vectors at int64 (m,) positions, as float32 (m, dim)."""
         if len(self.parts) == 1:
-            only: np.ndarray = self.parts[0].matrix.take(positions, axis=0)
-            return only
+            vectors: np.ndarray = self.parts[0].matrix.take(positions, axis=0)
+            return vectors
         dim = self.schema.field(VECTOR).type.list_size
-        taken = np.empty((len(positions), dim), dtype=np.float32)
-        for index, where, local in _located(positions, self.offsets):
-            taken[where] = self.parts[index].matrix[local]
-        return taken
+        vectors = np.empty((len(positions), dim), dtype=np.float32)
+        for index, indices, local in _located(positions, self.offsets):
+            vectors[indices] = self.parts[index].matrix[local]
+        return vectors
 
     def take(self, positions: np.ndarray) -> pa.RecordBatch:
-        """The attributes at int64 `positions` (m,), in their order: id, then the others."""
+        """The attributes at int64 (m,) positions: id, then the others."""
         batches, offsets = self._batches
         if len(batches) == 1:
-            return _taken(batches[0], positions)
-        # Batch by batch: taking from a chunked column would first copy all of it.
-        taken, order = [], []
-        for index, where, local in _located(positions, offsets):
-            taken.append(_taken(batches[index], local))
-            order.append(where)
-        if not taken:
+            return _take(batches[0], positions)
+        # Batch by batch, since taking from a chunked column would first copy all of it.
+        pieces, order = [], []
+        for index, indices, local in _located(positions, offsets):
+            pieces.append(_take(batches[index], local))
+            order.append(indices)
+        if not pieces:
             return pa.RecordBatch.from_pylist([], self._taken_schema)
         back = np.argsort(np.concatenate(order), kind="stable")
-        return _taken(pa.concat_batches(taken), back)
+        return _take(pa.concat_batches(pieces), back)
 
 
-# `RecordBatch.take` looks this up, and makes options for it, each time: half of the time it takes.
+# `RecordBatch.take` spends half its time on looking this up and creating its options.
 _TAKE = pc.get_function("take")
 
 
-def _taken(batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
+def _take(batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
     return _TAKE.call([batch, column_of(rows)])
 
 
@@ -164,7 +164,7 @@ _TYPES = {np.dtype(name): getattr(pa, name)() for name in ("int32", "int64", "fl
 
 
 def column_of(numbers: np.ndarray) -> pa.Array:
-    """Contiguous int32, int64 or float32 (n,) as Arrow's, in fewer steps than by `pa.array`."""
+    """Wraps contiguous int32, int64 or float32 (n,) for Arrow, faster than `pa.array`."""
     buffers = [None, pa.py_buffer(numbers)]
     return pa.Array.from_buffers(_TYPES[numbers.dtype], len(numbers), buffers)
 
@@ -172,15 +172,15 @@ def column_of(numbers: np.ndarray) -> pa.Array:
 def _located(
     positions: np.ndarray, offsets: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For each piece in use: its number, the indices into `positions`, and the rows in it."""
+    """Yields, per piece in use: its number, indices into `positions`, and positions within it."""
     owners = np.searchsorted(offsets, positions, side="right") - 1
     for index in np.unique(owners):
-        where = np.flatnonzero(owners == index)
-        yield int(index), where, positions[where] - offsets[index]
+        indices = np.flatnonzero(owners == index)
+        yield int(index), indices, positions[indices] - offsets[index]
 
 
 def rows_of(table: pa.Table) -> Rows:
-    """The rows of a table, vectors included; nothing is copied."""
+    """Wraps a table of rows, including vectors, without copying it."""
     attributes = table.drop_columns([VECTOR])
     parts, start = [], 0
     for chunk in table[VECTOR].chunks:
@@ -190,15 +190,15 @@ def rows_of(table: pa.Table) -> Rows:
 
 
 def without_vector(schema: pa.Schema) -> pa.Schema:
-    """A schema of rows without the vector column."""
+    """Removes the vector column from a schema."""
     return pa.schema([field for field in schema if field.name != VECTOR])
 
 
 def chosen_schema(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
-    """The schema of the named columns, in their order; all of them for None.
+    """The schema of some columns, in the given order; None selects all.
 
     Raises:
-        SchemaError: for an unknown or repeated column.
+        SchemaError: an unknown or repeated column.
     """
     if columns is None:
         return schema
@@ -213,30 +213,30 @@ def chosen_schema(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema
 
 
 def scan(rows: Rows, columns: Sequence[str] | None, where: str | None) -> pa.RecordBatchReader:
-    """Live rows that `where` accepts, as record batches of a few thousand rows.
+    """Reads live rows that match `where` as record batches of a few thousand rows.
 
     Raises:
-        SchemaError: for an unknown column.
+        SchemaError: an unknown or repeated column.
         FilterError: see `filters.matching`.
     """
     schema = chosen_schema(rows.schema, columns)
-    return pa.RecordBatchReader.from_batches(schema, _batches(rows, schema, rows.masks(where)))
+    return pa.RecordBatchReader.from_batches(schema, _scanned(rows, schema, rows.masks(where)))
 
 
-def _batches(
+def _scanned(
     rows: Rows, schema: pa.Schema, masks: list[np.ndarray | None]
 ) -> Iterator[pa.RecordBatch]:
     for part, mask in zip(rows.parts, masks, strict=True):
         start = 0
         for attributes in part.attributes.to_batches(max_chunksize=_SCAN_ROWS):
-            kept = slice(start, start + len(attributes))
-            start = kept.stop
-            vectors = part.matrix[kept]
+            block = slice(start, start + len(attributes))
+            start = block.stop
+            vectors = part.matrix[block]
             if mask is not None:
-                if not mask[kept].any():
+                if not mask[block].any():
                     continue
-                attributes = pc.filter(attributes, pa.array(mask[kept]))
-                vectors = vectors[mask[kept]] if VECTOR in schema.names else vectors
+                attributes = pc.filter(attributes, pa.array(mask[block]))
+                vectors = vectors[mask[block]] if VECTOR in schema.names else vectors
             yield pa.record_batch(
                 [
                     vector_array(vectors) if name == VECTOR else attributes.column(name)

@@ -1,4 +1,4 @@
-"""Record batches from anywhere → one Arrow table that fits a store, checked."""
+"""Validates rows and ids that users pass to a store."""
 
 from __future__ import annotations
 
@@ -15,48 +15,43 @@ from rsicd_embed.records import (
     FIXED_COLUMNS,
     VECTOR,
     require_unit_vectors,
-    row_schema,
     vector_array,
 )
 from rsicd_embed.stores.columns import canonical, cast, is_known, require_column_names
 
-_RENORMALISE = 1e-6  # vectors nearer to unit norm than this are kept bit by bit
+_RENORMALISE = 1e-6  # vectors closer to unit norm than this are stored unchanged
 
 
 def conform(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    """Rows for a store of `schema`: its columns and the new ones, each id once.
+    """Converts rows to the columns of a store plus their new ones, with each id once.
 
-    A repeated id: the last row wins. Missing columns become null. Columns that the store lacks
-    are appended, unless all their values are null and nothing tells their type. Vectors off unit
-    norm by 1e-6 to 1e-3 are normalised.
+    If an id is repeated, its last row wins. Missing columns become null. Columns that the store
+    lacks are appended, unless their type is unknown because all values are null. Vectors whose
+    norm is off by 1e-6 to 1e-3 are normalised.
 
     Args:
         batches: record batches with at least id and vector; a table counts as its batches.
-        schema: of the store's rows, see `records.row_schema`.
+        schema: schema of the store's rows, see `records.row_schema`.
 
     Returns:
-        A table of the merged schema, of one chunk; its first columns are those of `schema`.
+        A table in one chunk; its first columns are those of `schema`.
 
     Raises:
         SchemaError: see `VectorStore.upsert`.
     """
     given = _as_batches(batches)
-    merged = merge_schemas(schema, [batch.schema for batch in given])
+    merged = _merged_schema(schema, [batch.schema for batch in given])
     tables = [_conformed(batch, merged, index) for index, batch in enumerate(given)]
     table = pa.Table.from_batches(tables, merged).combine_chunks()
     return _last_of_each_id(table)
 
 
-def merge_schemas(schema: pa.Schema, found: Sequence[pa.Schema]) -> pa.Schema:
-    """A store's schema with the columns that rows bring appended, in order of appearance.
-
-    Raises:
-        SchemaError: a reserved name, or a type that stores do not hold.
-    """
+def _merged_schema(schema: pa.Schema, others: Sequence[pa.Schema]) -> pa.Schema:
+    """Appends the new columns of other schemas, in order of appearance."""
     fields = {field.name: field for field in schema}
-    for one in found:
-        require_column_names([*one.names])
-        for field in one:
+    for other in others:
+        require_column_names([*other.names])
+        for field in other:
             if field.name not in fields:
                 kind = canonical(field.type, field.name)
                 if is_known(kind):
@@ -65,26 +60,17 @@ def merge_schemas(schema: pa.Schema, found: Sequence[pa.Schema]) -> pa.Schema:
 
 
 def attributes_of(schema: pa.Schema) -> pa.Schema:
-    """The columns of a schema of rows beyond the six fixed ones."""
+    """Removes the six fixed columns from a schema."""
     return pa.schema([field for field in schema if field.name not in FIXED_COLUMNS])
 
 
-def with_attributes(dim: int, attributes: pa.Schema) -> pa.Schema:
-    """The opposite of `attributes_of`."""
-    return row_schema(dim, attributes)
-
-
 def checked_ids(ids: Iterable[str]) -> pa.Array:
-    """Ids as an Arrow array of distinct strings.
-
-    Raises:
-        SchemaError: something in it is not a string.
-    """
+    """Converts ids to an Arrow array of distinct strings; SchemaError if one is not a string."""
     require_items(ids, "ids")
-    given = [one.as_py() if isinstance(one, pa.Scalar) else one for one in ids]
-    for one in given:
-        if not isinstance(one, str):
-            raise SchemaError(f"expected ids that are strings, found {one!r}")
+    given = [item.as_py() if isinstance(item, pa.Scalar) else item for item in ids]
+    for item in given:
+        if not isinstance(item, str):
+            raise SchemaError(f"expected ids that are strings, found {item!r}")
     return pa.array(dict.fromkeys(given), pa.string())
 
 
@@ -95,71 +81,71 @@ def _as_batches(batches: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
         return [batches]
     require_items(batches, "Arrow record batches")
     given = list(batches)
-    for one in given:
-        if not isinstance(one, pa.RecordBatch):
+    for item in given:
+        if not isinstance(item, pa.RecordBatch):
             raise SchemaError(
-                f"expected Arrow record batches, found {type(one).__name__}; "
-                "make them with pyarrow.RecordBatch.from_pylist(rows)"
+                f"expected Arrow record batches, found {type(item).__name__}; "
+                "create them with pyarrow.RecordBatch.from_pylist(rows)"
             )
     return given
 
 
 def _conformed(batch: pa.RecordBatch, schema: pa.Schema, index: int) -> pa.RecordBatch:
-    what = f"record batch {index}"
+    place = f"record batch {index}"
     for name in ("id", VECTOR):
         if name not in batch.schema.names:
             raise SchemaError(
-                f"{what}: expected a column {name!r}, found {', '.join(batch.schema.names)}"
+                f"{place}: expected a column {name!r}, found {', '.join(batch.schema.names)}"
             )
         if batch.column(name).null_count:
-            raise SchemaError(f"{what}: expected a value of {name!r} in each row, found nulls")
+            raise SchemaError(f"{place}: expected a value of {name!r} in each row, found nulls")
     columns = []
     for field in schema:
         if field.name not in batch.schema.names:
             columns.append(pa.nulls(len(batch), field.type))
         elif field.name == VECTOR:
             dim = field.type.list_size
-            columns.append(vector_array(unit_vectors(batch.column(VECTOR), dim, what)))
+            columns.append(vector_array(unit_vectors(batch.column(VECTOR), dim, place)))
         else:
             columns.append(cast(batch.column(field.name), field.type, field.name))
     return pa.record_batch(columns, schema=schema)
 
 
-def unit_vectors(column: pa.Array, dim: int, what: str) -> np.ndarray:
-    """Arrow lists of numbers, without nulls → float32 (n, dim) of unit norm.
+def unit_vectors(column: pa.Array, dim: int, place: str) -> np.ndarray:
+    """Converts Arrow lists of numbers, without nulls, to float32 (n, dim) of unit norm.
+
+    Messages start with `place`.
 
     Raises:
-        SchemaError: not lists of `dim` numbers, not finite, or off unit norm by 1e-3.
+        SchemaError: not lists of `dim` numbers, not finite, or with a norm off by 1e-3.
     """
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     kind = column.type
-    listed = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-    if not listed or not (pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type)):
-        raise SchemaError(f"{what}: expected vectors as lists of {dim} float32, found {kind}")
-    lengths = [kind.list_size] if pt.is_fixed_size_list(kind) else _lengths(column)
+    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+    if not is_list or not (pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type)):
+        raise SchemaError(f"{place}: expected vectors as lists of {dim} float32, found {kind}")
+    if pt.is_fixed_size_list(kind):
+        lengths = [kind.list_size]
+    else:
+        lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     if lengths not in ([], [dim]):
         wrong = next(length for length in lengths if length != dim)
         raise SchemaError(
-            f"{what}: expected vectors of length {dim}, found length {wrong}; "
+            f"{place}: expected vectors of length {dim}, found length {wrong}; "
             "embed with the model that made the store"
         )
     values = column.flatten()
     if values.null_count:
-        raise SchemaError(f"{what}: expected vectors of numbers, found nulls in them")
+        raise SchemaError(f"{place}: expected vectors of numbers, found nulls in them")
     matrix = values.to_numpy(zero_copy_only=False).reshape(len(column), dim)
-    norms = require_unit_vectors(matrix, dim, what=what)
+    norms = require_unit_vectors(matrix, dim, what=place)
     narrow = np.ascontiguousarray(matrix, dtype=np.float32)
     off = np.abs(norms - 1.0) > _RENORMALISE
     if off.any():
         narrow = narrow.copy()
         narrow[off] = matrix[off].astype(np.float64) / norms[off, None]
     return narrow
-
-
-def _lengths(column: pa.Array) -> list[int]:
-    lengths: list[int] = pc.unique(pc.list_value_length(column)).to_pylist()
-    return lengths
 
 
 def _last_of_each_id(table: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""How unusual a score is: one query's scores with every row of a store."""
+"""How unusual a score is, compared with the scores of all rows of a store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import numpy as np
 from rsicd_embed.errors import QueryError
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.base import VectorStore
-from rsicd_embed.stores.queries import unit_queries
-from rsicd_embed.stores.scoring import cosines_with
+from rsicd_embed.stores.scoring import cosines_with, unit_queries
 
 
 @dataclass(frozen=True)
 class ScoreDistribution:
-    """The scores of all rows of a store for one query, the very numbers that `search` gives.
+    """The scores of all rows of a store for one query, equal to those that `search` reports.
 
     Attributes:
         scores: float32 (rows,), ascending.
@@ -30,21 +29,21 @@ class ScoreDistribution:
 
     @property
     def mean(self) -> float:
-        """Mean score; 0 of no rows."""
+        """Mean score; 0 without rows."""
         return float(self.scores.mean(dtype=np.float64)) if self.rows else 0.0
 
     @property
     def median(self) -> float:
-        """Median score; 0 of no rows."""
+        """Median score; 0 without rows."""
         return float(np.median(self.scores)) if self.rows else 0.0
 
     @property
     def standard_deviation(self) -> float:
-        """Standard deviation of the scores; 0 of no rows."""
+        """Standard deviation of the scores; 0 without rows."""
         return float(self.scores.std(dtype=np.float64)) if self.rows else 0.0
 
     def percentile(self, score: float) -> float:
-        """The share of rows that score below `score`, from 0 to 100; 0 of no rows.
+        """Percentage of rows that score below `score`; 0 without rows.
 
         Example:
             >>> ScoreDistribution(np.array([0.1, 0.2, 0.2, 0.4], np.float32)).percentile(0.4)
@@ -54,17 +53,13 @@ class ScoreDistribution:
         return 100 * below / self.rows if self.rows else 0.0
 
     def deviations(self, score: float) -> float | None:
-        """How many standard deviations `score` is above the mean; None if all scores are equal."""
+        """Standard deviations of `score` above the mean; None if all scores are equal."""
         deviation = self.standard_deviation
         return (score - self.mean) / deviation if deviation else None
 
 
 def measure(store: VectorStore, query: np.ndarray) -> ScoreDistribution:
-    """Scores every row of a store, read in batches.
-
-    Args:
-        store: any store.
-        query: one vector, (1, dim) or (dim,).
+    """Scores every row of a store against one vector, (1, dim) or (dim,), in batches.
 
     Raises:
         QueryError: not one usable vector of the store's dimension.

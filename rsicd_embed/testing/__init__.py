@@ -1,7 +1,7 @@
 """Conformance suites for third-party embedders and stores; they need pytest.
 
-Subclass `EmbedderContract` or `StoreContract`, and override its fixture. `StoreMachine`, which also
-drives stores at random, needs hypothesis.
+Subclass `EmbedderContract` or `StoreContract`, and override its fixture. `StoreMachine`, which runs
+random operations on stores, also needs hypothesis.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 from rsicd_embed.lazy_exports import lazy_exports
 
-# So that a failing assert shows the values.
+# Makes failing asserts show their values.
 pytest.register_assert_rewrite("rsicd_embed.testing.embedders", "rsicd_embed.testing.stores")
 
 if TYPE_CHECKING:

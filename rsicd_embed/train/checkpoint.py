@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from rsicd_embed.closing import Closing
-from rsicd_embed.errors import TrainError
-from rsicd_embed.files import storage_errors
+from rsicd_embed.errors import TrainError, first_line
+from rsicd_embed.files import Closing, storage_errors
 from rsicd_embed.train.distributed import any_process
 from rsicd_embed.train.mesh import abstract
 from rsicd_embed.train.state import TrainState
@@ -102,7 +101,7 @@ class Checkpoints(Closing):
             if not reason:
                 found = self._manager.restore(step, args=ocp.args.StandardRestore(item))
         except Exception as error:  # whatever a library makes of damaged bytes
-            reason = f"it is damaged: {str(error).splitlines()[0]:.200}"
+            reason = f"it is damaged: {first_line(error):.200}"
         if not any_process(bool(reason)):  # else some would wait here for the others
             expected = found.pop(_SUMS)
             if not bool(jnp.any(expected != _checksums(found))):
@@ -148,7 +147,7 @@ def _writing(directory: Path) -> Iterator[None]:
         except ValueError as error:  # what tensorstore makes of them
             code = re.search(r"os_error_code='(\d+)'", str(error))
             number = int(code[1]) if code else 0
-            reason = os.strerror(number) if number else str(error).splitlines()[0]
+            reason = os.strerror(number) if number else first_line(error)
             raise OSError(number, reason) from error
 
 

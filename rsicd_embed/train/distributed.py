@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from rsicd_embed.errors import TrainError
+from rsicd_embed.errors import TrainError, first_line
 from rsicd_embed.train.mesh import DeviceLayout
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # host:port of process 0
@@ -37,7 +37,7 @@ def connect(*, detect: bool = False) -> None:
     try:
         jax.distributed.initialize(address, count, own)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         remedy = f"; where no cluster says it, set {COORDINATOR}, {PROCESSES} and {PROCESS}"
         raise TrainError(
             f"the other processes of this run were not met: {reason}{'' if address else remedy}"

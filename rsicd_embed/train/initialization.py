@@ -14,12 +14,12 @@ from rsicd_embed.embedder.clip import config as clip_config
 from rsicd_embed.embedder.clip import parts, weights
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
-from rsicd_embed.embedder.jsonfile import read_json
 from rsicd_embed.embedder.layout import CLIP, CLIP_SHAPE
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.embedder.training_words import TrainingWords
+from rsicd_embed.files import read_json
 from rsicd_embed.train import vocabulary as bpe
 from rsicd_embed.train.config import ModelConfig
 from rsicd_embed.train.shapes import SHAPES

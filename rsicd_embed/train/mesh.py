@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rsicd_embed.embedder.clip.devices import Placement, place_on
+from rsicd_embed.embedder.clip.backends.on_jax import Placement, place_on
 
 T = TypeVar("T")
 

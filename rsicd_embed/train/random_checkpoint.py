@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rsicd_embed.embedder.clip import directory, weights
+from rsicd_embed.embedder import export_model
+from rsicd_embed.embedder.clip import weights
 from rsicd_embed.embedder.clip.tensors import shapes
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError
@@ -36,7 +37,7 @@ def write(folder: Path, shape: str, texts: Sequence[str], seed: int = 0) -> None
     vocabulary = bpe.train([*texts, *texts], config.vocab_size)  # it learns what occurs twice
     pixels = Preprocessor(config.image_size, (config.image_size, config.image_size))
     params = weights.params_from_hf(config, tensors)
-    directory.save(folder, config, params, vocabulary, pixels)
+    export_model.save(folder, config, params, vocabulary, pixels)
 
 
 def _random(draw: np.random.Generator, name: str, size: tuple[int, ...]) -> np.ndarray:

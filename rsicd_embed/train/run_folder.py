@@ -18,7 +18,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tokenizers import Tokenizer as FastTokenizer
 
-from rsicd_embed.embedder.clip import directory, weights
+from rsicd_embed.embedder import export_model
+from rsicd_embed.embedder.clip import weights
 from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.clip.parts import ModelParts
@@ -75,7 +76,7 @@ class Run:
         aside, old = self.out / "best.new", self.out / "best.old"
         with storage_errors(f"cannot write {self.best}"):
             shutil.rmtree(aside, ignore_errors=True)
-            directory.save(
+            export_model.save(
                 aside,
                 self.start.shape,
                 params,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsicd_embed.datasets import class_folders, splits
+from rsicd_embed.datasets import classes, splits
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.datasets.sources import open_source, open_sources
 from rsicd_embed.errors import DatasetError
@@ -50,7 +50,7 @@ def test_one_list_of_split_names(tmp_path: Path, name: str) -> None:
     expected = splits.plain(name)
     folder = images(tmp_path / "folder", f"{name}/beach/1.png", f"{name}/port/2.png")
     labels = {f"{name}/beach/1.png": "beach", f"{name}/port/2.png": "port"}
-    assert columns(class_folders.load(folder)) == columns(open_source(folder))
+    assert columns(classes.load(folder)) == columns(open_source(folder))
     assert columns(open_source(folder)) == {id_: (one, expected) for id_, one in labels.items()}
     rows = manifest(tmp_path / "m.jsonl", {"path": "a.png", "split": name})
     assert open_set(rows).split(expected)[0] == expected
@@ -143,7 +143,7 @@ def test_split_folders_with_a_year_or_a_kind(tmp_path: Path, name: str, split: s
     folder = images(tmp_path / "folder", f"{name}/beach/1.png", f"{name}/port/2.png")
     labels = {f"{name}/beach/1.png": "beach", f"{name}/port/2.png": "port"}
     assert columns(open_source(folder)) == {id_: (one, split) for id_, one in labels.items()}
-    assert columns(class_folders.load(folder)) == columns(open_source(folder))
+    assert columns(classes.load(folder)) == columns(open_source(folder))
     flat = images(tmp_path / "flat", f"{name}/1.png", "train/2.png")
     assert {one.split for one in open_source(flat).examples} == {split, "train"}
     assert {one.label for one in open_source(flat).examples} == {None}
@@ -184,7 +184,7 @@ def test_images_of_a_class_share_their_attributes() -> None:
     examples = tuple(
         Example(f"{name}/{i}.png", "x") for name in ("beach", "port") for i in range(9)
     )
-    source = class_folders.from_folder_names(Source(Path("x"), examples))
+    source = classes.from_folder_names(Source(Path("x"), examples))
     assert len({id(example.attributes) for example in source.examples}) == 2
 
 
@@ -201,7 +201,7 @@ def test_a_label_is_the_folder_of_its_image_or_none(paths: list[list[str]]) -> N
     examples = tuple(
         Example("/".join([*folders, f"{number}.png"]), "x") for number, folders in enumerate(paths)
     )
-    source = class_folders.from_folder_names(Source(Path("x"), examples))
+    source = classes.from_folder_names(Source(Path("x"), examples))
     labels = [example.label for example in source.examples]
     assert ("label" in source.schema.names) == (None not in labels)
     assert labels in ([None] * len(paths), [folders[-1] if folders else "" for folders in paths])
@@ -231,14 +231,14 @@ def test_linked_class_folders_are_read(tmp_path: Path) -> None:
     for name in ("beach", "port"):
         (root / name).symlink_to(tmp_path / "elsewhere" / name)
     expected = {"beach/1.png": ("beach", None), "port/2.png": ("port", None)}
-    assert columns(class_folders.load(root)) == columns(open_source(root)) == expected
+    assert columns(classes.load(root)) == columns(open_source(root)) == expected
     (root / "harbour").symlink_to(root / "port")
     complaint = r"class 'port' in .*, found a link to .*/port, which is read under another path, "
     with pytest.raises(DatasetError, match=complaint):
-        class_folders.load(root)
+        classes.load(root)
 
 
 def test_a_class_of_unread_pictures_says_so(tmp_path: Path) -> None:
     images(tmp_path, "beach/1.png", "port/2.psd", "port/3.psd")
     with pytest.raises(DatasetError, match=r"class 'port' in .*, found 2 \.psd; add some"):
-        class_folders.load(tmp_path)
+        classes.load(tmp_path)

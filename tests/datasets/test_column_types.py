@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from rsicd_embed.cli.base import COLUMN_TYPES
 from rsicd_embed.datasets.base import Source
 from rsicd_embed.datasets.column_types import DECLARABLE, survives
-from rsicd_embed.datasets.sources import open_source, open_sources
-from rsicd_embed.datasets.typed_sources import resolve
+from rsicd_embed.datasets.sources import open_source, open_sources, resolve
 from rsicd_embed.errors import DatasetError, SchemaError
 
 UTC_NOON = dt.datetime(2024, 5, 10, 12, tzinfo=dt.UTC)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.datasets import folder, unread
+from rsicd_embed.datasets import folder
 from rsicd_embed.datasets.base import Example, Skipped
 from rsicd_embed.datasets.sources import open_source, open_sources
 from rsicd_embed.errors import DatasetError
@@ -198,7 +198,7 @@ def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> No
         touch(tmp_path / name)
     source = open_source(tmp_path)
     assert source.unread == {".xbm": 2, ".psd": 1}
-    assert unread.describe(source.unread) == "2 .xbm, 1 .psd"
+    assert folder.describe_unread(source.unread) == "2 .xbm, 1 .psd"
     (tmp_path / "a.png").unlink()
     with pytest.raises(DatasetError, match=r"found 2 \.xbm, 1 \.psd and 4 other files"):
         open_source(tmp_path)
@@ -208,7 +208,7 @@ def test_what_can_be_read_is_not_unread() -> None:
     assert not SUFFIXES & UNREAD_SUFFIXES
     assert PLUGIN_SUFFIXES <= UNREAD_SUFFIXES
     for suffix in PLUGIN_SUFFIXES:
-        assert unread.describe({suffix: 1}) == f"1 {suffix} (install rsicd-embed[pictures])"
+        assert folder.describe_unread({suffix: 1}) == f"1 {suffix} (install rsicd-embed[pictures])"
 
 
 def test_an_empty_folder_is_a_source_only_where_it_may_be(tmp_path: Path) -> None:

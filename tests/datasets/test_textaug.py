@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsicd_embed import files
-from rsicd_embed.datasets import captioned, textaug
+from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
+from rsicd_embed.datasets.captions import load_augmented, with_augmented, write_augmented
 from rsicd_embed.errors import DatasetError, StoreError
 
 
@@ -35,16 +36,16 @@ def examples(*ids: str) -> list[Example]:
 def test_names_lose_the_folder_that_all_share(tmp_path: Path) -> None:
     path = tmp_path / "textaug_train_x.jsonl"
     lines(path, row("x_images/b_1.jpg", " two  words\n", "", "b"), row("x_images/a_1.jpg", "a"))
-    assert textaug.load(path) == {"b_1.jpg": ("two words", "b"), "a_1.jpg": ("a",)}
-    assert list(textaug.load(path)) == ["b_1.jpg", "a_1.jpg"]
+    assert load_augmented(path) == {"b_1.jpg": ("two words", "b"), "a_1.jpg": ("a",)}
+    assert list(load_augmented(path)) == ["b_1.jpg", "a_1.jpg"]
     lines(path, row("all/one/x.jpg", "1"), row("all/two/x.jpg", "2"))
-    assert textaug.load(path) == {"one/x.jpg": ("1",), "two/x.jpg": ("2",)}
+    assert load_augmented(path) == {"one/x.jpg": ("1",), "two/x.jpg": ("2",)}
 
 
 def test_a_blank_line_is_no_image(tmp_path: Path) -> None:
     path = tmp_path / "textaug.jsonl"
     path.write_text(json.dumps(row("a.jpg", "a")) + "\r\n\n  \n", encoding="utf-8")
-    assert textaug.load(path) == {"a.jpg": ("a",)}
+    assert load_augmented(path) == {"a.jpg": ("a",)}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_what_is_no_such_file_is_told_with_its_line(
     path = tmp_path / "textaug.jsonl"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DatasetError, match=message):
-        textaug.load(path)
+        load_augmented(path)
 
 
 def test_what_is_no_text_or_not_there(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_what_is_no_text_or_not_there(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     for one in (path, tmp_path, tmp_path / "absent"):
         with pytest.raises(DatasetError, match="cannot be read as text"):
-            textaug.load(one)
+            load_augmented(one)
 
 
 texts = st.text(min_size=1).map(lambda one: " ".join(one.split())).filter(bool)
@@ -100,36 +101,36 @@ def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, captions: dict[str, list[str]]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "written.jsonl"
-    textaug.write(path, captions)
-    assert textaug.load(path) == {name: tuple(own) for name, own in captions.items()}
+    write_augmented(path, captions)
+    assert load_augmented(path) == {name: tuple(own) for name, own in captions.items()}
 
 
 def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "textaug.jsonl"
-    textaug.write(path, {"a.jpg": ["a"]})
+    write_augmented(path, {"a.jpg": ["a"]})
 
     def full(_: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files, "sync_file", full)
     with pytest.raises(StoreError, match=r"textaug\.jsonl cannot be written: .*free some space"):
-        textaug.write(path, {"b.jpg": ["b"]})
-    assert textaug.load(path) == {"a.jpg": ("a",)}
+        write_augmented(path, {"b.jpg": ["b"]})
+    assert load_augmented(path) == {"a.jpg": ("a",)}
     assert [one.name for one in tmp_path.iterdir()] == ["textaug.jsonl"]
 
 
 def test_examples_get_the_captions_of_their_image() -> None:
     given_captions = {"a.jpg": ("1", "2"), "sub/b.jpg": ("3",)}
-    found = textaug.augmented(examples("images/a.jpg", "images/sub/b.jpg", "c.jpg"), given_captions)
+    found = with_augmented(examples("images/a.jpg", "images/sub/b.jpg", "c.jpg"), given_captions)
     assert [one.captions for one in found] == [("1", "2"), ("3",), ("its own",)]
     assert [one.split for one in found] == ["train"] * 3
-    assert textaug.augmented([], given_captions) == []
+    assert with_augmented([], given_captions) == []
 
 
 @pytest.mark.parametrize("captions", [{}, {"other.jpg": ("1",)}])
 def test_captions_of_other_images_are_refused(captions: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(DatasetError, match=r"such as a\.jpg, found them of (none|other)"):
-        textaug.augmented(examples("a.jpg"), captions)
+        with_augmented(examples("a.jpg"), captions)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +138,9 @@ def test_captions_of_other_images_are_refused(captions: dict[str, tuple[str, ...
 )
 def test_the_published_captions_are_those_of_the_splits(rsicd: Path, split: str, file: str) -> None:
     images = captioned.load(rsicd).split(split)
-    captions = textaug.load(rsicd / f"textaug_{file}_rsicd.jsonl")
-    assert set(captions) == {one.id for one in images}
-    found = textaug.augmented(images, captions)
+    published = load_augmented(rsicd / f"textaug_{file}_rsicd.jsonl")
+    assert set(published) == {one.id for one in images}
+    found = with_augmented(images, published)
     assert all(
         set(old.captions) <= set(new.captions) for old, new in zip(images, found, strict=True)
     )

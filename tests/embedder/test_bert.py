@@ -15,9 +15,10 @@ from flax import nnx
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
+from rsicd_embed.embedder import export_model
 from rsicd_embed.embedder.clip import config as clip_config
-from rsicd_embed.embedder.clip import directory, weights
 from rsicd_embed.embedder.clip import tensors as clip_tensors
+from rsicd_embed.embedder.clip import weights
 from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
 from rsicd_embed.embedder.clip.backends.on_numpy import NumpyTowers
 from rsicd_embed.embedder.clip.backends.on_openvino import OpenvinoTowers
@@ -130,7 +131,7 @@ def test_a_text_of_padding_alone_is_finite() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "bert"
     params = weights.params_from_hf(CONFIG, random_tensors())
-    directory.save(path, CONFIG, params, wordpiece(), HOW)
+    export_model.save(path, CONFIG, params, wordpiece(), HOW)
     return path
 
 

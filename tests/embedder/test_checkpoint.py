@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from flax.serialization import msgpack_serialize
 from safetensors.numpy import load_file, save_file
 
-from rsicd_embed.embedder.clip import weight_files
+from rsicd_embed.embedder.clip import torch_pickle, weight_files
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import WeightsError
 
@@ -103,8 +104,11 @@ def test_position_ids_of_old_checkpoints_are_known(tiny_model: Path, copy: Path)
 class Evil:
     """Runs a command when unpickled by an unpickler that lets it."""
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, ("evil",)
+    def __init__(self, run: Any, argument: object) -> None:
+        self.call = run, (argument,)
+
+    def __reduce__(self) -> Any:
+        return self.call
 
 
 def bin_file(path: Path, content: object) -> None:
@@ -116,7 +120,7 @@ def bin_file(path: Path, content: object) -> None:
 
 def test_a_pickle_cannot_run_anything(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy)
-    bin_file(copy / weight_files.TORCH, {"weight": Evil()})
+    bin_file(copy / weight_files.TORCH, {"weight": Evil(os.mkdir, "evil")})
     with pytest.raises(WeightsError, match=r"refers to .*mkdir.*do not trust"):
         load_embedder(copy)
     assert not (copy / "evil").exists()
@@ -155,3 +159,64 @@ def test_a_tensor_beyond_its_storage(copy: Path) -> None:
             cut.writestr(name, data[:8] if "/data/" in name else data)
     with pytest.raises(WeightsError, match=r"cannot be read|beyond its storage"):
         load_embedder(copy)
+
+
+def pickled(path: Path, content: object) -> Path:
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def test_a_state_dict_that_pickle_wrote(tmp_path: Path) -> None:
+    """As torch pickles tensors: of all dtypes, not in row order, sharing a buffer."""
+    buffer = torch.arange(24, dtype=torch.float32)
+    tensors = {
+        "float": torch.randn(2, 3),
+        "half": torch.randn(4).half(),
+        "bfloat": torch.randn(4).bfloat16(),
+        "steps": torch.tensor(7),
+        "turned": torch.randn(4, 5).T,
+        "part": buffer[6:18].view(3, 4)[:, 1:3],
+        "parameter": torch.nn.Parameter(torch.randn(3)),
+    }
+    found = torch_pickle.load_plain(pickled(tmp_path / "state.pkl", tensors))
+    for name, tensor in tensors.items():
+        assert found[name].shape == tuple(tensor.shape), name
+        expected = tensor.detach().float().numpy()
+        np.testing.assert_array_equal(found[name].astype(np.float32), expected, err_msg=name)
+
+
+def _from_bytes() -> Any:
+    storage: Any = torch.storage
+    return storage._load_from_bytes
+
+
+def test_a_pickled_state_dict_cannot_run_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the pickle nor one that stands where a buffer is expected."""
+    monkeypatch.chdir(tmp_path)
+    evil = Evil(os.mkdir, "evil")
+    for content in (evil, Evil(_from_bytes(), pickle.dumps(evil))):
+        path = pickled(tmp_path / "evil.pkl", {"weight": content})
+        with pytest.raises(WeightsError, match=r"evil\.pkl: .*mkdir.*do not trust"):
+            torch_pickle.load_plain(path)
+        assert not (tmp_path / "evil").exists()
+
+
+def test_broken_pickled_state_dicts(tmp_path: Path) -> None:
+    whole = pickle.dumps({"weight": torch.ones(100)})
+    broken = {
+        "empty": b"",
+        "text": b"not a pickle",
+        "cut": whole[:-200],
+        "other buffer": pickle.dumps({"weight": Evil(_from_bytes(), pickle.dumps(5) * 5)}),
+        "a list": pickle.dumps([1, 2]),
+    }
+    for name, content in broken.items():
+        path = tmp_path / "state.pkl"
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"state\.pkl") as caught:
+            torch_pickle.load_plain(path)
+        assert "\n" not in str(caught.value), name
+    with pytest.raises(WeightsError, match="cannot be read"):
+        torch_pickle.load_plain(tmp_path / "absent.pkl")

@@ -14,10 +14,10 @@ from rsicd_embed.embedder import preprocess
 from rsicd_embed.embedder.clip import config as clip_config
 from rsicd_embed.embedder.clip import tensors as clip_tensors
 from rsicd_embed.embedder.clip import weights
-from rsicd_embed.embedder.clip.backends.base import Towers
 from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
 from rsicd_embed.embedder.clip.backends.on_numpy import NumpyTowers
 from rsicd_embed.embedder.clip.backends.on_openvino import OpenvinoTowers
+from rsicd_embed.embedder.clip.backends.towers import Towers
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.embedder.preprocess import Preprocessor
 from tests.reference import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer

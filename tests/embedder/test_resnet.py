@@ -15,13 +15,14 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from rsicd_embed.bench import references
+from rsicd_embed.embedder import export_model
 from rsicd_embed.embedder.clip import config as clip_config
-from rsicd_embed.embedder.clip import directory, imagenet, weights
 from rsicd_embed.embedder.clip import tensors as clip_tensors
-from rsicd_embed.embedder.clip.backends.base import Towers
+from rsicd_embed.embedder.clip import weights
 from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers
 from rsicd_embed.embedder.clip.backends.on_numpy import NumpyTowers
 from rsicd_embed.embedder.clip.backends.on_openvino import OpenvinoTowers
+from rsicd_embed.embedder.clip.backends.towers import Towers
 from rsicd_embed.embedder.clip.config import ClipConfig, TowerConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
@@ -30,6 +31,7 @@ from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError, WeightsError
 from rsicd_embed.testing.embedders import EmbedderContract, picture
 from rsicd_embed.train import vocabulary as bpe
+from scripts import imagenet_weights as imagenet
 from tests.conftest import CAPTIONS
 from tests.helpers import run
 from tests.reference import resnet18, resnet50
@@ -227,7 +229,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = weights.params_from_hf(config, random_tensors(config, 0))
     pixels = Preprocessor(64, (64, 64), mean=imagenet.MEAN, std=imagenet.STD)
     folder = tmp_path_factory.mktemp("resnet")
-    directory.save(folder, config, params, bpe.train(CAPTIONS, config.vocab_size), pixels)
+    export_model.save(folder, config, params, bpe.train(CAPTIONS, config.vocab_size), pixels)
     return folder
 
 
@@ -248,8 +250,8 @@ def test_a_directory_keeps_it(saved: Path, tmp_path: Path) -> None:
     params = weights.params_from_hf(shape, clip_tensors.checked(shape, stored))
     one = load_embedder(saved)
     args = (shape, params, bpe.train(CAPTIONS, shape.vocab_size), one.preprocessor)
-    directory.save(tmp_path / "again", *args)
-    directory.save(tmp_path / "half", *args, dtype=np.float16)
+    export_model.save(tmp_path / "again", *args)
+    export_model.save(tmp_path / "half", *args, dtype=np.float16)
     for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
         assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     again, half = load_embedder(tmp_path / "again"), load_embedder(tmp_path / "half")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rsicd_embed.datasets import class_folders
+from rsicd_embed.datasets import classes
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.evaluation import dataset
@@ -68,11 +68,11 @@ def test_a_class_without_images(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"expected images of the class 'airport' in .*airport, f"
     ):
-        class_folders.load(tmp_path)
+        classes.load(tmp_path)
     class_folder(tmp_path / "split", images=1, splits=("train", "test"))
     (tmp_path / "split" / "test" / "airport").mkdir()
     with pytest.raises(DatasetError, match=r"expected images of the class 'airport' in .*test"):
-        class_folders.load(tmp_path / "split")
+        classes.load(tmp_path / "split")
 
 
 def test_folders_that_are_no_data_set(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsicd_embed.find import heatmap, overlay, patch_probability, patches
+from rsicd_embed.find import finding, heatmap, patches
 from rsicd_embed.find.finding import Finding
 
 
@@ -52,20 +52,20 @@ def test_colours_grow_lighter_and_clear_where_there_is_nothing() -> None:
 def test_probabilities_sum_to_one_over_the_texts() -> None:
     similarities = np.random.default_rng(0).uniform(-1, 1, (5, 4))
     each = [
-        patch_probability.probabilities(np.roll(similarities, -i, axis=1), 14.3) for i in range(4)
+        finding.probabilities(np.roll(similarities, -i, axis=1), 14.3) for i in range(4)
     ]  # each text in question once
     np.testing.assert_allclose(np.sum(each, axis=0), 1)
     best = similarities.argmax(axis=1)
     np.testing.assert_array_equal(np.argmax(each, axis=0), best)
-    assert patch_probability.probabilities(np.array([[1.0, -1.0]]), 1e4).tolist() == [1.0]
+    assert finding.probabilities(np.array([[1.0, -1.0]]), 1e4).tolist() == [1.0]
 
 
 def test_texts_to_compare_with() -> None:
-    assert patch_probability.texts("a beach", None) == ("a beach", *patch_probability.GENERAL)
-    assert patch_probability.texts("a beach", ["x", "y", "x"]) == ("a beach", "x", "y")
-    assert patch_probability.texts("a beach", []) == ("a beach",)
-    assert "water" not in patch_probability.texts("blue WATER", None)
-    assert patch_probability.logit_scale(object()) == patch_probability.LOGIT_SCALE
+    assert finding.compared_texts("a beach", None) == ("a beach", *finding.GENERAL)
+    assert finding.compared_texts("a beach", ["x", "y", "x"]) == ("a beach", "x", "y")
+    assert finding.compared_texts("a beach", []) == ("a beach",)
+    assert "water" not in finding.compared_texts("blue WATER", None)
+    assert finding.logit_scale(object()) == finding.LOGIT_SCALE
 
 
 def found(width: int, height: int, sides: list[int]) -> Finding:
@@ -76,9 +76,9 @@ def found(width: int, height: int, sides: list[int]) -> Finding:
 
 def test_drawings_of_any_size_and_their_proportions() -> None:
     for width, height in ((1, 1), (3000, 20), (700, 500)):
-        drawn = overlay.draw(Image.new("RGB", (width, height)), found(width, height, [1]) if
+        drawn = heatmap.draw(Image.new("RGB", (width, height)), found(width, height, [1]) if
                              width == 1 else found(width, height, [20]))  # fmt: skip
-        assert drawn.width <= overlay.LONGEST_SIDE
+        assert drawn.width <= heatmap.LONGEST_SIDE
         picture_height = drawn.height - 36
         assert abs(drawn.width / picture_height / (width / height) - 1) < 0.1
     bright = np.asarray(drawn)[:500].astype(int).sum()

@@ -1,4 +1,4 @@
-"""Rows, and an embedder that gives each text its own direction and says what it was asked."""
+"""Sample rows, and an embedder that maps each text to its own direction and records its calls."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def direction(text: str) -> np.ndarray:
 
 
 class Words:
-    """An embedder for which two texts have nothing in common."""
+    """An embedder for which different texts are unrelated; `embedded` lists its texts."""
 
     name, dim, fingerprint, batch_size = MADE_BY.model, MADE_BY.dim, MADE_BY.fingerprint, 4
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.embedded: list[str] = []
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        self.asked += texts
+        self.embedded += texts
         return np.concatenate([np.zeros((0, DIM), np.float32), *map(direction, texts)])
 
     def embed_images(self, images: Iterable[object]) -> np.ndarray:
-        return self.embed_texts([f"image {Path(str(one)).read_text()}" for one in images])
+        return self.embed_texts([f"image {Path(str(image)).read_text()}" for image in images])
 
 
-class Reading:
-    """A store that writes down what is read of it."""
+class RecordedStore:
+    """A store that records its scans."""
 
     def __init__(self, store: VectorStore) -> None:
         self._store = store
@@ -68,7 +68,7 @@ def table(n: int = 700, seed: int = 0) -> pa.Table:
             "label": [
                 None if i % 11 == 0 else ("it's", "port", 'a "quay"')[i % 3] for i in range(n)
             ],
-            "cloud": [None if i % 5 == 0 else float(one) for i, one in enumerate(random.random(n))],
+            "cloud": [None if i % 5 == 0 else float(x) for i, x in enumerate(random.random(n))],
             "at": pa.array([i * 86_400_000_000 for i in range(n)], pa.timestamp("us")),
             "captions": [["a port"] * (i % 3) for i in range(n)],
             "Night": [None if i % 13 == 0 else i % 2 == 0 for i in range(n)],
@@ -83,16 +83,16 @@ def words() -> Words:
 
 @pytest.fixture(scope="session")
 def uris(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The same rows in each store, some of them after changes; only to be read."""
-    found = {}
+    """Equal rows in each kind of store, after some changes; read only."""
+    uris_by_scheme = {}
     for scheme in SCHEMES:
-        found[scheme] = f"{scheme}:{tmp_path_factory.mktemp('sql') / 'store'}"
-        with open_store(found[scheme], MADE_BY) as store:
+        uris_by_scheme[scheme] = f"{scheme}:{tmp_path_factory.mktemp('sql') / 'store'}"
+        with open_store(uris_by_scheme[scheme], MADE_BY) as store:
             store.upsert(table(300, seed=1))
             store.upsert(table().slice(0, 500))
             store.delete(["1/1", "nobody"])
             store.upsert(table().slice(200))
-    return found
+    return uris_by_scheme
 
 
 @pytest.fixture(params=SCHEMES)
@@ -109,5 +109,5 @@ def exact(uris: dict[str, str]) -> Iterator[VectorStore]:
 
 @pytest.fixture
 def ask(exact: VectorStore, words: Words) -> Callable[[str], list[dict[str, object]]]:
-    """A query's rows."""
+    """Returns the rows of a query."""
     return lambda query: rsicd_embed.sql(query, exact, words).to_pylist()

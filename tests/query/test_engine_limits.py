@@ -1,4 +1,4 @@
-"""Queries on which DataFusion fails by itself: those that can be planned are, others are explained.
+"""Limits of DataFusion: queries around them work if possible, and errors are explained otherwise.
 
 Expected rows are computed in Python, not by another query.
 """
@@ -30,7 +30,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def nested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorStore]:
-    """Twenty rows with structs, lists and bytes; only to be read."""
+    """Twenty rows with structs, lists and bytes; read only."""
     plain = table(len(ROWS))
     extra = pa.Table.from_pylist(ROWS)
     with open_store(f"exact:{tmp_path_factory.mktemp('nested') / 'store'}", MADE_BY) as store:
@@ -42,21 +42,21 @@ def nested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorStore]:
 
 @pytest.fixture
 def ask(nested: VectorStore) -> Callable[[str], list[tuple[object, ...]]]:
-    """A query's rows as tuples."""
+    """Returns the rows of a query as tuples."""
     return lambda query: [
         tuple(row.values()) for row in rsicd_embed.sql(query, nested, Words()).to_pylist()
     ]
 
 
-def test_a_table_joined_with_itself_is_ordered_by_a_field(
+def test_self_join_ordered_by_a_field(
     ask: Callable[[str], list[tuple[object, ...]]],
 ) -> None:
-    found = ask(
+    rows = ask(
         "SELECT a.geo['deep']['x'], b.geo['deep']['x'] FROM images a JOIN images b "
         "ON a.geo['deep']['x'] + 1 = b.geo['deep']['x'] ORDER BY a.geo['deep']['x'] DESC"
     )
-    assert found == [(i, i + 1) for i in reversed(range(19))]
-    found = ask(
+    assert rows == [(i, i + 1) for i in reversed(range(19))]
+    rows = ask(
         "SELECT a.geo['deep']['x'] AS x, b.geo['deep']['x'] AS y FROM images a JOIN images b "
         "ON a.tags[2] = b.tags[2] AND a.geo['lon'] < b.geo['lon'] WHERE a.geo['deep']['x'] < 5 "
         "ORDER BY abs(a.geo['lon'] - b.geo['lon']), x, y LIMIT 7"
@@ -67,21 +67,21 @@ def test_a_table_joined_with_itself_is_ordered_by_a_field(
         for b in range(20)
         if a % 3 == b % 3 and a % 7 < b % 7
     ]
-    assert found == [(a, b) for _, a, b in sorted(pairs)[:7]]
+    assert rows == [(a, b) for _, a, b in sorted(pairs)[:7]]
 
 
-def test_a_union_is_ordered_by_a_column_that_repeats_another(
+def test_union_ordered_by_a_repeated_column(
     ask: Callable[[str], list[tuple[object, ...]]],
 ) -> None:
-    found = ask(
+    rows = ask(
         "SELECT geo['deep']['x'] AS x, geo['deep']['x'] AS y FROM images UNION ALL "
         "SELECT 5 AS x, geo['deep']['x'] AS y FROM images ORDER BY y DESC, x LIMIT 4"
     )
-    assert found == [(5, 19), (19, 19), (5, 18), (18, 18)]
+    assert rows == [(5, 19), (19, 19), (5, 18), (18, 18)]
     assert ask("SELECT id, id AS k FROM images UNION ALL SELECT id, id AS k FROM images ORDER BY k")
 
 
-def test_a_union_has_the_type_that_its_parts_agree_on(
+def test_union_has_the_common_type(
     ask: Callable[[str], list[tuple[object, ...]]],
 ) -> None:
     assert ask("SELECT NULL AS n UNION ALL SELECT 1 ORDER BY n") == [(1,), (None,)]
@@ -93,8 +93,8 @@ EXPLAINED = [
     ("SELECT rank() OVER (ORDER BY geo) FROM images", "ORDER BY in OVER (…) cannot compare"),
     ("SELECT rank() OVER (ORDER BY raw) FROM images", "of type Binary: order by a number"),
     ("SELECT id FROM images WHERE at BETWEEN 0 AND 1", "BETWEEN cannot compare Timestamp(µs)"),
-    ("SELECT date_trunc('day', width) FROM images", "it takes other types"),
-    ("SELECT length(geo) FROM images", "it takes other types"),
+    ("SELECT date_trunc('day', width) FROM images", "it accepts other types"),
+    ("SELECT length(geo) FROM images", "it accepts other types"),
     (
         "SELECT id, (SELECT count(*) FROM images b WHERE b.cloud < a.cloud) FROM images a",
         "write it as a JOIN",
@@ -105,7 +105,7 @@ EXPLAINED = [
     ),
     ("SELECT a.id FROM images a SEMI JOIN images b ON a.id = b.id", "Unsupported JOIN operator"),
     ("SELECT * FROM images PIVOT (count(id) FOR label IN ('a'))", "Unsupported ast node Pivot"),
-    ('SELECT id FROM images WHERE label = "port"', "a text is written in single quotes: 'port'"),
+    ('SELECT id FROM images WHERE label = "port"', "write texts in single quotes: 'port'"),
     ('SELECT id FROM images WHERE label = "bare land"', "in single quotes: 'bare land'; "),
     ('SELECT id FROM images WHERE id = "a/b.c.jpg"', "in single quotes: 'a/b.c.jpg'; "),
     ('SELECT id FROM images WHERE id = images."A B"', "in single quotes: 'A B'; "),
@@ -124,7 +124,7 @@ def test_limits_are_explained(
 
 
 def require_plain(text: str) -> None:
-    """Nothing in a message is of the engine's own inside."""
+    """Asserts that a message contains no internals of the engine."""
     assert len(text) < 500
     for inside in ("\n", "nternal", "bug", "__", "Span(", "SanityCheck", "panick"):
         assert inside not in text, text
@@ -135,13 +135,13 @@ def require_plain(text: str) -> None:
     [
         ("similarity('x') > .65", "rsicd-embed sql"),
         ("similarity_image('x.png') > .65", "rsicd_embed.sql in Python"),
-        ('label = "port"', "a text is written in single quotes: 'port'"),
+        ('label = "port"', "write texts in single quotes: 'port'"),
         ('label = "it\'s"', "single quotes: 'it''s'"),
         ('label = "bare land"', "single quotes: 'bare land'; "),
         ('id = "a/b.c.jpg"', "single quotes: 'a/b.c.jpg'; "),
         ('label = "a ""b"" c."', "single quotes: 'a \"b\" c.'; "),
         ("at BETWEEN 0 AND 1", "BETWEEN cannot compare Timestamp(µs) with Int64"),
-        ("date_trunc('day', geo) > now()", "date_trunc does not take a value of this type"),
+        ("date_trunc('day', geo) > now()", "date_trunc does not accept a value of this type"),
         ("id IN (SELECT id FROM images)", "a subquery cannot be used"),
         ("a" * 5000 + " = 1", "no column aaa"),
     ],
@@ -153,7 +153,7 @@ def test_conditions_are_explained(nested: VectorStore, where: str, message: str)
     require_plain(str(caught.value))
 
 
-def test_a_name_in_double_quotes_that_is_a_column_is_one(nested: VectorStore) -> None:
+def test_column_name_in_double_quotes(nested: VectorStore) -> None:
     assert len(nested.scan(["id"], '"Night" IS NOT NULL').read_all()) > 0
     with pytest.raises(FilterError) as caught:
         nested.scan(["id"], "night IS NOT NULL")
@@ -209,7 +209,7 @@ def random_query(seed: int) -> str:
 
 
 def unexplained(store: VectorStore, seeds: range) -> int:
-    """Asserts that each query is answered or refused in plain words; returns how many are."""
+    """Asserts that each query succeeds or fails in plain words; returns the number that succeed."""
     answered = 0
     for seed in seeds:
         try:
@@ -229,6 +229,6 @@ def test_many_random_queries(nested: VectorStore) -> None:
     assert unexplained(nested, range(60, 3000)) > 1000
 
 
-def test_a_path_is_no_query(nested: VectorStore) -> None:
+def test_path_is_not_a_query(nested: VectorStore) -> None:
     with pytest.raises(SQLError, match="expected a SQL query as a string"):
         rsicd_embed.sql(Path("q.sql"), nested)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a query reads of its store: the columns it uses, and the rows that it may use."""
+"""A query only reads the columns that it uses and the rows that it may use."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rsicd_embed.errors import FilterError
 from rsicd_embed.query import run
 from rsicd_embed.stores.base import VectorStore, open_store
 
-from .conftest import MADE_BY, Reading, Words, table
+from .conftest import MADE_BY, RecordedStore, Words, table
 
 
 def scans(query: str, store: VectorStore) -> list[tuple[list[str], str | None]]:
     """The columns and the condition of each scan of the store."""
-    reading = Reading(store)
-    rsicd_embed.sql(query, reading, Words())  # type: ignore[arg-type]
-    return [(sorted(columns), where) for columns, where in reading.scans]
+    recorded = RecordedStore(store)
+    rsicd_embed.sql(query, recorded, Words())  # type: ignore[arg-type]
+    return [(sorted(columns), where) for columns, where in recorded.scans]
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,8 @@ def scans(query: str, store: VectorStore) -> list[tuple[list[str], str | None]]:
     ],
 )  # fmt: skip
 def test_columns(exact: VectorStore, query: str, columns: str | list[str] | None) -> None:
-    wanted = columns.split() if isinstance(columns, str) else columns
-    found = scans(query, exact)
-    assert found == ([(wanted, None)] if wanted else [])
+    expected = columns.split() if isinstance(columns, str) else columns
+    assert scans(query, exact) == ([(expected, None)] if expected else [])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_columns(exact: VectorStore, query: str, columns: str | list[str] | None
         ("vector[1] > 0", None),
         ("width > 3 OR similarity('a') > 0.5", None),
         ("width > (SELECT 3)", None),
-        ("label = 'TableScan: images'", None),  # might be a second scan, for all the display says
+        ("label = 'TableScan: images'", None),  # looks like another scan in the display
     ],
 )  # fmt: skip
 def test_conditions(exact: VectorStore, condition: str, pushed: str | None) -> None:
@@ -91,7 +90,7 @@ def test_conditions(exact: VectorStore, condition: str, pushed: str | None) -> N
         "SELECT id, count(*) FILTER (WHERE width > 3) FROM images GROUP BY id",
     ],
 )
-def test_what_is_not_for_all_rows_is_not_pushed(exact: VectorStore, query: str) -> None:
+def test_conditions_on_some_rows_are_not_pushed_down(exact: VectorStore, query: str) -> None:
     assert {where for _, where in scans(query, exact)} <= {None}
 
 
@@ -104,7 +103,7 @@ def test_one_state_for_all_scans(exact: VectorStore) -> None:
     assert scans(query, exact) == [(["id", "width"], None)]
 
 
-def test_one_state_for_a_scan_that_is_repeated(exact: VectorStore) -> None:
+def test_one_state_for_a_repeated_scan(exact: VectorStore) -> None:
     query = (
         "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n, images "
         "WHERE i < 4 AND id = '2/2') SELECT count(*) FROM n"
@@ -112,7 +111,7 @@ def test_one_state_for_a_scan_that_is_repeated(exact: VectorStore) -> None:
     assert scans(query, exact) == [(["id"], None)]
 
 
-def test_a_limit_stops_reading(exact: VectorStore) -> None:
+def test_limit_stops_reading(exact: VectorStore) -> None:
     seen = []
 
     def scan(columns: list[str], where: str | None = None) -> pa.RecordBatchReader:
@@ -123,13 +122,13 @@ def test_a_limit_stops_reading(exact: VectorStore) -> None:
 
         return pa.RecordBatchReader.from_batches(table().select(columns).schema, batches())
 
-    class Slow(Reading):
+    class Slow(RecordedStore):
         pass
 
     slow = Slow(exact)
     slow.scan = scan  # type: ignore[method-assign]
-    found = rsicd_embed.sql("SELECT id FROM images LIMIT 15", slow)  # type: ignore[arg-type]
-    assert found.num_rows == 15
+    result = rsicd_embed.sql("SELECT id FROM images LIMIT 15", slow)  # type: ignore[arg-type]
+    assert result.num_rows == 15
     assert len(seen) < 8
     with run("SELECT id FROM images", slow, Words) as reader:  # type: ignore[arg-type]
         seen.clear()
@@ -137,24 +136,26 @@ def test_a_limit_stops_reading(exact: VectorStore) -> None:
     assert len(seen) < 8
 
 
-def test_a_store_with_less_sql(exact: VectorStore) -> None:
-    """What it refuses, DataFusion does."""
+def test_store_with_less_sql(exact: VectorStore) -> None:
+    """DataFusion applies the conditions that the store refuses."""
 
-    class Poor(Reading):
+    class Poor(RecordedStore):
         def scan(self, columns: list[str] | None = None, where: str | None = None) -> object:
             if where:
                 raise FilterError("not here")
             return super().scan(columns)
 
-    found = rsicd_embed.sql("SELECT id FROM images WHERE width > 250", Poor(exact))  # type: ignore[arg-type]
-    assert found.num_rows == exact.scan(["id"], "width > 250").read_all().num_rows > 0
+    result = rsicd_embed.sql("SELECT id FROM images WHERE width > 250", Poor(exact))  # type: ignore[arg-type]
+    assert result.num_rows == exact.scan(["id"], "width > 250").read_all().num_rows > 0
 
 
-def test_nan_is_what_it_is_in_where(tmp_path: Path) -> None:
-    rows = [one | {"cloud": value} for one, value in zip(
+def test_nan_is_treated_as_in_where(tmp_path: Path) -> None:
+    rows = [row | {"cloud": value} for row, value in zip(
         table(5).to_pylist(), [math.nan, math.inf, -math.inf, 0.0, None], strict=True)]  # fmt: skip
     with open_store(f"exact:{tmp_path / 'store'}", MADE_BY) as store:
         store.upsert([pa.RecordBatch.from_pylist(rows, table(5).schema)])
         for where in ("cloud > 1", "cloud = cloud", "NOT cloud < 1", "cloud <> 0", "isnan(cloud)"):
-            found = rsicd_embed.sql(f"SELECT id FROM images i WHERE {where}", store)
-            assert found["id"].to_pylist() == store.scan(["id"], where).read_all()["id"].to_pylist()
+            result = rsicd_embed.sql(f"SELECT id FROM images i WHERE {where}", store)
+            assert (
+                result["id"].to_pylist() == store.scan(["id"], where).read_all()["id"].to_pylist()
+            )

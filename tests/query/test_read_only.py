@@ -1,4 +1,4 @@
-"""Whatever a query says, it reads the rows of one store, and nothing else."""
+"""A query can only read the rows of one store."""
 
 from __future__ import annotations
 
@@ -133,26 +133,26 @@ def test_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.csv").write_text("secret\n1\n")
-    before = sorted(one["id"] for one in exact.scan(["id"]).read_all().to_pylist())
+    before = sorted(row["id"] for row in exact.scan(["id"]).read_all().to_pylist())
     with pytest.raises(SQLError) as caught:
         rsicd_embed.sql(query, exact, words)
     message = str(caught.value)
     assert "\n" not in message
     assert "secret" not in message
     assert len(message) < 400
-    assert words.asked == []
+    assert words.embedded == []
     assert [path.name for path in tmp_path.iterdir()] == ["here.csv"]
-    assert sorted(one["id"] for one in exact.scan(["id"]).read_all().to_pylist()) == before
+    assert sorted(row["id"] for row in exact.scan(["id"]).read_all().to_pylist()) == before
 
 
 @pytest.mark.parametrize("query", CHANGES[:-4])
-def test_what_would_write_is_said_to_be_refused(query: str, exact: VectorStore) -> None:
-    with pytest.raises(SQLError, match=r"one query that reads|not understood|not possible"):
+def test_writes_are_refused(query: str, exact: VectorStore) -> None:
+    with pytest.raises(SQLError, match=r"one query that reads|syntax error|not possible"):
         rsicd_embed.sql(query, exact)
 
 
-def test_nothing_is_left_for_the_next_query(exact: VectorStore, words: Words) -> None:
-    """Not even a name: each query has a session of its own."""
+def test_queries_share_no_state(exact: VectorStore, words: Words) -> None:
+    """Each query has its own session, without names from earlier ones."""
     for query in (
         "WITH x AS (SELECT 1 AS a) SELECT * FROM x",
         "SELECT similarity('a') FROM images",
@@ -166,8 +166,8 @@ def test_nothing_is_left_for_the_next_query(exact: VectorStore, words: Words) ->
     "text",
     ["'; DROP TABLE images; --", "') OR true --", '"', "'", "''", "\\", "\\'", "a\nb\0", "$$"],
 )
-def test_values_stay_values(text: str, tmp_path: Path, words: Words) -> None:
-    """In a similarity, in a condition that goes to the store, and in a result."""
+def test_quoted_values(text: str, tmp_path: Path, words: Words) -> None:
+    """Special characters in a similarity, in a pushed-down condition, and in a result."""
     from .conftest import MADE_BY, table
 
     rows = table(3).to_pylist()
@@ -178,7 +178,7 @@ def test_values_stay_values(text: str, tmp_path: Path, words: Words) -> None:
         query = f"SELECT label, similarity({literal}) AS s FROM images WHERE label = {literal}"
         (row,) = rsicd_embed.sql(query, store, words).to_pylist()
     assert row["label"] == text
-    assert words.asked == [text]
+    assert words.embedded == [text]
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def ask_counts(exact: VectorStore) -> Callable[[str], object]:
     return lambda query: next(iter(rsicd_embed.sql(query, exact).to_pylist()[0].values()))
 
 
-def test_what_reads_is_allowed(exact: VectorStore, words: Words) -> None:
+def test_reads_are_allowed(exact: VectorStore, words: Words) -> None:
     for query in (
         "SELECT 1;",
         "VALUES (1, 'a')",

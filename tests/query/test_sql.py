@@ -1,4 +1,4 @@
-"""SQL answers: the same in every store, equal to what NumPy computes and to what search finds."""
+"""SQL results are the same in every store, and equal those of NumPy and of search."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ QUERIES = [
 
 
 def rounded(value: object) -> object:
-    """A sum of floats depends on the order of the rows, which stores may choose."""
+    """Rounds floats, whose sums depend on the row order that a store chooses."""
     return f"{value:.12g}" if isinstance(value, float) else value
 
 
@@ -58,14 +58,14 @@ def test_same_in_every_store(uris: dict[str, str], query: str, words: Words) -> 
     answers = []
     for scheme in SCHEMES:
         with open_store(uris[scheme]) as store:
-            found = rsicd_embed.sql(query, store, words)
-            rows = [[rounded(one) for one in row.values()] for row in found.to_pylist()]
-            answers.append((found.schema, sorted(rows, key=repr)))
+            result = rsicd_embed.sql(query, store, words)
+            rows = [[rounded(value) for value in row.values()] for row in result.to_pylist()]
+            answers.append((result.schema, sorted(rows, key=repr)))
     assert answers[0] == answers[1] == answers[2]
     assert answers[0][1]
 
 
-def test_scores_are_those_of_search(store: VectorStore, words: Words, tmp_path: Path) -> None:
+def test_scores_equal_those_of_search(store: VectorStore, words: Words, tmp_path: Path) -> None:
     (tmp_path / "it's.png").write_text("a")
     for text, call in [
         ("a", "similarity('a')"),
@@ -77,11 +77,11 @@ def test_scores_are_those_of_search(store: VectorStore, words: Words, tmp_path: 
             f"SELECT id, {call} AS score FROM images WHERE width > 250 ORDER BY score DESC, id",
             f"SELECT *, {call} AS score FROM images WHERE width > 250 ORDER BY {call} DESC, id",
         ):
-            found = rsicd_embed.sql(f"{query} LIMIT 50", store, words).to_pydict()
-            assert found["id"] == hits["id"]
-            assert found["score"] == hits["score"]  # to the last bit
-        expected = direction(text).astype(float) @ np.array(found["vector"]).T
-        assert found["score"] == pytest.approx(expected[0].tolist(), abs=1e-6)
+            result = rsicd_embed.sql(f"{query} LIMIT 50", store, words).to_pydict()
+            assert result["id"] == hits["id"]
+            assert result["score"] == hits["score"]  # to the last bit
+        expected = direction(text).astype(float) @ np.array(result["vector"]).T
+        assert result["score"] == pytest.approx(expected[0].tolist(), abs=1e-6)
 
 
 def test_each_text_is_embedded_once(store: VectorStore, words: Words, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_each_text_is_embedded_once(store: VectorStore, words: Words, tmp_path: 
         store,
         words,
     )
-    assert sorted(words.asked) == ["a", "b", "c", "image x"]
+    assert sorted(words.embedded) == ["a", "b", "c", "image x"]
 
 
 def test_names_of_columns(ask: Ask) -> None:
@@ -109,8 +109,8 @@ def test_names_of_columns(ask: Ask) -> None:
     ]  # fmt: skip
 
 
-def test_an_empty_answer_has_its_columns(exact: VectorStore, words: Words) -> None:
-    found = rsicd_embed.sql(
+def test_empty_result_has_columns(exact: VectorStore, words: Words) -> None:
+    result = rsicd_embed.sql(
         "SELECT id, similarity('a') AS s, width FROM images WHERE width < 0", exact, words
     )
     columns = [
@@ -118,22 +118,22 @@ def test_an_empty_answer_has_its_columns(exact: VectorStore, words: Words) -> No
         pa.field("s", pa.float32()),
         pa.field("width", pa.int32()),
     ]
-    assert (found.num_rows, found.schema) == (0, pa.schema(columns))
+    assert (result.num_rows, result.schema) == (0, pa.schema(columns))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_an_empty_store(scheme: str, tmp_path: Path, words: Words) -> None:
+def test_empty_store(scheme: str, tmp_path: Path, words: Words) -> None:
     with open_store(f"{scheme}:{tmp_path / 'store'}", MADE_BY) as store:
-        found = rsicd_embed.sql("SELECT *, similarity('a') AS s FROM images", store, words)
-        assert found.column_names == [*store.schema.names, "s"]
-        assert found.num_rows == 0
+        result = rsicd_embed.sql("SELECT *, similarity('a') AS s FROM images", store, words)
+        assert result.column_names == [*store.schema.names, "s"]
+        assert result.num_rows == 0
         counted = rsicd_embed.sql("SELECT count(*), avg(similarity('a')) FROM images", store, words)
         assert [*counted.to_pylist()[0].values()] == [0, None]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_fields_of_null_objects_are_null(scheme: str, tmp_path: Path, words: Words) -> None:
-    """Whatever Arrow has in their place."""
+    """They are null although Arrow stores other values there."""
     geo = pa.StructArray.from_arrays(
         [pa.array([0.0, 0.0, 7.0]), pa.array(["x", "", "y"])],
         ["cloud", "place"],
@@ -148,12 +148,12 @@ def test_fields_of_null_objects_are_null(scheme: str, tmp_path: Path, words: Wor
             "SELECT id FROM images WHERE geo IS NULL AND geo['place'] IS NULL": [("b",)],
             "SELECT geo['cloud'] FROM images ORDER BY similarity('b') DESC LIMIT 1": [(None,)],
         }.items():
-            found = rsicd_embed.sql(query, store, words).to_pylist()
-            assert [tuple(row.values()) for row in found] == expected, query
+            result = rsicd_embed.sql(query, store, words).to_pylist()
+            assert [tuple(row.values()) for row in result] == expected, query
 
 
-def test_a_row_that_is_not_there_has_no_similarity(ask: Ask) -> None:
-    """An outer join makes rows of nulls, which are compared with nothing."""
+def test_missing_row_has_no_similarity(ask: Ask) -> None:
+    """Outer joins add rows of nulls, whose similarity is null."""
     rows = ask(
         "SELECT n, similarity('a') AS s, vector IS NULL AS gone FROM "
         "(VALUES (1, '2/2'), (2, 'nobody')) AS v(n, key) LEFT JOIN images ON key = id ORDER BY n"
@@ -165,7 +165,7 @@ def test_batches(exact: VectorStore, words: Words) -> None:
     with run("SELECT id FROM images", exact, lambda: words) as reader:
         assert isinstance(reader, pa.RecordBatchReader)
         assert sum(len(batch) for batch in reader) == len(exact)
-    assert words.asked == []
+    assert words.embedded == []
 
 
 # ------------------------------------------------------------------ against NumPy
@@ -189,7 +189,7 @@ CONDITIONS: dict[str, Callable[[str | None, int | None, float | None, float], bo
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(rows=ROWS, condition=st.sampled_from(list(CONDITIONS)), gone=st.sets(st.integers(0, 40)))
-def test_groups_equal_numpys(
+def test_groups_equal_those_of_numpy(
     rows: list[tuple[str | None, int | None, float | None]], condition: str, gone: set[int]
 ) -> None:
     query = (
@@ -216,14 +216,14 @@ def test_groups_equal_numpys(
         )
         store.delete([str(i) for i in gone])
         hits = store.search(np.concatenate([direction("a"), direction("b")]), k=50).to_pylist()
-        found = rsicd_embed.sql(query, store, Words()).to_pylist() if rows else []
+        result = rsicd_embed.sql(query, store, Words()).to_pylist() if rows else []
     score = {(hit["query"], int(hit["id"])): hit["score"] for hit in hits}
     groups: dict[str | None, list[int]] = {}
     for i, row in enumerate(rows):
         if i not in gone and CONDITIONS[condition](*row, score[0, i]):
             groups.setdefault(row[0], []).append(i)
-    assert {row["label"] for row in found} == set(groups)
-    for row in found:
+    assert {row["label"] for row in result} == set(groups)
+    for row in result:
         members = groups[row["label"]]
         numbers = [rows[i][1] for i in members if rows[i][1] is not None]
         values = [rows[i][2] for i in members if rows[i][2] is not None]
@@ -242,7 +242,7 @@ def test_groups_equal_numpys(
 # ------------------------------------------------------------------ errors
 
 
-def test_another_model_is_refused(exact: VectorStore, words: Words) -> None:
+def test_other_model_is_refused(exact: VectorStore, words: Words) -> None:
     class Other(Words):
         fingerprint = "weights:other/tokenizer:t/dim:16"
 
@@ -251,15 +251,15 @@ def test_another_model_is_refused(exact: VectorStore, words: Words) -> None:
         rsicd_embed.sql("SELECT similarity('a') FROM images", exact, Other())
 
 
-def test_the_model_of_the_store_is_loaded_if_needed(exact: VectorStore) -> None:
+def test_model_of_the_store_is_loaded_if_needed(exact: VectorStore) -> None:
     assert rsicd_embed.sql("SELECT count(*) FROM images", exact).num_rows == 1
     with pytest.raises(ModelError, match="words"):
         rsicd_embed.sql("SELECT similarity('a') FROM images", exact)
-    with pytest.raises(SQLError, match="no column nothing"):  # told before any model is loaded
+    with pytest.raises(SQLError, match="no column nothing"):  # before any model is loaded
         rsicd_embed.sql("SELECT similarity('a'), nothing FROM images", exact)
 
 
-def test_no_picture(ask: Ask, tmp_path: Path) -> None:
+def test_missing_picture(ask: Ask, tmp_path: Path) -> None:
     with pytest.raises((ImageError, OSError), match=r"gone\.png"):
         ask(f"SELECT similarity_image('{tmp_path / 'gone.png'}') FROM images")
 
@@ -267,9 +267,9 @@ def test_no_picture(ask: Ask, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("selekt 1", "not understood: Expected: an SQL statement, found: selekt at Line: 1"),
-        ("SELECT id FROM images WHERE", "not understood: Expected: an expression, found: EOF"),
-        ("SELECT 'a", "not understood: Unterminated string literal"),
+        ("selekt 1", "syntax error: Expected: an SQL statement, found: selekt at Line: 1"),
+        ("SELECT id FROM images WHERE", "syntax error: Expected: an expression, found: EOF"),
+        ("SELECT 'a", "syntax error: Unterminated string literal"),
         ("", "expected one query that reads (SELECT … FROM images …), found nothing"),
         ("-- nothing", "found nothing"),
         ("SELECT 1; SELECT 2", "found several statements"),
@@ -278,7 +278,7 @@ def test_no_picture(ask: Ask, tmp_path: Path) -> None:
         ("SELECT i.nothing FROM images i", "no column i.nothing; columns"),
         ("SELECT id FROM pictures", "no table 'pictures'; the only one is images"),
         ("SELECT similarly(id) FROM images", "no function 'similarly'; did you mean 'similarity'?"),
-        ("SELECT sum(label) FROM images", "no function sum(Utf8): it takes other types"),
+        ("SELECT sum(label) FROM images", "no function sum(Utf8): it accepts other types"),
         ("SELECT width + label FROM images", "Cannot coerce arithmetic expression Int32 + Utf8"),
         ("SELECT 1/0", "not possible: Divide by zero error"),
         ("SELECT CAST(label AS INT) FROM images", "Cannot cast string"),
@@ -286,17 +286,17 @@ def test_no_picture(ask: Ask, tmp_path: Path) -> None:
         ("SELECT $1", "expected a value, found the placeholder $1"),
         ("SELECT id, id FROM images", "Projections require unique expression names"),
         ("SELECT similarity(label) FROM images", "expected similarity('a text'), with one string"),
-        ("SELECT similarity('a')", "similarity(…) cannot be used there: it compares the rows"),
-        ("SELECT similarity('a') FROM (SELECT id FROM images)", "use it in a SELECT that is FROM"),
+        ("SELECT similarity('a')", "similarity(…) cannot be used there: it compares rows of"),
+        ("SELECT similarity('a') FROM (SELECT id FROM images)", "use it in a SELECT … FROM"),
         ("SELECT a.id FROM images a, images b WHERE similarity('a') > 0", "several tables"),
-        ("SELECT label, similarity('a') FROM images GROUP BY label", "put it in an aggregate, avg"),
+        ("SELECT label, similarity('a') FROM images GROUP BY label", "use it in an aggregate, avg"),
         ("SELECT DISTINCT label FROM images ORDER BY similarity('a')", "each row has its own"),
         ("SELECT similarity('a') FROM (SELECT label AS vector FROM images)", "the column vector"),
         ("SELECT x.similarity('a') FROM images", "no function 'x.similarity'"),
         ("SELECT id FROM images WHERE similarity('a')", "not possible: "),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_in_one_line(ask: Ask, query: str, message: str) -> None:
+def test_errors_are_one_line(ask: Ask, query: str, message: str) -> None:
     with pytest.raises(SQLError) as caught:
         ask(query)
     assert message in str(caught.value)
@@ -304,12 +304,12 @@ def test_what_is_wrong_is_told_in_one_line(ask: Ask, query: str, message: str) -
     assert len(str(caught.value)) < 500
 
 
-def test_a_query_must_be_text(exact: VectorStore) -> None:
+def test_query_must_be_a_string(exact: VectorStore) -> None:
     with pytest.raises(SQLError, match="expected a SQL query as a string, found int"):
         rsicd_embed.sql(3, exact)  # type: ignore[arg-type]
 
 
-def test_reading_that_fails_is_told_as_such(
+def test_read_errors_are_raised_unchanged(
     exact: VectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scan(*_: object) -> pa.RecordBatchReader:

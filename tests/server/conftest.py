@@ -76,8 +76,8 @@ def serve() -> Iterator[Callable[[Archive], Any]]:
 
     from starlette.testclient import TestClient
 
-    from rsicd_embed.server.access import LOOPBACK
     from rsicd_embed.server.api import create_app
+    from rsicd_embed.server.middleware import LOOPBACK
     from rsicd_embed.server.service import Service
 
     with ExitStack() as stack:

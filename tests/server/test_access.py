@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.server.access import access, host_name, is_loopback
+from rsicd_embed.server.middleware import access, host_name, is_loopback
 from tests.helpers import run
 
 from .conftest import Archive

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rsicd_embed.server import process
-from rsicd_embed.server.limits import LIMITS, Limits
+from rsicd_embed.server.schemas import LIMITS, Limits
 
 # A minute for what should take a fraction of a second, on a machine with other work.
 _PATIENCE_S = 60.0

@@ -16,7 +16,7 @@ from PIL import Image
 
 import rsicd_embed
 from rsicd_embed.embedder.loading import load_for_a_query
-from rsicd_embed.server.limits import LIMITS
+from rsicd_embed.server.schemas import LIMITS
 from tests.conftest import picture
 from tests.helpers import encoded
 

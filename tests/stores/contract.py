@@ -1,4 +1,4 @@
-"""What our stores promise beyond the public contract: each is a folder, and says what is wrong."""
+"""Tests of stores in local folders, beyond the public contract."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class FolderContract(StoreContract):
     def uri(self, tmp_path: Path) -> str:
         return f"{self.scheme}:{tmp_path / 'store'}"
 
-    def test_absent_store_leaves_no_folder(self, uri: str, tmp_path: Path) -> None:
-        self.test_absent_store_is_not_made_for_reading(uri)
+    def test_opening_a_missing_store_leaves_no_folder(self, uri: str, tmp_path: Path) -> None:
+        self.test_missing_store_is_not_created_for_reading(uri)
         assert not (tmp_path / "store").exists()
 
-    def test_missing_parents_are_made(self, tmp_path: Path) -> None:
+    def test_missing_parents_are_created(self, tmp_path: Path) -> None:
         with open_store(f"{self.scheme}:{tmp_path}/a/b/c", MADE_BY) as store:
             store.upsert([batch(["a"])])
             assert len(store) == 1
@@ -50,7 +50,7 @@ class FolderContract(StoreContract):
                 open_store(f"{self.scheme}:{tmp_path}", provenance)
         assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
-    def test_location_cannot_be_made(
+    def test_location_cannot_be_created(
         self, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*args: object, **kwargs: object) -> None:

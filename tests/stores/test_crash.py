@@ -40,17 +40,17 @@ def test_killed_while_upserting(scheme: str, tmp_path: Path) -> None:
             [sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE, text=True
         ) as child:
             assert child.stdout is not None
-            told = int(child.stdout.readline())
-            # Some moment within the next few upserts.
+            reported = int(child.stdout.readline())
+            # Kill it during one of the next few upserts.
             with pytest.raises(subprocess.TimeoutExpired):
                 child.wait(timeout=moments.uniform(0, 0.03))
             child.kill()
-            told = max([told, *(int(line) for line in child.stdout)])
+            reported = max([reported, *(int(line) for line in child.stdout)])
         with open_store(uri) as store:
             rows = stored(store)
             assert set(rows) == {f"i{i}" for i in range(200)}
             (turn,) = {row["n"] for row in rows.values()}
-            assert turn in (told, told + 1)
+            assert turn in (reported, reported + 1)
             vectors = unit(200, seed=turn)
             assert all(rows[f"i{i}"]["vector"] == vectors[i].tobytes() for i in range(200))
             assert store.search(vectors[7], k=1)["id"].to_pylist() == ["i7"]

@@ -12,7 +12,7 @@ class TestExact(FolderContract):
 
 
 class TestExactInManyBlocks(FolderContract):
-    """The same with each row read and written by itself, as if all were large."""
+    """The same tests with each row read and written separately, as if all were large."""
 
     scheme = "exact"
 

@@ -1,4 +1,4 @@
-"""LanceDB's own index, used by itself once a table is large enough for it to pay."""
+"""LanceDB's own index, which is built once a table is large enough."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[VectorStore]:
 
 
 def reads_every_row(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What is added to for each search that does not go through the index."""
+    """A list that grows with each search that does not use the index."""
     calls: list[object] = []
     stream = lance_rows.stream
 
@@ -58,14 +58,14 @@ def by_query(hits: pa.Table, queries: int) -> list[list[str]]:
     return [[row["id"] for row in rows if row["query"] == query] for query in range(queries)]
 
 
-def test_its_recall_is_measured_and_shown(store: VectorStore) -> None:
+def test_recall_is_measured_and_reported(store: VectorStore) -> None:
     info = store.info()
     assert info.index.startswith("IVF_SQ (nprobes=20, refine=2) measured over 3000 rows")
     assert info.ann_recall is not None
     assert lance_index.RECALL_GOAL <= info.ann_recall <= 1.0
 
 
-def test_searches_go_through_it(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_searches_use_the_index(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = reads_every_row(store, monkeypatch)
     queries = unit(40, seed=1)
     hits = store.search(queries, k=10)
@@ -74,9 +74,9 @@ def test_searches_go_through_it(store: VectorStore, monkeypatch: pytest.MonkeyPa
     same = sum(len(set(a) & set(b)) for a, b in zip(by_query(hits, 40), wanted, strict=True))
     assert same / 400 >= 0.99
     assert hits["score"].to_pylist()[:10] == sorted(hits["score"].to_pylist()[:10], reverse=True)
-    one = store.search(queries[3], k=10)
-    assert by_query(one, 1)[0] == by_query(hits, 40)[3]
-    assert one["score"].to_pylist() == hits["score"].to_pylist()[30:40]
+    single = store.search(queries[3], k=10)
+    assert by_query(single, 1)[0] == by_query(hits, 40)[3]
+    assert single["score"].to_pylist() == hits["score"].to_pylist()[30:40]
 
 
 def test_conditions_and_large_k_are_exact(
@@ -91,26 +91,26 @@ def test_conditions_and_large_k_are_exact(
     assert len(everything) == ROWS
 
 
-def test_what_was_written_since_is_found(store: VectorStore) -> None:
+def test_rows_written_after_the_build_are_found(store: VectorStore) -> None:
     queries = unit(3, seed=9)
     store.upsert([batch(["new", "00000"], queries[:2])])
-    assert [one[0] for one in by_query(store.search(queries, k=5), 3)][:2] == ["new", "00000"]
+    assert [ids[0] for ids in by_query(store.search(queries, k=5), 3)][:2] == ["new", "00000"]
     store.delete(["new"])
     assert "new" not in by_query(store.search(queries, k=5), 3)[0]
     store.upsert([batch(["new"], queries[2:])])
-    assert [one[0] for one in by_query(store.search(queries, k=5), 3)][1:] == ["00000", "new"]
+    assert [ids[0] for ids in by_query(store.search(queries, k=5), 3)][1:] == ["00000", "new"]
     store.optimize()
     assert by_query(store.search(queries[2], k=1), 1) == [["new"]]
 
 
-def test_it_is_remembered_by_the_table(store: VectorStore, tmp_path: Path) -> None:
+def test_settings_are_stored_in_the_table(store: VectorStore, tmp_path: Path) -> None:
     before = store.info()
     with open_store(f"lancedb:{tmp_path / 'store'}", MADE_BY) as again:
         assert again.info().index == before.index
         assert again.info().ann_recall == before.ann_recall
 
 
-def test_growth_measures_and_then_rebuilds_it(store: VectorStore) -> None:
+def test_growth_measures_and_then_rebuilds_the_index(store: VectorStore) -> None:
     def write(count: int, seed: int) -> None:
         store.upsert([batch([f"{seed}-{i}" for i in range(count)], unit(count, seed=seed))])
 
@@ -123,12 +123,12 @@ def test_growth_measures_and_then_rebuilds_it(store: VectorStore) -> None:
     write(4000, 3)  # more than an upsert leaves unindexed
     assert "over 7500 rows" in store.info().index
     queries = unit(20, seed=3)
-    assert [one[0] for one in by_query(store.search(queries, k=1), 20)] == [
+    assert [ids[0] for ids in by_query(store.search(queries, k=1), 20)] == [
         f"3-{i}" for i in range(20)
     ]
 
 
-def test_settings_grow_until_the_goal_is_reached(
+def test_settings_increase_until_the_goal_is_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lance_index, "_LADDER", ((1, 1), (2, 1), (50, 4)))
@@ -142,7 +142,7 @@ def test_settings_grow_until_the_goal_is_reached(
         assert info.ann_recall >= 0.99
 
 
-def test_an_index_that_is_gone_costs_time_only(store: VectorStore, tmp_path: Path) -> None:
+def test_search_without_the_index_files_stays_correct(store: VectorStore, tmp_path: Path) -> None:
     table = lancedb.connect(tmp_path / "store").open_table("images")
     table.drop_index("vector_idx")
     queries = unit(5, seed=4)
@@ -152,10 +152,10 @@ def test_an_index_that_is_gone_costs_time_only(store: VectorStore, tmp_path: Pat
     assert table.index_stats("vector_idx").num_unindexed_rows == 0
 
 
-@pytest.mark.parametrize("said", ["not JSON", "[]", json.dumps({"rows": 1})])
-def test_metadata_that_is_not_ours(store: VectorStore, tmp_path: Path, said: str) -> None:
+@pytest.mark.parametrize("metadata", ["not JSON", "[]", json.dumps({"rows": 1})])
+def test_foreign_metadata(store: VectorStore, tmp_path: Path, metadata: str) -> None:
     table = lancedb.connect(tmp_path / "store").open_table("images")
-    table.update_field_metadata({"path": "vector", "metadata": {"rsicd-embed.index": said}})
+    table.update_field_metadata({"path": "vector", "metadata": {"rsicd-embed.index": metadata}})
     assert store.info().index == "exact scan"
     assert by_query(store.search(unit(1, seed=5), k=10), 1) == exact(
         unit(ROWS), unit(1, seed=5), 10

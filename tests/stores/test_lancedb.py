@@ -23,7 +23,7 @@ from rsicd_embed.errors import (
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
 from rsicd_embed.stores.lancedb import lance_reader, lance_rows
-from rsicd_embed.stores.lancedb.lance_ids import SeenIds
+from rsicd_embed.stores.lancedb.lance_store import SeenIds
 from rsicd_embed.stores.lancedb.lance_table import lance_errors
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
@@ -34,7 +34,7 @@ class TestLance(FolderContract):
 
 
 class TestLanceStreamed(FolderContract):
-    """The same for a table that is too large to hold in memory."""
+    """The same tests for a table too large to cache in memory."""
 
     scheme = "lancedb"
 
@@ -65,15 +65,15 @@ def test_tables_are_separate(folder: Path) -> None:
             open_store(f"lancedb:{folder}#{wrong}", MADE_BY)
 
 
-def test_table_of_somebody_else(folder: Path) -> None:
+def test_table_of_another_program(folder: Path) -> None:
     lancedb.connect(folder).create_table("images", pa.table({"id": ["a"]}))
-    with pytest.raises(StoreError, match=r"was not made by rsicd-embed.*#NAME"):
+    with pytest.raises(StoreError, match=r"was not created by rsicd-embed.*#NAME"):
         open_store(f"lancedb:{folder}", MADE_BY)
     with open_store(f"lancedb:{folder}#mine", MADE_BY) as store:
         assert len(store) == 0
 
 
-def test_maker_was_stopped_half_way(folder: Path) -> None:
+def test_interrupted_creation(folder: Path) -> None:
     (folder / "images.lance" / "data").mkdir(parents=True)
     with pytest.raises(StoreNotFoundError):
         open_store(f"lancedb:{folder}")
@@ -134,7 +134,7 @@ def test_optimize_leaves_few_files(folder: Path) -> None:
 
 
 def test_rows_added_by_lancedb_itself(folder: Path) -> None:
-    """They are found if their vectors are unit vectors, and named if they are not."""
+    """They are found if their vectors have unit norm, and reported otherwise."""
     with open_store(f"lancedb:{folder}", MADE_BY) as store:
         table = lancedb.connect(folder).open_table("images")
         blank = dict.fromkeys(["uri", "sha256", "width", "height"])
@@ -146,7 +146,7 @@ def test_rows_added_by_lancedb_itself(folder: Path) -> None:
 
 
 def test_url_location(folder: Path) -> None:
-    """The path that object stores take, as far as it goes without one."""
+    """The code path of object stores, with a file:// URL."""
     with open_store(f"lancedb:file://{folder}", MADE_BY) as store:
         store.upsert([batch(["a", "b"])])
         store.delete(["a"])
@@ -183,19 +183,19 @@ def test_sync_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (errno.EIO, "Input/output error; check the disk"),
     ],
 )
-def test_errors_of_the_system_in_lancedbs_words(number: int, words: str) -> None:
+def test_operating_system_errors_reported_by_lancedb(number: int, words: str) -> None:
     error = f"lance error: LanceError(IO): Generic LocalFileSystem error: x (os error {number}), a"
     with pytest.raises(StoreError, match=f"^cannot write: .*{words}"), lance_errors("cannot write"):
         raise RuntimeError(error)
 
 
-def test_a_file_that_lance_misses_is_not_the_systems_fault() -> None:
+def test_missing_files_are_not_operating_system_errors() -> None:
     with pytest.raises(StoreError, match="backup"), lance_errors("cannot read"):
         raise RuntimeError("lance error: Not found: data/x.lance: No such file (os error 2)")
 
 
 def test_files_cannot_grow(folder: Path) -> None:
-    """What LanceDB itself makes of a disk that refuses to write."""
+    """LanceDB itself meets a disk that refuses to write."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with open_store(f"lancedb:{folder}", MADE_BY) as store:
         store.upsert([batch(["a"])])
@@ -209,15 +209,15 @@ def test_files_cannot_grow(folder: Path) -> None:
         assert set(stored(store)) == {"a", "b"}
 
 
-def test_a_column_that_lance_cannot_read(folder: Path) -> None:
-    """Earlier versions wrote some: the error names them, and they can be taken out."""
+def test_column_that_lance_cannot_read(folder: Path) -> None:
+    """Earlier versions wrote such columns: the error names them, and they can be dropped."""
     open_store(f"lancedb:{folder}", MADE_BY).close()
     database = lancedb.connect(folder)
     fixed = database.open_table("images").schema
     odd = [("nothing", pa.struct([])), ("words", pa.list_(pa.string()))]
-    schema = pa.schema([*fixed, *(pa.field(*one) for one in odd)], fixed.metadata)
+    schema = pa.schema([*fixed, *(pa.field(*column) for column in odd)], fixed.metadata)
     rows = pa.Table.from_pylist(
-        [{"id": one, "vector": unit(1)[0], "nothing": {}, "words": [one]} for one in "ab"], schema
+        [{"id": id_, "vector": unit(1)[0], "nothing": {}, "words": [id_]} for id_ in "ab"], schema
     )
     database.create_table("images", data=rows, schema=schema, mode="overwrite")
     with open_store(f"lancedb:{folder}") as store:
@@ -233,7 +233,7 @@ def test_a_column_that_lance_cannot_read(folder: Path) -> None:
 def test_few_rows_of_a_large_table_are_fetched(
     folder: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    """Whether the rows that a condition leaves are fetched or read on to, they are the same."""
+    """Fetching matching rows gives the same result as streaming all rows."""
     queries = unit(3, seed=7)
     with open_store(f"lancedb:{folder}", MADE_BY) as store:
         for part in range(3):
@@ -251,11 +251,7 @@ def test_few_rows_of_a_large_table_are_fetched(
             assert store.search(queries, k=5, where=where) == hits
 
 
-def test_streamed_search_forgets_the_worse_rows(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rsicd_embed.stores import streaming
-
+def test_streamed_search_drops_worse_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = unit(3000, seed=4)
     queries = unit(20, seed=5)
     with open_store(f"lancedb:{folder}", MADE_BY) as store:
@@ -263,11 +259,11 @@ def test_streamed_search_forgets_the_worse_rows(
         expected = store.search(queries, k=4)
         monkeypatch.setattr(lance_reader, "CACHE_ROWS", 0)
         monkeypatch.setattr("rsicd_embed.stores.lancedb.lance_rows.STREAM_ROWS", 100)
-        monkeypatch.setattr(streaming, "_SPARE_ROWS", 10)
+        monkeypatch.setattr(lance_rows, "_SPARE_ROWS", 10)
         assert store.search(queries, k=4).equals(expected)
 
 
-def test_ends_quietly(folder: Path) -> None:
+def test_process_exits_without_output(folder: Path) -> None:
     code = (
         "import sys; from rsicd_embed.stores.base import open_store\n"
         "s = open_store(sys.argv[1]); list(s.scan()); print(len(s), end='')"
@@ -282,7 +278,7 @@ def test_ends_quietly(folder: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "1", "")
 
 
-def test_version_is_noticed(folder: Path) -> None:
+def test_new_version_is_noticed(folder: Path) -> None:
     with open_store(f"lancedb:{folder}", MADE_BY) as store:
         store.upsert([batch(["a"])])
         assert isinstance(store, VectorStore)
@@ -291,32 +287,32 @@ def test_version_is_noticed(folder: Path) -> None:
         assert store.search(np.ones(8), k=5).num_rows == 0
 
 
-def test_ids_are_replaced_whoever_wrote_them(folder: Path) -> None:
-    """Rows with new ids are appended; what another store object or a restore did is noticed."""
-    one = open_store(f"lancedb:{folder}", MADE_BY)
-    one.upsert([batch(["a", "b"], n=[1, 1])])
+def test_ids_of_other_writers_are_replaced(folder: Path) -> None:
+    """Rows with new ids are appended, but writes by another object and restores are noticed."""
+    store = open_store(f"lancedb:{folder}", MADE_BY)
+    store.upsert([batch(["a", "b"], n=[1, 1])])
     with open_store(f"lancedb:{folder}") as other:
         other.upsert([batch(["c"], n=[2])])
-        one.upsert([batch(["c", "d"], n=[3, 3])])
+        store.upsert([batch(["c", "d"], n=[3, 3])])
         other.upsert([batch(["d", "e"], n=[4, 4])])
-    versioned = require_versioned(one)
+    versioned = require_versioned(store)
     versioned.tag("before")
-    one.delete(["a", "b", "c", "d", "e"])
-    one.upsert([batch(["a"], n=[5])])
+    store.delete(["a", "b", "c", "d", "e"])
+    store.upsert([batch(["a"], n=[5])])
     versioned.restore("before")
-    one.upsert([batch(["b", "f"], n=[6, 6])])
-    one.optimize()
-    one.upsert([batch(["f", "g"], n=[7, 7])])
+    store.upsert([batch(["b", "f"], n=[6, 6])])
+    store.optimize()
+    store.upsert([batch(["f", "g"], n=[7, 7])])
     expected = {"a": 1, "b": 6, "c": 3, "d": 4, "e": 4, "f": 7, "g": 7}
-    assert {id_: row["n"] for id_, row in stored(one).items()} == expected
-    assert len(one) == len(expected)
+    assert {id_: row["n"] for id_, row in stored(store).items()} == expected
+    assert len(store) == len(expected)
 
 
 def test_seen_ids() -> None:
     seen = SeenIds(1)
     assert not seen.may_have(pa.chunked_array([["a"]]))
-    seen.note(pa.chunked_array([["b", "a"]]))
-    seen.note(pa.chunked_array([["c"], ["a"]]))
+    seen.add(pa.chunked_array([["b", "a"]]))
+    seen.add(pa.chunked_array([["c"], ["a"]]))
     assert not seen.may_have(pa.chunked_array([["d", "e"]]))
     for known in "abc":
         assert seen.may_have(pa.chunked_array([["d", known]]))

@@ -27,7 +27,7 @@ class TestNmslib(FolderContract):
 
 
 class TestNmslibWithGraph(FolderContract):
-    """The same with a graph for the smallest store, built by every upsert."""
+    """The same tests with a graph even for the smallest store, rebuilt by every upsert."""
 
     scheme = "nmslib"
 
@@ -52,7 +52,7 @@ def uri(tmp_path: Path) -> str:
 
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs that are alike in every run: built by several threads they depend on who is first."""
+    """Makes graphs reproducible by building them on one thread."""
     from rsicd_embed.stores._lazy_nmslib import nmslib
 
     class OneThread:
@@ -71,7 +71,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def exact_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many rows each exact scan looked at."""
+    """The number of rows of each exact scan."""
     calls: list[int] = []
     real = scoring.nearest
 
@@ -90,7 +90,7 @@ def fill(store: VectorStore, n: int = 2000, dim: int = 8) -> np.ndarray:
     return vectors
 
 
-def test_a_dropped_column_leaves_the_graph(uri: str, exact_calls: list[int]) -> None:
+def test_dropping_a_column_keeps_the_graph(uri: str, exact_calls: list[int]) -> None:
     vectors = unit(2000)
     with open_store(uri, MADE_BY) as store:
         store.upsert([batch([f"i{i}" for i in range(2000)], vectors, n=list(range(2000)))])
@@ -132,7 +132,7 @@ def test_few_rows_have_no_graph(uri: str) -> None:
         assert (store.info().index, store.info().ann_recall) == ("exact scan", 1.0)
 
 
-def test_upsert_folds_by_itself(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_upsert_rebuilds_the_graph(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nmslib_store, "FOLD_ROWS", 1500)
     monkeypatch.setattr(nmslib_store, "FOLD_SHARE", 0.5)
     with open_store(uri, MADE_BY) as store:
@@ -144,8 +144,8 @@ def test_upsert_folds_by_itself(uri: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert "over 3600 rows" in store.info().index
 
 
-def test_deleted_rows_make_room(uri: str, exact_calls: list[int]) -> None:
-    """However many of the nearest are dead, k live rows come back."""
+def test_deleted_rows_do_not_reduce_the_hits(uri: str, exact_calls: list[int]) -> None:
+    """You get k live rows, however many of the nearest ones are dead."""
     with open_store(uri, MADE_BY) as store:
         vectors = fill(store)
         store.optimize()
@@ -162,7 +162,7 @@ def test_deleted_rows_make_room(uri: str, exact_calls: list[int]) -> None:
 
 
 def test_equal_vectors(uri: str) -> None:
-    """More ties than the graph links, and than it gives at once: still the first ids."""
+    """With more ties than the graph links or returns, hits are still the first ids."""
     with open_store(uri, MADE_BY) as store:
         vectors = np.concatenate([np.repeat(unit(3, seed=1), 400, axis=0), unit(800)])
         ids = [f"{(7 * i) % 2000:04}" for i in range(2000)]
@@ -174,8 +174,8 @@ def test_equal_vectors(uri: str) -> None:
             assert hits["id"].to_pylist()[15 * query : 15 * query + 15] == expected
 
 
-def test_queries_one_by_one_are_answered_as_all_at_once(uri: str) -> None:
-    """Rows that are equal, some of them many times, and rows that are not."""
+def test_single_queries_equal_a_batch(uri: str) -> None:
+    """Some rows are equal, some of them many times."""
     vectors = np.concatenate([np.repeat(unit(1, seed=1), 90, axis=0), *[unit(600, seed=2)] * 2])
     with open_store(uri, MADE_BY) as store:
         store.upsert([batch([f"{i:04}" for i in range(len(vectors))], vectors)])
@@ -187,18 +187,16 @@ def test_queries_one_by_one_are_answered_as_all_at_once(uri: str) -> None:
             assert store.search(query, 7).drop_columns("query").equals(expected)
 
 
-def test_only_the_rows_that_may_be_hits_are_scored(
-    uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The nearest node has enough rows, so that those of the next ones do not matter."""
+def test_only_possible_hits_are_scored(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest node has enough rows, so the following nodes do not matter."""
     kinds = unit(1, seed=1) + 0.05 * unit(10, seed=3)
     kinds /= np.linalg.norm(kinds, axis=1, keepdims=True)
     vectors = np.concatenate([np.repeat(kinds, 300, axis=0), unit(1500, seed=2)])
     scored = []
 
-    def noting(found: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        scored.append(len(found))
-        return usual(found, queries)
+    def noting(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        scored.append(len(vectors))
+        return usual(vectors, queries)
 
     usual = scoring.cosines
     monkeypatch.setattr(scoring, "cosines", noting)
@@ -211,7 +209,7 @@ def test_only_the_rows_that_may_be_hits_are_scored(
 
 
 def test_equal_rows_share_nodes(uri: str, tmp_path: Path) -> None:
-    """Blank tiles: most rows are equal, and the others are found all the same."""
+    """Most rows are equal, like blank tiles, and the others are still found."""
     vectors = np.concatenate([np.repeat(unit(1, seed=1), 1500, axis=0), unit(1100)])
     with open_store(uri, MADE_BY) as store:
         store.upsert([batch([f"{i:04}" for i in range(2600)], vectors)])
@@ -273,7 +271,9 @@ def test_stdout_stays_clean(uri: str) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_no_room_for_the_graph(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_too_full_for_the_graph(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_store(uri, MADE_BY) as store:
         fill(store)
         before = stored(store)
@@ -294,8 +294,8 @@ class _Usage:
         self.free = free
 
 
-def test_graph_that_was_replaced_meanwhile(uri: str) -> None:
-    """A reader that has not loaded the graph yet when it is removed takes the newer one."""
+def test_graph_replaced_during_a_search(uri: str) -> None:
+    """A reader uses the newer graph if its own is removed before it is loaded."""
     with open_store(uri, MADE_BY) as writer, open_store(uri) as reader:
         vectors = fill(writer)
         writer.optimize()
@@ -308,8 +308,8 @@ def test_graph_that_was_replaced_meanwhile(uri: str) -> None:
         assert reader.search(vectors[5], k=1)["id"].to_pylist() == ["i5"]
 
 
-def test_rows_are_stored_even_if_no_graph_can_be(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An upsert does not fail, and call what it stored lost, because folding fails after it."""
+def test_rows_are_stored_if_the_graph_cannot_be(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upsert succeeds even if rebuilding the graph fails afterwards."""
     monkeypatch.setattr(nmslib_store, "FOLD_ROWS", 100)
 
     def full(*arguments: object) -> None:
@@ -328,23 +328,23 @@ def test_rows_are_stored_even_if_no_graph_can_be(uri: str, monkeypatch: pytest.M
         assert "HNSW" in store.info().index
 
 
-def test_a_disk_that_refuses_the_graph(tmp_path: Path) -> None:
+def test_disk_error_while_saving_the_graph(tmp_path: Path) -> None:
     built = graphs.Graph.build(unit(100), graphs.GraphSettings())
-    (tmp_path / "graph").mkdir()  # which nothing can be written into as if it were a file
-    with pytest.raises(StoreError, match=r"cannot write a graph in .*; see to the disk"):
+    (tmp_path / "graph").mkdir()  # a folder, so writing a file there fails
+    with pytest.raises(StoreError, match=r"cannot write a graph in .*; check the disk"):
         built.save(tmp_path / "graph", unit(1).shape[1], 16)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_more_is_not_looked_at_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that the graph never finds is no reason to search longer ever after."""
+def test_ef_search_is_not_raised_without_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that the graph never finds must not slow down all later searches."""
     matrix = unit(2000)
     graph = graphs.Graph.build(matrix, graphs.GraphSettings())
     nearest = graphs.Graph.nearest
 
-    def lacking(one: graphs.Graph, *arguments: Any) -> graphs.GraphHits:
-        found = nearest(one, *arguments)
-        return graphs.GraphHits(found.query[1:], found.row[1:], found.similarity[1:], None)
+    def lacking(graph: graphs.Graph, *arguments: Any) -> graphs.GraphHits:
+        hits = nearest(graph, *arguments)
+        return graphs.GraphHits(hits.query[1:], hits.row[1:], hits.similarity[1:], None)
 
     monkeypatch.setattr(graphs.Graph, "nearest", lacking)
     assert graph.measure(matrix, graphs.GraphSettings(recall=1)) == graphs.Measured(400, 0.999)

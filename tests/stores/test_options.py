@@ -1,4 +1,4 @@
-"""Options in a store's URI."""
+"""Options in store URIs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .contract import MADE_BY, batch, unit
         ("lancedb:s3://b/c?recall=1#t", "s3://b/c", (("recall", "1"),)),
     ],
 )
-def test_parsed_and_shown(text: str, location: str, options: tuple[tuple[str, str], ...]) -> None:
+def test_parse_and_str(text: str, location: str, options: tuple[tuple[str, str], ...]) -> None:
     uri = StoreURI.parse(text)
     assert (uri.location, uri.options) == (location, options)
     assert str(uri) == text
@@ -36,24 +36,30 @@ def test_parsed_and_shown(text: str, location: str, options: tuple[tuple[str, st
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("exact:{}?M=3", "no option 'M' in exact stores; none"),
-        ("nmslib:{}?m=3", "no option 'm' in nmslib stores; M, efConstruction, efSearch, recall"),
+        ("exact:{}?M=3", "exact stores have no option 'M'; known options: none"),
+        (
+            "nmslib:{}?m=3",
+            "nmslib stores have no option 'm'; known options: M, efConstruction, efSearch, recall",
+        ),
         ("nmslib:{}?M=1", "expected M from 2 to 256, found '1'"),
         ("nmslib:{}?recall=high", "expected recall from 0.1 to 1, found 'high'"),
         ("lancedb:{}?recall=1.5", "expected recall from 0.1 to 1, found '1.5'"),
         ("lancedb:{}?nprobes=0", "expected nprobes from 1 to 100000, found '0'"),
         ("exact://./tiles", "a path after exact:, as in exact:./tiles, found '//./tiles'"),
-        ("lancedb: {}", "leave out slashes and blanks before it"),
-        ("lancedb:{}?M=5", "no option 'M' in lancedb stores; recall, nprobes, refine"),
+        ("lancedb: {}", "remove the slashes or spaces before it"),
+        (
+            "lancedb:{}?M=5",
+            "lancedb stores have no option 'M'; known options: recall, nprobes, refine",
+        ),
     ],
 )
-def test_refused_before_anything_is_made(tmp_path: Path, uri: str, message: str) -> None:
+def test_invalid_options_create_nothing(tmp_path: Path, uri: str, message: str) -> None:
     with pytest.raises(StoreURIError, match=message):
         open_store(uri.format(tmp_path / "store"), MADE_BY)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_graph_is_built_as_told(tmp_path: Path) -> None:
+def test_graph_options(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     rows = [batch([f"{i}" for i in range(1200)], unit(1200))]
     with open_store(f"nmslib:{folder}?M=7&efConstruction=50&efSearch=90", MADE_BY) as store:
@@ -65,32 +71,30 @@ def test_a_graph_is_built_as_told(tmp_path: Path) -> None:
         assert again.search(unit(1200)[5], k=1)["id"].to_pylist() == ["5"]
 
 
-def test_a_goal_is_reached_or_all_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_is_tuned_to_the_recall_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
     monkeypatch.setattr(lance_index, "_LADDER", ((1, 1), (50, 4)))
     monkeypatch.setattr(lancedb.index, "IvfSq", partial(lancedb.index.IvfSq, num_partitions=32))
-    for goal, found in (("0.1", "nprobes=1,"), ("1", "nprobes=50,")):
+    for goal, setting in (("0.1", "nprobes=1,"), ("1", "nprobes=50,")):
         with open_store(f"lancedb:{tmp_path / goal}?recall={goal}", MADE_BY) as store:
             store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
             store.optimize()
-            assert found in store.info().index
+            assert setting in store.info().index
 
 
-def test_an_index_is_searched_as_the_uri_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_index_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
     searched = []
-    nearest = lance_index.nearest
+    nearest = lance_index.SearchedTable.nearest
 
-    def watched(table: Any, index: lance_index.AnnIndex, *others: Any) -> Any:
+    def watched(table: lance_index.SearchedTable, index: lance_index.AnnIndex, *others: Any) -> Any:
         searched.append((index.partitions, index.refine))
         return nearest(table, index, *others)
 
     with open_store(f"lancedb:{tmp_path}", MADE_BY) as store:
         store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
         store.optimize()
-    monkeypatch.setattr(lance_index, "nearest", watched)
+    monkeypatch.setattr(lance_index.SearchedTable, "nearest", watched)
     for options in ("", "?nprobes=3", "?refine=7", "?nprobes=3&refine=7"):
         with open_store(f"lancedb:{tmp_path}{options}", MADE_BY) as store:
             store.search(unit(3000)[5], k=1)

@@ -1,4 +1,4 @@
-"""The same rows and questions give the same answers in every store, to the last bit."""
+"""Equal rows and queries give bit-identical results in every store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stores(tmp_path: Path) -> Iterator[list[VectorStore]]:
 
 
 def rows(n: int, dim: int = DIM) -> pa.RecordBatch:
-    """Rows with many ties: a third of the vectors repeats others, some up to rounding."""
+    """Rows with many ties: a third of the vectors repeat others, some up to rounding."""
     random = np.random.default_rng(3)
     vectors = unit(n, dim, seed=2)
     copies = random.integers(0, n // 50, n // 3)
@@ -58,8 +58,8 @@ def test_same_hits(stores: list[VectorStore], monkeypatch: pytest.MonkeyPatch) -
         store.optimize()
         store.upsert([everything.slice(40, 200)])
     assert "HNSW" in stores[1].info().index
-    asked = [(k, where) for k in (1, 10, 60) for where in WHERES]
-    expected = {one: stores[0].search(queries, *one) for one in asked}
+    searches = [(k, where) for k in (1, 10, 60) for where in WHERES]
+    expected = {search: stores[0].search(queries, *search) for search in searches}
     for store in stores[1:]:
         for (k, where), hits in expected.items():
             assert store.search(queries, k, where).equals(hits), (store.uri, k, where)
@@ -74,8 +74,8 @@ def test_same_hits(stores: list[VectorStore], monkeypatch: pytest.MonkeyPatch) -
         assert hits.drop(["query"]).equals(same.drop(["query"]))
 
 
-def test_scores_do_not_depend_on_company(tmp_path: Path) -> None:
-    """The same pair has the same score whatever else is in the store and in the batch."""
+def test_scores_do_not_depend_on_other_rows(tmp_path: Path) -> None:
+    """The score of a pair does not depend on the rest of the store and the batch."""
     dim = 513
     vectors, queries = unit(300, dim, seed=1), unit(40, dim, seed=2)
     made_by = Provenance("m", "weights:1", dim)
@@ -103,7 +103,7 @@ def test_same_schema_and_info(stores: list[VectorStore]) -> None:
 
 
 class StoresAgree(StoreMachine):
-    """To the last bit, since all score with the same kernel."""
+    """Scores are bit-identical, since all stores use the same kernel."""
 
     tolerance = 0
 

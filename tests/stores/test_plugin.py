@@ -1,4 +1,4 @@
-"""The store in examples/, installed as a package would be, passes what every store passes."""
+"""The example store, installed like a package, passes the contract of all stores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True, scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What pip leaves behind, on the path of this process and of those it starts."""
+    """An installed distribution on the path of this process and its children."""
     folder = tmp_path_factory.mktemp("site")
     about = folder / "store_plugin-1.0.dist-info"
     about.mkdir()
@@ -50,16 +50,16 @@ class TestExampleAgrees(ExampleAgrees.TestCase):
     settings = SETTINGS
 
 
-def test_it_is_as_short_as_it_says() -> None:
+def test_length_is_as_documented() -> None:
     assert len((PROJECT / "examples" / "store_plugin.py").read_text().splitlines()) < 90
 
 
-def test_it_is_known_by_name(tmp_path: Path) -> None:
+def test_scheme_is_found(tmp_path: Path) -> None:
     with pytest.raises(StoreURIError, match="known schemes: arrow, exact, lancedb, nmslib"):
         open_store("nothing:x")
 
 
-def test_commands_take_it(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_commands_accept_the_scheme(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
     uri = f"arrow:{tmp_path}/tiles.arrow"
     ingest = ("ingest", pictures, "--store", uri, "--model", tiny_model, "--json")
     assert run(*ingest).document["embedded"] == 5
@@ -69,7 +69,7 @@ def test_commands_take_it(pictures: Path, tiny_model: Path, tmp_path: Path) -> N
     assert run("info", "--store", uri, "--json").document["rows"] == 5
 
 
-def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_are_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""LanceDB tables in an object store: the whole contract, against moto's S3 on loopback."""
+"""The whole contract for LanceDB tables in an object store (moto's S3 on loopback)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
-    """An S3 with an empty bucket, which LanceDB finds as it finds any: by AWS's own variables."""
+    """An S3 server with an empty bucket, which LanceDB finds by AWS's environment variables."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     running = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     running.start()
@@ -61,12 +61,12 @@ def test_versions(uri: str) -> None:
         assert stored(store) == before
 
 
-def test_no_such_bucket() -> None:
+def test_missing_bucket() -> None:
     with pytest.raises(StoreError, match="lancedb:s3://absent-bucket/x"):
         open_store("lancedb:s3://absent-bucket/x", MADE_BY)
 
 
-def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match="lancedb:s3://tiles-bucket/x"):
         open_store("lancedb:s3://tiles-bucket/x", MADE_BY)

@@ -1,4 +1,4 @@
-"""How unusual a score is among those of all rows, the same in every store."""
+"""Score distributions, which are the same in every store."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tests.helpers import SCHEMES
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_percentiles_are_shares_of_rows_that_score_below(scheme: str, tmp_path: Path) -> None:
+def test_percentile_is_the_share_of_lower_scores(scheme: str, tmp_path: Path) -> None:
     query = unit(1, seed=9)
     vectors = unit(40, seed=3)
-    vectors[20:] = vectors[:20]  # ties are not below each other
+    vectors[20:] = vectors[:20]  # tied scores are not below each other
     with open_store(f"{scheme}:{tmp_path / 'store'}", MADE_BY) as store:
         store.upsert([batch([f"{i:02}" for i in range(40)], vectors)])
         scores = store.search(query, k=40)["score"].to_numpy()
-        found = score_distribution.measure(store, query[0])
-    assert found.rows == 40
-    assert [found.percentile(float(one)) for one in scores] == [
+        distribution = score_distribution.measure(store, query[0])
+    assert distribution.rows == 40
+    assert [distribution.percentile(float(score)) for score in scores] == [
         100 * (38 - 2 * (i // 2)) / 40 for i in range(40)
     ]
     wide = scores.astype(np.float64)
-    assert found.mean == pytest.approx(wide.mean())
-    assert found.median == pytest.approx(np.median(wide))
-    best = found.deviations(float(scores[0]))
+    assert distribution.mean == pytest.approx(wide.mean())
+    assert distribution.median == pytest.approx(np.median(wide))
+    best = distribution.deviations(float(scores[0]))
     assert best == pytest.approx((wide[0] - wide.mean()) / wide.std())
 
 
-def test_stores_without_differences(tmp_path: Path) -> None:
+def test_equal_scores(tmp_path: Path) -> None:
     with open_store(f"exact:{tmp_path}", MADE_BY) as store:
         empty = score_distribution.measure(store, unit(1))
         store.upsert([batch(["a"])])

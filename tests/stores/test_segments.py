@@ -1,4 +1,4 @@
-"""What the stores on a folder of segments promise beyond the contract."""
+"""Stores on a folder of segments, beyond the contract."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def filled(uri: str, rows: int = 1200) -> None:
-    """A store with a merged segment (and a graph), fresh rows and dead ones."""
+    """A store with a merged segment (and a graph), fresh rows and dead rows."""
     with open_store(uri, MADE_BY) as store:
         store.upsert([batch([f"i{i}" for i in range(rows)], unit(rows), n=[0] * rows)])
         store.optimize()
@@ -62,7 +62,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("prefix", ["manifest", "vectors", "rows", "dead", "graph"])
 def test_damage_is_an_error(uri: str, folder: Path, prefix: str) -> None:
-    """Flipped bytes, truncation, loss, garbage and swaps never give a crash or an answer."""
+    """Flipped bytes, truncation, loss, garbage and swaps give an error, never a crash or hits."""
     filled(uri)
     files = [name for name in names(folder) if name.startswith(prefix)]
     if prefix == "graph" and uri.startswith("exact"):
@@ -97,7 +97,7 @@ def test_damage_is_an_error(uri: str, folder: Path, prefix: str) -> None:
         used(uri)
 
 
-def test_damaged_graph_is_mended_by_optimize(tmp_path: Path) -> None:
+def test_optimize_rebuilds_a_damaged_graph(tmp_path: Path) -> None:
     uri = f"nmslib:{tmp_path}/store"
     filled(uri)
     expected = used(uri)["rows"]
@@ -110,7 +110,7 @@ def test_damaged_graph_is_mended_by_optimize(tmp_path: Path) -> None:
     assert used(uri)["rows"] == expected
 
 
-def test_manifest_of_another_version_or_maker(uri: str, folder: Path) -> None:
+def test_manifest_of_another_version_or_program(uri: str, folder: Path) -> None:
     filled(uri, rows=3)
     path = folder / "manifest.json"
     whole = json.loads(path.read_text())
@@ -129,7 +129,7 @@ def test_another_kind(tmp_path: Path) -> None:
         open_store(f"nmslib:{tmp_path}/store", MADE_BY)
 
 
-def test_uris_that_make_no_sense(uri: str) -> None:
+def test_invalid_uris(uri: str) -> None:
     with pytest.raises(StoreURIError, match="have no tables"):
         open_store(f"{uri}#tiles", MADE_BY)
     with pytest.raises(StoreURIError, match="expected a local folder"):
@@ -176,7 +176,7 @@ def test_locked(uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_full_disk(
     uri: str, folder: Path, function: str, turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step of a write may fail: what is stored is the old state or the new one."""
+    """Each step of a write may fail, and leaves the old state or the new one."""
     filled(uri, rows=30)
     calls = iter(range(10**6))
     real = getattr(os, function)
@@ -252,7 +252,7 @@ store.optimize()
 
 
 def test_killed_at_each_step(uri: str, folder: Path) -> None:
-    """SIGKILL before every fsync and rename of an upsert and a merge, in turn."""
+    """SIGKILL before each fsync and rename of an upsert and a merge."""
     filled(uri)
     with open_store(uri) as store:
         old = stored(store)
@@ -281,10 +281,10 @@ def test_killed_at_each_step(uri: str, folder: Path) -> None:
         assert set(stored(store)) == set(old) | {"y", "z"}
 
 
-def test_reader_meets_a_state_that_is_being_replaced(
+def test_state_replaced_during_a_read(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files of the manifest just read may be gone: the newer manifest names others."""
+    """The files of the manifest just read may be gone, as a newer manifest lists others."""
     from rsicd_embed.stores.segments.segment_log import SegmentLog
 
     filled(uri, rows=30)
@@ -305,7 +305,7 @@ def test_reader_meets_a_state_that_is_being_replaced(
     assert next(turns, None) is None
 
 
-def test_store_that_is_moved_away(uri: str, folder: Path) -> None:
+def test_store_is_moved(uri: str, folder: Path) -> None:
     filled(uri, rows=3)
     store = open_store(uri)
     folder.rename(folder.with_name("elsewhere"))
@@ -315,7 +315,7 @@ def test_store_that_is_moved_away(uri: str, folder: Path) -> None:
         open_store(uri)
 
 
-def test_scan_survives_what_follows(uri: str) -> None:
+def test_scan_survives_later_writes(uri: str) -> None:
     filled(uri, rows=500)
     with open_store(uri) as store:
         reader = store.scan(["id", "n"])
@@ -324,35 +324,37 @@ def test_scan_survives_what_follows(uri: str) -> None:
         assert reader.read_all().num_rows == 500
 
 
-def test_tags_that_are_swapped_lost_or_made_the_newest(uri: str, folder: Path) -> None:
-    """Each file knows which state it is, and the newest state knows its tags."""
+def test_swapped_lost_and_promoted_tags(uri: str, folder: Path) -> None:
+    """Each manifest names its state, and the newest one lists the tags."""
     filled(uri, rows=30)
     with open_store(uri) as opened:
         store = require_versioned(opened)
         store.tag("one")
         store.upsert([batch(["z"])])
         store.tag("two")
-    one, two, newest = (folder / name for name in ("tag-one.json", "tag-two.json", "manifest.json"))
-    wholes = {path: path.read_bytes() for path in (one, two, newest)}
-    one.write_bytes(wholes[two])
-    two.write_bytes(wholes[one])
+    first, second, newest = (
+        folder / name for name in ("tag-one.json", "tag-two.json", "manifest.json")
+    )
+    contents = {path: path.read_bytes() for path in (first, second, newest)}
+    first.write_bytes(contents[second])
+    second.write_bytes(contents[first])
     store = require_versioned(open_store(uri))
     for use in (store.tags, lambda: store.as_of("one"), lambda: store.restore("two")):
         with pytest.raises(StoreCorruptError, match="is damaged"):
             use()
-    one.unlink()
+    first.unlink()
     for use in (store.tags, lambda: store.as_of("one")):
         with pytest.raises(StoreCorruptError, match=r"tag-one.json is gone"):
             use()
-    store.untag("one")  # what is damaged can be let go of
-    two.write_bytes(wholes[two])
+    store.untag("one")  # a damaged tag can be deleted
+    second.write_bytes(contents[second])
     assert list(store.tags()) == ["two"]
-    newest.write_bytes(wholes[two])
-    with pytest.raises(StoreCorruptError, match="is damaged: it holds another state"):
+    newest.write_bytes(contents[second])
+    with pytest.raises(StoreCorruptError, match="is damaged: it describes another state"):
         open_store(uri)
 
 
-def test_failing_sync_of_the_last_rename_takes_it_back(
+def test_failed_sync_undoes_the_last_rename(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(uri, rows=30)

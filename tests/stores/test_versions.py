@@ -1,4 +1,4 @@
-"""Tags, older states, and the one step from one model's vectors to another's: in every store."""
+"""Tags, older states, and replacing all rows by those of another model, in every store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ids(store: object) -> set[str]:
     return set(stored(store))  # type: ignore[arg-type]
 
 
-def test_a_tag_keeps_a_state(store: Versioned, uri: str) -> None:
+def test_tag_keeps_a_state(store: Versioned, uri: str) -> None:
     before = stored(store)
     store.tag("first")
     store.upsert([batch(["b", "c"], unit(2, seed=3), height=[1, 2])])
@@ -56,13 +56,13 @@ def test_a_tag_keeps_a_state(store: Versioned, uri: str) -> None:
                     change()
 
 
-def test_a_tag_keeps_columns_that_are_dropped(store: Versioned, uri: str) -> None:
+def test_tag_keeps_dropped_columns(store: Versioned, uri: str) -> None:
     before = stored(store)
     store.tag("first")
     store.drop_columns(["label"])
     store.upsert([batch(["b"], label=[2])])
     store.optimize()
-    assert {one: row["label"] for one, row in stored(store).items()} == {"a": None, "b": 2}
+    assert {id_: row["label"] for id_, row in stored(store).items()} == {"a": None, "b": 2}
     with store.as_of("first") as old:
         assert stored(old) == before
         with pytest.raises(StoreError, match="read only; restore it first"):
@@ -72,7 +72,7 @@ def test_a_tag_keeps_columns_that_are_dropped(store: Versioned, uri: str) -> Non
         assert stored(again) == before
 
 
-def test_restore_goes_back_and_can_be_undone(store: Versioned, uri: str) -> None:
+def test_restore_can_be_undone(store: Versioned, uri: str) -> None:
     before = stored(store)
     store.tag("first")
     store.upsert([batch(["c"])])
@@ -86,7 +86,7 @@ def test_restore_goes_back_and_can_be_undone(store: Versioned, uri: str) -> None
     assert ids(store) == {"a", "b", "c"}
 
 
-def test_untag_lets_go(store: Versioned, uri: str) -> None:
+def test_untag_removes_files(store: Versioned, uri: str) -> None:
     store.tag("first")
     store.delete(["a", "b"])
     store.untag("first")
@@ -100,14 +100,14 @@ def test_untag_lets_go(store: Versioned, uri: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "7", "a b", "../x", "a/b", "ä"])
-def test_names_that_no_tag_may_have(store: Versioned, name: str) -> None:
+def test_invalid_tag_names(store: Versioned, name: str) -> None:
     with pytest.raises(StoreError, match="expected a tag of letters"):
         store.tag(name)
 
 
 def test_unknown_and_repeated_tags(store: Versioned) -> None:
     store.tag("here")
-    with pytest.raises(StoreError, match="'here' is there already"):
+    with pytest.raises(StoreError, match="'here' already exists"):
         store.tag("here")
     for doing in (store.as_of, store.restore, store.untag):
         with pytest.raises(StoreError, match=r"no version 'gone'; tags: here"):
@@ -124,11 +124,11 @@ def test_versions_by_number_in_lancedb(tmp_path: Path) -> None:
         store.tag("now")
         for _ in range(3):
             store.upsert([batch(["c"])])
-            store.optimize()  # which LanceDB refuses to do while an old version has a tag
+            store.optimize()  # LanceDB refuses to while an old version has a tag
         assert ids(store.as_of("now")) == {"a", "b"}
 
 
-def test_rows_of_another_model_replace_all_in_one_step(store: Versioned, uri: str) -> None:
+def test_replace_with_rows_of_another_model(store: Versioned, uri: str) -> None:
     before = stored(store)
     store.tag("old")
     other = require_versioned(open_store(uri))
@@ -155,7 +155,7 @@ def test_rows_of_another_model_replace_all_in_one_step(store: Versioned, uri: st
     assert stored(other) == before
 
 
-def test_nothing_is_replaced_by_bad_rows(store: Versioned) -> None:
+def test_failed_replace_changes_nothing(store: Versioned) -> None:
     before = stored(store)
     with pytest.raises(Exception, match=re.escape("unit vectors")):
         store.replace([batch(["x"], np.full((1, OTHER.dim), 3, np.float32))], OTHER)
@@ -163,6 +163,6 @@ def test_nothing_is_replaced_by_bad_rows(store: Versioned) -> None:
     assert store.provenance == MADE_BY
 
 
-def test_replace_by_nothing(store: Versioned) -> None:
+def test_replace_with_no_rows(store: Versioned) -> None:
     assert store.replace([], OTHER) == 0
     assert len(store) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsicd_embed.pictures import augmentation_sheet
+from rsicd_embed.pictures import image_grid
 
 from ..conftest import picture
 from ..helpers import run
@@ -71,7 +71,7 @@ def test_requests_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
 def test_long_captions_are_broken_and_in_the_end_cut() -> None:
     image = picture(0, (300, 100))
     short, long, word = (
-        augmentation_sheet.draw([[augmentation_sheet.Cell(image, text)]])
+        image_grid.draw_grid([image_grid.GridRow([image_grid.GridCell(image, text)])])
         for text in ("a port", "many boats lie there " * 30, "x" * 400)
     )
     assert short.height < long.height < short.height + 100

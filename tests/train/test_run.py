@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import pytest
 from filelock import FileLock
 
-from rsicd_embed.closing import Closing
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.loading import load_clip, load_embedder
 from rsicd_embed.errors import DatasetError, RsicdEmbedError, TrainError
 from rsicd_embed.evaluation.evaluator import Evaluator
+from rsicd_embed.files import Closing
 from rsicd_embed.train.checkpoint import saved
 from rsicd_embed.train.config import (
     ModelConfig,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsicd_embed.bench.ann.vectors import BLOCK_ROWS, VectorSource
-from rsicd_embed.errors import BenchError
+from rsicd_embed.errors import BenchError, one_line
 
 if TYPE_CHECKING:
     import h5py
@@ -38,8 +38,9 @@ def from_hdf5(path: Path) -> VectorSource:
         with h5py.File(path) as file:
             return _source(path, file)
     except OSError as error:
-        text = " ".join(str(error).split())
-        raise BenchError(f"{path}: expected an HDF5 file; it cannot be read: {text}") from None
+        raise BenchError(
+            f"{path}: expected an HDF5 file; it cannot be read: {one_line(error)}"
+        ) from None
 
 
 def _source(path: Path, file: h5py.File) -> VectorSource:

@@ -17,7 +17,7 @@ from rsicd_embed.bench.ann.contenders import SCAN, grouped, numbers
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.graph import GraphSettings
-from rsicd_embed.stores.lancedb.lance_versions import KEEP
+from rsicd_embed.stores.lancedb.lance_store import KEEP
 
 _BLOCK_QUERIES = 32
 _TABLE = "rows"

@@ -12,7 +12,7 @@ import pyarrow.types as pt
 
 from rsicd_embed.bench.ann import hdf5
 from rsicd_embed.bench.ann.vectors import BLOCK_ROWS, VectorSource, as_matrix
-from rsicd_embed.errors import BenchError
+from rsicd_embed.errors import BenchError, one_line
 from rsicd_embed.records import VECTOR
 
 SUFFIXES = (".npy", ".parquet", *hdf5.SUFFIXES)
@@ -37,8 +37,9 @@ def from_file(path: Path) -> VectorSource:
     try:
         return _npy(path, name) if path.suffix == ".npy" else _parquet(path, name)
     except (OSError, ValueError, EOFError, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
-        raise BenchError(f"{path}: expected a file of vectors; it cannot be read: {text}") from None
+        raise BenchError(
+            f"{path}: expected a file of vectors; it cannot be read: {one_line(error)}"
+        ) from None
 
 
 def _npy(path: Path, name: str) -> VectorSource:

@@ -21,9 +21,9 @@ from rsicd_embed.cli.base import (
     json_option,
     model_option,
     note,
+    save_and_show,
 )
-from rsicd_embed.cli.record_output import save_and_show
-from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
+from rsicd_embed.embedder.clip.backends import PRECISIONS
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder

@@ -206,8 +206,8 @@ def _describe(
     from rsicd_embed.embedder import preprocess
     from rsicd_embed.embedder.clip import config
     from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
-    from rsicd_embed.embedder.jsonfile import read_json
     from rsicd_embed.embedder.locate import locate
+    from rsicd_embed.files import read_json
 
     name, colon, argument = str(model).partition(":")
     if colon and name in plugins.names(plugins.EMBEDDERS):

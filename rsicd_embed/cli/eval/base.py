@@ -19,10 +19,10 @@ from rsicd_embed.cli.base import (
     note,
     precision_option,
     report_source,
+    save_and_show,
     tell_skipped,
 )
 from rsicd_embed.cli.bench.base import command_line
-from rsicd_embed.cli.record_output import save_and_show
 from rsicd_embed.datasets.classes import PROMPT
 
 if TYPE_CHECKING:

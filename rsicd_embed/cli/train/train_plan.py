@@ -10,7 +10,7 @@ import click
 
 from rsicd_embed.cli.base import SHAPES, json_option, note, print_json, show
 from rsicd_embed.cli.train.train_settings import config_options, read_config
-from rsicd_embed.embedder.clip.backends.engine_names import PRECISIONS
+from rsicd_embed.embedder.clip.backends import PRECISIONS
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
 

@@ -51,30 +51,32 @@ def preview(
     from PIL import Image
 
     from rsicd_embed.images import read_rgb
-    from rsicd_embed.pictures import augmentation_sheet
+    from rsicd_embed.pictures import image_grid
 
-    if output.suffix.lower() not in augmentation_sheet.SUFFIXES:
+    if output.suffix.lower() not in image_grid.SUFFIXES:
         raise click.BadParameter(
-            f"expected a file of {', '.join(augmentation_sheet.SUFFIXES)}, found {output.name!r}",
+            f"expected a file of {', '.join(image_grid.SUFFIXES)}, found {output.name!r}",
             param_hint="-o",
         )
-    augmentation_sheet.require_place(output)
+    image_grid.require_preview_path(output)
     config = read_config(config_file, assignments, {"seed": seed})
     with training_extra():
         from rsicd_embed.train.preview import samples
     data = read_data(datasets, config)
     found = samples(data, config, images=images, views=views, size=_SIZE)
     rows = [
-        [
-            augmentation_sheet.Cell(read_rgb(one.example.path), one.example.id, pale=True),
-            *(
-                augmentation_sheet.Cell(Image.fromarray(view.pixels), view.caption)
-                for view in one.views
-            ),
-        ]
+        image_grid.GridRow(
+            [
+                image_grid.GridCell(read_rgb(one.example.path), note=one.example.id),
+                *(
+                    image_grid.GridCell(Image.fromarray(view.pixels), view.caption)
+                    for view in one.views
+                ),
+            ]
+        )
         for one in found
     ]
-    augmentation_sheet.save(rows, output)
+    image_grid.save_preview(rows, output)
     if as_json:
         print_json(
             {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsicd_embed.cli.base import note, on_terminal
 from rsicd_embed.cli.progress import Meter, meter
-from rsicd_embed.closing import Closing
+from rsicd_embed.files import Closing
 
 if TYPE_CHECKING:
     from rsicd_embed.train.config import TrainConfig

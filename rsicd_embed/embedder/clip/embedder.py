@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.embedder import training_words
-from rsicd_embed.embedder.base import UnfamiliarWord, require_texts
-from rsicd_embed.embedder.clip.backends.base import Towers
+from rsicd_embed.embedder.base import UnfamiliarWord, read_pixels, require_texts
+from rsicd_embed.embedder.clip.backends.towers import Towers
 from rsicd_embed.embedder.clip.parts import ModelParts
-from rsicd_embed.embedder.images_to_pixels import read_pixels
 from rsicd_embed.images import ImageLike
 from rsicd_embed.parallel import batched
 

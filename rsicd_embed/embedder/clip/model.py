@@ -15,12 +15,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from rsicd_embed.embedder.clip.bert import BertTower
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet import ResNet
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
-from rsicd_embed.embedder.clip.text_tower import TextTower
-from rsicd_embed.embedder.clip.vit import VisionTransformer
+from rsicd_embed.embedder.clip.transformer import BertTower, TextTower, VisionTransformer
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError
 

@@ -14,11 +14,11 @@ from rsicd_embed.embedder import preprocess, tokenizer
 from rsicd_embed.embedder.clip import config, weight_files
 from rsicd_embed.embedder.clip import tensors as clip_tensors
 from rsicd_embed.embedder.clip.config import ClipConfig
-from rsicd_embed.embedder.jsonfile import read_json
 from rsicd_embed.embedder.layout import CLIP
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import ModelError
+from rsicd_embed.files import read_json
 from rsicd_embed.records import Fingerprint
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from rsicd_embed.errors import WeightsError
+from rsicd_embed.errors import WeightsError, one_line
 
 _STORAGES: dict[str, Any] = {
     "FloatStorage": np.float32,
@@ -71,8 +71,7 @@ def load_plain(path: Path) -> dict[str, np.ndarray]:
 def _unreadable(path: Path, error: Exception) -> WeightsError:
     if isinstance(error, WeightsError):
         return WeightsError(f"{path}: {error}")
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return WeightsError(f"{path} cannot be read: {reason}; fetch it again")
+    return WeightsError(f"{path} cannot be read: {one_line(error, limit=200)}; fetch it again")
 
 
 def _state_dict(path: Path, found: Any) -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from rsicd_embed.embedder.clip import torch_pickle
-from rsicd_embed.embedder.jsonfile import read_json
-from rsicd_embed.errors import WeightsError
+from rsicd_embed.errors import WeightsError, one_line
+from rsicd_embed.files import read_json
 
 Tensors = dict[str, np.ndarray]
 
@@ -132,5 +132,4 @@ def _flax(path: Path) -> Tensors:
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return WeightsError(f"{path} cannot be read: {reason}; fetch it again")
+    return WeightsError(f"{path} cannot be read: {one_line(error, limit=200)}; fetch it again")

@@ -1,4 +1,4 @@
-"""A LanceDB table as a store."""
+"""Stores in LanceDB tables, local or remote."""
 
 from rsicd_embed.stores.lancedb.lance_store import LanceStore
 

@@ -1,9 +1,9 @@
-"""Checksums of a local LanceDB table's files, which LanceDB itself does not keep.
+"""Checksums of a local LanceDB table's files, which LanceDB itself does not have.
 
-A changed bit in a file of a table may stop the process, or change a row, without a word. So each
-write through rsicd-embed leaves `TABLE.lance/_rsicd_embed.json`: the newest version, and the length
-and CRC-32 of each file. Files that other programs add are not in it until the next such write, and
-those that they tidy away are not missed.
+A flipped bit in a table's file may crash the process, or change a row without an error. So each
+write through rsicd-embed updates `TABLE.lance/_rsicd_embed.json`: the newest version, and the size
+and CRC-32 of each file. Files that other programs add are listed after the next such write; files
+that they clean up are not missed.
 """
 
 from __future__ import annotations
@@ -22,127 +22,115 @@ from rsicd_embed.errors import StoreCorruptError
 
 FILE = "_rsicd_embed.json"
 _TAGS = "_refs/"
-_LARGE = ("data/", "_indices/")  # parts that may take long to read
-_SUFFIXES = {".manifest", ".txn", ".lance", ".arrow", ".bin", ".idx"}  # which never change
+_LARGE = ("data/", "_indices/")  # these folders may take long to read
+_SUFFIXES = {".manifest", ".txn", ".lance", ".arrow", ".bin", ".idx"}  # of files that never change
 _BLOCK_BYTES = 1 << 20
 _REMEDY = "restore it from a backup, or delete the table and ingest again"
 
-_Sum = tuple[int, int]  # length and CRC-32
+_Sum = tuple[int, int]  # size and CRC-32
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Recorded:
     version: int
     files: Mapping[str, _Sum]
 
 
-class Checks:
-    """Verifies a table's files, each once."""
+class Checksums:
+    """Verifies each file of a table once."""
 
     def __init__(self, folder: Path | None) -> None:
-        """`folder` is the table's own; None where it is remote, and nothing is verified."""
+        """`folder` is the table's; None for a remote table, which is not verified."""
         self._folder = folder
         self._verified: dict[str, _Sum] = {}
         self._mutex = threading.RLock()
 
     def version(self) -> int:
-        """The newest version that is known of; 0 where none is."""
+        """The newest recorded version; 0 if there is none."""
         return self._read().version
 
-    def small(self) -> None:
-        """Verifies what is read whenever a table is opened.
-
-        Raises:
-            StoreCorruptError: a file is not what was written.
-        """
+    def verify_metadata(self) -> None:
+        """Verifies the files that opening the table reads; StoreCorruptError if one is damaged."""
         names = self._read().files
         self._verify(name for name in names if not name.startswith((*_LARGE, _TAGS)))
 
-    def large(self) -> None:
-        """Verifies rows and indexes; see `small`."""
+    def verify_rows(self) -> None:
+        """Verifies rows and indexes; StoreCorruptError if a file is damaged."""
         self._verify(name for name in self._read().files if name.startswith(_LARGE))
 
-    def tags(self) -> None:
-        """Verifies what tags say, and that none is gone; see `small`."""
+    def verify_tags(self) -> None:
+        """Verifies the tags' files; StoreCorruptError if one is damaged or missing."""
         names = [name for name in self._read().files if name.startswith(_TAGS)]
         for name in names:
             self._verified.pop(name, None)  # these files do change
-        self._verify(names, gone=True)
+        self._verify(names, required=True)
 
-    def renew(self, version: int) -> None:
-        """Takes down the files that are there now; only while the table is locked.
-
-        Raises:
-            OSError: from the disk.
-        """
+    def update(self, version: int) -> None:
+        """Records the present files; the table must be locked. May raise OSError."""
         if self._folder is None:
             return
         with self._mutex:
-            older: Mapping[str, _Sum] = {}
+            recorded: Mapping[str, _Sum] = {}
             with suppress(StoreCorruptError):
-                older = self._read().files
-            found: dict[str, _Sum] = {}
+                recorded = self._read().files
+            sums: dict[str, _Sum] = {}
             for name, path in _paths(self._folder):
-                size = path.stat().st_size
-                if name in older and older[name][0] == size and not name.startswith(_TAGS):
-                    found[name] = older[name]
+                size, known = path.stat().st_size, recorded.get(name)
+                if known and known[0] == size and not name.startswith(_TAGS):
+                    sums[name] = known
                 else:
-                    found[name] = self._verified[name] = _sum(path)
-            self._write(self._folder, _Known(version, found))
+                    sums[name] = self._verified[name] = _checksum(path)
+            self._write(self._folder, _Recorded(version, sums))
 
     def forget_tag(self, tag: str) -> None:
-        """Lets a tag's file go, before it does; only while the table is locked.
-
-        Raises:
-            OSError: from the disk.
-        """
+        """Drops the record of a tag that is about to be deleted; see `update`."""
         with self._mutex:
-            known = self._read()
-            left = {name: one for name, one in known.files.items() if name != _tag_file(tag)}
-            if self._folder is not None and len(left) < len(known.files):
-                self._write(self._folder, _Known(known.version, left))
+            recorded, tag_file = self._read(), f"{_TAGS}tags/{tag}.json"
+            if self._folder is not None and tag_file in recorded.files:
+                sums = {name: value for name, value in recorded.files.items() if name != tag_file}
+                self._write(self._folder, _Recorded(recorded.version, sums))
 
-    def _write(self, folder: Path, known: _Known) -> None:
-        body = {"version": known.version, "files": known.files}
+    def _write(self, folder: Path, recorded: _Recorded) -> None:
+        body = {"version": recorded.version, "files": recorded.files}
         content = json.dumps({"crc32": _crc(body), "body": body}).encode()
         files.write_file(folder / FILE, lambda path: path.write_bytes(content))
         files.sync_folder(folder)
 
-    def _verify(self, names: Iterable[str], *, gone: bool = False) -> None:
-        """`gone` says whether a file that is gone is damage too."""
+    def _verify(self, names: Iterable[str], *, required: bool = False) -> None:
+        """Verifies files; a missing one counts as damage if `required`."""
         if self._folder is None:
             return
         with self._mutex:
-            known = self._read().files
+            recorded = self._read().files
             for name in names:
-                wanted = known.get(name)
-                if wanted is None or self._verified.get(name) == wanted:
+                expected = recorded.get(name)
+                if expected is None or self._verified.get(name) == expected:
                     continue
                 path = self._folder / name
                 try:
-                    if path.stat().st_size != wanted[0] or _sum(path) != wanted:
+                    if path.stat().st_size != expected[0] or _checksum(path) != expected:
                         raise StoreCorruptError(
-                            f"{path} is damaged: it is not what was written; {_REMEDY}"
+                            f"{path} is damaged: its checksum is not the recorded one; {_REMEDY}"
                         )
                 except (FileNotFoundError, NotADirectoryError):
-                    if gone:
+                    if required:
                         raise StoreCorruptError(f"{path} is gone; {_REMEDY}") from None
-                    continue  # tidied away; LanceDB tells where it is needed
-                self._verified[name] = wanted
+                    continue  # cleaned up; LanceDB reports it if it is needed
+                self._verified[name] = expected
 
-    def _read(self) -> _Known:
+    def _read(self) -> _Recorded:
         if self._folder is None:
-            return _Known(0, {})
+            return _Recorded(0, {})
         path = self._folder / FILE
         try:
-            whole = json.loads(path.read_bytes())
-            body = whole["body"]
-            if whole["crc32"] != _crc(body):
+            document = json.loads(path.read_bytes())
+            body = document["body"]
+            if document["crc32"] != _crc(body):
                 raise ValueError("checksum")
             sums = {name: (int(size), int(crc)) for name, (size, crc) in body["files"].items()}
-            return _Known(int(body["version"]), sums)
+            return _Recorded(int(body["version"]), sums)
         except (FileNotFoundError, NotADirectoryError):
-            return _Known(0, {})
+            return _Recorded(0, {})
         except (ValueError, KeyError, TypeError, AttributeError):
             raise StoreCorruptError(
                 f"{path} is damaged; delete it to use the table without checks"
@@ -150,7 +138,7 @@ class Checks:
 
 
 def _paths(table: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a table that never change, and those of tags, by their path in it."""
+    """Relative name and path of the table's immutable files and its tags."""
     for folder, _, names in os.walk(table):
         for name in names:
             path = Path(folder, name)
@@ -159,11 +147,7 @@ def _paths(table: Path) -> Iterator[tuple[str, Path]]:
                 yield within, path
 
 
-def _tag_file(tag: str) -> str:
-    return f"{_TAGS}tags/{tag}.json"
-
-
-def _sum(path: Path) -> _Sum:
+def _checksum(path: Path) -> _Sum:
     size = crc = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):

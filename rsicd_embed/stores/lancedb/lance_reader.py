@@ -1,10 +1,9 @@
-"""What a LanceDB table answers: the reading half of the store `lancedb`.
+"""The reading half of the LanceDB store.
 
-From `lance_index.INDEX_ROWS` rows on, searches without `where` go through LanceDB's index, and what
-it finds is scored again. All others are exact and go through the kernel that all stores share: up
-to `CACHE_ROWS` rows are held in memory as long as the table's version stays the same, more are
-streamed from it. LanceDB's own scan takes some thirty times as long, and its SQL quotes names in
-another way.
+From `lance_index.INDEX_ROWS` rows on, searches without `where` use LanceDB's index, and its hits
+are scored again. All other searches are exact, by the kernel that all stores share: up to
+`CACHE_ROWS` rows are cached in memory until the table gets a new version, larger tables are
+streamed. LanceDB's own scan takes about thirty times as long, and its SQL quotes names differently.
 """
 
 from __future__ import annotations
@@ -17,28 +16,33 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.closing import Closing
 from rsicd_embed.errors import StoreCorruptError
+from rsicd_embed.files import Closing
 from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import opening, scoring
 from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.lancedb import lance_index, lance_rows
-from rsicd_embed.stores.lancedb.lance_index import AnnIndex
+from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings, SearchedTable
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, Stamp, lance_errors, plain_schema
-from rsicd_embed.stores.queries import require_k, unit_queries
 from rsicd_embed.stores.row_view import Rows, chosen_schema, scan
-from rsicd_embed.stores.streaming import search_stream
+from rsicd_embed.stores.scoring import require_k, unit_queries
 
 CACHE_ROWS = 200_000  # 400 MB of vectors of length 512
-_LARGEST_SHARE = 0.01  # a search for more of the rows than this is better done exactly
+_LARGEST_SHARE = 0.01  # searching for more than this share of the rows is faster exactly
 
 
 @dataclass(frozen=True)
 class TableState:
-    """What is cached of one version of the table.
+    """A version of the table, and what is cached of it.
 
-    `stamp` is what `LanceLocation.stamp` was before it was read; `rows` has no vectors until a
-    search needs them.
+    Attributes:
+        version: number of the version.
+        schema: schema of the rows, without metadata.
+        count: number of rows.
+        index: the index, if there is one.
+        rows: all rows, if they are cached.
+        has_vectors: whether the cached rows include vectors.
+        stamp: `LanceLocation.stamp` from before the version was read.
     """
 
     version: int
@@ -51,17 +55,17 @@ class TableState:
 
 
 class LanceReader(Closing):
-    """The newest version of a table, or one that stays; see `VectorStore` for what is promised."""
+    """Reads the newest version of a table, or a fixed one; see `VectorStore` for the contract."""
 
     def __init__(self, location: LanceLocation, table: Any, version: str | None) -> None:
-        """`version` is the one to read, None for the newest."""
+        """`version` is the version to read; None for the newest."""
         self.uri = str(location.uri) + (f" as of {version}" if version else "")
         self.provenance: Provenance = location.provenance(table)
         self._version = version
         self._location = location
-        self._how = lance_index.IndexSettings.of(location.uri)
+        self._settings = IndexSettings.of(location.uri)
         self._open_table: Any | None = table
-        self._searched = location.searched()
+        self._searched = SearchedTable(location.database, location.uri.table, self.uri)
         self._state: TableState | None = None
         self._mutex = threading.RLock()
 
@@ -71,38 +75,39 @@ class LanceReader(Closing):
         return self._now().schema
 
     def search(self, queries: np.ndarray, k: int = 10, where: str | None = None) -> pa.Table:
-        """The k best rows for each query; see `VectorStore.search`."""
+        """Finds the k most similar rows for each query; see `VectorStore.search`."""
         units = unit_queries(queries, self.provenance.dim)
         count = require_k(k)
         with self._mutex:
             now = self._now()
             if now.index and where is None and 0 < count <= _LARGEST_SHARE * now.count:
-                hits = self._by_index(now, self._how.applied(now.index), units, count)
+                hits = self._search_index(now, self._settings.applied(now.index), units, count)
                 if hits is not None:
                     return hits
             if now.count > CACHE_ROWS:
                 with lance_errors(f"cannot read {self.uri}"):
-                    return search_stream(self._passing(now, where), now.schema, units, count)
-            rows = self._held(now, vectors=True)
+                    stream = self._matching(now, where)
+                    return lance_rows.search_stream(stream, now.schema, units, count)
+            rows = self._cached(now, vectors=True)
         return scoring.search(rows, queries, count, where)
 
     def scan(
         self, columns: Sequence[str] | None = None, where: str | None = None
     ) -> pa.RecordBatchReader:
-        """Live rows as record batches; see `VectorStore.scan`."""
+        """Reads live rows as record batches; see `VectorStore.scan`."""
         with self._mutex:
             now = self._now()
             schema = chosen_schema(now.schema, columns)
             if now.count <= CACHE_ROWS:
-                rows = self._held(now, vectors=VECTOR in schema.names)
+                rows = self._cached(now, vectors=VECTOR in schema.names)
                 return scan(rows, schema.names, where)
             stream = self._stream(now, where, schema.names)
         return pa.RecordBatchReader.from_batches(
-            schema, (one for rows in stream for one in scan(rows, schema.names, None))
+            schema, (batch for rows in stream for batch in scan(rows, schema.names, None))
         )
 
     def info(self) -> StoreInfo:
-        """What is in the store."""
+        """Describes the store."""
         now = self._now()
         with lance_errors(f"cannot read {self.uri}"):
             size = self._location.bytes(self._table)
@@ -122,14 +127,14 @@ class LanceReader(Closing):
         return described(self, self.uri, self.provenance)
 
     def close(self) -> None:
-        """Frees the memory; the store is not usable afterwards."""
+        """Frees memory; the store cannot be used afterwards."""
         self._open_table = self._state = None
         self._searched.close()
 
-    def _check(self, now: TableState) -> None:
-        """Verifies all rows before some are read, unless there are too many to be held."""
+    def _verify(self, now: TableState) -> None:
+        """Verifies all rows before some are read, unless the table is too large to cache."""
         if now.count <= CACHE_ROWS:
-            self._location.checks.large()
+            self._location.checksums.verify_rows()
 
     @property
     def _table(self) -> Any:
@@ -138,7 +143,7 @@ class LanceReader(Closing):
         return self._open_table
 
     def _now(self) -> TableState:
-        """The newest version, with what is held of it."""
+        """The newest version (or the fixed one), with what is cached of it."""
         with self._mutex, lance_errors(f"cannot read {self.uri}"):
             stamp = self._location.stamp() if self._version is None else frozenset()
             if self._state and stamp is not None and self._state.stamp == stamp:
@@ -147,65 +152,63 @@ class LanceReader(Closing):
                 self._table.checkout_latest()
             version = int(self._table.version)
             if self._state is None or self._state.version != version:
-                version = self._checked(version)
+                version = self._verified_version(version)
                 require_same_model(
                     self._location.provenance(self._table), self.provenance, self.uri
                 )
                 schema = plain_schema(self._table.schema)
-                index = lance_index.known(self._table.schema)
+                index = lance_index.stored_index(self._table.schema)
                 self._state = TableState(version, schema, int(self._table.count_rows()), index)
             self._state = replace(self._state, stamp=stamp)
             return self._state
 
-    def _checked(self, version: int) -> int:
-        """Verifies what says which rows there are; returns the newest version, if it is there.
+    def _verified_version(self, version: int) -> int:
+        """Verifies the table's metadata; returns the version, or a newer one if there is one.
 
         Raises:
-            StoreCorruptError: a newer one was there before.
+            StoreCorruptError: the newest version of before is missing.
         """
-        self._location.checks.small()
-        known = self._location.checks.version()
-        if self._version is None and version < known:
-            self._table.checkout_latest()  # another process may have been faster
+        checksums = self._location.checksums
+        checksums.verify_metadata()
+        recorded = checksums.version()
+        if self._version is None and version < recorded:
+            self._table.checkout_latest()  # another process may have written in between
             version = int(self._table.version)
-            if version < known:
+            if version < recorded:
                 raise StoreCorruptError(
-                    f"{self.uri}: version {known} is gone, {version} is the newest that is there; "
+                    f"{self.uri}: version {recorded} is gone, the newest one left is {version}; "
                     "restore the table from a backup"
                 )
         return version
 
-    def _held(self, now: TableState, *, vectors: bool) -> Rows:
-        """All rows of a small table, from memory where they are there already."""
+    def _cached(self, now: TableState, *, vectors: bool) -> Rows:
+        """All rows of a small table, read unless they are cached."""
         if now.rows is None or (vectors and not now.has_vectors):
             stream = self._stream(now, None, now.schema.names if vectors else ["id"])
-            parts = [part for rows in stream for part in rows.parts]
-            now = replace(now, rows=lance_rows.in_one_part(now.schema, parts), has_vectors=vectors)
-            self._state = now
+            rows = lance_rows.in_one_part(now.schema, stream)
+            now = self._state = replace(now, rows=rows, has_vectors=vectors)
         assert now.rows is not None
         return now.rows
 
     def _stream(
         self, now: TableState, where: str | None, columns: Sequence[str] | None = None
     ) -> Iterator[Rows]:
-        self._location.checks.large()
+        self._location.checksums.verify_rows()
         return lance_rows.stream(self._table, now.schema, self.uri, where, columns)
 
-    def _passing(self, now: TableState, where: str | None) -> Iterator[Rows]:
-        """All rows, or those that `where` accepts; what is refused may come along, dead."""
+    def _matching(self, now: TableState, where: str | None) -> Iterator[Rows]:
+        """The rows that match `where`; others may be included, but are dead."""
         if where is None:
             return self._stream(now, None)
-        self._location.checks.large()
+        self._location.checksums.verify_rows()
         return lance_rows.selected(self._table, now.schema, self.uri, where)
 
-    def _by_index(
+    def _search_index(
         self, now: TableState, index: AnnIndex, units: np.ndarray, k: int
     ) -> pa.Table | None:
-        """The k best rows that the index finds; None where it finds fewer than there are."""
-        self._check(now)
+        """The k best hits of the index; None if it finds fewer than k for a query."""
+        self._verify(now)
         with lance_errors(f"cannot read {self.uri}"):
-            rows, pairs = lance_index.nearest(
-                self._searched, index, units, k, now.schema, now.version, self.uri
-            )
+            rows, pairs = self._searched.nearest(index, units, k, now.schema, now.version)
         hits = scoring.hit_table(rows, units, pairs, k)
         return hits if len(hits) == k * len(units) else None

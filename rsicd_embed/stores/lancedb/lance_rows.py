@@ -1,4 +1,4 @@
-"""Rows of a LanceDB table, checked and turned into what the shared kernel searches."""
+"""Rows of a LanceDB table, checked and streamed to the search kernel that all stores share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.records import VECTOR
+from rsicd_embed.stores import scoring
 from rsicd_embed.stores.columns import not_as_written
 from rsicd_embed.stores.filters import matching
 from rsicd_embed.stores.lancedb.lance_table import lance_errors
@@ -17,17 +18,20 @@ from rsicd_embed.stores.row_view import Rows, RowView, without_vector
 from rsicd_embed.stores.rows import unit_vectors
 
 STREAM_ROWS = 16_384
-# Fetching a row by its number takes some three times as long as reading on to it.
+# Fetching a row by its number takes about three times as long as streaming past it.
 _FETCHED_SHARE = 0.25
+_SPARE_ROWS = 65_536  # rows kept beyond those wanted before the worse ones are dropped
 
 
 def part_of(
     batch: pa.RecordBatch, schema: pa.Schema, uri: str, where: str | None = None
 ) -> RowView:
-    """A batch with the columns of `schema`, its vectors perhaps left out; rows refused are dead.
+    """Converts a batch with the columns of `schema`, with or without the vector.
+
+    Rows that do not match `where` are dead.
 
     Raises:
-        StoreError: something else has written vectors that are not of unit length.
+        StoreError: another program wrote vectors that are not of unit norm.
     """
     attribute_schema = without_vector(schema)
     columns = [batch.column(name) for name in attribute_schema.names]
@@ -35,10 +39,7 @@ def part_of(
     matrix = np.empty((len(batch), 0), dtype=np.float32)
     if VECTOR in batch.schema.names:
         matrix = unit_vectors(batch.column(VECTOR), schema.field(VECTOR).type.list_size, uri)
-    live = None
-    if where is not None:
-        live = matching(attributes, where)
-    return RowView(matrix, attributes, live)
+    return RowView(matrix, attributes, None if where is None else matching(attributes, where))
 
 
 def stream(
@@ -48,11 +49,11 @@ def stream(
     where: str | None = None,
     columns: Sequence[str] | None = None,
 ) -> Iterator[Rows]:
-    """Rows of the version that `table` is at, some thousand at a time; those refused are dead.
+    """Reads the version that `table` is at in batches; rows that do not match `where` are dead.
 
-    All attributes come along, and the vectors if `columns` (None: all) has them.
+    All attributes are read, and the vectors if they are in `columns` (default: all columns).
     """
-    if where is not None:  # to refuse a wrong one whether or not there are rows
+    if where is not None:  # refuse an invalid one even if there are no rows
         matching(without_vector(schema).empty_table(), where)
     names = [
         name for name in schema.names if name != VECTOR or columns is None or VECTOR in columns
@@ -63,28 +64,28 @@ def stream(
 
 
 def selected(table: Any, schema: pa.Schema, uri: str, where: str) -> Iterator[Rows]:
-    """Rows that `where` accepts; others too, but dead. Reads no vectors but theirs if they are few.
+    """Reads the rows that match `where`, fetching only their vectors if they are few.
 
-    `table` must stay at its version until all are read.
+    Other rows may be included, but are dead. `table` must stay at its version until all are read.
     """
     names = [name for name in schema.names if name != VECTOR]
     matching(without_vector(schema).empty_table(), where)
     with _reading(schema, uri):
         query = table.search().select(names).with_row_id(True)
-        numbers, count = [np.zeros(0, np.uint64)], 0
+        matches, count = [np.zeros(0, np.uint64)], 0
         for batch in query.to_batches(batch_size=STREAM_ROWS):
             live = part_of(batch, schema, uri, where).live
-            numbers.append(batch.column("_rowid").to_numpy()[live])
+            matches.append(batch.column("_rowid").to_numpy()[live])
             count += len(batch)
-    chosen = np.concatenate(numbers)
-    if len(chosen) > _FETCHED_SHARE * count:
+    row_ids = np.concatenate(matches)
+    if len(row_ids) > _FETCHED_SHARE * count:
         yield from stream(table, schema, uri, where)
         return
-    for start in range(0, len(chosen), STREAM_ROWS):
+    for start in range(0, len(row_ids), STREAM_ROWS):
         with _reading(schema, uri):
-            some = chosen[start : start + STREAM_ROWS].tolist()
-            found = table.take_row_ids(some).select(schema.names).to_arrow().combine_chunks()
-        yield Rows(schema, tuple(part_of(batch, schema, uri) for batch in found.to_batches()))
+            block = row_ids[start : start + STREAM_ROWS].tolist()
+            rows = table.take_row_ids(block).select(schema.names).to_arrow().combine_chunks()
+        yield Rows(schema, tuple(part_of(batch, schema, uri) for batch in rows.to_batches()))
 
 
 def _read(
@@ -100,22 +101,54 @@ def _read(
 
 
 def _reading(schema: pa.Schema, uri: str) -> AbstractContextManager[None]:
-    """Turns what LanceDB raises while it reads into one line, which names columns to suspect."""
+    """Turns LanceDB's read errors into one line that names columns which may be the cause."""
     suspects = not_as_written(without_vector(schema))
     if not suspects:
         return lance_errors(f"cannot read {uri}")
     remedy = (
-        f"LanceDB may not be able to read columns of such types back ({', '.join(suspects)}): take "
-        f"them out with rsicd-embed store drop-column, or restore the table from a backup"
+        f"LanceDB may not be able to read columns of such types back ({', '.join(suspects)}): "
+        "remove them with rsicd-embed store drop-column, or restore the table from a backup"
     )
     return lance_errors(f"cannot read {uri}", remedy)
 
 
-def in_one_part(schema: pa.Schema, parts: Iterable[RowView]) -> Rows:
-    """Parts without dead rows, joined."""
-    held = tuple(parts)
-    if not held:
+def in_one_part(schema: pa.Schema, stream: Iterable[Rows]) -> Rows:
+    """Concatenates a stream without dead rows."""
+    parts = [part for rows in stream for part in rows.parts]
+    if not parts:
         return Rows(schema, ())
-    attributes = pa.concat_tables([part.attributes for part in held]).combine_chunks()
-    matrix = np.concatenate([part.matrix for part in held])
+    attributes = pa.concat_tables([part.attributes for part in parts]).combine_chunks()
+    matrix = np.concatenate([part.matrix for part in parts])
     return Rows(schema, (RowView(matrix, attributes),))
+
+
+def search_stream(
+    stream: Iterable[Rows], schema: pa.Schema, queries: np.ndarray, k: int
+) -> pa.Table:
+    """Exact search over a table too large for memory; equals `scoring.search` over all its rows.
+
+    Args:
+        stream: blocks of rows of `schema`.
+        schema: schema of the rows.
+        queries: float64 (q, dim) of unit norm.
+        k: number of rows wanted per query, at least 1.
+    """
+    best: tuple[RowView, ...] = ()
+    limit = 2 * k * len(queries) + _SPARE_ROWS
+    for rows in stream:
+        best += _best(rows, queries, k)
+        if sum(len(part) for part in best) > limit:
+            best = _best(Rows(schema, best), queries, k)
+    rows = Rows(schema, best)
+    return scoring.hit_table(rows, queries, scoring.nearest(rows, queries, k, rows.masks(None)), k)
+
+
+def _best(rows: Rows, queries: np.ndarray, k: int) -> tuple[RowView, ...]:
+    """A copy of the rows that may be among the k best of any query."""
+    positions = np.unique(scoring.nearest(rows, queries, k, rows.masks(None)).row)
+    if not len(positions):
+        return ()
+    batch, schema = rows.take(positions), rows.attribute_schema
+    columns = [batch.column(name) for name in schema.names]
+    attributes = pa.Table.from_arrays(columns, schema=schema)
+    return (RowView(rows.vectors(positions), attributes),)

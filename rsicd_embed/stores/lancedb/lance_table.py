@@ -1,4 +1,4 @@
-"""Where a LanceDB store is: its database, its table, and what the table says about itself."""
+"""The location of a LanceDB store: opening, creating and locking its table, and its metadata."""
 
 from __future__ import annotations
 
@@ -17,24 +17,33 @@ from filelock import FileLock, Timeout
 
 from rsicd_embed import files
 from rsicd_embed.errors import (
+    ModelError,
     RsicdEmbedError,
     StoreCorruptError,
     StoreError,
     StoreLockedError,
     StoreURIError,
+    one_line,
 )
-from rsicd_embed.records import Provenance, provenance_header, read_header, row_schema
+from rsicd_embed.records import (
+    VECTOR,
+    Provenance,
+    fingerprint_parts,
+    provenance_header,
+    read_header,
+    row_schema,
+)
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreURI
-from rsicd_embed.stores.lancedb import lance_function
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
-from rsicd_embed.stores.lancedb.checksums import Checks
-from rsicd_embed.stores.lancedb.lance_async import SearchedTable
+from rsicd_embed.stores.lancedb.checksums import Checksums
 
 Stamp = Set[tuple[str, int]]
 
 _KEY = b"rsicd-embed"
 _FORMAT = 1
+_FUNCTIONS_KEY = b"embedding_functions"
+_FUNCTION = "rsicd-clip"  # name of the embedding function that `rsicd_embed.lancedb` registers
 _LANCE_ERRORS = (RuntimeError, ValueError, KeyError, pa.ArrowException)
 _PANICS = ("RustPanic", "PanicException")
 _REMEDY = "check the location, or restore it from a backup"
@@ -43,9 +52,9 @@ _CLOCK_S = 2.0  # file times may be this much coarser than the clock
 
 @contextmanager
 def lance_errors(doing: str, remedy: str = _REMEDY) -> Iterator[None]:
-    """Turns what LanceDB raises into a one-line StoreError that starts with `doing`.
+    """Turns errors of LanceDB into a one-line StoreError that starts with `doing`.
 
-    `remedy` is what to do unless the disk is to blame.
+    The message ends with `remedy`, unless the disk is the cause.
     """
     try:
         with files.storage_errors(doing):
@@ -53,89 +62,111 @@ def lance_errors(doing: str, remedy: str = _REMEDY) -> Iterator[None]:
     except RsicdEmbedError:
         raise
     except BaseException as error:
-        # A panic of LanceDB's own code is no Exception.
+        # A panic in LanceDB's Rust code is not an Exception.
         if not isinstance(error, _LANCE_ERRORS) and type(error).__name__ not in _PANICS:
             raise
         if failure := files.system_error(str(error)):
             with files.storage_errors(doing):
                 raise failure from error
-        text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", " ".join(str(error).split()))
+        text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", one_line(error))
         text = text.replace("lance error: ", "")
         raise StoreError(f"{doing}: {text[:300]}; {remedy}") from error
 
 
 @dataclass(frozen=True)
 class LanceLocation:
-    """A table of a LanceDB database.
+    """A table in a LanceDB database.
 
     Attributes:
-        uri: as it was given.
-        folder: of the database; None where it is remote.
-        checks: of the table's files.
+        uri: the store's URI.
+        folder: folder of the database; None if it is remote.
+        checksums: those of the table's files.
     """
 
     uri: StoreURI
     folder: Path | None
-    checks: Checks
+    checksums: Checksums
 
     @classmethod
     def of(cls, uri: StoreURI) -> LanceLocation:
-        """The location that a URI names; StoreError where a file is in the way."""
-        remote = "://" in uri.location
+        """Parses a URI.
+
+        Raises:
+            StoreURIError: an invalid table name.
+            StoreError: the location is a file.
+        """
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", uri.table):
             raise StoreURIError(
                 f"{uri}: expected a table name of letters, digits, '_', '-' and '.', "
                 f"found {uri.table!r}"
             )
-        lance_function.register()
-        if remote:
-            return cls(uri, None, Checks(None))
+        _register_function()
+        if "://" in uri.location:
+            return cls(uri, None, Checksums(None))
         folder = opening.local_folder(uri)
-        return cls(uri, folder, Checks(folder / f"{uri.table}.lance"))
+        return cls(uri, folder, Checksums(folder / f"{uri.table}.lance"))
+
+    @property
+    def database(self) -> str:
+        """Location of the database, as LanceDB accepts it."""
+        return self.uri.location if self.folder is None else str(self.folder)
 
     def open(self, provenance: Provenance | None, *, create: bool) -> Any:
-        """The table, made where it is absent; see `StoreType.open` for what it raises."""
+        """Opens or creates the table; see `StoreType.open`."""
         with lance_errors(f"cannot open {self.uri}"):
-            found = self._tables()
-            table = self._existing(found)
+            tables = self._tables()
+            table = self._existing(tables)
         if table is None:
             if not create or provenance is None:
                 raise opening.not_found(
-                    self.uri, f"tables there: {opening.listing(found)}" if found else ""
+                    self.uri, f"tables there: {opening.listing(tables)}" if tables else ""
                 )
             table = self._create(provenance)
         opening.require_provenance(self.provenance(table), provenance, str(self.uri))
         return table
 
+    def reopen(self) -> Any:
+        """Opens the existing table once more."""
+        return self._connect().open_table(self.uri.table)
+
+    def overwrite(self, rows: pa.RecordBatchReader, provenance: Provenance) -> Any:
+        """Replaces the table's content in a new version; only while `writing`."""
+        schema = rows.schema.with_metadata(_metadata(provenance))
+        batches = (batch.replace_schema_metadata(schema.metadata) for batch in rows)
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        return self._connect().create_table(
+            self.uri.table, data=reader, schema=schema, mode="overwrite"
+        )
+
     @property
     def is_locked(self) -> bool:
-        """Whether `writing` keeps other processes from writing: not where the table is remote."""
+        """Whether `writing` keeps other processes from writing; False for remote tables."""
         return self.folder is not None
 
     def stamp(self) -> Stamp | None:
-        """Something that is another once the table has a new version; None where nothing tells.
+        """A value that changes whenever the table gets a new version; None if there is none.
 
-        It takes some microseconds; asking LanceDB for the newest version takes a millisecond.
+        It takes microseconds, where asking LanceDB for the newest version takes a millisecond.
         """
         if self.folder is None:
             return None
         try:
             with os.scandir(self._table_folder() / "_versions") as versions:
-                return {(one.name, one.inode()) for one in versions}
+                return {(entry.name, entry.inode()) for entry in versions}
         except OSError:
             return None
 
     def provenance(self, table: Any) -> Provenance:
-        """What the table's metadata says of its vectors.
+        """Reads the provenance of the vectors from the table's metadata.
 
         Raises:
-            StoreError: it says nothing, so rsicd-embed did not make it.
-            StoreCorruptError: it is of a later version, or cannot be read.
+            StoreError: there is none, so rsicd-embed did not create the table.
+            StoreCorruptError: the metadata is damaged or of another format version.
         """
         raw = (table.schema.metadata or {}).get(_KEY)
         if raw is None:
             raise StoreError(
-                f"{self.uri}: table {self.uri.table!r} was not made by rsicd-embed (it does not "
+                f"{self.uri}: table {self.uri.table!r} was not created by rsicd-embed (it does not "
                 f"say which model made its vectors); name another one: "
                 f"{self.uri.scheme}:{self.uri.location}#NAME"
             )
@@ -148,23 +179,21 @@ class LanceLocation:
 
     @contextmanager
     def writing(self, undo: Callable[[], bool]) -> Iterator[None]:
-        """Holds the lock of a local table while it is written to, and syncs what was written.
+        """Locks a local table during a write, and syncs the written files to disk.
 
-        Lance's own commits let two writers insert the same new id twice, and do not fsync. Where
-        that fails, `undo` is called; it returns whether all is as it was.
+        Lance's own commits let two writers insert the same new id twice, and do not fsync. If
+        syncing fails, `undo` is called; it returns whether the previous state is restored.
         """
+        failed = f"cannot write to {self.uri}, which stays as it was"
         lock = self._lock()
-        with lance_errors(f"cannot write to {self.uri}, which stays as it was"):
+        with lance_errors(failed):
             try:
                 lock.__enter__()
             except Timeout:
-                raise StoreLockedError(
-                    f"{self.uri} is being written to by another process "
-                    f"(waited {opening.LOCK_TIMEOUT_S:g} s); try again when it is done"
-                ) from None
+                raise StoreLockedError(opening.locked(self.uri)) from None
         try:
             started = time.time()
-            with lance_errors(f"cannot write to {self.uri}, which stays as it was"):
+            with lance_errors(failed):
                 yield
             try:
                 self._sync(started)
@@ -172,49 +201,45 @@ class LanceLocation:
                 undone = False
                 with suppress(Exception):
                     undone = undo()
-                said = (
-                    f"cannot write to {self.uri}, which stays as it was"
-                    if undone
-                    else f"{self.uri} is changed, but a power cut may undo that"
-                )
-                with files.storage_errors(said):
+                unsafe = f"{self.uri} is changed, but a power cut may undo that"
+                with files.storage_errors(failed if undone else unsafe):
                     raise
         finally:
             lock.__exit__(None, None, None)
 
     def bytes(self, table: Any) -> int | None:
-        """Size of the table's files, old versions included."""
+        """Size of the table's files, including old versions."""
         if self.folder is None:
             return int(table.stats()["total_bytes"])
-        sizes = 0
+        size = 0
         for path in self._table_folder().rglob("*"):
             with suppress(OSError):
-                sizes += path.stat().st_size
-        return sizes
+                size += path.stat().st_size
+        return size
 
     def _tables(self) -> list[str]:
-        """Names of the tables that are there; [] where there is no database yet."""
+        """Names of the database's tables; [] if there is no database yet."""
         if self.folder is None:
             return list(lancedb.connect(self.uri.location).list_tables().tables)
         if not self.folder.exists():
             return []
-        found = opening.strangers(self.folder)
-        tables = [name.removesuffix(".lance") for name in found if name.endswith(".lance")]
-        if found and not tables:
+        names = opening.foreign_files(self.folder)
+        tables = [name.removesuffix(".lance") for name in names if name.endswith(".lance")]
+        if names and not tables:
             raise StoreError(
                 f"{self.uri}: {self.folder} is not a LanceDB database "
-                f"(it holds {opening.listing(found)}); name a new or an empty folder"
+                f"(it contains {opening.listing(names)}); name a new or an empty folder"
             )
         return tables
 
     def _existing(self, tables: list[str]) -> Any | None:
         if self.uri.table not in tables:
             return None
-        self.checks.small()  # some damage would stop the process
+        self.checksums.verify_metadata()  # opening a damaged table may crash the process
         try:
-            return self._connect().open_table(self.uri.table)
+            return self.reopen()
         except ValueError as error:
-            # A folder without a first version: its maker was stopped half-way.
+            # A folder without a first version: the process that created it was interrupted.
             if "was not found" in str(error):
                 return None
             raise
@@ -226,51 +251,29 @@ class LanceLocation:
                 "restore it from a backup, or delete it and ingest again"
             ) from error
 
-    def table(self) -> Any:
-        """The table, opened once more."""
-        return self._connect().open_table(self.uri.table)
-
-    def overwrite(self, rows: pa.RecordBatchReader, provenance: Provenance) -> Any:
-        """A new version with nothing but these rows; only while `writing`."""
-        schema = rows.schema.with_metadata(_metadata(provenance))
-        said = pa.RecordBatchReader.from_batches(
-            schema, (batch.replace_schema_metadata(schema.metadata) for batch in rows)
-        )
-        return self._connect().create_table(
-            self.uri.table, data=said, schema=schema, mode="overwrite"
-        )
-
     def _create(self, provenance: Provenance) -> Any:
         schema = row_schema(provenance.dim).with_metadata(_metadata(provenance))
-        made: list[Path] = []
+        created: list[Path] = []
         try:
-            with lance_errors(f"cannot make a store at {self.uri}"):
+            with lance_errors(f"cannot create a store at {self.uri}"):
                 if self.folder is not None:
-                    made = files.make_folder(self.folder)
+                    created = files.make_folder(self.folder)
                 with self.writing(lambda: False):
                     table = self._existing(self._tables())  # another process may be faster
                     if table is None:
                         table = self._connect().create_table(self.uri.table, schema=schema)
-                for folder in made:
+                for folder in created:
                     files.sync_folder(folder.parent)
                 return table
         except BaseException:
-            if made and self.folder is not None:
+            if created:
                 with suppress(OSError):
                     self._lock_path().unlink()
-            files.remove_folders(made)
+            files.remove_folders(created)
             raise
 
-    def searched(self) -> SearchedTable:
-        """The table, to be searched by its index."""
-        return SearchedTable(self._location, self.uri.table)
-
-    @property
-    def _location(self) -> str:
-        return self.uri.location if self.folder is None else str(self.folder)
-
     def _connect(self) -> Any:
-        return lancedb.connect(self._location)
+        return lancedb.connect(self.database)
 
     def _table_folder(self) -> Path:
         assert self.folder is not None
@@ -286,14 +289,14 @@ class LanceLocation:
         return FileLock(self._lock_path(), timeout=opening.LOCK_TIMEOUT_S)
 
     def _sync(self, started: float) -> None:
-        """Brings the files that were written since `started` (seconds) to the disk."""
+        """Flushes the files written since `started` (seconds) to disk."""
         if self.folder is None:
             return
         for folder, _, names in os.walk(self._table_folder(), topdown=False):
             written = False
             for name in names:
                 path = Path(folder, name)
-                with suppress(FileNotFoundError):  # another program may tidy up
+                with suppress(FileNotFoundError):  # another program may clean up
                     if path.stat().st_mtime >= started - _CLOCK_S:
                         files.sync_file(path)
                         written = True
@@ -301,14 +304,64 @@ class LanceLocation:
                 files.sync_folder(Path(folder))
         files.sync_folder(self.folder)
         if self.uri.table in self._tables():
-            self.checks.renew(int(self.table().version))
-
-
-def _metadata(provenance: Provenance) -> dict[bytes, bytes]:
-    header = json.dumps(provenance_header(provenance, _FORMAT)).encode()
-    return {_KEY: header, **lance_function.metadata(provenance)}
+            self.checksums.update(int(self.reopen().version))
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """A table's schema without metadata."""
-    return pa.schema([pa.field(one.name, one.type, one.nullable) for one in schema])
+    return pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
+
+
+def _metadata(provenance: Provenance) -> dict[bytes, bytes]:
+    """Schema metadata of a table: its provenance, and its embedding function in LanceDB's format.
+
+    With the embedding function, LanceDB's own API searches the table by text.
+    """
+    function = {
+        "name": _FUNCTION,
+        "model": {"model": provenance.model, "fingerprint": provenance.fingerprint},
+        "source_column": "uri",
+        "vector_column": VECTOR,
+    }
+    return {
+        _KEY: json.dumps(provenance_header(provenance, _FORMAT)).encode(),
+        _FUNCTIONS_KEY: json.dumps([function]).encode(),
+    }
+
+
+class WithoutModel(lancedb.embeddings.EmbeddingFunction):
+    """The embedding function of tables in a process that does not import `rsicd_embed.lancedb`.
+
+    LanceDB instantiates a table's functions for each write, so a class of that name must exist.
+
+    Attributes:
+        model, fingerprint: as in `rsicd_embed.lancedb.RsicdClip`.
+    """
+
+    model: str | None = None
+    fingerprint: str = ""
+
+    def ndims(self) -> int:
+        """Length of a vector."""
+        return int(fingerprint_parts(self.fingerprint)["dim"])
+
+    def compute_query_embeddings(self, *_: Any, **__: Any) -> list[Any]:
+        """Raises ModelError."""
+        raise ModelError(
+            "expected `import rsicd_embed.lancedb` before LanceDB's own API searches a table by "
+            "text or picture, or embeds images for it; import it and open the table again"
+        )
+
+    # LanceDB's own versions would retry.
+    compute_source_embeddings = compute_query_embeddings
+    compute_query_embeddings_with_retry = compute_query_embeddings
+    compute_source_embeddings_with_retry = compute_query_embeddings
+
+
+def _register_function() -> None:
+    """Registers `WithoutModel`, unless there is a function of that name already."""
+    registry = lancedb.embeddings.get_registry()
+    try:
+        registry.get(_FUNCTION)
+    except KeyError:
+        registry.register(_FUNCTION)(WithoutModel)

@@ -1,1 +1,1 @@
-"""Stores on a folder of segments: files that never change, and a manifest that lists them."""
+"""Stores kept in a folder of immutable segment files, listed by a manifest."""

@@ -1,7 +1,6 @@
-"""A segment's two files: its vectors as .npy, and its other columns as Arrow record batches.
+"""The two files of a segment: its vectors as .npy, its other columns as Arrow record batches.
 
-They are written, and copied when segments are merged, a block at a time: the memory that takes
-does not grow with the store.
+Segments are written and merged in blocks, so memory usage does not grow with the store.
 """
 
 from __future__ import annotations
@@ -24,31 +23,31 @@ _Columns = TypeVar("_Columns", pa.RecordBatch, pa.Table)
 
 
 class Piece(Protocol):
-    """Rows that go into a new segment."""
+    """Rows to be written into a new segment."""
 
     @property
     def live_rows(self) -> int:
-        """How many."""
+        """Number of rows."""
         ...
 
     def vectors(self) -> Iterator[np.ndarray]:
-        """float32 (n, dim) of these rows, some at a time."""
+        """Yields the vectors as float32 (n, dim) blocks."""
         ...
 
     def attributes(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Their other columns, fitted to `schema`."""
+        """Yields the other columns as batches of `schema`, in the same order."""
         ...
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """Rows that no file has yet: a table of one chunk or more."""
+class NewRows:
+    """Rows that are not in any file yet."""
 
     table: pa.Table
 
     @property
     def live_rows(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return int(self.table.num_rows)
 
     def vectors(self) -> Iterator[np.ndarray]:
@@ -57,7 +56,7 @@ class Fresh:
 
     def attributes(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """See `Piece.attributes`."""
-        return (fitted(one, schema) for one in self.table.to_batches())
+        return (fitted(batch, schema) for batch in self.table.to_batches())
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,9 @@ class Segment:
     """Rows that were written together.
 
     Attributes:
-        folder: where its files are.
-        entry: what the manifest says of it.
-        part: its rows, mapped; which of them are live may be newer than `entry`.
+        folder: folder of its files.
+        entry: its entry in the manifest.
+        part: its memory-mapped rows; `part.live` may be newer than `entry`.
     """
 
     folder: Path
@@ -76,10 +75,10 @@ class Segment:
 
     @property
     def live_rows(self) -> int:
-        """How many rows are live."""
+        """Number of live rows."""
         return self.part.live_rows
 
-    # Both read the files: pages of a map, once touched, stay resident.
+    # These read the files instead of the memory map, whose pages would stay resident.
 
     def vectors(self) -> Iterator[np.ndarray]:
         """See `Piece.vectors`."""
@@ -96,24 +95,24 @@ class Segment:
 
     def attributes(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """See `Piece.attributes`."""
-        start = 0
+        start, live = 0, self.part.live
         with pa.OSFile(str(self.folder / self.entry.attributes.name)) as file:
             reader = pa.ipc.open_file(file)
             for index in range(reader.num_record_batches):
                 batch = reader.get_batch(index)
-                live = self.part.live
-                kept = None if live is None else pa.array(live[start : start + len(batch)])
+                mask = None if live is None else pa.array(live[start : start + len(batch)])
                 start += len(batch)
-                yield fitted(batch if kept is None else batch.filter(kept), schema)
+                yield fitted(batch if mask is None else batch.filter(mask), schema)
 
 
 def mapped(vectors: Path, attributes: Path) -> RowView:
-    """The rows of two files, with the columns that they were written with; nothing is read yet."""
+    """Memory-maps the two files of a segment, with the columns they were written with."""
     table = pa.ipc.open_file(pa.memory_map(str(attributes))).read_all()
-    # Earlier versions wrote objects as they came.
+    # Earlier versions wrote structs with undefined fields below nulls.
     columns = [
         pa.chunked_array(
-            [with_nulls_pushed_down(one).cast(column.type) for one in column.chunks], column.type
+            [with_nulls_pushed_down(chunk).cast(column.type) for chunk in column.chunks],
+            column.type,
         )
         for column in table.columns
     ]
@@ -122,12 +121,12 @@ def mapped(vectors: Path, attributes: Path) -> RowView:
 
 
 def fitted(columns: _Columns, schema: pa.Schema) -> _Columns:
-    """The columns of `schema` but the vector, null where there are none of that name."""
+    """Selects the columns of `schema` except the vector; missing ones are null."""
     schema = without_vector(schema)
-    held = set(columns.schema.names)
+    names = set(columns.schema.names)
     arrays = [
-        columns.column(one.name) if one.name in held else pa.nulls(len(columns), one.type)
-        for one in schema
+        columns.column(field.name) if field.name in names else pa.nulls(len(columns), field.type)
+        for field in schema
     ]
     return type(columns).from_arrays(arrays, schema=schema)
 
@@ -144,7 +143,7 @@ def write_vectors(path: Path, pieces: Sequence[Piece], dim: int) -> None:
 
 
 def write_attributes(path: Path, pieces: Sequence[Piece], schema: pa.Schema) -> None:
-    """Writes the other columns of `schema` as an Arrow file."""
+    """Writes the columns of `schema` except the vector as an Arrow file."""
     schema = without_vector(schema)
     batches = (batch for piece in pieces for batch in piece.attributes(schema))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -153,17 +152,17 @@ def write_attributes(path: Path, pieces: Sequence[Piece], schema: pa.Schema) -> 
 
 
 def _blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of about `_BLOCK_BYTES`, or of one row that is larger."""
-    held: list[pa.RecordBatch] = []
+    """Regroups rows into batches of about `_BLOCK_BYTES`; a larger row gets its own batch."""
+    pending: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
         step = max(1, len(batch) * _BLOCK_BYTES // max(1, batch.nbytes))
         for start in range(0, len(batch), step):
-            one = batch.slice(start, step)
-            if held and size + one.nbytes > _BLOCK_BYTES:
-                yield pa.concat_batches(held)
-                held, size = [], 0
-            held.append(one)
-            size += one.nbytes
-    if held:
-        yield pa.concat_batches(held)
+            piece = batch.slice(start, step)
+            if pending and size + piece.nbytes > _BLOCK_BYTES:
+                yield pa.concat_batches(pending)
+                pending, size = [], 0
+            pending.append(piece)
+            size += piece.nbytes
+    if pending:
+        yield pa.concat_batches(pending)

@@ -1,10 +1,12 @@
-"""What a folder of segments says about itself: manifest.json, with a checksum of its own."""
+"""`manifest.json`: the files that make up one state of a segment store, with checksums."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import mmap
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +16,26 @@ import pyarrow as pa
 from rsicd_embed.errors import StoreCorruptError, StoreError
 from rsicd_embed.files import FileEntry
 from rsicd_embed.records import Provenance
+from rsicd_embed.stores.base import require_tag
 
 FILE = "manifest.json"
 FORMAT = "rsicd-embed segments"
 VERSION = 2
+TAG_PREFIX = "tag-"
+_TAG_SUFFIX = ".json"
+_REMEDY = "restore the folder from a backup, or delete it and ingest again"
 
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """Rows written together, and which of them have died since.
+    """The files of a segment: rows that were written together.
 
     Attributes:
         vectors: float32 (rows, dim) as an .npy file.
         attributes: the other columns as an Arrow IPC file.
-        rows: in the files, dead ones included.
-        dead: how many are dead.
-        tombstones: positions of the dead rows, little-endian uint32; None where all are live.
+        rows: number of rows in the files, dead rows included.
+        dead: number of rows that were replaced or deleted since.
+        tombstones: positions of the dead rows, little-endian uint32; None if all are live.
     """
 
     vectors: FileEntry
@@ -41,16 +47,16 @@ class SegmentEntry:
 
 @dataclass(frozen=True)
 class GraphEntry:
-    """A nearest-neighbour graph over the rows of one segment.
+    """The files and parameters of a nearest-neighbour graph over the rows of one segment.
 
     Attributes:
-        file: the graph as the library saved it.
-        segment: name of the segment's vectors.
-        rows: in the segment.
-        owners: the node of each row, little-endian uint32; None where row i is node i.
-        neighbours, ef_construction: what it was built with.
-        ef_search: how many nodes a search keeps in view.
-        ann_recall: overlap@10 with exact search, measured when it was built, in [0, 1].
+        file: the graph as NMSLib saved it.
+        segment: name of the segment's vector file.
+        rows: number of rows in the segment.
+        neighbours, ef_construction: build parameters.
+        ef_search: number of nodes that a search keeps in view.
+        ann_recall: overlap@10 with exact search in [0, 1], measured after the build.
+        owners: the node of each row, little-endian uint32; None if row i is node i.
     """
 
     file: FileEntry
@@ -64,7 +70,7 @@ class GraphEntry:
 
     @property
     def files(self) -> list[FileEntry]:
-        """What to verify before the graph is loaded."""
+        """The files to verify before the graph is loaded."""
         return [self.file, self.owners] if self.owners else [self.file]
 
 
@@ -73,14 +79,14 @@ class Manifest:
     """One state of a store.
 
     Attributes:
-        kind: which store it is, for example "exact".
-        generation: counts the changes.
-        provenance: what made the vectors.
+        kind: kind of store, for example "exact".
+        generation: number of changes so far.
+        provenance: the model that made the vectors.
         attributes: the columns beyond the six fixed ones.
-        segments: the older first.
-        graph: where one was built.
-        tags: the files of the states that are kept, which the newest alone knows.
-        tag: under which name this state is kept; None for the newest.
+        segments: oldest first.
+        graph: the graph over the first segment, if one was built.
+        tags: manifests of the tagged states; only the newest manifest lists them.
+        tag: the tag of this state; None for the newest.
     """
 
     kind: str
@@ -94,14 +100,25 @@ class Manifest:
 
     @property
     def files(self) -> list[FileEntry]:
-        """Every file of this state but the manifest."""
-        found = [one for segment in self.segments for one in (segment.vectors, segment.attributes)]
-        found += [segment.tombstones for segment in self.segments if segment.tombstones]
-        return found + (self.graph.files if self.graph else [])
+        """All files of this state except the manifest itself."""
+        files = [file for entry in self.segments for file in (entry.vectors, entry.attributes)]
+        files += [entry.tombstones for entry in self.segments if entry.tombstones]
+        return files + (self.graph.files if self.graph else [])
+
+    @property
+    def tag_files(self) -> dict[str, FileEntry]:
+        """Tag name → its manifest file, sorted by name."""
+        names = [file.name.removeprefix(TAG_PREFIX).removesuffix(_TAG_SUFFIX) for file in self.tags]
+        return dict(sorted(zip(names, self.tags, strict=True)))
+
+
+def tag_path(folder: Path, tag: str) -> Path:
+    """Path of a tag's manifest; StoreError if the name is not valid for a tag."""
+    return folder / f"{TAG_PREFIX}{require_tag(tag)}{_TAG_SUFFIX}"
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The content of manifest.json."""
+    """Serialises a manifest as the content of manifest.json."""
     body = {
         "kind": manifest.kind,
         "generation": manifest.generation,
@@ -112,26 +129,25 @@ def encode(manifest: Manifest) -> bytes:
         "tags": [asdict(tag) for tag in manifest.tags],
         "tag": manifest.tag,
     }
-    whole = {"format": FORMAT, "version": VERSION, "sha256": _checksum(body), "body": body}
-    return json.dumps(whole, indent=1).encode()
+    document = {"format": FORMAT, "version": VERSION, "sha256": _checksum(body), "body": body}
+    return json.dumps(document, indent=1).encode()
 
 
 def decode(raw: bytes, path: Path, kind: str, tag: str | None = None) -> Manifest:
-    """Reads manifest.json, or what keeps the state of `tag`.
+    """Parses the content of manifest.json, or of the manifest of `tag`.
 
     Raises:
-        StoreError: it is that of another kind of store.
-        StoreCorruptError: it is none, is damaged, or is of a later version.
+        StoreError: the manifest belongs to another kind of store.
+        StoreCorruptError: it is damaged, not a manifest, or of another format version.
     """
-    remedy = "restore the folder from a backup, or delete it and ingest again"
     try:
-        whole = json.loads(raw)
-        if whole["format"] != FORMAT:
+        document = json.loads(raw)
+        if document["format"] != FORMAT:
             raise ValueError("another format")
-        version = whole["version"]
+        version = document["version"]
     except (ValueError, KeyError, TypeError):
         raise StoreCorruptError(
-            f"{path} is damaged or not a manifest of rsicd-embed; {remedy}"
+            f"{path} is damaged or not a manifest of rsicd-embed; {_REMEDY}"
         ) from None
     if version != VERSION:
         raise StoreCorruptError(
@@ -139,16 +155,16 @@ def decode(raw: bytes, path: Path, kind: str, tag: str | None = None) -> Manifes
             "read it with the rsicd-embed that wrote it, or ingest again into a new folder"
         )
     try:
-        body = whole["body"]
-        if _checksum(body) != whole["sha256"]:
+        body = document["body"]
+        if _checksum(body) != document["sha256"]:
             raise ValueError("checksum")
         manifest = _manifest(body)
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         raise StoreCorruptError(
-            f"{path} is damaged: its checksum is not that of its content; {remedy}"
+            f"{path} is damaged: its checksum does not match its content; {_REMEDY}"
         ) from None
     if manifest.tag != tag:
-        raise StoreCorruptError(f"{path} is damaged: it holds another state; {remedy}")
+        raise StoreCorruptError(f"{path} is damaged: it describes another state; {_REMEDY}")
     if manifest.kind != kind:
         raise StoreError(
             f"{path.parent} is a store of kind {manifest.kind!r}, not {kind!r}; "
@@ -158,33 +174,74 @@ def decode(raw: bytes, path: Path, kind: str, tag: str | None = None) -> Manifes
 
 
 def _manifest(body: dict[str, Any]) -> Manifest:
-    buffer = pa.py_buffer(base64.b64decode(body["attributes"]))
     graph = body["graph"]
     return Manifest(
         kind=body["kind"],
         generation=body["generation"],
         provenance=Provenance(**body["provenance"]),
-        attributes=pa.ipc.read_schema(buffer),
+        attributes=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(body["attributes"]))),
         segments=tuple(
-            SegmentEntry(
-                FileEntry(**one["vectors"]),
-                FileEntry(**one["attributes"]),
-                one["rows"],
-                one["dead"],
-                FileEntry(**one["tombstones"]) if one["tombstones"] else None,
-            )
-            for one in body["segments"]
+            SegmentEntry(**_with_files(entry, "vectors", "attributes", "tombstones"))
+            for entry in body["segments"]
         ),
-        graph=_graph(graph) if graph else None,
-        tags=tuple(FileEntry(**one) for one in body.get("tags", ())),
+        graph=GraphEntry(**_with_files(graph, "file", "owners")) if graph else None,
+        tags=tuple(FileEntry(**file) for file in body.get("tags", ())),
         tag=body.get("tag"),
     )
 
 
-def _graph(one: dict[str, Any]) -> GraphEntry:
-    owners = FileEntry(**one["owners"]) if one["owners"] else None
-    return GraphEntry(**{**one, "file": FileEntry(**one["file"]), "owners": owners})
+def _with_files(entry: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The fields of an entry, those called `names` as files."""
+    files = {name: FileEntry(**entry[name]) if entry[name] else None for name in names}
+    return {**entry, **files}
 
 
 def _checksum(body: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """The content of a file that is only ever replaced, to be read again once it has been.
+
+    Attributes:
+        content: all bytes of the file.
+        stamp: device, inode, size and modification time; None if they cannot tell it is unchanged.
+        mapping: keeps the file alive, so that its replacement cannot get the same inode.
+    """
+
+    content: bytes
+    stamp: tuple[int, int, int, int] | None
+    mapping: mmap.mmap | None
+
+    @classmethod
+    def read(cls, path: Path) -> CachedFile:
+        """Reads a file, or raises OSError."""
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            status = os.fstat(handle)
+            content = os.read(handle, status.st_size)
+            # Windows cannot replace a file that is mapped.
+            if os.name != "posix" or not content:
+                return cls(content, None, None)
+            mapping = mmap.mmap(handle, len(content), access=mmap.ACCESS_READ)
+            return cls(content, _stamp(status), mapping)
+        finally:
+            os.close(handle)
+
+    def is_current(self, path: Path) -> bool:
+        """Whether `path` is certainly still the file that was read.
+
+        This takes a fifth of the time of reading the file. On a network file system it is as
+        up to date as the file attributes that the system caches.
+        """
+        if self.stamp is None:
+            return False
+        try:
+            return _stamp(os.stat(path)) == self.stamp  # noqa: PTH116 (pathlib is slower)
+        except OSError:
+            return False
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,29 +1,34 @@
-"""What the stores on a folder of segments share: all but how they search."""
+"""The base class of stores on a folder of segments: everything except how they search."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rsicd_embed.errors import StoreURIError
-from rsicd_embed.records import Provenance, require_same_model
-from rsicd_embed.stores import changes, opening
-from rsicd_embed.stores.base import StoreInfo, StoreURI, require_new_tag
+from rsicd_embed.records import Provenance, require_same_model, row_schema
+from rsicd_embed.stores import opening
+from rsicd_embed.stores.base import StoreInfo, StoreURI
 from rsicd_embed.stores.columns import without_columns
 from rsicd_embed.stores.row_store import RowStore
 from rsicd_embed.stores.row_view import Rows
-from rsicd_embed.stores.rows import checked_ids, conform
-from rsicd_embed.stores.segments import segment_tags
+from rsicd_embed.stores.rows import attributes_of, checked_ids, conform
+from rsicd_embed.stores.segments.segment_files import NewRows, Piece, Segment
 from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
-from rsicd_embed.stores.segments.segment_manifest import Manifest
+from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
+
+_SEGMENT_ROWS = 50_000  # of the segments that `replace` writes
 
 
 class SegmentStore(RowStore):
-    """A VectorStore on a folder of segments; see `VectorStore` for what its methods promise."""
+    """A VectorStore on a folder of segments; see `VectorStore` for the contract of its methods."""
 
     kind: ClassVar[str]
 
@@ -40,12 +45,12 @@ class SegmentStore(RowStore):
             raise StoreURIError(
                 f"{uri}: {cls.kind} stores have no tables; use {uri.scheme}:{uri.location}"
             )
-        cls.settings(uri)  # before anything is made
+        cls.settings(uri)  # before anything is created
         return cls(uri, SegmentLog.open(uri, cls.kind, provenance, create=create))
 
     @classmethod
     def settings(cls, uri: StoreURI) -> Any:
-        """What the options of a URI say; StoreURIError for one that is not known."""
+        """Parses the options of a URI; StoreURIError for an unknown one."""
         return uri.numbers()
 
     def rows(self) -> Rows:
@@ -55,90 +60,95 @@ class SegmentStore(RowStore):
     def upsert(self, batches: Iterable[pa.RecordBatch]) -> int:
         """Inserts rows, replacing those with the same id; see `VectorStore.upsert`."""
         schema = self._now().rows.schema
-        table = conform(batches, schema)  # before locking: making the batches may take long
+        table = conform(batches, schema)  # before locking, since producing batches may take long
         if not table.num_rows:
             return 0
         with self._writing() as now:
-            if now.rows.schema != schema:  # another process added columns meanwhile
+            if now.rows.schema != schema:  # another process added columns in the meantime
                 table = conform(table.to_batches(), now.rows.schema)
-            after = changes.upsert(self._log, now, table, self._kept(now.manifest))
-            with opening.stored_anyway(self.uri):
+            after = self._commit_upsert(now, table)
+            with opening.index_warning(self.uri):
                 self._after_upsert(after)
         return int(table.num_rows)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Removes rows by id; see `VectorStore.delete`."""
-        chosen = checked_ids(ids)
-        if not len(chosen):
+        removed = checked_ids(ids)
+        if not len(removed):
             return 0
         with self._writing() as now:
-            return changes.delete(self._log, now, chosen, self._kept(now.manifest))
+            staged, count = _without_ids(now, removed)
+            if count:
+                schema = now.rows.schema
+                self._commit(now, self._written(staged, schema, self._fixed(now.manifest)), schema)
+            return count
 
     def drop_columns(self, names: Sequence[str]) -> None:
-        """Removes columns; see `VectorStore.drop_columns`."""
+        """Removes columns; see `VectorStore.drop_columns`. The graph stays valid."""
         with self._writing() as now:
-            changes.drop_columns(self._log, now, without_columns(now.rows.schema, names))
+            schema = without_columns(now.rows.schema, names)
+            segments = [self._log.without_columns(segment, schema) for segment in now.segments]
+            self._commit(now, segments, schema)
 
     def optimize(self) -> None:
         """Merges all segments into one without dead rows."""
         with self._writing() as now:
-            changes.merge_all(self._log, now)
+            self._merge_all(now)
 
     def tags(self) -> dict[str, int]:
-        """Name → number of the state, of each tag."""
-        return {name: state.generation for name, state in self._log.kept().items()}
+        """Tag name → number of its state."""
+        return {name: state.generation for name, state in self._log.tagged().items()}
 
     def tag(self, name: str) -> None:
-        """Keeps the present state; see `Versioned.tag`."""
-        with self._log.writing() as now:
-            require_new_tag(name, segment_tags.entries(now.manifest), self.uri)
-            self._log.commit(segment_tags.added(self._log.folder, name, now.manifest))
+        """Tags the present state; see `Versioned.tag`."""
+        self._log.add_tag(name)
 
     def untag(self, name: str) -> None:
-        """Lets go of what a tag keeps; see `Versioned.untag`."""
-        with self._log.writing() as now:
-            self._log.require_tag(name)
-            self._log.commit(segment_tags.removed(name, now.manifest))
+        """Deletes a tag; see `Versioned.untag`."""
+        self._log.remove_tag(name)
 
     def as_of(self, version: str) -> Self:
-        """What a tag keeps, to be read only; see `Versioned.as_of`."""
+        """Opens a tagged state read-only; see `Versioned.as_of`."""
         return type(self)(self._parsed, self._log.at(version))
 
     def restore(self, version: str) -> None:
-        """Makes what a tag keeps the newest state; see `Versioned.restore`."""
+        """Makes a tagged state the newest; see `Versioned.restore`."""
         with self._log.writing() as now:
-            kept = self._log.at(version).read().manifest
-            newest = now.manifest
-            self._log.commit(
-                dataclasses.replace(
-                    kept, generation=newest.generation + 1, tags=newest.tags, tag=None
-                )
-            )
-            self.provenance = kept.provenance
+            state, newest = self._log.at(version).read().manifest, now.manifest
+            generation = newest.generation + 1
+            self._log.commit(replace(state, generation=generation, tags=newest.tags, tag=None))
+            self.provenance = state.provenance
 
     def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:
-        """Puts rows of another model in place of all; see `Versioned.replace`."""
+        """Replaces all rows with rows of another model; see `Versioned.replace`."""
         with self._log.writing() as now:
-            count = changes.replace_all(self._log, now, batches, provenance)
+            segments: list[SegmentEntry] = []
+            schema = row_schema(provenance.dim)
+            pending: list[pa.RecordBatch] = []
+            for batch in chain(batches, [None]):
+                if batch is not None:
+                    pending.append(batch)
+                if pending and (batch is None or sum(map(len, pending)) >= _SEGMENT_ROWS):
+                    rows = conform(pending, schema)
+                    schema, pending = rows.schema, []
+                    segments.append(self._log.add_rows([NewRows(rows)], schema))
+            manifest = replace(now.manifest, provenance=provenance)
+            self._commit(replace(now, manifest=manifest), segments, schema)
             self.provenance = provenance
-            return count
+            return sum(segment.rows for segment in segments)
 
     def info(self) -> StoreInfo:
-        """What is in the store."""
+        """Describes the store."""
         now = self._now()
         index, recall = self._index(now)
         size = len(now.raw) + sum(entry.bytes for entry in now.manifest.files)
+        schema, rows = now.rows.schema, len(now.rows)
         return StoreInfo.of(
-            self.provenance,
-            now.rows.schema,
-            len(now.rows),
-            index=index,
-            ann_recall=recall,
-            bytes=size,
+            self.provenance, schema, rows, index=index, ann_recall=recall, bytes=size
         )
 
     def close(self) -> None:
-        """Lets go of the files; the store is not usable afterwards."""
+        """Releases the files; the store cannot be used afterwards."""
         if self._open_log is not None:
             self._open_log.close()
             self._open_log = None
@@ -154,7 +164,7 @@ class SegmentStore(RowStore):
 
     @contextmanager
     def _writing(self) -> Iterator[Snapshot]:
-        """Holds the lock, and gives the newest state, if it is still of the same model."""
+        """Locks the folder and yields its newest state; FingerprintError if the model changed."""
         with self._log.writing() as now:
             yield self._of_same_model(now)
 
@@ -162,13 +172,94 @@ class SegmentStore(RowStore):
         require_same_model(now.manifest.provenance, self.provenance, self.uri)
         return now
 
-    def _kept(self, manifest: Manifest) -> int:
-        """How many of the first segments must not be merged."""
+    def _fixed(self, manifest: Manifest) -> int:
+        """Number of leading segments that must not be merged or rewritten."""
         return 0
 
     def _after_upsert(self, now: Snapshot) -> None:
-        """What is due after an upsert is committed, while the folder is still locked."""
+        """Called after an upsert is committed, while the folder is still locked."""
 
     def _index(self, now: Snapshot) -> tuple[str, float | None]:
         """`StoreInfo.index` and `StoreInfo.ann_recall`."""
         return "exact scan", 1.0
+
+    def _commit_upsert(self, now: Snapshot, table: pa.Table) -> Snapshot:
+        """Adds the rows of `table`, at least one and each id once, replacing equal ids."""
+        fixed = self._fixed(now.manifest)
+        staged, _ = _without_ids(now, table["id"])
+        # Merging a segment at most twice as long as what follows leaves O(log n) segments after n
+        # upserts, and writes each row O(log n) times.
+        pieces: list[Piece] = [NewRows(table)]
+        rows = table.num_rows
+        while len(staged) > fixed and staged[-1].segment.live_rows <= 2 * rows:
+            pieces.insert(0, staged.pop().segment)
+            rows += pieces[0].live_rows
+        segments = self._written(staged, table.schema, fixed)
+        segments.append(self._log.add_rows(pieces, table.schema))
+        return self._commit(now, segments, table.schema)
+
+    def _merge_all(self, now: Snapshot) -> Snapshot:
+        """Leaves one segment without dead rows, or none."""
+        segments, schema = now.segments, now.rows.schema
+        if not segments or (len(segments) == 1 and segments[0].part.live is None):
+            return now
+        live = [segment for segment in segments if segment.live_rows]
+        merged = [self._log.add_rows(live, schema)] if live else []
+        return self._commit(now, merged, schema)
+
+    def _written(self, staged: list[_Staged], schema: pa.Schema, fixed: int) -> list[SegmentEntry]:
+        """Writes the tombstones of changed segments, or their live rows if most rows are dead."""
+        entries = []
+        for index, item in enumerate(staged):
+            segment, part = item.segment, item.segment.part
+            if part.live_rows == 0:
+                continue
+            if item.changed and index >= fixed and 2 * part.live_rows < len(part):
+                entries.append(self._log.add_rows([segment], schema))
+            elif item.changed and part.live is not None:
+                dead = np.flatnonzero(~part.live)
+                tombstones = self._log.add_numbers("dead", dead)
+                entries.append(replace(segment.entry, dead=len(dead), tombstones=tombstones))
+            else:
+                entries.append(segment.entry)
+        return entries
+
+    def _commit(self, now: Snapshot, segments: list[SegmentEntry], schema: pa.Schema) -> Snapshot:
+        """Commits the state after `now`, with these segments and columns."""
+        graph = now.manifest.graph
+        if graph and graph.segment not in {segment.vectors.name for segment in segments}:
+            graph = None
+        return self._log.commit(
+            replace(
+                now.manifest,
+                generation=now.manifest.generation + 1,
+                attributes=attributes_of(schema),
+                segments=tuple(segments),
+                graph=graph,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """A segment of the next state; `changed` if some of its rows have newly died."""
+
+    segment: Segment
+    changed: bool
+
+
+def _without_ids(now: Snapshot, ids: pa.Array | pa.ChunkedArray) -> tuple[list[_Staged], int]:
+    """Marks the rows of `ids` dead; returns the segments and the number of rows that died."""
+    staged, total = [], 0
+    for segment in now.segments:
+        part = segment.part
+        dying = pc.is_in(part.attributes["id"], value_set=ids).to_numpy()
+        if part.live is not None:
+            dying &= part.live
+        count = int(np.count_nonzero(dying))
+        if count:
+            live = ~dying if part.live is None else part.live & ~dying
+            segment = replace(segment, part=replace(part, live=live))
+        staged.append(_Staged(segment, changed=count > 0))
+        total += count
+    return staged, total

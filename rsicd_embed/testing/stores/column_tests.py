@@ -1,4 +1,4 @@
-"""Column types, and what a row needs."""
+"""Tests of column types, and of the columns that every row needs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ PAIR = pa.struct([("k", pa.string())])
 
 
 class ColumnTests:
-    """Column types, and what a row needs."""
+    """Column types, and the columns that every row needs."""
 
     def test_new_columns_are_added(self, store: VectorStore) -> None:
-        """In order of appearance, null in older rows."""
+        """They are added in order of appearance, and are null in older rows."""
         store.upsert([batch(["a"], label=["port"])])
         store.upsert([batch(["b"], captions=[["x", "y"]], lon=[1.5]), batch(["c"], cloud=[True])])
         expected = [*FIXED_COLUMNS, "label", "captions", "lon", "cloud"]
-        for one in now_and_reopened(store):
-            assert one.schema.names == expected
-            got = stored(one)
+        for opened in now_and_reopened(store):
+            assert opened.schema.names == expected
+            got = stored(opened)
             assert [got[key]["label"] for key in "abc"] == ["port", None, None]
             assert [got[key]["captions"] for key in "abc"] == [None, ["x", "y"], None]
             assert [got[key]["lon"] for key in "abc"] == [None, 1.5, None]
-            hits = one.search(unit(1), k=3)
+            hits = opened.search(unit(1), k=3)
             assert hits.column_names == [
                 "query",
                 "rank",
@@ -39,17 +39,17 @@ class ColumnTests:
                 "score",
                 *(name for name in expected if name not in ("id", "vector")),
             ]
-            assert one.info().columns["captions"] == "list<item: string>"
+            assert opened.info().columns["captions"] == "list<item: string>"
 
-    def test_replacing_forgets_columns_that_are_lacking(self, store: VectorStore) -> None:
-        """They become null in the new row."""
+    def test_replacing_a_row_clears_missing_columns(self, store: VectorStore) -> None:
+        """Columns that the new row lacks become null."""
         store.upsert([batch(["a"], label=["port"], uri=["u"])])
         store.upsert([batch(["a"])])
         assert stored(store)["a"]["label"] is None
         assert stored(store)["a"]["uri"] is None
 
     def test_type_clash(self, store: VectorStore) -> None:
-        """A column keeps its type; nothing of such an upsert is written."""
+        """A column keeps its type, and a refused upsert writes nothing."""
         store.upsert([batch(["a"], year=[2020], label=["x"])])
         before = stored(store)
         for wrong, types in (
@@ -64,8 +64,8 @@ class ColumnTests:
                 store.upsert([batch(["ok"]), wrong])
         assert stored(store) == before
 
-    def test_types_that_mean_the_same(self, store: VectorStore) -> None:
-        """Dictionaries, views, narrower numbers and all-null columns join."""
+    def test_equivalent_types(self, store: VectorStore) -> None:
+        """Dictionaries, views, narrower numbers and all-null columns are accepted."""
         store.upsert([batch(["a"], label=["x"], n=pa.array([1], pa.int32()), nothing=pa.nulls(1))])
         assert "nothing" not in store.schema.names
         store.upsert(
@@ -83,8 +83,8 @@ class ColumnTests:
         assert store.schema.field("label").type == pa.string()
         assert store.schema.field("nothing").type == pa.string()
 
-    def test_many_types_come_back(self, store: VectorStore) -> None:
-        """With their values, nulls and types."""
+    def test_many_types_are_read_back(self, store: VectorStore) -> None:
+        """Values, nulls and types are preserved."""
         columns = {
             "ts": pa.array([dt.datetime(2020, 1, 1), None], pa.timestamp("us")),
             "utc": pa.array([1, None], pa.timestamp("ms", tz="UTC")),
@@ -100,16 +100,16 @@ class ColumnTests:
             "Köln am Rhein": pa.array(["x", None]),
         }
         store.upsert([batch(["a", "b"], **columns)])
-        for one in now_and_reopened(store):
+        for opened in now_and_reopened(store):
             for index, key in enumerate("ab"):
-                row = stored(one)[key]
+                row = stored(opened)[key]
                 for name, column in columns.items():
                     assert row[name] == column[index].as_py(), name
-            types = {name: one.schema.field(name).type for name in columns}
+            types = {name: opened.schema.field(name).type for name in columns}
             assert types == {name: column.type for name, column in columns.items()}
 
     def test_drop_columns(self, store: VectorStore) -> None:
-        """They are gone with their values: a new column of that name starts empty."""
+        """Their values are dropped too: a new column of the same name starts empty."""
         vectors = unit(3)
         odd = {"Köln am Rhein": ["x", "y", "z"], "it's": [1.5, None, 2.5]}
         geo = pa.array([{"lon": 1.0}, None, {"lon": None}])
@@ -119,12 +119,13 @@ class ColumnTests:
         store.delete(["b"])
         hits = store.search(vectors[0], k=2)
         store.drop_columns(["geo", "n", "n", *odd])
-        for one in now_and_reopened(store):
-            assert one.schema.names == [*FIXED_COLUMNS, "label"]
-            assert {key: row["label"] for key, row in stored(one).items()} == {"a": "x", "c": "x"}
-            assert one.search(vectors[0], k=2).equals(hits.drop(["geo", "n", *odd]))
+        for opened in now_and_reopened(store):
+            assert opened.schema.names == [*FIXED_COLUMNS, "label"]
+            labels = {key: row["label"] for key, row in stored(opened).items()}
+            assert labels == {"a": "x", "c": "x"}
+            assert opened.search(vectors[0], k=2).equals(hits.drop(["geo", "n", *odd]))
             with pytest.raises(FilterError, match="no column n"):
-                one.search(vectors[0], where="n = 1")
+                opened.search(vectors[0], where="n = 1")
         with open_store(store.uri) as again:
             again.upsert([batch(["b"], n=["text"], geo=[7])])
             again.optimize()
@@ -136,7 +137,7 @@ class ColumnTests:
             }
 
     def test_drop_columns_refused(self, store: VectorStore) -> None:
-        """Fixed columns, unknown ones, and a string in place of a list; nothing changes."""
+        """Fixed and unknown columns, and a string instead of a list, are refused."""
         store.upsert([batch(["a"], label=["x"], latitude=[1.5])])
         before = stored(store)
         wrongs: tuple[tuple[Any, str], ...] = (
@@ -154,7 +155,7 @@ class ColumnTests:
         assert stored(store) == before
 
     def test_objects_and_lists(self, store: VectorStore) -> None:
-        """Parts without information are left out, the others come back."""
+        """Parts without information are dropped, and the others are preserved."""
         store.upsert(
             [
                 batch(
@@ -168,9 +169,9 @@ class ColumnTests:
                 )
             ]
         )
-        for one in now_and_reopened(store):
-            assert one.schema.names == [*FIXED_COLUMNS, "nested", "pair", "words", "bounds"]
-            got = stored(one)
+        for opened in now_and_reopened(store):
+            assert opened.schema.names == [*FIXED_COLUMNS, "nested", "pair", "words", "bounds"]
+            got = stored(opened)
             assert [got[key]["nested"] for key in "ab"] == [{"y": 1}, {"y": None}]
             assert [got[key]["pair"] for key in "ab"] == [[{"k": "v"}, None], None]
             assert [got[key]["words"] for key in "ab"] == [["a", None], ["b", "c"]]
@@ -179,7 +180,7 @@ class ColumnTests:
             assert np.isnan(got["a"]["bounds"][1])
 
     def test_fields_of_objects(self, store: VectorStore) -> None:
-        """Those that later objects lack become null; new ones and other types are refused."""
+        """Fields that later objects lack become null; new ones and other types are refused."""
         store.upsert([batch(["a"], geo=[{"lon": 1.0, "tags": [{"k": "v"}]}])])
         store.upsert([batch(["b", "c"], geo=[{"lon": 2}, None]), batch(["d"], geo=[{}])])
         got = stored(store)
@@ -203,13 +204,13 @@ class ColumnTests:
 
     @pytest.mark.parametrize("name", ["query", "rank", "score", "_distance", "_rowid", "a.b", ""])
     def test_reserved_columns(self, store: VectorStore, name: str) -> None:
-        """Names that hits or the store itself use, and names SQL cannot quote."""
+        """Names that hits or stores use themselves, and names that SQL cannot quote."""
         with pytest.raises(SchemaError, match=r"rename it"):
             store.upsert([batch(["a"]).append_column(name, pa.array([1]))])
         assert len(store) == 0
 
-    def test_what_a_row_needs(self, store: VectorStore) -> None:
-        """An id and a vector, once, of the right types, without nulls."""
+    def test_required_columns(self, store: VectorStore) -> None:
+        """A row needs exactly one id and vector, of the right types and not null."""
         vectors = vector_array(unit(2))
         for rows, words in (
             (pa.record_batch({"vector": vectors}), "expected a column 'id'"),
@@ -228,8 +229,8 @@ class ColumnTests:
                 store.upsert([rows])
         assert len(store) == 0
 
-    def test_vectors_that_are_no_directions(self, store: VectorStore) -> None:
-        """NaN, infinity, zero and lengths other than 1."""
+    def test_invalid_vectors(self, store: VectorStore) -> None:
+        """NaN, infinity, zero and norms other than 1 are refused."""
         for value, words in ((np.nan, "nan"), (np.inf, "inf"), (0.0, "norm 0"), (2.0, "norm 2")):
             vectors = unit(3)
             vectors[1] = 0
@@ -239,21 +240,21 @@ class ColumnTests:
         assert len(store) == 0
 
     def test_vectors_of_other_arrow_types(self, store: VectorStore) -> None:
-        """Lists of any kind, of float32 or float64."""
-        one = unit(1)
+        """Any kind of list of float32 or float64 is accepted."""
+        vectors = unit(1)
         for kind in (pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float64())):
-            column = pa.array(one.tolist(), kind)
+            column = pa.array(vectors.tolist(), kind)
             store.upsert([pa.record_batch({"id": pa.array([str(kind)]), "vector": column})])
-        assert {row["vector"] for row in stored(store).values()} == {one[0].tobytes()}
+        assert {row["vector"] for row in stored(store).values()} == {vectors[0].tobytes()}
 
-    def test_vectors_are_made_exactly_unit(self, store: VectorStore) -> None:
-        """What is off by rounding is put right."""
+    def test_vectors_are_renormalised(self, store: VectorStore) -> None:
+        """Norms that are slightly off are corrected."""
         store.upsert([batch(["a"], unit(1) * np.float32(1.0005))])
-        kept = np.frombuffer(stored(store)["a"]["vector"], np.float32).astype(float)
-        assert abs(np.linalg.norm(kept) - 1) < 1e-7
+        vector = np.frombuffer(stored(store)["a"]["vector"], np.float32).astype(float)
+        assert abs(np.linalg.norm(vector) - 1) < 1e-7
 
     def test_sliced_batches(self, store: VectorStore) -> None:
-        """Offsets of Arrow slices are minded."""
+        """Offsets of Arrow slices are respected."""
         vectors = unit(10)
         rows = batch(list("abcdefghij"), vectors, n=list(range(10)))
         store.upsert([rows.slice(3, 4)])

@@ -1,4 +1,4 @@
-"""Rows to try a store with, and how to read them back."""
+"""Sample rows for testing stores, and helpers to read them back."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def unit(n: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
 
 
 def batch(ids: list[str], vectors: np.ndarray | None = None, **columns: object) -> pa.RecordBatch:
-    """Rows with these ids; vectors depend on the number of ids unless given."""
+    """A batch of rows; unless given, the vectors depend only on the number of ids."""
     vectors = unit(len(ids)) if vectors is None else vectors
     return pa.record_batch(
         {"id": pa.array(ids, pa.string()), "vector": vector_array(vectors)}
         | {
-            name: one if isinstance(one, pa.Array) else pa.array(one)
-            for name, one in columns.items()
+            name: values if isinstance(values, pa.Array) else pa.array(values)
+            for name, values in columns.items()
         }
     )
 
 
 def stored(store: VectorStore) -> dict[str, dict[str, Any]]:
-    """All rows by id; the vector as bytes."""
+    """All rows by id, with vectors as bytes."""
     rows = store.scan().read_all().to_pylist()
     assert len({row["id"] for row in rows}) == len(rows)
     return {
@@ -43,8 +43,8 @@ def stored(store: VectorStore) -> dict[str, dict[str, Any]]:
     }
 
 
-def found(store: VectorStore, where: str) -> set[str]:
-    """Ids that a condition accepts, told alike by search and scan."""
+def matches(store: VectorStore, where: str) -> set[str]:
+    """Ids of the rows that match a condition; search and scan must agree."""
     hits = store.search(unit(1)[0], k=10_000, where=where)
     scanned = store.scan(["id"], where).read_all()
     assert set(hits["id"].to_pylist()) == set(scanned["id"].to_pylist())
@@ -52,7 +52,7 @@ def found(store: VectorStore, where: str) -> set[str]:
 
 
 def now_and_reopened(store: VectorStore) -> Iterator[VectorStore]:
-    """The store, then the same opened again."""
+    """Yields the store, then the same store reopened."""
     yield store
     store.close()
     with open_store(store.uri) as again:

@@ -1,4 +1,4 @@
-"""Random histories of several stores beside a dict, with Hypothesis.
+"""Random operations on several stores, compared with a dict, by Hypothesis.
 
 class MyMachine(StoreMachine):
     def uris(self, folder):
@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.testing.stores.sample_rows import DIM, MADE_BY, batch, stored, unit
 
-# A few seconds for stores that write in a few milliseconds.
+# Takes a few seconds for stores that write in a few milliseconds.
 SETTINGS = settings(
     max_examples=8,
     stateful_step_count=15,
@@ -42,21 +42,21 @@ ACCEPTS: dict[str | None, Callable[[int | None], bool]] = {
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Stores that are written to alike hold what a dict would, and give the same hits.
+    """Stores with the same history hold the rows of a dict, and give equal hits.
 
     Attributes:
-        tolerance: how far scores of different stores may be apart; 0 for the same bits.
+        tolerance: largest difference between the scores of two stores; 0 for bit-identical ones.
     """
 
     tolerance = 1e-6
 
     def uris(self, folder: Path) -> list[str]:
-        """Where stores can be made, in an empty folder; `exact:` is beside them anyway."""
-        raise NotImplementedError("a subclass gives the URIs")
+        """URIs of the stores to test, in an empty folder; an `exact:` store is always added."""
+        raise NotImplementedError("a subclass provides the URIs")
 
     @initialize()
     def start(self) -> None:
-        """Makes the stores, with a column for conditions."""
+        """Creates the stores, with a column for conditions."""
         self.folder = TemporaryDirectory()
         folder = Path(self.folder.name)
         self.model: dict[str, tuple[int, int | None]] = {}
@@ -73,16 +73,16 @@ class StoreMachine(RuleBasedStateMachine):
         )
     )
     def upsert(self, written: list[tuple[str, int, int | None]]) -> None:
-        """Some rows, ids among them that are there, or twice in the batch."""
+        """Upserts rows, some with existing ids or with ids repeated in the batch."""
         ids, vectors, numbers = zip(*written, strict=True)
-        one = batch(list(ids), POOL[list(vectors)], n=pa.array(numbers, pa.int64()))
+        rows = batch(list(ids), POOL[list(vectors)], n=pa.array(numbers, pa.int64()))
         for store in self.stores:
-            assert store.upsert([one]) == len(set(ids))
+            assert store.upsert([rows]) == len(set(ids))
         self.model |= {key: (vector, n) for key, vector, n in written}
 
     @rule(ids=st.lists(IDS, max_size=8))
     def delete(self, ids: list[str]) -> None:
-        """Some ids, unknown ones among them."""
+        """Deletes ids, some of them unknown."""
         for store in self.stores:
             assert store.delete(ids) == len(set(ids) & set(self.model))
         for key in ids:
@@ -90,13 +90,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def optimize(self) -> None:
-        """Compaction, or building an index."""
+        """Compacts the stores and builds their indexes."""
         for store in self.stores:
             store.optimize()
 
     @rule(choice=st.integers(0, 9))
     def reopen(self, choice: int) -> None:
-        """Closes one of the stores and opens it again."""
+        """Closes one of the stores and reopens it."""
         number = choice % len(self.stores)
         uri = self.stores[number].uri
         self.stores[number].close()
@@ -104,20 +104,20 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(vector=VECTORS, k=st.integers(1, 30), where=st.sampled_from(list(ACCEPTS)))
     def search(self, vector: int, k: int, where: str | None) -> None:
-        """The same hits everywhere, and those of brute force over the dict."""
+        """All stores give equal hits, which are those of brute force over the dict."""
         accepts = ACCEPTS[where]
         cosine = POOL.astype(float) @ POOL[vector].astype(float)
         expected = sorted(
-            (-round(cosine[one], 5), key) for key, (one, n) in self.model.items() if accepts(n)
+            (-round(cosine[other], 5), key) for key, (other, n) in self.model.items() if accepts(n)
         )[:k]
         hits = [store.search(POOL[vector], k, where) for store in self.stores]
         assert hits[0]["id"].to_pylist() == [key for _, key in expected]
-        for one in hits[1:]:
-            self._same(one, hits[0])
+        for others in hits[1:]:
+            self._same(others, hits[0])
 
     @invariant()
     def same_rows(self) -> None:
-        """Every store holds what the dict does."""
+        """All stores contain exactly the rows of the dict."""
         expected = {key: (POOL[vector].tobytes(), n) for key, (vector, n) in self.model.items()}
         for store in getattr(self, "stores", []):
             assert len(store) == len(expected)
@@ -125,7 +125,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert got == expected
 
     def teardown(self) -> None:
-        """Closes the stores and removes them."""
+        """Closes and removes the stores."""
         for store in getattr(self, "stores", []):
             store.close()
         if hasattr(self, "folder"):

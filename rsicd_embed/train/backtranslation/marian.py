@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rsicd_embed._lazy_torchvision import mend_torchvision
-from rsicd_embed.embedder.jsonfile import read_json
 from rsicd_embed.embedder.layout import CheckpointLayout
 from rsicd_embed.embedder.locate import locate
-from rsicd_embed.errors import ModelError, TrainError, WeightsError
-from rsicd_embed.files import digest, storage_errors
+from rsicd_embed.errors import ModelError, TrainError, WeightsError, first_line, one_line
+from rsicd_embed.files import digest, read_json, storage_errors
 
 LAYOUT = CheckpointLayout(
     kind="Marian",
@@ -95,9 +94,8 @@ def choose_device(name: str | None) -> str:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # by kind of device
-        reason = str(error).splitlines()[0]
         raise TrainError(
-            f"expected a device of torch such as cpu or cuda, found {name!r}: {reason}"
+            f"expected a device of torch such as cpu or cuda, found {name!r}: {first_line(error)}"
         ) from error
     return name
 
@@ -140,8 +138,9 @@ class Translator:
                 folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
         except Exception as error:  # every parser has errors of its own
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ModelError(f"{folder} cannot be read as a Marian model: {reason}") from error
+            raise ModelError(
+                f"{folder} cannot be read as a Marian model: {one_line(error)}"
+            ) from error
         model, report = loaded
         for what in ("missing_keys", "mismatched_keys"):
             if report[what]:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rsicd_embed.closing import Closing
 from rsicd_embed.errors import StoreCorruptError, StoreError
-from rsicd_embed.files import make_folder, storage_errors
+from rsicd_embed.files import Closing, make_folder, storage_errors
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS translations (

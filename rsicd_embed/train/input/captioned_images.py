@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rsicd_embed.closing import Closing
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import TrainError
+from rsicd_embed.files import Closing
 from rsicd_embed.parallel import cpu_count
 from rsicd_embed.train.config import AugmentConfig, DataConfig
 from rsicd_embed.train.input import pixels

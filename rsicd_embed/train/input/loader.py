@@ -16,8 +16,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from rsicd_embed.closing import Closing
 from rsicd_embed.errors import TrainError
+from rsicd_embed.files import Closing
 
 Arrays = tuple[np.ndarray, ...]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rsicd_embed.datasets import captions, splits, textaug
+from rsicd_embed.datasets import captions, splits
 from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.errors import DatasetError
 
@@ -81,8 +81,8 @@ def training_source(
     for path, weight, source in _with_val(paths_with_weights):
         own = list(_split(path, source, "train"))
         if augmented_captions and (files := _augmented(path)):
-            own = textaug.augmented(
-                own, {k: v for one in files for k, v in textaug.load(one).items()}
+            own = captions.with_augmented(
+                own, {k: v for one in files for k, v in captions.load_augmented(one).items()}
             )
             augmented = True
         others = source.split("val")

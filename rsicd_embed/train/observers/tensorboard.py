@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.closing import Closing
 from rsicd_embed.errors import TrainError
+from rsicd_embed.files import Closing
 from rsicd_embed.train.observers.base import Row, figures
 
 

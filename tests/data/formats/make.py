@@ -22,7 +22,7 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from rsicd_embed.embedder.clip import directory
+from rsicd_embed.embedder import export_model
 from rsicd_embed.embedder.clip.config import ClipConfig, TowerConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
@@ -100,7 +100,7 @@ def write_model() -> None:
     params = nnx.state(Clip(SHAPE, rngs=nnx.Rngs(0)))
     pixels = Preprocessor(16, (16, 16))
     tokens = vocabulary.train(texts, SHAPE.vocab_size)
-    directory.save(Path("model"), SHAPE, params, tokens, pixels)
+    export_model.save(Path("model"), SHAPE, params, tokens, pixels)
 
 
 def write_run() -> None:

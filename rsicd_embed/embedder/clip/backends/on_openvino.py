@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.embedder.clip.backends import forward_pass
+from rsicd_embed.embedder.clip.backends import Precision, forward_pass
 from rsicd_embed.embedder.clip.backends._lazy_openvino import core, op, ov
-from rsicd_embed.embedder.clip.backends.engine_names import Precision
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
