@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Excludes the imported modules from garbage collection, which tracing in JAX triggers often."""
+    """Keeps imported modules out of garbage collection, which JAX's tracing triggers often."""
     gc.collect()
     gc.freeze()
 

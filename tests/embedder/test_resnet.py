@@ -62,7 +62,10 @@ def engines(config: ClipConfig, tensors: dict[str, np.ndarray]) -> dict[str, Tow
     }
 
 
-@pytest.mark.parametrize(("build", "side"), [(resnet18, 96), (resnet18, 64), (resnet50, 64)])
+@pytest.mark.parametrize(
+    ("build", "side"),
+    [(resnet18, 96), pytest.param(resnet18, 64, marks=pytest.mark.slow), (resnet50, 64)],
+)
 def test_features_are_torchvisions(build: Any, side: int) -> None:
     """With random weights and statistics of batch norm, of full size."""
     torch.manual_seed(0)

@@ -46,7 +46,8 @@ CONFIG = TrainConfig(
     batch_size=12,
     eval_every=2,
 )
-ONCE = dataclasses.replace(CONFIG, epochs=1)
+# Without random views, which take long to compile.
+ONCE = parse.replaced(CONFIG, {"epochs": 1, "augment.engine": "none"})
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_a_folder_of_another_run_is_refused(source: Any, finished: Path) -> None
     evaluate, examples = Evaluator(source.split("val")), training(source)
     fewer = dataclasses.replace(examples, train=examples.train[1:], weights=examples.weights[1:])
     with pytest.raises(TrainError, match=r"with other settings \(epochs=1, not 4\)"):
-        train(CONFIG, examples, finished, evaluate)
+        train(dataclasses.replace(ONCE, epochs=4), examples, finished, evaluate)
     with pytest.raises(TrainError, match="holds a run with other data"):
         train(ONCE, fewer, finished, evaluate)
     with (
@@ -172,7 +173,7 @@ def test_what_cannot_be_is_told_before_images_are_read(source: Any, tmp_path: Pa
     read: list[int] = []
 
     def begin(**changes: Any) -> None:
-        config = parse.replaced(CONFIG, {"epochs": 1} | changes)
+        config = parse.replaced(ONCE, changes)
         train(config, examples, tmp_path, evaluate, (), load_embedder, read.append)
 
     for settings, complaint in (
