@@ -34,6 +34,7 @@ CAPTIONS = [
 
 def pytest_configure(config: pytest.Config) -> None:
     """Caches XLA programs for all test processes and later runs, and optimises them little."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also where libtpu is installed
     # Tests compile more than they compute.
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
