@@ -5,6 +5,7 @@
 # make test-pythons         run the quick tests on every Python found
 # make test-lower-bounds    run the quick tests with the oldest dependencies that pyproject.toml allows
 # make coverage             measure which lines the tests run
+# make docs                 build the documentation in build/docs/site, and check its links
 # make bench, lint, types   time the hot paths; check style; check types
 # Everything is installed into .venv; needs Python 3.11 or later and a package index.
 
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 
 # Two pips must not work in one environment at the same time.
 .NOTPARALLEL:
-.PHONY: demo test test-all test-quick test-pythons test-lower-bounds coverage bench lint types clean
+.PHONY: demo test test-all test-quick test-pythons test-lower-bounds coverage docs bench lint types clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(QUERY),--query "$(QUERY)")
@@ -64,6 +65,9 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -o addopts= -W default::pytest.PytestWarning tests/benchmarks \
 		--benchmark-storage=runs/benchmarks --benchmark-autosave --benchmark-sort=name \
 		--benchmark-columns=min,median,iqr,rounds,iterations $(ARGS)
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m scripts.build_docs
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .

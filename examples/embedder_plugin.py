@@ -1,7 +1,6 @@
-"""An embedder of one's own, in some fifty lines: pictures and colour words by their mean colour.
+"""An embedder plug-in in fifty lines: images and colour words by their mean colour.
 
-A package offers it under the name `colour` with this in its pyproject.toml, and
-`rsicd-embed ingest … --model colour:` uses it:
+To use it with `rsicd-embed ingest … --model colour:`, a package declares it in its pyproject.toml:
 
     [project.entry-points."rsicd_embed.embedders"]
     colour = "my_package.embedder_plugin:load"
@@ -44,5 +43,5 @@ class ColourEmbedder:
 
 
 def load(argument: str, *, batch_size: int) -> ColourEmbedder:
-    """What the entry point names: `argument` is what follows the colon of --model."""
+    """The entry point; `argument` is the text after the colon of --model."""
     return ColourEmbedder(batch_size)

@@ -1,7 +1,7 @@
-"""A store of one's own, in under ninety lines: one Arrow file, written anew by each change.
+"""A store plug-in in under ninety lines: one Arrow file, rewritten by each change.
 
-A package offers it under the scheme `arrow` with this in its pyproject.toml, and
-`rsicd-embed ingest … --store arrow:tiles.arrow` uses it:
+To use it with `rsicd-embed ingest … --store arrow:tiles.arrow`, a package declares it in its
+pyproject.toml:
 
     [project.entry-points."rsicd_embed.stores"]
     arrow = "my_package.store_plugin:ArrowStore"
@@ -19,7 +19,7 @@ from rsicd_embed import stores
 
 
 class ArrowStore(stores.RowStore):
-    """`RowStore` searches, scans and tells what is there; what is left is to read and to write."""
+    """A store that only reads and writes its rows; `RowStore` does the rest."""
 
     def __init__(self, uri, path):
         self.uri, self._path, self._lock = str(uri), path, FileLock(f"{path}.lock")
@@ -31,7 +31,7 @@ class ArrowStore(stores.RowStore):
         if create and not path.exists():
             made_by = {"made_by": json.dumps(asdict(provenance))}
             with FileLock(f"{path}.lock"):
-                if not path.exists():  # another process may have been faster
+                if not path.exists():  # another process may have created it
                     write(
                         path, stores.row_schema(provenance.dim).with_metadata(made_by).empty_table()
                     )
@@ -58,10 +58,10 @@ class ArrowStore(stores.RowStore):
             write(self._path, now.select(stores.without_columns(now.schema, names).names))
 
     def _replace(self, now, ids, *new):
-        kept = now.filter(pc.invert(pc.is_in(now["id"], ids)))
-        if any(map(len, new)) or len(kept) < len(now):
-            write(self._path, pa.concat_tables([kept, *new], promote_options="default"))
-        return len(now) - len(kept)
+        others = now.filter(pc.invert(pc.is_in(now["id"], ids)))
+        if any(map(len, new)) or len(others) < len(now):
+            write(self._path, pa.concat_tables([others, *new], promote_options="default"))
+        return len(now) - len(others)
 
     def rows(self):
         return stores.rows_of(self._table())
@@ -73,7 +73,7 @@ class ArrowStore(stores.RowStore):
 
 
 def write(path, table):
-    """The file is the old one or the new one, whatever happens; readers keep the one they have."""
+    """Replaces the file atomically; open readers keep the old one."""
     content = pa.BufferOutputStream()
     with pa.ipc.new_file(content, table.schema) as writer:
         writer.write_table(table.combine_chunks())

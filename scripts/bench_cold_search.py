@@ -1,8 +1,8 @@
-"""`rsicd-embed search` from a cold shell: a process of its own each time, on stores of many rows.
+"""Time `rsicd-embed search` in a new process, on stores with many rows.
 
     python scripts/bench_cold_search.py -o runs/bench
 
-Rows are random vectors of the bundled model's length; searching does not depend on what they are.
+Rows are random vectors of the bundled model's dimension; their values do not affect the timing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMAND = [sys.executable, "-c", "from rsicd_embed.cli import main; main()"]
 
 
 def rows(count: int, dim: int) -> Iterator[pa.RecordBatch]:
-    """Rows as an ingest of labelled images writes them."""
+    """Creates rows like those of an ingest of labelled images."""
     vectors = np.random.default_rng(0).standard_normal((count, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     schema = row_schema(dim, pa.schema([("label", pa.string())]))
@@ -46,20 +46,20 @@ def rows(count: int, dim: int) -> Iterator[pa.RecordBatch]:
 
 
 def main() -> None:
-    """Times searches in stores of each kind, round by round."""
+    """Times searches in each kind of store, in interleaved rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--stores", default="exact,nmslib,lancedb")
-    given = parser.parse_args()
+    options = parser.parse_args()
     made_by = provenance(load_for_a_query())
     with tempfile.TemporaryDirectory() as folder:
         searches = {}
-        for kind in given.stores.split(","):
+        for kind in options.stores.split(","):
             uri = f"{kind}:{folder}/{kind}"
             with open_store(uri, made_by) as store:
-                store.upsert(rows(given.rows, made_by.dim))
+                store.upsert(rows(options.rows, made_by.dim))
                 store.optimize()
             search = [*COMMAND, "search", "boats in a harbour", "--store", uri, "--json"]
 
@@ -67,19 +67,20 @@ def main() -> None:
                 subprocess.run(search, check=True, stdout=subprocess.DEVNULL)
 
             searches[kind] = lambda calls, run=run: sample(run, calls)
-        samples = measure(searches, TimingPlan(rounds=given.rounds, least_s=0))
+        samples = measure(searches, TimingPlan(rounds=options.rounds, least_s=0))
     run = record.document(
         "cold-search",
-        {"rows": given.rows, "rounds": given.rounds},
+        {"rows": options.rows, "rounds": options.rounds},
         command=shlex.join(["python", *sys.argv]),
     )
     run["complete"] = samples.complete
     run["candidates"] = {kind: record.candidate(samples, kind, 1, "searches") for kind in searches}
     table = [("seconds", "median", "best")]
-    for kind, one in run["candidates"].items():
-        table.append((kind, f"{one['ns']['median'] / 1e9:.2f}", f"{one['ns']['min'] / 1e9:.2f}"))
+    for kind, timed in run["candidates"].items():
+        median, best = timed["ns"]["median"] / 1e9, timed["ns"]["min"] / 1e9
+        table.append((kind, f"{median:.2f}", f"{best:.2f}"))
     print("\n".join(record.table(table)))
-    print(f"record: {record.save(given.output, 'bench-cold-search', run)}")
+    print(f"record: {record.save(options.output, 'bench-cold-search', run)}")
 
 
 if __name__ == "__main__":

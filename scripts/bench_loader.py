@@ -1,9 +1,9 @@
-"""The input pipeline alone, and beside the training step that takes from it.
+"""Times the input pipeline, alone and feeding the training step.
 
     python scripts/bench_loader.py --dataset rsicd -o DIR
 
-Images/s of the loader alone are of the batches after the first. Waiting is the time in which a
-step could run and the loader has no batch, as a fraction of the whole; each step is waited for.
+Images/s of the loader alone exclude the first batch. Waiting is the fraction of the time in which
+a step could run but no batch is ready; each step runs to its end before the next batch is fetched.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import jax
@@ -21,12 +21,16 @@ import jax
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.reports import record
 from rsicd_embed.reports.machine import CpuTimes, cpu_contention
-from rsicd_embed.train import mesh
-from rsicd_embed.train.config import AugmentConfig, DataConfig, StepConfig, TrainConfig
-from rsicd_embed.train.config.augment_config import ENGINES
-from rsicd_embed.train.config.data_config import CACHES
-from rsicd_embed.train.distributed import own_rows
-from rsicd_embed.train.initialization import Start, from_nothing, learn_vocabulary
+from rsicd_embed.train.config import (
+    AugmentConfig,
+    Cache,
+    DataConfig,
+    Engine,
+    StepConfig,
+    TrainConfig,
+)
+from rsicd_embed.train.distributed import layout, own_rows
+from rsicd_embed.train.initialization import Start, from_scratch, learn_vocabulary
 from rsicd_embed.train.input.captioned_images import CaptionedImages
 from rsicd_embed.train.input.training_data import training_source, weighted
 from rsicd_embed.train.objective import contrastive
@@ -38,13 +42,15 @@ from rsicd_embed.train.step import Recipe, make_step
 @click.command()
 @click.option("--dataset", "datasets", multiple=True, required=True, metavar="PATH[=WEIGHT]")
 @click.option("--shape", default="vit-b-32", type=click.Choice(list(SHAPES)))
-@click.option("--batch-size", default=128, help="Of the loader alone.")
-@click.option("--step-batch-size", default=16, help="Beside a step.")
-@click.option("--steps", default=4, help="Measured beside the loader; 0 for the loader alone.")
+@click.option("--batch-size", default=128, help="Batch size of the loader alone.")
+@click.option("--step-batch-size", default=16, help="Batch size beside a step.")
+@click.option(
+    "--steps", default=4, help="Steps to time beside the loader; 0 times the loader alone."
+)
 @click.option("--workers", multiple=True, type=int, default=(0, 1, 2))
 @click.option("--engine", "engines", multiple=True, default=("device", "torchvision"),
-              type=click.Choice(ENGINES))  # fmt: skip
-@click.option("--cache", default="disk", type=click.Choice(CACHES))
+              type=click.Choice(get_args(Engine)))  # fmt: skip
+@click.option("--cache", default="disk", type=click.Choice(get_args(Cache)))
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path))
 def main(
     datasets: tuple[str, ...],
@@ -53,8 +59,8 @@ def main(
     step_batch_size: int,
     steps: int,
     workers: tuple[int, ...],
-    engines: tuple[str, ...],
-    cache: str,
+    engines: tuple[Engine, ...],
+    cache: Cache,
     output: Path,
 ) -> None:
     """Measures each engine with each number of workers."""
@@ -62,9 +68,9 @@ def main(
     settings |= {"steps": steps, "cache": cache, "engines": engines, "workers": workers}
     start = CpuTimes.now()
     run = record.document("loader", settings, command=shlex.join(["python", *sys.argv]))
-    data = training_source([weighted(one) for one in datasets])
+    data = training_source([weighted(text) for text in datasets])
     captions = [caption for example in data.train for caption in example.captions]
-    start = from_nothing(shape, learn_vocabulary(captions, shape), 0)
+    start = from_scratch(shape, learn_vocabulary(captions, SHAPES[shape].vocab_size), 0)
     rows: list[dict[str, Any]] = []
     for engine in engines:
         config = TrainConfig(
@@ -94,18 +100,18 @@ def main(
 
 
 def alone(images: CaptionedImages, batch_size: int) -> dict[str, Any]:
-    """The loader with nothing else to do, for at most ten seconds."""
-    started = time.perf_counter()
+    """Times the loader alone, for at most ten seconds."""
+    start = time.perf_counter()
     batches = images.epoch(0, batch_size)
     next(batches)
-    begun, done = time.perf_counter(), 0
+    first, done = time.perf_counter(), 0
     for _ in batches:
         done += 1
-        if time.perf_counter() - begun > 10:
+        if time.perf_counter() - first > 10:
             break
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - first
     return {
-        "first_batch_s": begun - started,
+        "first_batch_s": first - start,
         "ms_per_batch": seconds / done * 1e3,
         "images_per_s": done * batch_size / seconds,
     }
@@ -114,23 +120,23 @@ def alone(images: CaptionedImages, batch_size: int) -> dict[str, Any]:
 def beside(
     images: CaptionedImages, start: Start, config: TrainConfig, steps: int
 ) -> dict[str, Any]:
-    """The loader and the step, after two steps to compile and to fill what is made ahead."""
-    objective, layout = contrastive(config.step), mesh.layout(config.step.shard)
-    state = initial_state(start.params, config, 100, objective, layout)
+    """Times loader and step together, after two steps that compile and fill the queue."""
+    objective, where = contrastive(config.step), layout(config.step.shard)
+    state = initial_state(start.params, config, 100, objective, where)
     size = start.shape.image_size
     pixels = Preprocessor(size, (size, size))
-    step = make_step(Recipe(start.shape, config, pixels, 100, objective, layout))
-    own = own_rows(layout, config.batch_size)
+    step = make_step(Recipe(start.shape, config, pixels, 100, objective, where))
+    own = own_rows(where, config.batch_size)
     waited, computed = [], []
     batches = images.epoch(1, config.batch_size)
     for _ in range(2 + steps):
-        asked = time.perf_counter()
+        start_wait = time.perf_counter()
         batch = next(batches)
-        given = time.perf_counter()
-        state, figures = step(state, batch.arrays(own))
-        jax.block_until_ready(figures)
-        waited.append(given - asked)
-        computed.append(time.perf_counter() - given)
+        start_step = time.perf_counter()
+        state, metrics = step(state, batch.arrays(own))
+        jax.block_until_ready(metrics)
+        waited.append(start_step - start_wait)
+        computed.append(time.perf_counter() - start_step)
     waiting, computing = sum(waited[2:]), sum(computed[2:])
     return {
         "step_batch_size": config.batch_size,

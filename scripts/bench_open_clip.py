@@ -27,7 +27,7 @@ from rsicd_embed.bench import inputs, synthetic_jpegs
 from rsicd_embed.bench.workers import ProcessWorker, once
 from rsicd_embed.reports import record
 from rsicd_embed.reports.timing import TimingPlan, measure, sample
-from rsicd_embed.train import random_checkpoint
+from rsicd_embed.train.initialization import write_random_checkpoint
 
 OURS, THEIRS = "rsicd-clip", "open-clip"
 SHAPE, THEIR_SHAPE = "vit-b-32", "ViT-B-32"
@@ -108,7 +108,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as scratch:
         model, folder = Path(scratch, SHAPE), Path(scratch, "images")
-        once(SHAPE, partial(random_checkpoint.write, model, SHAPE, inputs.texts(512)))
+        once(SHAPE, partial(write_random_checkpoint, model, SHAPE, inputs.texts(512)))
         synthetic_jpegs.write(folder, options.images, tuple(options.sides))
         paths = [str(path) for path in sorted(folder.rglob("*.jpg"))]
         settings = {"batch_size": options.batch_size}

@@ -1,12 +1,12 @@
-"""A training step: images a second, and the part of the device's peak that its FLOPs are.
+"""Times a training step: images per second, and its FLOPs as a fraction of the device's peak.
 
     python scripts/bench_train_step.py --batch-size 1024 --precision bfloat16 --product 8192 -o DIR
 
-It is the step that `rsicd-embed train` compiles, with all patches kept, on the local devices. Its
-FLOPs are those that the step needs: what is computed again to save memory does not count (model
-FLOPs utilisation; PaLM, arXiv:2204.02311, appendix B). The peak is that of a product of two
-matrices in the same precision on one device, timed in the same rounds, times the number of devices;
-on a processor in float32, of NumPy's and PyTorch's too, whichever is fastest.
+This is the step of `rsicd-embed train`, keeping all patches, on the local devices. Recomputation
+that saves memory does not count towards its FLOPs (model FLOPs utilisation; PaLM, arXiv:2204.02311,
+appendix B). The peak is measured by multiplying two matrices in the same precision on one device,
+in the same rounds, and is scaled by the number of devices. On a CPU in float32, NumPy and PyTorch
+multiply too, and the fastest counts.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from rsicd_embed.reports.machine import CpuTimes, cpu_contention
 from rsicd_embed.reports.statistics import paired_ratio
 from rsicd_embed.reports.timing import Sampler, TimingPlan, measure, sampler
 from rsicd_embed.train.config import StepConfig, TrainConfig
+from rsicd_embed.train.distributed import layout
 from rsicd_embed.train.input.captioned_images import batch_side
-from rsicd_embed.train.mesh import layout
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.shapes import SHAPES
 from rsicd_embed.train.state import initial_state
 from rsicd_embed.train.step import Recipe, make_step
-from rsicd_embed.train.tpu_plan.step_flops import step_flops
+from rsicd_embed.train.tpu_plan.step_costs import step_flops
 
 STEP = "step"
 _STEPS = 1000
@@ -50,44 +50,45 @@ _SAMPLE_S = 1.0
 
 
 def step_of(recipe: Recipe) -> Callable[[], object]:
-    """A step on random images and texts, each the successor of the one before."""
-    draw = np.random.default_rng(0)
+    """Returns a function that trains a step on random images and texts."""
+    rng = np.random.default_rng(0)
     size, model = recipe.config.batch_size, recipe.model
     side = batch_side(model.image_size, recipe.config.augment)
-    tokens = draw.integers(1, model.eos_token_id, (size, model.context_length), dtype=np.int32)
+    tokens = rng.integers(1, model.eos_token_id, (size, model.context_length), dtype=np.int32)
     tokens[:, -1] = model.eos_token_id
     batch = {
-        "pixels": draw.integers(0, 256, (size, side, side, 3), dtype=np.uint8),
+        "pixels": rng.integers(0, 256, (size, side, side, 3), dtype=np.uint8),
         "tokens": tokens,
         "groups": np.stack([np.arange(size, dtype=np.int32)] * 2, axis=1),
     }
     params = nnx.state(Clip(model, rngs=nnx.Rngs(0)))
-    held = [initial_state(params, recipe.config, _STEPS, recipe.objective, recipe.layout)]
+    state = initial_state(params, recipe.config, _STEPS, recipe.objective, recipe.layout)
     step = make_step(recipe)
 
     def run() -> None:
-        held[0], figures = step(held[0], batch)
-        jax.block_until_ready(figures)
+        nonlocal state
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
 
     return run
 
 
 def products_of(stack: ExitStack, side: int, precision: str) -> dict[str, Sampler]:
-    """Products of two square matrices on the first device."""
-    one, other = (
+    """Samplers of products of two square matrices on the first device."""
+    first, second = (
         jax.random.normal(jax.random.key(seed), (side, side), jnp.dtype(precision))
         for seed in (0, 1)
     )
     product = jax.jit(jnp.matmul)
-    found = {"product by jax": sampler(lambda: jax.block_until_ready(product(one, other)))}
+    samplers = {"product by jax": sampler(lambda: jax.block_until_ready(product(first, second)))}
     if jax.default_backend() == "cpu" and precision == "float32":
         shape = matmul.Shape(side, side, side)
         for library in matmul.installed():
             make = partial(matmul.Products, library, [shape])
             products = ProcessWorker(f"product by {library}", make, without=matmul.SLOWER)
             stack.callback(products.close)
-            found[f"product by {library}"] = partial(products.ask, matmul.Products.sample, shape)
-    return found
+            samplers[f"product by {library}"] = partial(products.ask, matmul.Products.sample, shape)
+    return samplers
 
 
 def main() -> None:
@@ -100,43 +101,43 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--product", type=int, default=2048, help="side of the matrices")
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    options = parser.parse_args()
     start = CpuTimes.now()
-    step = StepConfig(precision=given.precision, chunk=given.chunk, keep_patches=1.0)
-    config = TrainConfig(step=step, batch_size=given.batch_size)
-    model, where = SHAPES[given.shape], layout(step.shard)
+    step = StepConfig(precision=options.precision, chunk=options.chunk, keep_patches=1.0)
+    config = TrainConfig(step=step, batch_size=options.batch_size)
+    model, where = SHAPES[options.shape], layout(step.shard)
     pixels = Preprocessor(model.image_size, (model.image_size, model.image_size))
     recipe = Recipe(model, config, pixels, _STEPS, contrastive(step), where)
     with ExitStack() as stack:
-        products = products_of(stack, given.product, given.precision)
-        flops = dict.fromkeys(products, 2.0 * given.product**3 * where.devices)
+        products = products_of(stack, options.product, options.precision)
+        flops = dict.fromkeys(products, 2.0 * options.product**3 * where.devices)
         flops[STEP] = step_flops(recipe)
         samplers = {STEP: sampler(step_of(recipe)), **products}
-        samples = measure(samplers, TimingPlan(given.rounds, least_s=_SAMPLE_S))
+        samples = measure(samplers, TimingPlan(options.rounds, least_s=_SAMPLE_S))
     fastest = min(products, key=lambda name: median(samples.of(name)))
     part = paired_ratio(
-        [flops[STEP] / taken for taken in samples.of(STEP)],
-        [flops[fastest] / taken for taken in samples.of(fastest)],
+        [flops[STEP] / ns for ns in samples.of(STEP)],
+        [flops[fastest] / ns for ns in samples.of(fastest)],
     )
-    settings = {name: value for name, value in vars(given).items() if name != "output"}
+    settings = {name: value for name, value in vars(options).items() if name != "output"}
     command = shlex.join(["python", *sys.argv])
     run: dict[str, Any] = record.document("train-step", settings, command=command)
     run["machine"]["others_share"] = cpu_contention(start)
     run["complete"] = samples.complete
     run["devices"] = [device.device_kind for device in jax.devices()]
     run["candidates"] = {
-        STEP: record.candidate(samples, STEP, given.batch_size, "images"),
+        STEP: record.candidate(samples, STEP, options.batch_size, "images"),
         **{name: record.candidate(samples, name, 1, "products") for name in products},
     }
     run["flops"] = flops
     run["of_peak"] = {"by": fastest, **record.ratio(part)}
-    for name, one in run["candidates"].items():
+    for name, candidate in run["candidates"].items():
         print(
-            f"{name}: {one['per_s']:.3g} {one['unit']}/s, "
-            f"{flops[name] / one['ns']['median'] / 1e3:.3g} TFLOP/s"
+            f"{name}: {candidate['per_s']:.3g} {candidate['unit']}/s, "
+            f"{flops[name] / candidate['ns']['median'] / 1e3:.3g} TFLOP/s"
         )
     print(f"step: {part.median:.1%} ({part.low:.1%}–{part.high:.1%}) of the {fastest}")
-    print(f"record: {record.save(given.output, 'bench-train-step', run)}")
+    print(f"record: {record.save(options.output, 'bench-train-step', run)}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import RsicdEmbedError
-from rsicd_embed.train import vocabulary as bpe
+from rsicd_embed.train.initialization import learn_vocabulary
 
 TEXT = TowerConfig(width=256, layers=4, heads=4, mlp_width=1024)
 VOCAB_SIZE = 4096
@@ -66,7 +66,7 @@ def make(
     pixels = Preprocessor(
         image_size, (image_size, image_size), mean=imagenet.MEAN, std=imagenet.STD
     )
-    export_model.save(out, config, params, bpe.train(captions, VOCAB_SIZE), pixels)
+    export_model.save(out, config, params, learn_vocabulary(captions, VOCAB_SIZE), pixels)
     TrainingWords({}).write(out)  # the text tower knows none yet
     return config
 

@@ -1,11 +1,10 @@
-"""Keeps a server busy with all kinds of requests, and watches its memory.
+"""Load a server with all kinds of requests and measure its memory.
 
     python scripts/soak_server.py --requests 50000 -o soak.json
 
-Makes a store of generated pictures, serves it, and asks for searches by texts, ids and pictures,
-with filters, for thumbnails, and to find texts in pictures. Exits with 1 where an answer is wrong,
-or the memory still grows in the second half: its peak there may be at most 5% above that of the
-second quarter.
+Creates a store of generated images and requests searches by text, id and image, with filters,
+thumbnails, and finding texts in images. Exits with status 1 if a response is wrong or memory usage
+keeps growing: its peak in the second half may be at most 5% above that in the second quarter.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _BOUNDARY = "soak"
 
 
 def form(path: str, fields: dict[str, str], image: bytes) -> Request:
-    """A form with a picture."""
+    """Creates a form request with an image."""
     lines = []
     for name, value in fields.items():
         head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
@@ -43,34 +42,34 @@ def form(path: str, fields: dict[str, str], image: bytes) -> Request:
 
 
 def requests(count: int, ids: list[str], images: list[bytes], draw: random.Random) -> list[Request]:
-    """A mixture in which costly ones are rare."""
-    found = []
+    """Creates a mix of requests in which expensive ones are rare."""
+    mix = []
     for i in range(count):
         kind = i % 100
         if kind == 0:
-            found.append(form("/api/find", {"text": "boats", "patch": "100"}, draw.choice(images)))
+            mix.append(form("/api/find", {"text": "boats", "patch": "100"}, draw.choice(images)))
         elif kind < 5:
-            found.append(form("/api/search/image", {"k": "5"}, draw.choice(images)))
+            mix.append(form("/api/search/image", {"k": "5"}, draw.choice(images)))
         elif kind < 25:
             side = draw.choice([160, 320])
-            found.append(http_load.get("/api/pictures", {"id": draw.choice(ids), "side": side}))
+            mix.append(http_load.get("/api/pictures", {"id": draw.choice(ids), "side": side}))
         elif kind < 40:
             query: dict[str, Any] = {"id": draw.choice(ids), "k": 10}
             query["filters"] = [
                 {"column": "width", "operator": ">=", "value": draw.randint(1, 300)}
             ]
-            found.append(
+            mix.append(
                 http_load.post("/api/search", "application/json", json.dumps(query).encode())
             )
         elif kind < 42:
-            found.append(http_load.get("/api/columns", {}, '"columns"'))
+            mix.append(http_load.get("/api/columns", {}, '"columns"'))
         else:
-            found += searches(1, 10)
-    return found
+            mix += searches(1, 10)
+    return mix
 
 
 def soak(server: Server, count: int, ids: list[str], images: list[bytes]) -> dict[str, Any]:
-    """Asks in rounds; the memory after each."""
+    """Sends requests in rounds and measures memory usage after each."""
     draw, resident = random.Random(0), []
     each = max(1, count // _ROUNDS)
     for i in range(_ROUNDS):
@@ -88,12 +87,12 @@ def soak(server: Server, count: int, ids: list[str], images: list[bytes]) -> dic
 
 
 def main() -> None:
-    """Runs it."""
+    """Runs the soak test."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=50_000)
     parser.add_argument("--pictures", type=int, default=200)
-    parser.add_argument("--model", help="as --model takes it")
-    parser.add_argument("-o", "--output", type=Path, help="where a record goes")
+    parser.add_argument("--model", help="as for --model")
+    parser.add_argument("-o", "--output", type=Path, help="file for the record")
     options = parser.parse_args()
     words = ("--model", options.model) if options.model else ()
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
@@ -106,12 +105,12 @@ def main() -> None:
             ids = opened.scan(["id"]).read_all()["id"].to_pylist()
         images = [path.read_bytes() for path in sorted(files.rglob("*.jpg"))[:20]]
         with serving(store, *words) as server:
-            found = soak(server, options.requests, ids, images)
-    text = json.dumps(found, indent=1)
+            result = soak(server, options.requests, ids, images)
+    text = json.dumps(result, indent=1)
     print(text)
     if options.output:
         options.output.write_text(text + "\n", encoding="utf-8")
-    sys.exit(0 if found["flat"] else 1)
+    sys.exit(0 if result["flat"] else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What docs/training.md says of augmentation and of a teacher, from the logs of runs."""
+"""Tables of docs/training.md about augmentation and distillation, from the logs of runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TAUGHT = {"alone": "the captions", "taught": "the captions and a teacher"}
 
 
 def arms() -> str:
-    """The last epoch of each arm, and when its loss on val was least."""
+    """The last epoch of each arm, and the epoch with the lowest val loss."""
     return "\n".join(_arms()) + "\n"
 
 

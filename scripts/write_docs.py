@@ -1,8 +1,9 @@
-"""Writes everything in the documents that comes from records and code.
+"""Writes the parts of README.md, docs/ and benchmarks/ that come from recorded runs.
 
     python -m scripts.write_docs
 
-A test fails where they differ from what this would write.
+A test fails if they differ from what this writes. Printed outputs of commands are written by
+`scripts.doc_examples`, and the site by `scripts.build_docs`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ BEGIN, END = "<!-- begin: python -m scripts.write_docs -->\n", "<!-- end -->"
 
 
 def documents() -> dict[Path, str]:
-    """The documents as they should be."""
-    parts = {
-        PROJECT / "README.md": (readme_tables.section(),),
-        PROJECT / "docs" / "training.md": (training_tables.arms(), training_tables.teacher()),
+    """The documents with their current content."""
+    docs = PROJECT / "docs"
+    parts: dict[Path, tuple[str, ...]] = {
+        PROJECT / "README.md": (readme_tables.summary(),),
+        docs / "models.md": (readme_tables.accuracy_section(),),
+        docs / "benchmarks.md": (readme_tables.section(),),
+        docs / "training.md": (training_tables.arms(), training_tables.teacher()),
     }
     return {
         **{path: between_marks(path.read_text("utf-8"), *bodies) for path, bodies in parts.items()},
@@ -28,17 +32,17 @@ def documents() -> dict[Path, str]:
 
 
 def between_marks(text: str, *bodies: str) -> str:
-    """A document whose generated parts are exchanged, in their order.
+    """Replaces the generated parts of a document, in order.
 
     Raises:
-        ValueError: there are not as many parts.
+        ValueError: the number of parts differs.
 
     Example:
         >>> between_marks(f"a {BEGIN}old{END} z", "new ") == f"a {BEGIN}new {END} z"
         True
     """
     before, *parts = text.split(BEGIN)
-    if len(parts) != len(bodies) or END in before or any(one.count(END) != 1 for one in parts):
+    if len(parts) != len(bodies) or END in before or any(part.count(END) != 1 for part in parts):
         raise ValueError(f"expected {len(bodies)} parts between {BEGIN.strip()} and {END}")
     return before + "".join(
         f"{BEGIN}{body}{END}{part.partition(END)[2]}"
@@ -47,7 +51,7 @@ def between_marks(text: str, *bodies: str) -> str:
 
 
 def main() -> None:
-    """Writes those that differ."""
+    """Writes the documents that differ."""
     for path, text in documents().items():
         if path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Writes the list of training words of a model that was trained before `train` wrote it.
+"""Writes the training words of a model that was trained before `train` recorded them.
 
     python scripts/write_training_words.py --model rsicd_embed/embedder/bundled \
         --dataset PATH/TO/rsicd --dataset PATH/TO/ucm
 
-Which captions the run used is read from `training_run.json` or, in a run's `best` folder, from the
-`run.json` above it. The list is only right for a text tower that began with random weights.
+Settings that affect captions are read from `training_run.json` or, for a run's `best` folder, from
+the `run.json` above it. The list is correct only if the text tower was trained from scratch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rsicd_embed.train.input.training_data import training_source
 
 
 def settings_of(model: Path) -> dict[str, object]:
-    """The settings of the run that made a model."""
+    """Reads the settings of the run that trained a model."""
     for path in (model / "training_run.json", model.parent / "run.json"):
         if path.is_file():
             settings: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))["settings"]

@@ -107,14 +107,14 @@ def write_model(directory: Path, seed: int) -> Path:
     from rsicd_embed.embedder import export_model as hf
     from rsicd_embed.embedder.clip.model import Clip
     from rsicd_embed.embedder.preprocess import Preprocessor
-    from rsicd_embed.train import vocabulary as bpe
+    from rsicd_embed.train.initialization import learn_vocabulary
     from rsicd_embed.train.shapes import SHAPES
 
     shape = SHAPES["tiny"]
     _, params = nnx.split(Clip(shape, rngs=nnx.Rngs(seed)))
     size = shape.image_size
     pixels = Preprocessor(resize=size, crop=(size, size))
-    hf.save(directory, shape, params, bpe.train(CAPTIONS, shape.vocab_size), pixels)
+    hf.save(directory, shape, params, learn_vocabulary(CAPTIONS, shape.vocab_size), pixels)
     return directory
 
 

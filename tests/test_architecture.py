@@ -1,4 +1,4 @@
-"""Which part of the package may import which; docstrings say why, this says whether."""
+"""Allowed imports between the parts of the package, and its public names."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import rsicd_embed
 
 ROOT = Path(rsicd_embed.__file__).parent
 
-# A part is a module, or a package with all that is in it; the longest name that fits counts.
-# `images` reads pictures for everyone: it imports errors only.
+# A part is a module or a whole package; the longest matching name counts.
 MAY_IMPORT = {
     "errors": set(),
     "arguments": {"errors"},
@@ -42,15 +41,14 @@ MAY_IMPORT = {
         "errors", "lazy_exports", "arguments", "closing", "files", "records", "parallel", "plugins",
         "stores.base",
     },
-    # LanceDB's embedding functions: what joins the two.
+    # LanceDB's embedding functions join stores and embedders.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
     "rowfile": {"errors", "files", "records"},
     "indexing": {
         "errors", "arguments", "files", "records", "parallel", "datasets", "images",
         "embedder.base", "stores.base", "rowfile",
     },
-    # SQL with similarities: through the protocols, the kernel that gives scores, and the embedder
-    # that made a store, loaded if none is given.
+    # SQL with similarities needs the store's scores and its embedder, which it loads by default.
     "query": {
         "errors", "records", "parallel", "images", "embedder", "embedder.base", "stores.base",
         "stores",
@@ -61,7 +59,7 @@ MAY_IMPORT = {
     },
     "find": {"errors", "files", "parallel", "embedder.base"},
     "pictures": {"errors", "lazy_exports", "files", "images"},
-    # What evaluation and benchmarks share: records, timing, statistics, pages.
+    # Shared by evaluation and benchmarks: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
     "evaluation": {
         "errors", "lazy_exports", "arguments", "files", "records", "parallel", "datasets", "images",
@@ -79,19 +77,19 @@ ANYTHING = {
     "server",
     "testing",
     "",
-}  # "" is the package's own __init__, which imports inside functions
+}  # "" is the package's own __init__
 
-# Which parts may import a library.
+# The parts that may import a library.
 LIBRARIES = {
     "jax": {"embedder", "train"},
     "flax": {"embedder", "train"},
     "optax": {"train"},
     "orbax": {"train"},
-    # `bench ann` times them without a store.
+    # `bench ann` also times LanceDB without a store.
     "lancedb": {"stores", "lancedb", "bench"},
     "nmslib": {"stores"},
     "datafusion": {"stores", "query"},
-    # Its references are optional.
+    # Optional references for benchmarks.
     "transformers": {"train", "bench"},
     "torch": {"train", "bench"},
     "matplotlib": {"evaluation", "train"},
@@ -100,7 +98,7 @@ LIBRARIES = {
     "psutil": {"reports"},
     "threadpoolctl": {"bench", "evaluation"},
     "onnxruntime": {"bench"},
-    # `bench ann` has them as lines to compare with, and reads files of ann-benchmarks.
+    # Baselines of `bench ann`, and its reader of ann-benchmarks files.
     "hnswlib": {"bench"},
     "faiss": {"bench"},
     "usearch": {"bench"},
@@ -116,86 +114,86 @@ LIBRARIES = {
 
 
 def part(module: str) -> str:
-    """The part that a module of the package, named without the package, belongs to."""
+    """The part of a module, both named without the package."""
     while module and module not in MAY_IMPORT and module not in ANYTHING:
         module = module.rpartition(".")[0]
     return module
 
 
 def imported(tree: ast.AST, module: str, is_package: bool) -> set[str]:
-    """Full names of all that is imported, at the top and in functions."""
-    found = set()
+    """Full names of all imported modules, including imports inside functions."""
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parents = module.split(".")[: None if is_package and node.level == 1 else -1]
                 parents = parents[: len(parents) - node.level + 1]
                 base = ".".join([*parents, base]).strip(".")
-            # `from package import module` imports a module too.
+            # `from package import module` also imports a module.
             for alias in node.names:
                 full = f"{base}.{alias.name}"
                 path = Path(*full.split(".")[1:])
                 is_module = full.startswith("rsicd_embed.") and (
                     (ROOT / path).is_dir() or (ROOT / path).with_suffix(".py").is_file()
                 )
-                found.add(full if is_module else base)
-    return found
+                names.add(full if is_module else base)
+    return names
 
 
 def modules() -> list[tuple[str, set[str]]]:
-    """Every module, named without the package, and what it imports."""
-    found = []
+    """Every module, named without the package, with its imports."""
+    pairs = []
     for path in sorted(ROOT.rglob("*.py")):
         names = path.relative_to(ROOT).with_suffix("").parts
         is_package = names[-1] == "__init__"
         name = ".".join(names[:-1] if is_package else names)
         tree = ast.parse(path.read_text(encoding="utf-8"))
         full = f"rsicd_embed.{name}".rstrip(".")
-        found.append((name, imported(tree, full, is_package)))
-    return found
+        pairs.append((name, imported(tree, full, is_package)))
+    return pairs
 
 
 IMPORTS = dict(modules())
 
 
 @pytest.mark.parametrize("name", IMPORTS)
-def test_imports_run_one_way(name: str) -> None:
+def test_imports_follow_the_arrows(name: str) -> None:
     imports = IMPORTS[name]
     own = part(name)
-    for one in sorted(imports):
-        package, _, rest = one.partition(".")
+    for target in sorted(imports):
+        package, _, rest = target.partition(".")
         if package == "rsicd_embed" and own not in ANYTHING:
             other = part(rest)
-            assert other == own or other in MAY_IMPORT[own], f"{name} imports {one}"
+            assert other == own or other in MAY_IMPORT[own], f"{name} imports {target}"
         elif package in LIBRARIES:
-            assert own.partition(".")[0] in LIBRARIES[package], f"{name} imports {one}"
+            assert own.partition(".")[0] in LIBRARIES[package], f"{name} imports {target}"
 
 
-def test_every_part_has_its_arrows() -> None:
-    """A new module or package must be given a place above."""
+def test_every_module_belongs_to_a_part() -> None:
+    """New modules must be added to the tables above."""
     unplaced = [name for name in IMPORTS if part(name) == "" and name != ""]
     assert unplaced == []
 
 
-def test_arrows_make_no_circle() -> None:
+def test_arrows_have_no_cycle() -> None:
     order: list[str] = []
 
-    def visit(one: str, above: tuple[str, ...]) -> None:
-        assert one not in above, f"{' → '.join([*above, one])}"
-        for other in sorted(MAY_IMPORT[one]):
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, f"{' → '.join([*above, name])}"
+        for other in sorted(MAY_IMPORT[name]):
             if other not in order:
-                visit(other, (*above, one))
-        order.append(one)
+                visit(other, (*above, name))
+        order.append(name)
 
-    for one in MAY_IMPORT:
-        visit(one, ())
+    for name in MAY_IMPORT:
+        visit(name, ())
     assert order.index("errors") < order.index("records") < order.index("datasets")
 
 
-# What users and authors of plug-ins import, with its `__all__`.
+# Public modules, with their folder if their exports are lazy.
 PUBLIC = {
     "rsicd_embed": "",
     "rsicd_embed.embedder": "embedder/",
@@ -211,7 +209,7 @@ PROJECT = ROOT.parent
 
 
 def python_documents() -> dict[str, str]:
-    """Python code by place: examples, and the blocks and cells of the documents."""
+    """Python code of the examples, and of blocks and cells in the documents, by place."""
     code = {path.name: path.read_text("utf-8") for path in PROJECT.glob("examples/*.py")}
     for path in (PROJECT / "README.md", *PROJECT.glob("docs/*.md")):
         blocks = re.findall(r"```(?:python|py)\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
@@ -230,7 +228,7 @@ DOCUMENTS = python_documents()
 
 
 def names_used(code: str) -> list[tuple[str, str | None]]:
-    """(module, name or None) of each name of the package that some code imports or looks up."""
+    """(module, name or None) of each name of the package that the code imports or looks up."""
     used: list[tuple[str, str | None]] = []
     modules: dict[str, str] = {}
     for node in ast.walk(ast.parse(code)):
@@ -247,7 +245,7 @@ def names_used(code: str) -> list[tuple[str, str | None]]:
 
 
 def unlisted(code: str) -> list[tuple[str, str | None]]:
-    """Names of the package that some code uses and that are not public."""
+    """Names of the package that the code uses and that are not public."""
     return [
         (module, name)
         for module, name in names_used(code)
@@ -263,10 +261,10 @@ def test_examples_and_documents_use_public_names(place: str) -> None:
     assert unlisted(DOCUMENTS[place]) == []
 
 
-def test_documents_are_searched_for_names() -> None:
+def test_public_name_check_has_teeth() -> None:
     places = [place for place, code in DOCUMENTS.items() if names_used(code)]
     assert {place.partition(",")[0] for place in places} >= {
-        "README.md", "queries.md", "finetune.ipynb", "demo.py", "store_plugin.py",
+        "README.md", "search.md", "finetune.ipynb", "demo.py", "store_plugin.py",
         "embedder_plugin.py",
     }  # fmt: skip
     private = "import rsicd_embed.records\nfrom rsicd_embed.stores import opening, RowStore"
@@ -282,8 +280,8 @@ def test_documents_are_searched_for_names() -> None:
 
 
 @pytest.mark.parametrize("name", LAZY)
-def test_lazy_names_are_those_that_type_checkers_see(name: str) -> None:
-    """`__all__`, the table of modules and the `TYPE_CHECKING` block agree; no module is hidden."""
+def test_lazy_exports_match_type_checking_blocks(name: str) -> None:
+    """`__all__` and the exports agree with the `TYPE_CHECKING` block; no module is shadowed."""
     package = import_module(name)
     path = ROOT / str(PUBLIC[name]) / "__init__.py"
     block = next(node for node in ast.parse(path.read_text("utf-8")).body if is_for_types(node))
@@ -322,7 +320,7 @@ def test_help_shows_the_real_functions() -> None:
             assert f" {parameter}:" in documented, f"{name}({parameter})"
 
 
-def test_the_parser_sees_all_forms() -> None:
+def test_import_parser() -> None:
     tree = ast.parse(
         "import jax.numpy as jnp\n"
         "from rsicd_embed import plugins, errors as e\n"

@@ -1,4 +1,4 @@
-"""Sources, stores and questions that are wrong or empty: never a traceback, nothing made."""
+"""Invalid or empty sources, stores and queries: no traceback, and nothing is created."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("load_each_model_once")
 # ------------------------------------------------------------------ sources
 
 
-def test_sources_that_are_none(uri: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_invalid_sources(uri: str, tiny_model: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     texts = tmp_path / "texts"
@@ -37,15 +37,13 @@ def test_sources_that_are_none(uri: str, tiny_model: Path, tmp_path: Path) -> No
     assert not (tmp_path / "store").exists()
 
 
-def test_a_manifest_with_a_missing_file_lists_it(
-    uri: str, tiny_model: Path, pictures: Path
-) -> None:
+def test_manifest_with_missing_files(uri: str, tiny_model: Path, pictures: Path) -> None:
     table = pictures / "m.jsonl"
     paths = ["a.png", "gone.png", "nul\0.png", "https://example.org/a.png"]
     table.write_text("".join(json.dumps({"path": path}) + "\n" for path in paths))
     outcome = run("ingest", table, "--store", uri, "--model", tiny_model, "--json")
     assert outcome.document["embedded"] == 1
-    reasons = [one["reason"] for one in outcome.document["skipped"]]
+    reasons = [item["reason"] for item in outcome.document["skipped"]]
     assert reasons == [
         "cannot be read: No such file or directory",
         "cannot be read: embedded null byte",
@@ -74,7 +72,7 @@ def test_a_manifest_with_a_missing_file_lists_it(
         ("exact:a.png/below", "is a file"),
     ],
 )
-def test_store_uris_that_are_none(
+def test_invalid_store_uris(
     store: str, message: str, tiny_model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(pictures)
@@ -86,7 +84,7 @@ def test_store_uris_that_are_none(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_an_absent_store_is_not_made_by_looking(scheme: str, tmp_path: Path) -> None:
+def test_reading_never_creates_a_store(scheme: str, tmp_path: Path) -> None:
     store = f"{scheme}:{tmp_path / 'absent'}"
     for arguments in (["search", "port"], ["info"]):
         error = run(*arguments, "--store", store).error
@@ -95,11 +93,11 @@ def test_an_absent_store_is_not_made_by_looking(scheme: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------------ questions
+# ------------------------------------------------------------------ queries
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_an_empty_store_has_no_hits(scheme: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_empty_store(scheme: str, tiny_model: Path, tmp_path: Path) -> None:
     store = f"{scheme}:{tmp_path / 'store'}"
     embedder = rsicd_embed.load_embedder(tiny_model)
     rsicd_embed.open_store(store, embedder=embedder).close()
@@ -110,7 +108,7 @@ def test_an_empty_store_has_no_hits(scheme: str, tiny_model: Path, tmp_path: Pat
 
 @pytest.mark.filterwarnings("default:1 of 1 texts are longer")
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_wrong_questions(scheme: str, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+def test_invalid_queries(scheme: str, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
     store = f"{scheme}:{tmp_path / 'store'}"
     run("ingest", pictures, "--store", store, "--model", tiny_model)
     for where in ("colour = 'red'", "width >", "width = 'wide'", "1", "", "true; drop table x"):
@@ -119,8 +117,8 @@ def test_wrong_questions(scheme: str, tiny_model: Path, pictures: Path, tmp_path
     image = run("search", "--image", tmp_path / "gone.png", "--store", store).error
     assert "gone.png" in image
     assert "No such file" in image
-    all_of_them = run("search", "port", "--store", store, "-k", 10**9, "--json")
-    assert len(all_of_them.document["hits"]) == 5
+    everything = run("search", "port", "--store", store, "-k", 10**9, "--json")
+    assert len(everything.document["hits"]) == 5
     for text in ("", " \n"):
         assert run("search", text, "--store", store).status == 2
     for text in ("x" * 10_000, "ü 🛰 \n"):

@@ -1,4 +1,4 @@
-"""The command line as a whole: its commands together, usage, failures, and as a process."""
+"""The command line: its main commands, usage errors, failures, and separate processes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 
 import rsicd_embed
 from rsicd_embed.cli import base
+from rsicd_embed.cli.eval import base as eval_base
+from rsicd_embed.datasets import classes
 
 from .conftest import picture
 from .helpers import SCHEMES, run
@@ -44,13 +46,13 @@ def test_ingest_search_info(scheme: str, pictures: Path, tiny_model: Path, tmp_p
     with rsicd_embed.open_store(uri) as store:
         assert info["fingerprint"] == store.provenance.fingerprint
 
-    found = run("search", "a port", "--store", uri, "-k", 3, "--json").document
-    assert (found["query"], found["model"], found["store"]) == ("a port", str(tiny_model), uri)
-    assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
-    scores = [hit["score"] for hit in found["hits"]]
+    result = run("search", "a port", "--store", uri, "-k", 3, "--json").document
+    assert (result["query"], result["model"], result["store"]) == ("a port", str(tiny_model), uri)
+    assert [hit["rank"] for hit in result["hits"]] == [1, 2, 3]
+    scores = [hit["score"] for hit in result["hits"]]
     assert scores == sorted(scores, reverse=True)
     assert all(-1 <= score <= 1 for score in scores)
-    assert set(found["hits"][0]) == {"rank", "id", "score", "uri", "sha256", "width", "height"}
+    assert set(result["hits"][0]) == {"rank", "id", "score", "uri", "sha256", "width", "height"}
     by_image = run("search", "--image", pictures / "c.jpg", "--store", uri, "--json").document
     assert by_image["query"] == str(pictures / "c.jpg")
     assert by_image["hits"][0]["id"] == "c.jpg"
@@ -112,18 +114,22 @@ def test_wrong_usage_is_status_2(
         (["search", "a", "-k", str(2**32)], "expected at most 4294967295"),
     ],
 )
-def test_what_is_refused_is_named(arguments: list[str], message: str) -> None:
+def test_usage_errors_name_the_argument(arguments: list[str], message: str) -> None:
     error = run(*arguments, "--store", "exact:x").stderr.splitlines()[-1]
     assert error.startswith("Error: ")
     assert message in error
 
 
-def test_what_may_be_given_twice(stored: str, pictures: Path, tiny_model: Path) -> None:
-    """Flags, which say the same twice, options that collect, and anything beside --help."""
+def test_repeatable_arguments(stored: str, pictures: Path, tiny_model: Path) -> None:
+    """Flags, repeatable options, and anything together with --help."""
     assert run("info", "--store", stored, "--json", "--json").status == 0
     find = ("find", "port", pictures / "a.png", "--model", tiny_model, "-k", 1)
     assert run(*find, "--patch", 32, "--patch", 36).status == 0
     assert run("info", "--store", "a", "--store", "b", "--help").status == 0
+
+
+def test_default_prompt_is_that_of_the_library() -> None:
+    assert eval_base.PROMPT == classes.PROMPT
 
 
 def test_help_and_version() -> None:
@@ -144,9 +150,7 @@ def test_a_traceback_only_with_debug(tmp_path: Path) -> None:
         assert outcome.stderr.splitlines()[-1].startswith("error: no store at exact:")
 
 
-def test_what_was_not_foreseen_is_told_in_one_line(
-    stored: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_errors_are_one_line(stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("two\nlines")
 
@@ -165,7 +169,7 @@ def test_what_was_not_foreseen_is_told_in_one_line(
         (ValueError("x" * 9999), "error: unexpected ValueError: xxx"),
     ],
 )
-def test_the_system_s_refusals_are_told_in_one_short_line(
+def test_system_errors_are_one_short_line(
     stored: str, monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -179,7 +183,7 @@ def test_the_system_s_refusals_are_told_in_one_short_line(
     assert len(outcome.stderr) < 300
 
 
-def test_json_is_valid_whatever_is_in_it(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_json_output_is_always_valid(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     base.print_json({"a": (math.nan, "ü\n"), "bad": "\udcff", 5: dt.date(2020, 1, 2)})
     out, err = capfdbinary.readouterr()
     assert json.loads(out) == {"a": [None, "ü\n"], "bad": "\udcff", "5": "2020-01-02"}
@@ -187,7 +191,7 @@ def test_json_is_valid_whatever_is_in_it(capfdbinary: pytest.CaptureFixture[byte
     assert (out.count(b"\n"), err) == (1, b"")
 
 
-# ------------------------------------------------------------------ in processes of their own
+# ------------------------------------------------------------------ in separate processes
 
 
 HEAVY = ("jax", "flax", "lancedb", "pyarrow", "nmslib", "transformers", "torch", "datafusion")
@@ -221,24 +225,24 @@ def test_help_imports_nothing_heavy(code: str) -> None:
 def test_the_installed_command(
     stored: str, pictures: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Whatever the terminal can show, and with warnings as errors."""
+    """With an ASCII terminal, and with warnings as errors."""
     main = "from rsicd_embed.cli import main; main(prog_name='rsicd-embed')"
     picture(6).save(pictures / "ü.png")
-    found = python(
+    outcome = python(
         main, "ingest", str(pictures), "--store", stored, "--model", str(tiny_model), "--json",
         PYTHONIOENCODING="ascii",
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout)["embedded"] == 1
-    found = python(
+    assert outcome.returncode == 0, outcome.stderr
+    assert json.loads(outcome.stdout)["embedded"] == 1
+    outcome = python(
         main, "search", "--image", str(pictures / "ü.png"), "--store", stored, "--json",
         PYTHONIOENCODING="ascii",
     )  # fmt: skip
-    assert (found.returncode, found.stderr) == (0, "")
-    assert json.loads(found.stdout)["hits"][0]["id"] == "ü.png"
-    found = python(main, "search", "port", "--store", stored, PYTHONIOENCODING="ascii")
-    assert (found.returncode, found.stderr) == (0, "")
-    assert "\\xfc.png\n" in found.stdout
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert json.loads(outcome.stdout)["hits"][0]["id"] == "ü.png"
+    outcome = python(main, "search", "port", "--store", stored, PYTHONIOENCODING="ascii")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert "\\xfc.png\n" in outcome.stdout
     failed = python(main, "info", "--store", f"exact:{tmp_path / 'ä'}", PYTHONIOENCODING="ascii")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith("error: no store at exact:")

@@ -1,6 +1,6 @@
-"""Numbers, texts and paths of any kind in every option: one clear line, never a surprise.
+"""Odd numbers, texts and paths in every option are accepted or reported in one clear line.
 
-The commands and their options are read from click, so a new one is covered when it is added.
+Commands and options are read from click, so new ones are covered automatically.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TEXTS = [
 ]
 PATHS = ["", "\0", "x" * 5000, ".", "/", "/dev/null", "/dev/null/x", "dangling", "locked", "text"]
 SCHEMES = ("exact", "nmslib", "lancedb", "nothing", "")
-# Arguments with which a command runs, or fails soon where running would take long.
+# Arguments with which a command runs, or fails early where running would be slow.
 BASE: dict[str, list[str]] = {
     "ingest": ["a.png", "--store", "exact:new", "--model", "model"],
     "embed": ["a.png", "-o", "new.parquet", "--model", "model"],
@@ -76,7 +76,7 @@ BASE: dict[str, list[str]] = {
 
 
 def commands(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command that does something, by its words."""
+    """All commands except pure groups, by name."""
     if isinstance(command, click.Group):
         for word, below in command.commands.items():
             yield from commands(below, f"{name} {word}".strip())
@@ -88,7 +88,7 @@ COMMANDS = dict(commands(main))
 
 
 def values(parameter: click.Parameter) -> list[str]:
-    """What a parameter is given: mostly what it cannot mean."""
+    """Values for a parameter, mostly invalid."""
     kind = parameter.type
     if isinstance(kind, click.IntRange) or kind is click.INT:
         return WHOLE
@@ -104,44 +104,44 @@ def values(parameter: click.Parameter) -> list[str]:
 
 
 def invocations(name: str) -> list[list[str]]:
-    """All command lines of one command: its base with one parameter of another value."""
+    """Command lines of a command: its base arguments with one value changed."""
     command, base = COMMANDS[name], BASE[name]
     lines = []
-    positional = sum(isinstance(one, click.Argument) for one in command.params)
+    positional = sum(isinstance(parameter, click.Argument) for parameter in command.params)
     for parameter in command.params:
         for value in values(parameter):
             if isinstance(parameter, click.Option):
                 if not parameter.is_flag:
                     lines.append(replaced(base, parameter.opts, value))
             elif positional:
-                order = [one for one in command.params if isinstance(one, click.Argument)]
-                given = list(base)
+                order = [other for other in command.params if isinstance(other, click.Argument)]
+                arguments = list(base)
                 at = order.index(parameter)
-                if at < len(given) and not given[at].startswith("-"):
-                    given[at] = value
-                    lines.append([*given[positional:], "--", *given[:positional]])
+                if at < len(arguments) and not arguments[at].startswith("-"):
+                    arguments[at] = value
+                    lines.append([*arguments[positional:], "--", *arguments[:positional]])
     return [[*name.split(), *line] for line in lines]
 
 
 def replaced(base: list[str], names: list[str], value: str) -> list[str]:
-    """The base with an option of this value, in the place of its own."""
-    kept: list[str] = []
+    """Replaces an option of the base arguments, or adds it."""
+    others: list[str] = []
     rest = iter(base)
     for word in rest:
         if word in names:
             next(rest)
         else:
-            kept.append(word)
+            others.append(word)
     longest = max(names, key=len)
-    return [*kept, f"{longest}={value}" if longest.startswith("--") else f"{longest}{value}"]
+    return [*others, f"{longest}={value}" if longest.startswith("--") else f"{longest}{value}"]
 
 
 @pytest.fixture(scope="module")
 def prepared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a picture, a store, a model, and a path that leads nowhere."""
+    """A folder with an image, a store, a model, and a dangling link."""
     folder = tmp_path_factory.mktemp("prepared")
     picture(0).save(folder / "a.png")
-    (folder / "text").write_text("neither a picture nor a table\n")
+    (folder / "text").write_text("neither an image nor a table\n")
     (folder / "dangling").symlink_to("nowhere")
     (folder / "model").symlink_to(tiny_model)
     uri = f"exact:{folder / 'store'}"
@@ -154,15 +154,15 @@ def prepared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def folder(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of that folder, in which commands may leave anything, and a file without rights."""
+    """A copy of that folder for one test, with an unreadable file."""
     folder = shutil.copytree(prepared, tmp_path / "any", symlinks=True)
     (folder / "locked").touch(0)
     return Path(folder)
 
 
 def require_one_clear_line(line: list[str], outcome: Outcome) -> None:
-    """Done; or a failure or wrong usage that is reported in one line, and nothing surprising."""
-    shown = [one[:80] for one in line]
+    """Checks that a command succeeded, or failed with one clear line."""
+    shown = [word[:80] for word in line]
     assert outcome.status in (0, 1, 2), (shown, outcome)
     assert "Traceback" not in outcome.stderr, (shown, outcome)
     assert "unexpected" not in outcome.stderr, (shown, outcome.stderr[:600])
@@ -172,17 +172,17 @@ def require_one_clear_line(line: list[str], outcome: Outcome) -> None:
     last = outcome.stderr.rstrip("\n").splitlines()[-1]
     assert last.startswith(start), (shown, outcome.stderr[-600:])
     assert len(last) < 2000, (shown, last[:200])
-    assert sum(one.startswith(start) for one in outcome.stderr.splitlines()) == 1, shown
+    assert sum(text.startswith(start) for text in outcome.stderr.splitlines()) == 1, shown
 
 
-def test_every_command_has_a_base() -> None:
+def test_every_command_has_base_arguments() -> None:
     assert set(COMMANDS) == set(BASE)
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", BASE)
-def test_any_value(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few command lines of each command, the same in each run."""
+def test_sample_of_values(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few command lines per command, the same in every run."""
     lines = invocations(name)
     chosen = random.Random(name).sample(lines, min(len(lines), 5))
     check(chosen, folder, monkeypatch)

@@ -1,4 +1,4 @@
-"""`augment-captions`, from a data set to the file that training reads, with tiny models."""
+"""`augment-captions` from a dataset to the file that training reads, with tiny models."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ CAPTIONS = {
     "port_2.jpg": ("val", [BOATS]),
 }
 FILLED = {
-    # Through both languages the same comes back.
+    # Both languages return the same paraphrase.
     "port_1.jpg": (BOATS, "Boats by the green water."),
-    # Through French the caption itself comes back.
+    # French returns the caption itself.
     "desert_1.jpg": (DESERT, "A desert of yellow dunes."),
     "airport_1.jpg": (PLANES, "planes", "an airport"),
 }
@@ -47,7 +47,7 @@ def dataset(tmp_path: Path) -> Path:
     entries = []
     for i, (name, (split, captions)) in enumerate(CAPTIONS.items()):
         picture(i).save(folder / "images" / name)
-        sentences = [{"raw": one} for one in captions]
+        sentences = [{"raw": text} for text in captions]
         entries.append({"filename": name, "split": split, "sentences": sentences})
     (folder / "dataset_x.json").write_text(json.dumps({"images": entries}))
     return folder
@@ -55,7 +55,7 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def augment(dataset: Path, marians: Path, tmp_path: Path) -> Callable[..., Outcome]:
-    """Runs the command; the output is `out.jsonl`, removed if there is one."""
+    """Runs the command; replaces its output file `out.jsonl`."""
 
     def call(*options: str | Path, source: Path = dataset) -> Outcome:
         (tmp_path / "out.jsonl").unlink(missing_ok=True)
@@ -77,7 +77,7 @@ def command(dataset: Path, folder: Path, models: Path) -> list[str | Path]:
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What goes through models, batch by batch."""
+    """Batches that models translate."""
     seen: list[list[str]] = []
     translate = marian.Translator.translate
 
@@ -89,7 +89,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return seen
 
 
-def test_images_are_filled_and_the_file_is_what_training_reads(
+def test_images_are_filled_and_training_reads_the_file(
     augment: Callable[..., Outcome], dataset: Path, marians: Path, tmp_path: Path
 ) -> None:
     outcome = augment("--json")
@@ -109,25 +109,25 @@ def test_images_are_filled_and_the_file_is_what_training_reads(
         "remembered": 0,
         "models": {"fr": both, "es": both},
     }
-    # No bars of the libraries, none of their advice.
-    assert outcome.stderr == "left out 1 images without a caption, such as none_1.jpg\n"
+    # No progress bars or advice from the libraries.
+    assert outcome.stderr == "left out 1 images without captions, such as none_1.jpg\n"
     captions = load_augmented(tmp_path / "out.jsonl")
     assert captions == FILLED
     images = captioned.load(dataset).split("train")
     assert with_augmented(images, captions)[0].captions == FILLED["port_1.jpg"]
 
 
-def test_in_words(augment: Callable[..., Outcome]) -> None:
+def test_text_output(augment: Callable[..., Outcome]) -> None:
     outcome = augment()
     assert outcome.status == 0
     first, second, third = outcome.stdout.splitlines()
     assert first.startswith("3 images in ")
     assert first.endswith("; 2 had fewer than 3 distinct captions, 2 still have")
-    assert second == "paraphrases: 1 through fr, 1 through es; 2 dropped as nothing new"
-    assert third.startswith("8 captions translated, 0 known from before, in ")
+    assert second == "paraphrases: 1 through fr, 1 through es; 2 dropped as duplicates"
+    assert third.startswith("8 captions translated, 0 cached, in ")
 
 
-def test_nothing_goes_through_the_same_model_twice(
+def test_no_caption_is_translated_twice_by_the_same_model(
     augment: Callable[..., Outcome],
     marians: Path,
     tmp_path: Path,
@@ -142,7 +142,7 @@ def test_nothing_goes_through_the_same_model_twice(
     again = augment("--json").document
     assert (again["translated"], again["remembered"], batches) == (0, 8, [])
     assert (tmp_path / "out.jsonl").read_bytes() == first
-    # Other images with the same captions, too; another width of the beam is another translation.
+    # The cache also serves other images with the same captions, but not another beam width.
     other = augment("--json", "--split", "all").document
     assert (other["images"], other["translated"]) == (4, 0)
     assert augment("--json", "--num-beams", "1").document["translated"] == 8
@@ -151,25 +151,25 @@ def test_nothing_goes_through_the_same_model_twice(
     assert (changed["translated"], changed["remembered"]) == (4, 4)
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     augment: Callable[..., Outcome],
     tmp_path: Path,
     batches: list[list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    add, kept = Translations.add, []
+    add, stored = Translations.add, []
 
-    def interrupted(self: Translations, model: str, made: dict[str, str]) -> None:
-        if len(kept) == 2:
+    def interrupted(self: Translations, model: str, translations: dict[str, str]) -> None:
+        if len(stored) == 2:
             raise KeyboardInterrupt
-        kept.append(made)
-        add(self, model, made)
+        stored.append(translations)
+        add(self, model, translations)
 
     with monkeypatch.context() as patch:
         patch.setattr(Translations, "add", interrupted)
         outcome = augment("--batch-size", "1")
     assert (outcome.status, outcome.stdout) == (130, "")
-    assert "run the same command again to go on" in outcome.stderr
+    assert "run the same command again to continue" in outcome.stderr
     assert not (tmp_path / "out.jsonl").exists()
     batches.clear()
     document = augment("--json", "--batch-size", "1").document
@@ -188,7 +188,7 @@ translate, done = marian.Translator.translate, []
 def dying(self, texts, num_beams):
     made = translate(self, texts, num_beams)
     done.append(made)
-    if len(done) == 4:  # translated, and not yet kept
+    if len(done) == 4:  # translated, but not yet stored
         os.kill(os.getpid(), signal.SIGKILL)
     return made
 
@@ -198,7 +198,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_killed_run_goes_on(
+def test_a_killed_run_resumes(
     augment: Callable[..., Outcome], dataset: Path, marians: Path, tmp_path: Path
 ) -> None:
     arguments = overridden(command(dataset, tmp_path, marians), "--batch-size", "1")
@@ -216,19 +216,19 @@ def test_a_killed_run_goes_on(
 
 
 @pytest.mark.filterwarnings("default:.*are longer than the 64 tokens")
-def test_long_captions_are_told_once(augment: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_long_captions_are_reported_once(augment: Callable[..., Outcome], tmp_path: Path) -> None:
     long = "many planes " * 60
     source = manifest(
         tmp_path / "rows.jsonl", {"path": "a.jpg", "captions": [long, long + "here", DESERT]}
     )
     outcome = augment("--split", "all", "--json", "--captions", "4", source=source)
     assert outcome.document["images"] == 1
-    (told,) = (line for line in outcome.stderr.splitlines() if "into takes" in line)
-    assert told.startswith("warning: 2 captions are longer than the 64 tokens that ")
-    assert told.endswith("into takes; their ends are left out")
+    (warning,) = (line for line in outcome.stderr.splitlines() if "into accepts" in line)
+    assert warning.startswith("warning: 2 captions are longer than the 64 tokens that ")
+    assert warning.endswith("into accepts; their ends are left out")
 
 
-def test_images_that_have_enough_need_no_model(
+def test_images_with_enough_captions_need_no_model(
     augment: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     document = augment("--json", "--captions", "1", "--from-english", "./absent").document
@@ -239,15 +239,15 @@ def test_images_that_have_enough_need_no_model(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--split", "nope"], "expected images of the split 'nope', found train, val"),
+        (["--split", "nope"], "expected images in the split 'nope', found train, val"),
         (["--from-english", "./absent"], "found no such directory: ./absent"),
         (["--to-english", "es=./absent"], "found no such directory: ./absent"),
         (["--to-english", "./absent-{language}"], "no such directory: ./absent-fr"),
         (["--via", "pt"], "expected a model into 'pt', found one into es, fr"),
-        (["--device", "abacus"], "expected a device of torch such as cpu or cuda"),
+        (["--device", "abacus"], "expected a torch device such as cpu or cuda"),
     ],
 )
-def test_what_cannot_be_done_is_told_before_anything_is_translated(
+def test_errors_are_reported_before_anything_is_translated(
     augment: Callable[..., Outcome], batches: list[list[str]], options: list[str], message: str
 ) -> None:
     assert message in augment(*options).error
@@ -259,8 +259,8 @@ def test_what_cannot_be_done_is_told_before_anything_is_translated(
     [
         (["--from-english", "de=x"], "--from-english de=x: --via has no language 'de'."),
         (["--to-english", "fr="], "--to-english: expected a model for 'fr', found none."),
-        (["-o", "absent/out.jsonl"], "no writable folder absent."),
-        (["-o", __file__], "exists; remove it, or choose another file with -o."),
+        (["-o", "absent/out.jsonl"], "absent/out.jsonl: absent is not a writable folder."),
+        (["-o", __file__], "already exists; delete it, or give another file with -o."),
     ],
 )
 def test_wrong_usage(augment: Callable[..., Outcome], options: list[str], message: str) -> None:
@@ -269,7 +269,7 @@ def test_wrong_usage(augment: Callable[..., Outcome], options: list[str], messag
     assert message in outcome.stderr
 
 
-def test_a_model_that_answers_nothing(
+def test_model_that_returns_nothing(
     augment: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marian.Translator, "translate", lambda _, texts, beams: [""] * len(texts))
@@ -280,7 +280,7 @@ def test_a_model_that_answers_nothing(
 @pytest.mark.parametrize(
     ("captions", "message"),
     [
-        ([], "expected images with captions, found none with any among 1"),
+        ([], "expected images with captions, found none among 1"),
         (["half \ud83d"], "a.jpg: expected captions in Unicode, found surrogates not allowed"),
     ],
 )
@@ -292,13 +292,13 @@ def test_captions_that_cannot_be_translated(
     entry: dict[str, Any] = {
         "filename": "a.jpg",
         "split": "train",
-        "sentences": [{"raw": one} for one in captions],
+        "sentences": [{"raw": text} for text in captions],
     }
     (tmp_path / "data" / "dataset_y.json").write_text(json.dumps({"images": [entry]}))
     assert message in augment().error
 
 
-def test_a_disk_that_fills_up(
+def test_full_disk(
     augment: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -307,7 +307,7 @@ def test_a_disk_that_fills_up(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         assert "cannot be written: No space left on device; free some" in augment().error
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["cache.sqlite", "data"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.sqlite", "data"]
     assert augment("--json").document["translated"] == 0
 
 

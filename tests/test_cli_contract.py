@@ -1,4 +1,4 @@
-"""Each command on a store that is missing, is none, or is of another model: one line, status 1."""
+"""Commands on stores that are missing, invalid or of another model fail with one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ READING = {
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder, with a picture and a model."""
+    """The current folder, with an image and a model."""
     picture(0).save(tmp_path / "a.png")
     (tmp_path / "model").symlink_to(tiny_model)
     monkeypatch.chdir(tmp_path)
@@ -40,13 +40,13 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def content(folder: Path) -> dict[Path, bytes]:
-    """All files below a folder."""
+    """The bytes of all files below a folder."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", READING)
-def test_a_missing_store(name: str, scheme: str, folder: Path) -> None:
+def test_missing_store(name: str, scheme: str, folder: Path) -> None:
     error = run(*READING[name], "--store", f"{scheme}:absent").error
     assert error.startswith(f"error: no store at {scheme}:absent")
     assert f"rsicd-embed ingest SOURCE --store {scheme}:absent" in error
@@ -56,7 +56,7 @@ def test_a_missing_store(name: str, scheme: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", [*READING, "ingest"])
-def test_a_folder_that_is_no_store(name: str, scheme: str, folder: Path) -> None:
+def test_folder_that_is_not_a_store(name: str, scheme: str, folder: Path) -> None:
     other = folder / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
@@ -67,7 +67,7 @@ def test_a_folder_that_is_no_store(name: str, scheme: str, folder: Path) -> None
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_store_of_another_model(
+def test_store_of_another_model(
     scheme: str, folder: Path, tiny_model: Path, other_model: Path
 ) -> None:
     uri = f"{scheme}:store"
@@ -85,7 +85,7 @@ def test_a_store_of_another_model(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_store_opened_as_another_kind(scheme: str, folder: Path) -> None:
+def test_store_opened_with_another_scheme(scheme: str, folder: Path) -> None:
     assert run("ingest", "a.png", "--store", f"{scheme}:store", "--model", "model").status == 0
     before = content(folder / "store")
     for other in SCHEMES:

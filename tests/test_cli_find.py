@@ -1,4 +1,4 @@
-"""`rsicd-embed find`: patches in lines and in JSON, the drawing, and wrong usage."""
+"""`rsicd-embed find`: text and JSON output, drawings, and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def test_json_is_what_the_model_says_of_each_patch(image: Path, tiny_model: Path) -> None:
+def test_json_matches_the_model(image: Path, tiny_model: Path) -> None:
     words = ("find", "a port", image, "--model", tiny_model, "--patch", "40", "--patch", "80")
     outcome = run(*words, "--overlap", "0.25", "-k", "1000", "--json")
     document = outcome.document
@@ -33,12 +33,12 @@ def test_json_is_what_the_model_says_of_each_patch(image: Path, tiny_model: Path
     assert document["against"]
     patches = document["patches"]
     assert len(patches) == document["count"]
-    assert [one["rank"] for one in patches] == list(range(1, len(patches) + 1))
-    scores = [one["score"] for one in patches]
+    assert [patch["rank"] for patch in patches] == list(range(1, len(patches) + 1))
+    scores = [patch["score"] for patch in patches]
     assert scores == sorted(scores, reverse=True)
     embedder = rsicd_embed.load_embedder(tiny_model)
     with Image.open(image) as whole:
-        crops = [whole.crop(one["box"]) for one in patches]
+        crops = [whole.crop(patch["box"]) for patch in patches]
     vectors = embedder.embed_images(crops)
     np.testing.assert_allclose(vectors @ embedder.embed_texts(["a port"])[0], scores, atol=1e-4)
     logits = (
@@ -48,10 +48,10 @@ def test_json_is_what_the_model_says_of_each_patch(image: Path, tiny_model: Path
     )
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected = weights[:, 0] / weights.sum(axis=1)
-    np.testing.assert_allclose(expected, [one["probability"] for one in patches], atol=1e-3)
+    np.testing.assert_allclose(expected, [patch["probability"] for patch in patches], atol=1e-3)
 
 
-def test_lines_and_a_drawing(image: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_text_output_and_drawing(image: Path, tiny_model: Path, tmp_path: Path) -> None:
     heat = tmp_path / "new" / "heat.png"
     words = ("find", "a port", image, "--model", tiny_model, "-k", "3", "-o", heat)
     outcome = run(*words, "--against", "bare land")
@@ -65,11 +65,11 @@ def test_lines_and_a_drawing(image: Path, tiny_model: Path, tmp_path: Path) -> N
     before = heat.read_bytes()
     assert run(*words, "--patch", "4000").status == 1
     assert heat.read_bytes() == before
-    assert [one.name for one in heat.parent.iterdir()] == ["heat.png"]
+    assert [path.name for path in heat.parent.iterdir()] == ["heat.png"]
 
 
-def test_many_patches_go_through_the_compiled_model(image: Path, tiny_model: Path) -> None:
-    """And get the scores that few would get."""
+def test_many_patches_use_the_compiled_model(image: Path, tiny_model: Path) -> None:
+    """With the same scores."""
     words = ("find", "a port", image, "--model", tiny_model, "--patch", "5", "--overlap", "0")
     document = run(*words, "--json", "-k", "1000").document
     assert document["count"] == 600
@@ -77,19 +77,19 @@ def test_many_patches_go_through_the_compiled_model(image: Path, tiny_model: Pat
     with Image.open(image) as whole:
         few = finding.find(whole, question, load_for_a_query(tiny_model))
     expected = dict(zip(map(tuple, few.boxes.tolist()), few.scores.tolist(), strict=True))
-    for one in document["patches"]:
-        assert one["score"] == pytest.approx(expected[tuple(one["box"])], abs=1e-4)
+    for patch in document["patches"]:
+        assert patch["score"] == pytest.approx(expected[tuple(patch["box"])], abs=1e-4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 400), (33, 33)])
-def test_pictures_of_any_shape(size: tuple[int, int], tiny_model: Path, tmp_path: Path) -> None:
+def test_images_of_any_shape(size: tuple[int, int], tiny_model: Path, tmp_path: Path) -> None:
     picture(1, size).save(tmp_path / "odd.png")
     words = ("find", "x", tmp_path / "odd.png", "--model", tiny_model, "-o", tmp_path / "o.jpg")
     document = run(*words, "--json").document
     assert document["patches"]
 
 
-def test_what_is_wrong_is_said(image: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_errors_are_reported(image: Path, tiny_model: Path, tmp_path: Path) -> None:
     model = ("--model", tiny_model)
     assert "cannot be read" in run("find", "x", tmp_path / "no.png", *model).error
     text = tmp_path / "text.png"
@@ -105,12 +105,12 @@ def test_what_is_wrong_is_said(image: Path, tiny_model: Path, tmp_path: Path) ->
     assert image.read_bytes() == before
 
 
-def test_patches_are_embedded_a_batch_at_a_time(tiny_model: Path) -> None:
+def test_patches_are_embedded_in_batches(tiny_model: Path) -> None:
     embedder = rsicd_embed.load_embedder(tiny_model, batch_size=64)
     sizes: list[int] = []
     question = finding.Question("x", (), (32,), 0.5)
     image = Image.new("RGB", (640, 640))
-    found = finding.find(image, question, embedder, progress=sizes.append)
-    assert len(found.boxes) == 39 * 39
+    result = finding.find(image, question, embedder, progress=sizes.append)
+    assert len(result.boxes) == 39 * 39
     assert max(sizes) == 64
-    assert [one["rank"] for one in found.best(2)] == [1, 2]
+    assert [patch["rank"] for patch in result.best(2)] == [1, 2]

@@ -1,4 +1,4 @@
-"""`rsicd-embed ingest`: what it prints, and how it fails or is interrupted."""
+"""`rsicd-embed ingest`: its output, failures and interruption."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def test_skipped_images_are_listed_and_the_run_succeeds(
     assert plain.stderr == outcome.stderr
 
 
-def test_strict_fails_in_one_line_and_keeps_what_was_embedded(
-    uri: str, pictures: Path, tiny_model: Path
-) -> None:
+def test_strict_fails_and_keeps_embedded_rows(uri: str, pictures: Path, tiny_model: Path) -> None:
     (pictures / "b.png").write_text("no picture")
     outcome = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--strict", "--json")
     assert outcome.error.startswith(f"error: {pictures / 'b.png'}: not a picture")
@@ -62,9 +60,7 @@ def test_several_sources_and_small_batches(
     assert sorted(rows(uri)) == [*IDS, "z.png"]
 
 
-def test_an_rsicd_like_folder_keeps_its_captions(
-    uri: str, pictures: Path, tiny_model: Path
-) -> None:
+def test_rsicd_like_folder_keeps_captions(uri: str, pictures: Path, tiny_model: Path) -> None:
     entry = {"filename": "a.png", "split": "test", "sentences": [{"raw": "a port ."}]}
     (pictures / "dataset_x.json").write_text(json.dumps({"images": [entry]}))
     run("ingest", pictures, "--store", uri, "--model", tiny_model)
@@ -94,7 +90,7 @@ def test_ingest_refuses_another_model(
     assert rows(stored) == before
 
 
-def test_interruption_says_how_to_go_on(
+def test_interruption_says_how_to_continue(
     uri: str, pictures: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder = rsicd_embed.load_embedder(tiny_model, batch_size=2)
@@ -113,13 +109,13 @@ def test_interruption_says_how_to_go_on(
         patch.setattr(embedder, "embed_pixels", interrupt)
         outcome = run(*ingest)
     assert (outcome.status, outcome.stdout) == (130, "")
-    assert outcome.stderr == "interrupted; run the same command again to go on\n"
+    assert outcome.stderr == "interrupted; run the same command again to continue\n"
     assert sorted(rows(uri)) == IDS[:2]
     again = run(*ingest).document
     assert (again["embedded"], again["unchanged"]) == (3, 2)
 
 
-def test_nothing_that_can_be_read_is_a_failure(
+def test_no_readable_image_is_an_error(
     uri: str, pictures: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
@@ -131,10 +127,10 @@ def test_nothing_that_can_be_read_is_a_failure(
     assert run("ingest", pictures, broken, "--store", uri, "--model", tiny_model).status == 0
     assert (
         run("ingest", broken, "--store", uri, "--model", tiny_model).status == 0
-    )  # there are rows
+    )  # the store has rows
 
 
-def test_an_image_that_takes_the_row_of_another_is_told(
+def test_replaced_row_is_reported(
     stored: str, pictures: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -143,5 +139,5 @@ def test_an_image_that_takes_the_row_of_another_is_told(
     outcome = run("ingest", other, "--store", stored, "--model", tiny_model)
     assert outcome.status == 0
     (line,) = outcome.stderr.splitlines()
-    assert line.startswith("warning: 1 images took the rows of others that have the same ids: ")
+    assert line.startswith("warning: 1 images replaced the rows of others with the same ids: ")
     assert f"{other / 'a.png'} that of {pictures / 'a.png'}; " in line

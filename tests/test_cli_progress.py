@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from rsicd_embed.cli import progress
-from rsicd_embed.cli.train.train_progress import ShownProgress
+from rsicd_embed.cli.train.train_run import ShownProgress
 from rsicd_embed.train.config import TeacherConfig, TrainConfig
 
 
-def test_progress_in_a_log_is_a_line_now_and_then(
+def test_progress_in_a_log_is_a_line_every_ten_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 0.0
@@ -39,7 +39,7 @@ def test_progress_on_a_terminal_is_a_bar_on_stderr(
     assert "4/4" in err
 
 
-def test_a_run_shows_one_bar_at_a_time(
+def test_training_shows_one_bar_at_a_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "on_terminal", lambda: True)
@@ -53,7 +53,7 @@ def test_a_run_shows_one_bar_at_a_time(
         shown.on_steps([{"step": 1, "epoch": 1, "loss": 2.0}])
     out, err = capsys.readouterr()
     assert out == ""
-    places = [err.index(one) for one in ("reading images", "teacher's views", "epoch 1/3  loss")]
+    places = [err.index(text) for text in ("reading images", "teacher's views", "epoch 1/3  loss")]
     assert places == sorted(places)
     assert "4/4" in err
     assert "8/8" in err

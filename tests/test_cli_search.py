@@ -1,4 +1,4 @@
-"""`rsicd-embed search`: its hits in lines and in JSON, and the model that it asks."""
+"""`rsicd-embed search`: text and JSON output, the model, and explained scores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
 
 def test_attributes_in_json(uri: str, pictures: Path, tiny_model: Path) -> None:
-    """NaN and infinity are null, times are text, the rest keeps its type."""
+    """NaN and infinity become null, and times become text; other values keep their type."""
     table = pa.table(
         {
             "path": ["a.png"],
@@ -67,7 +67,7 @@ def test_where_is_applied_before_k(stored: str) -> None:
     assert run(*search, "width > 999").document["hits"] == []
 
 
-def test_what_cannot_be_meant_is_refused(stored: str, pictures: Path) -> None:
+def test_mistaken_arguments_are_refused(stored: str, pictures: Path) -> None:
     before = (pictures / "a.png").read_bytes()
     assert run("search", "port", "--store", stored, "--html", pictures / "a.png").status == 2
     assert (pictures / "a.png").read_bytes() == before
@@ -75,7 +75,7 @@ def test_what_cannot_be_meant_is_refused(stored: str, pictures: Path) -> None:
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_warning_is_one_line(stored: str) -> None:
+def test_warnings_are_one_line(stored: str) -> None:
     outcome = run("search", "boats " * 60, "--store", stored, "--json")
     assert outcome.status == 0
     (line,) = outcome.stderr.splitlines()
@@ -83,7 +83,7 @@ def test_a_warning_is_one_line(stored: str) -> None:
     assert len(outcome.document["hits"]) == 5
 
 
-def test_lists_in_a_line(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_lists_in_text_output(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
     row = {"path": "a.png", "bbox": [7.5, -60, 15.25, 0], "captions": ["the first", "a second"]}
     (pictures / "m.jsonl").write_text(json.dumps(row) + "\n")
     store = f"exact:{tmp_path / 'store'}"
@@ -103,21 +103,19 @@ def test_search_uses_the_model_of_the_store(
     assert f"pass --model {tiny_model}" in refused
 
 
-def test_a_model_that_has_moved(stored: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_moved_model(stored: str, tiny_model: Path, tmp_path: Path) -> None:
     with rsicd_embed.open_store(stored) as store:
         made_by = store.provenance
     gone = Provenance(str(tmp_path / "gone"), made_by.fingerprint, made_by.dim)
     uri = f"exact:{tmp_path / 'moved'}"
     open_store(uri, gone).close()
     error = run("search", "port", "--store", uri).error
-    assert "say where with --model" in error
+    assert "pass its new path with --model" in error
     assert str(tmp_path / "gone") in error
     assert run("search", "port", "--store", uri, "--model", tiny_model).status == 0
 
 
-def test_names_that_would_break_a_line_are_escaped(
-    uri: str, pictures: Path, tiny_model: Path
-) -> None:
+def test_control_characters_are_escaped(uri: str, pictures: Path, tiny_model: Path) -> None:
     name = 'two\nlines\x1b[31m "ü海".png'
     picture(9).save(pictures / name)
     bad = pictures / "bad\n.png"
@@ -131,14 +129,14 @@ def test_names_that_would_break_a_line_are_escaped(
     assert document["query"] == str(pictures / name)
 
 
-def test_short_hits() -> None:
+def test_short_values() -> None:
     assert _short("x" * 61) == "x" * 59 + "…"
-    shown = [_short(one) for one in ([], ["a", "b"], 0.123456789, 5)]
+    shown = [_short(value) for value in ([], ["a", "b"], 0.123456789, 5)]
     assert shown == ["", "a", "0.123457", "5"]
 
 
 def test_numbers_keep_their_digits() -> None:
-    """Degrees to six decimals, metres in full; nothing in powers of ten that a map would show."""
+    """Degrees to six decimals and metres in full, without exponents for map coordinates."""
     shown = {
         320712.53: "320712.53", -7.1234567: "-7.123457", 12.5: "12.5", 4649776.22: "4649776.22",
         1e9: "1000000000", 179.9999999: "180", 0.0123456789: "0.0123457", -0.0: "-0",
@@ -150,14 +148,14 @@ def test_numbers_keep_their_digits() -> None:
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_numbers_differ_from_what_is_shown_in_the_seventh_digit(value: float) -> None:
+def test_shown_numbers_are_accurate(value: float) -> None:
     shown = float(number_text(value))
     assert abs(shown - value) <= max(5.1e-7, abs(value) * 1e-15) and (
         shown == pytest.approx(value, rel=1e-5)
     )
 
 
-def test_coordinates_in_a_line_and_a_table(pictures: Path, tiny_model: Path, uri: str) -> None:
+def test_coordinates_in_text_and_table(pictures: Path, tiny_model: Path, uri: str) -> None:
     row = {"path": "a.png", "lon": -123.1234567, "x": 320712.534}
     (pictures / "m.jsonl").write_text(json.dumps(row) + "\n")
     run("ingest", pictures / "m.jsonl", "--store", uri, "--model", tiny_model)
@@ -168,10 +166,10 @@ def test_coordinates_in_a_line_and_a_table(pictures: Path, tiny_model: Path, uri
     assert (hit["lon"], hit["x"]) == (row["lon"], row["x"])
 
 
-def test_a_hit_shows_where_its_file_is(
+def test_hits_link_to_their_files(
     stored: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As text in a pipe, and as a link on a terminal that shows links; never in JSON."""
+    """As text in a pipe, and as a link on a terminal with links; never in JSON."""
     search = ("search", "--image", pictures / "a.png", "--store", stored, "-k", 1)
     place = pictures / "a.png"
     assert run(*search).stdout.rstrip().endswith(f"a.png  {place}")
@@ -186,7 +184,7 @@ def test_a_hit_shows_where_its_file_is(
 
 
 class Terminal:
-    """A stdout that is one."""
+    """A stdout that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -204,13 +202,13 @@ class Terminal:
         ({}, False),
     ],
 )
-def test_terminals_that_show_links(environment: dict[str, str], shown: bool) -> None:
+def test_terminals_with_links(environment: dict[str, str], shown: bool) -> None:
     assert shows_links(environment) is shown
 
 
 @pytest.fixture
 def stored_with_words(tiny_model: Path, pictures: Path, tmp_path: Path) -> str:
-    """A store of a model that was trained on two words."""
+    """A store whose model was trained on two words."""
     model = Path(shutil.copytree(tiny_model, tmp_path / "trained"))
     TrainingWords({"port": 30, "boats": 20}).write(model)
     uri = f"exact:{tmp_path / 'trained-store'}"
@@ -218,7 +216,7 @@ def stored_with_words(tiny_model: Path, pictures: Path, tmp_path: Path) -> str:
     return uri
 
 
-def test_words_that_the_model_never_saw_are_reported(stored_with_words: str) -> None:
+def test_unknown_words_are_reported(stored_with_words: str) -> None:
     line = (
         "'marina' never occurred in this model's training captions, so the ranking may be "
         "meaningless; known words near it: port, boats"
@@ -232,7 +230,7 @@ def test_words_that_the_model_never_saw_are_reported(stored_with_words: str) -> 
 
 
 @pytest.mark.filterwarnings("default:'marina' never occurred")
-def test_sql_and_find_report_them_too(stored_with_words: str, pictures: Path) -> None:
+def test_sql_and_find_report_unknown_words(stored_with_words: str, pictures: Path) -> None:
     query = "SELECT id FROM images WHERE similarity('a marina') > 2"
     answer = run("sql", query, "--store", stored_with_words)
     assert answer.status == 0

@@ -1,4 +1,4 @@
-"""`rsicd-embed search --html` and `--open`: a contact sheet in one file."""
+"""`rsicd-embed search --html` and `--open`: contact sheets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
 
 class Sheet(html.parser.HTMLParser):
-    """The pictures and texts of a document, and what it would load or run."""
+    """The images, texts and tags of an HTML document."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -37,24 +37,24 @@ class Sheet(html.parser.HTMLParser):
         self.texts.append(data)
 
 
-def test_hits_and_their_pictures_are_in_one_file(stored: str, tmp_path: Path) -> None:
+def test_hits_and_images_are_in_one_file(stored: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / "hits.html"
     outcome = run("search", "<script>x</script>", "--store", stored, "--html", path, "--json")
     assert outcome.status == 0
     assert outcome.stderr == f"pictures: {path}\n"
     sheet = Sheet(path.read_text("utf-8"))
     assert len(sheet.pictures) == 5
-    assert all(max(one.size) == 40 for one in sheet.pictures)
+    assert all(max(image.size) == 40 for image in sheet.pictures)
     assert "<script>x</script>" in sheet.texts
     assert not sheet.tags & {"script", "link", "iframe"}
     hits = outcome.document["hits"]
-    assert [one for one in sheet.texts if one in {hit["id"] for hit in hits}] == [
+    assert [text for text in sheet.texts if text in {hit["id"] for hit in hits}] == [
         hit["id"] for hit in hits
     ]
     assert f"1  {hits[0]['score']:+.4f}" in sheet.texts
 
 
-def test_a_picture_that_is_gone_is_told_in_its_place(
+def test_missing_image_is_replaced_by_the_reason(
     stored: str, pictures: Path, tmp_path: Path
 ) -> None:
     (pictures / "a.png").unlink()
@@ -70,7 +70,7 @@ def test_open_starts_a_browser(stored: str, monkeypatch: pytest.MonkeyPatch) -> 
 
     def launch(url: str) -> int:
         opened.append(url)
-        return len(opened) - 1  # the second time, it fails
+        return len(opened) - 1  # the second launch fails
 
     monkeypatch.setattr("click.launch", launch)
     outcome = run("search", "port", "--store", stored, "--open")
@@ -81,13 +81,15 @@ def test_open_starts_a_browser(stored: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert "open that file yourself" in run("search", "port", "--store", stored, "--open").stderr
 
 
-def test_a_sheet_that_cannot_be_written(stored: str, tmp_path: Path) -> None:
+def test_unwritable_sheet(stored: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     search = ("search", "port", "--store", stored, "--html")
     assert "cannot write" in run(*search, tmp_path / "file" / "hits.html").error
 
 
-def test_names_that_are_html(uri: str, pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_html_in_names_is_escaped(
+    uri: str, pictures: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     picture(9).save(pictures / '"><img src=x onerror=alert(1)>.png')
     run("ingest", pictures, "--store", uri, "--model", tiny_model)
     path = tmp_path / "hits.html"

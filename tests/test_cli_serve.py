@@ -1,4 +1,4 @@
-"""`rsicd-embed serve`: its start and its end, and what it says when it cannot start."""
+"""`rsicd-embed serve`: start, shutdown, and failures to start."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ import pytest
 from .helpers import run
 
 _PATIENCE_S = 600.0
-FORM = (
-    b"text=a+port&id=a.png&patch=9"  # some dozens of patches: it still runs when the signal comes
-)
+# Dozens of patches, so that it is still running when the signal arrives.
+FORM = b"text=a+port&id=a.png&patch=9"
 FIND = (
     b"POST /api/find HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%b"
@@ -31,7 +30,7 @@ FIND = (
 
 @contextmanager
 def serving(store: str, model: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server in a process of its own, and where it is."""
+    """Runs a server in a separate process; yields the process and the URL."""
     command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", "serve"]
     command += [
         "--store",
@@ -57,14 +56,12 @@ def serving(store: str, model: Path, *words: str) -> Iterator[tuple[subprocess.P
 
 
 def answer(url: str) -> Any:
-    with urlopen(url, timeout=_PATIENCE_S) as found:
-        return json.load(found)
+    with urlopen(url, timeout=_PATIENCE_S) as response:
+        return json.load(response)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_it_answers_until_it_is_told_to_stop(
-    stored: str, tiny_model: Path, sent: signal.Signals
-) -> None:
+def test_serves_until_signalled(stored: str, tiny_model: Path, sent: signal.Signals) -> None:
     with serving(stored, tiny_model) as (process, url):
         assert len(answer(f"{url}api/search?text=a+port")["hits"]) == 5
         process.send_signal(sent)
@@ -72,7 +69,7 @@ def test_it_answers_until_it_is_told_to_stop(
         assert (process.returncode, errors) == (0, "")
 
 
-def test_requests_that_run_are_answered_before_the_end(stored: str, tiny_model: Path) -> None:
+def test_running_requests_are_answered_before_shutdown(stored: str, tiny_model: Path) -> None:
     with serving(stored, tiny_model) as (process, url):
         answer(f"{url}api/search?text=a")
         port = int(url.rstrip("/").rpartition(":")[2])
@@ -87,7 +84,7 @@ def test_requests_that_run_are_answered_before_the_end(stored: str, tiny_model: 
 
 
 def refusal(url: str, headers: dict[str, str]) -> tuple[int, str]:
-    """The status and the reason of a request that is refused."""
+    """Returns the status and the error of a refused request."""
     with pytest.raises(HTTPError) as caught:
         urlopen(Request(url, headers=headers), timeout=_PATIENCE_S)
     with caught.value as error:
@@ -104,32 +101,30 @@ def test_other_hosts_and_sites_are_refused(stored: str, tiny_model: Path) -> Non
         with urlopen(Request(search, headers={"Host": "tiles.example"})) as got:
             hits = json.load(got)["hits"]
         assert len(hits) == 5
-        assert "uri" not in hits[0]  # others than this machine's users may see them
+        assert "uri" not in hits[0]  # hidden, since other machines may reach the server
 
 
-def test_paths_are_shown_on_this_machine_only(stored: str, tiny_model: Path) -> None:
+def test_paths_are_shown_only_on_loopback(stored: str, tiny_model: Path) -> None:
     with serving(stored, tiny_model) as (_, url):
         assert all("uri" in hit for hit in answer(f"{url}api/search?text=a")["hits"])
     with serving(stored, tiny_model, "--hide-paths") as (_, url):
         assert not any("uri" in hit for hit in answer(f"{url}api/search?text=a")["hits"])
 
 
-def test_what_keeps_it_from_starting(stored: str, tiny_model: Path, other_model: Path) -> None:
+def test_start_failures(stored: str, tiny_model: Path, other_model: Path) -> None:
     error = run("serve", "--store", "exact:/nowhere/at/all", "--port", "0").error
     assert "no store at exact:/nowhere/at/all" in error
     error = run("serve", "--store", stored, "--port", "0", "--model", other_model).error
     assert f"holds vectors of model '{tiny_model}'" in error
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
         error = run("serve", "--store", stored, "--port", port).error
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in error
     assert "cannot listen" in run("serve", "--store", stored, "--host", "no host").error
     assert run("serve", "--store", stored, "--port", "70000").status == 2
 
 
-def test_without_its_libraries_one_line_says_what_to_install(
-    stored: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_extra_is_named(stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "fastapi" else find(name)

@@ -1,4 +1,4 @@
-"""`rsicd-embed sql`: its JSON, its table, what it loads, and how it fails."""
+"""`rsicd-embed sql`: JSON and table output, imports, and failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GROUPS = (
 
 @pytest.fixture
 def stored(uri: str, pictures: Path, tiny_model: Path) -> str:
-    """A store with the five pictures, some of them labelled."""
+    """A store of five images, some of them labelled."""
     rows = [
         {"path": "a.png", "label": "port", "cloud": 0.5},
         {"path": "b.png", "label": "it's", "cloud": math.nan},
@@ -56,8 +56,8 @@ def test_any_store(scheme: str, pictures: Path, tiny_model: Path, tmp_path: Path
     image = pictures / "c.jpg"
     by_image = run("search", "--image", image, "--store", uri, "--json").document["hits"]
     query = f"SELECT id, similarity_image('{image}') FROM images ORDER BY 2 DESC, id"
-    found = run("sql", query, "--store", uri, "--json").document["rows"]
-    assert found == [[hit["id"], hit["score"]] for hit in by_image]
+    rows = run("sql", query, "--store", uri, "--json").document["rows"]
+    assert rows == [[hit["id"], hit["score"]] for hit in by_image]
 
 
 def test_json(stored: str) -> None:
@@ -91,20 +91,20 @@ def test_values_in_json(stored: str) -> None:
     ]  # fmt: skip
 
 
-def test_now_and_beyond(stored: str) -> None:
+def test_now_intervals_and_distant_years(stored: str) -> None:
     query = "SELECT now(), interval '1 day', arrow_cast(1e12, 'Timestamp(Second, None)')"
-    for how in ([], ["--json"]):
-        assert run("sql", query, "--store", stored, *how).status == 0
+    for options in ([], ["--json"]):
+        assert run("sql", query, "--store", stored, *options).status == 0
     now, _, beyond = run("sql", query, "--store", stored, "--json").document["rows"][0]
     passed = abs(dt.datetime.fromisoformat(now) - dt.datetime.now(dt.UTC).replace(tzinfo=None))
     assert passed < dt.timedelta(minutes=5)
     assert isinstance(beyond, str)
 
 
-def test_values_that_json_and_python_lack(
+def test_bytes_nanoseconds_and_distant_years(
     pictures: Path, tiny_model: Path, tmp_path: Path, uri: str, other_model: Path
 ) -> None:
-    """`search` and `sql` show bytes, nanoseconds and far years alike; `ingest` replaces them."""
+    """`search` and `sql` print bytes, nanoseconds and distant years the same way."""
     rows = tmp_path / "rows.parquet"
     assert run("embed", pictures / "a.png", "-o", rows, "--model", tiny_model).status == 0
     table = pyarrow.parquet.read_table(rows)
@@ -134,14 +134,14 @@ def test_values_that_json_and_python_lack(
     assert (outcome.status, outcome.document["updated"]) == (0, 1)
 
 
-def test_vectors_in_json_are_those_of_the_store(stored: str) -> None:
-    found = run("sql", "SELECT vector, id FROM images ORDER BY id", "--store", stored, "--json")
+def test_vectors_in_json_match_the_store(stored: str) -> None:
+    outcome = run("sql", "SELECT vector, id FROM images ORDER BY id", "--store", stored, "--json")
     with rsicd_embed.open_store(stored) as store:
         rows = sorted(store.scan().read_all().to_pylist(), key=lambda row: str(row["id"]))
-    assert found.document["rows"] == [[row["vector"], row["id"]] for row in rows]
+    assert outcome.document["rows"] == [[row["vector"], row["id"]] for row in rows]
 
 
-def test_a_table(stored: str) -> None:
+def test_table_output(stored: str) -> None:
     query = 'SELECT id, label, cloud, vector, 1e9 AS "big\n" FROM images ORDER BY id LIMIT 5'
     outcome = run("sql", query, "--store", stored)
     assert (outcome.status, outcome.stderr) == (0, "")
@@ -160,7 +160,7 @@ def test_a_table(stored: str) -> None:
 
 
 def test_many_rows(stored: str) -> None:
-    """More than are held back at first, all of them once, in JSON and as a table."""
+    """More rows than are buffered for the column widths."""
     query = "SELECT value AS n, value * 1000 AS more FROM generate_series(1, 12345)"
     document = run("sql", query, "--store", stored, "--json").document
     assert document["rows"] == [[n, 1000 * n] for n in range(1, 12346)]
@@ -207,7 +207,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
         ("SELECT max(similarity('a beach')) FROM images", ["jax", "flax"]),
     ],
 )
-def test_no_more_is_loaded_than_is_needed(stored: str, query: str, absent: list[str]) -> None:
+def test_only_needed_modules_are_imported(stored: str, query: str, absent: list[str]) -> None:
     code = (
         "import sys; from rsicd_embed.cli import main\n"
         "main(sys.argv[2:], standalone_mode=False)\n"

@@ -1,4 +1,4 @@
-"""`store drop-column`, as a user runs it."""
+"""`rsicd-embed store drop-column`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_drop_column(each_uri: str, tiny_model: Path, pictures: Path) -> None:
         "dropped cloud, geo; columns: id, vector, uri, sha256, width, height, label" in done.stdout
     )
     assert [row["label"] for _, row in sorted(rows(each_uri).items())] == ["port", None]
-    # What was dropped comes back with the manifest, if it still has it.
+    # Ingesting the manifest again restores the column.
     again = run("ingest", source, "--store", each_uri, "--model", tiny_model, "--json").document
     assert (again["embedded"], again["updated"]) == (0, 1)
     assert rows(each_uri)["a.png"]["geo"] == {"x": 1}
@@ -32,18 +32,18 @@ def test_drop_column(each_uri: str, tiny_model: Path, pictures: Path) -> None:
 
 def test_drop_column_refused(stored: str) -> None:
     before = content(stored)
-    told = run("store", "drop-column", "labl", "--store", stored)
-    assert told.error.startswith("error: no column 'labl'; columns that can be dropped: ")
-    told = run("store", "drop-column", "sha256", "--store", stored)
-    assert "column 'sha256' cannot be dropped: every store has it" in told.error
+    outcome = run("store", "drop-column", "labl", "--store", stored)
+    assert outcome.error.startswith("error: no column 'labl'; columns that can be dropped: ")
+    outcome = run("store", "drop-column", "sha256", "--store", stored)
+    assert "column 'sha256' cannot be dropped: every store has it" in outcome.error
     assert run("store", "drop-column", "--store", stored).status == 2
     assert content(stored) == before
 
 
-def test_objects_that_later_manifests_change(
+def test_later_manifest_with_other_object_type(
     each_uri: str, tiny_model: Path, pictures: Path
 ) -> None:
-    """Refused before anything is embedded, and what the message advises helps."""
+    """Refused before anything is embedded; the suggested remedy works."""
     options = ("--store", each_uri, "--model", tiny_model)
     first = manifest(pictures / "m.jsonl", {"path": "a.png", "properties": {"cloud": 1, "x": {}}})
     later = manifest(pictures / "n.jsonl", {"path": "b.png", "properties": {"x": {"y": "text"}}})

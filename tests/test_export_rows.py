@@ -23,7 +23,7 @@ def test_where(file: Path, uri: str) -> None:
     assert pq.read_table(file)["id"].to_pylist() == ["木/é.jpg"]
     nothing = run(*export, "width > 999")
     assert (nothing.status, nothing.stdout[:7]) == (0, "0 rows ")
-    assert nothing.stderr == "no rows: the store is empty, or none matches --where\n"
+    assert nothing.stderr == "no rows: the store is empty, or no row matches --where\n"
     assert "no column wide" in run(*export, "wide > 1").error
     assert len(pq.read_table(file)) == 0
 

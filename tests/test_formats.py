@@ -1,4 +1,4 @@
-"""What earlier versions wrote still opens, and answers as it did when it was written."""
+"""Files written by earlier versions still open, and give the results recorded back then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERSIONS = sorted(path.name for path in FORMATS.iterdir() if (path / "expected.j
 def written(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
-    """A copy of what a version wrote, as the working directory; what its commands answered."""
+    """Copies the files of a version to the working directory; returns its recorded results."""
     folder = tmp_path / "written"
     shutil.copytree(FORMATS / request.param, folder)
     monkeypatch.chdir(folder)
@@ -30,7 +30,7 @@ def written(
 
 
 def agrees(answer: Any, expected: Any, where: str = "") -> None:
-    """Asserts that a document has all that is expected; later versions may add fields."""
+    """Asserts that a document has the expected fields; later versions may add fields."""
     if isinstance(expected, dict):
         assert set(expected) <= set(answer), where
         for key, value in expected.items():
@@ -46,17 +46,17 @@ def agrees(answer: Any, expected: Any, where: str = "") -> None:
 
 
 @pytest.mark.parametrize("scheme", make.SCHEMES)
-def test_stores_answer_as_they_did(written: dict[str, Any], scheme: str) -> None:
+def test_stores_give_the_recorded_results(written: dict[str, Any], scheme: str) -> None:
     for name, expected in written[scheme].items():
         question = make.QUESTIONS[name]
-        # The model was elsewhere on the machine that wrote the store.
+        # The model had another path on the machine that wrote the store.
         model = ["--model", "model"] if question[0] == "search" else []
         answer = run(*question, "--store", f"{scheme}:{scheme}", *model, "--json").document
         agrees(answer, _without_places(expected), f"{scheme} {name}")
 
 
 def _without_places(expected: Any) -> Any:
-    """An answer without what names the machine that it was given on, or counts bytes."""
+    """A result without machine-specific fields and byte counts."""
     if isinstance(expected, dict):
         return {
             key: _without_places(value)
@@ -67,7 +67,7 @@ def _without_places(expected: Any) -> Any:
 
 
 @pytest.mark.parametrize("scheme", make.SCHEMES)
-def test_stores_go_on_being_written_to(written: dict[str, Any], scheme: str) -> None:
+def test_stores_can_be_written_to(written: dict[str, Any], scheme: str) -> None:
     store = f"{scheme}:{scheme}"
     for path in Path("images").glob("*_5.png"):
         path.write_bytes(Path("images", "sea_0.png").read_bytes())
@@ -75,12 +75,12 @@ def test_stores_go_on_being_written_to(written: dict[str, Any], scheme: str) -> 
     assert (answer["embedded"], answer["unchanged"] + answer["updated"]) == (3, 15)
     with rsicd_embed.open_store(store) as opened:
         assert len(opened) == 18
-        taken = opened.scan(columns=["id", "taken"]).read_all()
-    assert taken["taken"].null_count == 0
+        rows = opened.scan(columns=["id", "taken"]).read_all()
+    assert rows["taken"].null_count == 0
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "vectors.parquet"])
-def test_files_of_rows_are_imported(written: dict[str, Any], name: str) -> None:
+def test_row_files_can_be_imported(written: dict[str, Any], name: str) -> None:
     summary = rsicd_embed.import_rows([name], "exact:copy")
     assert summary.imported == 18
     if name == "rows.parquet":
@@ -88,7 +88,7 @@ def test_files_of_rows_are_imported(written: dict[str, Any], name: str) -> None:
         agrees(answer, written["exact"]["sql"])
 
 
-def test_records_are_read(written: dict[str, Any]) -> None:
+def test_records_can_be_read(written: dict[str, Any]) -> None:
     records = [str(path) for path in Path.cwd().glob("*/*.json") if path.parent.name != "model"]
     benchmark = next(path for path in records if "bench-ann" in path)
     answer = run("bench", "compare", benchmark, benchmark, "--json").document
@@ -98,7 +98,7 @@ def test_records_are_read(written: dict[str, Any]) -> None:
             assert run("bench", "report", record, "-o", "pages").status == 0
 
 
-def test_a_training_run_goes_on(written: dict[str, Any]) -> None:
+def test_training_run_can_be_resumed(written: dict[str, Any]) -> None:
     first = json.loads(Path("run", "metrics.jsonl").read_text())
     assert run(*make.TRAIN).status == 0
     rows = [json.loads(line) for line in Path("run", "metrics.jsonl").read_text().splitlines()]

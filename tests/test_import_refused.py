@@ -110,7 +110,7 @@ def with_vectors(file: Path, vectors: np.ndarray) -> None:
             "a file that cannot be read as Parquet: ",
         ),
         (lambda file: file.write_bytes(damaged(file)), "cannot be read as Parquet: "),
-        (lambda file: with_vectors(file, unit(7, 9)), "vectors of length 8, as it says"),
+        (lambda file: with_vectors(file, unit(7, 9)), "vectors of length 8, as its metadata says"),
         (lambda file: with_vectors(file, unit(7) * np.float32(np.nan)), "found norm nan at row 1"),
         (lambda file: with_vectors(file, unit(7) * 2), "found norm 2 at row 1; divide each"),
         (lambda file: file.unlink(), "found nothing there"),

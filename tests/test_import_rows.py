@@ -100,7 +100,7 @@ def test_an_interrupted_import_goes_on(
         patch.setattr(import_rows, "_changed", interrupted)
         outcome = run("import", file, "--store", uri)
     assert (outcome.status, outcome.stderr) == (
-        130, "interrupted; run the same command again to go on\n",
+        130, "interrupted; run the same command again to continue\n",
     )  # fmt: skip
     with open_store(uri) as store:
         had = len(store)

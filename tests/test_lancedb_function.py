@@ -56,15 +56,15 @@ def test_add_and_search(function: Any, model: Path, pictures: Path, tmp_path: Pa
     vectors = np.stack(table.to_arrow()["vector"].to_pylist())
     np.testing.assert_allclose(vectors, ours.embed_images([r["uri"] for r in rows]), atol=1e-5)
     scores = (ours.embed_texts(["a desert"]) @ vectors.T)[0]
-    found = table.search("a desert").distance_type("cosine").limit(3).to_list()
-    assert [hit["uri"] for hit in found] == [rows[i]["uri"] for i in np.argsort(-scores)[:3]]
+    hits = table.search("a desert").distance_type("cosine").limit(3).to_list()
+    assert [hit["uri"] for hit in hits] == [rows[i]["uri"] for i in np.argsort(-scores)[:3]]
     odd = table.search("a desert").distance_type("cosine").where("label = 'odd'").to_list()
     assert {hit["label"] for hit in odd} == {"odd"}
     same = table.search(picture(0)).distance_type("cosine").limit(1).to_list()
     assert same[0]["uri"] == rows[0]["uri"]
 
 
-def test_a_table_reopens_with_its_model(function: Any, pictures: Path, tmp_path: Path) -> None:
+def test_reopened_table_has_its_model(function: Any, pictures: Path, tmp_path: Path) -> None:
     new_table(function, tmp_path / "db").add(tiles(pictures))
     code = (
         "import lancedb, rsicd_embed.lancedb, sys;"
@@ -77,7 +77,7 @@ def test_a_table_reopens_with_its_model(function: Any, pictures: Path, tmp_path:
     assert done.stdout.split() == [function.fingerprint, "2"], done.stderr
 
 
-def test_another_model_under_the_same_name_is_refused(
+def test_changed_model_of_the_same_name_is_refused(
     function: Any, model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     new_table(function, tmp_path / "db").add(tiles(pictures))
@@ -86,12 +86,12 @@ def test_another_model_under_the_same_name_is_refused(
     table = lancedb.connect(tmp_path / "db").open_table("tiles")
     with pytest.raises(FingerprintError, match="weights"):
         table.search("a desert").limit(1).to_list()
-    # It takes rows through Arrow's C interface, which keeps no more than the message.
+    # LanceDB reads rows through Arrow's C interface, which only keeps the message.
     with pytest.raises(RuntimeError, match=r"FingerprintError: .*weights"):
         table.add(tiles(pictures))
 
 
-def test_what_images_may_be(function: Any, pictures: Path) -> None:
+def test_kinds_of_image_input(function: Any, pictures: Path) -> None:
     path = pictures / "a.png"
     forms = [str(path), path.as_uri(), path.read_bytes(), picture(0), path, None]
     vectors = function.compute_source_embeddings(forms)
@@ -102,7 +102,7 @@ def test_what_images_may_be(function: Any, pictures: Path) -> None:
     assert function.compute_source_embeddings(column)[1] is None
 
 
-def test_what_images_may_not_be(function: Any, tmp_path: Path) -> None:
+def test_invalid_images(function: Any, tmp_path: Path) -> None:
     for wrong in ("http://127.0.0.1/a.png", str(tmp_path / "none.png"), 5):
         with pytest.raises(ImageError):
             function.compute_source_embeddings([wrong])
@@ -110,14 +110,14 @@ def test_what_images_may_not_be(function: Any, tmp_path: Path) -> None:
         get_registry().get("rsicd-clip").create(model=str(tmp_path / "none"))
 
 
-def test_lancedb_passes_our_errors_on(function: Any, tmp_path: Path) -> None:
+def test_errors_pass_through_lancedb(function: Any, tmp_path: Path) -> None:
     table = new_table(function, tmp_path / "db")
-    # It takes rows through Arrow's C interface, which keeps no more than the message.
+    # LanceDB reads rows through Arrow's C interface, which only keeps the message.
     with pytest.raises(RuntimeError, match=r"none\.png .*cannot be read"):
         table.add([{"uri": str(tmp_path / "none.png"), "label": "x"}])
 
 
-def test_a_model_that_changes_under_a_function(function: Any, model: Path) -> None:
+def test_model_changes_after_the_function_is_created(function: Any, model: Path) -> None:
     shutil.rmtree(model)
     write_model(model, seed=9)
     with pytest.raises(FingerprintError, match="has changed since"):
@@ -139,10 +139,10 @@ def test_bytes_in_a_table(function: Any, pictures: Path, tmp_path: Path) -> None
     assert abs(np.linalg.norm(table.to_arrow()["vector"][0].as_py()) - 1) < 1e-5
 
 
-def test_a_model_is_loaded_once(
+def test_model_is_loaded_once(
     model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LanceDB makes the function anew, twice, for each `add`."""
+    """LanceDB instantiates the function twice for each `add`."""
     from rsicd_embed.embedder import loading
     from rsicd_embed.embedder.clip import parts
 
@@ -154,7 +154,7 @@ def test_a_model_is_loaded_once(
     table = new_table(make(model=str(model)), tmp_path / "db")
     for _ in range(3):
         table.add(tiles(pictures)[:1])
-    assert calls == ["read", "load", "read"]  # the second is load's own
+    assert calls == ["read", "load", "read"]  # loading reads it a second time
 
 
 @pytest.mark.parametrize("backend", ["openvino", "numpy"])
@@ -172,7 +172,7 @@ def scores(table: Any, text: str) -> dict[str, float]:
 
 
 def assert_searched_by_text(uri: str, rows: int, text: str = "a desert") -> None:
-    """LanceDB's own API gives the scores of ours."""
+    """LanceDB's own API gives the same scores as ours."""
     with open_store(uri) as store:
         hits = store.search(load_embedder(store.provenance.model).embed_texts([text])[0])
     expected = dict(zip(hits["id"].to_pylist(), hits["score"].to_pylist(), strict=True))
@@ -186,7 +186,7 @@ def assert_searched_by_text(uri: str, rows: int, text: str = "a desert") -> None
 def test_tables_of_the_command_line(
     tiny_model: Path, other_model: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    """After each change, whatever it rewrites."""
+    """LanceDB's API works after each kind of change."""
     uri = f"lancedb:{tmp_path}/tiles"
     options = ("--store", uri, "--model", tiny_model, "--json")
     assert run("ingest", pictures, *options).document["embedded"] == 5
@@ -207,7 +207,7 @@ def test_tables_of_the_command_line(
     assert_searched_by_text(uri, 5)
 
 
-def test_lancedb_adds_pictures_to_a_table_of_ours(
+def test_lancedb_adds_pictures_to_our_table(
     tiny_model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     uri = f"lancedb:{tmp_path}/tiles"
@@ -217,10 +217,8 @@ def test_lancedb_adds_pictures_to_a_table_of_ours(
     assert_searched_by_text(uri, 2)
 
 
-def test_a_table_whose_model_is_gone_is_still_written_to(
-    model: Path, pictures: Path, tmp_path: Path
-) -> None:
-    """Only what embeds needs the model."""
+def test_writing_does_not_need_the_model(model: Path, pictures: Path, tmp_path: Path) -> None:
+    """Only embedding needs the model."""
     uri = f"lancedb:{tmp_path}/tiles"
     run("ingest", pictures, "--store", uri, "--model", model)
     shutil.rmtree(model)
@@ -236,7 +234,7 @@ def test_a_table_whose_model_is_gone_is_still_written_to(
 
 
 def test_without_the_function(tmp_path: Path) -> None:
-    """A process that has not imported it writes as before, and learns what a text needs."""
+    """A process without the import can write; searching by text gives an error that names it."""
     uri = f"lancedb:{tmp_path}/tiles"
     code = (
         "import sys, lancedb, pyarrow as pa\n"
@@ -264,8 +262,8 @@ def test_without_the_function(tmp_path: Path) -> None:
     runs_well(code)
 
 
-def test_a_table_from_before_opens(tmp_path: Path) -> None:
-    """It names no function: it is written to and searched by vector as before."""
+def test_table_of_an_earlier_version(tmp_path: Path) -> None:
+    """It names no function, but can be written to and searched by vector."""
     open_store(f"lancedb:{tmp_path}", MADE_BY).close()
     database = lancedb.connect(tmp_path)
     schema = database.open_table("images").schema

@@ -1,4 +1,4 @@
-"""Importing LanceDB leaves out what is not needed, and nothing is lost by it."""
+"""The lazy import of LanceDB skips unused modules until they are needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .helpers import runs_well
 CLIENT = "lance_namespace_urllib3_client"
 
 
-def test_the_client_of_catalogues_is_imported_when_it_is_asked_for() -> None:
+def test_catalogue_client_is_imported_on_first_use() -> None:
     runs_well(
         "import sys\n"
         "from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb\n"
@@ -21,7 +21,7 @@ def test_the_client_of_catalogues_is_imported_when_it_is_asked_for() -> None:
     )
 
 
-def test_who_has_imported_it_keeps_it() -> None:
+def test_earlier_import_is_kept() -> None:
     runs_well(
         f"import {CLIENT} as client\n"
         "table = client.TableApi\n"
@@ -30,7 +30,7 @@ def test_who_has_imported_it_keeps_it() -> None:
     )
 
 
-def test_a_package_that_is_not_there() -> None:
+def test_missing_package() -> None:
     runs_well(
         "import sys\n"
         "from rsicd_embed.stores.lancedb._lazy_lancedb import defer\n"

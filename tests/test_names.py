@@ -1,4 +1,4 @@
-"""Names of the package: a module is known by its file name, a class by its own."""
+"""Modules and public classes have unique names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def repeated(places: dict[str, list[str]]) -> dict[str, list[str]]:
     return {name: paths for name, paths in places.items() if len(paths) > 1}
 
 
-def test_no_two_modules_have_one_name() -> None:
+def test_module_names_are_unique() -> None:
     places = defaultdict(list)
     for path in ROOT.rglob("*.py"):
         if path.name not in SHARED:
@@ -24,7 +24,7 @@ def test_no_two_modules_have_one_name() -> None:
     assert repeated(places) == {}
 
 
-def test_no_two_public_classes_have_one_name() -> None:
+def test_class_names_are_unique() -> None:
     places = defaultdict(list)
     for path in ROOT.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

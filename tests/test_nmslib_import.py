@@ -1,4 +1,4 @@
-"""NMSLib's notice about its own binary stays off the terminal; everything else gets there."""
+"""The notice that NMSLib prints on import is suppressed; all other output is not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMPORT = "from rsicd_embed.stores._lazy_nmslib import ADVICE; print(ADVICE)"
 
 
 def imported(folder: Path, wheel: str, shell: str = "") -> tuple[str, str]:
-    """stdout and stderr of a process that imports `wheel` as nmslib."""
+    """Runs a process that imports `wheel` as nmslib; returns stdout and stderr."""
     (folder / "nmslib.py").write_text(wheel)
     command = ["/bin/sh", "-c", f'exec "$0" "$@" {shell}', sys.executable, "-c", IMPORT]
     paths = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
@@ -34,23 +34,23 @@ def imported(folder: Path, wheel: str, shell: str = "") -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_only_the_notice_is_kept_off_the_terminal(tmp_path: Path) -> None:
+def test_only_the_notice_is_suppressed(tmp_path: Path) -> None:
     stdout, stderr = imported(tmp_path, WHEEL)
     assert stderr == "another thread's line\n"
     assert "does not use the processor's AVX, AVX2; a build from source" in stdout
     assert "pip install --no-build-isolation --no-binary nmslib" in stdout
 
 
-def test_a_binary_that_prints_nothing_needs_no_advice(tmp_path: Path) -> None:
+def test_no_advice_without_a_notice(tmp_path: Path) -> None:
     assert imported(tmp_path, "") == ("None\n", "")
 
 
-def test_a_process_without_stderr_imports_it_too(tmp_path: Path) -> None:
+def test_import_without_stderr(tmp_path: Path) -> None:
     assert imported(tmp_path, "", shell="2>&-") == ("None\n", "")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_info_of_an_nmslib_store_gives_the_advice(
+def test_info_includes_the_advice(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_lazy_nmslib, "ADVICE", "build it")

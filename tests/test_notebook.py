@@ -1,4 +1,4 @@
-"""The notebook, run from its first cell to its last on a few images."""
+"""Runs all cells of the fine-tuning notebook on a few images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_it_runs_to_search_results(
     }.items():
         monkeypatch.setenv(name, str(value))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    assert all(not cell.get("outputs") for cell in notebook.cells)  # kept without them
+    assert all(not cell.get("outputs") for cell in notebook.cells)  # committed without outputs
     kernel = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
     _install(tmp_path / "jupyter" / "kernels" / "python3", kernel)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))

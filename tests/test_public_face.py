@@ -1,4 +1,4 @@
-"""What the Python API says of itself: the version, and one line for each of its objects."""
+"""The public API: the version, unknown names, and the `repr` of objects."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .helpers import SCHEMES, filled, run
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
-def test_the_version_is_that_of_the_project() -> None:
+def test_version_matches_the_project() -> None:
     version = tomllib.loads(PROJECT.read_text())["project"]["version"]
     assert rsicd_embed.__version__ == version
     assert run("--version").stdout.split()[-1] == version
 
 
-def test_the_version_of_a_copy_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_without_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
@@ -30,14 +30,14 @@ def test_the_version_of_a_copy_that_is_not_installed(monkeypatch: pytest.MonkeyP
     assert rsicd_embed.__version__ == "0+unknown"
 
 
-def test_other_names_are_not_there() -> None:
+def test_unknown_names_raise() -> None:
     with pytest.raises(AttributeError, match="no attribute 'ingests'"):
         _ = rsicd_embed.ingests
     assert all(hasattr(rsicd_embed, name) for name in rsicd_embed.__all__)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_store_in_one_line(scheme: str, tmp_path: Path) -> None:
+def test_store_repr(scheme: str, tmp_path: Path) -> None:
     uri = filled(f"{scheme}:{tmp_path / 'store'}")
     with rsicd_embed.open_store(uri) as store:
         name, made_by = type(store).__name__, store.provenance
@@ -49,14 +49,14 @@ def test_a_store_in_one_line(scheme: str, tmp_path: Path) -> None:
     assert repr(store) == f"<{name} {uri}: closed or not readable, {rest}"
 
 
-def test_an_embedder_in_one_line(tiny_model: Path) -> None:
+def test_embedder_repr(tiny_model: Path) -> None:
     embedder = rsicd_embed.load_embedder(tiny_model, batch_size=3, backend="numpy")
     text = repr(embedder)
     assert text.startswith(f"<ClipEmbedder '{tiny_model}': dim {embedder.dim}, ")
     assert text.endswith(" px, NumpyTowers, batches of 3>")
 
 
-def test_a_source_in_one_line(pictures: Path) -> None:
+def test_source_repr(pictures: Path) -> None:
     (pictures / "m.csv").write_text("path,label\na.png,port\nb.png,beach\n")
     folder, manifest = rsicd_embed.open_sources([pictures])[0], pictures / "m.csv"
     assert repr(folder) == f"<Source {pictures}: 5 images, columns: none>"

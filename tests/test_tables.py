@@ -1,4 +1,4 @@
-"""The documents say what the records say."""
+"""Tables in the documents match the benchmark records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def record(name: str) -> Any:
     return bench_tables.read(path)
 
 
-def test_the_documents_are_made_from_the_records() -> None:
+def test_documents_are_up_to_date() -> None:
     for path, wanted in write_docs.documents().items():
         assert path.read_text(encoding="utf-8") == wanted, "run: python -m scripts.write_docs"
 
@@ -30,8 +30,8 @@ def test_every_record_has_its_table() -> None:
     assert {line[3:] for line in page.splitlines() if line.startswith("## ")} == folders
 
 
-def test_every_table_says_what_ran_and_where() -> None:
-    section = readme_tables.section()
+def test_tables_state_command_and_machine() -> None:
+    section = readme_tables.section() + readme_tables.accuracy_section()
     for name in readme_tables.SHOWN:
         run = record(name)
         assert run["complete"], f"{name} was interrupted"
@@ -40,8 +40,9 @@ def test_every_table_says_what_ran_and_where() -> None:
     assert PROMPT in section
 
 
-def test_the_commands_under_the_tables_are_ones() -> None:
-    commands = re.findall(r"`rsicd-embed ([^`]+)`", readme_tables.section())
+def test_commands_under_the_tables_are_valid() -> None:
+    section = readme_tables.section() + readme_tables.accuracy_section()
+    commands = re.findall(r"`rsicd-embed ([^`]+)`", section)
     accepted = [line for line in commands if " " in line]
     assert len(accepted) > len(readme_tables.SHOWN)
     for line in accepted:
@@ -52,7 +53,7 @@ def test_the_commands_under_the_tables_are_ones() -> None:
         command.make_context("", words)  # fails where an option is unknown or missing
 
 
-def test_parts_are_exchanged() -> None:
+def test_generated_parts_are_replaced() -> None:
     begin, end = write_docs.BEGIN, write_docs.END
     text = write_docs.between_marks(f"before\n{begin}old\n{end}\nafter\n", "new\n")
     assert text == f"before\n{begin}new\n{end}\nafter\n"
@@ -64,8 +65,8 @@ def test_parts_are_exchanged() -> None:
 
 
 @pytest.mark.parametrize("name", ["ann-rsicd", "embed-vit-b-32"])
-def test_timing_costs_next_to_nothing(name: str) -> None:
-    """Beside the fastest search, and the fastest call of a model, that were recorded."""
+def test_timing_overhead_is_small(name: str) -> None:
+    """Compared with the fastest recorded search and model call."""
     run = record(name)
-    told = run["images"] if "images" in run else run["states"]["optimized"]
-    assert 0 < told["overhead"]["fraction"] < 0.02
+    timed = run["images"] if "images" in run else run["states"]["optimized"]
+    assert 0 < timed["overhead"]["fraction"] < 0.02

@@ -1,6 +1,6 @@
-"""A single item where several are expected, a name where an object is: refused with a remedy.
+"""Public functions refuse a single item instead of a list, or a name instead of an object.
 
-The table covers the public functions; `test_nothing_public_is_left_out` says which those are.
+`test_table_covers_the_public_functions` checks that the table is complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .helpers import SCHEMES, filled
 
 @dataclass(frozen=True)
 class Context:
-    """What the calls of the table are made with."""
+    """The objects used by the calls."""
 
     embedder: Any
     store: VectorStore
@@ -35,7 +35,7 @@ class Context:
 
 
 PICTURE = Image.new("RGB", (8, 8))
-# A call, and a part of the message: what to do, where there is something.
+# A call, and part of the expected message.
 CALLS: dict[str, tuple[Callable[[Context], object], str]] = {
     "embed_texts, a text": (lambda c: c.embedder.embed_texts("a river"), "put it in a list"),
     "embed_texts, bytes": (lambda c: c.embedder.embed_texts(b"a river"), "list of texts"),
@@ -136,17 +136,17 @@ CALLS: dict[str, tuple[Callable[[Context], object], str]] = {
 
 
 def unit(context: Context) -> np.ndarray:
-    """A query."""
+    """A query vector."""
     return np.eye(1, context.store.provenance.dim, dtype=np.float32)
 
 
 def source(context: Context) -> Source:
-    """A source of a picture."""
+    """A source with one image."""
     return r.open_sources([context.picture])[0]
 
 
 def exported(context: Context) -> Path:
-    """A file of rows."""
+    """An exported row file."""
     file = context.picture.with_name("rows.parquet")
     r.export_rows(context.store, file)
     return file
@@ -165,7 +165,7 @@ def context(
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_wrong_type_is_refused_in_one_line(context: Context, name: str) -> None:
+def test_wrong_types_are_refused_in_one_line(context: Context, name: str) -> None:
     call, message = CALLS[name]
     rows = len(context.store)
     with pytest.raises(RsicdEmbedError) as caught:
@@ -178,15 +178,15 @@ def test_the_wrong_type_is_refused_in_one_line(context: Context, name: str) -> N
     assert len(context.store) == rows
 
 
-def test_the_wrong_type_is_a_type_error(context: Context) -> None:
+def test_wrong_types_are_type_errors(context: Context) -> None:
     with pytest.raises(TypeError, match="open_store"):
         r.ingest([source(context)], context.embedder, "exact:./x")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="put it in a list"):
         context.embedder.embed_texts("a river")
 
 
-def test_nothing_public_is_left_out() -> None:
-    """A new public function or method needs a row in the table, or a reason not to have one."""
+def test_table_covers_the_public_functions() -> None:
+    """A new public function or method needs a row in the table, or an exemption."""
     public = {name for name in r.__all__ if inspect.isfunction(getattr(r, name))}
     methods = {
         name
@@ -195,17 +195,17 @@ def test_nothing_public_is_left_out() -> None:
         if inspect.isfunction(method) and not name.startswith("_")
     }
     checked = {name.partition(",")[0] for name in CALLS}
-    # They take arrays or nothing.
+    # These take arrays or nothing.
     exempt = {"preprocess", "embed_pixels", "optimize", "info", "close"}
     assert (public | methods) - checked - exempt == set()
 
 
 def test_iterators_are_accepted(context: Context) -> None:
-    """Only what is single is refused: generators and arrays of texts are several."""
+    """Any iterable of items is accepted, such as a generator or an array of texts."""
     texts = ["a river", "a port"]
     expected = context.embedder.embed_texts(texts)
     for several in (tuple(texts), iter(texts), np.array(texts), dict.fromkeys(texts).keys()):
         np.testing.assert_array_equal(context.embedder.embed_texts(several), expected)
-    images = context.embedder.embed_images(one for one in [PICTURE, context.picture])
+    images = context.embedder.embed_images(image for image in [PICTURE, context.picture])
     assert images.shape == (2, context.embedder.dim)
-    assert context.store.delete(one for one in ["nobody"]) == 0
+    assert context.store.delete(id_ for id_ in ["nobody"]) == 0

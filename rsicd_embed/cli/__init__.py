@@ -1,4 +1,4 @@
-"""The `rsicd-embed` command. Heavy imports live inside the commands."""
+"""The `rsicd-embed` command. Heavy imports are inside the commands, so that `--help` is fast."""
 
 from __future__ import annotations
 

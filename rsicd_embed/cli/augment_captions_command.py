@@ -1,4 +1,4 @@
-"""`rsicd-embed augment-captions`: more captions by translating them into a language and back."""
+"""`rsicd-embed augment-captions`: adds captions by back-translation."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ ALL = "all"
     required=True,
     metavar="OUT.jsonl",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Captions by image, a line each; beside a data set, training reads textaug_*.jsonl.",
+    help="File of captions, one line per image. To train on it, name it textaug_*.jsonl and keep "
+    "it beside the dataset.",
 )
 @click.option(
-    "--split", default="train", show_default=True, help=f"Which images; {ALL!r} for all of them."
+    "--split", default="train", show_default=True, help=f"Split of the images; {ALL!r} for all."
 )
 @click.option(
     "--via",
@@ -37,20 +38,20 @@ ALL = "all"
     metavar="LANG",
     default=("fr", "es", "it", "pt"),
     show_default=True,
-    help="Language to go through, as the models call it; repeat it, in the order of use.",
+    help="Intermediate language, by the model's code; repeat it in the order of use.",
 )
 @click.option(
     "--from-english",
     multiple=True,
     metavar="[LANG=]MODEL",
-    help="Marian model into the languages, or into one; a Hugging Face id or a directory, in "
-    "which {language} is filled in.  [default: Helsinki-NLP/opus-mt-en-ROMANCE]",
+    help="Marian model from English into all languages, or into LANG: a Hugging Face id or a "
+    "directory, which may contain {language}.  [default: Helsinki-NLP/opus-mt-en-ROMANCE]",
 )
 @click.option(
     "--to-english",
     multiple=True,
     metavar="[LANG=]MODEL",
-    help="Marian model back.  [default: Helsinki-NLP/opus-mt-ROMANCE-en]",
+    help="Marian model back into English.  [default: Helsinki-NLP/opus-mt-ROMANCE-en]",
 )
 @click.option(
     "--captions",
@@ -58,7 +59,7 @@ ALL = "all"
     default=5,
     show_default=True,
     type=click.IntRange(1),
-    help="Distinct captions that each image is to have.",
+    help="Number of distinct captions that each image should have.",
 )
 @click.option(
     "--batch-size",
@@ -68,13 +69,19 @@ ALL = "all"
     help="Captions translated at once.",
 )
 @click.option(
-    "--num-beams", default=4, show_default=True, type=click.IntRange(1), help="Of the beam search."
+    "--num-beams",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Width of the beam search.",
 )
-@click.option("--device", help="Of torch, such as cpu or cuda.  [default: the GPU if there is one]")
+@click.option(
+    "--device", help="Torch device, such as cpu or cuda.  [default: a GPU if there is one]"
+)
 @click.option(
     "--cache",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where translations are kept.  [default: ~/.cache/rsicd-embed/translations.sqlite]",
+    help="File of cached translations.  [default: ~/.cache/rsicd-embed/translations.sqlite]",
 )
 @json_option
 def augment_captions(
@@ -91,13 +98,14 @@ def augment_captions(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Fill up the captions of images by translating them into a language and back.
+    """Add captions by back-translation.
 
-    DATASET is what `train` takes: a folder with a dataset_*.json, or a manifest with captions.
-    Each image with fewer than five distinct captions gets paraphrases, through one language after
-    the other until it has five. What equals one of its captions but for case, spaces or the final
-    full stop is dropped. Translations are kept: a run that was stopped goes on when it is started
-    again, and no caption goes through the same model twice.
+    DATASET is a folder with a dataset_*.json, or a manifest with captions, as for `train`. Each
+    image with fewer than --captions distinct captions gets paraphrases, made by translating its
+    captions into one language after another and back, until it has enough. Paraphrases that differ
+    from an existing caption only in case, spaces or a final full stop are dropped. Translations are
+    cached: a stopped command resumes when run again, and no caption is translated twice by the same
+    model.
     """
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.datasets import captions, splits
@@ -106,10 +114,12 @@ def augment_captions(
     from rsicd_embed.train.backtranslation.translations import Translations
 
     languages = tuple(dict.fromkeys(via))
-    forth = _models("--from-english", from_english, languages, paraphrase.FROM_ENGLISH)
+    there = _models("--from-english", from_english, languages, paraphrase.FROM_ENGLISH)
     back = _models("--to-english", to_english, languages, paraphrase.TO_ENGLISH)
     settings = paraphrase.ParaphraseSettings(
-        via=tuple(paraphrase.Via(one, forth[one], back[one]) for one in languages),
+        via=tuple(
+            paraphrase.Via(language, there[language], back[language]) for language in languages
+        ),
         count=count,
         batch_size=batch_size,
         num_beams=num_beams,
@@ -120,8 +130,10 @@ def augment_captions(
     source = captions.load(dataset)
     examples = source.examples if split == ALL else source.split(splits.plain(split) or "")
     if not examples:
-        found = ", ".join(sorted({one.split or "none" for one in source.examples}))
-        raise DatasetError(f"{dataset}: expected images of the split {split!r}, found {found}")
+        splits_found = ", ".join(sorted({example.split or "none" for example in source.examples}))
+        raise DatasetError(
+            f"{dataset}: expected images in the split {split!r}, found {splits_found}"
+        )
     with Translations(cache or cache_folder() / "translations.sqlite") as translations:
         outcome = paraphrase.paraphrase(
             examples,
@@ -135,38 +147,39 @@ def augment_captions(
         models = {v.language: [v.from_english, v.to_english] for v in settings.via}
         print_json(_document(outcome, models, output, split, seconds))
     else:
-        _tell(outcome, output, count, seconds)
+        _show(outcome, output, count, seconds)
     if outcome.without_captions:
         left_out = outcome.without_captions
-        note(f"left out {len(left_out)} images without a caption, such as {left_out[0]}")
+        note(f"left out {len(left_out)} images without captions, such as {left_out[0]}")
 
 
 def _models(
     option: str, given: tuple[str, ...], languages: tuple[str, ...], default: str
 ) -> dict[str, str]:
-    """The model of each language."""
-    for_all, for_one = default, {}
-    for one in given:
-        language, equals, model = one.partition("=")
+    """The model for each language."""
+    common, by_language = default, {}
+    for value in given:
+        language, equals, model = value.partition("=")
         if equals and language not in languages and language.isalpha():
-            raise click.UsageError(f"{option} {one}: --via has no language {language!r}.")
+            raise click.UsageError(f"{option} {value}: --via has no language {language!r}.")
         if equals and language in languages:
-            for_one[language] = model
+            by_language[language] = model
         else:
-            for_all = one
-    models = {one: for_one.get(one, for_all).replace("{language}", one) for one in languages}
-    for language, model in models.items():
-        if not model.strip():
+            common = value
+    models = {}
+    for language in languages:
+        models[language] = by_language.get(language, common).replace("{language}", language)
+        if not models[language].strip():
             raise click.UsageError(f"{option}: expected a model for {language!r}, found none.")
     return models
 
 
 def _check_output(output: Path) -> None:
-    """Before hours of translating, not after them."""
+    """Checks the output file before hours of translating."""
     if output.exists():
-        raise click.UsageError(f"{output} exists; remove it, or choose another file with -o.")
+        raise click.UsageError(f"{output} already exists; delete it, or give another file with -o.")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise click.UsageError(f"{output} cannot be written: no writable folder {output.parent}.")
+        raise click.UsageError(f"cannot write {output}: {output.parent} is not a writable folder.")
 
 
 def _document(
@@ -194,15 +207,15 @@ def _document(
     }
 
 
-def _tell(outcome: ParaphraseOutcome, output: Path, count: int, seconds: float) -> None:
+def _show(outcome: ParaphraseOutcome, output: Path, count: int, seconds: float) -> None:
     filled = outcome.filled
     added = ", ".join(f"{number:,} through {name}" for name, number in filled.added.items())
     show(
         f"{len(filled.captions):,} images in {output}; {outcome.short_before:,} had fewer than "
         f"{count} distinct captions, {filled.short:,} still have"
     )
-    show(f"paraphrases: {added or 'none needed'}; {filled.dropped:,} dropped as nothing new")
+    show(f"paraphrases: {added or 'none needed'}; {filled.dropped:,} dropped as duplicates")
     show(
-        f"{outcome.translated:,} captions translated, {outcome.remembered:,} known from before, "
+        f"{outcome.translated:,} captions translated, {outcome.remembered:,} cached, "
         f"in {seconds:.1f} s ({outcome.model_seconds:.1f} s in models)"
     )

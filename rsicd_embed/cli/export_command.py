@@ -1,4 +1,4 @@
-"""`rsicd-embed export`: a store's rows → a file; a checkpoint → a Hugging Face directory."""
+"""Commands that write files: `rsicd-embed embed` (vectors) and `export` (rows or a model)."""
 
 from __future__ import annotations
 
@@ -13,140 +13,14 @@ from rsicd_embed.cli.base import (
     json_option,
     note,
     print_json,
+    report_skipped,
     report_source,
     show,
-    tell_skipped,
 )
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.backends import Backend, Precision
-
-
-@click.command()
-@click.option("--store", "store_uri", metavar="URI", help="Store whose rows are written.")
-@click.option("--model", metavar="MODEL", help="Checkpoint that is written, as ingest takes it.")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Of a store: a .parquet file; one that an earlier export wrote is replaced. "
-    "Of a model: a new directory.",
-)
-@click.option("--where", metavar="SQL", help="Only rows for which this predicate is true.")
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["parquet"]),
-    default="parquet",
-    show_default=True,
-    help="What a store is written as.",
-)
-@as_of_option
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Of a model's weights.",
-)
-@click.option("--push-to", metavar="OWNER/NAME", help="Upload the model to the Hub, privately.")
-@json_option
-def export(
-    store_uri: str | None,
-    model: str | None,
-    output: Path,
-    where: str | None,
-    kind: str,
-    as_of: str | None,
-    dtype: str,
-    push_to: str | None,
-    as_json: bool,
-) -> None:
-    """Write the rows of a store to a file, or a checkpoint to a directory.
-
-    import puts the file into any other store, bit by bit and without the model; other programs
-    read it as Parquet. The directory is in the Hugging Face layout, whatever layout the checkpoint
-    had. Nothing leaves this machine unless --push-to is given.
-    """
-    if (store_uri is None) == (model is None):
-        raise click.UsageError("expected either --store or --model")
-    if store_uri is None:
-        if where or as_of:
-            raise click.UsageError("--where and --as-of go with --store")
-        _export_model(str(model), output, dtype, push_to, as_json)
-        return
-    if push_to:
-        raise click.UsageError("--push-to goes with --model")
-    if output.suffix.lower() != f".{kind}" or output.is_dir():
-        raise click.UsageError(f"expected an output named *.{kind}: {output}")
-    _export_rows(store_uri, output, where, as_of, as_json)
-
-
-def _export_model(model: str, output: Path, dtype: str, repo: str | None, as_json: bool) -> None:
-    from rsicd_embed.embedder.export_model import export_model, push
-
-    done = export_model(model, output, dtype=dtype)
-    if not done.card:
-        note("no model card: the checkpoint has none; write README.md before you share it")
-    document = {
-        "model": model,
-        "output": str(output),
-        "fingerprint": done.fingerprint,
-        "dtype": dtype,
-        "bytes": done.weights_bytes,
-        "commit": None,
-    }
-    if repo is not None:
-        document["commit"] = push(output, repo)
-    if as_json:
-        print_json(document)
-    else:
-        show(f"{model} in {output} ({dtype}, {done.weights_bytes / 1e6:.1f} MB of weights)")
-        if repo is not None:
-            show(f"uploaded: {document['commit']}")
-
-
-def _export_rows(
-    store_uri: str, output: Path, where: str | None, as_of: str | None, as_json: bool
-) -> None:
-    import rsicd_embed
-    from rsicd_embed.cli.progress import image_progress
-    from rsicd_embed.cli.search_command import state_of
-    from rsicd_embed.indexing.export_rows import export_rows
-
-    with (
-        rsicd_embed.open_store(store_uri) as newest,
-        state_of(newest, as_of) as store,
-        image_progress("export", len(store), "rows") as advance,
-    ):
-        done = export_rows(store, output, where=where, progress=advance)
-        made_by = store.provenance
-    rate = done.rows / done.seconds if done.seconds else 0.0
-    if as_json:
-        print_json(
-            {
-                "store": store_uri,
-                "output": str(output),
-                "model": made_by.model,
-                "fingerprint": made_by.fingerprint,
-                "dim": made_by.dim,
-                "rows": done.rows,
-                "bytes": done.bytes,
-                "sha256": done.sha256,
-                "seconds": round(done.seconds, 3),
-                "rows_per_s": round(rate, 1),
-            }
-        )
-    else:
-        show(
-            f"{done.rows} rows with vectors of length {made_by.dim} in {output} "
-            f"({done.bytes / 1e6:.1f} MB) in {done.seconds:.1f} s ({rate:.1f} rows/s)"
-        )
-    if not done.rows:
-        note("no rows: the store is empty, or none matches --where")
-
 
 SUFFIXES = (".parquet", ".npy")
 
@@ -158,7 +32,7 @@ SUFFIXES = (".parquet", ".npy")
     "--output",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A .parquet file with ids, vectors and attributes; or a .npy matrix, with ids beside it.",
+    help="Output: .parquet for ids, vectors and attributes, or .npy for a matrix.",
 )
 def embed(
     sources: tuple[Path, ...],
@@ -174,8 +48,8 @@ def embed(
 ) -> None:
     """Embed images into a file.
 
-    A SOURCE is what `ingest` takes. Rows are in the order of the sources, without the images that
-    cannot be read. Beside OUT.npy, OUT.ids.json lists the ids of its rows.
+    Sources are the same as for ingest. Rows are in the order of the sources; unreadable images are
+    left out. OUT.npy comes with OUT.ids.json, which lists the ids of its rows.
     """
     if output.suffix not in SUFFIXES:
         raise click.UsageError(f"expected an output named *{' or *'.join(SUFFIXES)}: {output}")
@@ -200,5 +74,132 @@ def embed(
             f"{len(summary.skipped)} skipped, in {summary.seconds:.1f} s "
             f"({summary.images_per_s:.1f} images/s)"
         )
-    tell_skipped(summary.skipped)
+    report_skipped(summary.skipped)
     report_source(summary.unread, summary.notes)
+
+
+@click.command()
+@click.option("--store", "store_uri", metavar="URI", help="Store to export rows from.")
+@click.option("--model", metavar="MODEL", help="Model to export, as for ingest.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="For --store, a .parquet file; an earlier export is replaced. "
+    "For --model, a new directory.",
+)
+@click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["parquet"]),
+    default="parquet",
+    show_default=True,
+    help="File format of exported rows.",
+)
+@as_of_option
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Data type of the model's weights.",
+)
+@click.option(
+    "--push-to", metavar="OWNER/NAME", help="Also upload the model to a private Hub repo."
+)
+@json_option
+def export(
+    store_uri: str | None,
+    model: str | None,
+    output: Path,
+    where: str | None,
+    kind: str,
+    as_of: str | None,
+    dtype: str,
+    push_to: str | None,
+    as_json: bool,
+) -> None:
+    """Export a store's rows or a model.
+
+    Rows are written to a Parquet file, from which import fills any other store, bit by bit and
+    without the model. Models of any format are written to a directory in the Hugging Face layout.
+    Nothing is uploaded unless --push-to is given.
+    """
+    if (store_uri is None) == (model is None):
+        raise click.UsageError("expected either --store or --model")
+    if store_uri is None:
+        if where or as_of:
+            raise click.UsageError("--where and --as-of go with --store")
+        _export_model(str(model), output, dtype, push_to, as_json)
+        return
+    if push_to:
+        raise click.UsageError("--push-to goes with --model")
+    if output.suffix.lower() != f".{kind}" or output.is_dir():
+        raise click.UsageError(f"expected an output named *.{kind}: {output}")
+    _export_rows(store_uri, output, where, as_of, as_json)
+
+
+def _export_model(model: str, output: Path, dtype: str, repo: str | None, as_json: bool) -> None:
+    from rsicd_embed.embedder.export_model import export_model, push
+
+    exported = export_model(model, output, dtype=dtype)
+    if not exported.card:
+        note("no model card: the checkpoint has none; write README.md before sharing it")
+    commit = None if repo is None else push(output, repo)
+    if as_json:
+        print_json(
+            {
+                "model": model,
+                "output": str(output),
+                "fingerprint": exported.fingerprint,
+                "dtype": dtype,
+                "bytes": exported.weights_bytes,
+                "commit": commit,
+            }
+        )
+    else:
+        show(f"{model} in {output} ({dtype}, {exported.weights_bytes / 1e6:.1f} MB of weights)")
+        if repo is not None:
+            show(f"uploaded: {commit}")
+
+
+def _export_rows(
+    store_uri: str, output: Path, where: str | None, as_of: str | None, as_json: bool
+) -> None:
+    import rsicd_embed
+    from rsicd_embed.cli.progress import image_progress
+    from rsicd_embed.cli.search_command import store_version
+    from rsicd_embed.indexing.export_rows import export_rows
+
+    with (
+        rsicd_embed.open_store(store_uri) as newest,
+        store_version(newest, as_of) as store,
+        image_progress("export", len(store), "rows") as advance,
+    ):
+        exported = export_rows(store, output, where=where, progress=advance)
+        made_by = store.provenance
+    rate = exported.rows / exported.seconds if exported.seconds else 0.0
+    if as_json:
+        print_json(
+            {
+                "store": store_uri,
+                "output": str(output),
+                "model": made_by.model,
+                "fingerprint": made_by.fingerprint,
+                "dim": made_by.dim,
+                "rows": exported.rows,
+                "bytes": exported.bytes,
+                "sha256": exported.sha256,
+                "seconds": round(exported.seconds, 3),
+                "rows_per_s": round(rate, 1),
+            }
+        )
+    else:
+        show(
+            f"{exported.rows} rows with vectors of length {made_by.dim} in {output} "
+            f"({exported.bytes / 1e6:.1f} MB) in {exported.seconds:.1f} s ({rate:.1f} rows/s)"
+        )
+    if not exported.rows:
+        note("no rows: the store is empty, or no row matches --where")

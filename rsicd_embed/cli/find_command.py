@@ -1,13 +1,21 @@
-"""`rsicd-embed find`: where in a picture is what a text says."""
+"""`rsicd-embed find`: the patches of an image that match a text."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from rsicd_embed.cli.base import json_option, model_option, note, print_json, show, warn
+from rsicd_embed.cli.base import (
+    json_option,
+    model_option,
+    note,
+    print_json,
+    require_text,
+    show,
+    warn,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.find.finding import Finding, Question
 
-# From here on, compiling the model takes less time than doing without.
+# From this many patches on, compiling the model pays off.
 _MANY_PATCHES = 500
 
 
@@ -28,29 +36,31 @@ _MANY_PATCHES = 500
     multiple=True,
     type=click.IntRange(1),
     metavar="PIXELS",
-    help="Side of the patches; repeatable, for several scales.  "
-    "[default: a quarter and a half of the shorter side, 32 to 4 times what the model sees]",
+    help="Side of the square patches; repeatable, for several scales.  "
+    "[default: a quarter and a half of the shorter side, but 32 to 4 times the model's input]",
 )
 @click.option(
     "--overlap",
     default=0.5,
     show_default=True,
-    help="The part of a patch that its neighbour has too, from 0 to 0.9.",
+    help="Overlap of neighbouring patches, as a fraction from 0 to 0.9.",
 )
 @click.option(
     "--against",
     multiple=True,
     metavar="TEXT",
-    help="What a patch may show instead; repeatable.  [default: general kinds of land cover]",
+    help="Alternative text for the probabilities; repeatable.  [default: common land cover]",
 )
 @model_option("the bundled model")
-@click.option("-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Patches.")
+@click.option(
+    "-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Number of patches."
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw a map of the probabilities over the picture into this .png, .jpg or .webp, with up "
-    "to three of the best patches framed: those that are not centred in a better one.",
+    help="Draw a heat map over the image and frame up to three of the best patches, without "
+    "those centred in a better one; .png, .jpg or .webp.",
 )
 @json_option
 def find(
@@ -64,13 +74,13 @@ def find(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Find TEXT in one IMAGE: its patches, ranked.
+    """Find TEXT in one IMAGE and rank its patches.
 
-    The score of a patch is its cosine with TEXT, as in search. Its probability says how likely it
-    shows TEXT rather than one of the texts it is compared with (--against), in the model's opinion.
+    The score of a patch is its cosine similarity with TEXT, as in search. Its probability is the
+    model's estimate that the patch shows TEXT rather than one of the alternatives (--against).
 
-    The picture is held in memory, three bytes a pixel, up to 178,956,970 pixels; larger ones are
-    refused, and are to be cut into tiles first. Patches are cut and embedded some at a time.
+    The image must fit in memory, at three bytes per pixel, and have at most 178,956,970 pixels; cut
+    larger ones into tiles first. Patches are cut and embedded in batches.
     """
     from rsicd_embed.embedder.base import word_warnings
     from rsicd_embed.find import heatmap
@@ -81,37 +91,47 @@ def find(
             f"expected an output named *{' or *'.join(heatmap.SUFFIXES)}: {output}"
         )
     if output is not None and output.exists() and image.exists() and output.samefile(image):
-        raise click.UsageError(f"expected another file for the map than the image: {output}")
-    for one in (text, *against):
-        if not one.strip():
-            raise click.UsageError("expected a text, found an empty one")
-        if one.encode("utf-8", "replace").decode() != one:
-            raise click.UsageError(f"expected a text in UTF-8, found {one!r}")
+        raise click.UsageError(f"expected an output other than the image: {output}")
+    for query_text in (text, *against):
+        require_text(query_text)
     question = Question(text, against or None, sides or None, overlap)
-    picture, embedder, found = _found(image, question, model)
+    picture, embedder, finding = _find(image, question, model)
     warnings = word_warnings(embedder, (text, *against))
     for line in warnings:
         warn(line)
     if output is not None:
-        heatmap.save(picture, found, output)
+        heatmap.save(picture, finding, output)
     if as_json:
-        print_json(_document(text, image, embedder.name, found, k) | {"warnings": warnings})
+        print_json(
+            {
+                "query": text,
+                "image": str(image),
+                "width": finding.size[0],
+                "height": finding.size[1],
+                "model": embedder.name,
+                "against": list(finding.texts[1:]),
+                "logit_scale": finding.logit_scale,
+                "count": len(finding.boxes),
+                "patches": finding.best(k),
+                "warnings": warnings,
+            }
+        )
         return
-    for patch in found.best(k):
+    for patch in finding.best(k):
         left, top, right, bottom = patch["box"]
         show(
             f"{patch['rank']:>3}  {patch['score']:+.4f}  {patch['probability']:>6.1%}  "
             f"{left},{top} – {right},{bottom}"
         )
-    note(_summary(found))
+    note(_summary(finding))
     if output is not None:
         note(f"map: {output}")
 
 
-def _found(
+def _find(
     path: Path, question: Question, model: str | None
 ) -> tuple[Image.Image, Embedder, Finding]:
-    """The picture, the model that looked at it, and what it saw."""
+    """Returns the image, the model, and the result."""
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.embedder.loading import load_for_a_query
@@ -131,25 +151,14 @@ def _found(
         return picture, embedder, finding.find(picture, question, embedder, progress=advance)
 
 
-def _summary(found: Finding) -> str:
-    """`58 patches (64 and 128 px) of a picture of 256×256, ranked by cosine; …`."""
-    sides = sorted({max(r - left, b - top) for left, top, r, b in found.boxes.tolist()})
-    patches = f"{len(found.boxes)} patch{'es' * (len(found.boxes) > 1)}"
-    cut = f"{patches} ({' and '.join(map(str, sides))} px)"
-    said = f"{cut} of a picture of {found.size[0]}×{found.size[1]}, ranked by cosine"
-    others = ", ".join(found.texts[1:])
-    return f"{said}; probabilities are against: {others}" if others else said
-
-
-def _document(text: str, path: Path, model: str, found: Finding, k: int) -> dict[str, Any]:
-    return {
-        "query": text,
-        "image": str(path),
-        "width": found.size[0],
-        "height": found.size[1],
-        "model": model,
-        "against": list(found.texts[1:]),
-        "logit_scale": found.logit_scale,
-        "count": len(found.boxes),
-        "patches": found.best(k),
-    }
+def _summary(finding: Finding) -> str:
+    """`58 patches (64 and 128 px) of an image of 256×256, ranked by cosine; …`."""
+    sides = sorted({max(r - left, b - top) for left, top, r, b in finding.boxes.tolist()})
+    patches = f"{len(finding.boxes)} patch{'es' * (len(finding.boxes) > 1)}"
+    width, height = finding.size
+    summary = (
+        f"{patches} ({' and '.join(map(str, sides))} px) of an image of {width}×{height}, "
+        "ranked by cosine"
+    )
+    others = ", ".join(finding.texts[1:])
+    return f"{summary}; probabilities are against: {others}" if others else summary

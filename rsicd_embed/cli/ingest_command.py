@@ -1,4 +1,4 @@
-"""`rsicd-embed ingest`: images → vectors in a store."""
+"""Commands that fill a store: `rsicd-embed ingest`, `import` and `reembed`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from rsicd_embed.cli.base import (
     note,
     precision_option,
     print_json,
+    report_skipped,
     report_source,
     show,
     store_option,
-    tell_skipped,
+    warn,
 )
 from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
@@ -31,16 +32,14 @@ if TYPE_CHECKING:
     from rsicd_embed.indexing import Summary
 
 profile_option = click.option(
-    "--profile", is_flag=True, help="Print how long each stage took, and which one limits."
+    "--profile", is_flag=True, help="Print the time of each stage, and the slowest stage."
 )
 
 
 @click.command()
 @embedding_options
 @store_option
-@click.option(
-    "--prune", is_flag=True, help="Remove rows of these sources whose image has vanished."
-)
+@click.option("--prune", is_flag=True, help="Remove rows of these sources whose image is gone.")
 @profile_option
 def ingest(
     sources: tuple[Path, ...],
@@ -59,10 +58,10 @@ def ingest(
     """Embed images into a store.
 
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, or a folder with a dataset_*.json
-    (RSICD, UCM, Sydney). Images that are in the store already are not embedded again, so an
-    interrupted run goes on where it stopped.
+    (RSICD, UCM, Sydney). Images that are already in the store are not embedded again, so an
+    interrupted run continues where it stopped.
 
-    Vectors that export or embed wrote to a file go into a store with import.
+    To store vectors that export or embed wrote to a file, use import.
     """
     share_one_heap()
     import rsicd_embed
@@ -88,23 +87,23 @@ def ingest(
                 progress=advance,
             )
         rows = len(store)
-    report(summary, rows, store_uri, "images", as_json=as_json, profile=profile)
+    _report(summary, rows, store_uri, "images", as_json=as_json, profile=profile)
     if summary.skipped and not rows:
         raise ImageError(f"expected images, found none that can be read; {store_uri} has no rows")
 
 
 def _refuse_row_files(sources: tuple[Path, ...], store_uri: str) -> None:
-    """Refuses files that hold vectors already; UsageError that names the command for them."""
+    """Raises a UsageError that names `import` if a source already contains vectors."""
     from rsicd_embed.rowfile import RowFile
 
-    files = [source for source in sources if RowFile.open(source)]
-    if not files:
+    row_files = [source for source in sources if RowFile.open(source)]
+    if not row_files:
         return
-    others = [source for source in sources if source not in files]
-    ingested = f"{others[0]} does not" if others else "which need no model"
+    others = [source for source in sources if source not in row_files]
+    contrast = f"{others[0]} does not" if others else "which need no model"
     raise click.UsageError(
-        f"{files[0]} holds vectors, {ingested}: "
-        f"import it with rsicd-embed import {files[0]} --store {store_uri}"
+        f"{row_files[0]} holds vectors, {contrast}: "
+        f"import it with rsicd-embed import {row_files[0]} --store {store_uri}"
     )
 
 
@@ -112,8 +111,8 @@ def _refuse_row_files(sources: tuple[Path, ...], store_uri: str) -> None:
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @store_option
 @model_option("any model")
-@click.option("--split", help="Only rows whose split is this one.")
-@click.option("--strict", is_flag=True, help="Fail if a file has the same id twice.")
+@click.option("--split", help="Only rows of this split.")
+@click.option("--strict", is_flag=True, help="Fail if a file contains an id twice.")
 @profile_option
 @json_option
 def import_(
@@ -127,9 +126,9 @@ def import_(
 ) -> None:
     """Import rows with their vectors into a store.
 
-    A FILE is a Parquet file that export or embed wrote. Its vectors are stored bit by bit, without
-    the model, and never beside those of another model. Rows that the store already has are left as
-    they are, so an interrupted import continues where it stopped.
+    A FILE is a Parquet file that export or embed wrote. Vectors are copied bit by bit, without the
+    model, and are refused if the store contains those of another model. Rows that the store already
+    has are skipped, so an interrupted import continues where it stopped.
     """
     share_one_heap()
     import rsicd_embed
@@ -142,33 +141,33 @@ def import_(
     )
     with rsicd_embed.open_store(store_uri) as store:
         rows = len(store)
-    report(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
+    _report(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
 
 
 def _require_model(files: tuple[Path, ...], model: str) -> None:
-    """Refuses files whose vectors another model made; FingerprintError."""
+    """Raises a FingerprintError if the vectors of a file are not from `model`."""
     from rsicd_embed.embedder.base import provenance
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.indexing.import_rows import open_files, require_fit
 
-    opened = open_files(files)
+    row_files = open_files(files)
     made_by = provenance(load_for_a_query(model))
-    for file in opened:
-        require_fit(file, made_by, f"--model {model}")
+    for row_file in row_files:
+        require_fit(row_file, made_by, f"--model {model}")
 
 
-def report(
+def _report(
     summary: Summary, rows: int, store_uri: str, unit: str, *, as_json: bool, profile: bool
 ) -> None:
-    """Prints a summary on stdout, and what needs attention on stderr.
+    """Prints a summary on stdout, and whatever needs attention on stderr.
 
     Args:
-        summary: of an ingest or an import.
-        rows: number of rows in the store afterwards.
+        summary: the result of an ingest or an import.
+        rows: number of rows that the store now has.
         store_uri: the store.
-        unit: "images" of an ingest, "rows" of an import.
-        as_json: print the summary as JSON instead of in words.
-        profile: also print how long each stage took.
+        unit: "images" for an ingest, "rows" for an import.
+        as_json: print the summary as JSON instead of text.
+        profile: also print the time of each stage.
     """
     if unit == "rows":
         counts, done = f"{summary.imported} imported", summary.imported
@@ -188,39 +187,36 @@ def report(
 
         note(f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}")
     if profile:
-        for line in _profile(summary, done, unit):
-            note(line)
+        _print_profile(summary, done, unit)
     if summary.displaced:
         first = summary.displaced[0]
-        note(
-            f"warning: {len(summary.displaced)} images took the rows of others that have the same "
-            f"ids: {first.by} that of {first.uri}; ingest their common folder to have both"
+        warn(
+            f"{len(summary.displaced)} images replaced the rows of others with the same ids: "
+            f"{first.by} that of {first.uri}; ingest their common folder to keep both"
         )
-    tell_skipped(summary.skipped)
+    report_skipped(summary.skipped)
     report_source(summary.unread, summary.notes)
 
 
-def _profile(summary: Summary, done: int, unit: str) -> list[str]:
+def _print_profile(summary: Summary, done: int, unit: str) -> None:
     from rsicd_embed.indexing.writer import elapsed_s
 
-    alone = elapsed_s(summary.stages)
-    slowest = max(alone, key=lambda name: alone[name])
-    lines = [f"{name:<7} {seconds:8.2f} s busy" for name, seconds in summary.stages.items()]
-    rate = done / alone[slowest] if alone[slowest] else 0.0
-    share = alone[slowest] / summary.seconds if summary.seconds else 0.0
-    lines.append(
-        f"limited by {slowest}: {alone[slowest]:.2f} s of {summary.seconds:.2f} s ({share:.0%}), "
-        f"{rate:.1f} {unit}/s alone"
+    for name, seconds in summary.stages.items():
+        note(f"{name:<7} {seconds:8.2f} s busy")
+    stages_s = elapsed_s(summary.stages)
+    slowest = max(stages_s, key=lambda name: stages_s[name])
+    rate = done / stages_s[slowest] if stages_s[slowest] else 0.0
+    share = stages_s[slowest] / summary.seconds if summary.seconds else 0.0
+    note(
+        f"limited by {slowest}: {stages_s[slowest]:.2f} s of {summary.seconds:.2f} s "
+        f"({share:.0%}), {rate:.1f} {unit}/s alone"
     )
-    return lines
 
 
 @click.command()
 @store_option
 @click.option("--model", required=True, metavar="MODEL", help="The new model.")
-@click.option(
-    "--drop-unreadable", is_flag=True, help="Lose the rows whose image cannot be read any more."
-)
+@click.option("--drop-unreadable", is_flag=True, help="Delete rows whose image is unreadable.")
 @batch_size_option
 @precision_option
 @backend_option
@@ -234,10 +230,10 @@ def reembed(
     backend: Backend | None,
     as_json: bool,
 ) -> None:
-    """Embed a store's images again, with another model.
+    """Embed a store's images again with another model.
 
-    Images are read from where they were when they were ingested. Searches see the old vectors
-    until all new ones are there. An interrupted run goes on where it stopped.
+    Images are read from the paths in the store. Searches use the old vectors until all new ones are
+    written; then the store switches in one step. An interrupted run continues where it stopped.
     """
     share_one_heap()
     import rsicd_embed
@@ -254,22 +250,22 @@ def reembed(
             if as_json:
                 print_json({"rows": len(store), "tag": None, **indexing.Summary().as_json()})
             else:
-                show(f"{store_uri} holds vectors of this model already")
+                show(f"{store_uri} already contains vectors of this model")
             return
         folder = indexing.staging_folder(store_uri, embedder)
         with (
             rsicd_embed.open_store(f"exact:{folder}", embedder=embedder) as staging,
             image_progress("reembed", len(store)) as advance,
         ):
-            done = indexing.reembed(
+            result = indexing.reembed(
                 store, embedder, staging, drop_unreadable=drop_unreadable, progress=advance
             )
         shutil.rmtree(folder, ignore_errors=True)
     if as_json:
-        print_json(done.as_json())
+        print_json(result.as_json())
     else:
         show(
-            f"{done.rows} rows of {store_uri} are now of model {embedder.name}; "
-            f"to go back: rsicd-embed store restore {done.tag} --store {store_uri}"
+            f"{result.rows} rows of {store_uri} now use model {embedder.name}; "
+            f"to go back: rsicd-embed store restore {result.tag} --store {store_uri}"
         )
-    tell_skipped(done.ingest.skipped)
+    report_skipped(result.ingest.skipped)

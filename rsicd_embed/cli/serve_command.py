@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.embedder.clip.backends import Backend
 
-_NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+_REQUIRED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _BATCH_SIZE = 64
 
 
@@ -27,35 +27,35 @@ _BATCH_SIZE = 64
     default=8000,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to listen on; 0 for any that is free.",
+    help="Port to listen on; 0 picks a free one.",
 )
 @click.option(
     "--allowed-host",
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
-    help="Host name under which clients may reach the server, such as that of a proxy in front of "
-    "it; may be repeated; * for any.  [default: localhost, --host and the address reached]",
+    help="Host name that requests may use, such as that of a reverse proxy; repeatable; * allows "
+    "any.  [default: localhost, --host and the address of the connection]",
 )
 @click.option(
     "--paths/--hide-paths",
     default=None,
-    help="Whether clients see the paths of images and can download their files unchanged.  "
-    "[default: only if --host is a loopback address and there is no --allowed-host]",
+    help="Whether clients see image paths and can download the original files.  "
+    "[default: only if --host is a loopback address and --allowed-host is not given]",
 )
 @model_option("the model that made the store")
 @backend_option
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    help="Threads that decode and draw pictures.  [default: one a processor]",
+    help="Threads that decode and resize images.  [default: one per processor]",
 )
 @click.option(
     "--together",
     default=64,
     show_default=True,
     type=click.IntRange(1),
-    help="Searches that go through the model and the store together, at most; 1 for each alone.",
+    help="Largest batch of concurrent searches; 1 disables batching.",
 )
 def serve(
     store_uri: str,
@@ -68,14 +68,14 @@ def serve(
     threads: int | None,
     together: int,
 ) -> None:
-    """Serve a store: a page to search it with, and an HTTP API for programs.
+    """Serve a search page and an HTTP API for a store.
 
-    The page is at /, the API's description at /openapi.json, and the server's state at /healthz,
-    /readyz and /metrics. Whoever reaches the address can search and see the store's pictures; by
-    default, that is this machine only. Requests that name another host, or come from a page of
-    another site, are refused. Ctrl-C stops the server once running requests are answered.
+    The page is at /, the OpenAPI document at /openapi.json, and the server's state at /healthz,
+    /readyz and /metrics. Anyone who can reach the address can search the store and see its images;
+    by default, only this machine can. Requests for other host names and from other sites' pages are
+    refused. Ctrl-C stops the server after running requests are answered.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in _REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
         raise click.ClickException(
             f"expected {', '.join(missing)}, found none; install: pip install 'rsicd-embed[serve]'"
@@ -86,10 +86,10 @@ def serve(
     from rsicd_embed.server.engine import Engine
     from rsicd_embed.server.service import Service
 
-    # Anybody can send such texts; the log is not theirs.
+    # Clients could fill the log with these.
     warnings.filterwarnings("ignore", r"\d+ of \d+ texts are longer than the model's context")
     try:
-        accepted = middleware.access(host, allowed_hosts)
+        access = middleware.access(host, allowed_hosts)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--allowed-host") from error
     local = middleware.is_loopback(host)
@@ -99,15 +99,15 @@ def serve(
     with listening, Engine(store_uri, lambda name: _load(name, backend), model) as engine:
         engine.open()
         if not local:
-            note(f"{host} may be reached from other machines: everyone there can see the pictures")
+            note(f"{host} may be reachable from other machines: anyone there can see the images")
         policy = Policy(most=together)
         service = Service(engine, threads=threads or cpu_count(), policy=policy, paths=paths)
         url = process.url(listening)
-        process.run(service, listening, lambda: show(f"serving {store_uri} at {url}"), accepted)
+        process.run(service, listening, lambda: show(f"serving {store_uri} at {url}"), access)
 
 
 def _load(model: str, backend: Backend | None) -> Embedder:
-    """A model on what answers soonest and fastest of what is installed."""
+    """Loads a model on OpenVINO if it is installed, else on JAX."""
     import rsicd_embed
     from rsicd_embed import plugins
 

@@ -1,4 +1,4 @@
-"""`rsicd-embed store …`: older states of a store under names, and columns that are not wanted."""
+"""`rsicd-embed info` and `store …`: contents of a store, its tagged versions, unwanted columns."""
 
 from __future__ import annotations
 
@@ -14,42 +14,66 @@ if TYPE_CHECKING:
     from rsicd_embed.stores.base import Versioned
 
 
+@click.command()
+@store_option
+@json_option
+def info(store_uri: str, as_json: bool) -> None:
+    """Show a store's rows, model, index and columns."""
+    import rsicd_embed
+
+    with rsicd_embed.open_store(store_uri) as opened:
+        facts = dataclasses.asdict(opened.info())
+    if as_json:
+        print_json(facts)
+        return
+    columns, advice = facts.pop("columns"), facts.pop("advice")
+    for name, value in facts.items():
+        text = number_text(value) if isinstance(value, float) else value
+        show(f"{name:<12} {'not measured' if value is None else text}")
+    show("columns      " + ", ".join(f"{name} {kind}" for name, kind in columns.items()))
+    if advice:
+        show(f"advice       {advice}")
+
+
 @click.group(cls=Group)
 def store() -> None:
-    """Keep states of a store under names, go back to them, and drop columns."""
+    """Tag and restore versions of a store; drop columns."""
 
 
 @store.command()
 @click.argument("name")
 @store_option
 def tag(name: str, store_uri: str) -> None:
-    """Keep the present state as NAME; `search --as-of NAME` then looks at it."""
-    with _opened(store_uri) as opened:
+    """Tag the current version as NAME.
+
+    Commands with --as-of NAME then read this version.
+    """
+    with _open_versioned(store_uri) as opened:
         opened.tag(name)
-        show(f"{store_uri}: {len(opened)} rows are kept as {name}")
+        show(f"{store_uri}: tagged {len(opened)} rows as {name}")
 
 
 @store.command()
 @click.argument("name")
 @store_option
 def untag(name: str, store_uri: str) -> None:
-    """Let go of what NAME keeps."""
-    with _opened(store_uri) as opened:
+    """Delete a tag."""
+    with _open_versioned(store_uri) as opened:
         opened.untag(name)
-    show(f"{store_uri}: {name} is not kept any more")
+    show(f"{store_uri}: deleted tag {name}")
 
 
 @store.command()
 @store_option
 @json_option
 def tags(store_uri: str, as_json: bool) -> None:
-    """List the names, and the number of the state that each keeps."""
-    with _opened(store_uri) as opened:
-        found = opened.tags()
+    """List tags and their version numbers."""
+    with _open_versioned(store_uri) as opened:
+        numbers = opened.tags()
     if as_json:
-        print_json({"tags": found})
+        print_json({"tags": numbers})
         return
-    for name, number in found.items():
+    for name, number in numbers.items():
         show(f"{number:>6}  {name}")
 
 
@@ -57,10 +81,14 @@ def tags(store_uri: str, as_json: bool) -> None:
 @click.argument("version")
 @store_option
 def restore(version: str, store_uri: str) -> None:
-    """Go back to a state: a tag, or the number of a version that LanceDB still has."""
-    with _opened(store_uri) as opened:
+    """Restore a tagged version.
+
+    LanceDB stores also restore VERSION by number, while they still have it.
+    """
+    with _open_versioned(store_uri) as opened:
         opened.restore(version)
-        show(f"{store_uri}: {len(opened)} rows as of {version}, of model {opened.provenance.model}")
+        model = opened.provenance.model
+        show(f"{store_uri}: restored {version}, {len(opened)} rows of model {model}")
 
 
 @store.command("drop-column")
@@ -68,41 +96,23 @@ def restore(version: str, store_uri: str) -> None:
 @store_option
 @json_option
 def drop_column(names: tuple[str, ...], store_uri: str, as_json: bool) -> None:
-    """Remove columns with all their values; tagged states keep them."""
+    """Drop columns with all their values.
+
+    Tagged versions keep them.
+    """
     import rsicd_embed
 
     with rsicd_embed.open_store(store_uri) as opened:
         opened.drop_columns(names)
-        left = list(opened.schema.names)
+        columns = list(opened.schema.names)
     if as_json:
-        print_json({"dropped": list(dict.fromkeys(names)), "columns": left})
+        print_json({"dropped": list(dict.fromkeys(names)), "columns": columns})
         return
-    show(f"{store_uri}: dropped {', '.join(names)}; columns: {', '.join(left)}")
+    show(f"{store_uri}: dropped {', '.join(names)}; columns: {', '.join(columns)}")
 
 
-def _opened(uri: str) -> Versioned:
+def _open_versioned(uri: str) -> Versioned:
     import rsicd_embed
     from rsicd_embed.stores.base import require_versioned
 
     return require_versioned(rsicd_embed.open_store(uri))
-
-
-@click.command()
-@store_option
-@json_option
-def info(store_uri: str, as_json: bool) -> None:
-    """Show what is in a store: rows, model, index, columns."""
-    import rsicd_embed
-
-    with rsicd_embed.open_store(store_uri) as store:
-        found = dataclasses.asdict(store.info())
-    if as_json:
-        print_json(found)
-        return
-    columns, advice = found.pop("columns"), found.pop("advice")
-    for name, value in found.items():
-        text = number_text(value) if isinstance(value, float) else value
-        show(f"{name:<12} {'not measured' if value is None else text}")
-    show("columns      " + ", ".join(f"{name} {kind}" for name, kind in columns.items()))
-    if advice:
-        show(f"advice       {advice}")

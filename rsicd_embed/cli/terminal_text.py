@@ -1,4 +1,4 @@
-"""Values of rows as a person reads them: short, but without lost digits."""
+"""Text for terminals: escaped characters, short values, and links to files (OSC 8)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_DECIMALS = 6  # of a degree: a tenth of a metre
 WIDEST = 60
+_DECIMALS = 6  # of a degree: a tenth of a metre
+# How terminals that support links identify themselves in the environment.
+_PROGRAMS = ("iTerm.app", "WezTerm", "vscode", "ghostty", "Hyper", "WarpTerminal", "Tabby")
+_VARIABLES = ("KITTY_WINDOW_ID", "WT_SESSION", "KONSOLE_VERSION", "WEZTERM_PANE")
+_TERMS = ("xterm-kitty", "alacritty", "foot", "xterm-ghostty")
+_FIRST_VTE = 5000  # GNOME Terminal and others
 
 
 def printable(text: str) -> str:
-    """One line of text in which nothing steers the terminal: a newline becomes `\\n`, and so on."""
+    """Escapes control characters, so that a text fits on one line and cannot steer the terminal."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
+def clipped(text: str) -> str:
+    """Shortens a text to `WIDEST` characters."""
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
 def number_text(value: float) -> str:
-    """A number in as few digits as show six decimals, or six significant digits below 0.1.
+    """Formats a number with six decimals, or six significant digits below 0.1, without zeros.
 
     Example:
-        >>> [number_text(one) for one in (320712.53, -7.1234567, 0.0123456789, 5.0, 1e20)]
+        >>> [number_text(x) for x in (320712.53, -7.1234567, 0.0123456789, 5.0, 1e20)]
         ['320712.53', '-7.123457', '0.0123457', '5', '1e+20']
     """
     if not math.isfinite(value):
@@ -34,36 +44,23 @@ def number_text(value: float) -> str:
 
 
 def value_text(value: Any) -> str:
-    """Any value in one line of at most `WIDEST` characters."""
+    """Formats any value of a row as one line of at most `WIDEST` characters."""
     if value is None:
         return "NULL"
     if isinstance(value, float):
         return number_text(value)
     if isinstance(value, bytes):
         return clipped(value[:WIDEST].hex())
-    if isinstance(value, list):
-        # No more of a vector than is shown.
+    if isinstance(value, list):  # perhaps a vector: format no more of it than fits
         return clipped("[" + ", ".join(map(value_text, value[:WIDEST])) + "]")
     if isinstance(value, dict):
-        pairs = (f"{printable(str(key))}: {value_text(one)}" for key, one in value.items())
+        pairs = (f"{printable(str(key))}: {value_text(item)}" for key, item in value.items())
         return clipped("{" + ", ".join(pairs) + "}")
     return clipped(printable(str(value)))
 
 
-def clipped(text: str) -> str:
-    """The beginning of a text that is longer than `WIDEST`."""
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
-
-
-# Terminals that show them, by what they put into the environment.
-_PROGRAMS = ("iTerm.app", "WezTerm", "vscode", "ghostty", "Hyper", "WarpTerminal", "Tabby")
-_VARIABLES = ("KITTY_WINDOW_ID", "WT_SESSION", "KONSOLE_VERSION", "WEZTERM_PANE")
-_TERMS = ("xterm-kitty", "alacritty", "foot", "xterm-ghostty")
-_FIRST_VTE = 5000  # of GNOME's terminal and its kin
-
-
 def link(uri: str, text: str) -> str:
-    """`text` as a link to a file where the terminal on stdout shows links; else `text`."""
+    """Returns `text` as a link to a file if stdout is a terminal with links, else `text`."""
     if not (sys.stdout.isatty() and shows_links(os.environ)):
         return text
     target = uri if "://" in uri else Path(uri).absolute().as_uri()
@@ -73,7 +70,7 @@ def link(uri: str, text: str) -> str:
 
 
 def shows_links(environment: Mapping[str, str]) -> bool:
-    """Whether a terminal with this environment shows links; `FORCE_HYPERLINK` overrides the guess.
+    """Guesses whether a terminal supports links; `FORCE_HYPERLINK` overrides the guess.
 
     Example:
         >>> shows_links({"TERM_PROGRAM": "vscode"}), shows_links({"TERM": "linux"})
@@ -82,12 +79,12 @@ def shows_links(environment: Mapping[str, str]) -> bool:
     forced = environment.get("FORCE_HYPERLINK")
     if forced is not None:
         return forced != "0"
-    if environment.get("TERM") == "dumb" or any(environment.get(one) for one in ("TMUX", "STY")):
-        return False  # a multiplexer may not pass them on
+    if environment.get("TERM") == "dumb" or any(environment.get(name) for name in ("TMUX", "STY")):
+        return False  # terminal multiplexers may drop links
     vte = environment.get("VTE_VERSION", "")
     return (
         environment.get("TERM_PROGRAM") in _PROGRAMS
         or environment.get("TERM", "").startswith(_TERMS)
-        or any(environment.get(one) for one in _VARIABLES)
+        or any(environment.get(name) for name in _VARIABLES)
         or (vte.isdecimal() and int(vte) >= _FIRST_VTE)
     )

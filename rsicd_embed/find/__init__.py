@@ -1,1 +1,1 @@
-"""Where in an image a text is: patches, their probabilities, a heat map and an overlay."""
+"""Locating a text in an image: patches, their scores and probabilities, and heat maps."""

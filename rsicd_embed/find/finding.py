@@ -1,10 +1,14 @@
-"""Where in a picture is what a text says: patches, ranked, and a map of how likely it is."""
+"""Score the patches of an image against a text.
+
+A patch's score is its cosine similarity with the text. Its probability is CLIP's zero-shot
+classification: how likely the patch shows the text rather than one of some alternatives.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -14,19 +18,31 @@ from rsicd_embed.errors import FindError
 from rsicd_embed.find import patches
 
 OVERLAP = 0.5
+# Common land cover; a patch that shows none of it is similar to none of these texts.
+GENERAL = (
+    "bare land",
+    "farmland",
+    "a forest",
+    "a meadow",
+    "water",
+    "buildings",
+    "a road",
+)
+# For models without one: the value at which CLIP's training clips it (Radford et al. 2021, 2.5).
+LOGIT_SCALE = 100.0
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is looked for, and how.
+    """A text to find and how to cut the image.
 
     Attributes:
-        text: what is looked for.
-        against: what patches may show instead; None for `against`, empty for
-            nothing.
-        sides: of the patches, in pixels; None for `patches.default_sides`.
-        overlap: the least part of a patch that its neighbour has too.
-        most: patches that may come of it; where no sides are given, they grow until that holds.
+        text: the text to find.
+        against: alternative texts for the probabilities; None for `default_alternatives`, empty for
+            none.
+        sides: sides of the patches, in pixels; None for `patches.default_sides`.
+        overlap: the least overlap of neighbouring patches, as a fraction of their side.
+        most: maximum number of patches; without `sides`, patches grow until they fit.
     """
 
     text: str
@@ -36,18 +52,26 @@ class Question:
     most: int = patches.MAX_PATCHES
 
 
+class RankedPatch(TypedDict):
+    """A patch in JSON: its box is left, top, right, bottom, in pixels."""
+
+    rank: int
+    score: float
+    probability: float
+    box: list[int]
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What a picture's patches say of a text.
+    """The scores of an image's patches.
 
     Attributes:
-        size: (width, height) of the picture.
-        texts: the one in question, then those it was compared with.
-        logit_scale: of the softmax over them.
+        size: (width, height) of the image, in pixels.
+        texts: the text, then its alternatives.
+        logit_scale: factor of the cosines in the softmax over the texts.
         boxes: int32 (n, 4): left, top, right, bottom, in pixels.
-        scores: float32 (n,): cosine with the text in question.
-        probabilities: float64 (n,): that a patch shows it rather than another; see
-            `probabilities`. 1 where it was compared with nothing.
+        scores: float32 (n,): cosine similarity with the text.
+        probabilities: float64 (n,): see `probabilities`; 1 without alternatives.
     """
 
     size: tuple[int, int]
@@ -58,11 +82,11 @@ class Finding:
     probabilities: np.ndarray
 
     def order(self) -> np.ndarray:
-        """Patches by falling score, equal ones as they were cut."""
+        """Indices of the patches by descending score, ties in the order of `boxes`."""
         return np.argsort(-self.scores, kind="stable")
 
-    def best(self, k: int) -> list[dict[str, Any]]:
-        """The k best patches, as they go into JSON."""
+    def best(self, k: int) -> list[RankedPatch]:
+        """The k patches with the highest scores."""
         return [
             {
                 "rank": rank,
@@ -74,24 +98,6 @@ class Finding:
         ]
 
 
-def cut(image: Image.Image, question: Question, embedder: Embedder) -> np.ndarray:
-    """The boxes that `find` will look at; see `patches.cut`."""
-    width, height = image.size
-    if question.sides:
-        return patches.cut(width, height, question.sides, question.overlap, question.most)
-    seen = min(embedder.preprocess(Image.new("RGB", (8, 8))).shape[:2])
-    sides = patches.default_sides(width, height, seen)
-    while True:
-        try:
-            return patches.cut(width, height, sides, question.overlap, question.most)
-        except FindError:
-            seen *= 2
-            coarser = patches.default_sides(width, height, seen)
-            if coarser == sides:
-                raise
-            sides = coarser
-
-
 def find(
     image: Image.Image,
     question: Question,
@@ -101,30 +107,30 @@ def find(
     threads: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Finding:
-    """Compares every patch of a picture with a text.
+    """Scores every patch of an image.
 
-    Beside the picture itself, a few batches of patches are held at a time, and a number for each
-    patch and text.
+    Besides the image, memory is needed for a few batches of patches, and for one number per patch
+    and text.
 
     Args:
         image: RGB, upright.
-        question: what is looked for.
+        question: the text and how to cut the image.
         embedder: the model.
-        batch_size: patches embedded at once; None for the model's own.
-        threads: that cut patches; None for one a processor.
-        progress: called with the number of patches just done.
+        batch_size: patches per batch; None for the model's batch size.
+        threads: threads that cut patches; None for one per processor.
+        progress: called with the number of patches just scored.
 
     Raises:
-        FindError: the picture cannot be cut like that.
+        FindError: the image cannot be cut as requested.
     """
     texts = compared_texts(question.text, question.against)
     boxes = cut(image, question, embedder)
-    wanted = embedder.embed_texts(texts).T
-    found = []
+    text_vectors = embedder.embed_texts(texts).T
+    batches = []
     for vectors in patches.embed(image, boxes, embedder, batch_size=batch_size, threads=threads):
-        found.append(vectors @ wanted)
+        batches.append(vectors @ text_vectors)
         progress(len(vectors))
-    similarities = np.clip(np.concatenate(found), -1, 1)
+    similarities = np.clip(np.concatenate(batches), -1, 1)
     scale = logit_scale(embedder)
     return Finding(
         size=image.size,
@@ -136,46 +142,59 @@ def find(
     )
 
 
-# What most of the land in overhead pictures is; a patch that shows none of it is like none of them.
-GENERAL = (
-    "bare land",
-    "farmland",
-    "a forest",
-    "a meadow",
-    "water",
-    "buildings",
-    "a road",
-)
-# Where a model does not tell its own: at which CLIP's training clips it (Radford et al. 2021, 2.5).
-LOGIT_SCALE = 100.0
+def cut(image: Image.Image, question: Question, embedder: Embedder) -> np.ndarray:
+    """Returns the boxes that `find` scores; see `patches.cut`."""
+    width, height = image.size
+    if question.sides:
+        return patches.cut(width, height, question.sides, question.overlap, question.most)
+    model_side = min(embedder.preprocess(Image.new("RGB", (8, 8))).shape[:2])
+    sides = patches.default_sides(width, height, model_side)
+    while True:
+        try:
+            return patches.cut(width, height, sides, question.overlap, question.most)
+        except FindError:
+            model_side *= 2
+            coarser = patches.default_sides(width, height, model_side)
+            if coarser == sides:
+                raise
+            sides = coarser
 
 
-def against(text: str) -> tuple[str, ...]:
-    """What a text is compared with unless told: those of `GENERAL` that share no word with it.
+def compared_texts(text: str, alternatives: Sequence[str] | None) -> tuple[str, ...]:
+    """The text, then its alternatives; `default_alternatives` for None."""
+    if alternatives is None:
+        return (text, *default_alternatives(text))
+    return (text, *dict.fromkeys(alternatives))
+
+
+def default_alternatives(text: str) -> tuple[str, ...]:
+    """The texts of `GENERAL` that share no word with `text`.
 
     Example:
-        >>> against("Buildings near a road")
+        >>> default_alternatives("Buildings near a road")
         ('bare land', 'farmland', 'a forest', 'a meadow', 'water')
     """
     words = set(text.casefold().split()) - {"a"}
-    return tuple(one for one in GENERAL if not words & set(one.split()))
+    return tuple(general for general in GENERAL if not words & set(general.split()))
 
 
 def logit_scale(embedder: object) -> float:
-    """What the model multiplies cosines by before a softmax; `LOGIT_SCALE` if it does not say."""
+    """The model's factor of cosines before a softmax; `LOGIT_SCALE` for models without one."""
     return float(getattr(embedder, "logit_scale", LOGIT_SCALE))
 
 
 def probabilities(similarities: np.ndarray, scale: float) -> np.ndarray:
-    """Softmax over texts, of which the first is the one in question.
+    """Computes the probability of the first text by a softmax over all texts.
+
+    Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision",
+    section 3.1.
 
     Args:
         similarities: float (n, texts): cosines of n patches with each text.
-        scale: what they are multiplied by.
+        scale: factor of the cosines.
 
     Returns:
-        float64 (n,) in [0, 1]: how likely the first text is, if one of them is right (Radford et
-        al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", 3.1).
+        float64 (n,) in [0, 1].
 
     Example:
         >>> probabilities(np.array([[0.3, 0.3], [0.3, 0.2]]), 100.0).round(5).tolist()
@@ -183,10 +202,5 @@ def probabilities(similarities: np.ndarray, scale: float) -> np.ndarray:
     """
     logits = scale * np.asarray(similarities, np.float64)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: np.ndarray = weights[:, 0] / weights.sum(axis=1)
-    return found
-
-
-def compared_texts(text: str, others: Sequence[str] | None) -> tuple[str, ...]:
-    """The text in question, then what it is compared with; `against(text)` for None."""
-    return (text, *(against(text) if others is None else dict.fromkeys(others)))
+    first: np.ndarray = weights[:, 0] / weights.sum(axis=1)
+    return first

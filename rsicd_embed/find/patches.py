@@ -1,8 +1,8 @@
-"""A picture of any size → overlapping square patches, and their vectors, a batch at a time."""
+"""Cut an image into overlapping square patches and embed them in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -11,17 +11,17 @@ from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import FindError
 from rsicd_embed.parallel import batched, ordered_map
 
-# More would take minutes, and tell no more: 0.1 GB of boxes and scores is not what limits.
+# More would take minutes without showing more; memory is not the limit (0.1 GB).
 MAX_PATCHES = 100_000
 MAX_OVERLAP = 0.9
 _SMALLEST_SIDE = 32
 
 
 def default_sides(width: int, height: int, model_side: int) -> tuple[int, ...]:
-    """Two scales: a quarter of the shorter side and a half of it.
+    """Returns two scales: a quarter and a half of the shorter side.
 
-    A finest patch has at least 32 pixels, below which there is nothing to recognise, and at most
-    twice those that the model sees, beyond which it would see less than there is.
+    The finer patches have at least 32 pixels, below which nothing is recognisable, and at most
+    twice the model's input, beyond which detail is lost.
 
     Example:
         >>> default_sides(600, 400, 128), default_sides(5400, 2700, 128), default_sides(20, 90, 128)
@@ -35,22 +35,24 @@ def default_sides(width: int, height: int, model_side: int) -> tuple[int, ...]:
 def cut(
     width: int, height: int, sides: Sequence[int], overlap: float, most: int = MAX_PATCHES
 ) -> np.ndarray:
-    """Where the patches of a picture are.
+    """Computes the boxes of an image's patches.
+
+    Patches are evenly spaced, the outermost at the image's edges.
 
     Args:
-        width: of the picture, in pixels.
-        height: likewise.
-        sides: of the patches, in pixels; a scale each.
-        overlap: the part of a patch, from 0 to `MAX_OVERLAP`, that its neighbour has too, at least:
-            patches are spread evenly, the outermost at the picture's edges.
-        most: patches that may come of it.
+        width: width of the image, in pixels.
+        height: height of the image, in pixels.
+        sides: sides of the patches, in pixels, one per scale.
+        overlap: the least overlap of neighbouring patches, as a fraction of their side, from 0 to
+            `MAX_OVERLAP`.
+        most: maximum number of patches.
 
     Returns:
         int32 (n, 4): left, top, right, bottom; scale by scale, row by row.
 
     Raises:
-        FindError: a side is not from 1 to the picture's shorter one, the overlap is not as above,
-            or there would be more than `most`.
+        FindError: a side is not between 1 and the image's shorter side, the overlap is out of
+            range, or there would be more than `most` patches.
     """
     if not 0 <= overlap <= MAX_OVERLAP:
         raise FindError(f"expected an overlap from 0 to {MAX_OVERLAP:g}, found {overlap:g}")
@@ -59,19 +61,18 @@ def cut(
     for side in dict.fromkeys(sides):
         if not 1 <= side <= short:
             raise FindError(
-                f"expected a patch from 1 to {short} pixels, the picture's shorter side, "
-                f"found {side}"
+                f"expected a patch from 1 to {short} pixels, the image's shorter side, found {side}"
             )
         grids.append((side, _starts(width, side, overlap), _starts(height, side, overlap)))
     count = sum(len(lefts) * len(tops) for _, lefts, tops in grids)
     if count > most:
         raise FindError(
-            f"expected at most {most:,} patches, found {count:,} in a picture of "
-            f"{width}×{height}; take larger ones, or less overlap"
+            f"expected at most {most:,} patches, found {count:,} in an image of "
+            f"{width}×{height}; use larger patches or less overlap"
         )
     boxes = [np.zeros((0, 4), np.int32)]
     for side, lefts, tops in grids:
-        top, left = (one.ravel() for one in np.meshgrid(tops, lefts, indexing="ij"))
+        top, left = (axis.ravel() for axis in np.meshgrid(tops, lefts, indexing="ij"))
         boxes.append(np.stack([left, top, left + side, top + side], axis=1).astype(np.int32))
     return np.concatenate(boxes)
 
@@ -84,38 +85,32 @@ def embed(
     batch_size: int | None = None,
     threads: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Vectors of a picture's patches, in order.
+    """Embeds an image's patches in order.
 
-    Patches are cut on threads while others are embedded; no more than three batches are held.
+    Threads cut patches while others are embedded; at most three batches are in memory.
 
     Args:
-        image: RGB.
-        boxes: int (n, 4), as `cut` gives them.
+        image: the RGB image.
+        boxes: int (n, 4), as returned by `cut`.
         embedder: the model.
-        batch_size: patches embedded at once; None for the model's own.
-        threads: that cut; None for one a processor.
+        batch_size: patches per batch; None for the model's batch size.
+        threads: threads that cut patches; None for one per processor.
 
     Yields:
-        float32 (m, dim), of at most `batch_size` patches.
+        float32 (m, dim): the vectors of at most `batch_size` patches.
     """
     size = batch_size or embedder.batch_size
-    image.load()  # at once: threads share it from here on
-    make = _preparer(image, embedder.preprocess)
-    for some in batched(ordered_map(make, boxes, ahead=2 * size, threads=threads), size):
-        yield embedder.embed_pixels(np.stack(some))
+    image.load()  # threads share the decoded image
 
-
-def _preparer(
-    image: Image.Image, preprocess: Callable[[Image.Image], np.ndarray]
-) -> Callable[[np.ndarray], np.ndarray]:
     def prepare(box: np.ndarray) -> np.ndarray:
-        left, top, right, bottom = (int(one) for one in box)
-        return preprocess(image.crop((left, top, right, bottom)))
+        left, top, right, bottom = map(int, box)
+        return embedder.preprocess(image.crop((left, top, right, bottom)))
 
-    return prepare
+    for pixels in batched(ordered_map(prepare, boxes, ahead=2 * size, threads=threads), size):
+        yield embedder.embed_pixels(np.stack(pixels))
 
 
 def _starts(length: int, side: int, overlap: float) -> np.ndarray:
-    """Where patches begin along one side of the picture, evenly, from one end to the other."""
+    """Left or top edges of patches along one axis, evenly spaced from end to end."""
     steps = int(np.ceil((length - side) / max(1.0, side * (1 - overlap))))
     return np.rint(np.linspace(0, length - side, steps + 1)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Search hits as one HTML file that brings its pictures along: a contact sheet to keep or send."""
+"""Write search hits as a contact sheet: one HTML file with the images inside."""
 
 from __future__ import annotations
 
@@ -33,44 +33,43 @@ p:last-of-type { padding-bottom: .6rem; }
 
 
 @dataclass(frozen=True)
-class SheetHit:
-    """One picture and the lines under it."""
+class ContactCard:
+    """An image and the lines of text below it."""
 
     image: ImageLike
     lines: tuple[str, ...]
 
 
-def page(title: str, hits: Sequence[SheetHit]) -> str:
-    """An HTML document; a picture that cannot be read becomes its reason."""
-    shown = html.escape(title)
-    cards = "\n".join(map(_card, hits)) or "<li><p>no hits</p></li>"
+def page(title: str, cards: Sequence[ContactCard]) -> str:
+    """Returns an HTML document; an unreadable image is replaced by the reason."""
+    heading = html.escape(title)
+    items = "\n".join(map(_item, cards)) or "<li><p>no hits</p></li>"
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{shown}</title>\n<style>{_STYLE}</style>\n<h1>{shown}</h1>\n"
-        f"<ol>\n{cards}\n</ol>\n</html>\n"
+        f"<title>{heading}</title>\n<style>{_STYLE}</style>\n<h1>{heading}</h1>\n"
+        f"<ol>\n{items}\n</ol>\n</html>\n"
     )
 
 
-def save(title: str, hits: Sequence[SheetHit], path: Path) -> None:
-    """Writes `page`, in one step.
+def save(title: str, cards: Sequence[ContactCard], path: Path) -> None:
+    """Writes `page` to a file atomically.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    # A lone surrogate, which a file name may have, cannot be written in UTF-8.
-    data = page(title, hits).encode("utf-8", "replace")
+    # File names may contain lone surrogates, which UTF-8 cannot represent.
+    data = page(title, cards).encode("utf-8", "replace")
     with files.storage_errors(f"cannot write {path}"):
         files.make_folder(path.parent)
-        files.write_file(path, lambda aside: aside.write_bytes(data))
-        files.sync_folder(path.parent)
+        files.replace_file(path, lambda aside: aside.write_bytes(data))
 
 
-def _card(hit: SheetHit) -> str:
-    lines = "".join(f"<p>{html.escape(line)}</p>" for line in hit.lines)
-    alt = html.escape(hit.lines[-1] if hit.lines else "", quote=True)
+def _item(card: ContactCard) -> str:
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in card.lines)
+    alt = html.escape(card.lines[-1] if card.lines else "", quote=True)
     try:
-        picture = f'<img alt="{alt}" src="{_data_uri(hit.image)}">'
+        picture = f'<img alt="{alt}" src="{_data_uri(card.image)}">'
     except ImageError as error:
         picture = f'<span class="none">{html.escape(str(error))}</span>'
     return f"<li>{picture}{lines}</li>"

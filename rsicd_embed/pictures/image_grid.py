@@ -118,8 +118,7 @@ def save_preview(rows: Sequence[GridRow], path: Path) -> None:
     kind = Image.registered_extensions()[path.suffix.lower()]
     with files.storage_errors(f"cannot write {path}"):
         files.make_folder(path.parent)
-        files.write_file(path, lambda aside: sheet.save(aside, kind, exif=exif))
-        files.sync_folder(path.parent)
+        files.replace_file(path, lambda aside: sheet.save(aside, kind, exif=exif))
 
 
 def _caption(cell: GridCell, font: _Font, width: int) -> list[tuple[str, tuple[int, int, int]]]:

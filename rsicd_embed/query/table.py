@@ -49,9 +49,8 @@ class StoreTable(Dataset):  # type: ignore[misc]
         self._where, self._repeatable = where, repeatable
         self._scans: list[list[str]] = []
         self._cached: list[pa.RecordBatch] | None = None
-        self.failure: BaseException | None = (
-            None  # while reading, of which DataFusion keeps only the message
-        )
+        # An error while reading, of which DataFusion only keeps the message.
+        self.failure: BaseException | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -97,9 +96,7 @@ class StoreTable(Dataset):  # type: ignore[misc]
         names = columns or ["id"]  # to count the rows
         try:
             reader = self._store.scan(names, where)
-        except (
-            FilterError
-        ):  # the store supports less SQL than it should; DataFusion filters instead
+        except FilterError:  # DataFusion applies conditions that a store does not support
             reader = self._store.scan(names)
         with reader:
             for batch in reader:

@@ -1,1 +1,1 @@
-"""The HTTP API and the search page."""
+"""The HTTP API (`api.py`) and the search page (`static/`)."""

@@ -1,4 +1,4 @@
-"""A store's columns as filters are built from them: how they compare, and what values there are."""
+"""Describe a store's columns for building filters: their operators and values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from collections import Counter
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,73 +15,80 @@ from rsicd_embed.datasets.classes import readable
 from rsicd_embed.server.conditions import OPERATORS, filterable, zone_of
 from rsicd_embed.stores.base import VectorStore
 
-# A column of more distinct texts is no choice but a text.
-_CHOICES = 60
-# Pairs of names under which places are kept, in degrees.
+if TYPE_CHECKING:
+    from rsicd_embed.server.schemas import Column, Place, StoreColumns
+
+# A column with more distinct texts is not offered as a list of values.
+_MOST_VALUES = 60
+# Names of coordinate columns, in degrees.
 _PLACES = (("lon", "lat"), ("longitude", "latitude"), ("lng", "lat"))
-# Columns that hold class names, and names that are words: others may be codes or sentences.
+# Columns of class names, and values that are names; others may be codes or sentences.
 _CLASSES = re.compile("label|class|category", re.IGNORECASE)
 _CLASS_NAME = re.compile("[A-Za-z]+([ _-][A-Za-z]+)*")
-# Columns that nobody filters by.
-_UNINTERESTING = ("id", "uri", "sha256")
-# What a source says of its pictures comes first.
-_LAST = ("width", "height")
+_NOT_FILTERED = ("id", "uri", "sha256")
+_LAST = ("width", "height")  # listed after the columns of the source
 
 
-def describe(store: VectorStore) -> dict[str, Any]:
-    """Columns to filter by, each with its type and its operators.
+def describe(store: VectorStore) -> StoreColumns:
+    """Lists the columns to filter by.
 
-    Texts with few values have those too, the most frequent first, and class names in words where
-    they differ; numbers and times have their least and their greatest. Also the names of the
-    columns that hold longitudes and latitudes, None where there are none.
+    Text columns with few values include them, the most frequent first, and readable names for
+    classes; number and time columns include their minimum and maximum.
     """
     kinds = filterable(store.schema)
-    names = [name for name in kinds if name not in _UNINTERESTING]
-    chosen = {name: kinds[name] for name in sorted(names, key=lambda name: name in _LAST)}
-    texts = [name for name, kind in chosen.items() if kind == "text"]
-    numbers = [name for name, kind in chosen.items() if kind == "number"]
-    moments = [name for name, kind in chosen.items() if kind == "time"]
-    values, ranges, rows = _summaries(store, texts, [*numbers, *moments])
-    columns = []
-    for name, kind in chosen.items():
+    names = [name for name in kinds if name not in _NOT_FILTERED]
+    kinds = {name: kinds[name] for name in sorted(names, key=lambda name: name in _LAST)}
+    texts = [name for name, kind in kinds.items() if kind == "text"]
+    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    times = [name for name, kind in kinds.items() if kind == "time"]
+    values, ranges, rows = _summarise(store, texts, [*numbers, *times])
+    columns: list[Column] = []
+    for name, kind in kinds.items():
         type_ = store.schema.field(name).type
-        column: dict[str, Any] = {"name": name, "kind": kind, "operators": list(OPERATORS[kind])}
-        column["type"] = str(type_)
+        column: Column = {
+            "name": name,
+            "kind": kind,
+            "operators": list(OPERATORS[kind]),
+            "type": str(type_),
+        }
         if values.get(name):
             column["values"] = [value for value, _ in values[name].most_common()]
             if class_names := _class_names(name, column["values"]):
                 column["names"] = class_names
         if name in ranges:
-            column["min"], column["max"] = (_plain(value, type_) for value in ranges[name])
+            column["min"], column["max"] = (_json_value(value, type_) for value in ranges[name])
         columns.append(column)
-    plain = {name.lower(): name for name in numbers}
-    places = [
-        {"lon": plain[lon], "lat": plain[lat]} for lon, lat in _PLACES if {lon, lat} <= set(plain)
+    by_lower = {name.lower(): name for name in numbers}
+    places: list[Place] = [
+        {"lon": by_lower[lon], "lat": by_lower[lat]}
+        for lon, lat in _PLACES
+        if {lon, lat} <= set(by_lower)
     ]
     return {"rows": rows, "columns": columns, "place": places[0] if places else None}
 
 
 def _class_names(column: str, values: list[str]) -> dict[str, str]:
-    """`denseresidential` → `dense residential area`, for columns that hold classes."""
+    """Readable names of classes, such as `dense residential area` for `denseresidential`."""
     if not _CLASSES.search(column):
         return {}
-    named = {value: readable(value) for value in values if _CLASS_NAME.fullmatch(value)}
-    return {value: name for value, name in named.items() if name != value}
+    names = {value: readable(value) for value in values if _CLASS_NAME.fullmatch(value)}
+    return {value: name for value, name in names.items() if name != value}
 
 
-def _plain(value: Any, type_: pa.DataType) -> Any:
-    """A number as it is, a time in ISO 8601 and in its column's zone."""
+def _json_value(value: Any, type_: pa.DataType) -> float | str:
+    """A number unchanged, or a time in ISO 8601, in the column's time zone."""
     if isinstance(value, dt.datetime) and getattr(type_, "tz", None):
-        with suppress(ValueError):  # a zone that this machine does not know; then in UTC
+        with suppress(ValueError):  # an unknown zone: use UTC
             return value.replace(tzinfo=dt.UTC).astimezone(zone_of(type_)).isoformat()
         return value.replace(tzinfo=dt.UTC).isoformat()
-    return value.isoformat() if isinstance(value, dt.date) else value
+    result: float | str = value.isoformat() if isinstance(value, dt.date) else value
+    return result
 
 
-def _summaries(
+def _summarise(
     store: VectorStore, texts: list[str], ordered: list[str]
 ) -> tuple[dict[str, Counter[str]], dict[str, tuple[Any, Any]], int]:
-    """How often each text occurs, the least and the greatest of the others, and the row count."""
+    """Counts of texts, (minimum, maximum) of ordered columns, and the number of rows."""
     values = {name: Counter[str]() for name in texts}
     ranges: dict[str, tuple[Any, Any]] = {}
     rows = 0
@@ -89,30 +96,27 @@ def _summaries(
         for batch in reader:
             rows += len(batch)
             for name in list(values):
-                _count(values[name], batch.column(name))
-                if len(values[name]) > _CHOICES:
+                for entry in pc.value_counts(batch.column(name).drop_null()):
+                    values[name][entry["values"].as_py()] += entry["counts"].as_py()
+                if len(values[name]) > _MOST_VALUES:
                     del values[name]
             for name in ordered:
-                _stretch(ranges, name, batch.column(name))
+                _extend(ranges, name, batch.column(name))
     return values, ranges, rows
 
 
-def _count(counts: Counter[str], column: pa.Array) -> None:
-    for one in pc.value_counts(column.drop_null()):
-        counts[one["values"].as_py()] += one["counts"].as_py()
-
-
-def _stretch(ranges: dict[str, tuple[Any, Any]], name: str, column: pa.Array) -> None:
+def _extend(ranges: dict[str, tuple[Any, Any]], name: str, column: pa.Array) -> None:
+    """Extends the range of a column by a batch of its values."""
     if pa.types.is_floating(column.type):
         column = column.filter(pc.is_finite(column))
     if pa.types.is_timestamp(column.type):
-        # In UTC without a zone, which this machine need not know.
-        plain = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-        column = plain.cast(pa.timestamp("us"))
+        # Drop the zone, which this machine may not know; values are in UTC.
+        in_zone = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        column = in_zone.cast(pa.timestamp("us"))
     try:
-        found = pc.min_max(column).as_py()
-    except (ValueError, OverflowError):  # a time beyond the year 9999
+        extremes = pc.min_max(column).as_py()
+    except (ValueError, OverflowError):  # a time after the year 9999
         return
-    if found["min"] is not None:
-        least, most = ranges.get(name, (found["min"], found["max"]))
-        ranges[name] = min(least, found["min"]), max(most, found["max"])
+    if extremes["min"] is not None:
+        least, most = ranges.get(name, (extremes["min"], extremes["max"]))
+        ranges[name] = min(least, extremes["min"]), max(most, extremes["max"])

@@ -1,4 +1,4 @@
-"""Questions that arrive at about the same time, answered in one call: micro-batching."""
+"""Micro-batching: answer concurrent requests in one call."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ A = TypeVar("A")
 
 @dataclass(frozen=True)
 class Policy:
-    """How questions are collected.
+    """How requests are batched.
 
     Attributes:
-        most: questions answered in one call.
-        linger_s: how long to wait for more. Only where the last call had more than one question:
-            who asks alone is never kept waiting.
-        waiting: questions that may wait; more are refused.
+        most: maximum size of a batch.
+        linger_s: time to wait for more requests, in seconds. Applies only if the last batch had
+            more than one, so a single client never waits.
+        waiting: maximum number of queued requests; more are refused.
     """
 
     most: int = 64
@@ -33,10 +33,10 @@ class Policy:
 
 
 class Batcher(Generic[Q, A]):
-    """Collects questions while others are being answered, and answers them together.
+    """Queues requests while a batch is being answered, and answers them as the next batch.
 
-    All methods are called on one event loop; answers are made on a thread of `executor`, one call
-    at a time.
+    All methods must be called on one event loop. Batches are answered on a thread of `executor`,
+    one at a time.
     """
 
     def __init__(
@@ -47,7 +47,14 @@ class Batcher(Generic[Q, A]):
         *,
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:
-        """`answer` gives one answer, or error, for each question; `observe` hears how many."""
+        """Creates a batcher.
+
+        Args:
+            answer: returns an answer or an error for each question of a batch.
+            executor: runs `answer`.
+            policy: how requests are batched.
+            observe: called with the size of each batch.
+        """
         self._answer, self._executor, self._observe = answer, executor, observe
         self._policy = policy or Policy()
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
@@ -57,10 +64,10 @@ class Batcher(Generic[Q, A]):
         self._closed = False
 
     async def ask(self, question: Q) -> A:
-        """The answer to a question; raises what is an Exception.
+        """Returns the answer to a question, or raises it if it is an exception.
 
         Raises:
-            RequestError: too many are waiting, or the server is stopping.
+            RequestError: 503: the queue is full, or the server is stopping.
         """
         if self._closed:
             raise RequestError(503, "the server is stopping")
@@ -75,23 +82,23 @@ class Batcher(Generic[Q, A]):
         return await future
 
     async def close(self) -> None:
-        """Answers what is waiting, and refuses what comes then."""
+        """Answers the queued requests and refuses new ones."""
         self._closed = True
         self._full.set()
         if self._running is not None:
             await self._running
 
     async def _run(self) -> None:
-        """Answers until nobody waits."""
+        """Answers batches until the queue is empty."""
         try:
             while self._waiting:
                 await self._linger()
                 count = min(len(self._waiting), self._policy.most)
-                some = [self._waiting.popleft() for _ in range(count)]
-                # Who has gone needs no answer.
-                some = [(question, future) for question, future in some if not future.done()]
-                if some:
-                    await self._give(some)
+                batch = [self._waiting.popleft() for _ in range(count)]
+                # Cancelled requests need no answer.
+                batch = [(question, future) for question, future in batch if not future.done()]
+                if batch:
+                    await self._answer_batch(batch)
         finally:
             self._running = None
 
@@ -102,19 +109,19 @@ class Batcher(Generic[Q, A]):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._full.wait(), self._policy.linger_s)
 
-    async def _give(self, some: list[tuple[Q, asyncio.Future[A]]]) -> None:
-        self._last = len(some)
-        self._observe(len(some))
+    async def _answer_batch(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
+        self._last = len(batch)
+        self._observe(len(batch))
         loop = asyncio.get_running_loop()
-        questions = [question for question, _ in some]
+        questions = [question for question, _ in batch]
         answers: Sequence[A | Exception]
         try:
             answers = await loop.run_in_executor(self._executor, self._answer, questions)
-            if len(answers) != len(some):
-                raise RuntimeError(f"expected {len(some)} answers, found {len(answers)}")
+            if len(answers) != len(batch):
+                raise RuntimeError(f"expected {len(batch)} answers, found {len(answers)}")
         except Exception as error:
-            answers = [error] * len(some)
-        for (_, future), answer in zip(some, answers, strict=True):
+            answers = [error] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue
             if isinstance(answer, Exception):

@@ -1,7 +1,12 @@
-"""Conditions on attributes from anyone, as a `where`: nothing of what is given becomes SQL.
+"""Build a store's `where` from untrusted conditions, without copying any of their text into SQL.
 
-A column must be one of the store's, an operator one of those that its type has; a value is parsed
-as that type and written anew as a literal.
+A column must exist, and its type must have the operator. A value is parsed as the column's type and
+written as a literal. Dates and times are compared as follows:
+
+- A value with an offset is an instant, whatever the column's time zone.
+- A value without an offset is in the column's time zone, which hits use too. Columns without a time
+  zone and columns of dates are in UTC.
+- A date is the whole day: `= 2024-05-17` matches every moment of it, and `<=` includes it.
 """
 
 from __future__ import annotations
@@ -20,31 +25,51 @@ from rsicd_embed.errors import RequestError
 from rsicd_embed.records import VECTOR
 
 Kind = Literal["text", "number", "truth", "time"]
+Operator = Literal[
+    "=", "!=", "<", "<=", ">", ">=", "contains", "starts with", "is empty", "is not empty"
+]
 Value = str | int | float | bool
 
-_COMPARE = ("=", "!=", "<", "<=", ">", ">=")
-_NULLS = ("is empty", "is not empty")
-OPERATORS: dict[Kind, tuple[str, ...]] = {
+_COMPARE: tuple[Operator, ...] = ("=", "!=", "<", "<=", ">", ">=")
+_NULLS: tuple[Operator, ...] = ("is empty", "is not empty")
+OPERATORS: dict[Kind, tuple[Operator, ...]] = {
     "text": ("=", "!=", "contains", "starts with", *_NULLS),
     "number": (*_COMPARE, *_NULLS),
     "truth": ("=", *_NULLS),
     "time": (*_COMPARE, *_NULLS),
 }
-# Beyond, a literal would be read as a decimal or a float, and 2**64 is in no column.
+# SQL reads larger literals as decimals or floats; no column contains 2**64.
 _LARGEST = 2**63 - 1
+_SHOWN_CHARS = 80
+
+_DAY = dt.timedelta(days=1)
+_EXPECTED_TIME = (
+    "a time such as 2024-05-17, 2024-05-17T12:30:00 or 2024-05-17T12:30:00+02:00, "
+    "to the microsecond"
+)
+# The range of 64-bit nanoseconds; columns of that unit cannot be compared with literals outside.
+_NANOSECOND_RANGE = (
+    dt.datetime(1677, 9, 21, 0, 12, 44, tzinfo=dt.UTC),
+    dt.datetime(2262, 4, 11, 23, 47, 16, tzinfo=dt.UTC),
+)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`column operator value`; without a value for those of emptiness."""
+    """`column operator value`; `is empty` and `is not empty` need no value."""
 
     column: str
     operator: str
     value: Value | None = None
 
 
-def kind_of(type_: pa.DataType) -> Kind | None:
-    """How values of a type are compared; None for types without conditions here."""
+def filterable(schema: pa.Schema) -> dict[str, Kind]:
+    """The columns that conditions may use, and how their values are compared."""
+    kinds = {field.name: _kind_of(field.type) for field in schema if field.name != VECTOR}
+    return {name: kind for name, kind in kinds.items() if kind}
+
+
+def _kind_of(type_: pa.DataType) -> Kind | None:
     type_ = _value_type(type_)
     if pa.types.is_string(type_) or pa.types.is_large_string(type_):
         return "text"
@@ -61,73 +86,70 @@ def _value_type(type_: pa.DataType) -> pa.DataType:
     return type_.value_type if pa.types.is_dictionary(type_) else type_
 
 
-def filterable(schema: pa.Schema) -> dict[str, Kind]:
-    """The columns that conditions may name, and how their values are compared."""
-    kinds = {field.name: kind_of(field.type) for field in schema if field.name != VECTOR}
-    return {name: kind for name, kind in kinds.items() if kind}
-
-
 def where(conditions: Sequence[Condition], schema: pa.Schema) -> str | None:
-    """All conditions, as a store's `where`; None for none.
+    """Joins conditions with AND into a store's `where`; None without conditions.
 
     Raises:
-        RequestError: a column that is not there, an operator that its type does not have, or a
-            value that is not of it.
+        RequestError: 422: an unknown column, an operator that its type lacks, or a value of another
+            type.
 
     Example:
         >>> fields = pa.schema([("label", pa.string()), ("lat", pa.float64())])
         >>> where([Condition("label", "=", "it's"), Condition("lat", ">=", "-3")], fields)
         '("label" = \\'it\\'\\'s\\') AND ("lat" >= -3)'
     """
-    return " AND ".join(f"({_sql(one, schema)})" for one in conditions) or None
+    return " AND ".join(f"({_sql(condition, schema)})" for condition in conditions) or None
 
 
-def _sql(one: Condition, schema: pa.Schema) -> str:
+def quoted(text: str) -> str:
+    """A SQL string literal; doubling quotes is all the escaping that it needs."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _sql(condition: Condition, schema: pa.Schema) -> str:
     kinds = filterable(schema)
-    kind = kinds.get(one.column)
+    kind = kinds.get(condition.column)
     if kind is None:
         known = ", ".join(kinds) or "none"
-        raise RequestError(422, f"no column {one.column!r} to filter by; columns: {known}")
-    if one.operator not in OPERATORS[kind]:
+        raise RequestError(422, f"no column {condition.column!r} to filter by; columns: {known}")
+    if condition.operator not in OPERATORS[kind]:
         raise RequestError(
             422,
-            f"column {one.column!r}: expected an operator of {', '.join(OPERATORS[kind])}; "
-            f"found {one.operator!r}",
+            f"column {condition.column!r}: expected an operator of {', '.join(OPERATORS[kind])}; "
+            f"found {condition.operator!r}",
         )
-    column = '"' + one.column.replace('"', '""') + '"'
-    if one.operator in _NULLS:
-        return f"{column} IS {'NOT ' if 'not' in one.operator else ''}NULL"
-    if kind == "time":
-        type_ = _value_type(schema.field(one.column).type)
-        try:
-            return time_comparison(column, one.operator, str(one.value), type_)
-        except ValueError as error:
-            raise _wrong(one, str(error)) from None
-    value = _literal(one, kind)
-    if one.operator == "contains":
-        return f"strpos(lower({column}), lower({value})) > 0"
-    if one.operator == "starts with":
-        return f"starts_with({column}, {value})"
-    return f"{column} {one.operator} {value}"
+    column = '"' + condition.column.replace('"', '""') + '"'
+    if condition.operator in _NULLS:
+        return f"{column} IS {'NOT ' if 'not' in condition.operator else ''}NULL"
+    try:
+        if kind == "time":
+            type_ = _value_type(schema.field(condition.column).type)
+            return time_comparison(column, condition.operator, str(condition.value), type_)
+        literal = _literal(condition.value, kind)
+    except ValueError as error:
+        value = repr(condition.value)
+        value = value if len(value) <= _SHOWN_CHARS else f"{value[: _SHOWN_CHARS - 1]}…"
+        raise RequestError(
+            422, f"column {condition.column!r}: expected {error}, found {value}"
+        ) from None
+    if condition.operator == "contains":
+        return f"strpos(lower({column}), lower({literal})) > 0"
+    if condition.operator == "starts with":
+        return f"starts_with({column}, {literal})"
+    return f"{column} {condition.operator} {literal}"
 
 
-def _literal(one: Condition, kind: Kind) -> str:
-    value = one.value
+def _literal(value: Value | None, kind: Kind) -> str:
+    """A SQL literal. Raises a ValueError that says what was expected."""
     if kind == "text":
-        if isinstance(value, str) and _is_utf8(value):
-            # Doubling quotes is all the escaping that a SQL string needs.
-            return "'" + value.replace("'", "''") + "'"
-        raise _wrong(one, "a text")
+        if not isinstance(value, str) or value.encode("utf-8", "replace").decode() != value:
+            raise ValueError("a text")
+        return quoted(value)
     if kind == "truth":
         text = str(value).lower()
-        if text in ("true", "false"):
-            return text
-        raise _wrong(one, "true or false")
-    return _number(one)
-
-
-def _number(one: Condition) -> str:
-    value = one.value
+        if text not in ("true", "false"):
+            raise ValueError("true or false")
+        return text
     if isinstance(value, str):
         try:
             value = int(value)
@@ -135,51 +157,29 @@ def _number(one: Condition) -> str:
             try:
                 value = float(value)
             except ValueError:
-                raise _wrong(one, "a number") from None
+                raise ValueError("a number") from None
     if isinstance(value, bool) or value is None:
-        raise _wrong(one, "a number")
+        raise ValueError("a number")
     if isinstance(value, int):
         if abs(value) <= _LARGEST:
             return str(value)
         value = float(value) if abs(value) < 2**1000 else math.inf
     if not math.isfinite(value):
-        raise _wrong(one, "a finite number")
+        raise ValueError("a finite number")
     return repr(value)
 
 
-def _wrong(one: Condition, expected: str) -> RequestError:
-    found = repr(one.value)
-    found = found if len(found) <= 80 else f"{found[:79]}…"
-    return RequestError(422, f"column {one.column!r}: expected {expected}, found {found}")
-
-
-def _is_utf8(text: str) -> bool:
-    return text.encode("utf-8", "replace").decode() == text
-
-
-_DAY = dt.timedelta(days=1)
-_EXPECTED = (
-    "a time such as 2024-05-17, 2024-05-17T12:30:00 or 2024-05-17T12:30:00+02:00, "
-    "to the microsecond"
-)
-# What 64 bits of nanoseconds can represent. A literal beyond cannot be compared with such columns.
-_NANOSECOND_RANGE = (
-    dt.datetime(1677, 9, 21, 0, 12, 44, tzinfo=dt.UTC),
-    dt.datetime(2262, 4, 11, 23, 47, 16, tzinfo=dt.UTC),
-)
-
-
 def time_comparison(column: str, operator: str, value: str, type_: pa.DataType) -> str:
-    """A condition on a column of times.
+    """Builds a condition on a column of dates or timestamps.
 
     Args:
-        column: as it is written in SQL.
+        column: the column as quoted in SQL.
         operator: one of =, !=, <, <=, >, >=.
         value: a date or a time in ISO 8601, with or without an offset.
-        type_: the column's: a date or a timestamp.
+        type_: the column's type.
 
     Raises:
-        ValueError: what was expected of the value.
+        ValueError: the value is not a time; the message says what was expected.
 
     Example:
         >>> time_comparison("day", ">=", "2024-05-17", pa.timestamp("s"))
@@ -188,7 +188,7 @@ def time_comparison(column: str, operator: str, value: str, type_: pa.DataType) 
     first, after = _interval(value, zone_of(type_))
     begin, end = _time_literal(first, type_), _time_literal(after, type_)
     if pa.types.is_date(type_):
-        # Compared as dates, times of day would be cut off; as nanoseconds, far dates overflow.
+        # Comparing as dates would cut off times of day, and as nanoseconds would overflow.
         column = f"arrow_cast({column}, 'Timestamp(Microsecond, None)')"
     if first == after:
         return f"{column} {operator} {begin}"
@@ -202,10 +202,10 @@ def time_comparison(column: str, operator: str, value: str, type_: pa.DataType) 
 
 
 def zone_of(type_: pa.DataType) -> dt.tzinfo:
-    """The zone in which a column's values are shown.
+    """The time zone of a column's values, UTC by default.
 
     Raises:
-        ValueError: this machine does not know the zone.
+        ValueError: the zone is unknown on this machine.
     """
     name = getattr(type_, "tz", None)
     if name is None:
@@ -221,20 +221,20 @@ def zone_of(type_: pa.DataType) -> dt.tzinfo:
 
 
 def _interval(value: str, zone: dt.tzinfo) -> tuple[dt.datetime, dt.datetime]:
-    """The first instant that a value means, and the first after it; the same for an instant."""
+    """The first instant of a value, and the first after it; the same for an instant."""
     try:
         try:
             day = dt.date.fromisoformat(value)
         except ValueError:
             moment = dt.datetime.fromisoformat(value)
-            if re.search(r"[.,]\d{6}0*[1-9]", value):  # which Python drops
+            if re.search(r"[.,]\d{6}0*[1-9]", value):  # digits that Python would drop
                 raise
             instant = (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(dt.UTC)
             return instant, instant
         midnight = dt.datetime(day.year, day.month, day.day, tzinfo=zone)
         return midnight.astimezone(dt.UTC), (midnight + _DAY).astimezone(dt.UTC)
     except (ValueError, OverflowError):
-        raise ValueError(_EXPECTED) from None
+        raise ValueError(_EXPECTED_TIME) from None
 
 
 def _time_literal(instant: dt.datetime, type_: pa.DataType) -> str:
@@ -242,7 +242,7 @@ def _time_literal(instant: dt.datetime, type_: pa.DataType) -> str:
         least, most = _NANOSECOND_RANGE
         instant = min(max(instant, least), most)
     text = instant.replace(tzinfo=None).isoformat(timespec="microseconds")
-    # Typed in full: SQL's TIMESTAMP drops the offset, then is read in the column's zone.
+    # SQL's TIMESTAMP would drop the offset and use the column's zone, so the type is explicit.
     if getattr(type_, "tz", None) is None:
         return f"arrow_cast('{text}', 'Timestamp(Microsecond, None)')"
     return f"arrow_cast('{text}Z', 'Timestamp(Microsecond, Some(\"UTC\"))')"

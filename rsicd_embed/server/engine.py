@@ -1,11 +1,11 @@
-"""A store with the model that made it, and what is asked of them; opened again when they change."""
+"""A store and its model, and the queries that they answer; reopened when the store changes."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,15 @@ from rsicd_embed.server import attributes, conditions
 from rsicd_embed.server.conditions import Condition
 from rsicd_embed.stores.base import VectorStore, open_store
 
+if TYPE_CHECKING:
+    from rsicd_embed.server.schemas import StoreColumns
+
 T = TypeVar("T")
 
-# Embedders that compile do so for these numbers of texts and pictures; more of the latter are rare.
+# Batch sizes for which embedders compile; larger batches of images are rare.
 _WARM_SIZES = (1, 4, 16, 64)
-_MOST_WARM_PICTURES = 16
-# Texts are padded to few lengths; these are of the two that nearly all have.
+_MOST_WARM_IMAGES = 16
+# Texts are padded to a few lengths; nearly all texts have one of these two.
 _WARM_TEXTS = (
     "a port",
     "a large port with many white boats near a long beach and some green trees",
@@ -32,8 +35,16 @@ _WARM_TEXTS = (
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A search: by a text, by pixels that the model's `preprocess` gave, or by a stored id."""
+class SearchQuery:
+    """A search by exactly one of a text, an image and a stored id.
+
+    Attributes:
+        k: maximum number of hits.
+        text: the text.
+        pixels: the image, as returned by the model's `preprocess`.
+        id: the id.
+        filters: conditions that all hits meet.
+    """
 
     k: int
     text: str | None = None
@@ -43,190 +54,216 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class File:
-    """What a store knows of a picture's file."""
+class SearchResult:
+    """A hit.
+
+    Attributes:
+        rank: its rank, from 1.
+        id: the id of its row.
+        score: its cosine similarity with the query.
+        attributes: the other columns of its row, `uri` among them.
+    """
+
+    rank: int
+    id: str
+    score: float
+    attributes: dict[str, Any]
+
+    def as_json(self, *, with_uri: bool) -> dict[str, Any]:
+        """The hit as a JSON object."""
+        shown = {n: v for n, v in self.attributes.items() if with_uri or n != "uri"}
+        return {"rank": self.rank, "id": self.id, "score": self.score, **shown}
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """An image's file, as its row describes it."""
 
     uri: str | None
     sha256: str | None
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A store, and the model whose vectors it holds."""
+class ServedStore:
+    """An open store and the model that made its vectors."""
 
     store: VectorStore
     embedder: Embedder
 
 
-Hits = list[dict[str, Any]]
-
-
 class Engine(Closing):
-    """Answers in batches. What it opens stays open until the store changes its model or is gone."""
+    """Answers batches of queries. The store stays open until it is gone or its model changes."""
 
     def __init__(self, uri: str, load: Callable[[str], Embedder], model: str | None = None) -> None:
-        """`load` makes the embedder of a name; `model` is one instead of what the store names."""
+        """Creates an engine; `open` opens its store.
+
+        Args:
+            uri: the store.
+            load: loads an embedder by name.
+            model: name of the model; None for the name in the store.
+        """
         self.uri = uri
         self._load, self._model = load, model
-        self._opened: Opened | None = None
-        self._held: Embedder | None = None  # outlives a store that is gone for a while
+        self._served: ServedStore | None = None
+        self._embedder: Embedder | None = None  # kept while a store is temporarily gone
         self._mutex = threading.RLock()
 
-    def open(self) -> Opened:
-        """What is open already, or is now.
+    def open(self) -> ServedStore:
+        """Opens the store and loads its model, unless they are open.
 
         Raises:
-            StoreError: the store is not there, or cannot be read.
+            StoreError: the store does not exist or cannot be read.
             ModelError: the model cannot be loaded.
-            FingerprintError: the model that was named did not make the store.
+            FingerprintError: the named model did not make the store.
         """
         with self._mutex:
-            if self._opened is None:
+            if self._served is None:
                 store = open_store(self.uri)
                 try:
-                    self._opened = Opened(store, self._embedder_of(store))
+                    self._served = ServedStore(store, self._embedder_of(store))
                 except BaseException:
                     store.close()
                     raise
-            return self._opened
+            return self._served
 
     def _embedder_of(self, store: VectorStore) -> Embedder:
-        if self._held is None or self._held.fingerprint != store.provenance.fingerprint:
+        if self._embedder is None or self._embedder.fingerprint != store.provenance.fingerprint:
             embedder = self._load(self._model or store.provenance.model)
             require_same_model(store.provenance, provenance(embedder), self.uri)
-            self._held = embedder
-        return self._held
+            self._embedder = embedder
+        return self._embedder
 
     def close(self) -> None:
-        """Frees what is open; the next question opens it again."""
+        """Closes the store; the next query opens it again."""
         with self._mutex:
-            opened, self._opened = self._opened, None
-            if opened is not None:
-                opened.store.close()
+            served, self._served = self._served, None
+            if served is not None:
+                served.store.close()
 
     def warm(self) -> None:
-        """Runs every program that searches will run, so that none is compiled for the first."""
-        opened = self.open()
-        pixels = opened.embedder.preprocess(Image.new("RGB", (64, 64)))
-        for size in (one for one in _WARM_SIZES if one <= opened.embedder.batch_size):
-            if size <= _MOST_WARM_PICTURES:
-                opened.embedder.embed_pixels(np.stack([pixels] * size))
+        """Runs the model at every batch size, so that no search waits for compilation."""
+        embedder = self.open().embedder
+        pixels = embedder.preprocess(Image.new("RGB", (64, 64)))
+        for size in (size for size in _WARM_SIZES if size <= embedder.batch_size):
+            if size <= _MOST_WARM_IMAGES:
+                embedder.embed_pixels(np.stack([pixels] * size))
             for text in _WARM_TEXTS:
-                opened.embedder.embed_texts([text] * size)
-        self.search([Ask(1, text="a port")])
+                embedder.embed_texts([text] * size)
+        self.search([SearchQuery(1, text="a port")])
 
-    def search(self, asks: Sequence[Ask]) -> list[Hits | Exception]:
-        """The hits of each search, or the reason why there are none.
+    def search(self, queries: Sequence[SearchQuery]) -> list[list[SearchResult] | Exception]:
+        """Returns the hits of each query, or the error that explains why there are none.
 
-        Each hit has rank, id, score and the attributes of its row. A search by an id leaves out
-        that row.
+        A search by id leaves out its own row.
         """
-        return self._twice(lambda opened: _answers(opened, asks))
+        return self._with_retry(lambda served: _search(served, queries))
 
-    def files(self, ids: Sequence[str]) -> list[File | Exception]:
-        """The files of rows; RequestError 404 for an id that is not there."""
+    def files(self, ids: Sequence[str]) -> list[StoredFile | Exception]:
+        """Returns the file of each row, or a RequestError 404 for an unknown id."""
 
-        def look(opened: Opened) -> list[File | Exception]:
-            rows = {row["id"]: row for row in _rows(opened.store, ids, ["id", "uri", "sha256"])}
+        def look_up(served: ServedStore) -> list[StoredFile | Exception]:
+            rows = {row["id"]: row for row in _rows(served.store, ids, ["id", "uri", "sha256"])}
             return [
-                File(rows[id_]["uri"], rows[id_]["sha256"]) if id_ in rows else _unknown(id_)
+                StoredFile(rows[id_]["uri"], rows[id_]["sha256"]) if id_ in rows else _unknown(id_)
                 for id_ in ids
             ]
 
-        return self._twice(look)
+        return self._with_retry(look_up)
 
-    def columns(self) -> dict[str, Any]:
-        """See `attributes.describe`."""
-        return self._twice(lambda opened: attributes.describe(opened.store))
+    def columns(self) -> StoreColumns:
+        """Describes the columns; see `attributes.describe`."""
+        return self._with_retry(lambda served: attributes.describe(served.store))
 
     def rows(self) -> int:
-        """How many rows there are."""
-        return self._twice(lambda opened: len(opened.store))
+        """The number of rows."""
+        return self._with_retry(lambda served: len(served.store))
 
-    def _twice(self, ask: Callable[[Opened], T]) -> T:
-        """Asks; once more of a store that is opened anew, where it is not what it was."""
-        opened = self.open()
+    def _with_retry(self, query: Callable[[ServedStore], T]) -> T:
+        """Runs a query; after a StoreError, reopens the store and runs it again."""
+        served = self.open()
         try:
-            return ask(opened)
+            return query(served)
         except StoreError:
-            self._drop(opened)
-            return ask(self.open())
-
-    def _drop(self, opened: Opened) -> None:
-        with self._mutex:
-            if self._opened is opened:
-                self.close()
+            with self._mutex:
+                if self._served is served:
+                    self.close()
+            return query(self.open())
 
 
-def _answers(opened: Opened, asks: Sequence[Ask]) -> list[Hits | Exception]:
-    found: list[Hits | Exception] = [[] for _ in asks]
-    vectors = _vectors(opened, asks)
-    groups: dict[str | None, list[int]] = {}
-    schema = opened.store.schema
-    for i, ask in enumerate(asks):
+def _search(
+    served: ServedStore, queries: Sequence[SearchQuery]
+) -> list[list[SearchResult] | Exception]:
+    results: list[list[SearchResult] | Exception] = [[] for _ in queries]
+    vectors = _vectors(served, queries)
+    groups: dict[str | None, list[int]] = {}  # queries with the same `where` run together
+    schema = served.store.schema
+    for i, query in enumerate(queries):
         if vectors[i] is None:
-            found[i] = _unknown(str(ask.id))
+            results[i] = _unknown(str(query.id))
             continue
         try:
-            groups.setdefault(conditions.where(ask.filters, schema), []).append(i)
+            groups.setdefault(conditions.where(query.filters, schema), []).append(i)
         except RequestError as error:
-            found[i] = error
+            results[i] = error
     for where, members in groups.items():
-        # One more for searches by an id, which will be left out.
-        k = max(asks[i].k + (asks[i].id is not None) for i in members)
+        # One more for searches by id, which leave out their own row.
+        k = max(queries[i].k + (queries[i].id is not None) for i in members)
         try:
-            table = opened.store.search(np.stack([vectors[i] for i in members]), k=k, where=where)
+            table = served.store.search(np.stack([vectors[i] for i in members]), k=k, where=where)
         except (FilterError, QueryError) as error:
             for i in members:
-                found[i] = RequestError(422, str(error))
+                results[i] = RequestError(422, str(error))
             continue
-        for i, hits in zip(members, _split(table, len(members)), strict=True):
-            found[i] = _trimmed(hits, asks[i])
-    return found
+        for i, hits in zip(members, _hits_by_query(table, len(members)), strict=True):
+            results[i] = _results(hits, queries[i])
+    return results
 
 
-def _vectors(opened: Opened, asks: Sequence[Ask]) -> list[Any]:
-    """float32 (dim,) for each search; None for an id that is not there."""
-    vectors: list[Any] = [None] * len(asks)
-    texts = list(dict.fromkeys(ask.text for ask in asks if ask.text is not None))
-    by_text = dict(zip(texts, opened.embedder.embed_texts(texts) if texts else (), strict=True))
-    pixels = [ask.pixels for ask in asks if ask.pixels is not None]
-    by_pixels = iter(opened.embedder.embed_pixels(np.stack(pixels)) if pixels else ())
-    ids = [ask.id for ask in asks if ask.id is not None]
+def _vectors(served: ServedStore, queries: Sequence[SearchQuery]) -> list[Any]:
+    """The vector of each query, float32 (dim,), or None for an unknown id."""
+    texts = list(dict.fromkeys(query.text for query in queries if query.text is not None))
+    by_text = dict(zip(texts, served.embedder.embed_texts(texts) if texts else (), strict=True))
+    pixels = [query.pixels for query in queries if query.pixels is not None]
+    by_pixels = iter(served.embedder.embed_pixels(np.stack(pixels)) if pixels else ())
+    ids = [query.id for query in queries if query.id is not None]
     by_id = {
         row["id"]: np.asarray(row[VECTOR], np.float32)
-        for row in (_rows(opened.store, ids, ["id", VECTOR]) if ids else ())
+        for row in (_rows(served.store, ids, ["id", VECTOR]) if ids else ())
     }
-    for i, ask in enumerate(asks):
-        if ask.text is not None:
-            vectors[i] = by_text[ask.text]
-        elif ask.pixels is not None:
-            vectors[i] = next(by_pixels)
+    vectors: list[Any] = []
+    for query in queries:
+        if query.text is not None:
+            vectors.append(by_text[query.text])
+        elif query.pixels is not None:
+            vectors.append(next(by_pixels))
         else:
-            vectors[i] = by_id.get(str(ask.id))
+            vectors.append(by_id.get(str(query.id)))
     return vectors
 
 
-def _rows(store: VectorStore, ids: Sequence[str], columns: list[str]) -> Hits:
-    # Doubling quotes is all the escaping that a SQL string needs.
-    listed = ", ".join("'" + one.replace("'", "''") + "'" for one in dict.fromkeys(ids))
+def _rows(store: VectorStore, ids: Sequence[str], columns: list[str]) -> list[dict[str, Any]]:
+    listed = ", ".join(map(conditions.quoted, dict.fromkeys(ids)))
     with store.scan(columns, where=f"id IN ({listed})") as reader:
-        rows: Hits = python_rows(reader.read_all())
-    return rows
+        return python_rows(reader.read_all())
 
 
-def _split(table: pa.Table, queries: int) -> list[Hits]:
-    """Hits in long form → those of each query."""
-    hits: list[Hits] = [[] for _ in range(queries)]
+def _hits_by_query(table: pa.Table, queries: int) -> list[list[dict[str, Any]]]:
+    """Splits hits in long form by query."""
+    hits: list[list[dict[str, Any]]] = [[] for _ in range(queries)]
     for hit in python_rows(table):
-        hits[hit["query"]].append(hit)
+        hits[hit.pop("query")].append(hit)
     return hits
 
 
-def _trimmed(hits: Hits, ask: Ask) -> Hits:
-    chosen = [hit for hit in hits if ask.id is None or hit["id"] != ask.id][: ask.k]
+def _results(hits: list[dict[str, Any]], query: SearchQuery) -> list[SearchResult]:
+    """The first k hits without the query's own row, ranked again."""
+    own_id = query.id
+    chosen = [hit for hit in hits if own_id is None or hit["id"] != own_id][: query.k]
+    fields = ("rank", "id", "score")
     return [
-        {name: value for name, value in hit.items() if name != "query"} | {"rank": rank}
+        SearchResult(
+            rank, hit["id"], hit["score"], {n: v for n, v in hit.items() if n not in fields}
+        )
         for rank, hit in enumerate(chosen, start=1)
     ]
 

@@ -1,4 +1,10 @@
-"""Around every request: host and origin, size of the body, headers for safe browsing, counting."""
+"""Checks around every request: host and origin, body size, security headers, metrics.
+
+Any web page can make a browser send requests to this machine. A page that rebinds its own DNS name
+to 127.0.0.1 has, for the browser, the same origin as this server and could read every response; but
+its requests still carry its own name in the Host header. A page of another origin cannot read the
+responses, but could make the server work; its requests carry its Origin header.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +33,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# The page brings all that it needs; pictures that are chosen are shown as blob:, maps as data:.
+# The page loads nothing from elsewhere; uploads are shown as blob:, heat maps as data:.
 HEADERS = (
     (
         b"content-security-policy",
@@ -38,17 +44,17 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_MULTIPART = b"multipart/form-data"
-
-
 ANY = "*"
+_MULTIPART = b"multipart/form-data"
 _WILDCARDS = ("0.0.0.0", "::")
-_SHOWN = 80
+_SHOWN_CHARS = 80
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
 class Access:
-    """The hosts that requests may name besides loopback ones and the address that they reached.
+    """The hosts that requests may use, besides loopback names and the connection's address.
 
     Attributes:
         hosts: names or addresses in lower case, without a port; `*` for any.
@@ -56,54 +62,57 @@ class Access:
 
     hosts: frozenset[str] = frozenset()
 
-    def refusal(self, scope: MutableMapping[str, Any]) -> tuple[int, str] | None:
-        """The status and the reason with which to refuse a request; None to accept it.
+    def refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Returns the status and reason for refusing a request, or None to accept it.
 
         Args:
-            scope: of ASGI, of type http.
+            scope: an ASGI scope of type http.
         """
-        host = _only(scope, b"host")
+        host = _single_value(scope, b"host")
         name = host_name(host)
         if not self._allows(name, scope):
             known = ", ".join(["localhost", *sorted(self.hosts)])
             hint = f"; to serve that name, start with --allowed-host {name}" if name else ""
             return 421, f"expected a Host of {known}, found {_shown(host)}{hint[:300]}"
-        origin = _only(scope, b"origin")
+        origin = _single_value(scope, b"origin")
         if origin is not None and not self._same_site(origin, str(host)):
-            return 403, f"expected a request of this server's own page, found Origin {origin!r:.80}"
+            return 403, f"expected a request from this server's page, found Origin {origin!r:.80}"
         return None
 
-    def _allows(self, name: str | None, scope: MutableMapping[str, Any]) -> bool:
+    def _allows(self, name: str | None, scope: Scope) -> bool:
         if name is None:
             return False
         server = scope.get("server")
-        reached = server[0] if server else None
-        return ANY in self.hosts or is_loopback(name) or name == reached or name in self.hosts
+        address = server[0] if server else None
+        return ANY in self.hosts or is_loopback(name) or name == address or name in self.hosts
 
     def _same_site(self, origin: str, host: str) -> bool:
         try:
             site = urlsplit(origin)
             own = urlsplit(f"{site.scheme}://{host}")
             ports = {"http": 80, "https": 443}
-            port, own_port = (one.port or ports.get(one.scheme) for one in (site, own))
+            port, own_port = (parts.port or ports.get(parts.scheme) for parts in (site, own))
         except ValueError:
             return False
         if site.scheme not in ports:
             return False
-        # A proxy in front may pass its own Host on, but the browser's Origin.
-        public = site.hostname in self.hosts and port == ports[site.scheme]
-        return public or (site.hostname, port) == (own.hostname, own_port)
+        # A reverse proxy may replace the Host, but passes on the browser's Origin.
+        is_public = site.hostname in self.hosts and port == ports[site.scheme]
+        return is_public or (site.hostname, port) == (own.hostname, own_port)
 
 
-# For a server that nothing is said about.
 LOOPBACK = Access()
 
 
 def access(listens_on: str, allowed: Iterable[str] = ()) -> Access:
-    """What a server may be called that listens on an address.
+    """Creates the access rules of a server.
+
+    Args:
+        listens_on: the address that the server listens on.
+        allowed: further host names.
 
     Raises:
-        ValueError: one of the allowed names is not a host name or address.
+        ValueError: an allowed name is not a host name or address.
     """
     hosts = set()
     for name in allowed:
@@ -117,7 +126,7 @@ def access(listens_on: str, allowed: Iterable[str] = ()) -> Access:
 
 
 def host_name(host: str | None) -> str | None:
-    """`[::1]:8000` → `::1`, `Localhost:80` → `localhost`; None for what is not a host."""
+    """Normalises a Host header: `[::1]:8000` → `::1`, `Localhost:80` → `localhost`, else None."""
     if host is None:
         return None
     if _is_address(host):
@@ -134,7 +143,7 @@ def host_name(host: str | None) -> str | None:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or address is always this machine's own."""
+    """Whether a name or address always refers to the same machine."""
     return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
 
 
@@ -146,8 +155,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _only(scope: MutableMapping[str, Any], header: bytes) -> str | None:
-    """A header's value; None where there is none, "" where there are several."""
+def _single_value(scope: Scope, header: bytes) -> str | None:
+    """A header's value; None if it is missing, "" if it is repeated."""
     values = [value for name, value in scope["headers"] if name == header]
     if not values:
         return None
@@ -157,15 +166,92 @@ def _only(scope: MutableMapping[str, Any], header: bytes) -> str | None:
 def _shown(host: str | None) -> str:
     if host is None:
         return "none"
-    return repr(host if len(host) <= _SHOWN else f"{host[: _SHOWN - 1]}…")
+    return repr(host if len(host) <= _SHOWN_CHARS else f"{host[: _SHOWN_CHARS - 1]}…")
 
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_SIZES = (1, 2, 4, 8, 16, 32, 64)
+class Guard:
+    """Wraps an ASGI application in the checks. FastAPI's own middleware would be slower."""
+
+    def __init__(self, app: App, metrics: Metrics, limits: Limits, access: Access) -> None:
+        self._app, self._metrics, self._limits, self._access = app, metrics, limits, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
+            await send(message)
+
+        self._metrics.running.inc()
+        try:
+            refusal = self._access.refusal(scope)
+            if refusal is not None:
+                await _refuse(send_with_headers, *refusal)
+            else:
+                await self._within_limits(scope, receive, send_with_headers)
+        finally:
+            self._metrics.running.dec()
+            # The route, not the path: unknown paths would create metrics without bound.
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        is_upload = headers.get(b"content-type", b"").lower().startswith(_MULTIPART)
+        most = self._limits.upload_bytes if is_upload else self._limits.body_bytes
+        refusal = 413, f"expected a body of at most {most:,} bytes, found more"
+        try:
+            stated = int(headers.get(b"content-length", b"0"))
+        except ValueError:
+            stated = 0
+        if stated > most:
+            await _refuse(send, *refusal)
+            return
+        received, refused = 0, False
+
+        async def receive_limited() -> Message:
+            nonlocal received, refused
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > most:
+                refused = True
+                return {"type": "http.disconnect"}
+            return message
+
+        async def send_unless_refused(message: Message) -> None:
+            if not refused:
+                await send(message)
+
+        try:
+            await self._app(scope, receive_limited, send_unless_refused)
+        except Exception:
+            if not refused:
+                raise
+        if refused:
+            await _refuse(send, *refusal)
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    body = as_json({"error": reason})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),  # the rest of the request is not read
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 class Metrics:
-    """The counters of one server."""
+    """The Prometheus metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -178,7 +264,7 @@ class Metrics:
         )
         self.seconds = Histogram(
             "rsicd_embed_request_seconds",
-            "From a request's arrival to the end of its answer.",
+            "Time from a request's arrival to the end of its response.",
             ("route",),
             buckets=_SECONDS,
             registry=self.registry,
@@ -188,95 +274,11 @@ class Metrics:
         )
         self.batches = Histogram(
             "rsicd_embed_batch_searches",
-            "Searches that went through the model and the store together.",
-            buckets=_SIZES,
+            "Searches per batch.",
+            buckets=_BATCH_SIZES,
             registry=self.registry,
         )
 
     def text(self) -> bytes:
-        """All of them in Prometheus's text format."""
+        """Returns the metrics in Prometheus's text format."""
         return generate_latest(self.registry)
-
-
-class Guard:
-    """An ASGI application around another. Not a middleware of FastAPI's, which cost more."""
-
-    def __init__(self, app: App, metrics: Metrics, limits: Limits, access: Access) -> None:
-        self._app, self._metrics, self._limits, self._access = app, metrics, limits, access
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 500
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *HEADERS]
-            await send(message)
-
-        self._metrics.running.inc()
-        try:
-            refusal = self._access.refusal(scope)
-            if refusal is not None:
-                await _refuse(answer, *refusal)
-            else:
-                await self._within_limits(scope, receive, answer)
-        finally:
-            self._metrics.running.dec()
-            # Not the path: every unknown one would be counted by itself.
-            route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
-
-    async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        pictures = headers.get(b"content-type", b"").lower().startswith(_MULTIPART)
-        most = self._limits.upload_bytes if pictures else self._limits.body_bytes
-        try:
-            stated = int(headers.get(b"content-length", b"0"))
-        except ValueError:
-            stated = 0
-        if stated > most:
-            await _refuse(send, *_too_large(most))
-            return
-        taken, refused = 0, False
-
-        async def take() -> Message:
-            nonlocal taken, refused
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > most:
-                refused = True
-                return {"type": "http.disconnect"}
-            return message
-
-        async def unless_refused(message: Message) -> None:
-            if not refused:
-                await send(message)
-
-        try:
-            await self._app(scope, take, unless_refused)
-        except Exception:
-            if not refused:
-                raise
-        if refused:
-            await _refuse(send, *_too_large(most))
-
-
-def _too_large(most: int) -> tuple[int, str]:
-    return 413, f"expected a body of at most {most:,} bytes, found more"
-
-
-async def _refuse(send: Send, status: int, reason: str) -> None:
-    body = as_json({"error": reason})
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),  # what is still on its way is not read
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,8 @@
-"""The server's process: a socket, uvicorn on it, and an end that lets requests finish."""
+"""Run the server: its socket, uvicorn, deadlines of connections, and a graceful shutdown.
+
+uvicorn limits only the time between requests. Without the deadlines here, a client that sends half
+a request would occupy its connection, and the memory for what was read of it, indefinitely.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +24,34 @@ from rsicd_embed.server.middleware import LOOPBACK, Access, App
 from rsicd_embed.server.schemas import Limits
 from rsicd_embed.server.service import Service
 
-# What a request may still take when the server is told to stop.
-_PATIENCE_S = 30
+_SHUTDOWN_S = 30  # for requests that are running when the server is stopped
+
+# A uvicorn protocol: `cycle` is the request that was read last, None before the first.
+Inner = Any
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 for any that is free.
+    """Creates a listening socket; port 0 picks a free port.
 
     Raises:
-        RequestError: the address cannot be had.
+        RequestError: 503: the address is unavailable.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        made = socket.create_server((host, port), family=family, backlog=2048)
+        created = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError, UnicodeError) as error:
-        number = getattr(error, "errno", None) or 0  # negative for names that nobody knows
+        number = getattr(error, "errno", None) or 0  # negative for unknown host names
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None)
         raise RequestError(
-            503, f"cannot listen on {host}:{port}: {reason or error}; give another --port or --host"
+            503, f"cannot listen on {host}:{port}: {reason or error}; use another --port or --host"
         ) from error
-    # Connections take over its protocol, which `create_server` leaves open; only where it is TCP
-    # does asyncio turn Nagle's algorithm off, which holds an answer's body back for 40 ms.
-    return socket.socket(made.family, made.type, socket.IPPROTO_TCP, fileno=made.detach())
+    # `create_server` leaves the protocol open, and connections inherit it. asyncio turns off
+    # Nagle's algorithm, which would delay response bodies by 40 ms, only if it is TCP.
+    return socket.socket(created.family, created.type, socket.IPPROTO_TCP, fileno=created.detach())
 
 
 def url(listening: socket.socket) -> str:
-    """Where a browser finds the server."""
+    """The URL of the server for a browser on this machine."""
     host, port = listening.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
@@ -57,7 +63,7 @@ def run(
     started: Callable[[], None],
     access: Access = LOOPBACK,
 ) -> None:
-    """Serves until SIGINT or SIGTERM; `started` is called once requests are taken."""
+    """Serves until SIGINT or SIGTERM; calls `started` once requests are accepted."""
     server = bounded(create_app(service, access), service.limits)
 
     async def until_signalled() -> None:
@@ -70,14 +76,14 @@ def run(
 
 
 def bounded(app: App, limits: Limits) -> uvicorn.Server:
-    """A server of an application, on which no client can keep connections for ever."""
+    """Creates a server whose clients cannot occupy connections indefinitely."""
     config = uvicorn.Config(
         app,
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_PATIENCE_S,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
         h11_max_incomplete_event_size=limits.head_bytes,
     )
     config.load()
@@ -89,7 +95,7 @@ def bounded(app: App, limits: Limits) -> uvicorn.Server:
 async def serve(
     server: uvicorn.Server, listening: socket.socket, started: Callable[[], None]
 ) -> None:
-    """Serves on a socket until `server.should_exit`."""
+    """Serves on a socket until `server.should_exit` is set."""
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
@@ -99,15 +105,11 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """Which leaves signals alone: uvicorn would raise them again at its end, as a failure."""
+    """A server without signal handlers; uvicorn would raise signals again after its shutdown."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-# A uvicorn protocol: `cycle` is the request that was read last, None before the first.
-Inner = Any
 
 
 class Connections:
@@ -115,10 +117,10 @@ class Connections:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._open: dict[_Connection, None] = {}  # in the order in which they were opened
+        self._open: dict[_Connection, None] = {}  # oldest first
 
     def bound(self, make: Callable[..., Inner]) -> Callable[..., asyncio.Protocol]:
-        """A factory of protocols like `make`, whose connections are bounded."""
+        """Returns a factory of the protocols that `make` creates, with deadlines."""
 
         def protocol(*arguments: Any, **options: Any) -> asyncio.Protocol:
             return _Connection(make(*arguments, **options), self)
@@ -126,13 +128,13 @@ class Connections:
         return protocol
 
     def add(self, connection: _Connection) -> bool:
-        """Makes room for a connection; False if every other one is being answered.
+        """Adds a connection; returns False if the server is full and all others are being answered.
 
-        The oldest that is not being answered is closed, so clients that send nothing cannot keep
-        others out.
+        To make room, the oldest connection that is not being answered is closed, so idle clients
+        cannot lock others out.
         """
         if len(self._open) >= self.limits.connections:
-            idle = next((one for one in self._open if not one.is_answering), None)
+            idle = next((other for other in self._open if not other.is_answering), None)
             if idle is None:
                 return False
             idle.abort()
@@ -140,7 +142,7 @@ class Connections:
         return True
 
     def remove(self, connection: _Connection) -> None:
-        """Forgets a connection that is closed."""
+        """Removes a closed connection."""
         self._open.pop(connection, None)
 
 
@@ -158,7 +160,7 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
-    # --- what asyncio calls
+    # --- called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -173,7 +175,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        self._watch()  # the first bytes of a request after the first
+        self._watch()  # a new stage may start with this data
         self._inner.data_received(data)
         self._head_bytes += len(data)
         self._watch()
@@ -201,15 +203,15 @@ class _Connection(asyncio.Protocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
 
-    # --- what the others call
+    # --- called by other connections
 
     @property
     def is_answering(self) -> bool:
-        """Whether a whole request has been read, and its response is not complete."""
+        """Whether a request has been received and its response is not complete."""
         return self._stage_name == "response"
 
     def abort(self) -> None:
-        """Closes the connection at once."""
+        """Closes the connection immediately."""
         self._connections.remove(self)
         if self._transport is not None:
             self._transport.abort()
@@ -224,16 +226,16 @@ class _Connection(asyncio.Protocol):
         return "body" if cycle.more_body else "response"
 
     def _most_bytes(self) -> float:
-        """How many bytes may arrive in this stage. The body's are counted as they are read."""
+        """Maximum number of bytes in this stage. The middleware limits bodies."""
         if self._stage_name == "body":
             return math.inf
         cycle = self._inner.cycle
-        # What remains of a body that was answered before its end is read and discarded.
+        # If a response was sent early, the rest of the request's body is read and discarded.
         unread = self._limits.upload_bytes if cycle is not None and cycle.more_body else 0
         return self._limits.head_bytes + unread
 
     def _watch(self) -> None:
-        """Sets the deadline of the stage that the connection is in."""
+        """Sets the timer for the current stage."""
         now, limits = self._loop.time(), self._limits
         stage = (self._inner.cycle, self._stage_name)
         if stage != self._stage:
@@ -248,31 +250,31 @@ class _Connection(asyncio.Protocol):
             self._timer = self._loop.call_at(when, self._expire, stage)
 
     def _expire(self, stage: tuple[object, str]) -> None:
-        # A response that came before the whole body ends that stage.
+        # The stage may have ended by a response that was sent early.
         if self._transport is None or stage != (self._inner.cycle, self._stage_name):
             return
         cycle = self._inner.cycle
-        unused = stage[1] == "head" and self._head_bytes == 0  # opened by a browser in advance
+        unused = stage[1] == "head" and self._head_bytes == 0  # browsers open some in advance
         if unused or (stage[1] == "body" and cycle.response_started):
             self.abort()
         else:
             _close_with(self._transport, 408, "expected a whole request in time, found part of it")
 
-    def _watch_writing(self, left: int | None = None) -> None:
-        """Closes the connection of a client that stops reading its response."""
+    def _watch_writing(self, buffered_before: int | None = None) -> None:
+        """Closes the connection if the client stops reading its response."""
         if self._transport is None:
             return
-        now_left = self._transport.get_write_buffer_size()
-        if left is not None and now_left >= left:
+        buffered = self._transport.get_write_buffer_size()
+        if buffered_before is not None and buffered >= buffered_before:
             self.abort()
             return
         self._write_timer = self._loop.call_later(
-            self._limits.silence_s, self._watch_writing, now_left
+            self._limits.silence_s, self._watch_writing, buffered
         )
 
 
 def _close_with(transport: asyncio.Transport, status: int, reason: str) -> None:
-    """Answers on a connection that has no request, and closes it."""
+    """Sends an error response without uvicorn, and closes the connection."""
     body = f'{{"error": "{reason}"}}'
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nconnection: close\r\n"

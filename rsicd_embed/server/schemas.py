@@ -1,9 +1,9 @@
-"""What requests and answers of the HTTP API look like."""
+"""Request and response types of the HTTP API, and their limits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, NotRequired
 
 from pydantic import (
     AfterValidator,
@@ -13,34 +13,37 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     model_validator,
+    with_config,
 )
+from typing_extensions import TypedDict
 
 from rsicd_embed.errors import RequestError
-from rsicd_embed.server.conditions import Condition
+from rsicd_embed.server.conditions import Condition, Kind, Operator
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused beyond.
+    """Limits of requests and connections.
 
     Attributes:
-        text_chars: of a text; models read far less.
-        id_chars: of an id.
-        hits: asked for at once.
-        filters: conditions in a search.
-        against: texts that a patch is compared with.
-        body_bytes: of a request that brings no picture.
-        upload_bytes: of one that does.
-        upload_pixels: of a picture that is brought; 120 MB as RGB.
-        file_bytes: of a stored picture's file.
-        patches: of a picture that is searched.
-        thumbnail_side: of a picture that is shown, in pixels.
-        jobs: pictures that wait to be decoded or searched.
-        connections: open at once; each takes a file descriptor, of which there are often 1,024.
-        head_bytes: of a request's line and headers.
-        head_s: for a request's line and headers, in seconds.
-        body_s: for the rest of a request.
-        silence_s: without a byte of a request, or while a client reads nothing of its response.
+        text_chars: characters of a text; models read far fewer.
+        id_chars: characters of an id.
+        hits: hits of a search.
+        filters: filters of a search.
+        against: alternative texts of `find`.
+        body_bytes: size of a request without an image.
+        upload_bytes: size of a request with an image.
+        upload_pixels: pixels of an uploaded image; 120 MB as RGB.
+        file_bytes: size of a stored image's file.
+        patches: patches of `find`.
+        thumbnail_side: longer side of a thumbnail, in pixels.
+        jobs: images queued for decoding or `find`.
+        connections: open connections; each needs a file descriptor, often limited to 1,024.
+        head_bytes: size of a request's line and headers.
+        head_s: time to receive a request's line and headers, in seconds.
+        body_s: time to receive a request's body, in seconds.
+        silence_s: time without receiving a byte of a request, or without the client reading its
+            response, in seconds.
     """
 
     text_chars: int = 1000
@@ -65,8 +68,7 @@ class Limits:
 LIMITS = Limits()
 
 
-def _text(value: str) -> str:
-    """Text that a model can be given."""
+def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("expected a text, found nothing but spaces")
     return _utf8(value)
@@ -78,17 +80,16 @@ def _utf8(value: str) -> str:
     return value
 
 
-Text = Annotated[str, Field(min_length=1, max_length=LIMITS.text_chars), AfterValidator(_text)]
+Text = Annotated[str, Field(min_length=1, max_length=LIMITS.text_chars), AfterValidator(_not_blank)]
 Id = Annotated[str, Field(max_length=LIMITS.id_chars), AfterValidator(_utf8)]
 Count = Annotated[int, Field(ge=1, le=LIMITS.hits)]
 Side = Annotated[int, Field(ge=1, le=1_000_000)]
-Operator = Literal[
-    "=", "!=", "<", "<=", ">", ">=", "contains", "starts with", "is empty", "is not empty"
-]
+Score = Annotated[float, Field(ge=-1, le=1, description="Cosine similarity.")]
+Rank = Annotated[int, Field(ge=1)]
 
 
 class Filter(BaseModel):
-    """A condition on an attribute: only rows for which it is true are searched."""
+    """A condition on an attribute; only rows that meet it are searched."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -97,7 +98,7 @@ class Filter(BaseModel):
     value: Annotated[str, Field(max_length=LIMITS.text_chars)] | int | float | bool | None = None
 
     def condition(self) -> Condition:
-        """As the engine takes it."""
+        """Converts the filter for the engine."""
         return Condition(self.column, self.operator, self.value)
 
 
@@ -105,11 +106,11 @@ Filters = Annotated[list[Filter], Field(max_length=LIMITS.filters)]
 _FILTERS: TypeAdapter[list[Filter]] = TypeAdapter(Filters)
 
 
-def filters_of(text: str) -> list[Filter]:
-    """Filters from a form, where they are JSON in a field.
+def parse_filters(text: str) -> list[Filter]:
+    """Parses the JSON filters of a form field.
 
     Raises:
-        RequestError: 422: they are not.
+        RequestError: 422: the filters are not valid.
     """
     try:
         return _FILTERS.validate_json(text)
@@ -120,7 +121,7 @@ def filters_of(text: str) -> list[Filter]:
 
 
 class Search(BaseModel):
-    """A search by a text, or by the id of a row."""
+    """A search by a text or by the id of a row."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -130,95 +131,101 @@ class Search(BaseModel):
     filters: Filters = []
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> Search:
+    def _either_text_or_id(self) -> Search:
         if (self.text is None) == (self.id is None):
             raise ValueError("expected either text or id")
         return self
 
 
-class SearchHit(BaseModel):
-    """A row, with its attributes as further fields."""
+@with_config(ConfigDict(extra="allow"))
+class SearchHit(TypedDict):
+    """A row, with its attributes as additional fields."""
 
-    model_config = ConfigDict(extra="allow")
-
-    rank: Annotated[int, Field(ge=1)]
+    rank: Rank
     id: str
-    score: Annotated[float, Field(ge=-1, le=1, description="Cosine similarity.")]
+    score: Score
 
 
 Warnings = Annotated[
-    list[str], Field(description="Words of the query that the model was hardly trained on.")
+    list[str], Field(description="Query words that the model has hardly been trained on.")
 ]
 
 
-class Hits(BaseModel):
-    """Hits, best first."""
+class Hits(TypedDict):
+    """The hits of a search, best first."""
 
     query: str | None
     hits: list[SearchHit]
     warnings: Warnings
 
 
-class Patch(BaseModel):
-    """A part of a picture."""
+class Patch(TypedDict):
+    """A patch of an image."""
 
-    rank: Annotated[int, Field(ge=1)]
-    score: Annotated[float, Field(ge=-1, le=1, description="Cosine similarity.")]
+    rank: Rank
+    score: Score
     probability: Annotated[
-        float, Field(ge=0, le=1, description="That it shows the text, not one of `against`.")
+        float,
+        Field(ge=0, le=1, description="Probability of the text against the alternatives."),
     ]
     box: Annotated[
-        list[int], Field(min_length=4, max_length=4, description="Left, top, right, bottom.")
+        list[int],
+        Field(min_length=4, max_length=4, description="Left, top, right, bottom, in pixels."),
     ]
 
 
-class FindResponse(BaseModel):
-    """Where in a picture a text is."""
+class FindResponse(TypedDict):
+    """The patches of an image that match a text best."""
 
     query: str
     width: int
     height: int
     against: list[str]
     logit_scale: float
-    count: Annotated[int, Field(description="Patches that were looked at.")]
+    count: Annotated[int, Field(description="Number of patches scored.")]
     patches: list[Patch]
     heat_map: Annotated[str, Field(description="A transparent PNG as a data URI.")]
     warnings: Warnings
 
 
-class Column(BaseModel):
-    """An attribute that filters may name."""
+class Column(TypedDict):
+    """An attribute to filter by."""
 
     name: str
-    kind: Literal["text", "number", "truth", "time"]
+    kind: Kind
     operators: list[Operator]
-    type: Annotated[str, Field(description="Of Arrow.", examples=["timestamp[us, tz=UTC]"])]
-    values: Annotated[list[str] | None, Field(description="All there are, if few.")] = None
-    names: Annotated[
-        dict[str, str] | None, Field(description="Class names in words, by value.")
-    ] = None
-    min: float | str | None = None
-    max: float | str | None = None
+    type: Annotated[str, Field(description="Arrow type.", examples=["timestamp[us, tz=UTC]"])]
+    values: NotRequired[Annotated[list[str], Field(description="All values, if there are few.")]]
+    names: NotRequired[Annotated[dict[str, str], Field(description="Readable names, by value.")]]
+    min: NotRequired[float | str]
+    max: NotRequired[float | str]
 
 
-class Place(BaseModel):
-    """The columns that hold coordinates, in degrees."""
+class Place(TypedDict):
+    """The columns of longitudes and latitudes, in degrees."""
 
     lon: str
     lat: str
 
 
-class ColumnList(BaseModel):
-    """What there is to filter by."""
+class StoreColumns(TypedDict):
+    """The attributes of a store's rows."""
 
     rows: int
     columns: list[Column]
     place: Place | None
-    originals: Annotated[bool, Field(description="Whether files can be downloaded unchanged.")]
 
 
-class Ready(BaseModel):
-    """What is served."""
+class ColumnList(StoreColumns):
+    """The attributes to filter by."""
+
+    originals: Annotated[
+        bool, Field(description="Whether the original image files can be downloaded.")
+    ]
+
+
+class Ready(TypedDict):
+    """The state of a server that is ready."""
 
     ready: bool
     rows: int
@@ -226,11 +233,11 @@ class Ready(BaseModel):
 
 
 class Error(BaseModel):
-    """Why a request was not answered, in one line."""
+    """Why a request failed, in one line."""
 
     error: str
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The part of an OpenAPI document that tells which errors a route may give."""
+    """The OpenAPI responses for error statuses of a route."""
     return {status: {"model": Error} for status in statuses}

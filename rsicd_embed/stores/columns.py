@@ -35,7 +35,7 @@ def require_column_names(names: list[str]) -> None:
 
 
 def canonical(kind: pa.DataType, column: str) -> pa.DataType:
-    """The type as which every store writes values of `kind`, and reads equal values back.
+    """The type that stores use for values of `kind`, which are equal when read back.
 
     Dictionaries and views become strings, all kinds of lists become plain lists (LanceDB loses
     values in fixed-size lists of structs and strings, and rejects NaN in those of floats). Struct
@@ -71,7 +71,7 @@ def canonical(kind: pa.DataType, column: str) -> pa.DataType:
 
 
 def is_known(kind: pa.DataType) -> bool:
-    """Whether a canonical type can have values; not so for all-null columns and `{}`."""
+    """Whether a canonical type can have values, unlike that of all-null columns and of `{}`."""
     if _is_list(kind):
         return is_known(kind.value_type)
     return bool(kind.num_fields) if pt.is_struct(kind) else not pt.is_null(kind)

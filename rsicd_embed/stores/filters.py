@@ -52,6 +52,15 @@ _LIMITS = {
 }
 
 
+# Functions that depend on the time; a false alarm only costs some.
+_CHANGING = re.compile(r"\b(now|current_\w+|today)\b", re.IGNORECASE)
+
+
+def is_volatile(where: str) -> bool:
+    """Whether a condition may match other rows when it is evaluated again."""
+    return _CHANGING.search(where) is not None
+
+
 def matching(table: pa.Table, where: str) -> np.ndarray:
     """Evaluates a condition for each row; NULL counts as False.
 

@@ -30,8 +30,8 @@ def queries_near(rows: np.ndarray) -> np.ndarray:
     return units
 
 
-def recall(similarities: Sequence[np.ndarray], kth: np.ndarray, k: int) -> float:
-    """ANN recall@k in [0, 1]; rows that tie with the k-th best count as hits.
+def recalls(similarities: Sequence[np.ndarray], kth: np.ndarray, k: int) -> np.ndarray:
+    """ANN recall@k of each query, float64 (q,) in [0, 1]; rows that tie with the k-th best count.
 
     Args:
         similarities: for each query the exact similarities of its approximate hits.
@@ -42,4 +42,9 @@ def recall(similarities: Sequence[np.ndarray], kth: np.ndarray, k: int) -> float
         min(k, int(np.count_nonzero(values >= limit - _ROUNDING)))
         for values, limit in zip(similarities, kth, strict=True)
     ]
-    return sum(hits) / (k * len(hits))
+    return np.array(hits) / k
+
+
+def recall(similarities: Sequence[np.ndarray], kth: np.ndarray, k: int) -> float:
+    """ANN recall@k, the mean of `recalls`."""
+    return float(recalls(similarities, kth, k).mean())

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import operator
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,8 @@ import pyarrow.compute as pc
 from rsicd_embed.arguments import shown
 from rsicd_embed.errors import QueryError
 from rsicd_embed.records import VECTOR
-from rsicd_embed.stores.row_view import Rows, column_of
+from rsicd_embed.stores.quantised import LEAST_ROWS, MOST_QUERIES, QuantisedQueries
+from rsicd_embed.stores.row_view import Rows, RowView, column_of
 
 # More than twice the error of a float32 product of unit vectors (1e-7, or 1e-6 for 4,096
 # dimensions), the rows themselves being unit to 1e-6.
@@ -186,44 +188,59 @@ def _nearest_block(
     first: int,
     start: int,
 ) -> Candidates:
-    narrow = queries.astype(np.float32)
     floor = np.full(len(queries), -2.0, dtype=np.float32)  # lower bounds of the k-th similarities
-    query_ids, positions, similarities = [], [], []
+    query_ids, positions, bounds, widest = [], [], [], 0.0
     for index in range(first, len(rows.parts)):
-        matrix, mask = rows.parts[index].matrix, masks[index]
-        for begin in range(0, len(matrix), _BLOCK_ROWS):
-            block = matrix[begin : begin + _BLOCK_ROWS]
-            local = None
+        part, mask = rows.parts[index], masks[index]
+        upper_bounds = _upper_bounds(part, mask, queries)
+        for begin in range(0, len(part), _BLOCK_ROWS):
+            block = slice(begin, min(begin + _BLOCK_ROWS, len(part)))
+            local: np.ndarray | None = None
             if mask is not None:
-                chosen = mask[begin : begin + _BLOCK_ROWS]
-                local = np.flatnonzero(chosen)
+                local = np.flatnonzero(mask[block])
                 if local.size == 0:
                     continue
-                if local.size < _SPARSE * len(block):
-                    block = block[local]
-                else:
+                if local.size >= _SPARSE * (block.stop - begin):
                     local = None
-            products = narrow @ block.T
+            upper, width = upper_bounds(block if local is None else local + begin)
             if mask is not None and local is None:
-                products[:, ~chosen] = -np.inf
-            close = products >= (floor - MARGIN)[:, None]
-            if np.count_nonzero(close) > 4 * k * len(queries) and k < products.shape[1]:
-                kth = products.shape[1] - k
-                floor = np.maximum(floor, np.partition(products, kth, axis=1)[:, kth])
-                close = products >= (floor - MARGIN)[:, None]
+                upper[:, ~mask[block]] = -np.inf
+            close = upper >= floor[:, None]
+            if np.count_nonzero(close) > 4 * k * len(queries) and k < upper.shape[1]:
+                kth = upper.shape[1] - k
+                least = np.partition(upper, kth, axis=1)[:, kth] - np.float32(width)
+                floor = np.maximum(floor, least)
+                close = upper >= floor[:, None]
             query, column = np.nonzero(close)
             query_ids.append(query)
-            similarities.append(products[query, column])
+            bounds.append(upper[query, column])
             column = column if local is None else local[column]
             positions.append(column + (begin + rows.offsets[index]))
+            widest = max(widest, width)
     if not query_ids:
         return joined([])
     query, row = np.concatenate(query_ids), np.concatenate(positions)
-    best = _above_kth(query, np.concatenate(similarities), k, MARGIN)
+    best = above_kth(query, np.concatenate(bounds), k, widest)
     return Candidates(query[best] + start, row[best])
 
 
-def _above_kth(query: np.ndarray, score: np.ndarray, k: int, margin: float) -> np.ndarray:
+# Rows of a part → float32 (q, m) upper bounds of their similarities, and how wide the bounds are.
+_UpperBounds = Callable[[slice | np.ndarray], tuple[np.ndarray, float]]
+
+
+def _upper_bounds(part: RowView, mask: np.ndarray | None, queries: np.ndarray) -> _UpperBounds:
+    """Bounds by the codes of a part if that is faster, or else by its vectors."""
+    if part.codes is not None:
+        count = len(part) if mask is None else np.count_nonzero(mask)
+        has_vectors = part.matrix.shape[1] > 0
+        if not has_vectors or (len(queries) <= MOST_QUERIES and count >= LEAST_ROWS):
+            return partial(QuantisedQueries(queries, part.codes.mean).upper_bounds, part.codes)
+    narrow = queries.astype(np.float32)
+    # All are low by the same half of the margin, which changes nothing.
+    return lambda rows: (narrow @ part.matrix[rows].T, MARGIN)
+
+
+def above_kth(query: np.ndarray, score: np.ndarray, k: int, margin: float = 0.0) -> np.ndarray:
     """Indices of the pairs within `margin` of their query's k-th best, by query, then -score."""
     if not len(query):
         return np.zeros(0, dtype=np.int64)

@@ -1,18 +1,18 @@
-"""The model card of a run: what it started from, its data, settings and figures."""
+"""The model card of a run: where it started, its data, settings and metrics."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.locate import BUNDLED
 from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
+from rsicd_embed.train.observers import Row
 
-# Figures of val, and what they are called.
+# Names of val metrics for readers.
 MEASURED = {
     "zeroshot_top1": "zero-shot top-1",
     "zeroshot_top3": "zero-shot top-3",
@@ -28,22 +28,22 @@ MEASURED = {
     "val_loss": "contrastive loss",
 }
 
-UNKNOWN = ModelConfig.license  # where neither a setting nor a card says it
+UNKNOWN = ModelConfig.license  # neither a setting nor a model card names it
 
-# Settings that name a checkpoint, perhaps by a path.
+# Settings that may hold a path to a checkpoint.
 _MODELS = ("model.init", "teacher.model")
 
 
 @dataclass(frozen=True)
 class DataCard:
-    """What a run is trained on.
+    """Facts about a run's data for its model card.
 
     Attributes:
-        images: number of images.
-        captions: number of distinct captions.
-        classes: number of classes that images are labelled with.
-        val: number of images that the best model is chosen on; 0 where it is not said.
-        names: of the data sets' folders or manifests, without their paths.
+        images: number of training images.
+        captions: number of their distinct captions.
+        classes: number of their classes.
+        val: number of validation images; 0 if unknown.
+        names: names of the datasets' folders or manifests, without their paths.
     """
 
     images: int
@@ -56,38 +56,28 @@ class DataCard:
     def of(
         cls, examples: Sequence[Example], val: Sequence[Example] = (), names: Sequence[str] = ()
     ) -> DataCard:
-        """Counts."""
+        """Counts images, captions and classes."""
         captions = {caption for example in examples for caption in example.captions}
         classes = {example.label for example in examples if example.label}
         return cls(len(examples), len(captions), len(classes), len(val), tuple(names))
 
 
 def licence_of(config: TrainConfig, inherited: str) -> str:
-    """What `model.license` says, or else the licence of the checkpoint that a run starts from."""
+    """Returns `model.license` if it is set, else the licence of the initial checkpoint."""
     given = config.model.license
     return given if given != UNKNOWN or not inherited else inherited
 
 
-def model_card(
-    config: TrainConfig, data: DataCard, row: Mapping[str, Any], licence: str = ""
-) -> str:
-    """Markdown with the front matter that the Hugging Face Hub reads.
+def model_card(config: TrainConfig, data: DataCard, row: Row, licence: str = "") -> str:
+    """Writes Markdown with the front matter that the Hugging Face Hub reads.
 
-    Nothing in it tells where on a disk something was: of paths it has the last part.
-
-    Args:
-        config: of the run.
-        data: of the run.
-        row: the journal's row of the epoch that the model is from.
-        licence: of the checkpoint that the run started from, empty where it is not known; it is
-            the model's too unless `model.license` names another.
+    Paths are reduced to their last part. `licence` is that of the initial checkpoint, empty if
+    unknown; it is the model's too unless `model.license` names another.
     """
     return "\n".join(_lines(config, data, row, licence)) + "\n"
 
 
-def _lines(
-    config: TrainConfig, data: DataCard, row: Mapping[str, Any], inherited: str
-) -> Iterator[str]:
+def _lines(config: TrainConfig, data: DataCard, row: Row, inherited: str) -> Iterator[str]:
     licence = licence_of(config, inherited)
     yield "---"
     yield f"license: {_yaml(licence)}"
@@ -98,24 +88,25 @@ def _lines(
     if init and _on_hub(init):
         yield f"base_model: {_yaml(init.partition('@')[0])}"
     yield from ("---", "", "# A CLIP for aerial and satellite images", "")
-    begun = f"{_model(init)}, fine-tuned" if init else "random weights"
-    yield f"Trained by `rsicd-embed train` from {begun}."
+    origin = _model(init) if init else "random weights"
+    yield f"{'Fine-tuned' if init else 'Trained'} by `rsicd-embed train` from {origin}."
     if teacher.model:
         yield ""
         yield (
-            f"It learnt from a teacher too, {_model(teacher.model)}: {teacher.share:.0%} of the "
-            f"loss is about its vectors of the captions and of {teacher.views} views of each image."
+            f"It was also distilled from a teacher, {_model(teacher.model)}: {teacher.share:.0%} "
+            f"of the loss compares it with the teacher's vectors of the captions and of "
+            f"{teacher.views} views of each image."
         )
     yield ""
     if licence == UNKNOWN:
-        yield "Its licence is unknown: set `license` above before you share it."
+        yield "Its licence is unknown: set `license` above before sharing it."
     elif config.model.license == UNKNOWN:
-        yield f"Its licence, {_line(licence)}, is that of the model which it started from."
+        yield f"Its licence, {_line(licence)}, is that of the model it was trained from."
     else:
         yield f"Its licence is {_line(licence)}."
     yield from ("", "| data | |", "| --- | --- |")
     if data.names:
-        yield _row("data sets", ", ".join(data.names))
+        yield _row("datasets", ", ".join(data.names))
     yield f"| images, train | {data.images:,} |"
     if data.val:
         yield f"| images, val | {data.val:,} |"
@@ -123,7 +114,7 @@ def _lines(
     yield f"| classes, train | {data.classes:,} |"
     share = config.data.class_captions
     if share and data.classes:
-        yield f"| class names | seen in training: {share:.0%} of captions are made from classes |"
+        yield f"| class names | seen in training: {share:.0%} of captions are made from them |"
     yield from ("", f"| on val, epoch {row['epoch']} of {config.epochs} | |", "| --- | --- |")
     for key, words in MEASURED.items():
         if key in row:
@@ -132,7 +123,7 @@ def _lines(
     yield "Zero-shot accuracies and R@k are fractions; R@k counts a tie against the model."
     yield from ("", "| setting | |", "| --- | --- |")
     for name, value in parse.flat(config).items():
-        shown = _short(value) if name in _MODELS and value else value
+        shown = _short(str(value)) if name in _MODELS and value else value
         yield _row(f"`{name}`", f"`{shown}`")
 
 
@@ -145,7 +136,7 @@ def _on_hub(model: str) -> bool:
 
 
 def _short(model: str) -> str:
-    """A checkpoint as others may know it: of a path, the last part."""
+    """A checkpoint without its path."""
     return Path(model).expanduser().resolve().name if _is_path(model) else model
 
 
@@ -154,12 +145,12 @@ def _model(model: str) -> str:
 
 
 def _yaml(text: str) -> str:
-    """Text as YAML reads it, whatever is in it: a JSON string is one of YAML's."""
+    """Quotes text for YAML, of which JSON strings are a subset."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _row(name: str, text: str) -> str:
-    """A row of a table, with nothing that ends a cell."""
+    """Formats a table row, escaping characters that would end a cell."""
     return f"| {name} | {_line(text)} |"
 
 

@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: written aside while training goes on, and checked when read."""
+"""Orbax checkpoints of a run, written in the background and verified when they are read."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ import orbax.checkpoint as ocp
 
 from rsicd_embed.errors import TrainError, first_line
 from rsicd_embed.files import Closing, storage_errors
-from rsicd_embed.train.distributed import any_process
-from rsicd_embed.train.mesh import abstract
+from rsicd_embed.train.distributed import abstract, any_process
 from rsicd_embed.train.state import TrainState
 
 _SUMS = "checksums"
 
 
 class Checkpoints(Closing):
-    """The last states of a run, each under the number of steps done.
+    """The last states of a run, by the number of steps done.
 
-    With several processes every one of them makes the same calls; each writes its own part.
+    With several processes all of them make the same calls; each writes its own part.
     """
 
     def __init__(self, directory: Path, *, keep: int = 2) -> None:
-        """Opens, or makes, a folder of checkpoints; the last `keep` are kept."""
+        """Opens or creates a folder of checkpoints that keeps the last `keep`."""
         self._directory = directory
-        self._passed_over: list[int] = []
+        self._damaged: list[int] = []
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         with _writing(directory):
             self._manager = ocp.CheckpointManager(
@@ -40,44 +39,37 @@ class Checkpoints(Closing):
             )
 
     def restore(self, like: TrainState) -> tuple[TrainState, int]:
-        """The newest state that can be read, and its step; `like` and 0 where there is none.
+        """Returns the newest readable state and its step, or `like` and 0 if there is none.
 
-        What is damaged is passed over, with a warning. Arrays go where those of `like` are, on
-        however many devices they were before; a `jax.eval_shape` with shardings will do.
-
-        Raises:
-            TrainError: there are some, but none can be read: the newest is of another model or
-                optimiser, or damaged.
+        Damaged checkpoints are skipped with a warning. Arrays are placed like those of `like`,
+        regardless of the devices they were saved from.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         errors: list[TrainError] = []
         for step in steps:
             try:
-                found = self._read(step, like)
+                state = self._read(step, like)
             except TrainError as error:
                 errors.append(error)
                 continue
-            for one in errors:
-                warnings.warn(f"{one}; that of step {step} is taken", stacklevel=2)
-            self._passed_over = steps[: len(errors)]
-            return found, step
+            for problem in errors:
+                warnings.warn(f"{problem}; resuming from that of step {step}", stacklevel=2)
+            self._damaged = steps[: len(errors)]
+            return state, step
         if errors:
             raise errors[0]
         return like, 0
 
     def save(self, state: TrainState, step: int) -> None:
-        """Begins to write; earlier checkpoints go only when this one is whole.
+        """Starts writing a checkpoint; earlier ones are deleted only when it is complete.
 
-        It returns once the state is copied: the next step may write over it.
-
-        Raises:
-            StoreError: the disk refused this checkpoint, or the one before it.
+        Returns once the state is copied, so that the next step may reuse its memory.
         """
         tree = named_leaves(state)
         with _writing(self._directory):
-            for damaged in self._passed_over:  # they would count among the newest
+            for damaged in self._damaged:  # they would be kept as the newest
                 self._manager.delete(damaged)
-            self._passed_over = []
+            self._damaged = []
             self._manager.save(
                 step, args=ocp.args.StandardSave(tree | {_SUMS: _checksums(tree)}), force=True
             )
@@ -89,62 +81,63 @@ class Checkpoints(Closing):
         self._manager.close()
 
     def _read(self, step: int, like: TrainState) -> TrainState:
-        wanted = named_leaves(like)
+        expected = named_leaves(like)
         item = {
-            name: abstract(leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in wanted.items()
+            name: abstract(leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in expected.items()
         }
-        item[_SUMS] = abstract((len(wanted),), jnp.uint32, like.step.sharding)  # on every device
-        found: dict[str, Any] = {}
+        item[_SUMS] = abstract((len(expected),), jnp.uint32, like.step.sharding)  # replicated
+        leaves: dict[str, Any] = {}
         reason = ""
         try:
-            reason = self._mismatch(step, wanted)
+            reason = self._mismatch(step, expected)
             if not reason:
-                found = self._manager.restore(step, args=ocp.args.StandardRestore(item))
-        except Exception as error:  # whatever a library makes of damaged bytes
+                leaves = self._manager.restore(step, args=ocp.args.StandardRestore(item))
+        except Exception as error:  # damaged bytes raise all kinds of errors
             reason = f"it is damaged: {first_line(error):.200}"
-        if not any_process(bool(reason)):  # else some would wait here for the others
-            expected = found.pop(_SUMS)
-            if not bool(jnp.any(expected != _checksums(found))):
-                leaves = [found[name] for name in wanted]
-                state: TrainState = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        if not any_process(bool(reason)):  # processes must agree before they compute together
+            sums = leaves.pop(_SUMS)
+            if not bool(jnp.any(sums != _checksums(leaves))):
+                state: TrainState = jax.tree.unflatten(
+                    jax.tree.structure(like), [leaves[name] for name in expected]
+                )
                 return state
-            reason = "it is damaged: its numbers are not what was written"
+            reason = "it is damaged: its checksums do not match"
         raise TrainError(
-            f"the checkpoint of step {step} in {self._directory} cannot be taken up: "
+            f"the checkpoint of step {step} in {self._directory} cannot be resumed from: "
             f"{reason or 'another process cannot read it'}"
         )
 
-    def _mismatch(self, step: int, wanted: Mapping[str, Any]) -> str:
-        """Why it cannot belong to this run; empty where it does."""
+    def _mismatch(self, step: int, expected: Mapping[str, Any]) -> str:
+        """Why a checkpoint cannot belong to this run; empty if it can."""
         metadata: Any = self._manager.item_metadata(step)
-        there = {name: one.shape for name, one in metadata.items() if name != _SUMS}
-        differences = [f"{name} is missing" for name in wanted if name not in there]
-        differences += [f"{name} is unknown" for name in there if name not in wanted]
+        stored = {name: array.shape for name, array in metadata.items() if name != _SUMS}
+        differences = [f"{name} is missing" for name in expected if name not in stored]
+        differences += [f"{name} is unknown" for name in stored if name not in expected]
         differences += [
-            f"{name} has shape {there[name]} instead of {leaf.shape}"
-            for name, leaf in wanted.items()
-            if name in there and there[name] != leaf.shape
+            f"{name} has shape {stored[name]} instead of {leaf.shape}"
+            for name, leaf in expected.items()
+            if name in stored and stored[name] != leaf.shape
         ]
         if not differences:
             return ""
         return (
-            "it is of another model or optimiser "
+            "it belongs to another model or optimiser "
             f"({differences[0]}; {len(differences)} differences); give another --out"
         )
 
 
-def saved(directory: Path) -> bool:
-    """Whether there is any checkpoint in a folder, or any was."""
+def has_checkpoints(directory: Path) -> bool:
+    """Whether a folder has any checkpoint, complete or not."""
     return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
 
 
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
-    """Errors of the disk in one line; those of the thread that writes come at the next call."""
+    """Raises disk errors as one line; those of the writing thread surface at the next call."""
     with storage_errors(f"cannot write a checkpoint to {directory}"):
         try:
             yield
-        except ValueError as error:  # what tensorstore makes of them
+        except ValueError as error:  # tensorstore wraps disk errors
             code = re.search(r"os_error_code='(\d+)'", str(error))
             number = int(code[1]) if code else 0
             reason = os.strerror(number) if number else first_line(error)
@@ -152,7 +145,7 @@ def _writing(directory: Path) -> Iterator[None]:
 
 
 def named_leaves(state: Any) -> dict[str, Any]:
-    """Leaves by their path: trained/image.blocks.0.up.kernel, optimizer/1/nu/… ."""
+    """Leaves of a state by path, such as trained/image.blocks.0.up.kernel or optimizer/1/nu/…."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -161,12 +154,12 @@ def named_leaves(state: Any) -> dict[str, Any]:
 
 @jax.jit
 def _checksums(tree: Mapping[str, jax.Array]) -> jax.Array:
-    """uint32 (leaves,): of each array's bits, in the order of names; alike on any devices."""
+    """Checksums of the arrays in name order, uint32 (leaves,); the same on any devices."""
     return jnp.stack([_checksum(tree[name]) for name in sorted(tree)])
 
 
 def _checksum(array: jax.Array) -> jax.Array:
-    """Sum of the words, each times an odd number of its own, modulo 2³²."""
+    """Sum of the 32-bit words, each times a distinct odd number, modulo 2³²."""
     words = jax.lax.bitcast_convert_type(array, jnp.uint32).reshape(-1)
-    place = jax.lax.iota(jnp.uint32, len(words))
-    return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
+    index = jax.lax.iota(jnp.uint32, len(words))
+    return jnp.sum(words * (2 * index + 1), dtype=jnp.uint32)

@@ -1,75 +1,145 @@
-"""What a run has measured: a line of JSON for every step, and one for every epoch.
+"""The journal of a run: one line of JSON per step and per epoch.
 
-OUT/steps.jsonl    step, epoch, loss and the step's other figures
-OUT/metrics.jsonl  epoch, mean loss, images/s, and what was measured on val; epoch 0 is the model
-                   before its first step, with the figures of val alone
+OUT/steps.jsonl    step, epoch, loss and other metrics of each step
+OUT/metrics.jsonl  epoch, mean loss, images/s, and metrics on val; epoch 0 is the model before
+                   training, with metrics on val only
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+import jax
+import numpy as np
 
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors, sync_folder, write_file
+from rsicd_embed.train.observers import Observer, Row
+from rsicd_embed.train.state import diverged
 
-Row = dict[str, Any]
+T = TypeVar("T")
+
+# Seconds between fetching metrics from the devices: each fetch waits for pending steps.
+_FETCH_EVERY_S = 2.0
+# Steps queued on the devices: enough to keep them busy, and few enough to stop soon.
+_IN_FLIGHT = 2
+
+_REMEDY = "a lower --learning-rate may help"
 
 
 class Journal:
-    """The rows of a run, on disk when a method returns.
+    """The rows of a run, synced to disk when a method returns.
 
-    After a crash there may be rows of steps that no checkpoint holds. They are dropped when the
-    run goes on, and made again.
+    After a crash there may be rows of steps later than the last checkpoint. They are dropped on
+    resuming, and the steps repeated.
     """
 
     def __init__(self, out: Path, steps: int, epochs: int, *, write: bool = True) -> None:
-        """Takes up the journal of a run that has done so many steps and whole epochs.
+        """Opens the journal of a run that has done this many steps and whole epochs.
 
-        Args:
-            out: folder of the run.
-            steps: number of steps that are done.
-            epochs: number of epochs that are done.
-            write: whether files are written; of several processes, one does.
-
-        Raises:
-            TrainError: rows are missing.
+        Only one of several processes writes the files.
         """
         self._write = write
         self._steps_path, self._epochs_path = out / "steps.jsonl", out / "metrics.jsonl"
-        self.steps = _taken_up(self._steps_path, "step", steps, write)
-        # Without a checkpoint a run may start from another model than its epoch 0 was of.
-        self.epochs = _taken_up(self._epochs_path, "epoch", epochs if steps else -1, write)
+        self.steps = _resumed(self._steps_path, "step", steps, write)
+        # Without a checkpoint, epoch 0 is dropped too: the run may start from another model.
+        self.epochs = _resumed(self._epochs_path, "epoch", epochs if steps else -1, write)
 
     @property
     def trained(self) -> list[Row]:
-        """The rows of epochs but for epoch 0, which runs of earlier versions lack."""
+        """The rows of all epochs but 0, which runs of earlier versions lack."""
         return [row for row in self.epochs if row["epoch"]]
 
     def add_steps(self, rows: Sequence[Row]) -> None:
-        """Appends rows of steps; their `step` counts from 1."""
+        """Appends rows of steps; `step` counts from 1."""
         self.steps += rows
         if rows and self._write:
-            with storage_errors(f"cannot write {self._steps_path}"):
-                _append(self._steps_path, rows)
+            _append(self._steps_path, rows)
 
     def add_epoch(self, row: Row) -> None:
-        """Appends the row of an epoch; `epoch` counts from 1, and is 0 before the first step."""
+        """Appends the row of an epoch; `epoch` counts from 1, with 0 for before training."""
         self.epochs.append(row)
         if self._write:
-            with storage_errors(f"cannot write {self._epochs_path}"):
-                _append(self._epochs_path, [row])
+            _append(self._epochs_path, [row])
+
+
+class StepLog:
+    """Collects the metrics of one epoch's steps that this process runs."""
+
+    def __init__(
+        self, journal: Journal, observer: Observer, *, epoch: int, done: int, batch_size: int
+    ) -> None:
+        """Starts after `done` steps of the run, in `epoch`, which counts from 0."""
+        self._journal, self._observer = journal, observer
+        self._epoch, self._done, self._batch_size = epoch, done, batch_size
+        self._pending: list[dict[str, jax.Array]] = []
+        self._images, self._waited = 0, 0.0
+        self._started = self._fetched = time.perf_counter()
+
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yields `batches`, measuring the time spent waiting for them."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            self._waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """Adds the metrics of a step that may not be computed yet; limits the steps in flight."""
+        self._pending.append(metrics)
+        if len(self._pending) > _IN_FLIGHT:
+            jax.block_until_ready(self._pending[-1 - _IN_FLIGHT])  # type: ignore[no-untyped-call]
+        if time.perf_counter() - self._fetched >= _FETCH_EVERY_S:
+            self.fetch()
+
+    def fetch(self) -> None:
+        """Waits for the pending steps and writes their rows."""
+        rows: list[Row] = []
+        bad = ""
+        for metrics in jax.device_get(self._pending):
+            self._done += 1
+            row: Row = {"step": self._done, "epoch": self._epoch + 1}
+            row |= {name: float(value) for name, value in metrics.items()}
+            infinite = [name for name, value in row.items() if not math.isfinite(value)]
+            if infinite:
+                bad = "loss" if "loss" in infinite else infinite[0]
+                break
+            rows.append(row)
+        self._pending.clear()
+        self._images += len(rows) * self._batch_size
+        self._journal.add_steps(rows)
+        self._observer.on_steps(rows)
+        if bad:
+            raise diverged(f"{bad} is not finite", self._done)
+        self._fetched = time.perf_counter()
+
+    def epoch_row(self) -> Row:
+        """The row of the finished epoch; rate and waiting cover the steps that ran here."""
+        self.fetch()
+        seconds = time.perf_counter() - self._started
+        losses = [row["loss"] for row in self._journal.steps if row["epoch"] == self._epoch + 1]
+        return {
+            "epoch": self._epoch + 1,
+            "step": self._done,
+            "loss": float(np.mean(losses)),
+            "seconds": round(seconds, 1),
+            "images_per_s": round(self._images / seconds, 1),
+            "waited_for_data": round(self._waited / seconds, 4),
+        }
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file; a last line that was cut short is none.
-
-    Raises:
-        TrainError: another line is no row.
-    """
+    """Reads the rows of a file; an incomplete last line is ignored."""
     if not path.exists():
         return []
     try:
@@ -77,20 +147,62 @@ def read(path: Path) -> list[Row]:
         return [json.loads(line) for line in lines[:-1]]
     except ValueError as error:
         raise TrainError(
-            f"{path}: expected a line of JSON for each row, found something else ({error}); "
-            "bring it back, or give another --out"
+            f"{path}: expected a line of JSON per row, found something else ({error}); "
+            "restore it, or give another --out"
         ) from error
 
 
-def _taken_up(path: Path, counter: str, done: int, write: bool) -> list[Row]:
-    rows = [row for row in read(path) if row[counter] <= done]
-    found = sum(row[counter] > 0 for row in rows)
-    if found < done:
-        raise TrainError(
-            f"{path}: expected rows of {done} {counter}s, found {found}; "
-            "bring it back, or give another --out"
+def score(row: Row, by: str) -> float:
+    """The metric that selects the best epoch, higher is better; -inf for unevaluated epochs."""
+    if by == "mean" and "mr" in row:
+        return (row["mr"] + row.get("zeroshot_top1", row["mr"])) / 2
+    if by not in row:
+        return -math.inf
+    return -row[by] if by == "val_loss" else row[by]
+
+
+def warn_if_worse(row: Row, earlier: Sequence[Row], by: str) -> None:
+    """Warns each time that val falls below its value before training."""
+    evaluated = [row for row in earlier if score(row, by) > -math.inf]
+    if not evaluated or evaluated[0]["epoch"]:
+        return
+    start, last = evaluated[0], evaluated[-1]
+    if score(row, by) < score(start, by) <= score(last, by):
+        warnings.warn(
+            f"epoch {row['epoch']} is worse on val than the model before training: "
+            f"{_compared(row, start, by)}; {_REMEDY}",
+            stacklevel=2,
         )
-    text = "".join(_line(row) for row in rows)
+
+
+def warn_if_never_better(rows: Sequence[Row], by: str) -> None:
+    """Warns if no epoch of a run was as good on val as the model before training."""
+    start, *trained = rows
+    if start["epoch"] or not trained:
+        return
+    best = max(trained, key=lambda row: score(row, by))
+    if score(best, by) < score(start, by):
+        warnings.warn(
+            "no epoch is as good on val as the model before training; the best is epoch "
+            f"{best['epoch']}, {_compared(best, start, by)}; {_REMEDY}",
+            stacklevel=2,
+        )
+
+
+def _compared(row: Row, start: Row, by: str) -> str:
+    name = "mean of zero-shot top-1 and mR" if by == "mean" else by
+    return f"{name} {abs(score(row, by)):.4f} instead of {abs(score(start, by)):.4f}"
+
+
+def _resumed(path: Path, counter: str, done: int, write: bool) -> list[Row]:
+    rows = [row for row in read(path) if row[counter] <= done]
+    count = sum(row[counter] > 0 for row in rows)
+    if count < done:
+        raise TrainError(
+            f"{path}: expected rows of {done} {counter}s, found {count}; "
+            "restore it, or give another --out"
+        )
+    text = _lines(rows)
     if write and path.exists() and path.read_text(encoding="utf-8") != text:
         with storage_errors(f"cannot write {path}"):
             write_file(path, lambda aside: aside.write_text(text, "utf-8"))
@@ -99,11 +211,11 @@ def _taken_up(path: Path, counter: str, done: int, write: bool) -> list[Row]:
 
 
 def _append(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(_line(row) for row in rows))
+    with storage_errors(f"cannot write {path}"), path.open("a", encoding="utf-8") as file:
+        file.write(_lines(rows))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _line(row: Row) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
+def _lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)

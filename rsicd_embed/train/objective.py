@@ -1,4 +1,4 @@
-"""What a step makes small: a function of the whole batch's embeddings."""
+"""The training objective: a function of the whole batch's embeddings."""
 
 from __future__ import annotations
 
@@ -10,25 +10,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rsicd_embed.train.config import StepConfig
-from rsicd_embed.train.loss import sigmoid_cross_entropy, symmetric_cross_entropy
+from rsicd_embed.train.config import StepConfig, TeacherConfig
+from rsicd_embed.train.loss import (
+    affinity_divergence,
+    cosine_distance,
+    sigmoid_cross_entropy,
+    symmetric_cross_entropy,
+)
 
-# Arrays of a step, by name, all with a row for each image; pixels, tokens and groups are always
-# there (see `data.Batch`), others are for the objective alone.
+# Arrays of a batch by name, with one row per image. Pixels, tokens and groups are always present
+# (see `Batch`); only the objective reads any others.
 Arrays: TypeAlias = Mapping[str, jax.Array]
 Metrics: TypeAlias = dict[str, jax.Array]
+
+# A teacher's vectors in a batch: float32 (b, d′), of unit length.
+TEACHER_IMAGES, TEACHER_TEXTS = "teacher_images", "teacher_texts"
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Embeddings:
-    """What an objective is a function of; b images and texts, d joint.
+    """A student's embeddings of b images and texts.
 
     Attributes:
         images: float32 (b, d), of unit length.
         texts: float32 (b, d), of unit length.
         scale: float32 (), exp(logit_scale).
-        own: the objective's own parameters, as they stand.
+        own: current values of the objective's own parameters.
     """
 
     images: jax.Array
@@ -39,11 +47,13 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss with the parameters that it alone has.
+    """A loss and its own parameters.
 
     Attributes:
-        loss: the embeddings and arrays of the global batch → float32 (), and what is to be logged.
-        own: its parameters at the start, float32; trained and kept in checkpoints, not exported.
+        loss: maps the embeddings and arrays of the global batch to a float32 scalar and metrics to
+            log.
+        own: initial values of the loss's parameters, float32; trained and checkpointed, but not
+            exported.
     """
 
     loss: Callable[[Embeddings, Arrays], tuple[jax.Array, Metrics]]
@@ -51,7 +61,7 @@ class Objective:
 
 
 def contrastive(config: StepConfig) -> Objective:
-    """The loss that the settings name."""
+    """Contrasts images and captions with the configured loss."""
     smoothing = config.label_smoothing
 
     def softmax(e: Embeddings, batch: Arrays) -> tuple[jax.Array, Metrics]:
@@ -66,3 +76,26 @@ def contrastive(config: StepConfig) -> Objective:
     if config.loss == "sigmoid":
         return Objective(sigmoid, {"bias": np.asarray(config.bias, np.float32)})
     return Objective(softmax)
+
+
+def distilled(
+    objective: Objective, config: TeacherConfig, scale: float, same_dimension: bool
+) -> Objective:
+    """Adds distillation to an objective; `scale` multiplies the teacher's similarities.
+
+    Vectors are compared directly only if student and teacher have the same dimension.
+    """
+
+    def loss(e: Embeddings, batch: Arrays) -> tuple[jax.Array, Metrics]:
+        own, metrics = objective.loss(e, batch)
+        images, texts = batch[TEACHER_IMAGES], batch[TEACHER_TEXTS]
+        affinity = affinity_divergence(e.scale * e.images @ e.texts.T, scale * images @ texts.T)
+        distillation = config.affinity * affinity
+        metrics |= {"contrastive": own, "affinity": affinity}
+        if same_dimension:
+            features = cosine_distance(e.images, images) + cosine_distance(e.texts, texts)
+            distillation += config.features * features
+            metrics["features"] = features
+        return (1 - config.share) * own + config.share * distillation, metrics
+
+    return Objective(loss, objective.own)

@@ -1,4 +1,4 @@
-"""Optimisers and schedules over named parameters, from optax."""
+"""Optimisers and learning-rate schedules over named parameters, built with optax."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from rsicd_embed.train.parameters import Named
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate by step, counted from 0: linear warm-up, then what `config.schedule` says.
-
-    Args:
-        config: the optimiser's settings.
-        steps: of the whole run.
-    """
+    """Learning rate by step: linear warm-up, then `config.schedule`."""
     peak = config.learning_rate
     warmup = max(1, int(config.warmup * steps)) if config.warmup else 0
     rest = max(1, max(2, steps) - warmup)
@@ -33,41 +28,38 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clips gradients, scales them, adds decay, and multiplies by the learning rates.
+    """Builds the optimiser: clipping, scaling, weight decay, and learning rates by tower.
 
-    Weight decay is decoupled in every optimiser that has it: learning rate × decay × parameter.
+    Weight decay is always decoupled: learning rate × decay × parameter.
     """
-    scaled = {
-        "adam": [_adam(config)],
-        "adamw": [_adam(config)],
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps)
+    scaling = {
+        "adam": [adam],
+        "adamw": [adam],
         "lion": [optax.scale_by_lion(config.beta1, config.beta2)],
-        # As in optax.adafactor, whose decay would not be scaled by the learning rate.
+        # As in optax.adafactor, which would not scale the decay by the learning rate.
         "adafactor": [
             optax.scale_by_factored_rms(),
             optax.clip_by_block_rms(1.0),
             optax.scale_by_param_block_rms(),
         ],
     }[config.name]
-    clipped = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    clipping = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(
-        *clipped,
-        *scaled,
+        *clipping,
+        *scaling,
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
-        optax.stateless(lambda updates, _: _by_part(config, updates)),
+        optax.stateless(lambda updates, _: _scaled_by_tower(config, updates)),
         optax.scale_by_learning_rate(schedule(config, steps)),
     )
 
 
 def decayed(params: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether weight decay applies to a parameter: to kernels and token embeddings."""
+    """Marks the parameters with weight decay: kernels and token embeddings."""
     return {name: name.rpartition(".")[2] in ("kernel", "embedding") for name in params}
 
 
-def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
-    return optax.scale_by_adam(config.beta1, config.beta2, config.eps)
-
-
-def _by_part(config: OptimizerConfig, updates: Named) -> Named:
+def _scaled_by_tower(config: OptimizerConfig, updates: Named) -> Named:
     factors = {"image": config.image_lr, "text": config.text_lr}
 
     def scaled(name: str, update: jax.Array) -> jax.Array:

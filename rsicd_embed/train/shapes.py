@@ -1,50 +1,35 @@
-"""The shapes of models that can be made from nothing: two small ones, and OpenAI's."""
+"""Model shapes that can be trained from scratch: two small ones, and those of OpenAI's CLIP."""
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from rsicd_embed.embedder.clip.config import ClipConfig, TowerConfig
 
-# Where a model starts from nothing, its vocabulary does too: 512 bytes, merges, begin, end.
-_VOCAB_SIZE = 4096
+ModelShape: TypeAlias = Literal["tiny", "small", "vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336"]
 
 
-def _small(
-    width: int, layers: int, heads: int, image_size: int, patch: int, dim: int
+def _shape(
+    vision: TowerConfig, text: TowerConfig, dim: int, size: int, patch: int, vocabulary: int
 ) -> ClipConfig:
-    return ClipConfig(
-        vision=TowerConfig(width, layers, heads, 4 * width),
-        text=TowerConfig(256, 2, 4, 1024),
-        dim=dim,
-        image_size=image_size,
-        patch_size=patch,
-        vocab_size=_VOCAB_SIZE,
-        context_length=32,
-        eos_token_id=_VOCAB_SIZE - 1,
-    )
+    context = 77 if vocabulary == _OPENAI else 32
+    return ClipConfig(vision, text, dim, size, patch, vocabulary, context, vocabulary - 1)
 
 
-def _openai(vision: TowerConfig, text: TowerConfig, dim: int, size: int, patch: int) -> ClipConfig:
-    return ClipConfig(
-        vision=vision,
-        text=text,
-        dim=dim,
-        image_size=size,
-        patch_size=patch,
-        vocab_size=49408,
-        context_length=77,
-        eos_token_id=49407,
-    )
-
-
+# The small shapes learn their vocabulary from the captions.
+_LEARNT, _OPENAI = 4096, 49408
+_TINY, _SMALL = TowerConfig(64, 2, 2, 256), TowerConfig(256, 6, 4, 1024)
+_SMALL_TEXT = TowerConfig(256, 2, 4, 1024)
 _BASE, _BASE_TEXT = TowerConfig(768, 12, 12, 3072), TowerConfig(512, 12, 8, 2048)
 _LARGE, _LARGE_TEXT = TowerConfig(1024, 24, 16, 4096), TowerConfig(768, 12, 12, 3072)
 
-# OpenAI's: Radford et al. 2021, table 19 (arXiv:2103.00020).
-SHAPES = {
-    "tiny": _small(64, 2, 2, 32, 8, 64),
-    "small": _small(256, 6, 4, 128, 16, 256),
-    "vit-b-32": _openai(_BASE, _BASE_TEXT, 512, 224, 32),
-    "vit-b-16": _openai(_BASE, _BASE_TEXT, 512, 224, 16),
-    "vit-l-14": _openai(_LARGE, _LARGE_TEXT, 768, 224, 14),
-    "vit-l-14-336": _openai(_LARGE, _LARGE_TEXT, 768, 336, 14),
+# The vit shapes: Radford et al. 2021, table 19 (arXiv:2103.00020).
+SHAPES: dict[str, ClipConfig] = {
+    "tiny": _shape(_TINY, _SMALL_TEXT, 64, 32, 8, _LEARNT),
+    "small": _shape(_SMALL, _SMALL_TEXT, 256, 128, 16, _LEARNT),
+    "vit-b-32": _shape(_BASE, _BASE_TEXT, 512, 224, 32, _OPENAI),
+    "vit-b-16": _shape(_BASE, _BASE_TEXT, 512, 224, 16, _OPENAI),
+    "vit-l-14": _shape(_LARGE, _LARGE_TEXT, 768, 224, 14, _OPENAI),
+    "vit-l-14-336": _shape(_LARGE, _LARGE_TEXT, 768, 336, 14, _OPENAI),
 }
+PUBLISHED_SHAPES = tuple(name for name in SHAPES if name.startswith("vit-"))

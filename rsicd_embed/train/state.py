@@ -1,4 +1,4 @@
-"""What changes in training, and what never does: all that a checkpoint holds."""
+"""The state of a run between two steps: everything that a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import numpy as np
 from rsicd_embed.embedder.clip.weights import Params
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.freezing import frozen
-from rsicd_embed.train.mesh import DeviceLayout
+from rsicd_embed.train.distributed import DeviceLayout
 from rsicd_embed.train.objective import Objective
 from rsicd_embed.train.optimizers import optimizer
-from rsicd_embed.train.parameters import Named, named, unnamed
+from rsicd_embed.train.parameters import Named, frozen, named, unnamed
 
-_MOST = float(np.finfo(np.float16).max)
-_OWN = "loss."  # what the names of an objective's own parameters begin with
+_LARGEST = float(np.finfo(np.float16).max)
+_OWN = "loss."  # prefix of the names of an objective's own parameters
 
 
 @jax.tree_util.register_dataclass
@@ -29,10 +28,10 @@ class TrainState:
     """A run between two steps.
 
     Attributes:
-        trained: parameters that are updated, the objective's own among them.
-        frozen: the other parameters, for which there is no memory of the optimiser.
-        average: of `trained`, with `step.ema`; else empty.
-        optimizer: the optimiser's memory.
+        trained: parameters that are updated, including the objective's own.
+        frozen: all other parameters, which have no optimiser state.
+        average: moving average of `trained`; empty without `step.ema`.
+        optimizer: the optimiser's state.
         step: int32 (), number of steps done.
     """
 
@@ -44,21 +43,12 @@ class TrainState:
 
 
 def first_state(params: Named, config: TrainConfig, steps: int) -> TrainState:
-    """Before the first step. A pure function: of arrays, or of their shapes by `jax.eval_shape`.
-
-    Args:
-        params: of the model, and an objective's own.
-        config: of the run.
-        steps: of the whole run.
-
-    Raises:
-        TrainError: `step.freeze` names what is not there, or leaves nothing to train.
-    """
-    kept = frozen(split_own(params)[0], config.step.freeze)
-    trained = {name: value for name, value in params.items() if name not in kept}
+    """The state before the first step; a pure function, so that `jax.eval_shape` applies."""
+    names = frozen(split_own(params)[0], config.step.freeze)
+    trained = {name: value for name, value in params.items() if name not in names}
     return TrainState(
         trained,
-        {name: params[name] for name in params if name in kept},
+        {name: params[name] for name in params if name in names},
         jax.tree.map(jnp.copy, trained) if config.step.ema else {},
         optimizer(config.optimizer, steps).init(trained),
         jnp.zeros((), jnp.int32),
@@ -66,12 +56,12 @@ def first_state(params: Named, config: TrainConfig, steps: int) -> TrainState:
 
 
 def every_parameter(params: Params, objective: Objective) -> Named:
-    """Parameters of the model, and the objective's own."""
+    """Joins the parameters of the model and of the objective."""
     return named(params) | {f"{_OWN}{name}": jnp.asarray(v) for name, v in objective.own.items()}
 
 
 def split_own(params: Named) -> tuple[Named, Named]:
-    """What `every_parameter` joined: the model's, and the objective's own by its own names."""
+    """Inverse of `every_parameter`: returns the parameters of the model, and of the objective."""
     model = {name: value for name, value in params.items() if not name.startswith(_OWN)}
     own = {name.removeprefix(_OWN): params[name] for name in params if name.startswith(_OWN)}
     return model, own
@@ -80,23 +70,20 @@ def split_own(params: Named) -> tuple[Named, Named]:
 def initial_state(
     params: Params, config: TrainConfig, steps: int, objective: Objective, layout: DeviceLayout
 ) -> TrainState:
-    """Before the first step, on devices; `params` stay as they are.
+    """Places the state before the first step on devices; `params` are copied.
 
     Every process must call it, with the same parameters.
-
-    Raises:
-        TrainError: see `first_state`.
     """
-    host = {name: np.array(one) for name, one in every_parameter(params, objective).items()}
+    host = {name: np.array(array) for name, array in every_parameter(params, objective).items()}
     first = partial(first_state, config=config, steps=steps)
-    where = layout.state(jax.eval_shape(first, host))
-    placed = {name: _placed(one, layout) for name, one in host.items()}
-    state: TrainState = jax.jit(first, out_shardings=where)(placed)
+    shardings = layout.state(jax.eval_shape(first, host))
+    placed = {name: _placed(array, layout) for name, array in host.items()}
+    state: TrainState = jax.jit(first, out_shardings=shardings)(placed)
     return state
 
 
 def averaged(state: TrainState, layout: DeviceLayout) -> Params:
-    """The parameters to evaluate and export: copies on the host, the average where there is one.
+    """Copies the parameters to evaluate and export to the host: the average if there is one.
 
     Every process must call it.
     """
@@ -107,31 +94,28 @@ def averaged(state: TrainState, layout: DeviceLayout) -> Params:
 
 
 def require_sound(state: TrainState, done: int) -> None:
-    """Refuses parameters that float16 has no finite number for; every process must call it.
+    """Raises if a parameter is not finite in float16, the dtype of exported models.
 
-    Models are exported in float16, and no CLIP comes near its bounds.
-
-    Raises:
-        TrainError: saying after which step.
+    Every process must call it. No healthy CLIP comes near float16's bounds.
     """
     if not bool(_sound(state.trained | state.average)):
-        raise diverged(f"a parameter is not finite, or beyond {_MOST:,.0f}", done)
+        raise diverged(f"a parameter is not finite, or exceeds {_LARGEST:,.0f}", done)
 
 
-def diverged(what: str, step: int) -> TrainError:
-    """What a run that has gone wrong is stopped with."""
+def diverged(problem: str, step: int) -> TrainError:
+    """The error that stops a run whose numbers are no longer sound."""
     return TrainError(
-        f"{what} at step {step}; what was checkpointed before it, and the best model so far, are "
-        "kept: give a lower --learning-rate, and another --out"
+        f"{problem} at step {step}; earlier checkpoints and the best model so far are kept: "
+        "give a lower --learning-rate and another --out"
     )
 
 
 @jax.jit
 def _sound(params: Named) -> jax.Array:
-    # A NaN is neither less nor more.
-    return jnp.all(jnp.stack([jnp.all(jnp.abs(one) <= _MOST) for one in params.values()]))
+    # Comparisons with NaN are false.
+    return jnp.all(jnp.stack([jnp.all(jnp.abs(array) <= _LARGEST) for array in params.values()]))
 
 
 def _placed(value: np.ndarray, layout: DeviceLayout) -> jax.Array:
-    where = layout.parameter(value.shape)
-    return jax.make_array_from_callback(value.shape, where, lambda index: value[index])
+    sharding = layout.parameter(value.shape)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])

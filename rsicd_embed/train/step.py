@@ -17,35 +17,33 @@ from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip, normalise
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train import distributed, grad_cache
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.grad_cache import BatchParts
+from rsicd_embed.train.distributed import DeviceLayout, place
 from rsicd_embed.train.input.augment import VIEWS, random_patches, random_view, view_keys
-from rsicd_embed.train.mesh import DeviceLayout
 from rsicd_embed.train.objective import Arrays, Embeddings, Metrics, Objective
 from rsicd_embed.train.optimizers import optimizer, schedule
 from rsicd_embed.train.parameters import Named, unnamed
-from rsicd_embed.train.remat import remade
+from rsicd_embed.train.recompute import BatchParts, recomputed, value_and_grad
 from rsicd_embed.train.state import TrainState, split_own
 
-MAX_LOGIT_SCALE = math.log(100.0)  # as in CLIP, so that training stays stable
+MAX_LOGIT_SCALE = math.log(100.0)  # as in CLIP, to keep training stable
 
-Rows = Mapping[str, jax.Array]  # what embeddings are made of
+Rows = Mapping[str, jax.Array]  # inputs of the towers
 Step = Callable[[TrainState, Mapping[str, np.ndarray]], tuple[TrainState, Metrics]]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a compiled step depends on.
+    """Everything that a compiled step depends on.
 
     Attributes:
-        model: of the towers.
-        config: of the run.
+        model: shape of the towers.
+        config: settings of the run.
         pixels: how pixels are normalised.
-        steps: of the whole run, which the learning rate depends on.
-        objective: the loss.
-        layout: of the devices.
-        keep_patches: fraction of the patches kept in this step; a ResNet has none to drop.
+        steps: number of steps of the whole run, for the learning-rate schedule.
+        objective: the training objective.
+        layout: how the step is spread over devices.
+        keep_patches: fraction of the patches kept in this step; ignored for a ResNet.
     """
 
     model: ClipConfig
@@ -65,56 +63,58 @@ class Recipe:
             )
         if size // devices % self._chunk:
             raise TrainError(
-                f"expected step.chunk to divide the {size // devices} images of a device, "
+                f"expected step.chunk to divide the {size // devices} images per device, "
                 f"found {self._chunk}"
             )
 
     @property
     def _chunk(self) -> int:
-        """Images that a device embeds at a time."""
+        """Number of images that a device embeds at a time."""
         own = self.config.batch_size // self.layout.devices
         return min(self.config.step.chunk or own, own)
 
     @property
     def parts(self) -> int:
-        """How many parts a batch is embedded in."""
+        """Number of parts that a batch is embedded in."""
         return self.config.batch_size // self.layout.devices // self._chunk
 
     @property
-    def kept(self) -> int | None:
-        """Number of patches an image keeps; None for all."""
-        kept = max(1, round(self.keep_patches * self.model.patches))
-        return kept if kept < self.model.patches else None
+    def kept_patches(self) -> int | None:
+        """Number of patches that an image keeps; None for all."""
+        count = max(1, round(self.keep_patches * self.model.patches))
+        return count if count < self.model.patches else None
 
 
 def make_step(recipe: Recipe) -> Step:
-    """Compiles at the first call; it takes this process's rows of a batch (`own_rows`).
+    """Returns the step as a function of the state and this process's rows (`own_rows`) of a batch.
 
-    The state that it is given is written over.
+    It compiles on its first call. The memory of the state passed in is reused.
     """
     run = jitted_step(recipe)
 
     def step(state: TrainState, arrays: Mapping[str, np.ndarray]) -> tuple[TrainState, Metrics]:
-        new: tuple[TrainState, Metrics] = run(state, distributed.place(recipe.layout, arrays))
+        new: tuple[TrainState, Metrics] = run(state, place(recipe.layout, arrays))
         return new
 
     return step
 
 
 def jitted_step(recipe: Recipe) -> Any:
-    """What is compiled: a state and the arrays of a global batch → the next state, and metrics.
+    """The compiled function: maps a state and a global batch to the next state and metrics.
 
-    The metrics are float32 (): loss, grad_norm (before clipping), logit_scale (exp of it), the
-    learning_rate of this step, and the objective's own. `lower` takes shapes alone.
+    The metrics are float32 scalars: loss, grad_norm (before clipping), logit_scale (its exp), the
+    learning_rate of this step, and those of the objective. `lower` accepts shapes.
     """
-    config, place = recipe.config, recipe.layout.placement
+    config = recipe.config
     update = optimizer(config.optimizer, recipe.steps)
     rate = schedule(config.optimizer, recipe.steps)
 
     def run(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
         (loss, metrics), slope = gradients(recipe, state, batch)
         updates, memory = update.update(slope, state.optimizer, state.trained)
-        trained = _clamped(optax.apply_updates(state.trained, updates))
+        trained = optax.apply_updates(state.trained, updates)
+        if "logit_scale" in trained:
+            trained["logit_scale"] = jnp.clip(trained["logit_scale"], 0.0, MAX_LOGIT_SCALE)
         new = TrainState(
             trained,
             state.frozen,
@@ -122,7 +122,7 @@ def jitted_step(recipe: Recipe) -> Any:
             memory,
             state.step + 1,
         )
-        return recipe.layout.kept(new), {
+        return recipe.layout.pinned(new), {
             "loss": loss,
             "grad_norm": optax.tree.norm(slope),
             "logit_scale": jnp.exp((state.frozen | state.trained)["logit_scale"]),
@@ -130,57 +130,57 @@ def jitted_step(recipe: Recipe) -> Any:
             **metrics,
         }
 
-    return jax.jit(run, donate_argnums=0, out_shardings=(None, place.everywhere))
+    return jax.jit(run, donate_argnums=0, out_shardings=(None, recipe.layout.placement.everywhere))
 
 
 def moved_average(average: Named, trained: Named, decay: float, step: jax.Array) -> Named:
-    """The exponential moving average, a step on; empty where there is none.
+    """Updates the exponential moving average; an empty one stays empty.
 
-    The decay grows to `decay` as (1 + n) / (10 + n), so that a short run's average is not mostly
-    what it began with.
+    The decay grows to `decay` as (1 + n) / (10 + n), so that the initial parameters do not dominate
+    the average of a short run.
     """
     if not average:
         return {}
-    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return {name: kept * average[name] + (1 - kept) * trained[name] for name in average}
+    decay_now = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return {n: decay_now * average[n] + (1 - decay_now) * trained[n] for n in average}
 
 
 def gradients(
     recipe: Recipe, state: TrainState, batch: Arrays
 ) -> tuple[tuple[Any, Metrics], Named]:
-    """Loss and metrics of a global batch, and the gradient of the loss; traced within a step."""
+    """Returns the loss and metrics of a global batch, and the gradient of the loss; traced."""
 
     def embedded(trained: Named, rows: Rows) -> tuple[jax.Array, jax.Array]:
         return embed(recipe, state, trained, rows)
 
-    def loss(trained: Named, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Metrics]:
+    def loss(trained: Named, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Metrics]:
         model, own = split_own(state.frozen | trained)
         scale = jnp.exp(model["logit_scale"])
-        return recipe.objective.loss(Embeddings(*found, scale, own), batch)
+        return recipe.objective.loss(Embeddings(*pair, scale, own), batch)
 
     rows = rows_of(recipe, state, batch)
     if recipe.parts > 1:
         parts = BatchParts(recipe.parts, recipe.layout)
-        return grad_cache.value_and_grad(embedded, loss, state.trained, rows, parts)
-    whole = jax.value_and_grad(lambda one: loss(one, embedded(one, rows)), has_aux=True)
+        return value_and_grad(embedded, loss, state.trained, rows, parts)
+    whole = jax.value_and_grad(lambda p: loss(p, embedded(p, rows)), has_aux=True)
     return whole(state.trained)
 
 
 def embed(
     recipe: Recipe, state: TrainState, trained: Named, rows: Rows
 ) -> tuple[jax.Array, jax.Array]:
-    """Unit embeddings of images and texts, float32 (b, d); `trained` stand for the state's own."""
+    """Returns unit embeddings of images and texts, float32 (b, d), under parameters `trained`."""
     config = recipe.config.step
     dtype = jnp.dtype(config.precision)
     graph = nnx.graphdef(nnx.eval_shape(lambda: Clip(recipe.model, dtype=dtype, rngs=nnx.Rngs(0))))
     model, _ = split_own(state.frozen | trained)
-    clip = remade(nnx.merge(graph, unnamed(model)), config.remat, recipe.layout)
-    images = clip.encode_image(_views(recipe, rows), rows.get("kept"))
+    clip = recomputed(nnx.merge(graph, unnamed(model)), config.remat, recipe.layout)
+    images = clip.encode_image(_views(recipe, rows), rows.get("patches"))
     return images, clip.encode_text(rows["tokens"])
 
 
 def rows_of(recipe: Recipe, state: TrainState, batch: Arrays) -> dict[str, jax.Array]:
-    """What embeddings are made of: with each row its own randomness, however rows are cut."""
+    """Inputs of the towers, with random keys per row, so that results do not depend on chunking."""
     count = len(batch["pixels"])
     root = jax.random.fold_in(jax.random.key(recipe.config.seed), state.step)
     view_key, patch_key = jax.random.split(root)
@@ -191,26 +191,23 @@ def rows_of(recipe: Recipe, state: TrainState, batch: Arrays) -> dict[str, jax.A
             if VIEWS in batch
             else jax.random.split(view_key, count)
         )
-    if recipe.kept is not None:
-        rows["kept"] = random_patches(patch_key, count, recipe.model.patches, recipe.kept)
+    kept_patches = recipe.kept_patches
+    if kept_patches is not None:
+        rows["patches"] = random_patches(patch_key, count, recipe.model.patches, kept_patches)
     return rows
 
 
 def _views(recipe: Recipe, rows: Rows) -> jax.Array:
-    """Pixels as the model sees them; random views where they are larger than that."""
+    """Normalised pixels; random views if the pixels are larger than the model's images."""
     pixels, size = rows["pixels"], recipe.model.image_size
     if pixels.shape[1] < size:
-        raise TrainError(f"expected pixels of {size} or more a side, found {pixels.shape[1]}")
+        raise TrainError(
+            f"expected images of at least {size} pixels a side, found {pixels.shape[1]}"
+        )
     if "view" in rows:
 
-        def view(key: jax.Array, one: jax.Array) -> jax.Array:
-            return random_view(key, one[None], size, recipe.config.augment)[0]
+        def view(key: jax.Array, image: jax.Array) -> jax.Array:
+            return random_view(key, image[None], size, recipe.config.augment)[0]
 
         pixels = jax.vmap(view)(rows["view"], pixels)
     return normalise(pixels, recipe.pixels)
-
-
-def _clamped(params: Named) -> Named:
-    if "logit_scale" not in params:
-        return params
-    return params | {"logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}

@@ -1,4 +1,4 @@
-"""A polite request to stop: SIGTERM, as a preempted machine gets it, or Ctrl-C."""
+"""Stopping a run gracefully on Ctrl-C, or on SIGTERM as sent to preempted machines."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Interrupt:
     """A signal that has just arrived.
 
     Attributes:
-        name: such as SIGTERM.
-        count: 1 for the first one of a run, 2 for the next.
-        deferred: whether the run goes on until it can stop with a checkpoint.
+        name: its name, such as SIGTERM.
+        count: number of signals so far, including this one.
+        deferred: whether the run continues until it can stop with a checkpoint.
     """
 
     name: str
@@ -34,11 +34,11 @@ OnInterrupt = Callable[[Interrupt], object]
 
 @dataclass
 class StopRequest:
-    """Whether a signal has come, and which.
+    """Whether a run was asked to stop; true once a signal was recorded.
 
     Attributes:
-        signal: its number.
-        deferred: whether a signal is noted for later; until this is set, each acts at once.
+        signal: number of the recorded signal.
+        deferred: whether signals are recorded for later; until this is set they act immediately.
     """
 
     signal: int | None = None
@@ -49,35 +49,35 @@ class StopRequest:
 
     @property
     def name(self) -> str:
-        """Such as SIGTERM."""
+        """Name of the signal."""
         return signal.Signals(self.signal).name if self.signal is not None else "nothing"
 
 
 @contextmanager
 def stop_on_signals(on_interrupt: OnInterrupt | None = None) -> Iterator[StopRequest]:
-    """Notes the first SIGTERM or SIGINT once `deferred` is set; others act as without this.
+    """Records the first SIGTERM or SIGINT once `deferred` is set; other signals act as usual.
 
-    Python runs signal handlers on the main thread, and only between its own instructions: not
-    while a library compiles a program for a minute. `on_interrupt` does not wait for that.
+    Python runs signal handlers on the main thread, between bytecode instructions, so they wait
+    while a library compiles a program for a minute. `on_interrupt` does not wait.
 
-    In a thread other than the main one, where no handler can be set, nothing is noted.
+    Outside the main thread, where handlers cannot be set, nothing is recorded.
 
     Args:
-        on_interrupt: called at once with each signal, on a thread of its own.
+        on_interrupt: called immediately with each signal, on a thread of its own.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
 
     def restore() -> None:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         restore()
-        handler = before[signal.Signals(number)]
+        handler = handlers[signal.Signals(number)]
         if request.deferred:
             request.signal = number
         elif callable(handler):
@@ -88,7 +88,7 @@ def stop_on_signals(on_interrupt: OnInterrupt | None = None) -> Iterator[StopReq
     watch = _watch(request, on_interrupt) if on_interrupt else nullcontext()
     with watch:
         for number in SIGNALS:
-            signal.signal(number, note)
+            signal.signal(number, record)
         try:
             yield request
         finally:
@@ -112,10 +112,10 @@ def _watch(request: StopRequest, on_interrupt: OnInterrupt) -> Iterator[None]:
     thread = threading.Thread(target=run, name="signals", daemon=True)
     with reader, writer:
         thread.start()
-        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
-            signal.set_wakeup_fd(before)
+            signal.set_wakeup_fd(previous)
             writer.shutdown(socket.SHUT_WR)
             thread.join()

@@ -16,7 +16,7 @@ from rsicd_embed.bench.ann import vector_files, vectors
 from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.records import Provenance, vector_array
 from rsicd_embed.stores.base import open_store
-from rsicd_embed.stores.lancedb import lance_index
+from rsicd_embed.stores.lancedb import lance_index, lance_reader
 from tests.helpers import run
 
 from .test_ann_pieces import unit, whole
@@ -94,6 +94,7 @@ def test_an_index_of_lancedb_beside_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
+    monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
     done = ann(
         *("--rows", "2000", "--dim", "16", "--stores", "lancedb", "--queries", "30"),
         *("--sweep", "nprobes=20", "-o", tmp_path),

@@ -30,7 +30,7 @@ from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError, WeightsError
 from rsicd_embed.testing.embedders import EmbedderContract, picture
-from rsicd_embed.train import vocabulary as bpe
+from rsicd_embed.train.initialization import learn_vocabulary
 from scripts import imagenet_weights as imagenet
 from tests.conftest import CAPTIONS
 from tests.helpers import run
@@ -232,7 +232,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = weights.params_from_hf(config, random_tensors(config, 0))
     pixels = Preprocessor(64, (64, 64), mean=imagenet.MEAN, std=imagenet.STD)
     folder = tmp_path_factory.mktemp("resnet")
-    export_model.save(folder, config, params, bpe.train(CAPTIONS, config.vocab_size), pixels)
+    export_model.save(folder, config, params, learn_vocabulary(CAPTIONS, config.vocab_size), pixels)
     return folder
 
 
@@ -252,7 +252,7 @@ def test_a_directory_keeps_it(saved: Path, tmp_path: Path) -> None:
     stored = load_file(saved / "model.safetensors")
     params = weights.params_from_hf(shape, clip_tensors.checked(shape, stored))
     one = load_embedder(saved)
-    args = (shape, params, bpe.train(CAPTIONS, shape.vocab_size), one.preprocessor)
+    args = (shape, params, learn_vocabulary(CAPTIONS, shape.vocab_size), one.preprocessor)
     export_model.save(tmp_path / "again", *args)
     export_model.save(tmp_path / "half", *args, dtype=np.float16)
     for name in ("config.json", "model.safetensors", "preprocessor_config.json"):

@@ -1,4 +1,4 @@
-"""Values of patches as a smooth map, and as colours over a picture."""
+"""Heat maps, their colours and drawings."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from rsicd_embed.find.finding import Finding
 
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
-def test_a_map_lies_within_the_values(width: int, height: int, seed: int) -> None:
+def test_map_stays_within_the_range_of_values(width: int, height: int, seed: int) -> None:
     short = min(width, height)
     boxes = patches.cut(width, height, [max(1, short // 2), short], 0.5)
     values = np.random.default_rng(seed).random(len(boxes))
-    found = heatmap.smooth(boxes, values, width, height)
-    assert found.dtype == np.float32
-    assert max(found.shape) <= 256
-    assert np.isfinite(found).all()
-    assert values.min() - 1e-6 <= found.min() <= found.max() <= values.max() + 1e-6
+    heat = heatmap.smooth(boxes, values, width, height)
+    assert heat.dtype == np.float32
+    assert max(heat.shape) <= 256
+    assert np.isfinite(heat).all()
+    assert values.min() - 1e-6 <= heat.min() <= heat.max() <= values.max() + 1e-6
 
 
-def test_a_map_is_highest_where_the_patch_was_and_smooth() -> None:
+def test_map_peaks_at_the_patch_and_is_smooth() -> None:
     boxes = patches.cut(400, 200, [50], 0.5)
     hot = np.flatnonzero((boxes == [100, 50, 150, 100]).all(axis=1))
     values = np.zeros(len(boxes))
     values[hot] = 1.0
-    found = heatmap.smooth(boxes, values, 400, 200)
-    y, x = np.unravel_index(found.argmax(), found.shape)
-    scale = 400 / found.shape[1]
+    heat = heatmap.smooth(boxes, values, 400, 200)
+    y, x = np.unravel_index(heat.argmax(), heat.shape)
+    scale = 400 / heat.shape[1]
     assert abs((x + 0.5) * scale - 125) < 4
     assert abs((y + 0.5) * scale - 75) < 4
-    assert found[:, 200:].max() == 0
-    assert np.abs(np.diff(found, axis=1)).max() < 0.1
+    assert heat[:, 200:].max() == 0
+    assert np.abs(np.diff(heat, axis=1)).max() < 0.1
 
 
-def test_colours_grow_lighter_and_clear_where_there_is_nothing() -> None:
+def test_colours_brighten_and_zero_is_transparent() -> None:
     ramp = heatmap.colours(np.linspace(0, 1, 50)).astype(int)
     brightness = ramp @ [299, 587, 114]
     assert (np.diff(brightness) > 0).all()
@@ -53,14 +53,14 @@ def test_probabilities_sum_to_one_over_the_texts() -> None:
     similarities = np.random.default_rng(0).uniform(-1, 1, (5, 4))
     each = [
         finding.probabilities(np.roll(similarities, -i, axis=1), 14.3) for i in range(4)
-    ]  # each text in question once
+    ]  # each text once as the first
     np.testing.assert_allclose(np.sum(each, axis=0), 1)
     best = similarities.argmax(axis=1)
     np.testing.assert_array_equal(np.argmax(each, axis=0), best)
     assert finding.probabilities(np.array([[1.0, -1.0]]), 1e4).tolist() == [1.0]
 
 
-def test_texts_to_compare_with() -> None:
+def test_alternative_texts() -> None:
     assert finding.compared_texts("a beach", None) == ("a beach", *finding.GENERAL)
     assert finding.compared_texts("a beach", ["x", "y", "x"]) == ("a beach", "x", "y")
     assert finding.compared_texts("a beach", []) == ("a beach",)
@@ -68,18 +68,18 @@ def test_texts_to_compare_with() -> None:
     assert finding.logit_scale(object()) == finding.LOGIT_SCALE
 
 
-def found(width: int, height: int, sides: list[int]) -> Finding:
+def example(width: int, height: int, sides: list[int]) -> Finding:
     boxes = patches.cut(width, height, sides, 0.5)
     scores = np.linspace(-0.2, 0.4, len(boxes), dtype=np.float32)
     return Finding((width, height), ("é" * 400, "b"), 10.0, boxes, scores, np.ones(len(boxes)))
 
 
-def test_drawings_of_any_size_and_their_proportions() -> None:
+def test_drawings_keep_the_aspect_ratio() -> None:
     for width, height in ((1, 1), (3000, 20), (700, 500)):
-        drawn = heatmap.draw(Image.new("RGB", (width, height)), found(width, height, [1]) if
-                             width == 1 else found(width, height, [20]))  # fmt: skip
+        drawn = heatmap.draw(Image.new("RGB", (width, height)), example(width, height, [1]) if
+                             width == 1 else example(width, height, [20]))  # fmt: skip
         assert drawn.width <= heatmap.LONGEST_SIDE
-        picture_height = drawn.height - 36
-        assert abs(drawn.width / picture_height / (width / height) - 1) < 0.1
+        image_height = drawn.height - 36
+        assert abs(drawn.width / image_height / (width / height) - 1) < 0.1
     bright = np.asarray(drawn)[:500].astype(int).sum()
     assert bright > 0

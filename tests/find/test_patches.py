@@ -1,4 +1,4 @@
-"""Pictures cut into patches: all of the picture, evenly, a few patches at a time."""
+"""Cutting images into patches and embedding them in batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rsicd_embed.find import patches
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_patches_cover_the_picture(data: st.DataObject) -> None:
+def test_patches_cover_the_image(data: st.DataObject) -> None:
     width, height = data.draw(st.integers(1, 400)), data.draw(st.integers(1, 400))
     short = min(width, height)
     side = data.draw(st.integers(max(1, short // 9), short))
@@ -37,14 +37,14 @@ def test_patches_cover_the_picture(data: st.DataObject) -> None:
 
 @given(st.integers(1, 50_000), st.integers(1, 50_000), st.sampled_from([32, 112, 128, 224, 336]))
 @settings(deadline=None)
-def test_default_sides_fit_any_picture(width: int, height: int, model_side: int) -> None:
+def test_default_sides_fit_any_image(width: int, height: int, model_side: int) -> None:
     sides = patches.default_sides(width, height, model_side)
     assert 1 <= len(sides) <= 2
     assert all(1 <= side <= min(width, height) for side in sides)
     assert sides[0] <= max(2 * model_side, 32)
 
 
-def test_scales_come_one_after_the_other() -> None:
+def test_boxes_are_ordered_by_scale() -> None:
     boxes = patches.cut(100, 60, [20, 60, 20], 0.0)
     assert (boxes[:, 2] - boxes[:, 0]).tolist() == [20] * 15 + [60] * 2
     assert boxes[0].tolist() == [0, 0, 20, 20]
@@ -61,18 +61,18 @@ def test_scales_come_one_after_the_other() -> None:
         ([20], float("nan"), "expected an overlap"),
     ],
 )
-def test_what_cannot_be_cut(sides: list[int], overlap: float, words: str) -> None:
+def test_invalid_patches_are_refused(sides: list[int], overlap: float, words: str) -> None:
     with pytest.raises(FindError, match=words):
         patches.cut(100, 60, sides, overlap)
 
 
-def test_too_many_patches_are_refused_before_they_are_made() -> None:
+def test_too_many_patches_are_refused_before_allocation() -> None:
     with pytest.raises(FindError, match="expected at most 100,000 patches, found 399,960,001"):
         patches.cut(20_000, 20_000, [2], 0.5)
 
 
 class Mean:
-    """An embedder whose vector is a patch's mean colour; counts what is held at a time."""
+    """An embedder of mean colours that counts how many patches are waiting at once."""
 
     name, dim, fingerprint, batch_size = "mean", 3, "dim:3", 4
 
@@ -100,7 +100,7 @@ class Mean:
         raise NotImplementedError
 
 
-def test_vectors_are_in_the_order_of_the_boxes_and_few_are_held() -> None:
+def test_vectors_follow_the_boxes_with_bounded_memory() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     image, model = Image.fromarray(pixels), Mean()
     boxes = patches.cut(90, 60, [10, 30], 0.5)

@@ -1,1 +1,1 @@
-"""Tests of the application: finding in pictures, the HTTP API, the page."""
+"""Tests of the HTTP API and the search page."""

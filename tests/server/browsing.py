@@ -1,4 +1,4 @@
-"""What tests of the page in a browser share."""
+"""Helpers for tests of the page in a browser."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from contextlib import contextmanager
 from typing import Any
 
 PATIENCE_S = 600.0
-# Of a selector's images: whether each is loaded.
-LOADED = "[...document.querySelectorAll('{}')].map(one => one.complete && one.naturalWidth)"
+# JavaScript that tests whether each image of a selector is loaded.
+LOADED = "[...document.querySelectorAll('{}')].map(image => image.complete && image.naturalWidth)"
 
 
 def until(look: Callable[[], Any]) -> Any:
-    """What `look` gives, once it is true. (The page's policy forbids waiting inside it.)"""
+    """Polls `look` until it returns a true value; the page's CSP forbids waiting in the page."""
     end = time.monotonic() + PATIENCE_S
     while not (value := look()):
-        assert time.monotonic() < end, "the page never came so far"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
     return value
 
 
 @contextmanager
 def served(uri: str, *words: str) -> Iterator[str]:
-    """The address of `rsicd-embed serve` on a port that is free."""
+    """Runs `rsicd-embed serve` on a free port and yields its address."""
     command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()"]
     command += ["serve", "--store", uri, "--port", "0", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -39,34 +39,34 @@ def served(uri: str, *words: str) -> Iterator[str]:
 
 @contextmanager
 def opened(browser: Any, address: str, query: str = "", **options: Any) -> Iterator[Any]:
-    """The page; at the end, nothing may have been complained of or requested from elsewhere."""
+    """Opens the page; fails on console messages, errors and requests to other servers."""
     page = browser.new_page(**options)
     page.set_default_timeout(1000 * PATIENCE_S)
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: problems.append(str(error)))
     own = (address, "blob:", "data:")
-    page.on("request", lambda one: one.url.startswith(own) or complaints.append(one.url))
+    page.on("request", lambda request: request.url.startswith(own) or problems.append(request.url))
     page.goto(address + query)
     yield page
     page.close()
-    assert complaints == [], complaints
+    assert problems == [], problems
 
 
 def results(page: Any) -> list[str]:
-    """The ids of the results."""
+    """Returns the ids of the results."""
     return [str(name) for name in page.locator(".card .name").all_inner_texts()]
 
 
 def search(page: Any, text: str) -> str:
-    """Searches by words; the line that says how many results there are."""
+    """Searches by text and returns the status line."""
     page.fill("#text", text)
     page.keyboard.press("Enter")
     return searched(page, f"“{text}”")
 
 
 def searched(page: Any, words: str) -> str:
-    """The line that says how many results there are, once it has these words."""
+    """Waits until the status line contains `words`, and returns it."""
 
     def look() -> str:
         text = str(page.locator("#status").inner_text())

@@ -1,4 +1,4 @@
-"""A real store of generated pictures, and a server of it in this process."""
+"""A store of generated images, and in-process servers for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = ("port", 'it\'s "odd"', "river")
 
 @dataclass(frozen=True)
 class Archive:
-    """Pictures with attributes, in a store."""
+    """Images with attributes, in a store."""
 
     uri: str
     folder: Path
@@ -31,7 +31,7 @@ class Archive:
 def make_archive(
     folder: Path, model: Path | None, scheme: str = "exact", count: int = 12
 ) -> Archive:
-    """Generated pictures, some of them in a folder of their own, with labels and places."""
+    """Creates images, some in a subfolder, and a store of them with labels and coordinates."""
     pictures = folder / "pictures"
     (pictures / "sub").mkdir(parents=True)
     rows: list[dict[str, Any]] = []
@@ -53,25 +53,25 @@ def make_archive(
 
 
 def engine_of(archive: Archive) -> Engine:
-    """As `serve` makes one, on the engine that needs no compiling."""
+    """Creates an engine whose backend needs no compilation."""
     return Engine(archive.uri, load_for_a_query)
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Archive:
-    """One that no test changes."""
+    """An archive that tests must not change."""
     return make_archive(tmp_path_factory.mktemp("archive"), tiny_model)
 
 
 @pytest.fixture
 def own_archive(tmp_path: Path, tiny_model: Path) -> Archive:
-    """One that the test may change."""
+    """An archive that a test may change."""
     return make_archive(tmp_path / "own", tiny_model)
 
 
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Callable[[Archive], Any]]:
-    """Starts servers in this process, each told by a client; all are stopped at the end."""
+    """A function that starts an in-process server and returns its client."""
     from contextlib import ExitStack
 
     from starlette.testclient import TestClient
@@ -94,5 +94,5 @@ def serve() -> Iterator[Callable[[Archive], Any]]:
 
 @pytest.fixture(scope="module")
 def client(archive: Archive, serve: Callable[[Archive], Any]) -> Any:
-    """A client of a server of `archive`."""
+    """A client of a server for `archive`."""
     return serve(archive)

@@ -1,4 +1,4 @@
-"""Requests of any kind, made from the API's own description: none makes the server fail."""
+"""Generated requests never make the server fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-# Long texts are cut, with a warning: nothing that a server should fail for.
+# Long texts are truncated with a warning, which must not become an error here.
 pytestmark = pytest.mark.filterwarnings("ignore:.* texts are longer than the model's context")
 
 JSON = st.recursive(
@@ -71,6 +71,6 @@ def test_forms(client: Any, url: str, fields: dict[str, str], image: bytes | Non
 @CALM
 def test_bodies(client: Any, url: str, body: bytes, kind: str) -> None:
     kinds = ["application/json", "multipart/form-data; boundary=x", "multipart/form-data"]
-    for one in (*kinds, kind.encode("ascii", "replace").decode()):
-        headers = {"content-type": "".join(c for c in one if c.isprintable())}
+    for content_type in (*kinds, kind.encode("ascii", "replace").decode()):
+        headers = {"content-type": "".join(c for c in content_type if c.isprintable())}
         ok(client.post(url, content=b"--x\r\n" + body, headers=headers))

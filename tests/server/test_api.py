@@ -1,4 +1,4 @@
-"""The HTTP API: answers are those of the store and the model."""
+"""The HTTP API returns the results of the store and the model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter
 
 import rsicd_embed
 from rsicd_embed.embedder.loading import load_for_a_query
@@ -32,7 +33,7 @@ LABEL = {"column": "label", "operator": "=", "value": 'it\'s "odd"'}
 
 
 def expected(archive: Archive, text: str, k: int, where: str | None = None) -> list[dict[str, Any]]:
-    """What `search` of the store itself gives, without what the API keeps to itself."""
+    """The hits of the store's own `search`, without the columns that the API hides."""
     with rsicd_embed.open_store(archive.uri) as store:
         vectors = load_for_a_query(archive.model).embed_texts([text])
         hits = store.search(vectors, k=k, where=where).to_pylist()
@@ -40,12 +41,12 @@ def expected(archive: Archive, text: str, k: int, where: str | None = None) -> l
     return [{name: value for name, value in hit.items() if name not in hidden} for hit in hits]
 
 
-def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
-    """But for the last bits, which depend on the batch that a text was in."""
-    assert len(found) == len(wanted)
-    for one, other in zip(found, wanted, strict=True):
-        assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-5)
-        assert one == other
+def same(hits: list[dict[str, Any]], expected_hits: list[dict[str, Any]]) -> None:
+    """Compares hits; the last bits of scores depend on the batch of a text."""
+    assert len(hits) == len(expected_hits)
+    for hit, other in zip(hits, expected_hits, strict=True):
+        assert hit.pop("score") == pytest.approx(other.pop("score"), abs=1e-5)
+        assert hit == other
 
 
 def test_search_by_words(client: Any, archive: Archive) -> None:
@@ -66,19 +67,19 @@ def test_filters_are_applied_before_k(client: Any, archive: Archive) -> None:
     assert len(hits) == 3
 
 
-def test_search_by_an_id_leaves_it_out(client: Any, archive: Archive) -> None:
+def test_search_by_id_excludes_that_row(client: Any, archive: Archive) -> None:
     hits = client.post("/api/search", json={"id": archive.ids[3], "k": 11}).json()["hits"]
     assert {hit["id"] for hit in hits} == set(archive.ids) - {archive.ids[3]}
     assert [hit["rank"] for hit in hits] == list(range(1, 12))
-    one = client.post("/api/search", json={"id": archive.ids[3], "k": 1}).json()["hits"]
-    assert one == hits[:1]
+    first = client.post("/api/search", json={"id": archive.ids[3], "k": 1}).json()["hits"]
+    assert first == hits[:1]
     filtered = {"id": archive.ids[1], "k": 12, "filters": [LABEL]}
     hits = client.post("/api/search", json=filtered).json()["hits"]
     assert {hit["label"] for hit in hits} == {LABEL["value"]}
     assert archive.ids[1] not in {hit["id"] for hit in hits}
 
 
-def test_search_by_a_picture(client: Any, archive: Archive) -> None:
+def test_search_by_image(client: Any, archive: Archive) -> None:
     data = (archive.folder / archive.ids[4]).read_bytes()
     form = {"k": "3", "filters": json.dumps([LABEL])}
     got = client.post("/api/search/image", files={"image": ("a.png", data)}, data=form).json()
@@ -87,7 +88,7 @@ def test_search_by_a_picture(client: Any, archive: Archive) -> None:
     assert {hit["label"] for hit in got["hits"]} == {LABEL["value"]}
 
 
-def test_find_in_a_picture(client: Any, archive: Archive) -> None:
+def test_find_in_image(client: Any, archive: Archive) -> None:
     path = archive.folder / archive.ids[5]
     form = {
         "text": "a port",
@@ -96,25 +97,27 @@ def test_find_in_a_picture(client: Any, archive: Archive) -> None:
         "k": "4",
         "against": ["sea"],
     }
-    brought = client.post("/api/find", files={"image": path.read_bytes()}, data=form).json()
+    uploaded = client.post("/api/find", files={"image": path.read_bytes()}, data=form).json()
     stored = client.post("/api/find", data=form | {"id": archive.ids[5]}).json()
-    assert brought == stored
-    found = finding.find(
+    assert uploaded == stored
+    result = finding.find(
         read_rgb(path),
         Question("a port", ("sea",), (20, 40), 0.25),
         load_for_a_query(archive.model),
     )
-    assert brought["count"] == len(found.boxes)
-    assert [one["box"] for one in brought["patches"]] == [one["box"] for one in found.best(4)]
+    assert uploaded["count"] == len(result.boxes)
+    assert [patch["box"] for patch in uploaded["patches"]] == [
+        patch["box"] for patch in result.best(4)
+    ]
     np.testing.assert_allclose(
-        [one["score"] for one in brought["patches"]],
-        [one["score"] for one in found.best(4)],
+        [patch["score"] for patch in uploaded["patches"]],
+        [patch["score"] for patch in result.best(4)],
         atol=1e-5,
     )
-    head, _, data = brought["heat_map"].partition(",")
+    head, _, data = uploaded["heat_map"].partition(",")
     assert head == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as heat:
-        assert (heat.mode, heat.size) == ("RGBA", (brought["width"], brought["height"]))
+        assert (heat.mode, heat.size) == ("RGBA", (uploaded["width"], uploaded["height"]))
 
 
 def test_thumbnails(client: Any, archive: Archive) -> None:
@@ -134,20 +137,20 @@ def test_thumbnails(client: Any, archive: Archive) -> None:
     assert (again.status_code, again.content) == (304, b"")
     whole = client.get("/api/pictures", params={"id": archive.ids[0], "side": 1000})
     with Image.open(io.BytesIO(whole.content)) as large:
-        assert large.size == (60, 50)  # never made larger
+        assert large.size == (60, 50)  # never enlarged
 
 
 def test_columns(client: Any, archive: Archive) -> None:
     got = client.get("/api/columns").json()
     assert got["rows"] == len(archive.ids)
     assert got["place"] == {"lon": "lon", "lat": "lat"}
-    columns = {one.pop("name"): one for one in got["columns"]}
+    columns = {column.pop("name"): column for column in got["columns"]}
     assert set(columns) == {"width", "height", "label", "year", "lon", "lat", "cloudy"}
     assert columns["label"]["values"] == ["port", 'it\'s "odd"', "river"]
     assert (columns["year"]["min"], columns["year"]["max"]) == (2000, 2011)
     assert columns["cloudy"]["kind"] == "truth"
     assert columns["cloudy"]["type"] == "bool"
-    assert "names" not in columns["label"]  # which are words already, or none that are known
+    assert "names" not in columns["label"]  # readable already, or unknown
     assert got["originals"] is False
 
 
@@ -166,11 +169,11 @@ def test_columns_have_class_names_and_ranges_of_times(tmp_path: Path) -> None:
     )
     with open_store(f"exact:{tmp_path}/store", MADE_BY) as store:
         store.upsert([rows])
-        columns = {one["name"]: one for one in attributes.describe(store)["columns"]}
+        columns = {column["name"]: column for column in attributes.describe(store)["columns"]}
     assert columns["label"]["names"] == {"denseresidential": "dense residential area"}
     assert set(columns["label"]["values"]) == {"denseresidential", "port", "it's"}
     assert "names" not in columns["country"]
-    ranges = {name: (one.get("min"), one.get("max")) for name, one in columns.items()}
+    ranges = {name: (column.get("min"), column.get("max")) for name, column in columns.items()}
     assert ranges["at"] == ("2020-01-01T05:30:00+05:30", "2020-01-03T05:30:00+05:30")
     assert ranges["plain"] == ("2020-01-01T00:00:00", "2020-01-03T00:00:00")
     assert ranges["day"] == ("2020-01-01", "2020-01-03")
@@ -179,24 +182,24 @@ def test_columns_have_class_names_and_ranges_of_times(tmp_path: Path) -> None:
     assert columns["at"]["type"] == "timestamp[ns, tz=+05:30]"
 
 
-def test_files_where_the_server_shows_paths(
+def test_original_files_require_paths(
     client: Any, archive: Archive, serve: Callable[..., Any]
 ) -> None:
     id_ = archive.ids[0]
-    asked = {"id": id_, "original": "true"}
-    assert client.get("/api/pictures", params=asked).status_code == 403
+    query = {"id": id_, "original": "true"}
+    assert client.get("/api/pictures", params=query).status_code == 403
     shown = serve(archive, paths=True)
-    got = shown.get("/api/pictures", params=asked)
+    got = shown.get("/api/pictures", params=query)
     assert got.content == (archive.folder / id_).read_bytes()
     assert got.headers["content-type"] == "application/octet-stream"
     assert got.headers["content-disposition"] == "attachment; filename*=UTF-8''0.png"
     assert shown.get("/api/columns").json()["originals"] is True
     hits = shown.post("/api/search", json={"id": archive.ids[1], "k": 12}).json()["hits"]
     assert str(archive.folder / id_) in [hit["uri"] for hit in hits]
-    assert shown.get("/api/pictures", params=asked | {"id": "nowhere"}).status_code == 404
+    assert shown.get("/api/pictures", params=query | {"id": "nowhere"}).status_code == 404
 
 
-def test_state(client: Any, archive: Archive) -> None:
+def test_server_state(client: Any, archive: Archive) -> None:
     assert client.get("/healthz").json() == {"alive": True}
     assert client.get("/readyz").json() == {
         "ready": True, "rows": len(archive.ids), "model": archive.model.name,
@@ -209,20 +212,23 @@ def test_state(client: Any, archive: Archive) -> None:
     assert "rsicd_embed_batch_searches_count" in text
 
 
-def test_every_answer_is_as_the_description_says(client: Any, archive: Archive) -> None:
-    """The models of the document are not used to make answers, so they are checked here."""
+def test_responses_match_the_schemas(client: Any, archive: Archive) -> None:
+    """Routes do not validate their responses, so this test does."""
     from rsicd_embed.server import schemas
 
-    schemas.Hits.model_validate(client.get("/api/search", params={"text": "x"}).json(), strict=True)
-    schemas.ColumnList.model_validate(client.get("/api/columns").json(), strict=True)
-    schemas.Ready.model_validate(client.get("/readyz").json(), strict=True)
-    found = client.post("/api/find", data={"text": "x", "id": archive.ids[0]}).json()
-    schemas.FindResponse.model_validate(found, strict=True)
+    def check(type_: Any, document: Any) -> None:
+        TypeAdapter(type_).validate_python(document, strict=True)
+
+    check(schemas.Hits, client.get("/api/search", params={"text": "x"}).json())
+    check(schemas.ColumnList, client.get("/api/columns").json())
+    check(schemas.Ready, client.get("/readyz").json())
+    response = client.post("/api/find", data={"text": "x", "id": archive.ids[0]}).json()
+    check(schemas.FindResponse, response)
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/api/search", "/api/search/image", "/api/find", "/api/pictures"} <= set(paths)
 
 
-def test_headers_of_safety_are_on_every_answer(client: Any) -> None:
+def test_security_headers_are_on_every_response(client: Any) -> None:
     for url in ("/", "/api/columns", "/nowhere", "/api/search", "/metrics"):
         headers = client.get(url).headers
         assert headers["content-security-policy"].startswith("default-src 'self';")
@@ -230,7 +236,7 @@ def test_headers_of_safety_are_on_every_answer(client: Any) -> None:
         assert "access-control-allow-origin" not in headers
 
 
-def test_words_that_the_model_never_saw(
+def test_unknown_words_are_reported(
     archive: Archive, serve: Callable[[Archive], Any], tiny_model: Path, tmp_path: Path
 ) -> None:
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
@@ -247,6 +253,6 @@ def test_words_that_the_model_never_saw(
         assert trained.post("/api/find", data=form).json()["warnings"] == warnings
     assert trained.post("/api/search", json={"id": archive.ids[1]}).json()["warnings"] == []
     data = (archive.folder / archive.ids[1]).read_bytes()
-    by_picture = trained.post("/api/search/image", files={"image": ("a marina", data)})
-    assert by_picture.json()["warnings"] == []
+    by_image = trained.post("/api/search/image", files={"image": ("a marina", data)})
+    assert by_image.json()["warnings"] == []
     assert serve(archive).get("/api/search", params={"text": "marina"}).json()["warnings"] == []

@@ -1,4 +1,4 @@
-"""Micro-batching: every question gets its own answer, however they arrive."""
+"""Micro-batching: every request gets its own answer, in whatever order requests arrive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rsicd_embed.server.batching import Batcher, Policy
 
 
 class Squares:
-    """Answers with squares, or an error for negative numbers; holds until told to go on."""
+    """Answers with squares, or errors for negative numbers; waits while `go` is not set."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -28,7 +28,7 @@ class Squares:
     def __call__(self, questions: Sequence[int]) -> list[int | Exception]:
         self.batches.append(list(questions))
         assert self.go.wait(60)
-        return [ValueError(str(one)) if one < 0 else one * one for one in questions]
+        return [ValueError(str(n)) if n < 0 else n * n for n in questions]
 
 
 def with_batcher(
@@ -47,19 +47,19 @@ def with_batcher(
 
 @given(st.lists(st.lists(st.integers(-9, 99), max_size=30), max_size=6), st.integers(1, 9))
 @settings(max_examples=40, deadline=None)
-def test_everybody_gets_the_own_answer(waves: list[list[int]], most: int) -> None:
+def test_each_request_gets_its_answer(waves: list[list[int]], most: int) -> None:
     async def use(batcher: Batcher[int, int], _: Squares) -> None:
         for wave in waves:
             got = await asyncio.gather(*map(batcher.ask, wave), return_exceptions=True)
-            for question, one in zip(wave, got, strict=True):
-                assert (str(one) == str(question)) if question < 0 else (one == question**2)
+            for n, result in zip(wave, got, strict=True):
+                assert (str(result) == str(n)) if n < 0 else (result == n**2)
 
     answer = with_batcher(use, Policy(most=most, linger_s=0.001))
     assert sorted(chain(*answer.batches)) == sorted(chain(*waves))
     assert all(len(batch) <= most for batch in answer.batches)
 
 
-def test_what_arrives_meanwhile_is_answered_together() -> None:
+def test_requests_during_a_batch_form_the_next_batch() -> None:
     async def use(batcher: Batcher[int, int], answer: Squares) -> None:
         answer.go.clear()
         first = asyncio.create_task(batcher.ask(0))
@@ -73,7 +73,7 @@ def test_what_arrives_meanwhile_is_answered_together() -> None:
     assert with_batcher(use).batches == [[0], list(range(1, 20))]
 
 
-def test_who_has_gone_is_not_answered() -> None:
+def test_cancelled_requests_are_dropped() -> None:
     async def use(batcher: Batcher[int, int], answer: Squares) -> None:
         answer.go.clear()
         first = asyncio.create_task(batcher.ask(0))
@@ -82,14 +82,14 @@ def test_who_has_gone_is_not_answered() -> None:
         gone, stays = (asyncio.create_task(batcher.ask(i)) for i in (1, 2))
         await asyncio.sleep(0)
         gone.cancel()
-        first.cancel()  # while it is being answered
+        first.cancel()  # while its batch is running
         answer.go.set()
         assert await stays == 4
 
     assert with_batcher(use).batches == [[0], [2]]
 
 
-def test_too_many_are_refused_and_the_others_answered() -> None:
+def test_requests_beyond_the_queue_limit_are_refused() -> None:
     async def use(batcher: Batcher[int, int], answer: Squares) -> None:
         answer.go.clear()
         tasks = [asyncio.create_task(batcher.ask(i)) for i in range(3)]
@@ -106,7 +106,7 @@ def test_too_many_are_refused_and_the_others_answered() -> None:
     with_batcher(use, Policy(linger_s=0, waiting=3))
 
 
-def test_closing_answers_who_waits() -> None:
+def test_closing_answers_queued_requests() -> None:
     async def use(batcher: Batcher[int, int], answer: Squares) -> None:
         tasks = [asyncio.create_task(batcher.ask(i)) for i in range(5)]
         await asyncio.sleep(0)
@@ -118,7 +118,7 @@ def test_closing_answers_who_waits() -> None:
     with_batcher(use)
 
 
-def test_a_failure_of_all_is_told_to_each() -> None:
+def test_batch_failure_reaches_every_request() -> None:
     def fail(questions: Sequence[int]) -> list[int | Exception]:
         if len(questions) > 1:
             return [1]  # fewer answers than questions
@@ -130,6 +130,6 @@ def test_a_failure_of_all_is_told_to_each() -> None:
             with pytest.raises(OSError, match="broken"):
                 await batcher.ask(1)
             got = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
-            assert [str(one) for one in got] == ["expected 2 answers, found 1"] * 2
+            assert [str(error) for error in got] == ["expected 2 answers, found 1"] * 2
 
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""Conditions from anyone: they mean what they say, in every kind of store, and never SQL."""
+"""Untrusted conditions select the right rows and never become SQL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TABLE = pa.table(
 def rows(*conditions: Condition) -> list[int]:
     text = where(conditions, TABLE.schema)
     assert text is not None
-    return [i for i, one in enumerate(matching(TABLE, text)) if one]
+    return [i for i, matches in enumerate(matching(TABLE, text)) if matches]
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,13 @@ def rows(*conditions: Condition) -> list[int]:
         (("day", "=", "2020-01-03"), [2]),
     ],
 )
-def test_what_conditions_mean(condition: tuple[str, str, Any], expected: list[int]) -> None:
+def test_conditions_match_the_expected_rows(
+    condition: tuple[str, str, Any], expected: list[int]
+) -> None:
     assert rows(Condition(*condition)) == expected
 
 
-def test_all_must_hold() -> None:
+def test_conditions_are_joined_with_and() -> None:
     assert rows(Condition("flag", "=", True), Condition("Label", "contains", "port")) == [0, 3]
     assert where([], TABLE.schema) is None
 
@@ -70,12 +72,12 @@ def test_all_must_hold() -> None:
 @example("' OR 1=1 --")
 @example("\0")
 @settings(max_examples=150, deadline=None)
-def test_any_text_is_a_value_and_nothing_else(text: str) -> None:
+def test_any_text_is_only_a_value(text: str) -> None:
     table = pa.table({"Label": [text, text + "x", "y" + text]})
     for operator, expected in (("=", [True, False, False]), ("starts with", None)):
-        found = where([Condition("Label", operator, text)], table.schema)
-        assert found is not None
-        mask = matching(table, found).tolist()
+        sql = where([Condition("Label", operator, text)], table.schema)
+        assert sql is not None
+        mask = matching(table, sql).tolist()
         assert mask == (expected or [True, True, ("y" + text).startswith(text)])
 
 
@@ -86,11 +88,12 @@ VALUES = st.one_of(
 
 @given(
     st.sampled_from([*TABLE.column_names, "vector", "nothing", ""]) | st.text(max_size=5),
-    st.sampled_from(sorted({one for all_ in OPERATORS.values() for one in all_})) | st.text(),
+    st.sampled_from(sorted({operator for group in OPERATORS.values() for operator in group}))
+    | st.text(),
     VALUES,
 )
 @settings(max_examples=300, deadline=None)
-def test_a_condition_is_refused_or_can_be_asked(column: str, operator: str, value: Any) -> None:
+def test_any_condition_is_refused_or_valid(column: str, operator: str, value: Any) -> None:
     try:
         text = where([Condition(column, operator, value)], TABLE.schema)
     except RequestError as error:

@@ -1,4 +1,4 @@
-"""Clients that are slow, silent or many: their connections end, and others are answered."""
+"""Slow, idle or numerous clients are disconnected, and others are answered."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from rsicd_embed.server import process
 from rsicd_embed.server.schemas import LIMITS, Limits
 
-# A minute for what should take a fraction of a second, on a machine with other work.
+# Generous, for busy machines; the tests take a fraction of a second.
 _PATIENCE_S = 60.0
 SHORT = replace(LIMITS, head_s=0.15, body_s=0.15, silence_s=0.15)
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
-HALVES = {
+INCOMPLETE = {
     "no byte": b"",
     "a request line": b"GET / HT",
     "some headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n",
@@ -32,7 +32,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @pytest.fixture(autouse=True, params=["h11_impl.H11Protocol", "httptools_impl.HttpToolsProtocol"])
 def _protocol(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both parsers that uvicorn may choose."""
+    """Runs tests with both HTTP parsers of uvicorn."""
     module, _, name = request.param.partition(".")
     if module == "httptools_impl":
         pytest.importorskip("httptools")
@@ -41,12 +41,12 @@ def _protocol(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 class Application:
-    """Reads the body, waits to be released, and answers with what it read."""
+    """Reads the body, waits until `released` is set, and returns the body."""
 
     def __init__(self) -> None:
         self.entered, self.released, self.left = (asyncio.Event() for _ in range(3))
         self.released.set()
-        self.size = 0  # of responses, in addition to the body
+        self.size = 0  # extra bytes of responses
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -67,13 +67,13 @@ class Application:
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body"})  # once the client has read most of it
+        await send({"type": "http.response.body"})  # after the client has read most of the response
         self.left.set()
 
 
 @contextlib.asynccontextmanager
 async def serving(limits: Limits) -> AsyncIterator[tuple[Application, Callable[[], Any]]]:
-    """A server with these limits, and what opens a connection to it."""
+    """Runs a server; yields its application and a function that connects to it."""
     app, ready = Application(), asyncio.Event()
     running = process.bounded(app, limits)
     writers: list[asyncio.StreamWriter] = []
@@ -100,7 +100,7 @@ async def serving(limits: Limits) -> AsyncIterator[tuple[Application, Callable[[
 def run(
     check: Callable[[Application, Callable[[], Any]], Awaitable[None]], limits: Limits = SHORT
 ) -> None:
-    """Runs a check on a server with these limits."""
+    """Runs a check against a server with these limits."""
 
     async def within_patience() -> None:
         async with asyncio.timeout(_PATIENCE_S), serving(limits) as (app, connect):
@@ -110,19 +110,19 @@ def run(
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
-    """All that comes until the server closes the connection."""
+    """Reads until the server closes the connection."""
     received = b""
-    with contextlib.suppress(ConnectionError):  # closed while bytes were on their way
+    with contextlib.suppress(ConnectionError):  # closed while sending
         while piece := await reader.read(65536):
             received += piece
     return received
 
 
-@pytest.mark.parametrize("name", HALVES)
-def test_half_a_request_is_closed(name: str) -> None:
+@pytest.mark.parametrize("name", INCOMPLETE)
+def test_incomplete_requests_are_closed(name: str) -> None:
     async def check(app: Application, connect: Callable[[], Any]) -> None:
         reader, writer = await connect()
-        writer.write(HALVES[name])
+        writer.write(INCOMPLETE[name])
         received = await rest(reader)
         if name == "no byte":
             assert received == b""
@@ -133,14 +133,14 @@ def test_half_a_request_is_closed(name: str) -> None:
 
 
 def too_late(received: bytes) -> None:
-    """One line of JSON that says why the connection ends."""
+    """Checks the error response that ends a connection."""
     assert received.startswith(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n")
     assert received.endswith(
         b'\r\n\r\n{"error": "expected a whole request in time, found part of it"}'
     )
 
 
-def test_half_a_second_request_is_closed() -> None:
+def test_incomplete_second_request_is_closed() -> None:
     async def check(app: Application, connect: Callable[[], Any]) -> None:
         reader, writer = connection = await connect()
         assert (await answered(connection)).startswith(b"HTTP/1.1 200 OK")
@@ -151,7 +151,7 @@ def test_half_a_second_request_is_closed() -> None:
 
 
 @pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nX: ", POST.replace(b"10", b"100000")])
-def test_bytes_that_drip_do_not_extend_the_deadline(start: bytes) -> None:
+def test_slow_bytes_do_not_extend_the_deadline(start: bytes) -> None:
     limits = replace(SHORT, silence_s=_PATIENCE_S * 2)
 
     async def check(app: Application, connect: Callable[[], Any]) -> None:
@@ -166,27 +166,27 @@ def test_bytes_that_drip_do_not_extend_the_deadline(start: bytes) -> None:
     run(check, limits)
 
 
-def test_three_hundred_halves_are_closed_while_others_are_answered() -> None:
+def test_many_incomplete_requests_do_not_block_others() -> None:
     async def check(app: Application, connect: Callable[[], Any]) -> None:
-        halves = [await connect() for _ in range(300)]
-        for i, (_, writer) in enumerate(halves):
-            writer.write(list(HALVES.values())[i % len(HALVES)])
-        closed = [asyncio.create_task(rest(reader)) for reader, _ in halves]
-        while not all(one.done() for one in closed):
+        clients = [await connect() for _ in range(300)]
+        for i, (_, writer) in enumerate(clients):
+            writer.write(list(INCOMPLETE.values())[i % len(INCOMPLETE)])
+        closed = [asyncio.create_task(rest(reader)) for reader, _ in clients]
+        while not all(task.done() for task in closed):
             assert (await answered(await connect())).startswith(b"HTTP/1.1 200 OK")
 
     run(check)
 
 
 async def answered(connection: Connection, request: bytes = GET) -> bytes:
-    """The head of the response."""
+    """Sends a request and returns the head of its response."""
     reader, writer = connection
     writer.write(request)
     return await reader.readuntil(b"\r\n\r\n")
 
 
-def test_requests_in_time_are_answered() -> None:
-    """One after the other on a connection; a slow answer is no slow request."""
+def test_requests_within_the_deadline_are_answered() -> None:
+    """Several requests on one connection; the deadline does not apply to responses."""
 
     async def check(app: Application, connect: Callable[[], Any]) -> None:
         reader, writer = connection = await connect()
@@ -199,14 +199,14 @@ def test_requests_in_time_are_answered() -> None:
         writer.write(GET)
         await app.entered.wait()
         silent, _ = await connect()
-        assert await rest(silent) == b""  # so the time for half a request is over
+        assert await rest(silent) == b""  # so the deadline of requests has passed
         app.released.set()
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
 
     run(check)
 
 
-def test_the_oldest_silent_connection_makes_room() -> None:
+def test_oldest_idle_connection_makes_room() -> None:
     limits = replace(LIMITS, connections=2)
 
     async def check(app: Application, connect: Callable[[], Any]) -> None:
@@ -244,8 +244,8 @@ def test_headers_are_limited(line: bytes) -> None:
     run(check, LIMITS)
 
 
-def test_a_body_that_nobody_reads_is_bounded_too() -> None:
-    """The answer comes before the body's end; what remains of it counts as the next head."""
+def test_body_after_an_early_response_has_a_deadline() -> None:
+    """The rest of the body counts towards the next request's headers."""
 
     async def check(app: Application, connect: Callable[[], Any]) -> None:
         reader, writer = connection = await connect()
@@ -257,9 +257,9 @@ def test_a_body_that_nobody_reads_is_bounded_too() -> None:
     run(check)
 
 
-def test_a_client_that_does_not_read_is_closed() -> None:
+def test_clients_that_stop_reading_are_closed() -> None:
     async def check(app: Application, connect: Callable[[], Any]) -> None:
-        app.size = 50_000_000  # more than the buffers of both ends
+        app.size = 50_000_000  # more than the socket buffers
         reader, writer = await connect()
         writer.write(GET)
         writer.transport.pause_reading()

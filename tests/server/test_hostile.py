@@ -1,4 +1,4 @@
-"""Requests that mean harm, or are mistaken: 4xx with one line, and the server goes on."""
+"""Malicious and invalid requests get a 4xx response with a one-line error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .conftest import Archive
 
 
 def refused(got: Any, status: int, words: str = "") -> None:
-    """One line of JSON that says why."""
+    """Checks an error response."""
     assert got.status_code == status, got.text
     (message,) = got.json().values()
     assert "\n" not in message
@@ -37,7 +37,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A small file that says it is so large."""
+    """Creates a small file whose header states this size."""
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     rows = zlib.compress(b"\0" * 100)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
@@ -45,7 +45,7 @@ def png_of(width: int, height: int) -> bytes:
 
 WHOLE = encoded(picture(1))
 JPEG = encoded(picture(1), "JPEG")
-PICTURES = {
+IMAGES = {
     "bomb": (png_of(50_000, 50_000), 413),
     "large": (png_of(8_000, 8_000), 413),
     "empty": (b"", 422),
@@ -64,23 +64,23 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_hostile_pictures(client: Any, name: str) -> None:
-    data, status = PICTURES[name]
+@pytest.mark.parametrize("name", IMAGES)
+def test_hostile_images(client: Any, name: str) -> None:
+    data, status = IMAGES[name]
     file = {"image": ("../../x.png", data, "image/png")}
     refused(client.post("/api/search/image", files=file), status)
     refused(client.post("/api/find", files=file, data={"text": "x"}), status)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM"])
-def test_honest_pictures(client: Any, kind: str) -> None:
+def test_valid_images(client: Any, kind: str) -> None:
     data = encoded(picture(1), kind)
     for padded in (data, data + b"\0\0\n"):
         got = client.post("/api/search/image", files={"image": ("a", padded)})
         assert got.status_code == 200, got.text
 
 
-def test_bodies_that_are_too_large(client: Any) -> None:
+def test_large_bodies_are_refused(client: Any) -> None:
     huge = "a" * 1_000_000
     refused(client.post("/api/search", json={"text": huge}), 413, "at most 65,536 bytes")
     refused(client.get("/api/search", params={"text": "a" * 2000}), 422, "at most 1000 characters")
@@ -90,7 +90,7 @@ def test_bodies_that_are_too_large(client: Any) -> None:
     refused(client.post("/api/find", data=form), 413, "at most 65,536 bytes")
 
 
-def test_a_body_of_unstated_length_is_cut_off(client: Any) -> None:
+def test_chunked_bodies_are_limited(client: Any) -> None:
     sent = 0
 
     def pieces() -> Any:
@@ -126,11 +126,11 @@ def test_a_body_of_unstated_length_is_cut_off(client: Any) -> None:
         {"text": "a", "filters": [{"column": "year", "value": 1}] * 17},
     ],
 )
-def test_searches_that_are_not_understood(client: Any, query: dict[str, Any]) -> None:
+def test_invalid_searches(client: Any, query: dict[str, Any]) -> None:
     refused(client.post("/api/search", json=query), 422)
 
 
-def test_what_is_no_json_or_no_text(client: Any) -> None:
+def test_invalid_json_and_text(client: Any) -> None:
     json_ = {"content-type": "application/json"}
     for body in (b"", b"{", b"\xff\xfe", b'{"text": "\\ud800"}', b"[" * 60_000, b'{"text": NaN}'):
         got = client.post("/api/search", content=body, headers=json_)
@@ -152,7 +152,7 @@ def test_values_are_never_sql(client: Any, value: str) -> None:
         assert (got.status_code, got.json()["hits"]) == (200, []), got.text
 
 
-def test_find_that_cannot_be(client: Any, archive: Archive) -> None:
+def test_invalid_find_requests(client: Any, archive: Archive) -> None:
     both = {"text": "x", "id": archive.ids[0]}
     refused(client.post("/api/find", data=both, files={"image": WHOLE}), 422, "image or id")
     refused(client.post("/api/find", data={"text": "x"}), 422, "image or id")
@@ -174,21 +174,21 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_no_path_of_a_client_is_opened(client: Any, path: str) -> None:
+def test_client_paths_are_never_opened(client: Any, path: str) -> None:
     refused(client.get("/api/pictures", params={"id": path}), 404, "no row with the id")
     for url in (f"/static/{path}", f"/static/..%2f..%2f{path}", f"/api/pictures/{path}"):
         assert client.get(url.replace("\0", "%00")).status_code in (404, 405)
 
 
 def rewritten(archive: Archive, changes: dict[str, dict[str, Any]]) -> None:
-    """Changes what rows of a store say of their files."""
+    """Changes the uri and sha256 of rows."""
     with rsicd_embed.open_store(archive.uri) as store:
         rows = store.scan().read_all()
         listed = [row | changes.get(row["id"], {}) for row in rows.to_pylist()]
         store.upsert(type(rows).from_pylist(listed, rows.schema).to_batches())
 
 
-def test_rows_that_name_what_is_not_to_be_served(
+def test_rows_with_forbidden_paths(
     own_archive: Archive, serve: Callable[[Archive], Any], tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret.png"
@@ -204,18 +204,18 @@ def test_rows_that_name_what_is_not_to_be_served(
         "relative/a.png": "absolute path",
         f"{tmp_path}/x/../secret.png": "absolute path",
         secret.as_uri(): "not a file on this machine",
-        "https://example.org/a.png": "not fetched",
-        "s3://bucket/a.png": "not fetched",
-        str(link): "goes through a link",
-        str(pipe): "no regular file",
-        str(tmp_path): "no regular file",
+        "https://example.org/a.png": "not downloaded",
+        "s3://bucket/a.png": "not downloaded",
+        str(link): "path contains a link",
+        str(pipe): "not a regular file",
+        str(tmp_path): "not a regular file",
         str(tmp_path / "gone.png"): "gone",
         str(text): "cannot be shown",
         "/a\0b": "gone",
     }
     ids = own_archive.ids
     changes = {id_: unknown | {"uri": uri} for id_, uri in zip(ids, odd, strict=False)}
-    changes[ids[-1]] = {"uri": str(secret)}  # with the hash of another
+    changes[ids[-1]] = {"uri": str(secret)}  # with the hash of another file
     rewritten(own_archive, changes)
     client = serve(own_archive)
     for id_, words in zip(ids, [*odd.values(), "has changed since"], strict=True):
@@ -225,7 +225,7 @@ def test_rows_that_name_what_is_not_to_be_served(
     assert client.get("/api/pictures", params={"id": ids[0]}).status_code == 200
 
 
-def test_a_file_that_was_put_in_the_place_of_a_picture(
+def test_replaced_files_are_not_served(
     own_archive: Archive, serve: Callable[[Archive], Any], tmp_path: Path
 ) -> None:
     client, id_ = serve(own_archive), own_archive.ids[1]
@@ -238,12 +238,12 @@ def test_a_file_that_was_put_in_the_place_of_a_picture(
     refused(client.get("/api/pictures", params={"id": id_}), 404, "has changed since")
 
 
-def test_a_method_that_is_not_there(client: Any) -> None:
+def test_unsupported_methods(client: Any) -> None:
     refused(client.delete("/api/search"), 405)
     refused(client.put("/readyz", json={}), 405)
 
 
-def test_the_model_is_asked_of_a_name_and_not_of_its_folder(client: Any, archive: Archive) -> None:
+def test_folders_are_not_revealed(client: Any, archive: Archive) -> None:
     assert str(archive.model.parent) not in client.get("/readyz").text
     text = json.dumps(client.get("/api/search", params={"text": "x", "k": 12}).json())
     assert str(archive.folder) not in text

@@ -1,4 +1,4 @@
-"""The page in a real browser: its three tabs on a real server, and nothing from elsewhere."""
+"""The search page in a real browser, with a real server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNT = 30
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of a store of the bundled model."""
+    """The address of a server whose store uses the bundled model."""
     archive = make_archive(tmp_path_factory.mktemp("page"), None, count=COUNT)
     with served(archive.uri) as address:
         yield address
@@ -31,7 +31,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
         yield page
 
 
-def test_by_words(page: Any) -> None:
+def test_search_by_text_on_the_page(page: Any) -> None:
     page.fill("#text", "a harbour")
     page.keyboard.press("Enter")
     assert searched(page, "“a harbour”").startswith("24 results")
@@ -44,7 +44,7 @@ def test_by_words(page: Any) -> None:
     assert "text=a+harbour" in page.url
 
 
-def test_words_that_the_model_never_saw(page: Any) -> None:
+def test_unknown_words_are_reported(page: Any) -> None:
     page.fill("#text", "a marina")
     page.keyboard.press("Enter")
     searched(page, "“a marina”")
@@ -57,7 +57,7 @@ def test_words_that_the_model_never_saw(page: Any) -> None:
     assert notice.inner_text() == ""
 
 
-def test_every_picture_renders(page: Any) -> None:
+def test_all_thumbnails_load(page: Any) -> None:
     page.locator("#examples button").first.click()
     searched(page, "24 results")
     for card in page.locator(".card").all():
@@ -65,7 +65,7 @@ def test_every_picture_renders(page: Any) -> None:
     until(lambda: all(page.evaluate(LOADED.format(".card img"))))
 
 
-def test_a_result_is_a_query(page: Any) -> None:
+def test_like_this_searches_by_a_result(page: Any) -> None:
     search(page, "a river")
     first = results(page)[0]
     page.locator(".card .like").first.click()
@@ -76,7 +76,7 @@ def test_a_result_is_a_query(page: Any) -> None:
     until(lambda: all(page.evaluate(LOADED.format(".preview img"))))
 
 
-def test_by_a_picture_of_ones_own(page: Any, tmp_path: Path) -> None:
+def test_search_by_own_image(page: Any, tmp_path: Path) -> None:
     picture(7, (67, 50)).save(tmp_path / "mine.png")
     page.click("#tab-picture")
     page.set_input_files("#file-picture", tmp_path / "mine.png")
@@ -85,7 +85,7 @@ def test_by_a_picture_of_ones_own(page: Any, tmp_path: Path) -> None:
     assert page.locator(".card .score").first.inner_text() == "1.000"
 
 
-def test_find_in_a_picture(page: Any, tmp_path: Path) -> None:
+def test_find_in_image(page: Any, tmp_path: Path) -> None:
     picture(3, (200, 120)).save(tmp_path / "scene.png")
     page.click("#tab-find")
     page.set_input_files("#file-find", tmp_path / "scene.png")
@@ -103,7 +103,7 @@ def test_find_in_a_picture(page: Any, tmp_path: Path) -> None:
     assert page.locator("#patches .marked").inner_text().startswith("4.")
 
 
-def test_find_in_a_result(page: Any) -> None:
+def test_find_in_result(page: Any) -> None:
     search(page, "a river")
     page.locator(".card .find").first.click()
     page.keyboard.type("sand")
@@ -120,7 +120,7 @@ def test_filters_are_built_from_the_columns(page: Any) -> None:
     assert names == ["label", "year", "lon", "lat", "cloudy", "width", "height"]
     page.select_option(".condition .value", 'it\'s "odd"')
     assert searched(page, "10 results")
-    assert all("odd" in one for one in page.locator(".attributes").all_inner_texts())
+    assert all("odd" in text for text in page.locator(".attributes").all_inner_texts())
     page.click("#add-filter")
     row = page.locator(".condition").nth(1)
     row.locator("select").first.select_option("year")
@@ -133,7 +133,7 @@ def test_filters_are_built_from_the_columns(page: Any) -> None:
     assert searched(page, "10 results")
 
 
-def test_the_map(page: Any) -> None:
+def test_map_dots_and_zoom(page: Any) -> None:
     search(page, "x")
     dots = page.locator("#map .hit").count()
     assert dots == 24
@@ -143,9 +143,9 @@ def test_the_map(page: Any) -> None:
     assert "marked" in page.locator(".card").first.get_attribute("class")
 
 
-def test_by_keyboard_alone(page: Any) -> None:
+def test_keyboard_navigation(page: Any) -> None:
     page.keyboard.press("Tab")
-    page.keyboard.press("/")  # in a button, it leads to the text
+    page.keyboard.press("/")  # moves the focus from a button to the text
     page.keyboard.type("a beach")
     page.keyboard.press("Enter")
     searched(page, "“a beach”")
@@ -162,18 +162,18 @@ def test_by_keyboard_alone(page: Any) -> None:
     searched(page, "like ")
 
 
-def test_everything_that_is_operated_has_a_name(page: Any) -> None:
+def test_controls_have_accessible_names(page: Any) -> None:
     page.locator("#examples button").first.click()
     searched(page, "results")
     nameless = page.evaluate(
-        """[...document.querySelectorAll("button, input, select, textarea")].filter(one =>
-             !(one.getAttribute("aria-label") || one.labels?.length || one.textContent.trim()))
-           .map(one => one.outerHTML)"""
+        """[...document.querySelectorAll("button, input, select, textarea")].filter(item =>
+             !(item.getAttribute("aria-label") || item.labels?.length || item.textContent.trim()))
+           .map(item => item.outerHTML)"""
     )
     assert nameless == []
 
 
-def test_light_and_dark(page: Any) -> None:
+def test_theme_switch(page: Any) -> None:
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.click("#theme")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before

@@ -1,4 +1,4 @@
-"""The page in a browser: its address, the larger view, how attributes read, and small screens."""
+"""The page in a browser: its address, formatted attributes, the larger view, small screens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TAKEN = [dt.datetime(2020, 1, 1, 18) + dt.timedelta(hours=3 * i) for i in range(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the images are."""
+    """The folder of the images."""
     folder = tmp_path_factory.mktemp("details")
     for i in range(COUNT):
         picture(i, (60 + i, 50)).save(folder / f"{i}.png")
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uri(folder: Path, tiny_model: Path) -> str:
-    """A store of these images with attributes of many types."""
+    """A store of these images, with attributes of many types."""
     uri = f"exact:{folder / 'store'}"
     embedder = load_for_a_query(tiny_model)
     files = [folder / f"{i}.png" for i in range(COUNT)]
@@ -68,7 +68,7 @@ def uri(folder: Path, tiny_model: Path) -> str:
 
 @pytest.fixture(scope="module")
 def address(uri: str) -> Iterator[str]:
-    """A server of that store."""
+    """The address of a server for that store."""
     with served(uri, "--backend", "numpy") as address:
         yield address
 
@@ -85,12 +85,12 @@ def address_of(page: Any) -> dict[str, list[str]]:
 
 
 def view(page: Any, id_: str) -> dict[str, list[str]]:
-    """The attributes in the larger view of a result."""
+    """Opens the larger view of a result and returns its attributes."""
     page.locator(".card", has=page.get_by_text(id_, exact=True)).locator(".picture").click()
     terms: dict[str, list[str]] = {}
     for element in page.locator("#view-details > *").all():
         text = element.inner_text()
-        if element.evaluate("one => one.tagName") == "DT":
+        if element.evaluate("element => element.tagName") == "DT":
             last = terms.setdefault(text, [])
         else:
             last.append(text)
@@ -100,7 +100,7 @@ def view(page: Any, id_: str) -> dict[str, list[str]]:
 # --- the address --------------------------------------------------------------------------------
 
 
-def test_the_address_has_the_whole_query_and_restores_it(browser: Any, address: str) -> None:
+def test_address_restores_the_query(browser: Any, address: str) -> None:
     with opened(browser, address) as page:
         search(page, "a port")
         page.click("#filters summary")
@@ -136,7 +136,7 @@ def test_the_address_has_the_whole_query_and_restores_it(browser: Any, address: 
         assert rows.nth(1).locator(".value").input_value() == "2020-01-02T05:30:00+05:30"
 
 
-def test_like_this_is_in_the_address(browser: Any, address: str) -> None:
+def test_address_restores_like_this(browser: Any, address: str) -> None:
     with opened(browser, address) as page:
         search(page, "a port")
         first = results(page)[0]
@@ -177,7 +177,7 @@ def test_back_and_forward(page: Any, tmp_path: Path) -> None:
         searched(page, status)
 
 
-def test_finding_is_in_the_address(browser: Any, address: str) -> None:
+def test_address_restores_find(browser: Any, address: str) -> None:
     with opened(browser, address) as page:
         search(page, "a port")
         id_ = results(page)[0]
@@ -201,15 +201,15 @@ def test_finding_is_in_the_address(browser: Any, address: str) -> None:
         "?k=1e9&text=a",
     ],
 )
-def test_an_address_of_nonsense_is_a_search(browser: Any, address: str, query: str) -> None:
+def test_invalid_address_parameters_are_ignored(browser: Any, address: str, query: str) -> None:
     with opened(browser, address, query) as page:
         searched(page, "14 results for “a”")
 
 
-# --- how attributes read ------------------------------------------------------------------------
+# --- formatted attributes ------------------------------------------------------------------------
 
 
-def test_class_names_are_words_and_filters_send_what_is_stored(page: Any) -> None:
+def test_class_names_are_readable_and_filters_send_stored_values(page: Any) -> None:
     page.click("#filters summary")
     page.click("#add-filter")
     options = page.locator(".condition .value option")
@@ -225,14 +225,14 @@ def test_class_names_are_words_and_filters_send_what_is_stored(page: Any) -> Non
     condition = {"column": "label", "operator": "=", "value": "denseresidential"}
     assert json.loads(sent.value.post_data)["filters"] == [condition]
     searched(page, "5 results")
-    texts = page.locator(".attributes").all_inner_texts()  # after the columns are known
+    texts = page.locator(".attributes").all_inner_texts()  # after the columns are loaded
     assert all("label: dense residential area" in text for text in texts)
     page.locator("#examples button", has_text="golf course").click()
     searched(page, "“golf course”")
 
 
 def test_attributes_are_formatted(page: Any) -> None:
-    until(lambda: "14 images" in page.inner_text("#about"))  # the columns are known
+    until(lambda: "14 images" in page.inner_text("#about"))  # the columns are loaded
     search(page, "x")
     texts = dict(zip(results(page), page.locator(".attributes").all_inner_texts(), strict=True))
     assert texts["0.png"] == (
@@ -263,7 +263,7 @@ def test_attributes_are_formatted(page: Any) -> None:
 # --- the larger view ----------------------------------------------------------------------------
 
 
-def test_the_larger_view_by_keyboard(page: Any, folder: Path) -> None:
+def test_larger_view_by_keyboard(page: Any, folder: Path) -> None:
     search(page, "x")
     ids = results(page)
     page.locator(".card .picture").nth(1).focus()
@@ -288,7 +288,7 @@ def test_the_larger_view_by_keyboard(page: Any, folder: Path) -> None:
     assert name == f"Result 2, {ids[1]}: larger view"
 
 
-def test_a_download_is_the_file_itself(page: Any, folder: Path) -> None:
+def test_download_is_the_original_file(page: Any, folder: Path) -> None:
     search(page, "x")
     view(page, "3.png")
     until(lambda: all(page.evaluate(LOADED.format("#view-picture"))))
@@ -298,8 +298,8 @@ def test_a_download_is_the_file_itself(page: Any, folder: Path) -> None:
     assert Path(download.value.path()).read_bytes() == (folder / "3.png").read_bytes()
 
 
-def test_an_image_without_its_file_says_so(browser: Any, address: str) -> None:
-    page = browser.new_page()  # whose console reports the missing image
+def test_missing_image_shows_a_message(browser: Any, address: str) -> None:
+    page = browser.new_page()  # not `opened`: the console reports the missing image
     page.route("**/api/pictures?id=13.png*", lambda route: route.fulfill(status=404))
     page.goto(address)
     search(page, "x")
@@ -311,7 +311,7 @@ def test_an_image_without_its_file_says_so(browser: Any, address: str) -> None:
     page.close()
 
 
-def test_the_larger_view_leads_on(page: Any) -> None:
+def test_larger_view_starts_searches(page: Any) -> None:
     search(page, "x")
     view(page, "3.png")
     page.click("#view-like")
@@ -341,11 +341,11 @@ def test_hidden_paths_are_not_shown(browser: Any, uri: str, folder: Path) -> Non
 # --- the map and small screens ------------------------------------------------------------------
 
 
-def test_the_map_is_as_wide_as_the_page(page: Any) -> None:
+def test_map_fills_the_page(page: Any) -> None:
     search(page, "x")
-    box, main = (page.locator(one).bounding_box() for one in ("#map svg", "#results"))
+    box, main = (page.locator(css).bounding_box() for css in ("#map svg", "#results"))
     assert box["width"] == pytest.approx(main["width"], abs=1)
-    # Land is drawn as outlines, which no zoom turns into pixels.
+    # Land is drawn as vectors, not as an image.
     assert page.locator("#map svg image").count() == 0
     land = page.locator("#map .land").bounding_box()
     assert land["width"] >= box["width"]
@@ -376,7 +376,7 @@ def test_nothing_is_clipped(browser: Any, address: str, width: int) -> None:
         fits(".condition > *")
         fits(".card .actions button")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        whole = "one => one.scrollWidth <= one.clientWidth"
+        whole = "tab => tab.scrollWidth <= tab.clientWidth"
         assert all(tab.evaluate(whole) for tab in page.locator("[role=tab]").all())
         view(page, results(page)[0])
         fits("#viewer, #viewer button, #view-download, #view-picture")

@@ -1,4 +1,4 @@
-"""The socket that the server listens on."""
+"""The server's listening socket."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import socket
 from rsicd_embed.server.process import listen
 
 
-def test_answers_are_not_held_back() -> None:
-    """Nagle's algorithm is off on every connection that asyncio accepts."""
+def test_responses_are_sent_without_delay() -> None:
+    """Nagle's algorithm is off on every accepted connection."""
 
     async def accepted() -> int:
         options: asyncio.Queue[int] = asyncio.Queue()
 
-        async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def store_option(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             own = writer.get_extra_info("socket")
             options.put_nowait(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
         with listen("127.0.0.1", 0) as listening:
-            async with await asyncio.start_server(note, sock=listening) as server:
+            async with await asyncio.start_server(store_option, sock=listening) as server:
                 host, port = server.sockets[0].getsockname()
                 _, writer = await asyncio.open_connection(host, port)
                 option = await options.get()

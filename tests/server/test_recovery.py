@@ -1,4 +1,4 @@
-"""A store that is gone, comes back, grows or changes its model under a running server."""
+"""A store that disappears, returns, grows or changes its model while it is served."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEARCH = {"text": "a port", "k": 50}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_store_that_is_removed_and_comes_back(
+def test_removed_store_comes_back(
     tmp_path: Path, tiny_model: Path, serve: Callable[[Archive], Any], scheme: str
 ) -> None:
     archive = make_archive(tmp_path, tiny_model, scheme, count=5)
@@ -50,7 +50,7 @@ def test_a_store_that_is_removed_and_comes_back(
     assert {hit["id"] for hit in hits} == set(again.ids)
 
 
-def test_a_store_that_is_embedded_again_with_another_model(
+def test_store_reembedded_with_another_model(
     own_archive: Archive, other_model: Path, serve: Callable[[Archive], Any]
 ) -> None:
     client = serve(own_archive)
@@ -65,13 +65,13 @@ def test_a_store_that_is_embedded_again_with_another_model(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_no_answer_is_lost_or_mixed_up_while_another_writes(
+def test_searches_during_writes(
     tmp_path: Path, tiny_model: Path, serve: Callable[[Archive], Any], scheme: str
 ) -> None:
-    """Each text's hits, in any of the states there were, are those of that text."""
+    """Each text gets its own hits, whatever state of the store is read."""
     archive = make_archive(tmp_path, tiny_model, scheme, count=6)
     client = serve(archive)
-    texts = [f"{what} number {i}" for i in range(12) for what in ("a port", "a green meadow")]
+    texts = [f"{text} number {i}" for i in range(12) for text in ("a port", "a green meadow")]
     embedder = load_for_a_query(tiny_model)
     with rsicd_embed.open_store(archive.uri) as store:
         rows = store.scan(["id", "vector"]).read_all().to_pylist()

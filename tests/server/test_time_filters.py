@@ -1,4 +1,4 @@
-"""Filters on dates and times: the right rows whatever the zones, in every kind of store."""
+"""Filters on dates and times select the right rows for any time zone, in every store."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Matching = Callable[[str, str, str], list[int]]
 
 @pytest.fixture(scope="module", params=SCHEMES)
 def match(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The numbers of the rows that satisfy a condition, in a store of each kind."""
+    """A function that returns the numbers of the rows that meet a condition, in each store."""
     uri = f"{request.param}:{tmp_path_factory.mktemp('times') / 'store'}"
     with open_store(uri, MADE_BY) as store:
         store.upsert([ROWS])
@@ -57,9 +57,7 @@ ALL_ZONES = (*ZONES, "seconds", "nanos")
     ["2020-01-02T00:00:00Z", "2020-01-02T05:30:00+05:30", "2020-01-01T19:00-05:00"],
 )
 @pytest.mark.parametrize("column", ALL_ZONES)
-def test_an_offset_names_an_instant_whatever_the_column_s_zone(
-    match: Matching, column: str, value: str
-) -> None:
+def test_value_with_offset_is_an_instant(match: Matching, column: str, value: str) -> None:
     assert match(column, "=", value) == [2]
     assert match(column, "!=", value) == [0, 1, 3, 4, 5]
     assert match(column, "<", value) == [0, 1]
@@ -72,7 +70,7 @@ def test_an_offset_names_an_instant_whatever_the_column_s_zone(
     ("column", "first"),
     [("naive", 3), ("utc", 3), ("india", 2), ("seconds", 2), ("nanos", 2), ("york", 5)],
 )
-def test_without_an_offset_a_value_is_in_the_column_s_zone(
+def test_value_without_offset_is_in_the_columns_zone(
     match: Matching, column: str, first: int
 ) -> None:
     assert match(column, ">=", "2020-01-02T02:31") == list(range(first, 6))
@@ -86,7 +84,7 @@ def test_without_an_offset_a_value_is_in_the_column_s_zone(
         *(("day", 2), ("day_ms", 2)),
     ],
 )
-def test_a_date_alone_is_a_whole_day(match: Matching, column: str, first: int) -> None:
+def test_date_is_a_whole_day(match: Matching, column: str, first: int) -> None:
     before, day = list(range(first)), list(range(first, 6))
     assert match(column, "=", "2020-01-02") == day
     assert match(column, "=", "2020-01-01") == before
@@ -100,7 +98,7 @@ def test_a_date_alone_is_a_whole_day(match: Matching, column: str, first: int) -
 
 
 @pytest.mark.parametrize("column", ["day", "day_ms"])
-def test_dates_are_midnights_in_utc(match: Matching, column: str) -> None:
+def test_date_columns_are_midnights_in_utc(match: Matching, column: str) -> None:
     assert match(column, "<", "2020-01-02T12:00") == [0, 1, 2, 3, 4, 5]
     assert match(column, ">", "2020-01-01T12:00") == [2, 3, 4, 5]
     assert match(column, "=", "2020-01-02T05:30+05:30") == [2, 3, 4, 5]
@@ -108,7 +106,7 @@ def test_dates_are_midnights_in_utc(match: Matching, column: str) -> None:
 
 
 @pytest.mark.parametrize("column", [*ALL_ZONES, "day", "day_ms"])
-def test_far_times_are_compared(match: Matching, column: str) -> None:
+def test_distant_times(match: Matching, column: str) -> None:
     for far in ("3000-01-01", "9998-12-31T23:59:59", "3000-01-01T00:00:00+14:00"):
         assert match(column, "<", far) == [0, 1, 2, 3, 4, 5]
         assert match(column, ">=", far) == []
@@ -121,9 +119,9 @@ OUT_OF_RANGE = ["0001-01-01", "2020-01-01T00:00:00.123456789", "9999-12-31T23:00
 
 
 @pytest.mark.parametrize("value", [*NONSENSE, *OUT_OF_RANGE])
-def test_other_values_are_refused_with_examples(value: Any) -> None:
+def test_invalid_times_are_refused_with_examples(value: Any) -> None:
     schema = pa.schema([("at", pa.timestamp("us", "+05:30"))])
-    if value == "9999-12-31":  # its end is in the year 10,000
+    if value == "9999-12-31":  # it ends in the year 10,000
         schema = pa.schema([("at", pa.timestamp("us"))])
     with pytest.raises(
         RequestError, match="column 'at': expected a time such as 2024-05-17"
@@ -132,7 +130,7 @@ def test_other_values_are_refused_with_examples(value: Any) -> None:
     assert got.value.status == 422
 
 
-def test_a_zone_that_nobody_knows_is_named() -> None:
+def test_unknown_time_zone_is_named() -> None:
     schema = pa.schema([("at", pa.timestamp("us", "Mars/Olympus"))])
     with pytest.raises(RequestError, match="known time zone, not 'Mars/Olympus'"):
         where([Condition("at", "=", "2020-01-01")], schema)
@@ -144,11 +142,11 @@ INSTANTS = st.datetimes(dt.datetime(2019, 12, 31), dt.datetime(2020, 1, 3), time
 
 @given(INSTANTS, st.integers(-14 * 60, 14 * 60), st.sampled_from(["s", "ms", "us", "ns"]))
 @settings(max_examples=25, deadline=None)
-def test_any_offset_against_any_zone(moment: dt.datetime, minutes: int, unit_: str) -> None:
+def test_any_offset_and_time_zone(moment: dt.datetime, minutes: int, unit_: str) -> None:
     sign, (hours, rest) = "-" if minutes < 0 else "+", divmod(abs(minutes), 60)
     zone = f"{sign}{hours:02}:{rest:02}"
     table = pa.table({"at": pa.array(MOMENTS, pa.timestamp(unit_, zone))})
     text = where([Condition("at", "<", moment.isoformat())], table.schema)
     assert text is not None
-    expected = [one.replace(tzinfo=dt.UTC) < moment for one in MOMENTS]
+    expected = [other.replace(tzinfo=dt.UTC) < moment for other in MOMENTS]
     assert matching(table, text).tolist() == expected

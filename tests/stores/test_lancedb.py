@@ -22,7 +22,7 @@ from rsicd_embed.errors import (
 )
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
-from rsicd_embed.stores.lancedb import lance_reader, lance_rows
+from rsicd_embed.stores.lancedb import lance_reader, lance_rows, large_table
 from rsicd_embed.stores.lancedb.lance_store import SeenIds
 from rsicd_embed.stores.lancedb.lance_table import lance_errors
 
@@ -245,7 +245,7 @@ def test_few_rows_of_a_large_table_are_fetched(
             for where in ("n < 10", "n >= 60", "n < 0", "id LIKE '1-%'")
         }
         monkeypatch.setattr(lance_reader, "CACHE_ROWS", 0)
-        monkeypatch.setattr(lance_rows, "_FETCHED_SHARE", share)
+        monkeypatch.setattr(large_table, "_MOST_FETCHED", share)
         monkeypatch.setattr(lance_rows, "STREAM_ROWS", 7)
         for where, hits in expected.items():
             assert store.search(queries, k=5, where=where) == hits

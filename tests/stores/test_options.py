@@ -11,7 +11,8 @@ import pytest
 
 from rsicd_embed.errors import StoreURIError
 from rsicd_embed.stores.base import StoreURI, open_store
-from rsicd_embed.stores.lancedb import lance_index
+from rsicd_embed.stores.lancedb import lance_index, lance_reader
+from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 
 from .contract import MADE_BY, batch, unit
 
@@ -73,9 +74,10 @@ def test_graph_options(tmp_path: Path) -> None:
 
 def test_index_is_tuned_to_the_recall_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
-    monkeypatch.setattr(lance_index, "_LADDER", ((1, 1), (50, 4)))
+    monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
+    monkeypatch.setattr(lance_index, "_LADDER", (1, 32))
     monkeypatch.setattr(lancedb.index, "IvfSq", partial(lancedb.index.IvfSq, num_partitions=32))
-    for goal, setting in (("0.1", "nprobes=1,"), ("1", "nprobes=50,")):
+    for goal, setting in (("0.1", "nprobes=1,"), ("1", "32, refine=")):
         with open_store(f"lancedb:{tmp_path / goal}?recall={goal}", MADE_BY) as store:
             store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
             store.optimize()
@@ -84,17 +86,18 @@ def test_index_is_tuned_to_the_recall_goal(tmp_path: Path, monkeypatch: pytest.M
 
 def test_index_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
+    monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
     searched = []
-    nearest = lance_index.SearchedTable.nearest
+    refined = SearchedTable.refined
 
-    def watched(table: lance_index.SearchedTable, index: lance_index.AnnIndex, *others: Any) -> Any:
-        searched.append((index.partitions, index.refine))
-        return nearest(table, index, *others)
+    def watched(self: SearchedTable, *arguments: Any) -> Any:
+        searched.append(arguments[-2:])
+        return refined(self, *arguments)
 
     with open_store(f"lancedb:{tmp_path}", MADE_BY) as store:
         store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
         store.optimize()
-    monkeypatch.setattr(lance_index.SearchedTable, "nearest", watched)
+    monkeypatch.setattr(SearchedTable, "refined", watched)
     for options in ("", "?nprobes=3", "?refine=7", "?nprobes=3&refine=7"):
         with open_store(f"lancedb:{tmp_path}{options}", MADE_BY) as store:
             store.search(unit(3000)[5], k=1)

@@ -31,8 +31,8 @@ def small_indexes() -> None:
     """Makes small stores use a graph, an index, unindexed rows and merges, like large ones."""
     nmslib.GRAPH_ROWS, nmslib.FOLD_ROWS = 50, 60
     nmslib._SPARE, nmslib._LARGEST_SHARE = 2, 1.0
-    lance_index.INDEX_ROWS, lance_index.STALE_ROWS = 150, 40
-    lance_reader.CACHE_ROWS, lance_reader._LARGEST_SHARE = 300, 1.0
+    lance_index.INDEX_ROWS = lance_reader.CACHE_ROWS = 150
+    lance_reader._LARGEST_SHARE = 1.0
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What tests of the input pipeline share: small images with captions, and batches to look at."""
+"""Helpers for tests of the input pipeline: small captioned images and their batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = 8
 
 
 class Numbers:
-    """Every text is one token, its number."""
+    """Turns each text into one token, its index."""
 
     pad_id = -1
 
@@ -26,32 +26,32 @@ class Numbers:
 
 
 def grey(i: int, size: int = 9) -> Image.Image:
-    """A picture whose every pixel says which it is."""
+    """An image whose every pixel has the value i."""
     return Image.fromarray(np.full((size, size, 3), i, np.uint8))
 
 
 def examples(folder: Path, captions: Sequence[Sequence[str]]) -> list[Example]:
-    """An image for each list of captions; image i is grey i."""
-    found = []
+    """Makes an image for each list of captions; image i is `grey(i)`."""
+    split = []
     for i, own in enumerate(captions):
         path = folder / f"beach_{i}.png"
         grey(i).save(path)
-        found.append(Example(path.name, str(path), {"captions": list(own), "label": "beach"}))
-    return found
+        split.append(Example(path.name, str(path), {"captions": list(own), "label": "beach"}))
+    return split
 
 
 def opened(
-    found: Sequence[Example],
+    split: Sequence[Example],
     *,
     seed: int = 0,
     weights: Sequence[float] | None = None,
     engine: str = "none",
     **data: Any,
 ) -> CaptionedImages:
-    """A train split with an order of its own, in memory unless said otherwise."""
+    """Opens a train split, by default in memory."""
     config = DataConfig(**{"class_captions": 0.0, "workers": 0, "cache": "memory", **data})
     return CaptionedImages(
-        found,
+        split,
         Numbers(),
         image_size=SIZE,
         seed=seed,
@@ -61,7 +61,7 @@ def opened(
     )
 
 
-def same(one: Batch, other: Batch) -> None:
-    """Two batches are equal, bit for bit."""
+def same(first: Batch, second: Batch) -> None:
+    """Asserts that two batches are equal bit for bit."""
     for name in ("pixels", "tokens", "groups", "rows"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))

@@ -1,4 +1,4 @@
-"""A program that writes checkpoints until the disk takes no more: Orbax's threads die with it."""
+"""A program that writes checkpoints to a full disk; Orbax's failing threads die with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTINGS = {"step__ema": 0.9, "step__freeze": ["text"], "step__loss": "sigmoid"}
 
 
 def main() -> None:
-    """Takes the folder of checkpoints of steps 1 to 3 of the first state."""
+    """Reads from argv the folder with checkpoints 1 to 3 of the initial state."""
     folder = Path(sys.argv[1])
     state = begin(recipe(config(**SETTINGS)))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -28,8 +28,8 @@ def main() -> None:
             checkpoints.save(state, 5)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     with Checkpoints(folder) as checkpoints:
-        found, step = checkpoints.restore(state)
-    sys.stdout.write(f"{step} {int(found.step)}\n")
+        restored, step = checkpoints.restore(state)
+    sys.stdout.write(f"{step} {int(restored.step)}\n")
 
 
 if __name__ == "__main__":

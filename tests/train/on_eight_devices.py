@@ -1,4 +1,4 @@
-"""A program: what eight devices compute, and how far it is from what one does. Prints JSON."""
+"""A program that compares eight devices with one, and prints JSON."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from rsicd_embed.train.distributed import place
-from rsicd_embed.train.mesh import layout
+from rsicd_embed.train.distributed import layout, place
 from rsicd_embed.train.step import gradients, jitted_step
-from rsicd_embed.train.tpu_plan.collectives import collective_bytes
+from rsicd_embed.train.tpu_plan.step_costs import collective_bytes
 
 from .steps import SIZE, batch, begin, config, flat, recipe
 
@@ -27,26 +26,26 @@ CASES: dict[str, dict[str, Any]] = {
 
 def gradient(of: Any, side: int) -> tuple[float, np.ndarray]:
     run = jax.jit(lambda state, arrays: gradients(of, state, arrays))
-    (loss, _), found = run(begin(of), batch(side=side))
-    return float(loss), flat(found)
+    (loss, _), gradient_tree = run(begin(of), batch(side=side))
+    return float(loss), flat(gradient_tree)
 
 
-@functools.cache  # several cases have it in common
+@functools.cache  # shared by several cases
 def on_one_device(loss: str, keep: float, side: int) -> tuple[float, np.ndarray]:
     return gradient(recipe(config(step__loss=loss), keep=keep), side)
 
 
 def distances(name: str, settings: dict[str, Any]) -> dict[str, float]:
-    """One device, the whole batch at once, against eight."""
+    """Distance between one device, with the whole batch at once, and eight."""
     keep, side = (0.5, SIZE + 2) if name == "data" else (1.0, SIZE)
-    loss, one = on_one_device(settings.get("step__loss", "softmax"), keep, side)
+    loss, single = on_one_device(settings.get("step__loss", "softmax"), keep, side)
     other, eight = gradient(recipe(config(**settings), jax.devices(), keep=keep), side)
-    largest = float(np.abs(one).max())
-    return {"loss": abs(loss - other), "gradient": float(np.abs(one - eight).max()) / largest}
+    largest = float(np.abs(single).max())
+    return {"loss": abs(loss - other), "gradient": float(np.abs(single - eight).max()) / largest}
 
 
 def run_of(shard: str, devices: Any) -> dict[str, Any]:
-    """Losses of a few steps, and of the step: bytes of its state on each device, what is sent."""
+    """Losses of a few steps, state size per device, and bytes of collectives."""
     of = recipe(config(optimizer__learning_rate=1e-3, step__shard=shard), devices)
     state, losses = begin(of), []
     size = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
@@ -65,7 +64,7 @@ def run_of(shard: str, devices: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = {name: distances(name, settings) for name, settings in CASES.items()}
+    by_case = {name: distances(name, settings) for name, settings in CASES.items()}
     runs = {
         "one": run_of("data", jax.devices()[:1]),
         "data": run_of("data", jax.devices()),
@@ -74,4 +73,4 @@ if __name__ == "__main__":
     shapes = ((64, 128), (128, 64), (63, 72), (63, 65), (8, 8), ())
     where = layout("fsdp")
     specs = {str(shape): str(list(where.parameter(shape).spec)) for shape in shapes}
-    print(json.dumps({"distances": found, "runs": runs, "specs": specs}))  # noqa: T201
+    print(json.dumps({"distances": by_case, "runs": runs, "specs": specs}))  # noqa: T201

@@ -1,4 +1,4 @@
-"""A program that is started twice: what two processes compute together. Prints JSON."""
+"""A program for two processes that train together; prints JSON."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def main(folder: Path) -> dict[str, Any]:
         again, step = checkpoints.restore(begin(both))
     last, _ = losses(both, again, (2,))
     alone = recipe(config(**SETTINGS), jax.local_devices()[:1])
-    one, _ = losses(alone, begin(alone), (0, 1, 2))
+    single, _ = losses(alone, begin(alone), (0, 1, 2))
     own = distributed.own_rows(both.layout, 16)
-    said = distributed.any_process(distributed.is_writer())
+    agreed = distributed.any_process(distributed.is_writer())
     distributed.wait_for_all("the end")
     return {
         "processes": jax.process_count(),
@@ -48,8 +48,8 @@ def main(folder: Path) -> dict[str, Any]:
         "own": own.tolist(),
         "step": step,
         "together": together + last,
-        "alone": one,
-        "said": said,
+        "alone": single,
+        "agreed": agreed,
         "nobody": distributed.any_process(False),
         "sharded": not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(again.trained)),
     }

@@ -1,4 +1,4 @@
-"""A very small model with its step and batches, for the tests of this folder."""
+"""A tiny model with its step and batches, for the tests in this folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.train.config import TrainConfig, parse
-from rsicd_embed.train.mesh import layout
+from rsicd_embed.train.distributed import layout
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.state import TrainState, initial_state
 from rsicd_embed.train.step import Recipe
@@ -31,7 +31,7 @@ RESNET = ClipConfig(
 
 
 def config(**settings: Any) -> TrainConfig:
-    """Settings by name, a section's with two underscores: step__chunk=4."""
+    """Makes settings; a double underscore separates the section: step__chunk=4."""
     named = {name.replace("__", "."): value for name, value in settings.items()}
     return parse.replaced(TrainConfig(batch_size=16), named)
 
@@ -50,7 +50,7 @@ def begin(of: Recipe) -> TrainState:
 
 
 def batch(number: int = 0, size: int = 16, side: int = SIZE) -> dict[str, np.ndarray]:
-    """Two rows share a caption; with `side` above the model's size the step makes random views."""
+    """A batch in which two rows share a caption; a larger `side` makes the step crop views."""
     draw = np.random.default_rng(number)
     tokens = draw.integers(1, VOCABULARY - 1, (size, CONTEXT), dtype=np.int32)
     tokens[:, -1] = VOCABULARY - 1
@@ -62,5 +62,5 @@ def batch(number: int = 0, size: int = 16, side: int = SIZE) -> dict[str, np.nda
 
 
 def flat(tree: Any) -> np.ndarray:
-    """Every number of a tree."""
+    """All numbers of a tree in one array."""
     return np.concatenate([np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)])

@@ -1,4 +1,4 @@
-"""The model card of a run: what it tells, and what it keeps to itself."""
+"""The model card of a run: its contents, and paths that it must not reveal."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ def front(text: str) -> Any:
     return yaml.safe_load(text.split("---\n")[1])
 
 
-def test_data_sets_and_splits_are_told() -> None:
+def test_datasets_and_splits_are_listed() -> None:
     text = card()
-    for line in ("data sets | rsicd, ucm.csv", "images, train | 24", "images, val | 12"):
+    for line in ("datasets | rsicd, ucm.csv", "images, train | 24", "images, val | 12"):
         assert f"| {line} |" in text
     examples = [Example(str(i), f"/x/{i}", {"captions": ["a", "b"]}) for i in range(3)]
     assert DataCard.of(examples[:2], examples[2:], ["x"]) == DataCard(2, 2, 0, 1, ("x",))
     unsaid = card(DataCard.of(examples))
     assert "images, train | 3 |" in unsaid
     assert "val |" not in unsaid
-    assert "data sets" not in unsaid
+    assert "datasets" not in unsaid
 
 
 @pytest.mark.parametrize(
     ("init", "base", "words"),
     [
         ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32", "`openai/clip-vit"),
-        ("some/model@v2", "some/model", "from `some/model@v2`, fine-tuned"),
-        ("bundled", None, "from the bundled model, fine-tuned"),
+        ("some/model@v2", "some/model", "Fine-tuned by `rsicd-embed train` from `some/model@v2`."),
+        ("bundled", None, "Fine-tuned by `rsicd-embed train` from the bundled model."),
         ("none", None, "from random weights"),
     ],
 )
-def test_what_it_started_from(init: str, base: str | None, words: str) -> None:
+def test_initial_model(init: str, base: str | None, words: str) -> None:
     text = card(model__init=init)
     assert front(text).get("base_model") == base
     assert words in text
@@ -60,7 +60,7 @@ def test_what_it_started_from(init: str, base: str | None, words: str) -> None:
             "unknown",
             "apache-2.0",
             "apache-2.0",
-            "apache-2.0, is that of the model which",
+            "apache-2.0, is that of the model it was trained from.",
         ),
         ("mit", "apache-2.0", "mit", "Its licence is mit."),
         ("unknown", "", "unknown", "Its licence is unknown: set `license` above"),
@@ -96,32 +96,32 @@ def test_the_licence_of_a_checkpoint_is_read_from_its_card(
     assert card_licence(tmp_path) == licence
 
 
-def test_the_bundled_model_gives_its_licence() -> None:
+def test_licence_of_the_bundled_model() -> None:
     assert from_checkpoint("bundled").licence == "apache-2.0"
 
 
-def test_no_path_of_a_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_paths_are_not_revealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "runs" / "first"
     folder.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for place in (folder, "runs/first"):
         text = card(model__init=str(place), teacher__model=str(place))
         assert "base_model" not in front(text)
-        assert "from `first`, fine-tuned" in text
+        assert "Fine-tuned by `rsicd-embed train` from `first`." in text
         assert "| `teacher.model` | `first` |" in text
         assert "runs" not in text
 
 
-def test_a_teacher_is_told_in_words() -> None:
+def test_teacher_is_described() -> None:
     text = card(teacher__model="some/large", teacher__views=4, teacher__share=0.25)
-    assert "a teacher too, `some/large`: 25% of the loss" in text
+    assert "distilled from a teacher, `some/large`: 25% of the loss" in text
     assert "4 views of each image" in text
     assert "teacher too" not in card()
 
 
-def test_odd_texts_break_neither_yaml_nor_tables() -> None:
+def test_special_characters_are_escaped() -> None:
     odd = 'x: "y"\n| # [z'
     text = card(DataCard(1, 1, 0, 1, ("a|b",)), model__license=odd)
     assert front(text)["license"] == odd
-    assert r"| data sets | a\|b |" in text
+    assert r"| datasets | a\|b |" in text
     assert r'| `model.license` | `x: "y" \| # [z` |' in text

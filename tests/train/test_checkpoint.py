@@ -1,4 +1,4 @@
-"""Checkpoints: bit for bit, the newest that is whole, and no one else's."""
+"""Checkpoints: exact, the newest intact one, and only of the same run."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def step(of: Any) -> Any:
     return make_step(of)
 
 
-def assert_equal(one: Any, other: Any) -> None:
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+def assert_equal(first: Any, other: Any) -> None:
+    assert jax.tree.structure(first) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_run_goes_on_bit_for_bit(of: Any, step: Any, tmp_path: Path) -> None:
+def test_a_resumed_run_is_exact(of: Any, step: Any, tmp_path: Path) -> None:
     state, losses = begin(of), []
     with Checkpoints(tmp_path / "c") as checkpoints:
         for number in range(4):
             if number == 2:
-                checkpoints.save(state, 2)  # and goes on while it is written
+                checkpoints.save(state, 2)  # continues while it is written
             state, metrics = step(state, batch(number))
             losses.append(float(metrics["loss"]))
     with Checkpoints(tmp_path / "c") as checkpoints:
@@ -57,7 +57,7 @@ def test_a_run_goes_on_bit_for_bit(of: Any, step: Any, tmp_path: Path) -> None:
 
 @pytest.fixture
 def three(of: Any, tmp_path: Path) -> Path:
-    """Checkpoints of steps 1, 2 and 3, of which two are kept, of the same state."""
+    """Checkpoints of one state as steps 1, 2 and 3, the last two of which are kept."""
     state = begin(of)
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
         for done in (1, 2, 3):
@@ -65,13 +65,13 @@ def three(of: Any, tmp_path: Path) -> Path:
     return tmp_path / "c"
 
 
-def test_the_last_ones_are_kept(three: Path, of: Any) -> None:
+def test_only_the_last_checkpoints_are_kept(three: Path, of: Any) -> None:
     assert {path.name for path in three.iterdir()} == {"2", "3"}
     like = begin(of)
     with Checkpoints(three) as checkpoints:
-        found, step = checkpoints.restore(like)
+        restored, step = checkpoints.restore(like)
     assert step == 3
-    assert_equal(found, like)
+    assert_equal(restored, like)
 
 
 def largest(folder: Path) -> Path:
@@ -81,7 +81,7 @@ def largest(folder: Path) -> Path:
 
 
 def flip(folder: Path) -> None:
-    """One bit of a parameter."""
+    """Flips one bit of a parameter."""
     content = bytearray(largest(folder).read_bytes())
     content[len(content) // 2] ^= 1
     largest(folder).write_bytes(content)
@@ -92,27 +92,27 @@ def cut(folder: Path) -> None:
     largest(folder).write_bytes(content[: len(content) // 2])
 
 
-# Apart from the others: Orbax leaves tasks behind that nobody awaits, and what they complain of
-# would be laid at the door of whichever test runs then.
+# Orbax leaves unawaited tasks behind, whose warnings would be attributed to whichever test runs
+# when they are collected.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [flip, cut])
-def test_a_damaged_one_is_passed_over(three: Path, of: Any, damage: Any) -> None:
+def test_damaged_checkpoints_are_skipped(three: Path, of: Any, damage: Any) -> None:
     damage(three / "3")
     like = begin(of)
     with (
         Checkpoints(three) as checkpoints,
-        pytest.warns(UserWarning, match=r"step 3 in .* is damaged.*that of step 2 is taken"),
+        pytest.warns(UserWarning, match=r"step 3 in .* is damaged.*resuming from that of step 2"),
     ):
-        found, step = checkpoints.restore(like)
+        restored, step = checkpoints.restore(like)
     assert step == 2
-    assert_equal(found, like)
+    assert_equal(restored, like)
     damage(three / "2")
     refused = pytest.raises(TrainError, match=r"step 3 in .* damaged")
     with Checkpoints(three) as checkpoints, refused:
         checkpoints.restore(like)
     del refused, checkpoints
-    gc.collect()  # those tasks complain when they go: now, not in another test
+    gc.collect()  # collect those tasks here, not during another test
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_damaged_one_is_passed_over(three: Path, of: Any, damage: Any) -> None
         {"step__loss": "softmax"},
     ],
 )
-def test_another_runs_is_refused(three: Path, other: dict[str, Any]) -> None:
+def test_checkpoints_of_another_run_are_refused(three: Path, other: dict[str, Any]) -> None:
     like = begin(recipe(config(**{**SETTINGS, **other})))
     with (
         Checkpoints(three) as checkpoints,
@@ -133,23 +133,23 @@ def test_another_runs_is_refused(three: Path, other: dict[str, Any]) -> None:
         checkpoints.restore(like)
 
 
-def test_a_disk_that_takes_no_more(three: Path) -> None:
+def test_full_disk(three: Path) -> None:
     command = [sys.executable, "-m", "tests.train.on_a_full_disk", str(three)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "3 0\n"), done.stderr
 
 
-def test_where_there_is_none(of: Any, tmp_path: Path) -> None:
+def test_restore_without_checkpoints(of: Any, tmp_path: Path) -> None:
     like = begin(of)
     with Checkpoints(tmp_path / "c") as checkpoints:
-        found, step = checkpoints.restore(like)
-    assert found is like
+        restored, step = checkpoints.restore(like)
+    assert restored is like
     assert step == 0
-    assert flat(found).size
+    assert flat(restored).size
 
 
-def test_damaged_ones_go_when_another_is_there(three: Path, of: Any) -> None:
-    """After falling back to step 2, step 3 comes once more."""
+def test_damaged_checkpoints_are_replaced(three: Path, of: Any) -> None:
+    """After falling back to step 2, step 3 is saved again."""
     flip(three / "3")
     with Checkpoints(three) as checkpoints:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Captions made from class names, of images that have a class and of those that have none."""
+"""Captions made from class names, for images with and without a class."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .captioned_images import Numbers
 
 
 @pytest.mark.parametrize("label", [None, "", "  ", "_"])
-def test_a_blank_class_is_none(label: str | None) -> None:
-    found = [
+def test_blank_class_is_ignored(label: str | None) -> None:
+    examples = [
         Example("a", "a.png", {"captions": ["one", "two"], "label": label}),
         Example("b", "b.png", {"captions": ["three"], "label": "port"}),
     ]
-    made = Captions.of(found, Numbers())
-    assert made.texts[:3] == ("one", "two", "three")
-    assert all("port" in text for text in made.texts[3:])
-    of_first = made.of_class.values[: made.of_class.starts[1]]
-    assert [made.texts[one] for one in of_first] == ["one", "two"]
+    captions = Captions.of(examples, Numbers())
+    assert captions.texts[:3] == ("one", "two", "three")
+    assert all("port" in text for text in captions.texts[3:])
+    of_first = captions.of_class.values[: captions.of_class.starts[1]]
+    assert [captions.texts[text] for text in of_first] == ["one", "two"]
 
 
-def test_synonyms_of_a_class_are_positives_of_each_other() -> None:
+def test_synonyms_of_a_class_are_positives() -> None:
     examples = [
         Example("a", "a.png", {"captions": ["boats"], "label": "port"}),
         Example("b", "b.png", {"captions": ["yachts"], "label": "port"}),
@@ -38,9 +38,9 @@ def test_synonyms_of_a_class_are_positives_of_each_other() -> None:
         varied.of_class.values[start:end]
         for start, end in itertools.pairwise(varied.of_class.starts)
     )
-    words = {varied.texts[one] for one in ports}
+    words = {varied.texts[text] for text in ports}
     assert {"port", "a seaport", "aerial view of docks"} <= words
-    assert words >= {plain.texts[one] for one in plain.of_class.values[:4]}
+    assert words >= {plain.texts[text] for text in plain.of_class.values[:4]}
     assert len(yards) == 4  # a class without synonyms
     for of_class in (ports, beaches, yards):
         assert len(set(varied.same[of_class])) == 1

@@ -1,4 +1,4 @@
-"""`train` and `train arms` from the command line: what they print, write and refuse."""
+"""`train`, `train arms` and `train presets` from the command line."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from rsicd_embed.train.journal import read
 from ..conftest import COLOURS
 from ..helpers import overridden, run
 
-# A tiny model's first epochs may be worse than chance on a dozen images.
+# The first epochs of a tiny model may be worse than chance on a dozen images.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:epoch .* is worse on val", "ignore:no epoch is as good on val"
 )
 
-# One epoch, and one program to compile.
+# One epoch and one program to compile.
 TINY = ("--shape", "tiny", "--epochs", "1", "--batch-size", "12", "--keep-patches", "1")
 PLAIN = ("--set", "augment.engine=none")
 
 
 @pytest.fixture(scope="module")
 def augmented_folder(captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data set with augmented captions of its images."""
+    """The dataset with augmented captions."""
     folder = tmp_path_factory.mktemp("augmented") / "toy"
     shutil.copytree(captioned_folder, folder)
     rows = [
@@ -59,7 +59,7 @@ def augmented_folder(captioned_folder: Path, tmp_path_factory: pytest.TempPathFa
     ],
 )
 @pytest.mark.parametrize("command", ["train", "arms", "preview", "plan"])
-def test_settings_that_make_no_sense_are_wrong_usage(
+def test_invalid_settings_are_usage_errors(
     command: str, options: list[str], complaint: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -76,7 +76,7 @@ def test_settings_that_make_no_sense_are_wrong_usage(
     assert not Path("y").exists()
 
 
-def test_a_file_that_is_no_toml_is_no_wrong_usage(tmp_path: Path) -> None:
+def test_a_file_that_is_not_toml_is_not_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text("epochs = ")
     error = run("train", "--dataset", "x", "--out", "y", "--config", tmp_path / "wrong.toml").error
     assert "cannot be read as TOML" in error
@@ -85,7 +85,7 @@ def test_a_file_that_is_no_toml_is_no_wrong_usage(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ presets
 
 
-# What CLIP-rsicd's table says of top-1, and the checkpoint that it is of, by its epoch from 0.
+# Top-1 and the epoch, counted from 0, of its checkpoint in CLIP-rsicd's table.
 PUBLISHED = {
     "bs128x8-lr1e-4-augs": (0.819, 2),
     "bs128x8-lr1e-4-imgaugs": (0.812, 2),
@@ -97,19 +97,19 @@ PUBLISHED = {
 }
 
 
-def test_every_preset_loads_and_is_listed_with_what_was_published() -> None:
+def test_every_preset_loads_and_is_listed_with_its_published_metrics() -> None:
     listed = run("train", "presets", "--json").document
     lines = run("train", "presets").stdout.splitlines()
     assert list(listed) == list(parse.presets())
-    assert {name: one["published"]["top1"] for name, one in listed.items()} == {
+    assert {name: preset["published"]["top1"] for name, preset in listed.items()} == {
         name: top1 for name, (top1, _) in PUBLISHED.items()
     }
-    for line, (name, one) in zip(lines, listed.items(), strict=True):
+    for line, (name, preset) in zip(lines, listed.items(), strict=True):
         config = parse.replaced(TrainConfig(), parse.read(name))
         assert config.batch_size == 1024
-        assert config.epochs >= 5 * (PUBLISHED[name][1] + 1)  # an epoch there is five here
+        assert config.epochs >= 5 * (PUBLISHED[name][1] + 1)  # one of their epochs is five of ours
         assert config.epochs % config.eval_every == 0
-        figures = [one["published"][f"top{k}"] for k in (1, 3, 5, 10)]
+        figures = [preset["published"][f"top{k}"] for k in (1, 3, 5, 10)]
         assert figures == sorted(figures)
         assert line.startswith(name)
         assert [float(word) for word in line.split()[2::2]] == figures
@@ -118,7 +118,7 @@ def test_every_preset_loads_and_is_listed_with_what_was_published() -> None:
 # ------------------------------------------------------------------ train
 
 
-def test_a_teacher_by_name_and_how_far_it_is(
+def test_training_with_a_teacher_shows_progress(
     captioned_folder: Path, other_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
@@ -133,17 +133,17 @@ def test_a_teacher_by_name_and_how_far_it_is(
     begun = ["reading images: 24/24", "embedding the teacher's views: 48/48", "epoch 1/1"]
     assert any(line.startswith("each epoch leaves out 4 of 24 images, ") for line in lines)
     assert any(line.startswith("before training: epoch 0  step 0  zeroshot_top1") for line in lines)
-    places = [next(i for i, line in enumerate(lines) if line.startswith(one)) for one in begun]
+    places = [[line.startswith(text) for line in lines].index(True) for text in begun]
     assert places == sorted(places)
     assert not any("None" in line for line in lines)
     with Image.open(tmp_path / "run" / "curves.png") as curves:
         assert curves.format == "PNG"
 
 
-def test_only_the_process_that_measures_tells(
+def test_only_the_writing_process_reports(
     captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert loop.is_writer()  # modules that have imported the function keep the real one
+    assert loop.is_writer()  # modules that imported the function keep the real one
     monkeypatch.setattr(distributed, "is_writer", lambda: False)
     arguments = ("train", "--dataset", captioned_folder, "--out", tmp_path / "run", *TINY)
     outcome = run(*arguments, *PLAIN)
@@ -151,9 +151,9 @@ def test_only_the_process_that_measures_tells(
     assert not (tmp_path / "run" / "curves.png").exists()
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_a_cluster_is_asked_when_it_is_said(
-    asked: bool, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("detect", [False, True])
+def test_the_cluster_is_detected_only_on_request(
+    detect: bool, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class StopHereError(rsicd_embed.RsicdEmbedError):
         pass
@@ -163,13 +163,13 @@ def test_a_cluster_is_asked_when_it_is_said(
 
     monkeypatch.setattr(distributed, "connect", connect)
     arguments = ("train", "--dataset", captioned_folder, "--out", tmp_path / "run", *TINY)
-    assert run(*arguments, *["--cluster"] * asked).error == f"error: detect {asked}"
+    assert run(*arguments, *["--cluster"] * detect).error == f"error: detect {detect}"
 
 
 # ------------------------------------------------------------------ arms
 
 
-def test_three_arms_in_one_picture(augmented_folder: Path, tmp_path: Path) -> None:
+def test_three_arms_in_one_plot(augmented_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "arms"
     best = run("train", "arms", "--dataset", augmented_folder, "--out", out, *TINY, "--json")
     assert list(best.document) == ["none", "images", "images-captions"]
@@ -178,7 +178,7 @@ def test_three_arms_in_one_picture(augmented_folder: Path, tmp_path: Path) -> No
         assert read(out / name / "metrics.jsonl")[1:] == [row]
         assert (out / name / "best" / "model.safetensors").exists()
         losses[name] = [step["loss"] for step in read(out / name / "steps.jsonl")]
-    assert len({tuple(one) for one in losses.values()}) == 3
+    assert len({tuple(arm) for arm in losses.values()}) == 3
     with Image.open(out / "arms.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > 1000
@@ -187,7 +187,7 @@ def test_three_arms_in_one_picture(augmented_folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "options", [["--set", "augment.engine=none"], ["--config", "bs128x8-lr5e-5-wd02"]]
 )
-def test_arms_that_would_be_alike_are_refused(
+def test_identical_arms_are_refused(
     augmented_folder: Path, tmp_path: Path, options: list[str]
 ) -> None:
     outcome = run(
@@ -198,7 +198,7 @@ def test_arms_that_would_be_alike_are_refused(
     assert not (tmp_path / "arms").exists()
 
 
-def test_what_an_arm_lacks_is_told_before_the_first_trains(
+def test_missing_captions_are_reported_before_training(
     captioned_folder: Path, tmp_path: Path
 ) -> None:
     arguments = ("train", "arms", "--dataset", captioned_folder, "--out", tmp_path / "arms")

@@ -1,4 +1,4 @@
-"""Settings: their defaults, files, assignments, and what is wrong with them."""
+"""Settings: defaults, files, assignments, and errors."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_settings_by_name() -> None:
         ("epochs", True, "expected epochs to be an integer, found True"),
         ("optimizer.warmup", 2.0, r"expected optimizer.warmup in \[0, 1\], found 2.0"),
         ("optimizer.warmup", float("nan"), r"expected optimizer.warmup in \[0, 1\], found nan"),
-        ("step.keep_patches", 0, "expected step.keep_patches > 0"),
+        ("step.keep_patches", 0, r"expected step.keep_patches in \(0, 1\], found 0"),
         ("optimizer.learning_rate", 0.0, "expected optimizer.learning_rate > 0"),
         ("optimizer.learning_rate", math.inf, "expected optimizer.learning_rate > 0, found inf"),
         ("step.bias", math.nan, "expected step.bias to be finite, found nan"),
-        ("data.workers", 500, "expected data.workers ≤ 256, found 500"),
-        ("seed", 2**70, "expected seed ≤ 4,294,967,295"),
+        ("data.workers", 500, r"expected data.workers in \[0, 256\], found 500"),
+        ("seed", 2**70, r"expected seed in \[0, 4,294,967,295\]"),
         ("optimizer.learning_rate", "fast", "expected optimizer.learning_rate to be a number"),
         ("optimizer.lerning_rate", 1.0, "such as optimizer.learning_rate.*found 'optimizer.lern"),
         ("optimizer", 1.0, "found 'optimizer'"),
@@ -46,7 +46,7 @@ def test_settings_by_name() -> None:
         ("model.init", 3, "expected model.init to be text or none, found 3"),
     ],
 )
-def test_settings_that_make_no_sense(name: str, value: object, complaint: str) -> None:
+def test_invalid_settings(name: str, value: object, complaint: str) -> None:
     with pytest.raises(TrainError, match=complaint):
         parse.replaced(TrainConfig(), {name: value})
 
@@ -69,13 +69,13 @@ def test_an_error_names_its_setting(settings: dict[str, object], name: str) -> N
 
 
 def test_assignments() -> None:
-    for text, found in {
+    for text, expected in {
         "epochs=3": ("epochs", 3),
         "optimizer.learning_rate = 1e-5": ("optimizer.learning_rate", 1e-5),
         "model.init=openai/clip-vit-base-patch32": ("model.init", "openai/clip-vit-base-patch32"),
         'model.init="a = b"': ("model.init", "a = b"),
     }.items():
-        assert parse.assignment(text) == found
+        assert parse.assignment(text) == expected
     with pytest.raises(TrainError, match="expected NAME=VALUE, found 'epochs'"):
         parse.assignment("epochs")
     assert parse.replaced(TrainConfig(), {"model.init": "none"}).model.init is None
@@ -92,7 +92,7 @@ def test_files(tmp_path: Path) -> None:
         parse.read("absent")
 
 
-def test_a_checkpoint_is_fine_tuned_gently() -> None:
+def test_defaults_for_fine_tuning() -> None:
     assert defaults(None) == TrainConfig()
     usual, gentle = parse.flat(TrainConfig()), parse.flat(defaults("some/model"))
     changed = {name: value for name, value in gentle.items() if value != usual[name]}
@@ -106,12 +106,12 @@ def test_a_checkpoint_is_fine_tuned_gently() -> None:
     }
 
 
-def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('epochs = 3\n[model]\ninit = "some/model"\n')
     read = read_config(str(tmp_path / "a.toml"), ["batch_size=64"], {"learning_rate": 2e-5})
     assert read.model.init == "some/model"
     assert (read.epochs, read.batch_size, read.optimizer.learning_rate) == (3, 64, 2e-5)
     assert read.step.keep_patches == 1.0
     assert read_config(None, ["model.init=none"]) == TrainConfig()
-    with pytest.raises(click.UsageError, match="leave one of --init and --shape out"):
+    with pytest.raises(click.UsageError, match="leave out --init or --shape"):
         read_config(None, ["model.init=some/model"], {"shape": "tiny"})

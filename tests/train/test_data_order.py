@@ -1,4 +1,4 @@
-"""Which images an epoch draws: by weight, anew each time, and the same in every run."""
+"""Images of an epoch: drawn by weight, anew for each epoch, and reproducibly."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.train.input.caption_draws import Captions, Ragged
-from rsicd_embed.train.input.epoch_order import Order
+from rsicd_embed.train.input.caption_draws import Captions, Order, Ragged
 
 
 def order(weights: list[float], seed: int = 0) -> Order:
@@ -26,23 +25,21 @@ def order(weights: list[float], seed: int = 0) -> Order:
     st.integers(0, 5),
     st.integers(0, 2**31),
 )
-def test_images_are_drawn_as_often_as_their_weights_say(
-    weights: list[float], number: int, seed: int
-) -> None:
-    found = order(weights, seed).epoch(number)
-    assert len(found.rows) == len(found.texts) == len(found.seeds) == len(order(weights))
-    np.testing.assert_array_equal(found.texts, found.rows)
-    drawn = Counter(found.rows.tolist())
-    for weight, images in Counter(weights).items():
+def test_images_are_drawn_by_weight(weights: list[float], number: int, seed: int) -> None:
+    draws = order(weights, seed).epoch(number)
+    assert len(draws.rows) == len(draws.texts) == len(draws.seeds) == len(order(weights))
+    np.testing.assert_array_equal(draws.texts, draws.rows)
+    drawn = Counter(draws.rows.tolist())
+    for weight, size in Counter(weights).items():
         counts = [drawn[i] for i, w in enumerate(weights) if w == weight]
         assert int(weight) <= min(counts)
-        assert max(counts) <= -(-weight // 1)  # none once more than another but by the fraction
-        assert sum(counts) == max(1, int(weight) * images + round(weight % 1 * images))
+        assert max(counts) <= -(-weight // 1)  # only the fraction makes a difference
+        assert sum(counts) == max(1, int(weight) * size + round(weight % 1 * size))
 
 
-def test_with_weight_one_an_epoch_is_every_image_once() -> None:
-    one = order([1.0] * 100)
-    epochs = [one.epoch(number).rows for number in range(3)]
+def test_weight_one_draws_every_image_once() -> None:
+    images = order([1.0] * 100)
+    epochs = [images.epoch(number).rows for number in range(3)]
     for rows in epochs:
         assert sorted(rows.tolist()) == list(range(100))
         assert rows.dtype == np.int32
@@ -51,7 +48,7 @@ def test_with_weight_one_an_epoch_is_every_image_once() -> None:
     assert order([1.0] * 100, seed=1).epoch(2).rows.tobytes() != epochs[2].tobytes()
 
 
-def test_half_of_a_data_set_is_another_half_each_time() -> None:
+def test_weight_one_half_draws_another_half_each_time() -> None:
     half = order([0.5] * 40)
     drawn = [frozenset(half.epoch(number).rows.tolist()) for number in range(20)]
     assert {len(rows) for rows in drawn} == {20}
@@ -61,11 +58,11 @@ def test_half_of_a_data_set_is_another_half_each_time() -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1), st.data())
-def test_lists_of_different_lengths(lists: list[list[int]], data: st.DataObject) -> None:
+def test_ragged_lists(lists: list[list[int]], data: st.DataObject) -> None:
     ragged = Ragged.of(lists)
     rows = np.arange(len(lists))
     where = data.draw(st.floats(0, 1, exclude_max=True))
     drawn = ragged.draw(rows, np.full(len(lists), where))
-    assert drawn.tolist() == [one[int(where * len(one))] for one in lists]
+    assert drawn.tolist() == [values[int(where * len(values))] for values in lists]
     with pytest.raises(IndexError):
         ragged.draw(rows + 1, np.zeros(len(lists)))

@@ -1,4 +1,4 @@
-"""What is trained on: several data sets, their weights, their splits, augmented captions."""
+"""Training data from one or several datasets: weights, splits, augmented captions."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ def dataset(folder: Path, **splits: list[str]) -> Path:
 
 
 @pytest.fixture
-def one(tmp_path: Path) -> Path:
+def first(tmp_path: Path) -> Path:
     return dataset(tmp_path / "one", train=["1.png", "2.png"], val=["3.png"], test=["4.png"])
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> Path:
+def second(tmp_path: Path) -> Path:
     return dataset(tmp_path / "two", train=["1.png"])
 
 
-def test_one_data_set_keeps_its_ids(one: Path) -> None:
-    data = training_source([(one, 1.0)])
+def test_ids_of_a_single_dataset(first: Path) -> None:
+    data = training_source([(first, 1.0)])
     assert [e.id for e in data.train] == ["1.png", "2.png"]
     assert data.weights == (1.0, 1.0)
     assert [e.id for e in data.val] == ["3.png"]
 
 
-def test_several_have_weights_and_names(one: Path, two: Path) -> None:
-    data = training_source([weighted(str(one)), weighted(f"{two}=0.5")])
+def test_several_datasets_have_weights_and_prefixed_ids(first: Path, second: Path) -> None:
+    data = training_source([weighted(str(first)), weighted(f"{second}=0.5")])
     assert [e.id for e in data.train] == ["one/1.png", "one/2.png", "two/1.png"]
     assert data.weights == (1.0, 1.0, 0.5)
-    assert [e.id for e in data.val] == ["one/3.png"]  # the other has none, and need not
+    assert [e.id for e in data.val] == ["one/3.png"]  # the other has no val split
     assert data.names == ("one", "two")
 
 
-def test_without_val_some_of_train_is_held_back(two: Path, tmp_path: Path) -> None:
+def test_without_val_training_images_are_held_out(second: Path, tmp_path: Path) -> None:
     names = [f"{i}.png" for i in range(12)]
     three = dataset(tmp_path / "three", train=names, test=["a.png", "b.png"])
     line = {"filename": "images/0.png", "captions": ["new"]}
@@ -61,37 +61,37 @@ def test_without_val_some_of_train_is_held_back(two: Path, tmp_path: Path) -> No
     with pytest.warns(UserWarning, match=r"three: there is no split 'val'; 1 of 12 train images"):
         data = training_source([(three, 1.0)])
     assert len(data.train) == len(data.weights) == 11
-    (held,) = data.val
-    assert sorted([held.id, *(e.id for e in data.train)]) == sorted(names)  # and none of test
-    # A manifest that calls the same images train holds back the same one; so it is beside others.
+    (example,) = data.val
+    assert sorted([example.id, *(e.id for e in data.train)]) == sorted(names)  # and no test image
+    # The same image is held out of a manifest, also beside other datasets.
     rows = [{"path": name, "caption": "x", "split": "train"} for name in names]
-    for paths in ([manifest(tmp_path / "m.jsonl", *rows)], [three, two]):
+    for paths in ([manifest(tmp_path / "m.jsonl", *rows)], [three, second]):
         with pytest.warns(UserWarning, match="of 12 train images"):
             data = training_source(
                 [(path, 1.0) for path in paths], augmented_captions=three in paths
             )
-        assert [Path(e.id).name for e in data.val] == [held.id]
+        assert [Path(e.id).name for e in data.val] == [example.id]
 
 
-def test_augmented_captions_are_those_of_train(one: Path, two: Path) -> None:
+def test_augmented_captions_apply_to_train(first: Path, second: Path) -> None:
     for split, name in (("train", "1.png"), ("valid", "3.png")):
         line = {"filename": f"images/{name}", "captions": ["new", "newer"]}
-        (one / f"textaug_{split}_x.jsonl").write_text(json.dumps(line) + "\n")
-    data = training_source([(one, 1.0), (two, 1.0)], augmented_captions=True)
+        (first / f"textaug_{split}_x.jsonl").write_text(json.dumps(line) + "\n")
+    data = training_source([(first, 1.0), (second, 1.0)], augmented_captions=True)
     assert [e.captions for e in data.train] == [("new", "newer"), ("one 2.png",), ("two 1.png",)]
     assert [e.captions for e in data.val] == [("one 3.png",)]
-    plain = training_source([(one, 1.0)])
+    plain = training_source([(first, 1.0)])
     assert plain.train[0].captions == ("one 1.png",)
     with pytest.raises(DatasetError, match=r"two: expected textaug_\*\.jsonl"):
-        (two / "3.png").touch()
-        entries = json.loads((two / "dataset_x.json").read_text())["images"]
+        (second / "3.png").touch()
+        entries = json.loads((second / "dataset_x.json").read_text())["images"]
         entries.append({**entries[0], "filename": "3.png", "split": "val"})
-        (two / "dataset_x.json").write_text(json.dumps({"images": entries}))
-        training_source([(two, 1.0)], augmented_captions=True)
+        (second / "dataset_x.json").write_text(json.dumps({"images": entries}))
+        training_source([(second, 1.0)], augmented_captions=True)
 
 
 @pytest.mark.parametrize("text", ["x=", "x=none", "x=0", "x=-1", "x=nan", "x=inf"])
-def test_weights_that_make_no_sense(text: str) -> None:
+def test_invalid_weights(text: str) -> None:
     with pytest.raises(DatasetError, match=f"PATH=WEIGHT with a weight above 0, found '{text}'"):
         weighted(text)
 
@@ -104,22 +104,24 @@ def test_a_path_may_have_an_equals_sign(tmp_path: Path) -> None:
     assert math.isclose(weighted("x=1e-1")[1], 0.1)
 
 
-def test_data_sets_that_cannot_be_trained_on(one: Path, two: Path, tmp_path: Path) -> None:
+def test_unusable_datasets(first: Path, second: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found none"):
         training_source([])
-    with pytest.raises(DatasetError, match=r"two: expected images of the split 'val' to choose"):
-        training_source([(two, 1.0)])
+    with pytest.raises(
+        DatasetError, match=r"two: expected images in the split 'val', or at least two"
+    ):
+        training_source([(second, 1.0)])
     empty = dataset(tmp_path / "empty", val=["1.png"], test=["2.png"])
     with pytest.raises(DatasetError, match=r"empty: .* split 'train', found test, val"):
-        training_source([(one, 1.0), (empty, 1.0)])
-    with pytest.raises(DatasetError, match=r"same id 'one/1\.png'; give a data set once"):
-        training_source([(one, 1.0), (one, 2.0)])
+        training_source([(first, 1.0), (empty, 1.0)])
+    with pytest.raises(DatasetError, match=r"same id 'one/1\.png'; give each dataset once"):
+        training_source([(first, 1.0), (first, 2.0)])
     (tmp_path / "deeper").mkdir()
     twin = dataset(tmp_path / "deeper" / "one", train=["2.png"], val=["9.png"])
     with pytest.raises(DatasetError, match=r"one/2\.png and .*deeper/one/2\.png have the same id"):
-        training_source([(one, 1.0), (twin, 1.0)])
-    entries = json.loads((one / "dataset_x.json").read_text())["images"]
+        training_source([(first, 1.0), (twin, 1.0)])
+    entries = json.loads((first / "dataset_x.json").read_text())["images"]
     entries[1]["sentences"] = [{"raw": "  "}]
-    (one / "dataset_x.json").write_text(json.dumps({"images": entries}))
+    (first / "dataset_x.json").write_text(json.dumps({"images": entries}))
     with pytest.raises(DatasetError, match=r"one: 2\.png: expected a caption, found none"):
-        training_source([(one, 1.0)])
+        training_source([(first, 1.0)])

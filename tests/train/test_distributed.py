@@ -1,4 +1,4 @@
-"""Two processes over loopback: the losses of one, and checkpoints that either can read."""
+"""Two processes on one machine: same losses as one process, interchangeable checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train import distributed
 from rsicd_embed.train.checkpoint import Checkpoints
-from rsicd_embed.train.mesh import layout
+from rsicd_embed.train.distributed import layout
 from rsicd_embed.train.step import make_step
 
 from .on_two_processes import SETTINGS
@@ -44,8 +44,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(checkpoints: Path) -> list[dict[str, Any]]:
-    # Another program may take the port before the first of the two does.
+def results(checkpoints: Path) -> list[dict[str, Any]]:
+    # Another program may take the port before the first process does.
     for _ in range(5):
         outputs, errors = together(checkpoints)
         if not any("in use" in text for text in errors):
@@ -55,7 +55,7 @@ def said(checkpoints: Path) -> list[dict[str, Any]]:
 
 
 def together(checkpoints: Path) -> tuple[list[str], list[str]]:
-    """What two processes print, and what those that failed print on stderr."""
+    """Stdout of both processes, and stderr of those that failed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [start(checkpoints, address, number) for number in range(2)]
@@ -72,36 +72,36 @@ def together(checkpoints: Path) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.slow
-def test_two_processes_compute_what_one_does(said: list[dict[str, Any]]) -> None:
-    assert [one["processes"] for one in said] == [2, 2]
-    assert said[0]["together"] == said[1]["together"]
-    for one in said:
-        assert one["sharded"]
-        np.testing.assert_allclose(one["together"], one["alone"], atol=1e-5)
-        assert len(set(one["together"])) == 3
+def test_two_processes_compute_the_same_as_one(results: list[dict[str, Any]]) -> None:
+    assert [result["processes"] for result in results] == [2, 2]
+    assert results[0]["together"] == results[1]["together"]
+    for result in results:
+        assert result["sharded"]
+        np.testing.assert_allclose(result["together"], result["alone"], atol=1e-5)
+        assert len(set(result["together"])) == 3
 
 
 @pytest.mark.slow
-def test_each_feeds_its_own_rows_and_one_writes(said: list[dict[str, Any]]) -> None:
-    assert [one["own"] for one in said] == [list(range(8)), list(range(8, 16))]
-    assert [one["writer"] for one in said] == [True, False]
-    assert all(one["said"] and not one["nobody"] for one in said)
+def test_each_process_feeds_its_own_rows_and_one_writes(results: list[dict[str, Any]]) -> None:
+    assert [result["own"] for result in results] == [list(range(8)), list(range(8, 16))]
+    assert [result["writer"] for result in results] == [True, False]
+    assert all(result["agreed"] and not result["nobody"] for result in results)
 
 
 @pytest.mark.slow
-def test_one_process_takes_up_what_two_have_left(
-    said: list[dict[str, Any]], checkpoints: Path
+def test_one_process_resumes_the_run_of_two(
+    results: list[dict[str, Any]], checkpoints: Path
 ) -> None:
-    assert [one["step"] for one in said] == [2, 2]
+    assert [result["step"] for result in results] == [2, 2]
     of = recipe(config(**SETTINGS))
     with Checkpoints(checkpoints) as here:
         state, step = here.restore(begin(of))
     assert step == 2
     _, metrics = make_step(of)(state, batch(2))
-    assert float(metrics["loss"]) == pytest.approx(said[0]["together"][2], abs=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(results[0]["together"][2], abs=1e-5)
 
 
-def test_alone_there_is_nobody_to_wait_for() -> None:
+def test_a_single_process() -> None:
     distributed.connect()
     assert distributed.is_writer()
     assert distributed.any_process(True)
@@ -111,33 +111,33 @@ def test_alone_there_is_nobody_to_wait_for() -> None:
     np.testing.assert_array_equal(rows, np.arange(5))
 
 
-def test_an_environment_that_says_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(distributed.COORDINATOR, "127.0.0.1:1")
     monkeypatch.setenv(distributed.PROCESSES, "two")
     with pytest.raises(TrainError, match="expected JAX_NUM_PROCESSES to be a whole number"):
         distributed.connect()
 
 
-def test_the_cluster_is_asked_once_and_only_when_it_is_said(
+def test_the_cluster_is_detected_once_and_only_on_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[Any] = []
+    calls: list[Any] = []
     monkeypatch.delenv(distributed.COORDINATOR, raising=False)
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *who: asked.append(who))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *who: calls.append(who))
     distributed.connect()
-    assert not asked
+    assert not calls
     distributed.connect(detect=True)
-    assert asked == [(None, None, None)]
+    assert calls == [(None, None, None)]
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    distributed.connect(detect=True)  # the second arm of `train arms`
-    assert len(asked) == 1
+    distributed.connect(detect=True)  # as in the second run of `train arms`
+    assert len(calls) == 1
 
 
-def test_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*who: Any) -> None:
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.delenv(distributed.COORDINATOR, raising=False)
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
-    with pytest.raises(TrainError, match="should be defined; where no cluster says it, set JAX_"):
+    with pytest.raises(TrainError, match="should be defined; without a cluster, set JAX_"):
         distributed.connect(detect=True)

@@ -1,4 +1,4 @@
-"""Gradients of a batch that is embedded in parts: those of the whole, in less memory."""
+"""Gradients of a batch embedded in parts: equal to those of the whole, in less memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rsicd_embed.train.step import gradients, jitted_step
-from rsicd_embed.train.tpu_plan.step_flops import abstract_arguments
+from rsicd_embed.train.tpu_plan.step_costs import abstract_arguments
 
 from .steps import RESNET, VIT, batch, begin, config, flat, recipe
 
@@ -20,11 +20,11 @@ def loss_and_gradient(of: Any, views: bool = False) -> Any:
     return jax.jit(lambda s, b: gradients(of, s, b))(state, arrays)
 
 
-def assert_close(one: Any, other: Any) -> None:
-    """Loss to 1e-5; gradients to 1e-5 of their largest number."""
-    assert float(one[0][0]) == pytest.approx(float(other[0][0]), abs=1e-5)
-    largest = np.abs(flat(other[1])).max()
-    np.testing.assert_allclose(flat(one[1]), flat(other[1]), atol=1e-5 * largest)
+def assert_close(first: Any, second: Any) -> None:
+    """Compares losses to 1e-5, and gradients to 1e-5 of their largest value."""
+    assert float(first[0][0]) == pytest.approx(float(second[0][0]), abs=1e-5)
+    largest = np.abs(flat(second[1])).max()
+    np.testing.assert_allclose(flat(first[1]), flat(second[1]), atol=1e-5 * largest)
 
 
 @pytest.mark.parametrize(("loss", "views"), [("softmax", True), ("sigmoid", False)])
@@ -39,13 +39,13 @@ def test_parts_give_the_gradient_of_the_whole(loss: str, views: bool) -> None:
     ("model", "more"),
     [(VIT, {"step__remat": "blocks", "step__freeze": ["image:1", "text"]}), (RESNET, {})],
 )
-def test_with_other_settings_too(model: Any, more: dict[str, Any]) -> None:
+def test_parts_with_other_models_and_settings(model: Any, more: dict[str, Any]) -> None:
     whole = loss_and_gradient(recipe(config(**more), model=model))
     parts = loss_and_gradient(recipe(config(step__chunk=4, **more), model=model))
     assert_close(parts, whole)
 
 
-def test_activations_are_those_of_a_part() -> None:
+def test_parts_need_less_memory() -> None:
     def temporary(**settings: Any) -> int:
         of = recipe(config(batch_size=256, **settings))
         compiled = jitted_step(of).lower(*abstract_arguments(of)).compile()

@@ -1,4 +1,4 @@
-"""The loader: the same batches from any step on, from threads and from processes."""
+"""The loader: the same batches from any step on, by threads and by processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Whole:
-    """A split and its first epochs, taken from one end to the other."""
+    """A split and all batches of its first epochs."""
 
     def __init__(self, images: CaptionedImages) -> None:
         self.images = images
@@ -39,8 +39,8 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    found = examples(tmp_path_factory.mktemp("images"), CAPTIONS)
-    images = opened(found, weights=WEIGHTS, class_captions=0.3)
+    split = examples(tmp_path_factory.mktemp("images"), CAPTIONS)
+    images = opened(split, weights=WEIGHTS, class_captions=0.3)
     return Whole(images)
 
 
@@ -49,15 +49,15 @@ visits = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 4))
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(visits, min_size=1, max_size=6))
-def test_a_run_goes_on_from_any_step(whole: Whole, visits: list[tuple[int, int, int]]) -> None:
-    """Whatever was taken before, and however much of it."""
+def test_batches_from_any_step(whole: Whole, visits: list[tuple[int, int, int]]) -> None:
+    """Batches do not depend on what was read before."""
     assert whole.images.steps(2) == 3
     for number, start, most in visits:
         wanted = whole.epochs[number][start:]
-        found = list(islice(whole.images.epoch(number, 2, start), most))
-        assert len(found) == min(most, len(wanted))
-        for one, other in zip(found, wanted, strict=False):
-            same(one, other)
+        batches = list(islice(whole.images.epoch(number, 2, start), most))
+        assert len(batches) == min(most, len(wanted))
+        for batch, expected in zip(batches, wanted, strict=False):
+            same(batch, expected)
 
 
 @pytest.mark.usefixtures("_own_cache")
@@ -68,40 +68,40 @@ def test_a_run_goes_on_from_any_step(whole: Whole, visits: list[tuple[int, int, 
 def test_workers_do_not_change_the_batches(
     tmp_path: Path, engine: str, counts: tuple[int, ...]
 ) -> None:
-    found = examples(tmp_path, CAPTIONS)
-    told = []
+    split = examples(tmp_path, CAPTIONS)
+    runs = []
     for workers in counts:
-        with opened(found, weights=WEIGHTS, engine=engine, workers=workers, cache="disk") as images:
+        with opened(split, weights=WEIGHTS, engine=engine, workers=workers, cache="disk") as images:
             batches = [*images.epoch(0, 3, 1)]
-            for process in multiprocessing.active_children():  # as a terminal's Ctrl-C does
+            for process in multiprocessing.active_children():  # like Ctrl-C in a terminal
                 os.kill(process.pid or 0, signal.SIGINT)
             batches += images.epoch(1, 3)
-            told.append(batches)
+            runs.append(batches)
             for number in range(2, 20):
                 assert len(list(images.epoch(number, 3))) == 2
-            assert len(multiprocessing.active_children()) == workers  # they stay for epoch 2
+            assert len(multiprocessing.active_children()) == workers  # they live across epochs
     assert not multiprocessing.active_children()
-    assert len(told[0]) == 3
-    for batches in told[1:]:
-        for one, other in zip(told[0], batches, strict=True):
-            same(one, other)
+    assert len(runs[0]) == 3
+    for batches in runs[1:]:
+        for batch, expected in zip(runs[0], batches, strict=True):
+            same(batch, expected)
 
 
-def test_what_goes_wrong_in_a_worker_is_told(tmp_path: Path) -> None:
-    found = examples(tmp_path, CAPTIONS)
-    with opened(found, workers=1, cache="none") as images:
-        found[3].path.write_bytes(b"rubbish")
+def test_errors_in_a_worker_are_reported(tmp_path: Path) -> None:
+    split = examples(tmp_path, CAPTIONS)
+    with opened(split, workers=1, cache="none") as images:
+        split[3].path.write_bytes(b"rubbish")
         with pytest.raises(TrainError, match=r"beach_3\.png: not a picture"):
             list(images.epoch(0, 2))
 
 
-def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
+def test_a_killed_worker_is_reported(tmp_path: Path) -> None:
     with opened(examples(tmp_path, CAPTIONS), workers=1, cache="none") as images:
         batches = (batch for number in range(99) for batch in images.epoch(number, 2))
         next(batches)
         for process in multiprocessing.active_children():
             process.kill()
-        with pytest.raises(TrainError, match="a process that makes batches was killed"):
+        with pytest.raises(TrainError, match="a process that prepares batches was killed"):
             list(batches)
 
 
@@ -132,16 +132,16 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
         assert run.stdout is not None
         assert run.stdout.readline() == b"begun\n"
         run.kill()
-        assert run.communicate(timeout=600) == (b"", None)  # nobody holds its output any more
+        assert run.communicate(timeout=600) == (b"", None)  # no process keeps its output open
 
 
-def test_only_workers_are_started_that_have_something_to_do(tmp_path: Path) -> None:
+def test_workers_are_started_only_if_useful(tmp_path: Path) -> None:
     with opened(examples(tmp_path, CAPTIONS), workers=None) as images:
         next(images.epoch(0, 2))
         assert not multiprocessing.active_children()
 
 
-def test_a_process_is_given_its_own_places(tmp_path: Path) -> None:
+def test_a_process_gets_its_own_rows(tmp_path: Path) -> None:
     with opened(examples(tmp_path, CAPTIONS)) as images:
         (batch,) = images.epoch(0, 7)
     whole = batch.arrays(np.arange(7))

@@ -1,4 +1,4 @@
-"""The losses: equal to their papers' formulas in float64, and to each other's limits."""
+"""The losses: equal to their papers' formulas in float64, and invariant to order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unit(rng: np.random.Generator, n: int, dim: int = 8) -> jax.Array:
 
 
 def apart(n: int) -> jax.Array:
-    """Every row another caption and another image."""
+    """Groups of rows that all differ in caption and image."""
     return jnp.stack([jnp.arange(n)] * 2, axis=1)
 
 
@@ -32,7 +32,7 @@ def pairs(rows: list[tuple[int, int]]) -> jax.Array:
 def softmax_loss(
     images: jax.Array, texts: jax.Array, scale: float, same: np.ndarray, smoothing: float
 ) -> float:
-    """In float64, with targets written out."""
+    """The softmax loss in float64 with explicit targets."""
     logits = scale * np.asarray(images, np.float64) @ np.asarray(texts, np.float64).T
     targets = (1 - smoothing) * same / same.sum(1, keepdims=True) + smoothing / len(same)
 
@@ -44,9 +44,7 @@ def softmax_loss(
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 9), st.floats(1, 50), st.floats(0, 0.5), st.integers(0, 2**31))
-def test_with_distinct_rows_it_is_clips_loss(
-    n: int, scale: float, smoothing: float, seed: int
-) -> None:
+def test_distinct_rows_give_clips_loss(n: int, scale: float, smoothing: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     images, texts = unit(rng, n), unit(rng, n)
     ours = symmetric_cross_entropy(images, texts, jnp.float32(scale), apart(n), smoothing)
@@ -54,7 +52,7 @@ def test_with_distinct_rows_it_is_clips_loss(
     assert float(ours) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_rows_of_one_caption_or_one_image_are_positives() -> None:
+def test_rows_sharing_caption_or_image_are_positives() -> None:
     groups = pairs([(0, 5), (1, 5), (1, 6), (2, 7)])
     same = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]])
     np.testing.assert_array_equal(positives(groups), same)
@@ -64,22 +62,22 @@ def test_rows_of_one_caption_or_one_image_are_positives() -> None:
     assert float(ours) == pytest.approx(softmax_loss(images, texts, 9.0, same, 0.0), rel=1e-5)
 
 
-def test_equal_captions_are_no_negatives() -> None:
-    """Two images of one caption: nothing to gain from telling them apart."""
+def test_equal_captions_are_not_negatives() -> None:
+    """Distinguishing two images with the same caption brings no gain."""
     texts = jnp.repeat(unit(np.random.default_rng(0), 1), 2, axis=0)
     images = unit(np.random.default_rng(1), 2)
     scale = jnp.float32(10.0)
     loss = symmetric_cross_entropy(texts, texts, scale, pairs([(7, 0), (7, 1)]))
-    assert float(loss) == pytest.approx(np.log(2), abs=1e-6)  # the targets' own entropy
+    assert float(loss) == pytest.approx(np.log(2), abs=1e-6)  # entropy of the targets
     gradient = jax.grad(symmetric_cross_entropy, argnums=1)
     together = gradient(images, texts, scale, pairs([(7, 0), (7, 1)]))
     np.testing.assert_allclose(together[0] - together[1], 0, atol=1e-6)
-    told = gradient(images, texts, scale, pairs([(7, 0), (8, 1)]))
-    assert np.abs(told[0] - told[1]).max() > 0.1
+    distinct = gradient(images, texts, scale, pairs([(7, 0), (8, 1)]))
+    assert np.abs(distinct[0] - distinct[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_sigmoid_is_siglips_loss(smoothing: float) -> None:
+def test_sigmoid_loss_matches_siglip(smoothing: float) -> None:
     rng = np.random.default_rng(2)
     images, texts = unit(rng, 6), unit(rng, 6)
     scale, bias = 12.0, -3.0
@@ -93,7 +91,7 @@ def test_sigmoid_is_siglips_loss(smoothing: float) -> None:
     assert float(ours) == pytest.approx(expected, rel=1e-5)
 
 
-def test_sigmoid_takes_equal_captions_for_pairs() -> None:
+def test_sigmoid_treats_equal_captions_as_pairs() -> None:
     texts = jnp.repeat(unit(np.random.default_rng(0), 1), 2, axis=0)
 
     def loss(groups: jax.Array) -> float:
@@ -114,6 +112,6 @@ def test_losses_do_not_depend_on_the_order(loss: Callable[..., jax.Array]) -> No
     images, texts = unit(rng, 6), unit(rng, 6)
     groups = pairs([(0, 0), (1, 1), (1, 2), (2, 3), (3, 3), (0, 4)])
     order = rng.permutation(6)
-    one = loss(images, texts, jnp.float32(20.0), groups)
-    other = loss(images[order], texts[order], jnp.float32(20.0), groups[order])
-    assert float(one) == pytest.approx(float(other), rel=1e-5)
+    first = loss(images, texts, jnp.float32(20.0), groups)
+    second = loss(images[order], texts[order], jnp.float32(20.0), groups[order])
+    assert float(first) == pytest.approx(float(second), rel=1e-5)

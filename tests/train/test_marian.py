@@ -1,4 +1,4 @@
-"""Marian models through transformers: tiny ones that have learnt a few sentences by heart."""
+"""Marian models in transformers, with tiny models trained on a few sentences."""
 
 from __future__ import annotations
 
@@ -23,37 +23,39 @@ def into(marians: Path) -> marian.Translator:
 
 
 @pytest.mark.parametrize("num_beams", [1, 4])
-def test_a_batch_of_several_lengths_is_translated(into: marian.Translator, num_beams: int) -> None:
+def test_texts_of_several_lengths_in_a_batch(into: marian.Translator, num_beams: int) -> None:
     assert into.translate(list(INTO), num_beams) == list(INTO.values())
     for text, translation in INTO.items():
         assert into.translate([text], num_beams) == [translation]
-    assert into.cut == 0
+    assert into.truncated == 0
 
 
-def test_spaces_are_those_of_one_line(marians: Path) -> None:
+def test_spaces_are_normalised(marians: Path) -> None:
     back = marian.Translator(marian.find(str(marians / "back")), "cpu")
-    assert back.translate(list(BACK), 4) == [" ".join(one.split()) for one in BACK.values()]
+    assert back.translate(list(BACK), 4) == [" ".join(text.split()) for text in BACK.values()]
 
 
-def test_the_language_is_asked_for_by_its_token(marians: Path, into: marian.Translator) -> None:
+def test_the_target_language_is_selected_by_a_token(marians: Path, into: marian.Translator) -> None:
     model = marian.find(str(marians / "into"))
     assert model.languages == {"fr", "es"}
     for language, trips in TRIPS.items():
         text = model.target_token(language) + BOATS
         assert into.translate([text], 4) == [trips[BOATS][0]]
-    with pytest.raises(ModelError, match=r"a model into 'pt', found one into es, fr; write"):
+    with pytest.raises(ModelError, match=r"a model into 'pt', found one into es, fr; use"):
         model.target_token("pt")
     assert model.target_token("en") == ""
     assert marian.find(str(marians / "back")).target_token("pt") == ""
 
 
-def test_the_end_of_a_long_text_is_left_out(into: marian.Translator) -> None:
+def test_long_texts_are_truncated(into: marian.Translator) -> None:
     text = f">>fr<< {DESERT} " + "planes " * 100
     assert len(into.translate([text, next(iter(INTO))], 2)) == 2
-    assert into.cut == 1
+    assert into.truncated == 1
 
 
-def test_the_digest_is_of_all_that_translations_depend_on(marians: Path, tmp_path: Path) -> None:
+def test_the_digest_covers_everything_that_translations_depend_on(
+    marians: Path, tmp_path: Path
+) -> None:
     copy = shutil.copytree(marians / "into", tmp_path / "copy")
     before = marian.find(str(marians / "into")).digest
     assert marian.find(str(copy)).digest == before
@@ -69,11 +71,11 @@ def test_the_digest_is_of_all_that_translations_depend_on(marians: Path, tmp_pat
 
 def test_by_id(hub: Hub, marians: Path) -> None:
     hub.repos["some/marian"] = {"main": marians / "into", "v1": marians / "back"}
-    found = marian.find("some/marian")
-    assert found.name == "some/marian"
-    assert found.digest == marian.find(str(marians / "into")).digest
+    checkpoint = marian.find("some/marian")
+    assert checkpoint.name == "some/marian"
+    assert checkpoint.digest == marian.find(str(marians / "into")).digest
     assert marian.find("some/marian@v1").digest == marian.find(str(marians / "back")).digest
-    assert marian.Translator(found, "cpu").translate([f">>es<< {PLANES}"], 1) == [
+    assert marian.Translator(checkpoint, "cpu").translate([f">>es<< {PLANES}"], 1) == [
         TRIPS["es"][PLANES][0]
     ]
     hub.repos["some/clip"] = {"main": Path(__file__).parent}
@@ -97,25 +99,23 @@ def test_by_id(hub: Hub, marians: Path) -> None:
         ),
     ],
 )
-def test_a_directory_that_lacks_a_file(
-    marians: Path, tmp_path: Path, name: str, message: str
-) -> None:
+def test_missing_file(marians: Path, tmp_path: Path, name: str, message: str) -> None:
     copy = shutil.copytree(marians / "back", tmp_path / "copy")
     (copy / name).unlink()
     with pytest.raises(ModelError, match=message):
         marian.find(str(copy))
 
 
-def test_a_model_of_another_kind(tmp_path: Path) -> None:
+def test_model_of_another_type(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(ModelError, match="expected a Marian model, found one of the type 'clip'"):
+    with pytest.raises(ModelError, match="expected a Marian model, found one of type 'clip'"):
         marian.find(str(tmp_path))
     with pytest.raises(ModelError, match=r"such as Helsinki-NLP/.*found no such directory"):
         marian.find("./absent")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "source.spm"])
-def test_a_damaged_file(marians: Path, tmp_path: Path, name: str) -> None:
+def test_damaged_file(marians: Path, tmp_path: Path, name: str) -> None:
     copy = shutil.copytree(marians / "back", tmp_path / "copy")
     (copy / name).write_bytes((copy / name).read_bytes()[:100])
     with pytest.raises(ModelError, match="cannot be read as a Marian model"):
@@ -131,12 +131,12 @@ def test_files_of_different_models(marians: Path, tmp_path: Path) -> None:
     (copy / "config.json").write_text(json.dumps(config))
     vocabulary = json.loads((copy / "vocab.json").read_text())
     (copy / "vocab.json").write_text(json.dumps(vocabulary | {"more": len(vocabulary)}))
-    with pytest.raises(ModelError, match=r"tokens in vocab\.json, found \d+; take both files"):
+    with pytest.raises(ModelError, match=r"tokens in vocab\.json, found \d+; use both files"):
         marian.Translator(marian.find(str(copy)), "cpu")
 
 
 def test_pickled_weights_are_read(marians: Path, tmp_path: Path) -> None:
-    """As most of the published models have them."""
+    """Most published models have pickled weights."""
     import torch
     from safetensors.torch import load_file
 
@@ -144,14 +144,14 @@ def test_pickled_weights_are_read(marians: Path, tmp_path: Path) -> None:
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
     there = next(iter(BACK))
-    found = marian.Translator(marian.find(str(copy)), "cpu").translate([there], 1)
-    assert found == [BACK[there]]
+    translations = marian.Translator(marian.find(str(copy)), "cpu").translate([there], 1)
+    assert translations == [BACK[there]]
 
 
-def test_a_model_that_has_learnt_nothing_comes_to_an_end(tmp_path: Path) -> None:
+def test_an_untrained_model_terminates(tmp_path: Path) -> None:
     write_untrained(tmp_path / "m", BACK, positions=40)
-    found = marian.Translator(marian.find(str(tmp_path / "m")), "cpu").translate(list(BACK), 2)
-    assert len(found) == len(BACK)
+    untrained = marian.Translator(marian.find(str(tmp_path / "m")), "cpu")
+    assert len(untrained.translate(list(BACK), 2)) == len(BACK)
 
 
 def test_devices() -> None:
@@ -161,7 +161,7 @@ def test_devices() -> None:
         marian.choose_device("abacus")
 
 
-def test_too_little_memory(into: marian.Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory(into: marian.Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     def full(**_: object) -> None:

@@ -1,4 +1,4 @@
-"""One device or eight, parameters whole or in parts: the same numbers."""
+"""One device or eight, replicated or sharded parameters: the same results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rsicd_embed.errors import TrainError
 from .on_eight_devices import CASES
 from .steps import config, recipe
 
-# Compiled in a hurry: what it computes is the same.
+# Compile quickly; results do not change.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 
 
@@ -28,30 +28,31 @@ def eight() -> dict[str, Any]:
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    output: dict[str, Any] = json.loads(done.stdout)
+    return output
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_eight_devices_compute_what_one_does(eight: dict[str, Any], case: str) -> None:
-    found = eight["distances"][case]
-    assert found["loss"] <= 1e-5
-    assert found["gradient"] <= 1e-5
+def test_eight_devices_compute_the_same_as_one(eight: dict[str, Any], case: str) -> None:
+    distances = eight["distances"][case]
+    assert distances["loss"] <= 1e-5
+    assert distances["gradient"] <= 1e-5
 
 
-def test_runs_go_the_same_way(eight: dict[str, Any]) -> None:
-    one = eight["runs"]["one"]["losses"]
-    assert len(set(one)) == 3
+def test_losses_do_not_depend_on_devices(eight: dict[str, Any]) -> None:
+    single = eight["runs"]["one"]["losses"]
+    assert len(set(single)) == 3
     for shard in ("data", "fsdp"):
-        np.testing.assert_allclose(eight["runs"][shard]["losses"], one, atol=1e-5)
+        np.testing.assert_allclose(eight["runs"][shard]["losses"], single, atol=1e-5)
 
 
-def test_sharded_states_take_less_memory(eight: dict[str, Any]) -> None:
+def test_sharded_states_need_less_memory(eight: dict[str, Any]) -> None:
     data, fsdp = eight["runs"]["data"], eight["runs"]["fsdp"]
     assert fsdp["state"] < 0.5 * data["state"]
-    for kind in (data, fsdp):  # the next state is written over the old one
+    for kind in (data, fsdp):  # the next state reuses the memory of the old one
         assert kind["alias"] > 0.99 * kind["output"] - 64
-    assert data["collectives"]["all-reduce"] > 0.3 * data["state"]  # gradients, of three alike
+    # Gradients are a third of the state.
+    assert data["collectives"]["all-reduce"] > 0.3 * data["state"]
     assert fsdp["collectives"]["all-gather"] > data["collectives"]["all-gather"]
 
 
@@ -66,7 +67,7 @@ def test_parameters_are_split_along_their_longest_axis(eight: dict[str, Any]) ->
     }
 
 
-def test_batches_that_devices_cannot_share() -> None:
+def test_indivisible_batches() -> None:
     with pytest.raises(TrainError, match=r"expected step\.chunk to divide the 16 images"):
         recipe(config(step__chunk=3))
     assert recipe(config(step__chunk=100)).parts == 1

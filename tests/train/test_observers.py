@@ -1,4 +1,4 @@
-"""Curves for people: files, pictures, and what a service is sent."""
+"""Plots of runs, TensorBoard files, and calls to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from PIL import Image
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train import plot
 from rsicd_embed.train.journal import Journal
-from rsicd_embed.train.observers.tensorboard import TensorBoard
-from rsicd_embed.train.observers.wandb import WeightsAndBiases
+from rsicd_embed.train.observers import TensorBoard, WeightsAndBiases
 
 STEPS = [{"step": n, "epoch": (n + 9) // 10, "loss": 5 / n} for n in range(1, 41)]
 EPOCHS = [
@@ -34,13 +33,13 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_curves_of_one_run_and_of_two(run: Path) -> None:
+def test_plots_of_one_run_and_of_two(run: Path) -> None:
     plot.draw({"run": run}, run / "one.png")
     plot.draw({"a": run, "b": run}, run / "two.png")
-    one, two = (Image.open(run / name).convert("RGB") for name in ("one.png", "two.png"))
-    assert one.size == two.size
-    assert one.width > 1000
-    assert one.tobytes() != two.tobytes()  # the second run has a colour and words of its own
+    first, second = (Image.open(run / name).convert("RGB") for name in ("one.png", "two.png"))
+    assert first.size == second.size
+    assert first.width > 1000
+    assert first.tobytes() != second.tobytes()  # the second run has its own colour and labels
     with pytest.raises(TrainError, match=r"expected the log of a run in .*absent, found none"):
         plot.draw({"absent": run / "absent"}, run / "none.png")
     assert not (run / "none.png").exists()
@@ -55,7 +54,7 @@ def test_curves_of_one_run_and_of_two(run: Path) -> None:
         ({"contrastive": 2.0, "affinity": 1.0, "bias": -10.0}, "train (sigmoid)", 2.0),
     ],
 )
-def test_curves_say_which_losses_they_are(
+def test_labels_name_the_loss(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     figures: dict[str, float],
@@ -63,7 +62,9 @@ def test_curves_say_which_losses_they_are(
     last: float,
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: _keep(drawn, figure, path))
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, path, **options: _keep(drawn, figure, path)
+    )
     journal = Journal(tmp_path, 0, 0)
     journal.add_steps([row | figures for row in STEPS])
     journal.add_epoch(EPOCHS[0])
@@ -80,7 +81,7 @@ def _keep(drawn: list[Figure], figure: Figure, path: Path) -> None:
     path.touch()
 
 
-def test_tensorboard_has_every_point_once_after_a_resume(tmp_path: Path) -> None:
+def test_tensorboard_after_resuming(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     with TensorBoard(tmp_path) as first:
         first.on_start(0, 40)
@@ -89,28 +90,28 @@ def test_tensorboard_has_every_point_once_after_a_resume(tmp_path: Path) -> None
     with TensorBoard(tmp_path) as second:
         second.on_start(10, 40)
         second.on_steps(STEPS[10:])
-    found = sorted(tmp_path.iterdir())
-    assert len(found) == 2
-    content = b"".join(path.read_bytes() for path in found)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    content = b"".join(path.read_bytes() for path in files)
     assert content.count(b"train/loss") == 20 + 30, content.count(b"train/loss")
     assert b"val/mr" in content
 
 
-def test_weights_and_biases_goes_on_under_its_id(
+def test_weights_and_biases_resumes_under_its_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged: list[tuple[dict[str, float], int]] = []
     began: list[dict[str, Any]] = []
 
-    def init(**how: Any) -> Any:
-        began.append(how)
+    def init(**options: Any) -> Any:
+        began.append(options)
         return SimpleNamespace(
             id="abc", log=lambda row, step: logged.append((row, step)), finish=lambda: None
         )
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     with WeightsAndBiases("tiles", tmp_path, {}):
-        pass  # a run that was refused
+        pass  # a refused run
     assert not began
     assert not list(tmp_path.iterdir())
     for _ in range(2):
@@ -118,7 +119,7 @@ def test_weights_and_biases_goes_on_under_its_id(
             there.on_start(0, 40)
             there.on_steps(STEPS[:1])
             there.on_epoch(EPOCHS[0])
-    assert [how["id"] for how in began] == [None, "abc"]
+    assert [options["id"] for options in began] == [None, "abc"]
     assert began[0]["project"] == "tiles"
     assert began[0]["config"] == {"epochs": 4}
     assert logged[0] == ({"train/loss": 5.0}, 1)
@@ -126,7 +127,7 @@ def test_weights_and_biases_goes_on_under_its_id(
 
 
 @pytest.mark.parametrize("module", ["tensorboardX", "wandb"])
-def test_what_is_not_installed_is_told(
+def test_missing_libraries_are_reported(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)

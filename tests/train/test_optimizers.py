@@ -1,4 +1,4 @@
-"""Optimisers: optax's own where there is one, and rates by step and by tower."""
+"""Optimisers compared with optax, and learning rates by step and by tower."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 PARAMS = {
     name: jnp.asarray(RNG.normal(size=shape), jnp.float32)
     for name, shape in {
-        "image.blocks.0.up.kernel": (130, 140),  # adafactor factors what is 128 or more
+        "image.blocks.0.up.kernel": (130, 140),  # adafactor factors sides of 128 or more
         "image.blocks.0.up.bias": (140,),
         "image.class_embed": (8,),
         "image.norm_pre.scale": (8,),
@@ -29,19 +29,19 @@ PARAMS = {
         "text.token_embed.embedding": (20, 8),
     }.items()
 }
-GRADIENTS = jax.tree.map(lambda one: jnp.asarray(RNG.normal(size=one.shape), jnp.float32), PARAMS)
+GRADIENTS = jax.tree.map(lambda x: jnp.asarray(RNG.normal(size=x.shape), jnp.float32), PARAMS)
 DECAYED = {"image.blocks.0.up.kernel", "image_projection.kernel", "text.token_embed.embedding"}
 
 
-def stepped(how: optax.GradientTransformation, count: int = 3) -> dict[str, jax.Array]:
+def stepped(transformation: optax.GradientTransformation, count: int = 3) -> dict[str, jax.Array]:
     @jax.jit
-    def one(params: Any, memory: Any) -> Any:
-        updates, memory = how.update(GRADIENTS, memory, params)
+    def step(params: Any, memory: Any) -> Any:
+        updates, memory = transformation.update(GRADIENTS, memory, params)
         return optax.apply_updates(params, updates), memory
 
-    params, memory = PARAMS, how.init(PARAMS)
+    params, memory = PARAMS, transformation.init(PARAMS)
     for _ in range(count):
-        params, memory = one(params, memory)
+        params, memory = step(params, memory)
     return params
 
 
@@ -72,21 +72,22 @@ def ours(**settings: Any) -> dict[str, jax.Array]:
         ),
     ],
 )
-def test_they_are_optaxs(settings: dict[str, Any], reference: Any) -> None:
-    found, expected = ours(**settings), stepped(reference)
+def test_optimisers_match_optax(settings: dict[str, Any], reference: Any) -> None:
+    result, expected = ours(**settings), stepped(reference)
     for name in PARAMS:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "adafactor"])
-def test_decay_is_on_matrices_only(name: str) -> None:
-    assert {one for one, on in decayed(PARAMS).items() if on} == DECAYED
+def test_decay_applies_to_matrices_only(name: str) -> None:
+    assert {name for name, on in decayed(PARAMS).items() if on} == DECAYED
     without, with_decay = ours(name=name, weight_decay=0.0), ours(name=name, weight_decay=0.5)
-    for one in PARAMS:
-        assert np.array_equal(without[one], with_decay[one]) == (one not in DECAYED), one
+    for parameter in PARAMS:
+        decays = not np.array_equal(without[parameter], with_decay[parameter])
+        assert decays == (parameter in DECAYED), parameter
 
 
-def test_towers_have_rates_of_their_own() -> None:
+def test_towers_have_their_own_learning_rates() -> None:
     def moved(**settings: Any) -> dict[str, float]:
         after = stepped(
             optimizer(OptimizerConfig(warmup=0.0, weight_decay=0.0, **settings), 10), count=1
@@ -100,7 +101,7 @@ def test_towers_have_rates_of_their_own() -> None:
         assert scaled[name] == pytest.approx(factor * plain[name], rel=1e-2), name
 
 
-def test_adafactor_remembers_little() -> None:
+def test_adafactor_has_a_small_state() -> None:
     def size(name: str) -> int:
         memory = optimizer(OptimizerConfig(name=name, weight_decay=0.0), 10).init(PARAMS)
         return sum(leaf.size for leaf in jax.tree.leaves(memory))
@@ -110,8 +111,8 @@ def test_adafactor_remembers_little() -> None:
 
 
 def rates(steps: int = 100, **settings: Any) -> list[float]:
-    how = schedule(OptimizerConfig(learning_rate=1.0, **settings), steps)
-    return [float(how(step)) for step in range(steps + 1)]
+    rate = schedule(OptimizerConfig(learning_rate=1.0, **settings), steps)
+    return [float(rate(step)) for step in range(steps + 1)]
 
 
 def test_schedules() -> None:
@@ -129,5 +130,7 @@ def test_schedules() -> None:
 
 
 def test_adam_has_no_decay() -> None:
-    with pytest.raises(TrainError, match=r"expected weight_decay 0 with adam, found 0\.1"):
+    with pytest.raises(
+        TrainError, match=r"expected optimizer.weight_decay to be 0 with adam, found 0\.1"
+    ):
         OptimizerConfig(name="adam")

@@ -1,4 +1,4 @@
-"""Plans of the training step: settings, memory; and, with libtpu, the compiler's own word."""
+"""Plans of the training step: settings, memory, and, with libtpu, real compilations."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from rsicd_embed.cli.train.train_plan import lines
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
 from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.step import jitted_step
 from rsicd_embed.train.tpu_plan import compile_for_tpu, topology
 from rsicd_embed.train.tpu_plan import plan as planning
 from rsicd_embed.train.tpu_plan.compile_for_tpu import Compiled, StepWorkload
 from rsicd_embed.train.tpu_plan.plan import MemoryModel, TpuPlan, memory_model
-from rsicd_embed.train.tpu_plan.step_flops import step_flops
+from rsicd_embed.train.tpu_plan.step_costs import abstract_arguments, step_flops
 from rsicd_embed.train.tpu_plan.topology import parse
 
 TINY = StepWorkload(TrainConfig(ModelConfig(shape="tiny")))
@@ -34,7 +35,7 @@ CONTRACT = {
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the command sets it; gone after the test."""
+    """The environment set by the command, reset after the test."""
     for name, value in topology.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 
@@ -54,12 +55,13 @@ def test_without_libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_the_extra_that_it_names_brings_libtpu() -> None:
+def test_the_suggested_extra_installs_libtpu() -> None:
     import tomllib
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     extras = project["project"]["optional-dependencies"]
-    assert any(one.startswith("jax[tpu]") for one in extras["tpu"])  # of the version JAX wants
+    # In the version that JAX requires.
+    assert any(requirement.startswith("jax[tpu]") for requirement in extras["tpu"])
 
 
 def test_wrong_usage(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
     assert run("--topology", "v3-8", "--shape", "vit-g").exit_code == 2
     before = CliRunner().invoke(main, ["train", "--epochs", "3", "plan", "--topology", "v3-8"])
     assert before.exit_code == 2
-    assert "options of training do not go with `plan`" in before.stderr
+    assert "options of train cannot be used with `plan`" in before.stderr
     for arguments in ([], ["--dataset", str(tmp_path)]):
         alone = CliRunner().invoke(main, ["train", *arguments])
         assert alone.exit_code == 2
@@ -86,24 +88,24 @@ def compiled(batch: int, temporary: int = 0, state: int = 100) -> Compiled:
     return Compiled(batch, state + batch, 0, state, temporary, 7.0 * batch, {"all-reduce": 5})
 
 
-def test_the_memory_model_meets_what_it_was_made_from() -> None:
-    one = compiled(64, temporary=100_000)
-    model = memory_model(one, devices=8)
-    assert model.at(64) == one.hbm_bytes
+def test_the_memory_model_reproduces_its_input() -> None:
+    compiled_step = compiled(64, temporary=100_000)
+    model = memory_model(compiled_step, devices=8)
+    assert model.at(64) == compiled_step.hbm_bytes
     assert model.at(0) == 100
-    assert model.largest(one.hbm_bytes + 1, 8) == 64
+    assert model.largest(compiled_step.hbm_bytes + 1, 8) == 64
     assert model.largest(99, 8) == 0
 
 
-def test_with_parts_only_the_batch_grows() -> None:
-    one = compiled(64, temporary=100_000)
-    model = memory_model(one, devices=8, in_parts=True)
-    assert model.at(64) == one.hbm_bytes
+def test_in_parts_only_the_batch_grows() -> None:
+    compiled_step = compiled(64, temporary=100_000)
+    model = memory_model(compiled_step, devices=8, in_parts=True)
+    assert model.at(64) == compiled_step.hbm_bytes
     logits = 3 * 4 * (128**2 - 64**2) / 8
-    assert model.at(128) == one.hbm_bytes + 2 * 64 + logits
+    assert model.at(128) == compiled_step.hbm_bytes + 2 * 64 + logits
 
 
-def test_larger_batches_take_more_and_more_memory_takes_larger_batches() -> None:
+def test_memory_and_batch_grow_together() -> None:
     model = MemoryModel(fixed=1e9, each=5e6, squared=1.5)
     sizes = [model.at(n) for n in range(0, 4096, 64)]
     assert sizes == sorted(sizes)
@@ -113,22 +115,22 @@ def test_larger_batches_take_more_and_more_memory_takes_larger_batches() -> None
         assert model.at(largest) <= limit < model.at(largest + 8)
 
 
-# Plans, with a compiler that is made up.
+# Plans with a fake compiler.
 
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Takes batches up to 1,000, of a megabyte an image and device; the batches it was given."""
-    asked: list[int] = []
+    """Fakes a compiler that fits 1,000 images at 1 MB per image and device; lists its batches."""
+    batches: list[int] = []
 
     def compile_step(workload: StepWorkload, devices: Any, batch: int) -> Compiled | None:
-        asked.append(batch)
+        batches.append(batch)
         return compiled(batch, temporary=batch << 20) if batch <= 1000 else None
 
     monkeypatch.setattr(planning, "tpu_devices", lambda target: range(target.devices))
     monkeypatch.setattr(planning, "compiler_limit", lambda devices: 15 * GIB)
     monkeypatch.setattr(planning, "compile_step", compile_step)
-    return asked
+    return batches
 
 
 def test_a_batch_that_fits(compiler: list[int]) -> None:
@@ -148,7 +150,7 @@ def test_a_batch_that_fits(compiler: list[int]) -> None:
     assert compiler == [512]
 
 
-def test_a_batch_that_the_compiler_refuses(compiler: list[int]) -> None:
+def test_a_batch_that_does_not_compile(compiler: list[int]) -> None:
     plan = planning.plan("v3-8", TINY, 2400)
     assert compiler == [2400, 1200, 600]
     assert (plan.fits, plan.global_batch, plan.compiled_global_batch) == (False, 2400, 600)
@@ -169,7 +171,7 @@ def test_too_little_memory(compiler: list[int], monkeypatch: pytest.MonkeyPatch)
     assert fits[64].hbm_capacity_bytes == GIB // 2
 
 
-def test_the_largest_batch_is_compiled_when_asked(compiler: list[int]) -> None:
+def test_verify_compiles_the_largest_batch(compiler: list[int]) -> None:
     plan = planning.plan("v3-8", TINY, 800, verify=True)
     assert plan.largest_is_estimate is False
     assert plan.largest_global_batch in (800, compiler[-1])
@@ -180,16 +182,18 @@ def test_the_largest_batch_is_compiled_when_asked(compiler: list[int]) -> None:
 
 def test_a_model_that_never_fits(monkeypatch: pytest.MonkeyPatch, compiler: list[int]) -> None:
     monkeypatch.setattr(planning, "compile_step", lambda *_: None)
-    with pytest.raises(TrainError, match="expected a model that fits v3-8 with one image a device"):
+    with pytest.raises(
+        TrainError, match="expected a model that fits v3-8 with one image per device"
+    ):
         planning.plan("v3-8", TINY, 64)
 
 
-def test_a_batch_that_devices_cannot_share() -> None:
+def test_an_indivisible_batch() -> None:
     with pytest.raises(TrainError, match="divisible by the 8 devices of v3-8, found 12"):
         planning.plan("v3-8", TINY, 12)
 
 
-# Plans, with XLA.
+# Plans with XLA.
 
 
 def parameters(model: str) -> int:
@@ -202,13 +206,13 @@ def parameters(model: str) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state))
 
 
-def test_a_plan_of_this_machines_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step that is planned is the one that is run: it compiles for what is here, too."""
+def test_a_plan_for_the_local_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planned step is the real one: it also compiles for the local device."""
     monkeypatch.setattr(planning, "tpu_devices", lambda target: jax.devices()[:1])
     plan = planning.plan("v5e-1", TINY, 8)
     assert plan.fits
     state = 3 * 4 * parameters("tiny")  # parameters and two moments
-    assert plan.output_bytes < 0.01 * state  # the next state is written over the old one
+    assert plan.output_bytes < 0.01 * state  # the next state reuses the memory of the old one
     assert state < plan.argument_bytes < state * 1.01 + 8 * (36 * 36 * 3 + 32 * 4 + 8)
     assert plan.temporary_bytes > 0
     assert plan.collective_bytes_per_device == {}
@@ -223,28 +227,31 @@ def devices() -> Any:
         return compile_for_tpu.tpu_devices(parse("v3-8"))
 
 
-def test_what_the_compiler_leaves_to_programs(devices: Any) -> None:
+def test_memory_available_to_programs(devices: Any) -> None:
     assert len(devices) == 8
     limit = compile_for_tpu.compiler_limit(devices)
     assert limit is not None
     assert 15 * GIB < limit < 16 * GIB
 
 
-def test_a_topology_that_libtpu_does_not_know(devices: Any) -> None:
+def test_a_topology_unknown_to_libtpu(devices: Any) -> None:
     with pytest.raises(TrainError, match="a topology that libtpu knows, found v5e:3x5"):
         compile_for_tpu.tpu_devices(parse("v5e:3x5"))
 
 
 @pytest.mark.parametrize("name", ["v2-8", "v4-8", "v5e-1", "v5e-8", "v5p-8", "v6e-8"])
-def test_topologies_have_the_devices_that_libtpu_says(devices: Any, name: str) -> None:
+def test_topologies_have_as_many_devices_as_in_libtpu(devices: Any, name: str) -> None:
     assert len(compile_for_tpu.tpu_devices(parse(name))) == parse(name).devices
 
 
 @pytest.mark.slow
-def test_a_real_plan_says_what_the_compiler_says(
+# A second plan of the same step finds a program in XLA's cache that only a TPU could load.
+@pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache")
+def test_a_real_plan_agrees_with_the_compiler(
     devices: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = compile_for_tpu.lower_step(TINY.recipe(devices, 16)).compile()
+    recipe = TINY.recipe(devices, 16)
+    program = jitted_step(recipe).lower(*abstract_arguments(recipe)).compile()
     memory, costs = program.memory_analysis(), program.cost_analysis()
     result = run("--topology", "v3-8", "--shape", "tiny", "--global-batch", "16", "--json")
     plan = TpuPlan(**json.loads(result.stdout))
@@ -269,7 +276,7 @@ def test_a_real_plan_says_what_the_compiler_says(
     assert refused.largest_global_batch < 256
 
 
-def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> None:
+def test_plan_uses_the_settings_of_train(compiler: list[int], tmp_path: Path) -> None:
     seen: list[StepWorkload] = []
     original = planning.compile_step
     path = tmp_path / "run.toml"
@@ -287,7 +294,7 @@ def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> Non
         common = ("--topology", "v3-8", "--config", str(path), "--set", "step.chunk=4", "--json")
         result = run(*common, "--precision", "bfloat16", "--set", "teacher.model=bundled")
         assert result.exit_code == 0, result.stderr
-        assert "teacher's part of the step" in result.stderr
+        assert "the plan leaves out the teacher's part" in result.stderr
         assert run(*common, "--shape", "tiny", "--global-batch", "12").exit_code == 1
         assert run("--topology", "v3-8", "--set", "step.lernrate=4").exit_code == 2
     config = seen[0].config
@@ -298,7 +305,7 @@ def test_settings_are_those_of_train(compiler: list[int], tmp_path: Path) -> Non
     assert plan["largest_global_batch"] % (8 * 4) == 0
 
 
-def test_what_is_computed_again_does_not_count_as_the_steps_own_flops() -> None:
+def test_step_flops_exclude_recomputation() -> None:
     def needed(**settings: Any) -> float:
         work = StepWorkload(TrainConfig(ModelConfig(shape="tiny"), step=StepConfig(**settings)))
         return step_flops(work.recipe(jax.devices()[:1], 32))
@@ -306,19 +313,19 @@ def test_what_is_computed_again_does_not_count_as_the_steps_own_flops() -> None:
     whole = needed()
     assert needed(chunk=8) == needed(remat="blocks") == whole
     work = StepWorkload(TrainConfig(ModelConfig(shape="tiny")))
-    one = compile_for_tpu.compile_step(work, jax.devices()[:1], 32)
-    assert one is not None
-    assert 0.8 * whole < one.flops < 1.2 * whole
+    compiled_step = compile_for_tpu.compile_step(work, jax.devices()[:1], 32)
+    assert compiled_step is not None
+    assert 0.8 * whole < compiled_step.flops < 1.2 * whole
 
 
-def test_loops_are_counted_as_often_as_they_run() -> None:
-    """XLA counts a loop's body once; what is planned counts all parts of a batch."""
+def test_compiled_flops_count_every_iteration() -> None:
+    """XLA counts a loop's body once; a plan counts all parts of a batch."""
 
     def flops(**settings: Any) -> float:
         work = StepWorkload(TrainConfig(ModelConfig(shape="tiny"), step=StepConfig(**settings)))
-        one = compile_for_tpu.compile_step(work, jax.devices()[:1], 32)
-        assert one is not None
-        return one.flops
+        compiled_step = compile_for_tpu.compile_step(work, jax.devices()[:1], 32)
+        assert compiled_step is not None
+        return compiled_step.flops
 
     whole, parts = flops(), flops(chunk=8)
-    assert 1.2 * whole < parts < 1.6 * whole  # forth, and then forth and back
+    assert 1.2 * whole < parts < 1.6 * whole  # two forward passes and one backward

@@ -1,4 +1,4 @@
-"""`train preview`: the picture, what it says, and what is wrong with a request."""
+"""`train preview`: the image, its JSON, and errors."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("engine", ["device", "none"])
-def test_a_picture_of_what_training_is_shown(folder: Path, tmp_path: Path, engine: str) -> None:
+def test_a_preview_of_training_input(folder: Path, tmp_path: Path, engine: str) -> None:
     path = tmp_path / "pictures" / "views.png"
     arguments = ("train", "preview", "--dataset", folder, "-o", path, "--images", "2", "--views")
     options = ("--set", f"augment.engine={engine}", "--set", "data.class_captions=0", "--json")
-    told = run(*arguments, "3", *options).document
-    assert [len(one["captions"]) for one in told["images"]] == [3, 3]
-    for one in told["images"]:
-        assert set(one["captions"]) == {f"set {one['id']}"}
+    document = run(*arguments, "3", *options).document
+    assert [len(entry["captions"]) for entry in document["images"]] == [3, 3]
+    for entry in document["images"]:
+        assert set(entry["captions"]) == {f"set {entry['id']}"}
     with Image.open(path) as image:
         assert (image.format, image.width) == ("PNG", 10 + 4 * 234)
         cells = [np.asarray(image.crop((10 + i * 234, 10, 234 + i * 234, 234))) for i in range(4)]
@@ -37,7 +37,7 @@ def test_a_picture_of_what_training_is_shown(folder: Path, tmp_path: Path, engin
     first = path.read_bytes()
     assert run(*arguments, "3", *options).status == 0
     assert path.read_bytes() == first
-    assert run(*arguments, "3", *options, "--seed", "5").document != told
+    assert run(*arguments, "3", *options, "--seed", "5").document != document
 
 
 @pytest.mark.parametrize("name", ["views.png", "views.jpg", "views.webp"])
@@ -46,9 +46,9 @@ def test_only_a_preview_is_replaced(folder: Path, name: str) -> None:
     path, image = folder / name, folder / "1.png"
     image_before = image.read_bytes()
     path.write_text("rubbish")
-    for taken in (path, image):
-        error = run(*arguments, taken).error
-        assert f"{taken} exists, and is not a picture that train preview drew" in error
+    for existing in (path, image):
+        error = run(*arguments, existing).error
+        assert f"{existing} exists, and is not a picture that train preview drew" in error
     assert (path.read_text(), image.read_bytes()) == ("rubbish", image_before)
     path.unlink()
     for views in (1, 2):
@@ -57,7 +57,7 @@ def test_only_a_preview_is_replaced(folder: Path, name: str) -> None:
             assert drawn.width == 10 + (views + 1) * 234
 
 
-def test_requests_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
+def test_invalid_requests(folder: Path, tmp_path: Path) -> None:
     arguments = ("train", "preview", "--dataset", folder, "-o", tmp_path / "views.png")
     assert (
         "at most the 3 images of the train split, found 4" in run(*arguments, "--images", "4").error
@@ -68,7 +68,7 @@ def test_requests_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
     assert "2.png: not a picture" in run(*arguments, "--images", "3").error
 
 
-def test_long_captions_are_broken_and_in_the_end_cut() -> None:
+def test_long_captions_are_wrapped_and_truncated() -> None:
     image = picture(0, (300, 100))
     short, long, word = (
         image_grid.draw_grid([image_grid.GridRow([image_grid.GridCell(image, text)])])

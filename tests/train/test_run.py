@@ -1,4 +1,4 @@
-"""Whole runs of a tiny model: it learns, it resumes, and it says what is wrong."""
+"""Whole runs of a tiny model: learning, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.loading import load_clip, load_embedder
 from rsicd_embed.errors import DatasetError, RsicdEmbedError, TrainError
 from rsicd_embed.evaluation.evaluator import Evaluator
-from rsicd_embed.files import Closing
-from rsicd_embed.train.checkpoint import saved
+from rsicd_embed.train.checkpoint import has_checkpoints
 from rsicd_embed.train.config import (
     ModelConfig,
     OptimizerConfig,
@@ -28,12 +27,12 @@ from rsicd_embed.train.config import (
     parse,
 )
 from rsicd_embed.train.input.training_data import TrainingData
-from rsicd_embed.train.journal import Journal
+from rsicd_embed.train.journal import Journal, StepLog
 from rsicd_embed.train.loop import train
+from rsicd_embed.train.observers import Observer
 from rsicd_embed.train.run_folder import open_run
-from rsicd_embed.train.steplog import StepLog
 
-# A tiny model's first epochs may be worse than chance on a dozen images.
+# The first epochs of a tiny model may be worse than chance on a dozen images.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:epoch .* is worse on val", "ignore:no epoch is as good on val"
 )
@@ -55,14 +54,14 @@ def source(captioned_folder: Path) -> Any:
     return captioned.load(captioned_folder)
 
 
-def test_it_learns_and_what_it_exports_is_what_it_measured(source: Any, tmp_path: Path) -> None:
+def test_a_run_learns_and_exports_the_model_it_measured(source: Any, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=16, eval_every=8)
     evaluate = Evaluator(source.split("val"))
     rows: list[dict[str, Any]] = []
     best = train(config, training(source), tmp_path, evaluate, [Watch(rows.append)])
     assert rows[-1]["loss"] < rows[1]["loss"] - 0.3
     assert best["zeroshot_top1"] > 0.6  # chance is a third
-    assert {"epoch": 0, "step": 0}.items() <= rows[0].items()  # before the first step
+    assert {"epoch": 0, "step": 0}.items() <= rows[0].items()  # before training
     assert "loss" not in rows[0]
     assert rows[0].keys() >= {"zeroshot_top1", "mr"}
     exported = load_embedder(tmp_path / "best")  # float16
@@ -71,15 +70,23 @@ def test_it_learns_and_what_it_exports_is_what_it_measured(source: Any, tmp_path
     assert [json.loads(line) for line in written] == rows
 
 
-class Watch(Closing):
-    """An observer that hands on the rows of epochs, and of steps if asked."""
+class Watch(Observer):
+    """Passes on the rows of epochs and, on request, of steps; records everything else."""
 
     def __init__(self, on_epoch: Any = lambda row: None, on_steps: Any = lambda rows: None) -> None:
-        self.on_epoch, self.on_steps = on_epoch, on_steps
+        self.on_epoch, self.on_steps = on_epoch, on_steps  # type: ignore[method-assign]
         self.started: tuple[int, int] | None = None
+        self.images = 0
+        self.lines: list[str] = []
+
+    def on_image(self, count: int) -> None:
+        self.images += count
 
     def on_start(self, done: int, steps: int) -> None:
         self.started = done, steps
+
+    def on_message(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def training(source: Any) -> TrainingData:
@@ -91,7 +98,7 @@ class StopHereError(Exception):
     """An interruption."""
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(source: Any, tmp_path: Path) -> None:
+def test_a_resumed_run_is_exact(source: Any, tmp_path: Path) -> None:
     def stop_after_two(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
             raise StopHereError
@@ -103,8 +110,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(source: Any, tmp_path: Path
         train(CONFIG, examples, tmp_path / "stopped", evaluate, [Watch(stop_after_two)])
     train(CONFIG, examples, tmp_path / "stopped", evaluate, [Watch(rows["stopped"].append)])
     assert [row["epoch"] for row in rows["stopped"]] == [3, 4]
-    for one, other in zip(rows["whole"][3:], rows["stopped"], strict=True):
-        assert one["loss"] == other["loss"]
+    for row, other in zip(rows["whole"][3:], rows["stopped"], strict=True):
+        assert row["loss"] == other["loss"]
     whole, stopped = (tmp_path / name / "best" for name in ("whole", "stopped"))
     for path in whole.iterdir():
         assert path.read_bytes() == (stopped / path.name).read_bytes(), path.name
@@ -119,11 +126,11 @@ def once(source: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(once: Path, tmp_path: Path) -> Path:
-    """A run of one epoch, to be played with."""
+    """A copy of a finished run of one epoch."""
     return Path(shutil.copytree(once, tmp_path / "run"))
 
 
-def test_a_model_lists_the_words_it_was_trained_on(
+def test_a_model_lists_its_training_words(
     source: Any, once: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     known = training_words.read(once / "best")
@@ -136,7 +143,7 @@ def test_a_model_lists_the_words_it_was_trained_on(
     start = shutil.copytree(tiny_model, tmp_path / "start")
     config = dataclasses.replace(ONCE, model=ModelConfig(str(start), shape="tiny"))
     with open_run(config, training(source), tmp_path / "unknown") as run:
-        # A word that is not in these captions may have been in others before.
+        # The checkpoint may have been trained on other words before.
         assert run.words is None
     training_words.TrainingWords({"river": 3, "sea": 20}).write(start)
     with open_run(config, training(source), tmp_path / "known") as run:
@@ -144,7 +151,7 @@ def test_a_model_lists_the_words_it_was_trained_on(
         assert run.words.images == known.images | {"river": 3, "sea": 20}
 
 
-def test_a_folder_of_another_run_is_refused(source: Any, finished: Path) -> None:
+def test_the_folder_of_another_run_is_refused(source: Any, finished: Path) -> None:
     evaluate, examples = Evaluator(source.split("val")), training(source)
     fewer = dataclasses.replace(examples, train=examples.train[1:], weights=examples.weights[1:])
     with pytest.raises(TrainError, match=r"with other settings \(epochs=1, not 4\)"):
@@ -163,54 +170,57 @@ def test_a_folder_of_another_run_is_refused(source: Any, finished: Path) -> None
         train(ONCE, examples, finished, evaluate)
     (finished / "metrics.jsonl").write_text(log)
     (finished / "metrics.jsonl").write_text(log.splitlines(keepends=True)[1])
-    # As an earlier version wrote it: without epoch 0.
+    # Earlier versions wrote no epoch 0.
     assert train(ONCE, examples, finished, evaluate) == json.loads(log.splitlines()[1])
     assert (finished / "best" / "model.safetensors").exists()
 
 
-def test_what_cannot_be_is_told_before_images_are_read(source: Any, tmp_path: Path) -> None:
+def test_errors_are_reported_before_images_are_read(source: Any, tmp_path: Path) -> None:
     evaluate, examples = Evaluator(source.split("val")), training(source)
-    read: list[int] = []
+    watch = Watch()
 
     def begin(**changes: Any) -> None:
         config = parse.replaced(ONCE, changes)
-        train(config, examples, tmp_path, evaluate, (), load_embedder, read.append)
+        train(config, examples, tmp_path, evaluate, [watch], load_embedder)
 
     for settings, complaint in (
         ({"batch_size": 1000}, "at most the 24 images"),
-        ({"batch_size": 1}, "2 images or more, found 1: .* softmax loss has nothing to learn"),
-        ({"batch_size": 1, "step.loss": "sigmoid"}, "found 1: .* sigmoid loss only draws all"),
+        ({"batch_size": 1}, "at least 2 images, found 1: .* softmax loss has nothing to learn"),
+        ({"batch_size": 1, "step.loss": "sigmoid"}, "found 1: .* sigmoid loss only pulls all"),
         ({"step.chunk": 5}, r"expected step\.chunk to divide the 12 images"),
         ({"step.freeze": ["image:9"]}, "expected at most 2 blocks"),
         ({"teacher.model": "absent"}, "no such directory"),
     ):
         with pytest.raises(RsicdEmbedError, match=complaint):
             begin(**settings)
-    assert not read
-    begin()  # what never got anywhere is no other run
-    assert sum(read) == 24
+    assert not watch.images
+    begin()  # a run without checkpoints does not block another one
+    assert watch.images == 24
 
 
 def test_parameters_that_are_not_finite_stop_the_run(source: Any, tmp_path: Path) -> None:
     config = parse.replaced(ONCE, {"optimizer.learning_rate": 1e30})
     with pytest.raises(TrainError, match=r"a parameter is not finite.* at step 2"):
         train(config, training(source), tmp_path, Evaluator(source.split("val")))
-    assert not saved(tmp_path / "checkpoints")  # though no figure of the last step shows it
+    # Although no metric of the last step shows it.
+    assert not has_checkpoints(tmp_path / "checkpoints")
     assert not (tmp_path / "best").exists()
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
-def test_figures_that_are_not_finite_stop_the_run(tmp_path: Path, name: str) -> None:
-    told: list[Any] = []
-    log = StepLog(Journal(tmp_path, 0, 0), [Watch(on_steps=told.extend)], epoch=0, done=0, batch=1)
+def test_metrics_that_are_not_finite_stop_the_run(tmp_path: Path, name: str) -> None:
+    rows: list[Any] = []
+    log = StepLog(
+        Journal(tmp_path, 0, 0), Watch(on_steps=rows.extend), epoch=0, done=0, batch_size=1
+    )
     log.add({"loss": jnp.array(1.0), "grad_norm": jnp.array(2.0)})
     log.add({"loss": jnp.array(1.0), "grad_norm": jnp.array(2.0), name: jnp.array(jnp.nan)})
     with pytest.raises(TrainError, match=f"{name} is not finite at step 2"):
-        log.look()
-    assert [row["step"] for row in told] == [1]
+        log.fetch()
+    assert [row["step"] for row in rows] == [1]
 
 
-def test_a_folder_of_something_else_is_left_alone(source: Any, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_left_alone(source: Any, tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "thesis.txt").write_text("precious")
     with pytest.raises(TrainError, match=r"found best in .* and no run\.json; give another --out"):
@@ -219,15 +229,15 @@ def test_a_folder_of_something_else_is_left_alone(source: Any, tmp_path: Path) -
     assert (tmp_path / "best" / "thesis.txt").read_text() == "precious"
 
 
-def test_val_is_looked_at_before_the_first_step(source: Any, tmp_path: Path) -> None:
+def test_val_is_read_before_the_first_step(source: Any, tmp_path: Path) -> None:
     examples, rubbish = training(source), tmp_path / "rubbish.png"
     rubbish.write_bytes(b"rubbish")
-    one = dataclasses.replace(examples.val[0], file=str(rubbish))
+    broken = dataclasses.replace(examples.val[0], file=str(rubbish))
     steps: list[Any] = []
     with pytest.raises(TrainError, match=r"rubbish\.png: not a picture"):
         train(
             CONFIG,
-            dataclasses.replace(examples, val=(*examples.val, one)),
+            dataclasses.replace(examples, val=(*examples.val, broken)),
             tmp_path / "out",
             Evaluator(examples.val),
             [Watch(on_steps=steps.append)],
@@ -235,18 +245,18 @@ def test_val_is_looked_at_before_the_first_step(source: Any, tmp_path: Path) -> 
     assert not steps
 
 
-def test_val_must_tell_what_is_best(source: Any, tmp_path: Path) -> None:
+def test_val_must_give_the_metric_to_choose_by(source: Any, tmp_path: Path) -> None:
     examples = training(source)
     config = parse.replaced(CONFIG, {"best_by": "zeroshot_top1", "epochs": 1})
     one_class = [e for e in examples.val if e.label == examples.val[0].label]
     with pytest.raises(TrainError, match=r"val images of several classes .* found 1"):
         few = dataclasses.replace(examples, val=tuple(one_class))
         train(config, few, tmp_path / "classes", Evaluator(one_class))
-    with pytest.raises(TrainError, match="expected val to tell zeroshot_top1, found mr"):
+    with pytest.raises(TrainError, match="expected val to give zeroshot_top1, found mr"):
         train(config, examples, tmp_path / "figures", lambda embedder: {"mr": 0.5})
 
 
-def test_what_changes_no_number_may_change(source: Any, finished: Path) -> None:
+def test_settings_without_effect_on_results_may_change(source: Any, finished: Path) -> None:
     evaluate, examples = Evaluator(source.split("val")), training(source)
     again = parse.replaced(ONCE, {"keep_last": 5, "checkpoint_every": 1, "data.cache": "none"})
     best = train(again, examples, finished, evaluate)
@@ -264,7 +274,7 @@ def test_what_changes_no_number_may_change(source: Any, finished: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["run.json", "tokenizer.json", "steps.jsonl"])
-def test_a_file_of_a_run_that_is_damaged_is_named(source: Any, finished: Path, name: str) -> None:
+def test_damaged_files_are_named(source: Any, finished: Path, name: str) -> None:
     (finished / name).write_text("{rub\nbish")
     with pytest.raises(TrainError, match=rf"{name}: expected .*, found something else"):
         train(ONCE, training(source), finished, Evaluator(source.split("val")))
@@ -281,7 +291,7 @@ def test_val_without_classes_is_still_evaluated(
     assert "zeroshot_top1" not in metrics
 
 
-def test_val_that_cannot_be_evaluated_is_told_before_training(
+def test_unusable_val_is_reported_before_training(
     source: Any, tmp_path: Path, tiny_model: Path
 ) -> None:
     with pytest.raises(DatasetError, match="found none"):

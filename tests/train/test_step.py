@@ -1,4 +1,4 @@
-"""The compiled step: what it changes, what it leaves, and what it says."""
+"""The compiled step: state, metrics, frozen parameters, and memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flax import nnx
 
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.errors import TrainError
+from rsicd_embed.train.input.augment import random_patches
 from rsicd_embed.train.objective import Embeddings, Objective
 from rsicd_embed.train.parameters import named, unnamed
 from rsicd_embed.train.state import averaged
@@ -21,8 +22,8 @@ from rsicd_embed.train.step import MAX_LOGIT_SCALE, gradients, jitted_step, make
 from .steps import RESNET, SIZE, VIT, batch, begin, config, flat, recipe
 
 
-def taken(of: Any, count: int = 1) -> tuple[Any, list[dict[str, float]]]:
-    """The state after some steps on the same images, and their metrics."""
+def run_steps(of: Any, count: int = 1) -> tuple[Any, list[dict[str, float]]]:
+    """State and metrics after some steps on the same images."""
     step, state, seen = make_step(of), begin(of), []
     for _ in range(count):
         state, metrics = step(state, batch(side=of.model.image_size))
@@ -48,7 +49,7 @@ def test_parameters_keep_their_names() -> None:
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 def test_the_loss_falls(loss: str) -> None:
     of = recipe(config(step__loss=loss, step__bias=-3.0, optimizer__learning_rate=3e-3))
-    state, seen = taken(of, 8)
+    state, seen = run_steps(of, 8)
     assert seen[-1]["loss"] < seen[0]["loss"] - 0.2
     assert set(seen[0]) >= {"loss", "grad_norm", "logit_scale", "learning_rate"}
     assert seen[0]["learning_rate"] == 0.0  # warm-up
@@ -62,17 +63,17 @@ def test_the_loss_falls(loss: str) -> None:
         assert seen[0]["bias"] == -3.0 != seen[-1]["bias"]
 
 
-def test_what_it_starts_from_stays() -> None:
-    """States are written over; the parameters that a run was given are not."""
+def test_initial_parameters_are_not_modified() -> None:
+    """The memory of states is reused; that of the initial parameters is not."""
     of = recipe(config())
     params = nnx.state(Clip(VIT, rngs=nnx.Rngs(0)))
     before = flat(params).copy()
-    state, _ = taken(of, 2)
-    held = averaged(state, of.layout)
-    values = flat(held).copy()
+    state, _ = run_steps(of, 2)
+    exported = averaged(state, of.layout)
+    values = flat(exported).copy()
     make_step(of)(state, batch())
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.trained))
-    np.testing.assert_array_equal(flat(held), values)
+    np.testing.assert_array_equal(flat(exported), values)
     np.testing.assert_array_equal(flat(params), before)
 
 
@@ -90,7 +91,7 @@ def test_frozen_parameters_cost_nothing(freeze: tuple[str, ...], trained: set[st
     sizes = {leaf.shape for leaf in jax.tree.leaves(state.optimizer)}
     assert {name.partition(".")[0] for name in state.trained} == trained
     if "image" in freeze:
-        assert sizes == {(), (32, 16)}  # the projections' moments, and counters
+        assert sizes == {(), (32, 16)}  # the projections' moments and counters
     step = make_step(of)
     for _ in range(2):
         state, _ = step(state, batch())
@@ -98,7 +99,7 @@ def test_frozen_parameters_cost_nothing(freeze: tuple[str, ...], trained: set[st
         assert np.array_equal(before[name], value) == (name in state.frozen), name
 
 
-def test_nothing_goes_back_through_what_is_frozen() -> None:
+def test_no_gradients_for_frozen_parameters() -> None:
     def flops(*freeze: str) -> float:
         of = recipe(config(step__freeze=freeze))
         return float(jitted_step(of).lower(begin(of), batch()).cost_analysis()["flops"])
@@ -107,7 +108,7 @@ def test_nothing_goes_back_through_what_is_frozen() -> None:
     assert flops("image", "text") < flops("image:1", "text:1") < flops()
 
 
-def test_the_average_follows_and_is_what_is_exported() -> None:
+def test_the_average_follows_and_is_exported() -> None:
     of = recipe(config(step__ema=0.5))
     state, seen = begin(of), []
     step = make_step(of)
@@ -123,19 +124,19 @@ def test_the_average_follows_and_is_what_is_exported() -> None:
 
 
 @pytest.mark.parametrize("model", [VIT, RESNET], ids=["vit", "resnet"])
-def test_blocks_made_again_give_the_same(model: Any) -> None:
+def test_recomputed_blocks_give_the_same_gradient(model: Any) -> None:
     plain = gradient(recipe(config(), model=model))
     again = gradient(recipe(config(step__remat="blocks"), model=model))
     largest = np.abs(flat(plain)).max()
     np.testing.assert_allclose(flat(again), flat(plain), atol=1e-5 * largest)
 
 
-def test_bfloat16_is_computed_in_and_float32_is_kept() -> None:
+def test_bfloat16_computes_and_float32_is_stored() -> None:
     of = recipe(config(step__precision="bfloat16"))
     text = jitted_step(of).lower(begin(of), batch()).as_text()
     assert "bf16" in text
-    (loss, _), found = gradient(of)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+    (loss, _), gradient_tree = gradient(of)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient_tree)} == {jnp.dtype("float32")}
     (exact, _), _ = gradient(recipe(config()))
     assert float(loss) == pytest.approx(float(exact), abs=0.05)
     assert float(loss) != float(exact)
@@ -145,11 +146,11 @@ def test_the_logit_scale_is_kept_in_range() -> None:
     of = recipe(
         config(optimizer__learning_rate=100.0, optimizer__warmup=0.0, step__freeze=["image"])
     )
-    state, _ = taken(of, 1)
+    state, _ = run_steps(of, 1)
     assert float(state.trained["logit_scale"]) in (0.0, pytest.approx(MAX_LOGIT_SCALE))
 
 
-def test_pixels_of_the_models_size_are_only_normalised() -> None:
+def test_images_of_the_models_size_are_only_normalised() -> None:
     of = recipe(config())
     run = jax.jit(lambda s, b: gradients(of, s, b)[0][0])
     state, arrays = begin(of), batch(side=SIZE)
@@ -159,11 +160,11 @@ def test_pixels_of_the_models_size_are_only_normalised() -> None:
     assert float(run(state, larger)) != float(
         run(dataclasses.replace(state, step=state.step + 1), larger)
     )
-    with pytest.raises(TrainError, match="expected pixels of 16 or more a side, found 8"):
+    with pytest.raises(TrainError, match="expected images of at least 16 pixels a side, found 8"):
         run(state, batch(side=8))
 
 
-def test_patches_are_dropped_anew_in_each_step() -> None:
+def test_each_step_drops_other_patches() -> None:
     of = recipe(config(), keep=0.5)
     state, arrays = begin(of), batch(side=SIZE)
     run = jax.jit(lambda s, b: gradients(of, s, b)[0][0])
@@ -171,10 +172,10 @@ def test_patches_are_dropped_anew_in_each_step() -> None:
     assert float(run(state, arrays)) != float(run(later, arrays))
 
 
-def test_an_objective_may_have_arrays_and_parameters_of_its_own() -> None:
+def test_an_objective_may_have_its_own_arrays_and_parameters() -> None:
     def loss(e: Embeddings, arrays: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        told = e.images @ e.own["kernel"]
-        distance = jnp.mean((told - arrays["teacher"]) ** 2)
+        projected = e.images @ e.own["kernel"]
+        distance = jnp.mean((projected - arrays["teacher"]) ** 2)
         return distance, {"distance": distance}
 
     objective = Objective(loss, {"kernel": np.zeros((16, 3), np.float32)})
@@ -186,3 +187,11 @@ def test_an_objective_may_have_arrays_and_parameters_of_its_own() -> None:
     assert float(metrics["distance"]) < 1
     assert np.abs(state.trained["loss.kernel"]).max() > 0
     assert "loss.kernel" not in named(averaged(state, of.layout))
+
+
+def test_patches_are_drawn_without_repetition() -> None:
+    patches = np.asarray(random_patches(jax.random.key(0), 5, 64, 32))
+    assert patches.shape == (5, 32)
+    assert all(len(set(row)) == 32 for row in patches)
+    assert patches.min() >= 0
+    assert patches.max() < 64

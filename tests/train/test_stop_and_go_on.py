@@ -1,4 +1,4 @@
-"""A run that is stopped, politely or not, computes what it would have computed."""
+"""A run stopped by a signal or killed resumes exactly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rsicd_embed.train.journal import read
 from rsicd_embed.train.loop import train
 from tests.train.test_run import Watch
 
-# A tiny model's first epochs may be worse than chance on a dozen images.
+# The first epochs of a tiny model may be worse than chance on a dozen images.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:epoch .* is worse on val", "ignore:no epoch is as good on val"
 )
@@ -38,17 +38,17 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(scope="module")
 def whole(captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nobody stopped."""
+    """An uninterrupted run."""
     out = tmp_path_factory.mktemp("whole")
     evaluate = Evaluator(captioned.load(captioned_folder).split("val"), loss_batch=6)
     train(CONFIG, training_source([(captioned_folder, 1.0)]), out, evaluate)
     return out
 
 
-def same_run(one: Path, other: Path) -> None:
-    """Every step, and every byte of the model."""
-    assert read(one / "steps.jsonl") == read(other / "steps.jsonl")
-    for path in (one / "best").iterdir():
+def same_run(run: Path, other: Path) -> None:
+    """Asserts equal steps and byte-identical models."""
+    assert read(run / "steps.jsonl") == read(other / "steps.jsonl")
+    for path in (run / "best").iterdir():
         assert path.read_bytes() == (other / "best" / path.name).read_bytes(), path.name
 
 
@@ -58,11 +58,11 @@ def same_run(one: Path, other: Path) -> None:
 def test_a_signal_in_the_middle_of_an_epoch(
     number: signal.Signals, whole: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
-    asked: list[int] = []
+    sent: list[int] = []
 
     def ask_to_stop(rows: Any) -> None:
-        if not asked:  # a second signal would not be noted
-            asked.append(number)
+        if not sent:  # a second signal would not be recorded
+            sent.append(number)
             os.kill(os.getpid(), number)
 
     data = training_source([(captioned_folder, 1.0)])
@@ -73,9 +73,10 @@ def test_a_signal_in_the_middle_of_an_epoch(
     done = len(read(tmp_path / "steps.jsonl"))
     assert 0 < done < 12
     again = Watch()
-    lines: list[str] = []
-    train(CONFIG, data, tmp_path, evaluate, [again], notify=lines.append)
-    assert lines == [f"resuming {tmp_path} after step {done} of 12, in epoch {done // 4 + 1} of 3"]
+    train(CONFIG, data, tmp_path, evaluate, [again])
+    assert again.lines == [
+        f"resuming {tmp_path} after step {done} of 12, in epoch {done // 4 + 1} of 3"
+    ]
     assert again.started == (done, 12)
     same_run(tmp_path, whole)
 

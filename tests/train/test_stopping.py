@@ -13,12 +13,12 @@ import pytest
 
 from rsicd_embed.train.stopping import SIGNALS, Interrupt, stop_on_signals
 
-_AT_MOST_S = 600  # far more than an answer takes on a busy machine
+_AT_MOST_S = 600  # far more than a reply takes on a busy machine
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("deferred", [True, False])
-def test_the_first_signal_is_noted_and_the_next_acts(
+def test_the_first_signal_is_recorded_and_the_next_acts(
     number: signal.Signals, deferred: bool
 ) -> None:
     class ActedError(Exception):
@@ -43,8 +43,8 @@ def test_the_first_signal_is_noted_and_the_next_acts(
         signal.signal(number, before)
 
 
-def test_a_signal_is_answered_while_the_main_thread_runs_no_python() -> None:
-    """As in a compilation: it does not get there before the answer has."""
+def test_a_signal_is_acknowledged_during_a_long_native_call() -> None:
+    """As during compilation, when Python runs no signal handlers."""
     answers: list[Interrupt] = []
     reader, writer = os.pipe()
 
@@ -56,7 +56,7 @@ def test_a_signal_is_answered_while_the_main_thread_runs_no_python() -> None:
     signal.set_wakeup_fd(woken)
     with stop_on_signals(answer) as stop:
         stop.deferred = True
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # other threads take it
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # another thread receives it
         try:
             for count in (1, 2):
                 os.kill(os.getpid(), signal.SIGINT)
@@ -75,7 +75,7 @@ def test_a_signal_is_answered_while_the_main_thread_runs_no_python() -> None:
 
 STUCK = """
 import signal, sys, threading
-from rsicd_embed.cli.train.train_progress import ShownProgress
+from rsicd_embed.cli.train.train_run import ShownProgress
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.stopping import stop_on_signals
 
@@ -83,11 +83,11 @@ with ShownProgress(TrainConfig(), 1) as shown, stop_on_signals(shown.on_interrup
     stop.deferred = True
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     print("ready", flush=True)
-    sys.stdin.read()  # until the test closes it: a library that never returns
+    sys.stdin.read()  # a library call that never returns
 """
 
 
-def test_a_second_ctrl_c_ends_a_process_that_is_stuck() -> None:
+def test_a_second_ctrl_c_ends_a_stuck_process() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", STUCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
@@ -98,15 +98,15 @@ def test_a_second_ctrl_c_ends_a_process_that_is_stuck() -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr.readline() == (
             "SIGINT: stopping after this step or evaluation, with a checkpoint; "
-            "press Ctrl-C again to stop at once\n"
+            "press Ctrl-C again to stop immediately\n"
         )
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.stderr.readline().startswith("SIGINT again: stopped at once; the same")
+        assert process.stderr.readline().startswith("SIGINT again: stopped immediately; the same")
         assert process.wait(_AT_MOST_S) == 130
 
 
-def test_in_another_thread_nothing_is_noted() -> None:
+def test_nothing_is_recorded_in_another_thread() -> None:
     seen = []
 
     def run() -> None:

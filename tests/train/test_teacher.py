@@ -1,4 +1,4 @@
-"""A teacher's vectors: of the views that the student sees, made once."""
+"""A teacher's vectors of the student's views, computed once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TeacherConfig, TrainConfig
-from rsicd_embed.train.distillation import IMAGES, TEXTS
 from rsicd_embed.train.input.augment import VIEWS, random_view, view_keys
 from rsicd_embed.train.input.caption_draws import Captions
 from rsicd_embed.train.input.captioned_images import CaptionedImages
+from rsicd_embed.train.objective import TEACHER_IMAGES, TEACHER_TEXTS
 from rsicd_embed.train.teacher import Teacher, teach
 from tests.conftest import picture
 
@@ -29,12 +29,12 @@ CONFIG = dataclasses.replace(TrainConfig(), teacher=TeacherConfig("bundled", vie
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
     folder = tmp_path_factory.mktemp("taught")
-    found = []
+    split = []
     for i in range(6):
         path = folder / f"{i}.png"
         picture(i).save(path)
-        found.append(Example(path.name, str(path), {"captions": [f"picture {i}", "a picture"]}))
-    return found
+        split.append(Example(path.name, str(path), {"captions": [f"picture {i}", "a picture"]}))
+    return split
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +65,15 @@ def test_each_row_gets_the_vectors_of_its_view_and_caption(
         arrays = known.arrays(batch, epoch, own)
         numbers = arrays[VIEWS]
         assert (numbers == np.stack([batch.rows, (batch.rows + epoch) % 2], axis=1)).all()
-        # What the step makes of the same pixels and keys, embedded, is what the teacher said.
+        # Embedding the views that the step makes gives the teacher's vectors.
         keys = view_keys(CONFIG.seed, jnp.asarray(numbers))
-        seen = jax.vmap(lambda key, one: random_view(key, one[None], 32, CONFIG.augment)[0])(
+        seen = jax.vmap(lambda key, image: random_view(key, image[None], 32, CONFIG.augment)[0])(
             keys, batch.pixels
         )
         vectors = embedder.embed_pixels(np.asarray(seen.round()).astype(np.uint8))
-        np.testing.assert_allclose(arrays[IMAGES], vectors, atol=2e-3)
+        np.testing.assert_allclose(arrays[TEACHER_IMAGES], vectors, atol=2e-3)
         texts = _texts(images.captions, batch.groups[:, 0])
-        np.testing.assert_allclose(arrays[TEXTS], embedder.embed_texts(texts), atol=2e-3)
+        np.testing.assert_allclose(arrays[TEACHER_TEXTS], embedder.embed_texts(texts), atol=2e-3)
 
 
 def _texts(captions: Captions, same: np.ndarray) -> list[str]:
@@ -81,7 +81,7 @@ def _texts(captions: Captions, same: np.ndarray) -> list[str]:
 
 
 class Counting:
-    """An embedder that counts what it embeds."""
+    """An embedder that counts images."""
 
     def __init__(self, embedder: Any) -> None:
         self.embedder, self.pixels = embedder, 0
@@ -94,21 +94,21 @@ class Counting:
         return np.asarray(self.embedder.embed_pixels(pixels))
 
 
-def test_vectors_are_made_once_and_a_stopped_teacher_goes_on(
+def test_vectors_are_computed_once_and_resumed(
     examples: list[Example], embedder: Any, images: Any, tmp_path: Path
 ) -> None:
-    counting, told = Counting(embedder), list[int]()
+    counting, advanced = Counting(embedder), list[int]()
 
     def taught(config: TrainConfig = CONFIG) -> Any:
-        told.clear()
-        found = teach(counting, examples, images.captions, config, tmp_path, told.append)
-        assert sum(told) == 12  # those that are found too
-        return found
+        advanced.clear()
+        vectors = teach(counting, examples, images.captions, config, tmp_path, advanced.append)
+        assert sum(advanced) == 12  # including cached views
+        return vectors
 
     first = taught()
     assert counting.pixels == 12
     (folder,) = tmp_path.iterdir()
-    (folder / "view-1.npy").unlink()  # as if stopped before
+    (folder / "view-1.npy").unlink()  # as if interrupted
     assert (taught().images == first.images).all()
     assert counting.pixels == 18
     taught()
@@ -124,13 +124,13 @@ def test_views_differ(examples: list[Example], embedder: Any, images: Any, tmp_p
     assert known.dim == embedder.dim
 
 
-def test_a_teacher_needs_views_that_it_can_see() -> None:
+def test_torchvision_views_cannot_be_taught() -> None:
     augment = dataclasses.replace(CONFIG.augment, engine="torchvision")
     with pytest.raises(TrainError, match="with a teacher, found 'torchvision'"):
         dataclasses.replace(CONFIG, augment=augment)
 
 
-def test_an_image_that_is_none(embedder: Any, images: Any, tmp_path: Path) -> None:
+def test_an_unreadable_image(embedder: Any, images: Any, tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     path.write_text("rubbish")
     with pytest.raises(TrainError, match=r"broken\.png: not a picture"):

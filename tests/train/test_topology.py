@@ -12,7 +12,7 @@ GIB = 1 << 30
 
 
 @pytest.mark.parametrize(
-    ("name", "libtpus", "devices", "gib"),
+    ("name", "libtpu_name", "devices", "gib"),
     [
         ("v2-8", "v2:2x2", 8, 8),
         ("v3-8", "v3:2x2", 8, 16),
@@ -28,15 +28,19 @@ GIB = 1 << 30
         ("v6e:2x4", "v6e:2x4", 8, 32),
     ],
 )
-def test_topologies(name: str, libtpus: str, devices: int, gib: int) -> None:
-    found = parse(name)
-    assert (found.name, found.devices, found.hbm_bytes) == (libtpus, devices, gib * GIB)
+def test_topologies(name: str, libtpu_name: str, devices: int, gib: int) -> None:
+    topology = parse(name)
+    assert (topology.name, topology.devices, topology.hbm_bytes) == (
+        libtpu_name,
+        devices,
+        gib * GIB,
+    )
 
 
 @pytest.mark.parametrize(
     "name", ["", "v3", "v3-7", "v9-8", "v5e-2", "v5e:0x2", "v3:2", "tpu", "3-8"]
 )
-def test_an_unknown_topology_is_told_in_one_line(name: str) -> None:
+def test_an_unknown_topology_is_reported_in_one_line(name: str) -> None:
     result = CliRunner().invoke(main, ["train", "plan", "--topology", name])
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()

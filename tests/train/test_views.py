@@ -1,4 +1,4 @@
-"""Random views: on the device and by torchvision, each switch alone."""
+"""Random views on the device and by torchvision, one setting at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import AugmentConfig
-from rsicd_embed.train.input import views as by_torchvision
+from rsicd_embed.train.config import AugmentConfig, TrainConfig, parse
+from rsicd_embed.train.input import torchvision_views as by_torchvision
 from rsicd_embed.train.input.augment import random_view
-from rsicd_embed.train.input.views import Views
+from rsicd_embed.train.input.torchvision_views import Views
 from tests.conftest import picture
 
 SIDE, SIZE = 18, 16
-# Nothing random; with whole area and side, a view is the picture, resized.
+# Nothing random: a view is the resized image.
 STILL = AugmentConfig(
     crop=1.0,
     area=(1.0, 1.0),
@@ -33,26 +33,28 @@ PIXELS = np.stack([np.asarray(picture(i, (SIDE, SIDE))) for i in range(6)])
 _on_device = jax.jit(random_view, static_argnums=(2, 3))
 
 
-def made(engine: str, how: AugmentConfig, seed: int = 0, pixels: np.ndarray = PIXELS) -> np.ndarray:
+def views_by(
+    engine: str, options: AugmentConfig, seed: int = 0, pixels: np.ndarray = PIXELS
+) -> np.ndarray:
     """Views of some images, float32 (n, SIZE, SIZE, 3)."""
-    how = dataclasses.replace(how, engine=engine)
+    options = dataclasses.replace(options, engine=engine)
     if engine == "device":
-        return np.asarray(_on_device(jax.random.key(seed), jnp.asarray(pixels), SIZE, how))
+        return np.asarray(_on_device(jax.random.key(seed), jnp.asarray(pixels), SIZE, options))
     seeds = np.random.default_rng(seed).integers(2**63, size=len(pixels), dtype=np.uint64)
-    return Views(how, pixels.shape[1], SIZE)(pixels, seeds).astype(np.float32)
+    return Views(options, pixels.shape[1], SIZE)(pixels, seeds).astype(np.float32)
 
 
 engines = pytest.mark.parametrize("engine", ["device", "torchvision"])
 
 
 @engines
-def test_with_all_switched_off_a_view_is_the_picture_resized(engine: str) -> None:
+def test_without_augmentation_a_view_is_the_resized_image(engine: str) -> None:
     from PIL import Image
 
-    views = made(engine, STILL)
+    views = views_by(engine, STILL)
     for view, pixels in zip(views, PIXELS, strict=True):
         resized = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-        assert np.abs(view - np.asarray(resized)).mean() < 8  # the device's is bilinear
+        assert np.abs(view - np.asarray(resized)).mean() < 8  # the device resizes bilinearly
 
 
 @engines
@@ -73,30 +75,32 @@ def test_each_symmetry_alone(
     engine: str, switch: dict[str, float], symmetries: set[tuple[int, bool]]
 ) -> None:
     image = np.repeat(PIXELS[:1], 96, axis=0)
-    whole = made(engine, STILL, pixels=image)[0]
+    whole = views_by(engine, STILL, pixels=image)[0]
     candidates = {
         (turns, mirrored): np.rot90(whole[:, ::-1] if mirrored else whole, turns)
         for turns in range(4)
         for mirrored in (False, True)
     }
-    found = set()
-    for view in made(engine, dataclasses.replace(STILL, **switch), pixels=image):
-        errors = {key: float(np.abs(view - one).mean()) for key, one in candidates.items()}
+    symmetries_seen = set()
+    for view in views_by(engine, dataclasses.replace(STILL, **switch), pixels=image):
+        errors = {
+            key: float(np.abs(view - candidate).mean()) for key, candidate in candidates.items()
+        }
         best = min(errors, key=errors.__getitem__)
         assert errors[best] < 4
-        found.add(best)
-    assert found == symmetries
+        symmetries_seen.add(best)
+    assert symmetries_seen == symmetries
 
 
 @engines
-def test_a_crop_keeps_the_side_and_the_area_that_are_asked_for(engine: str) -> None:
-    """On a ramp, the range of values is the part that is seen."""
+def test_crops_have_the_configured_side_and_area(engine: str) -> None:
+    """On a ramp, the range of values shows the part that was cropped."""
     side = 64
     ramp = np.tile(np.arange(side, dtype=np.uint8) * 4, (side, 1))
     pixels = np.repeat(np.stack([ramp, ramp, ramp], axis=-1)[None], 64, axis=0)
 
-    def seen(**how: object) -> np.ndarray:
-        views = made(engine, dataclasses.replace(STILL, **how), pixels=pixels)  # type: ignore[arg-type]
+    def seen(**options: object) -> np.ndarray:
+        views = views_by(engine, dataclasses.replace(STILL, **options), pixels=pixels)  # type: ignore[arg-type]
         columns = views.mean(axis=(1, 3))
         return (columns[:, -1] - columns[:, 0]) / 4 / side
 
@@ -110,24 +114,24 @@ def test_a_crop_keeps_the_side_and_the_area_that_are_asked_for(engine: str) -> N
 
 
 @engines
-def test_jitter_alone_changes_colours_and_keeps_places(engine: str) -> None:
+def test_jitter_changes_colours_only(engine: str) -> None:
     grey = np.full((32, SIDE, SIDE, 3), 128, np.uint8)
-    views = made(engine, dataclasses.replace(STILL, jitter=0.25), pixels=grey)
-    assert np.ptp(views, axis=(1, 2, 3)).max() < 1.5  # no borders come in, and grey stays grey
+    views = views_by(engine, dataclasses.replace(STILL, jitter=0.25), pixels=grey)
+    assert np.ptp(views, axis=(1, 2, 3)).max() < 1.5  # no borders appear, and grey stays grey
     levels = views.mean(axis=(1, 2, 3))
     assert 90 < levels.min() < 110 < 146 < levels.max() < 166
     assert 0 <= views.min() <= views.max() <= 255
 
 
 @engines
-def test_views_are_a_function_of_the_seed(engine: str) -> None:
-    one, same, other = (made(engine, AugmentConfig(), seed) for seed in (0, 0, 1))
-    assert one.shape == (6, SIZE, SIZE, 3)
-    np.testing.assert_array_equal(one, same)
-    assert np.abs(one - other).max() > 1
+def test_views_depend_only_on_the_seed(engine: str) -> None:
+    first, same, other = (views_by(engine, AugmentConfig(), seed) for seed in (0, 0, 1))
+    assert first.shape == (6, SIZE, SIZE, 3)
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 1
 
 
-def test_torchs_own_randomness_is_left_alone() -> None:
+def test_torch_generator_is_left_unchanged() -> None:
     import torch
 
     seeds = np.arange(6, dtype=np.uint64)
@@ -139,10 +143,10 @@ def test_torchs_own_randomness_is_left_alone() -> None:
     whole = views(PIXELS, seeds)
     assert torch.rand(4).tolist() == wanted
     assert torch.get_num_threads() == threads
-    np.testing.assert_array_equal(views(PIXELS[4:], seeds[4:]), whole[4:])  # one at a time, too
+    np.testing.assert_array_equal(views(PIXELS[4:], seeds[4:]), whole[4:])  # in smaller batches
 
 
-def test_each_engine_has_its_own_measures() -> None:
+def test_defaults_of_each_engine() -> None:
     assert AugmentConfig("device").crop_area == (0.5, 1.0)
     original = AugmentConfig("torchvision")
     assert (original.crop_side, original.crop_area) == (0.8, (0.8, 1.0))
@@ -152,22 +156,25 @@ def test_each_engine_has_its_own_measures() -> None:
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        ({"engine": "gpu"}, "expected engine to be one of device, torchvision, none"),
-        ({"crop": 0.0}, "expected crop > 0"),
-        ({"crop": 1.5}, r"expected crop in \[0, 1\]"),
-        ({"area": (0.8, 1.2)}, r"expected area to be \[least, most\] within \(0, 1\], found"),
-        ({"area": (0.9, 0.8)}, r"found \[0.9, 0.8\]"),
-        ({"area": (0.9,)}, r"found \[0.9\]"),
-        ({"jitter": -0.1}, r"expected jitter in \[0, 1\]"),
-        ({"vertical_flip": 2.0}, r"expected vertical_flip in \[0, 1\]"),
+        ({"engine": "gpu"}, "expected augment.engine to be one of device, torchvision, none"),
+        ({"crop": 0.0}, r"expected augment.crop in \(0, 1\], found 0.0"),
+        ({"crop": 1.5}, r"expected augment.crop in \(0, 1\], found 1.5"),
+        (
+            {"area": [0.8, 1.2]},
+            r"expected augment.area to be \[least, most\] within \(0, 1\], found",
+        ),
+        ({"area": [0.9, 0.8]}, r"found \[0.9, 0.8\]"),
+        ({"area": [0.9]}, r"found \[0.9\]"),
+        ({"jitter": -0.1}, r"expected augment.jitter in \[0, 1\]"),
+        ({"vertical_flip": 2.0}, r"expected augment.vertical_flip in \[0, 1\]"),
     ],
 )
-def test_settings_that_make_no_sense(setting: dict[str, object], complaint: str) -> None:
+def test_invalid_settings(setting: dict[str, object], complaint: str) -> None:
     with pytest.raises(TrainError, match=complaint):
-        AugmentConfig(**setting)  # type: ignore[arg-type]
+        parse.replaced(TrainConfig(), {f"augment.{name}": v for name, v in setting.items()})
 
 
-def test_torchvision_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "torchvision" else find(name)

@@ -1,4 +1,4 @@
-"""Marian models of a few units that have learnt a few sentences by heart, made on the spot."""
+"""Tiny Marian models trained on a few sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLANES = "many planes are parked in an airport ."
 DESERT = "a desert with yellow dunes ."
 BOATS = "several boats are in a port near green water ."
 
-# Into a language, and what comes back from it.
+# Translations into a language and back.
 TRIPS = {
     "fr": {
         PLANES: ("De nombreux avions sont garés.", "Many aircraft are parked."),
@@ -42,7 +42,7 @@ _END, _UNKNOWN, _PAD = "</s>", "<unk>", "<pad>"
 
 
 def write_untrained(folder: Path, pairs: Mapping[str, str], positions: int = 64) -> Any:
-    """Writes a Marian directory with random weights, and returns the model."""
+    """Writes a Marian directory with random weights and returns the model."""
     import torch
 
     mend_torchvision()
@@ -62,11 +62,11 @@ def write_untrained(folder: Path, pairs: Mapping[str, str], positions: int = 64)
         )
         (folder / name).write_bytes(model.getvalue())
         learnt = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-        found = [learnt.id_to_piece(i) for i in range(learnt.get_piece_size())]
-        pieces |= dict.fromkeys(found)
-    pieces = {one: None for one in pieces if one not in ("<s>", _END, _UNKNOWN)}
+        learnt_pieces = [learnt.id_to_piece(i) for i in range(learnt.get_piece_size())]
+        pieces |= dict.fromkeys(learnt_pieces)
+    pieces = {piece: None for piece in pieces if piece not in ("<s>", _END, _UNKNOWN)}
     tokens = dict.fromkeys(text.split(" ")[0] for text in pairs if text.startswith(">>"))
-    names = [_END, _UNKNOWN, *pieces, *tokens, _PAD]  # in the order of the published models
+    names = [_END, _UNKNOWN, *pieces, *tokens, _PAD]  # in the order of published models
     vocabulary = folder / "vocab.json"
     vocabulary.write_text(json.dumps({name: i for i, name in enumerate(names)}))
     with warnings.catch_warnings():
@@ -100,7 +100,7 @@ def write_untrained(folder: Path, pairs: Mapping[str, str], positions: int = 64)
 
 
 def write(folder: Path, pairs: Mapping[str, str], steps: int = 80) -> Path:
-    """Writes a Marian directory that translates each text of `pairs` as they say."""
+    """Writes a Marian directory that translates the texts of `pairs`."""
     import torch
     from transformers import MarianTokenizer
 

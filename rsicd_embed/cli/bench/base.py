@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsicd_embed.cli.base import (
-    PUBLISHED_SHAPES,
     F,
     batch_size_option,
     json_option,
@@ -24,6 +23,7 @@ from rsicd_embed.cli.base import (
     save_and_show,
 )
 from rsicd_embed.embedder.clip.backends import PRECISIONS
+from rsicd_embed.train.shapes import PUBLISHED_SHAPES
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
@@ -156,11 +156,11 @@ def model_or_shape(model: str | None, shape: str | None) -> Iterator[str | None]
         raise click.UsageError("expected --model or --shape, found both")
     from rsicd_embed.bench.inputs import texts
     from rsicd_embed.bench.workers import once
-    from rsicd_embed.train import random_checkpoint
+    from rsicd_embed.train.initialization import write_random_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
         directory = Path(folder, shape)
-        once(f"making a {shape}", partial(random_checkpoint.write, directory, shape, texts(512)))
+        once(f"making a {shape}", partial(write_random_checkpoint, directory, shape, texts(512)))
         yield str(directory)
 
 

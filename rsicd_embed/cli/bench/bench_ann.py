@@ -182,7 +182,7 @@ def ann(
     from rsicd_embed.bench.ann.ground_truth import Truth
     from rsicd_embed.bench.ann.sweep import ladders
     from rsicd_embed.bench.ann.workload import prepare
-    from rsicd_embed.cli.progress import teller
+    from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.timing import TimingPlan
 
@@ -217,7 +217,7 @@ def ann(
     run["left_out"] = others.left_out
     for name, why in others.left_out.items():
         note(f"left out: {name} {why}")
-    tell = teller()
+    tell = status_printer()
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=scratch) as folder:
         tell(f"preparing {source.rows} vectors")
         workload = prepare(source, Path(folder), queries, max(ks), seed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import PUBLISHED_SHAPES, note
+from rsicd_embed.cli.base import note
 from rsicd_embed.cli.bench.base import (
     Recorded,
     Variant,
@@ -22,6 +22,7 @@ from rsicd_embed.cli.bench.base import (
     variants,
 )
 from rsicd_embed.cli.bench.embed_lines import lines
+from rsicd_embed.train.shapes import PUBLISHED_SHAPES
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.flops import Tower
@@ -118,7 +119,7 @@ def embed(
     """
     from rsicd_embed.bench import combined, references
     from rsicd_embed.bench import embed_rates as bench
-    from rsicd_embed.cli.progress import teller
+    from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
     from rsicd_embed.reports.timing import TimingPlan
@@ -149,7 +150,7 @@ def embed(
 
     runs: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
-    tell = teller()
+    tell = status_printer()
     try:
         for source, size in pairs:
             settings = bench.EmbedSettings(size, texts, one_process, matmul_side or None)

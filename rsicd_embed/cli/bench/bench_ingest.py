@@ -94,7 +94,7 @@ def ingest(
     import rsicd_embed
     from rsicd_embed.bench import ingest_rates as bench
     from rsicd_embed.bench import memory, synthetic_jpegs
-    from rsicd_embed.cli.progress import teller
+    from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
     from rsicd_embed.reports.timing import TimingPlan
@@ -109,7 +109,7 @@ def ingest(
         command=command_line(context),
         accelerators=nvidia_gpus(),
     )
-    tell = teller()
+    tell = status_printer()
     with (
         model_or_shape(model, shape) as source,
         tempfile.TemporaryDirectory(prefix="rsicd-embed-") as scratch,

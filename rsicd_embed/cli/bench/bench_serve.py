@@ -49,7 +49,7 @@ def serve(
     """
     from rsicd_embed import plugins
     from rsicd_embed.bench import serve_rates as bench
-    from rsicd_embed.cli.progress import teller
+    from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.embedder.base import provenance
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import BenchError
@@ -71,7 +71,7 @@ def serve(
         store = f"{scheme}:{folder}/store"
         bench.fill(store, rows, provenance(load_for_a_query(model)), seed)
         settings = bench.ServeSettings(clients=clients, words=words)
-        run |= bench.run(store, settings, TimingPlan(rounds, seed), progress=teller())
+        run |= bench.run(store, settings, TimingPlan(rounds, seed), progress=status_printer())
     finish(output, NAME, run, _lines, as_json=as_json)
 
 

@@ -18,12 +18,11 @@ from rsicd_embed.cli.base import (
     json_option,
     note,
     precision_option,
+    report_skipped,
     report_source,
     save_and_show,
-    tell_skipped,
 )
 from rsicd_embed.cli.bench.base import command_line
-from rsicd_embed.datasets.classes import PROMPT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from rsicd_embed.evaluation.dataset import EvalSet
     from rsicd_embed.evaluation.embedding import Embedded
 
+# `datasets.classes.PROMPT`; importing it would slow down `--help`.
+PROMPT = "An aerial photograph of {category}"
 _TOLD = 3  # one line an image would bury what comes after them
 
 dataset_option = click.option(
@@ -152,7 +153,7 @@ class How:
             found = embed_examples(
                 embedder, examples, skip_unreadable=skip_unreadable, progress=advance
             )
-        tell_skipped(found.skipped)
+        report_skipped(found.skipped)
         return found
 
     def embed_texts(self, embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
@@ -169,7 +170,7 @@ def open_set(dataset: Path, *, every_label: bool = False) -> EvalSet:
     from rsicd_embed.evaluation.dataset import open_set as read
 
     found = read(dataset, every_label=every_label)
-    tell_skipped(found.skipped[:_TOLD])
+    report_skipped(found.skipped[:_TOLD])
     if len(found.skipped) > _TOLD:
         note(f"skipped {len(found.skipped) - _TOLD:,} more")
     report_source(found.unread, found.notes)

@@ -1,1 +1,1 @@
-"""`rsicd-embed train` and the commands below it."""
+"""`rsicd-embed train` and its subcommands."""

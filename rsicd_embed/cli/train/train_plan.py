@@ -1,24 +1,26 @@
-"""`rsicd-embed train plan`: the training step compiled for TPUs, without one."""
+"""`rsicd-embed train plan`: compiles the training step for TPUs, without a TPU."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import SHAPES, json_option, note, print_json, show
+from rsicd_embed.cli.base import json_option, note, print_json, show
 from rsicd_embed.cli.train.train_settings import config_options, read_config
 from rsicd_embed.embedder.clip.backends import PRECISIONS
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
+from rsicd_embed.train.shapes import SHAPES
 
 if TYPE_CHECKING:
     from rsicd_embed.train.tpu_plan.plan import TpuPlan
 
 
-# The step of CLIP-rsicd, where neither settings nor options say otherwise.
+# The step of CLIP-rsicd, unless settings or options override it.
 _DEFAULTS = TrainConfig(ModelConfig(shape="vit-b-32"), batch_size=1024)
 
 
@@ -26,31 +28,31 @@ _DEFAULTS = TrainConfig(ModelConfig(shape="vit-b-32"), batch_size=1024)
 @click.option(
     "--topology",
     required=True,
-    help="TPUs: v2-8, v3-8, v4-8, v5e-8, v5p-8, v6e-8 and larger, or a shape such as v5e:2x4.",
+    help="TPU slice: v2-8, v3-8, v4-8, v5e-8, v5p-8, v6e-8 and larger, or a shape such as v5e:2x4.",
 )
 @config_options
 @click.option(
     "--shape",
-    type=click.Choice(SHAPES),
-    help=f"The model, instead of the settings'.  [default: {_DEFAULTS.model.shape}]",
+    type=click.Choice(list(SHAPES)),
+    help=f"Model shape; overrides the settings.  [default: {_DEFAULTS.model.shape}]",
 )
 @click.option(
     "--global-batch",
     type=click.IntRange(1),
-    help=f"Images a step, over all devices.  [default: {_DEFAULTS.batch_size}]",
+    help=f"Images per step, over all devices.  [default: {_DEFAULTS.batch_size}]",
 )
 @click.option(
     "--keep-patches",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Fraction of the patches kept.  [default: the most that the settings ever keep]",
+    help="Fraction of the patches kept.  [default: the largest that the settings use]",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help=f"What the towers compute in.  [default: {_DEFAULTS.step.precision}]",
+    help=f"Dtype that the towers compute in.  [default: {_DEFAULTS.step.precision}]",
 )
 @click.option(
-    "--verify", is_flag=True, help="Compile the largest batch too, instead of estimating it."
+    "--verify", is_flag=True, help="Compile the largest batch too instead of estimating it."
 )
 @json_option
 def plan(
@@ -66,14 +68,14 @@ def plan(
 ) -> None:
     """Compile the training step for TPUs, without a TPU.
 
-    It is the step of `train` with the same settings, but without a teacher. Prints what memory it
-    needs and whether that is there, its FLOPs, what it sends between devices, and the largest
+    This is the step that `train` runs with the same settings, but without a teacher. Prints the
+    memory it needs, whether it fits, its FLOPs, the bytes sent between devices, and the largest
     batch. Takes a minute or two for a ViT-B/32.
     """
     from rsicd_embed.train.tpu_plan.topology import ENVIRONMENT
     from rsicd_embed.train.tpu_plan.topology import parse as parse_topology
 
-    parse_topology(topology)  # told before JAX is loaded
+    parse_topology(topology)  # reports errors before JAX is loaded
     os.environ.update(ENVIRONMENT)
     try:
         from rsicd_embed.train.tpu_plan.compile_for_tpu import StepWorkload
@@ -96,18 +98,18 @@ def plan(
     if keep_patches is None:
         keep_patches = 1.0 if config.step.unmasked else config.step.keep_patches
     if config.teacher.model is not None:
-        note("the teacher's part of the step is left out, and the memory of its similarities")
+        note("the plan leaves out the teacher's part of the step and its memory")
     workload = StepWorkload(config, keep_patches)
-    found = make_plan(topology, workload, config.batch_size, verify=verify)
+    result = make_plan(topology, workload, config.batch_size, verify=verify)
     if as_json:
-        print_json(found.as_json())
+        print_json(dataclasses.asdict(result))
     else:
-        for line in lines(found):
+        for line in lines(result):
             show(line)
 
 
 def lines(plan: TpuPlan) -> Iterator[str]:
-    """What is printed without `--json`."""
+    """Formats a plan for people."""
     exact = plan.compiled_global_batch == plan.global_batch
     source = f"estimated from a batch of {plan.compiled_global_batch:,}"
     parts = (
@@ -131,7 +133,7 @@ def lines(plan: TpuPlan) -> Iterator[str]:
     kinds = ", ".join(f"{kind} {_si(size)}B" for kind, size in sent.items())
     yield (
         f"collectives per step and device: {kinds or 'none'}"
-        f"{'' if exact else f', of a batch of {plan.compiled_global_batch:,}'}"
+        f"{'' if exact else f', with a batch of {plan.compiled_global_batch:,}'}"
     )
     yield f"largest global batch: {plan.largest_global_batch:,}, " + (
         "an estimate (--verify compiles it)" if plan.largest_is_estimate else "compiled"
@@ -144,7 +146,7 @@ def _gib(size: int) -> str:
 
 
 def _si(value: float) -> str:
-    """Three digits and a power of a thousand: 45.3 T."""
+    """Formats three digits and an SI prefix: 45.3 T."""
     for unit in ("", "k", "M", "G", "T"):
         if value < 999.5:
             return f"{value:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""`rsicd-embed train preview`: a picture of augmented images with their captions."""
+"""`rsicd-embed train preview`: draws augmented images with their captions."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ _SIZE = 224
     "--output",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The picture: .png, .jpg or .webp; one that an earlier preview drew is replaced.",
+    help="Image file: .png, .jpg or .webp; replaces an earlier preview.",
 )
-@click.option("--images", default=6, show_default=True, type=click.IntRange(1), help="Rows.")
 @click.option(
-    "--views", default=6, show_default=True, type=click.IntRange(1), help="Views of each image."
+    "--images", default=6, show_default=True, type=click.IntRange(1), help="Number of rows."
 )
-@click.option("--seed", type=click.IntRange(0), help="Of all draws.  [default: that of the run]")
+@click.option(
+    "--views", default=6, show_default=True, type=click.IntRange(1), help="Views per image."
+)
+@click.option("--seed", type=click.IntRange(0), help="Random seed.  [default: the run's]")
 @json_option
 def preview(
     datasets: tuple[str, ...],
@@ -44,9 +46,9 @@ def preview(
     seed: int | None,
     as_json: bool,
 ) -> None:
-    """Draw what training would be shown: images, their random views and their captions.
+    """Draw a sheet of training input: images, their random views and captions.
 
-    In each row the original comes first. Views are drawn at 224 pixels, whatever the model sees.
+    Each row starts with the original. Views have 224 pixels regardless of the model.
     """
     from PIL import Image
 
@@ -61,20 +63,20 @@ def preview(
     image_grid.require_preview_path(output)
     config = read_config(config_file, assignments, {"seed": seed})
     with training_extra():
-        from rsicd_embed.train.preview import samples
+        from rsicd_embed.train.input.preview import samples
     data = read_data(datasets, config)
-    found = samples(data, config, images=images, views=views, size=_SIZE)
+    drawn = samples(data, config, images=images, views=views, size=_SIZE)
     rows = [
         image_grid.GridRow(
             [
-                image_grid.GridCell(read_rgb(one.example.path), note=one.example.id),
+                image_grid.GridCell(read_rgb(sample.example.path), note=sample.example.id),
                 *(
                     image_grid.GridCell(Image.fromarray(view.pixels), view.caption)
-                    for view in one.views
+                    for view in sample.views
                 ),
             ]
         )
-        for one in found
+        for sample in drawn
     ]
     image_grid.save_preview(rows, output)
     if as_json:
@@ -83,10 +85,10 @@ def preview(
                 "picture": str(output),
                 "engine": config.augment.engine,
                 "images": [
-                    {"id": one.example.id, "captions": [view.caption for view in one.views]}
-                    for one in found
+                    {"id": sample.example.id, "captions": [view.caption for view in sample.views]}
+                    for sample in drawn
                 ],
             }
         )
     else:
-        show(f"{len(found)} images with {views} views each in {output}")
+        show(f"{len(drawn)} images with {views} views each in {output}")

@@ -4,7 +4,7 @@ import { $, fail, notify } from "./dom.js";
 
 let running = null;
 
-/** The response as an object; null after a failure, which is shown, and for a request that a newer one replaced. */
+/** Returns the response as an object; null if it failed (the error is shown) or a newer request replaced it. */
 export async function request(url, options = {}) {
   stop();
   const mine = (running = new AbortController());
@@ -21,26 +21,26 @@ export async function request(url, options = {}) {
   } catch (error) {
     if (error.name === "AbortError") return null;
     $("status").textContent = "";
-    fail(error instanceof TypeError ? "The server does not answer. Is it still running?" : error.message);
+    fail(error instanceof TypeError ? "The server does not respond. Is it still running?" : error.message);
     return null;
   } finally {
     if (running === mine) stop();
   }
 }
 
-/** Cancels the request in progress, if there is one. */
+/** Cancels the current request. */
 export function stop() {
   running?.abort();
   running = null;
   $("progress").hidden = true;
 }
 
-/** A POST of an object as JSON. */
+/** Options for a POST of an object as JSON. */
 export const json = (body) => ({
   method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body),
 });
 
-/** A POST of a form; a list gives several fields, and what is undefined none. */
+/** Options for a POST of a form; lists become repeated fields, and undefined values are left out. */
 export function form(fields) {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) {
@@ -51,11 +51,11 @@ export function form(fields) {
   return { method: "POST", body };
 }
 
-/** A stored image, at most so many pixels wide and high; a chosen file as it is. */
+/** The URL of a chosen file, or of a stored image scaled to fit `side` pixels. */
 export function imageUrl(source, side) {
   return typeof source === "string"
     ? `/api/pictures?${new URLSearchParams({ id: source, side })}` : URL.createObjectURL(source);
 }
 
-/** A stored image's file, unchanged. */
+/** The URL of a stored image's original file. */
 export const originalUrl = (id) => `/api/pictures?${new URLSearchParams({ id, original: true })}`;

@@ -1,4 +1,4 @@
-// The search page: three tabs, each of which runs the query that the address holds.
+// The search page: three tabs that run the query in the page's address.
 
 import * as api from "./api.js";
 import { $, count, fail, make, notify } from "./dom.js";
@@ -17,7 +17,7 @@ let query = EMPTY;
 
 // --- the query -------------------------------------------------------------------------------
 
-/** Changes the query: a new entry in the browser's history, and new results. */
+/** Changes the query, adds it to the browser's history, and runs it. */
 function change(parts) {
   const next = { ...query, ...parts };
   if (toAddress(next) !== toAddress(query) || JSON.stringify(filesOf(next)) !== JSON.stringify(filesOf(query))) {
@@ -27,7 +27,7 @@ function change(parts) {
   return render();
 }
 
-/** Makes the page say what the query says, and runs it. */
+/** Shows the query and runs it. */
 function render() {
   const finding = query.tab === "find";
   for (const tab of TABS) {
@@ -78,13 +78,13 @@ async function find() {
   if (answer) patches.show(answer, source);
 }
 
-// --- what the page shows of it ---------------------------------------------------------------
+// --- display ---------------------------------------------------------------------------------
 
 const nameOf = (source) => (typeof source === "string" ? source : source.name);
 
 function setCount(k) {
   const options = [...$("k").options].map(({ value }) => Number(value));
-  if (!options.includes(k)) $("k").add(make("option", { textContent: k }), options.findIndex((one) => one > k));
+  if (!options.includes(k)) $("k").add(make("option", { textContent: k }), options.findIndex((option) => option > k));
   $("k").value = k;
 }
 
@@ -97,13 +97,13 @@ function preview(tab, source) {
   if (source) area.append(make("img", { source, src: api.imageUrl(source, 320), alt: `Chosen image: ${nameOf(source)}` }));
 }
 
-/** Takes a file or an id as the image of a tab. */
+/** Uses a file or a stored id as the image of a tab. */
 function choose(tab, source) {
   if (source instanceof File && source.size > MOST_BYTES) {
     return fail("Expected an image of at most 20 MB; make it smaller.");
   }
   change(tab === "picture" ? { tab, like: source } : { tab, in: source, find: "" });
-  // The result that was chosen is gone, and with it the focus.
+  // The clicked result is gone, so the focus must move.
   return (tab === "picture" ? $("tab-picture") : $("find-text")).focus();
 }
 
@@ -122,7 +122,7 @@ function listen() {
   });
   $("form-find").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!query.in) return fail("Choose a picture to look into first.");
+    if (!query.in) return fail("Choose an image first.");
     return change({ find: $("find-text").value.trim(), against: $("against").value.trim(), patch: $("patch").value });
   });
   $("k").addEventListener("change", () => change({ k: Number($("k").value) }));
@@ -185,7 +185,7 @@ async function start() {
   }
 }
 
-/** The store's columns, from which filters are built and attributes are formatted. */
+/** Loads the store's columns, for building filters and formatting attributes. */
 async function loadColumns() {
   const response = await fetch("/api/columns");
   const answer = await response.json();
@@ -196,7 +196,7 @@ async function loadColumns() {
   $("filters").hidden = query.tab === "find" || !filters.available();
   allowOriginals(answer.originals);
   results.redraw();
-  $("about").textContent = `${count(answer.rows, "image")}: search by words, by an image, or inside one`;
+  $("about").textContent = `${count(answer.rows, "image")}: search by text, by image, or within an image`;
   const labels = answer.columns.find(({ name, values }) => values?.length > 1 && /label|class|category/i.test(name));
   const examples = labels ? labels.values.slice(0, EXAMPLES.length).map((value) => named(labels.name, value)) : EXAMPLES;
   $("examples").replaceChildren(...examples.map((text) => {

@@ -1,8 +1,8 @@
-// Small helpers to create elements.
+// Helpers for creating elements and showing messages.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with properties, attributes (as `@name`) and children. */
+/** Creates an element with properties, attributes (as `@name`) and children. */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -13,7 +13,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** An SVG element with attributes and children. */
+/** Creates an SVG element with attributes and children. */
 export function draw(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -30,7 +30,7 @@ export function button(text, label, action, className = "quiet") {
 /** "1 result", "2 results". */
 export const count = (n, word, plural = `${word}s`) => `${n.toLocaleString("en")} ${n === 1 ? word : plural}`;
 
-/** Shows, above the results, what may make them misleading. */
+/** Shows warnings above the results. */
 export function notify(warnings) {
   const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
   $("notices").replaceChildren(...warnings.map((text) => make("p", { textContent: sentence(text) })));

@@ -1,4 +1,4 @@
-// Filters: a row for each, built from the store's columns.
+// Filters: one row each, built from the store's columns.
 
 import { $, button, make } from "./dom.js";
 import { named, time } from "./format.js";
@@ -6,7 +6,7 @@ import { named, time } from "./format.js";
 let columns = [];
 let onChange = () => {};
 
-/** Builds rows from these columns from now on; `change` is called with the filters that are complete. */
+/** Calls `change` with the complete filters whenever they change. */
 export function listen(change) {
   onChange = change;
   $("add-filter").addEventListener("click", () => addRow().querySelector("select").focus());
@@ -18,7 +18,7 @@ export function setColumns(list) {
 
 export const available = () => columns.length > 0;
 
-/** Shows filters, where they are not what the rows say already. */
+/** Shows filters, unless the rows already match them. */
 export function show(filters) {
   $("filter-count").textContent = filters.length ? `(${filters.length})` : "";
   const known = filters.filter(({ column }) => columns.some(({ name }) => name === column));
@@ -28,7 +28,7 @@ export function show(filters) {
   if (known.length) $("filters").open = true;
 }
 
-/** The filters that are complete. */
+/** Reads the complete filters from the rows. */
 function read() {
   return [...$("conditions").children].map((row) => {
     const [column, operator] = row.querySelectorAll("select");
@@ -49,17 +49,17 @@ function addRow(filter = { column: columns[0].name }) {
   const change = () => onChange(read());
 
   const setValue = (value = "") => {
-    const { name, kind, type, values, min, max } = columns.find((one) => one.name === column.value);
+    const { name, kind, type, values, min, max } = columns.find((candidate) => candidate.name === column.value);
     const choices = kind === "truth" ? ["true", "false"] : ["=", "!="].includes(operator.value) ? values : null;
     let field;
     if (choices) {
       const all = choices.includes(value) || value === "" ? choices : [...choices, value];
-      field = make("select", {}, make("option", { value: "", textContent: "choose …" }), ...options(all, (one) => named(name, one)));
+      field = make("select", {}, make("option", { value: "", textContent: "choose …" }), ...options(all, (choice) => named(name, choice)));
     } else {
       const isDate = kind === "time" && type.startsWith("date");
       field = make("input", { type: kind === "number" ? "number" : isDate ? "date" : "text" });
       if (kind === "number") field.step = "any";
-      if (kind === "time") field.title = "A date, or a time such as 2024-05-17T12:30; with an offset such as +02:00, or in the column's zone";
+      if (kind === "time") field.title = "A date, or a time such as 2024-05-17T12:30, in the column's time zone unless it has an offset such as +02:00";
       if (min !== undefined) field.placeholder = kind === "time" ? `${min.slice(0, 10)} to ${max.slice(0, 10)}` : `${short(min)} to ${short(max)}`;
       if (isDate && min !== undefined) field.title = `From ${time(min)} to ${time(max)}`;
     }

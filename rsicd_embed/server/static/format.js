@@ -1,37 +1,37 @@
-// Attributes as a person reads them. What filters send stays as it is stored.
+// Formatting of attributes. Filters send the stored values.
 
 let columns = new Map();
 let place = null;
 
-// Shown elsewhere, or of no interest.
+// Shown elsewhere or not at all.
 const HIDDEN = new Set(["rank", "id", "score", "uri", "sha256", "width", "height"]);
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const TIME = /^(\d{4,})-(\d\d)-(\d\d)(?:[ T](\d\d:\d\d)(?::(\d\d(?:\.\d+)?))?)?(Z|[+-]\d\d:\d\d)?$/;
 
-/** Remembers what /api/columns says of them. */
+/** Stores the response of /api/columns. */
 export function describe(answer) {
   columns = new Map(answer.columns.map((column) => [column.name, column]));
   place = answer.place;
 }
 
-/** A class name in words, where the server knows them: "dense residential area". */
+/** The readable name of a class, such as "dense residential area", or the value itself. */
 export const named = (column, value) => columns.get(column)?.names?.[value] ?? value;
 
-/** Longitude and latitude of a hit; null without them. */
+/** Longitude and latitude of a hit, or null. */
 export function placeOf(hit) {
   if (!place) return null;
   const [lon, lat] = [hit[place.lon], hit[place.lat]];
   return Number.isFinite(lon) && Number.isFinite(lat) && Math.abs(lat) <= 90 ? { lon, lat } : null;
 }
 
-/** A card's line of attributes. */
+/** The attributes of a hit in one line. */
 export function summary(hit) {
   return entries(hit).filter(([, value]) => value !== null && value !== hit.id)
     .map(([name, value]) => [name, short(name, value)]).filter(([, text]) => text !== "")
     .map(([name, text]) => (name === "place" ? text : `${name}: ${text}`)).join(" · ");
 }
 
-/** Every attribute of a hit, as pairs of a name and a list of texts. */
+/** All attributes of a hit, as pairs of a name and a list of texts. */
 export function details(hit) {
   const size = hit.width && hit.height ? [["size", [`${hit.width} × ${hit.height} pixels`]]] : [];
   const path = "uri" in hit ? [["path", [hit.uri ?? "none"]]] : [];
@@ -79,7 +79,7 @@ function single(name, value, nested) {
   return columns.get(name)?.kind === "time" ? time(value) : named(name, value);
 }
 
-/** At most six decimals of small numbers, two of large ones; never an exponent where it is avoidable. */
+/** Formats small numbers with up to six decimals and large ones with two, if possible without an exponent. */
 function number(value) {
   if (Number.isInteger(value)) return String(value);
   const size = Math.abs(value);
@@ -90,7 +90,7 @@ function number(value) {
 const degrees = (value, positive, negative) => `${number(Math.abs(value))}° ${value < 0 ? negative : positive}`;
 const coordinates = ({ lon, lat }) => `${degrees(lat, "N", "S")}, ${degrees(lon, "E", "W")}`;
 
-/** "2 Jan 2020, 23:30 +05:30"; what is not a time stays as it is. */
+/** "2 Jan 2020, 23:30 +05:30"; other texts are unchanged. */
 export function time(text) {
   const parts = TIME.exec(text);
   if (!parts) return text;

@@ -1,9 +1,9 @@
-// The map of hits: outlines of land (Natural Earth), a grid, and a dot for each hit with coordinates.
+// The map of hits: coastlines (Natural Earth), a grid, and a dot for each hit with coordinates.
 
 import { $, draw } from "./dom.js";
 import { placeOf } from "./format.js";
 
-const ASPECT = 2.5; // width to height, as in the style sheet
+const ASPECT = 2.5; // width / height, as in app.css
 const STEPS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60];
 const GRID_PIXELS = 90;
 
@@ -11,13 +11,14 @@ let zoomed = false;
 let placed = [];
 let onPick = () => {};
 
+/** Calls `pick` with a dot's rank, and whether it was clicked, when the pointer is on it. */
 export function listen(pick) {
   onPick = pick;
   $("zoom").addEventListener("click", () => { zoomed = !zoomed; drawMap(); });
   new ResizeObserver(drawMap).observe($("map"));
 }
 
-/** Shows hits; `pick` of a dot is called with its rank, and whether it was clicked. */
+/** Shows the hits that have coordinates. */
 export function showPlaces(hits) {
   placed = hits.map((hit) => ({ ...placeOf(hit), rank: hit.rank, id: hit.id })).filter(({ lon }) => lon !== undefined);
   $("map").hidden = !placed.length;
@@ -29,7 +30,7 @@ export function mark(rank) {
   for (const dot of $("map").querySelectorAll(".hit")) dot.classList.toggle("marked", dot.dataset.rank === String(rank));
 }
 
-/** Left, top, width and height of what is seen, in degrees, latitudes pointing down. */
+/** Left, top, width and height of the visible area, in degrees; the y axis points south. */
 function view() {
   const world = placed.some(({ lat }) => lat < -60 || lat > 84) ? fit(0, 0, 360, 180) : fit(0, -12, 360, 144);
   if (!zoomed) return world;
@@ -50,7 +51,7 @@ function drawMap() {
   const pixels = svg.clientWidth;
   if (!placed.length || !pixels) return;
   const [left, top, width, height] = view();
-  const unit = width / pixels; // degrees of a pixel
+  const unit = width / pixels; // degrees per pixel
   const step = STEPS.find((degrees) => degrees >= GRID_PIXELS * unit) ?? 60;
   const digits = Math.max(0, Math.ceil(-Math.log10(step)));
   svg.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
@@ -65,7 +66,7 @@ function drawMap() {
     parts.push(draw("path", { class: "grid", d: `M${left} ${i * step}h${width}` }));
     if (i * step > top + 16 * unit && i * step < top + height - 20 * unit) parts.push(label(left + 5 * unit, i * step - 4 * unit, name(-i * step, "N", "S")));
   }
-  // The best last, above the others.
+  // The best hit is drawn last, above the others.
   for (const { lon, lat, rank, id } of [...placed].reverse()) {
     const dot = draw("circle", { class: "hit", cx: lon, cy: -lat, r: 6 * unit, "data-rank": rank }, draw("title", {}, `${rank}. ${id}`));
     dot.addEventListener("pointerenter", () => onPick(rank, false));

@@ -1,4 +1,4 @@
-// Where a text is in an image: a heat map over it, and a box for each of the best patches.
+// The result of "find": a heat map over the image, and a box for each of the best patches.
 
 import { imageUrl } from "./api.js";
 import { $, count, make } from "./dom.js";
@@ -7,7 +7,7 @@ export function show(answer, source) {
   const whole = $("whole");
   if (whole.src.startsWith("blob:")) URL.revokeObjectURL(whole.src);
   whole.src = imageUrl(source, 1600);
-  whole.alt = `The image in which “${answer.query}” was searched for`;
+  whole.alt = `The image searched for “${answer.query}”`;
   $("heat").src = answer.heat_map;
   $("status").textContent = `${count(answer.count, "patch", "patches")} compared with “${answer.query}”, in ${(answer.ms / 1000).toFixed(1)} s`;
   $("versus").textContent = `Probabilities against: ${answer.against.join(", ")}`;

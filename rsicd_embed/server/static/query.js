@@ -1,9 +1,9 @@
-// The query: all that a search depends on, and how it is written in the page's address.
+// The query, and its representation in the page's address.
 
 export const TABS = ["words", "picture", "find"];
 const MOST_HITS = 200;
 
-// `like` and `in` are a row's id, or a file that was chosen, which an address cannot contain.
+// `like` and `in` are a row's id or a chosen file; addresses cannot contain files.
 export const EMPTY = {
   tab: "words", text: "", like: null, in: null, find: "", against: "", patch: "", k: 24, filters: [],
 };
@@ -21,7 +21,7 @@ export function toAddress(query) {
   return `${location.pathname}?${parameters}`.replace(/\?$/, "");
 }
 
-/** The query of an address, and of what `history.state` has beside it. */
+/** Parses an address; `state` is the `history.state` that names its files. */
 export function fromAddress(search, state) {
   const parameters = new URLSearchParams(search);
   const query = { ...EMPTY };
@@ -36,7 +36,7 @@ export function fromAddress(search, state) {
   return query;
 }
 
-/** For `history.state`: keys of the files, which are kept as long as the page is open. */
+/** Keys of a query's files for `history.state`; the files are kept while the page is open. */
 export function filesOf(query) {
   const state = {};
   for (const name of ["like", "in"]) {

@@ -1,4 +1,4 @@
-// The results: a card for each hit.
+// The results: one card per hit.
 
 import { imageUrl } from "./api.js";
 import { $, button, count, make } from "./dom.js";
@@ -9,9 +9,9 @@ import * as viewer from "./viewer.js";
 let actions = {};
 let last = null;
 
-/** `like` and `find` are called with an id. */
-export function listen(given) {
-  actions = given;
+/** Sets the actions of results: `like` and `find`, called with an id. */
+export function listen(handlers) {
+  actions = handlers;
   viewer.listen(actions);
   map.listen((rank, clicked) => {
     mark(rank);
@@ -35,7 +35,7 @@ export function show(answer, description) {
   map.showPlaces(hits);
 }
 
-/** Shows the same again, once more is known of the columns. */
+/** Shows the last results again, after the columns were loaded. */
 export function redraw() {
   if (last) show(...last);
 }
@@ -49,7 +49,7 @@ export function clear() {
 
 function card(hit, open) {
   const picture = make("img", { alt: "", loading: "lazy", decoding: "async", src: imageUrl(hit.id, 320) });
-  picture.addEventListener("error", () => picture.replaceWith("no picture"), { once: true });
+  picture.addEventListener("error", () => picture.replaceWith("no image"), { once: true });
   const larger = make("button", { className: "picture", type: "button", title: "Larger view",
     "@aria-label": `Result ${hit.rank}, ${hit.id}: larger view` }, picture);
   larger.addEventListener("click", open);
@@ -67,7 +67,7 @@ function card(hit, open) {
   return item;
 }
 
-/** Shows which point of the map a result is, and the other way round. */
+/** Highlights a result and its dot on the map. */
 function mark(rank) {
   $("results").querySelectorAll(".card").forEach((card, i) => card.classList.toggle("marked", i + 1 === rank));
   map.mark(rank);

@@ -1,4 +1,4 @@
-// The larger view of a hit, with its path, its attributes and a download.
+// The larger view of a hit, with its path, attributes and a download link.
 
 import { imageUrl, originalUrl } from "./api.js";
 import { $, make } from "./dom.js";
@@ -10,7 +10,7 @@ let hits = [];
 let at = 0;
 let originals = false;
 
-/** `like` and `find` are called with an id. */
+/** Sets the actions of the buttons: `like` and `find`, called with an id. */
 export function listen({ like, find }) {
   const act = (action) => () => { const { id } = hits[at]; $("viewer").close(); action(id); };
   $("view-like").addEventListener("click", act(like));
@@ -22,7 +22,7 @@ export function listen({ like, find }) {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (by) step(by);
   });
-  // The dialog fills its box, so a click on itself is one beside its content.
+  // A click on the dialog itself is outside its content.
   $("viewer").addEventListener("click", (event) => event.target === $("viewer") && $("viewer").close());
   $("view-picture").addEventListener("error", () => {
     $("view-picture").hidden = true;
@@ -31,12 +31,12 @@ export function listen({ like, find }) {
   });
 }
 
-/** Whether the server lets files be downloaded unchanged. */
+/** Sets whether the original files can be downloaded. */
 export function allowOriginals(allowed) {
   originals = allowed;
 }
 
-/** Opens on a hit. When it is closed, the browser moves the focus back to where it was. */
+/** Opens the dialog. When it closes, the browser restores the focus. */
 export function open(list, index) {
   hits = list;
   $("viewer").showModal();

@@ -1,47 +1,81 @@
 """The approximate index over a LanceDB table's vectors: building, measuring and searching it.
 
-IVF_SQ builds in seconds, and refining (comparing more rows exactly) makes up for its errors. The
-number of partitions and rows to look at is measured on the table's own rows, and kept in the
-metadata of its vector column.
+IVF_SQ builds in seconds, and refining (comparing more rows exactly) makes up for its errors. How
+many partitions to search is measured on the table's own rows, and kept in the metadata of its
+vector column.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import recall
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
-from rsicd_embed.stores.lancedb.lance_rows import part_of
 from rsicd_embed.stores.row_view import Rows
-from rsicd_embed.stores.scoring import Candidates, score_pairs
 
 # Smaller tables are cached in memory: an exact search of 120,000 × 512 takes 7 ms, and one through
 # the index 12 ms (benchmarks/ann-lancedb-120k).
 INDEX_ROWS = 200_000
-STALE_ROWS = 50_000  # rows that are not indexed yet are scanned, at about 2 µs each
 RECALL_GOAL = 0.99
-_LADDER = ((20, 2), (50, 4), (100, 8), (200, 16), (400, 32))  # partitions, refine factor
-_SPARE = 2  # hits fetched beyond k, so that rounding does not hide a better one
+SPARE_HITS = 2  # beyond k, so that rounding does not hide a better one
+_LADDER = (5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 400)  # partitions
+_REFINE = 4  # more does not improve recall, less is not faster
+_NEAR_SHARE = 1 / 3  # of the measured queries, for which fewer partitions are worth a first try
+_SHARES = (0.5, 0.1, 0.01)  # of the rows, for which recall with a filter is measured
 _REBUILD = 2.0  # growth or shrinkage of the table after which the index is rebuilt
 _MEASURE = 1.1  # … and after which it is measured again
 _KEY = b"rsicd-embed.index"
 _NAME = "vector_idx"
+_SEED = 20_261
 
-T = TypeVar("T")
-# Exact similarity of the k-th best row of each of float32 (q, dim) queries.
-KthBest = Callable[[np.ndarray, int], np.ndarray]
+
+@dataclass
+class Matches:
+    """The rows that match a filter.
+
+    Attributes:
+        live: bool (rows,), whether each row matches.
+        count: number of rows that do.
+        rows: these rows, if they are cached.
+    """
+
+    live: np.ndarray
+    count: int
+    rows: Rows | None = None
+
+    @classmethod
+    def of(cls, live: np.ndarray) -> Matches:
+        """From a mask of rows."""
+        return cls(live, int(np.count_nonzero(live)))
+
+
+# The k best of some rows (None: of all) for each query, exactly or through the index.
+ExactSearch = Callable[[np.ndarray, int, Matches | None], pa.Table]
+IndexSearch = Callable[["AnnIndex", np.ndarray, int, Matches | None], pa.Table | None]
+
+
+@dataclass(frozen=True)
+class FilteredRecall:
+    """What the index reaches when a share of the rows matches a filter.
+
+    Attributes:
+        share: share of the rows, in (0, 1).
+        partitions: partitions searched per query.
+        ann_recall: ANN recall@10.
+    """
+
+    share: float
+    partitions: int
+    ann_recall: float
 
 
 @dataclass(frozen=True)
@@ -54,6 +88,11 @@ class AnnIndex:
         partitions: partitions searched per query.
         refine: multiple of k rows that are compared exactly.
         ann_recall: ANN recall@10 with these settings.
+        near_partitions: partitions that suffice for queries near to rows; None if all are needed.
+        near_score: similarity of the tenth hit among these from which on they do.
+        filtered: settings for searches with a filter, by descending share; None if they were
+            not measured, as by earlier versions.
+        goal: ANN recall@10 that the index is tuned to.
     """
 
     built_rows: int
@@ -61,12 +100,26 @@ class AnnIndex:
     partitions: int
     refine: int
     ann_recall: float
+    near_partitions: int | None = None
+    near_score: float = 1.0
+    filtered: tuple[FilteredRecall, ...] | None = None
+    goal: float = RECALL_GOAL
 
     def __str__(self) -> str:
-        return (
-            f"IVF_SQ (nprobes={self.partitions}, refine={self.refine}) "
-            f"measured over {self.rows} rows"
+        near = f"{self.near_partitions} or " if self.near_partitions else ""
+        filters = "".join(
+            f", {entry.ann_recall:.3f} with filters for {entry.share:.0%}"
+            for entry in self.filtered or ()
         )
+        return (
+            f"IVF_SQ (nprobes={near}{self.partitions}, refine={self.refine}) "
+            f"measured over {self.rows} rows: ANN recall@10 {self.ann_recall:.3f}{filters}"
+        )
+
+    def for_share(self, share: float) -> FilteredRecall | None:
+        """The setting for a filter that matches a share of the rows; None if recall is too low."""
+        chosen = next((entry for entry in self.filtered or () if entry.share <= share), None)
+        return chosen if chosen and chosen.ann_recall >= self.goal else None
 
 
 @dataclass(frozen=True)
@@ -93,160 +146,137 @@ class IndexSettings:
 
     def applied(self, index: AnnIndex) -> AnnIndex:
         """The index with its search settings replaced by those of the URI."""
-        return replace(
-            index,
-            partitions=self.partitions or index.partitions,
-            refine=self.refine or index.refine,
-        )
+        index = replace(index, refine=self.refine or index.refine)
+        if self.partitions is None:
+            return index
+        return replace(index, partitions=self.partitions, near_partitions=None)
 
 
 def stored_index(schema: pa.Schema) -> AnnIndex | None:
     """Reads the index settings from a table's schema; None if there are none."""
     raw = (schema.field(VECTOR).metadata or {}).get(_KEY)
     try:
-        return AnnIndex(**json.loads(raw)) if raw else None
+        if not raw:
+            return None
+        index = AnnIndex(**json.loads(raw))
+        entries: Any = index.filtered
+        if entries is None:
+            return index
+        return replace(index, filtered=tuple(FilteredRecall(*entry) for entry in entries))
     except (ValueError, TypeError):
         return None
 
 
-def is_due(table: Any, index: AnnIndex | None, rows: int, cached_rows: int) -> bool:
-    """Whether an upsert should update the index; up to `cached_rows` rows need none."""
-    if index is None:
-        return rows > max(cached_rows, INDEX_ROWS)
-    stats = table.index_stats(_NAME)
-    stale = stats.num_unindexed_rows if stats else rows
-    return int(stale) > max(STALE_ROWS, index.rows // 5)
+def build(table: Any, index: AnnIndex | None, rows: int) -> AnnIndex | None:
+    """Builds the index of an optimised table if its growth demands it.
 
-
-class SearchedTable:
-    """A table that is only searched by its index, at the version given with each search.
-
-    It uses LanceDB's asynchronous interface: the synchronous one takes milliseconds to convert each
-    query to Python numbers and back, and to switch threads several times.
+    Returns:
+        The index to be measured; None if there is none, or it needs no measurement.
     """
-
-    def __init__(self, database: str, name: str, uri: str) -> None:
-        """Opens nothing before the first search; `uri` is the store's, for messages."""
-        self._database, self._name, self.uri = database, name, uri
-        self._open: tuple[Any, int] | None = None  # the table, and the version it is at
-
-    def nearest(
-        self, index: AnnIndex, units: np.ndarray, k: int, schema: pa.Schema, version: int
-    ) -> tuple[Rows, Candidates]:
-        """Finds approximately the k nearest rows to each query, and a few more.
-
-        Args:
-            index: settings to search with.
-            units: (q, dim) of unit norm, q ≥ 1.
-            k: number of rows per query.
-            schema: schema of the rows.
-            version: version of the table to search.
-
-        Returns:
-            Rows, and pairs of query numbers and their positions.
-        """
-        queries = units.astype(np.float32)
-        vectors = queries[0] if len(queries) == 1 else [*queries]
-
-        async def search() -> pa.Table:
-            table = await self._at(version)
-            query = table.query().nearest_to(vectors).column(VECTOR).distance_type("cosine")
-            query = query.nprobes(index.partitions).refine_factor(index.refine).limit(k + _SPARE)
-            # LanceDB logs a warning for each query that does not select the distance.
-            return await query.select([*schema.names, "_distance"]).to_arrow()
-
-        hits = _run(search())
-        batches = hits.combine_chunks().to_batches()
-        if not batches:
-            return Rows(schema, ()), Candidates(*(np.zeros(0, np.int64),) * 2)
-        query = np.zeros(len(hits), np.int64)
-        if len(units) > 1:
-            query = hits["query_index"].to_numpy().astype(np.int64)
-        rows = Rows(schema, (part_of(batches[0], schema, self.uri),))
-        return rows, Candidates(query, np.arange(len(hits)))
-
-    def close(self) -> None:
-        """Releases the table; another search would reopen it."""
-        self._open = None
-
-    async def _at(self, version: int) -> Any:
-        if self._open is None:
-            database = await lancedb.connect_async(self._database)
-            table, current = await database.open_table(self._name), -1
-        else:
-            table, current = self._open
-        if current != version:
-            await table.checkout(version)
-            self._open = (table, version)
-        return table
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine in the event loop that all searches of this process share."""
-    future = asyncio.run_coroutine_threadsafe(work, _loop(os.getpid()))
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
-
-
-@lru_cache(maxsize=1)
-def _loop(process: int) -> asyncio.AbstractEventLoop:
-    """The event loop of a process, since its thread does not survive a fork."""
-    del process
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="rsicd-embed-lancedb", daemon=True).start()
-    return loop
-
-
-def update(
-    table: Any,
-    searched: SearchedTable,
-    index: AnnIndex | None,
-    rows: int,
-    schema: pa.Schema,
-    kth_best: KthBest,
-    goal: float,
-) -> None:
-    """Builds, rebuilds or measures the index of an optimised table, depending on its growth."""
     if rows < INDEX_ROWS:
-        return
+        return None
     missing = table.index_stats(_NAME) is None
     if index is None or missing or not 1 / _REBUILD <= rows / index.built_rows <= _REBUILD:
         table.create_index(
             VECTOR, config=lancedb.index.IvfSq(distance_type="cosine"), replace=True, name=_NAME
         )
-        index = AnnIndex(rows, rows, 0, 0, 0.0)
-    elif 1 / _MEASURE <= rows / index.rows <= _MEASURE:
-        return
-    index = _measure(table, searched, replace(index, rows=rows), schema, kth_best, goal)
-    metadata = {_KEY.decode(): json.dumps(asdict(index))}
+        return AnnIndex(rows, rows, 0, _REFINE, 0.0)
+    if index.filtered is not None and 1 / _MEASURE <= rows / index.rows <= _MEASURE:
+        return None
+    return replace(index, rows=rows, refine=_REFINE, near_partitions=None)
+
+
+def store(table: Any, index: AnnIndex) -> None:
+    """Writes the settings of an index to the metadata of its table."""
+    entries = [[*asdict(entry).values()] for entry in index.filtered or ()]
+    value = asdict(index) | {"filtered": entries}
+    metadata = {_KEY.decode(): json.dumps(value)}
     table.update_field_metadata({"path": VECTOR, "metadata": metadata})
 
 
-def _measure(
-    table: Any,
-    searched: SearchedTable,
-    index: AnnIndex,
-    schema: pa.Schema,
-    kth_best: KthBest,
-    goal: float,
+def measure(
+    index: AnnIndex, queries: np.ndarray, exact: ExactSearch, approximate: IndexSearch
 ) -> AnnIndex:
-    """The lowest settings of the ladder that reach the goal, or its last ones."""
-    offsets = sorted(recall.sample(index.rows).tolist())
-    batch = table.take_offsets(offsets).select(schema.names).to_arrow().combine_chunks()
-    queries = recall.queries_near(part_of(batch.to_batches()[0], schema, searched.uri).matrix)
-    kth = kth_best(queries, recall.K)
-    version = int(table.version)
-    for partitions, refine in _LADDER:
-        index = replace(index, partitions=partitions, refine=refine)
-        rows, pairs = searched.nearest(index, queries, recall.K, schema, version)
-        scores = score_pairs(rows, queries.astype(np.float64), pairs)
-        similarities = [
-            np.sort(scores[pairs.query == query])[-recall.K :] for query in range(len(queries))
-        ]
-        index = replace(index, ann_recall=recall.recall(similarities, kth, recall.K))
-        if index.ann_recall >= goal:
+    """Finds the fewest partitions that reach the goal, without and with filters.
+
+    Args:
+        index: the index, with its goal.
+        queries: float32 (q, dim) unit queries.
+        exact: exact search.
+        approximate: search through the index.
+    """
+    units = queries.astype(np.float64)
+    kth = _kth_scores(exact(units, recall.K, None))
+    tried: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for partitions in _LADDER:
+        index = replace(index, partitions=partitions)
+        scores = _scores(approximate(index, units, recall.K, None), len(units))
+        recalls = recall.recalls(scores, kth, recall.K)
+        index = replace(index, ann_recall=float(recalls.mean()))
+        if index.ann_recall >= index.goal:
             break
+        tried.append((partitions, recalls, np.array([min(found, default=-1) for found in scores])))
+    index = _with_near_setting(index, tried)
+    filtered: list[FilteredRecall] = []
+    for share in _SHARES:
+        entry = _measure_filtered(index, share, units, exact, approximate)
+        if entry is None:
+            break
+        filtered.append(entry)
+    return replace(index, filtered=tuple(filtered))
+
+
+def _with_near_setting(
+    index: AnnIndex, tried: list[tuple[int, np.ndarray, np.ndarray]]
+) -> AnnIndex:
+    """Adds the fewest partitions with which the queries nearest to rows reach the goal.
+
+    Args:
+        index: the index.
+        tried: partitions, with the recall and the tenth score of each query.
+    """
+    for partitions, recalls, scores in tried:
+        nearest_first = np.argsort(-scores)
+        running = np.cumsum(recalls[nearest_first]) / np.arange(1, len(scores) + 1)
+        reached = np.flatnonzero(running >= index.goal)
+        if len(reached) and reached[-1] + 1 >= _NEAR_SHARE * len(scores):
+            score = float(scores[nearest_first[reached[-1]]])
+            return replace(index, near_partitions=partitions, near_score=score)
     return index
+
+
+def _measure_filtered(
+    index: AnnIndex,
+    share: float,
+    units: np.ndarray,
+    exact: ExactSearch,
+    approximate: IndexSearch,
+) -> FilteredRecall | None:
+    """The fewest partitions that reach the goal with a filter; None if it is searched exactly."""
+    matches = Matches.of(np.random.default_rng(_SEED).random(index.rows) < share)
+    kth = _kth_scores(exact(units, recall.K, matches))
+    matches.rows = None  # what an exact search cached would be preferred to the index
+    entry = None
+    for partitions in [step for step in _LADDER if step >= index.partitions]:
+        trial = FilteredRecall(share, partitions, index.goal)
+        hits = approximate(replace(index, filtered=(trial,)), units, recall.K, matches)
+        if hits is None:
+            break
+        recalls = recall.recalls(_scores(hits, len(units)), kth, recall.K)
+        entry = replace(trial, ann_recall=float(recalls.mean()))
+        if entry.ann_recall >= index.goal:
+            break
+    return entry
+
+
+def _kth_scores(hits: pa.Table) -> np.ndarray:
+    scores: np.ndarray = hits.filter(pc.equal(hits["rank"], recall.K))["score"].to_numpy()
+    return scores
+
+
+def _scores(hits: pa.Table | None, queries: int) -> list[np.ndarray]:
+    """The scores of each query's hits."""
+    if hits is None:
+        return [np.zeros(0, np.float32)] * queries
+    begins = np.searchsorted(hits["query"].to_numpy(), np.arange(1, queries))
+    return np.split(hits["score"].to_numpy(), begins)

@@ -1,9 +1,8 @@
 """The reading half of the LanceDB store.
 
-From `lance_index.INDEX_ROWS` rows on, searches without `where` use LanceDB's index, and its hits
-are scored again. All other searches are exact, by the kernel that all stores share: up to
-`CACHE_ROWS` rows are cached in memory until the table gets a new version, larger tables are
-streamed. LanceDB's own scan takes about thirty times as long, and its SQL quotes names differently.
+Up to `CACHE_ROWS` rows are cached in memory until the table gets a new version, and searched by the
+kernel that all stores share; LanceDB's own scan takes about thirty times as long. Larger tables are
+searched through LanceDB's index, whose hits are scored again, or as `large_table` explains.
 """
 
 from __future__ import annotations
@@ -19,11 +18,13 @@ import pyarrow as pa
 from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.files import Closing
 from rsicd_embed.records import VECTOR, Provenance, require_same_model
-from rsicd_embed.stores import opening, scoring
+from rsicd_embed.stores import opening, recall, scoring
 from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.lancedb import lance_index, lance_rows
-from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings, SearchedTable
+from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings, Matches
+from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, Stamp, lance_errors, plain_schema
+from rsicd_embed.stores.lancedb.large_table import LargeTable
 from rsicd_embed.stores.row_view import Rows, chosen_schema, scan
 from rsicd_embed.stores.scoring import require_k, unit_queries
 
@@ -42,6 +43,7 @@ class TableState:
         index: the index, if there is one.
         rows: all rows, if they are cached.
         has_vectors: whether the cached rows include vectors.
+        large: what is cached of a table that is too large for `rows`.
         stamp: `LanceLocation.stamp` from before the version was read.
     """
 
@@ -51,6 +53,7 @@ class TableState:
     index: AnnIndex | None = None
     rows: Rows | None = None
     has_vectors: bool = False
+    large: LargeTable | None = None
     stamp: Stamp | None = None
 
 
@@ -65,7 +68,7 @@ class LanceReader(Closing):
         self._location = location
         self._settings = IndexSettings.of(location.uri)
         self._open_table: Any | None = table
-        self._searched = SearchedTable(location.database, location.uri.table, self.uri)
+        self._searched = SearchedTable(location.database, location.uri.table)
         self._state: TableState | None = None
         self._mutex = threading.RLock()
 
@@ -80,14 +83,8 @@ class LanceReader(Closing):
         count = require_k(k)
         with self._mutex:
             now = self._now()
-            if now.index and where is None and 0 < count <= _LARGEST_SHARE * now.count:
-                hits = self._search_index(now, self._settings.applied(now.index), units, count)
-                if hits is not None:
-                    return hits
             if now.count > CACHE_ROWS:
-                with lance_errors(f"cannot read {self.uri}"):
-                    stream = self._matching(now, where)
-                    return lance_rows.search_stream(stream, now.schema, units, count)
+                return self._search_large(now, units, count, where)
             rows = self._cached(now, vectors=True)
         return scoring.search(rows, queries, count, where)
 
@@ -196,19 +193,36 @@ class LanceReader(Closing):
         self._location.checksums.verify_rows()
         return lance_rows.stream(self._table, now.schema, self.uri, where, columns)
 
-    def _matching(self, now: TableState, where: str | None) -> Iterator[Rows]:
-        """The rows that match `where`; others may be included, but are dead."""
-        if where is None:
-            return self._stream(now, None)
-        self._location.checksums.verify_rows()
-        return lance_rows.selected(self._table, now.schema, self.uri, where)
-
-    def _search_index(
-        self, now: TableState, index: AnnIndex, units: np.ndarray, k: int
-    ) -> pa.Table | None:
-        """The k best hits of the index; None if it finds fewer than k for a query."""
-        self._verify(now)
+    def _search_large(
+        self, now: TableState, units: np.ndarray, k: int, where: str | None
+    ) -> pa.Table:
         with lance_errors(f"cannot read {self.uri}"):
-            rows, pairs = self._searched.nearest(index, units, k, now.schema, now.version)
-        hits = scoring.hit_table(rows, units, pairs, k)
-        return hits if len(hits) == k * len(units) else None
+            large = self._large(now)
+            matches = None if where is None else large.matches(where)
+            if now.index is not None and 0 < k <= _LARGEST_SHARE * now.count and len(units):
+                index = self._settings.applied(now.index)
+                hits = _search_index(large, index, units, k, matches)
+                if hits is not None:
+                    return hits
+            self._location.checksums.verify_rows()
+            return large.search(units, k, matches)
+
+    def _large(self, now: TableState) -> LargeTable:
+        """The caches of a large table."""
+        if now.large is None:
+            large = LargeTable(self._table, self._searched, now.schema, now.count, self.uri)
+            now = self._state = replace(now, large=large)
+        assert now.large is not None
+        return now.large
+
+
+def _search_index(
+    large: LargeTable, index: AnnIndex, units: np.ndarray, k: int, matches: Matches | None
+) -> pa.Table | None:
+    """The k best hits of the index; None if it finds too few, or an exact search is cheaper."""
+    if matches is None and index.near_partitions and len(units) == 1 and k <= recall.K:
+        near = replace(index, partitions=index.near_partitions)
+        hits = large.search_index(near, units, recall.K, None)
+        if hits is not None and hits["score"][-1].as_py() >= index.near_score:
+            return hits.slice(0, k)
+    return large.search_index(index, units, k, matches)

@@ -18,8 +18,6 @@ from rsicd_embed.stores.row_view import Rows, RowView, without_vector
 from rsicd_embed.stores.rows import unit_vectors
 
 STREAM_ROWS = 16_384
-# Fetching a row by its number takes about three times as long as streaming past it.
-_FETCHED_SHARE = 0.25
 _SPARE_ROWS = 65_536  # rows kept beyond those wanted before the worse ones are dropped
 
 
@@ -58,34 +56,9 @@ def stream(
     names = [
         name for name in schema.names if name != VECTOR or columns is None or VECTOR in columns
     ]
-    with _reading(schema, uri):
+    with reading(schema, uri):
         batches = table.search().select(names).to_batches(batch_size=STREAM_ROWS)
     return _read(batches, schema, uri, where)
-
-
-def selected(table: Any, schema: pa.Schema, uri: str, where: str) -> Iterator[Rows]:
-    """Reads the rows that match `where`, fetching only their vectors if they are few.
-
-    Other rows may be included, but are dead. `table` must stay at its version until all are read.
-    """
-    names = [name for name in schema.names if name != VECTOR]
-    matching(without_vector(schema).empty_table(), where)
-    with _reading(schema, uri):
-        query = table.search().select(names).with_row_id(True)
-        matches, count = [np.zeros(0, np.uint64)], 0
-        for batch in query.to_batches(batch_size=STREAM_ROWS):
-            live = part_of(batch, schema, uri, where).live
-            matches.append(batch.column("_rowid").to_numpy()[live])
-            count += len(batch)
-    row_ids = np.concatenate(matches)
-    if len(row_ids) > _FETCHED_SHARE * count:
-        yield from stream(table, schema, uri, where)
-        return
-    for start in range(0, len(row_ids), STREAM_ROWS):
-        with _reading(schema, uri):
-            block = row_ids[start : start + STREAM_ROWS].tolist()
-            rows = table.take_row_ids(block).select(schema.names).to_arrow().combine_chunks()
-        yield Rows(schema, tuple(part_of(batch, schema, uri) for batch in rows.to_batches()))
 
 
 def _read(
@@ -93,14 +66,14 @@ def _read(
 ) -> Iterator[Rows]:
     reader = iter(batches)
     while True:
-        with _reading(schema, uri):
+        with reading(schema, uri):
             batch = next(reader, None)
         if batch is None:
             return
         yield Rows(schema, (part_of(batch, schema, uri, where),))
 
 
-def _reading(schema: pa.Schema, uri: str) -> AbstractContextManager[None]:
+def reading(schema: pa.Schema, uri: str) -> AbstractContextManager[None]:
     """Turns LanceDB's read errors into one line that names columns which may be the cause."""
     suspects = not_as_written(without_vector(schema))
     if not suspects:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import Provenance, row_schema
-from rsicd_embed.stores import opening
+from rsicd_embed.stores import opening, recall
 from rsicd_embed.stores.base import StoreURI, require_new_tag
 from rsicd_embed.stores.columns import without_columns
-from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_rows
+from rsicd_embed.stores.lancedb import lance_index
 from rsicd_embed.stores.lancedb.lance_index import IndexSettings
 from rsicd_embed.stores.lancedb.lance_reader import LanceReader, TableState
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, lance_errors
@@ -62,8 +62,6 @@ class LanceStore(LanceReader):
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
             if self._seen:
                 self._seen.add(rows["id"])
-            with opening.index_warning(self.uri), lance_errors("LanceDB failed"):
-                self._after_upsert()
         return int(rows.num_rows)
 
     def delete(self, ids: Iterable[str]) -> int:
@@ -166,30 +164,18 @@ class LanceStore(LanceReader):
             raise StoreError(opening.no_version(self.uri, version, sorted(tags)))
         return number
 
-    def _after_upsert(self) -> None:
-        now = self._now()
-        if lance_index.is_due(self._table, now.index, now.count, lance_reader.CACHE_ROWS):
-            self._optimize()
-
     def _optimize(self) -> None:
         self._table.optimize(cleanup_older_than=_kept_age(self._table))
         now = self._now()
-
-        def kth_best(queries: np.ndarray, k: int) -> np.ndarray:
-            stream = self._stream(now, None)
-            hits = lance_rows.search_stream(stream, now.schema, queries, k)
-            scores: np.ndarray = hits.filter(pc.equal(hits["rank"], k))["score"].to_numpy()
-            return scores
-
-        lance_index.update(
-            self._table,
-            self._searched,
-            now.index,
-            now.count,
-            now.schema,
-            kth_best,
-            self._settings.goal,
-        )
+        index = lance_index.build(self._table, now.index, now.count)
+        if index is not None:
+            now = self._now()
+            large = self._large(now)
+            large.quantise()  # exact searches are the larger part of a measurement
+            queries = recall.queries_near(large.vectors(recall.sample(now.count)))
+            index = replace(index, goal=self._settings.goal)
+            index = lance_index.measure(index, queries, large.search, large.search_index)
+            lance_index.store(self._table, index)
 
 
 class SeenIds:

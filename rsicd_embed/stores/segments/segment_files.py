@@ -5,8 +5,9 @@ Segments are written and merged in blocks, so memory usage does not grow with th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,10 +16,12 @@ import pyarrow as pa
 
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.columns import with_nulls_pushed_down
+from rsicd_embed.stores.quantised import QuantisedVectors, mean_of, quantise
 from rsicd_embed.stores.row_view import RowView, without_vector
 from rsicd_embed.stores.segments.segment_manifest import SegmentEntry
 
 _BLOCK_BYTES = 8 * 2**20
+_MEAN_ROWS = 4096  # rows whose mean the codes are centred on
 _Columns = TypeVar("_Columns", pa.RecordBatch, pa.Table)
 
 
@@ -120,6 +123,18 @@ def mapped(vectors: Path, attributes: Path) -> RowView:
     return RowView(np.asarray(np.load(vectors, mmap_mode="r")), table)
 
 
+def mapped_codes(path: Path) -> QuantisedVectors:
+    """Memory-maps the file that `write_codes` wrote."""
+    arrays = []
+    with path.open("rb") as file:
+        for _ in range(4):
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            arrays.append(np.memmap(path, dtype, "r", file.tell(), shape).view(np.ndarray))
+            file.seek(arrays[-1].nbytes, os.SEEK_CUR)
+    return QuantisedVectors(*arrays)
+
+
 def fitted(columns: _Columns, schema: pa.Schema) -> _Columns:
     """Selects the columns of `schema` except the vector; missing ones are null."""
     schema = without_vector(schema)
@@ -140,6 +155,27 @@ def write_vectors(path: Path, pieces: Sequence[Piece], dim: int) -> None:
         for piece in pieces:
             for block in piece.vectors():
                 file.write(np.ascontiguousarray(block, dtype="<f4").data)
+
+
+def write_codes(path: Path, segment: Segment) -> None:
+    """Writes codes of a segment's rows, dead ones included: the fields of `QuantisedVectors`.
+
+    The file has one .npy array after another.
+    """
+    matrix = segment.part.matrix
+    mean = mean_of(matrix[:: -(-len(matrix) // _MEAN_ROWS)])
+    all_rows = replace(segment, part=replace(segment.part, live=None))
+    scales, errors = [], []
+    with path.open("wb") as file:
+        header = {"descr": "|i1", "fortran_order": False, "shape": matrix.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in all_rows.vectors():
+            codes, scale, error = quantise(block, mean)
+            file.write(codes.data)
+            scales.append(scale)
+            errors.append(error)
+        for array in (np.concatenate(scales), np.concatenate(errors), mean):
+            np.lib.format.write_array(file, array.astype("<f4"), version=(1, 0))
 
 
 def write_attributes(path: Path, pieces: Sequence[Piece], schema: pa.Schema) -> None:

@@ -3,6 +3,7 @@
     PATH/manifest.json          the files of the newest state, with their SHA-256
     PATH/vectors-….npy          a segment (rows that were written together): its vectors
     PATH/rows-….arrow           … and its other columns; both are memory-mapped
+    PATH/codes-….npy            int8 codes of its vectors, if it is large
     PATH/dead-….u32             positions of a segment's rows that were replaced or deleted
     PATH/graph-….hnsw           a nearest-neighbour graph over one segment
     PATH/owners-….u32           the graph node of each row, if equal rows share nodes
@@ -33,6 +34,7 @@ from rsicd_embed.errors import StoreCorruptError, StoreError, StoreLockedError
 from rsicd_embed.records import VECTOR, Provenance, row_schema
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreURI, require_new_tag
+from rsicd_embed.stores.quantised import QuantisedVectors
 from rsicd_embed.stores.row_view import Rows, RowView
 from rsicd_embed.stores.segments import segment_files, segment_manifest
 from rsicd_embed.stores.segments.segment_files import Piece, Segment
@@ -41,6 +43,7 @@ from rsicd_embed.stores.segments.segment_manifest import CachedFile, Manifest, S
 _PREFIXES = (
     "vectors-",
     "rows-",
+    "codes-",
     "dead-",
     "graph-",
     "owners-",
@@ -80,6 +83,7 @@ class SegmentLog:
         self._snapshot: Snapshot | None = None
         self._manifest: CachedFile | None = None  # of that snapshot
         self._parts: dict[str, RowView] = {}  # by name of the attributes file
+        self._codes: dict[str, QuantisedVectors] = {}  # by name of their file
         self._dead: dict[str, np.ndarray] = {}  # by name of the tombstone file
 
     @classmethod
@@ -182,6 +186,11 @@ class SegmentLog:
             "rows", "arrow", lambda path: segment_files.write_attributes(path, pieces, schema)
         )
 
+    def add_codes(self, segment: Segment) -> SegmentEntry:
+        """Writes int8 codes of a segment's vectors, which make it faster to search."""
+        codes = self.add_file("codes", "npy", lambda path: segment_files.write_codes(path, segment))
+        return replace(segment.entry, codes=codes)
+
     def add_numbers(self, prefix: str, numbers: np.ndarray) -> files.FileEntry:
         """Writes row or node numbers, all below 2**32."""
         content = numbers.astype("<u4").tobytes()
@@ -228,6 +237,7 @@ class SegmentLog:
         with self._mutex:
             self._snapshot = self._manifest = None
             self._parts.clear()
+            self._codes.clear()
             self._dead.clear()
 
     def _tag_file(self, tag: str) -> files.FileEntry:
@@ -274,6 +284,7 @@ class SegmentLog:
         segments = tuple(self._segment(entry, schema) for entry in manifest.segments)
         names = {entry.name for entry in manifest.files}
         self._parts = {name: part for name, part in self._parts.items() if name in names}
+        self._codes = {name: codes for name, codes in self._codes.items() if name in names}
         self._dead = {name: dead for name, dead in self._dead.items() if name in names}
         rows = Rows(schema, tuple(segment.part for segment in segments))
         return Snapshot(raw, manifest, segments, rows)
@@ -284,7 +295,12 @@ class SegmentLog:
             vectors = files.verify(self.folder, entry.vectors, _REMEDY)
             attributes = files.verify(self.folder, entry.attributes, _REMEDY)
             part = self._parts[attributes.name] = segment_files.mapped(vectors, attributes)
-        live = None
+        codes = live = None
+        if entry.codes:
+            codes = self._codes.get(entry.codes.name)
+            if codes is None:
+                path = files.verify(self.folder, entry.codes, _REMEDY)
+                codes = self._codes[path.name] = segment_files.mapped_codes(path)
         if entry.tombstones:
             dead = self._dead.get(entry.tombstones.name)
             if dead is None:
@@ -293,7 +309,7 @@ class SegmentLog:
             live = np.ones(len(part), dtype=bool)
             live[dead] = False
         attributes = segment_files.fitted(part.attributes, schema)
-        return Segment(self.folder, entry, RowView(part.matrix, attributes, live))
+        return Segment(self.folder, entry, RowView(part.matrix, attributes, live, codes))
 
     def _sweep(self) -> None:
         """Removes store files that no manifest lists; only while locked."""

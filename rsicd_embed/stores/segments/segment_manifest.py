@@ -36,6 +36,7 @@ class SegmentEntry:
         rows: number of rows in the files, dead rows included.
         dead: number of rows that were replaced or deleted since.
         tombstones: positions of the dead rows, little-endian uint32; None if all are live.
+        codes: int8 codes of the vectors, for a large segment that was optimised.
     """
 
     vectors: FileEntry
@@ -43,6 +44,13 @@ class SegmentEntry:
     rows: int
     dead: int = 0
     tombstones: FileEntry | None = None
+    codes: FileEntry | None = None
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """All files of the segment."""
+        optional = (self.tombstones, self.codes)
+        return [self.vectors, self.attributes, *(file for file in optional if file)]
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,7 @@ class Manifest:
     @property
     def files(self) -> list[FileEntry]:
         """All files of this state except the manifest itself."""
-        files = [file for entry in self.segments for file in (entry.vectors, entry.attributes)]
-        files += [entry.tombstones for entry in self.segments if entry.tombstones]
+        files = [file for entry in self.segments for file in entry.files]
         return files + (self.graph.files if self.graph else [])
 
     @property
@@ -181,7 +188,7 @@ def _manifest(body: dict[str, Any]) -> Manifest:
         provenance=Provenance(**body["provenance"]),
         attributes=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(body["attributes"]))),
         segments=tuple(
-            SegmentEntry(**_with_files(entry, "vectors", "attributes", "tombstones"))
+            SegmentEntry(**_with_files(entry, "vectors", "attributes", "tombstones", "codes"))
             for entry in body["segments"]
         ),
         graph=GraphEntry(**_with_files(graph, "file", "owners")) if graph else None,
@@ -192,7 +199,7 @@ def _manifest(body: dict[str, Any]) -> Manifest:
 
 def _with_files(entry: dict[str, Any], *names: str) -> dict[str, Any]:
     """The fields of an entry, those called `names` as files."""
-    files = {name: FileEntry(**entry[name]) if entry[name] else None for name in names}
+    files = {name: FileEntry(**entry[name]) if entry.get(name) else None for name in names}
     return {**entry, **files}
 
 

@@ -24,6 +24,7 @@ from rsicd_embed.stores.segments.segment_files import NewRows, Piece, Segment
 from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
 from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
 
+CODED_ROWS = 100_000  # fewer are scanned in a few milliseconds without codes
 _SEGMENT_ROWS = 50_000  # of the segments that `replace` writes
 
 
@@ -91,7 +92,7 @@ class SegmentStore(RowStore):
             self._commit(now, segments, schema)
 
     def optimize(self) -> None:
-        """Merges all segments into one without dead rows."""
+        """Merges all segments into one without dead rows, and codes its vectors."""
         with self._writing() as now:
             self._merge_all(now)
 
@@ -199,13 +200,15 @@ class SegmentStore(RowStore):
         return self._commit(now, segments, table.schema)
 
     def _merge_all(self, now: Snapshot) -> Snapshot:
-        """Leaves one segment without dead rows, or none."""
+        """Leaves one segment without dead rows, or none, and codes its vectors if they are many."""
         segments, schema = now.segments, now.rows.schema
-        if not segments or (len(segments) == 1 and segments[0].part.live is None):
-            return now
-        live = [segment for segment in segments if segment.live_rows]
-        merged = [self._log.add_rows(live, schema)] if live else []
-        return self._commit(now, merged, schema)
+        if len(segments) > 1 or any(segment.part.live is not None for segment in segments):
+            live = [segment for segment in segments if segment.live_rows]
+            merged = [self._log.add_rows(live, schema)] if live else []
+            now = self._commit(now, merged, schema)
+        if len(now.rows) >= CODED_ROWS and now.segments[0].entry.codes is None:
+            now = self._commit(now, [self._log.add_codes(now.segments[0])], schema)
+        return now
 
     def _written(self, staged: list[_Staged], schema: pa.Schema, fixed: int) -> list[SegmentEntry]:
         """Writes the tombstones of changed segments, or their live rows if most rows are dead."""

@@ -1,4 +1,4 @@
-"""Marian translation models (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), by transformers."""
+"""Marian translation models (Junczys-Dowmunt et al. 2018, arXiv:1804.00344) in transformers."""
 
 from __future__ import annotations
 
@@ -31,11 +31,10 @@ class Checkpoint:
     """A Marian model on this machine, not yet loaded.
 
     Attributes:
-        name: how it was asked for.
-        directory: where its files are.
-        digest: SHA-256 of all that its translations depend on.
-        languages: what it can be asked for by a token such as `>>fr<<`; empty where it has one
-            target language.
+        name: its name as requested.
+        directory: directory of its files.
+        digest: SHA-256 of everything that its translations depend on.
+        languages: target languages selected by tokens such as `>>fr<<`; empty if there is one.
     """
 
     name: str
@@ -44,58 +43,46 @@ class Checkpoint:
     languages: frozenset[str]
 
     def target_token(self, language: str) -> str:
-        """What a text must start with to be translated into a language; may be empty.
-
-        Raises:
-            ModelError: the model has several target languages, and not this one.
-        """
+        """Prefix for texts to be translated into a language; may be empty."""
         if language in self.languages:
             return f">>{language}<< "
-        # A model into English has no need of a token, whatever else its vocabulary holds.
+        # A model into English needs no token, even if its vocabulary has some.
         if not self.languages or language in _ENGLISH:
             return ""
         raise ModelError(
             f"{self.name}: expected a model into {language!r}, found one into "
-            f"{', '.join(sorted(self.languages))}; write the language as one of these"
+            f"{', '.join(sorted(self.languages))}; use one of these codes"
         )
 
 
 def find(model: str) -> Checkpoint:
-    """Finds a Marian model, a directory or a Hugging Face id, which is fetched if need be.
-
-    Raises:
-        ModelError: there is none, it is of another kind, or a file of it is missing.
-    """
+    """Finds a Marian model, given as a directory or a Hugging Face id to download if needed."""
     located = locate(model, LAYOUT)
     folder = located.directory
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "marian":
-        raise ModelError(f"{model}: expected a Marian model, found one of the type {kind!r}")
+        raise ModelError(f"{model}: expected a Marian model, found one of type {kind!r}")
     LAYOUT.require(folder)
     tokens = read_json(folder / "vocab.json")
     languages = (token[2:-2] for token in tokens if token.startswith(">>") and token.endswith("<<"))
     names = LAYOUT.used(lambda name: (folder / name).is_file())
     with storage_errors(f"{folder} cannot be read"):
         parts = [(name, digest(folder / name)) for name in names]
-    whole = hashlib.sha256(repr(parts).encode()).hexdigest()
-    return Checkpoint(located.name, folder, whole, frozenset(languages))
+    sha256 = hashlib.sha256(repr(parts).encode()).hexdigest()
+    return Checkpoint(located.name, folder, sha256, frozenset(languages))
 
 
 def choose_device(name: str | None) -> str:
-    """A device of torch that works: `name`, or the GPU if there is one.
-
-    Raises:
-        TrainError: torch knows no such device, or it is not there.
-    """
+    """Checks that a torch device works; by default chooses a GPU if there is one."""
     import torch
 
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # by kind of device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # depends on the device
         raise TrainError(
-            f"expected a device of torch such as cpu or cuda, found {name!r}: {first_line(error)}"
+            f"expected a torch device such as cpu or cuda, found {name!r}: {first_line(error)}"
         ) from error
     return name
 
@@ -103,21 +90,16 @@ def choose_device(name: str | None) -> str:
 class Translator:
     """A loaded model, in float32.
 
-    Decoding is beam search and draws nothing at random. What shares a batch with a text changes
-    its translation by no more than rounding does.
+    Decoding uses beam search and is deterministic; the rest of a batch affects a translation only
+    by rounding.
 
     Attributes:
-        most_tokens: of a text that is translated whole.
-        cut: texts so far that were longer.
+        max_tokens: maximum length of a text; longer ones are truncated.
+        truncated: number of texts truncated so far.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
-        """Loads the model.
-
-        Raises:
-            WeightsError: tensors are missing or misshapen.
-            ModelError: its files cannot be read, or do not fit each other.
-        """
+        """Loads the model."""
         import torch
 
         mend_torchvision()
@@ -129,7 +111,7 @@ class Translator:
         folder = str(checkpoint.directory)
         try:
             with warnings.catch_warnings():
-                # It normalizes punctuation on request only, and is not asked to.
+                # Only needed to normalise punctuation, which is not used.
                 warnings.filterwarnings("ignore", message=".*sacremoses")
                 tokenizer: Any = transformers.MarianTokenizer.from_pretrained(
                     folder, local_files_only=True
@@ -137,51 +119,47 @@ class Translator:
             loaded: Any = transformers.MarianMTModel.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-        except Exception as error:  # every parser has errors of its own
+        except Exception as error:  # each parser has its own errors
             raise ModelError(
                 f"{folder} cannot be read as a Marian model: {one_line(error)}"
             ) from error
         model, report = loaded
-        for what in ("missing_keys", "mismatched_keys"):
-            if report[what]:
-                keys = ", ".join(sorted(map(str, report[what])))
-                raise WeightsError(f"{folder}: weights do not fit config.json: {what}: {keys}")
+        for problem in ("missing_keys", "mismatched_keys"):
+            if report[problem]:
+                keys = ", ".join(sorted(map(str, report[problem])))
+                raise WeightsError(f"{folder}: weights do not fit config.json: {problem}: {keys}")
         if max(tokenizer.get_vocab().values()) >= model.config.vocab_size:
             raise ModelError(
                 f"{folder}: expected at most {model.config.vocab_size} tokens in vocab.json, "
-                f"found {len(tokenizer)}; take both files from one model"
+                f"found {len(tokenizer)}; use both files of the same model"
             )
         self._tokenizer = tokenizer
         self._model = model.to(device).eval()
         self._device = device
-        self.most_tokens = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-        self.cut = 0
+        self.max_tokens = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+        self.truncated = 0
 
     def translate(self, texts: Sequence[str], num_beams: int) -> list[str]:
-        """Translates a batch; of a text that is too long, the end is left out, and `cut` counts it.
-
-        Raises:
-            ModelError: the device has not enough memory for it.
-        """
+        """Translates a batch, truncating texts longer than `max_tokens`."""
         import torch
 
         end = self._tokenizer.eos_token_id
-        whole: list[list[int]] = self._tokenizer(list(texts))["input_ids"]
+        ids: list[list[int]] = self._tokenizer(list(texts))["input_ids"]
         rows = [
-            row if len(row) <= self.most_tokens else [*row[: self.most_tokens - 1], end]
-            for row in whole
+            row if len(row) <= self.max_tokens else [*row[: self.max_tokens - 1], end]
+            for row in ids
         ]
-        self.cut += sum(len(row) > self.most_tokens for row in whole)
+        self.truncated += sum(len(row) > self.max_tokens for row in ids)
         batch = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
         longest = max(map(len, rows))
         try:
             with torch.inference_mode():
-                found = self._model.generate(
+                generated = self._model.generate(
                     **batch,
                     num_beams=num_beams,
                     do_sample=False,
                     bad_words_ids=[[self._tokenizer.pad_token_id]],
-                    # A model may repeat itself without end; no translation is so much longer.
+                    # Limits endless repetition; no real translation is so much longer.
                     max_length=min(self._model.config.max_position_embeddings, 2 * longest + 16),
                 )
         except torch.OutOfMemoryError as error:
@@ -190,7 +168,7 @@ class Translator:
                 f"{longest} tokens at once; lower the batch size"
             ) from error
         decoded: list[str] = self._tokenizer.batch_decode(
-            found,
+            generated,
             skip_special_tokens=True,
             use_source_tokenizer=False,
             clean_up_tokenization_spaces=False,

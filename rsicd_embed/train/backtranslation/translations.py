@@ -1,4 +1,4 @@
-"""Translations that were made once, on disk: a run that was stopped goes on where it was."""
+"""A cache of translations on disk, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -16,30 +16,24 @@ CREATE TABLE IF NOT EXISTS translations (
     PRIMARY KEY (model, text)
 ) WITHOUT ROWID
 """
-_WAIT_S = 60.0  # another process may be writing; a batch is written in milliseconds
+_WAIT_S = 60.0  # for another process to finish writing
 
 
 class Translations(Closing):
-    """A SQLite file that several processes may use at once.
+    """A SQLite file that several processes may use at the same time.
 
-    What `add` was given is on the disk when it returns, whole; a process that is killed in the
-    middle of it leaves nothing of it.
+    `add` is atomic: its translations are on disk when it returns, and none are if it is killed.
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens the file; makes it, and its folder, where they are absent.
-
-        Raises:
-            StoreError: the file cannot be made or written.
-            StoreCorruptError: it is no such file, or is damaged.
-        """
+        """Opens the file, creating it and its folder if absent."""
         self.path = path
-        with storage_errors(f"{path.parent} cannot be made"):
+        with storage_errors(f"cannot create {path.parent}"):
             make_folder(path.parent)
         with self._errors():
             self._connection = sqlite3.connect(path, timeout=_WAIT_S)
             try:
-                # After a power cut too: Python's SQLite may have been built otherwise.
+                # Survive a power cut too, whatever the default of this SQLite build.
                 self._connection.execute("PRAGMA synchronous = FULL")
                 with self._connection:
                     self._connection.execute(_TABLE)
@@ -49,22 +43,18 @@ class Translations(Closing):
                 raise
 
     def find(self, model: str, texts: Sequence[str]) -> dict[str, str]:
-        """The translations by `model` that are known, by text."""
+        """Returns the cached translations by `model`, by text."""
         query = "SELECT translation FROM translations WHERE model = ? AND text = ?"
-        found = {}
+        translations = {}
         with self._errors():
             for text in texts:
                 row = self._connection.execute(query, (model, text)).fetchone()
                 if row is not None:
-                    found[text] = row[0]
-        return found
+                    translations[text] = row[0]
+        return translations
 
     def add(self, model: str, translations: Mapping[str, str]) -> None:
-        """Keeps translations by `model`, all or none; they are on the disk when this returns.
-
-        Raises:
-            StoreError: from the disk, such as a full one.
-        """
+        """Stores translations by `model`, by text."""
         insert = "INSERT OR REPLACE INTO translations VALUES (?, ?, ?)"
         with self._errors(), self._connection:
             self._connection.executemany(
@@ -86,10 +76,10 @@ class Translations(Closing):
                 else "check the disk and its permissions, or choose another file"
             )
             raise StoreError(
-                f"translations cannot be kept in {self.path}: {error}; {remedy}"
-            ) from (error)
+                f"cannot store translations in {self.path}: {error}; {remedy}"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise StoreCorruptError(
-                f"{self.path} is no file of translations, or is damaged ({error}); "
-                "delete it, and its texts are translated anew"
+                f"{self.path} is not a file of translations, or is damaged ({error}); "
+                "delete it, and its texts are translated again"
             ) from error

@@ -1,46 +1,155 @@
-"""Settings from TOML files, from presets and from `section.name=value`."""
+"""Settings from TOML files, presets and `section.name=value` assignments; validated by pydantic."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from rsicd_embed.errors import SettingError, TrainError
 from rsicd_embed.train.config import TrainConfig
 
+if TYPE_CHECKING:
+    from annotated_types import Interval
+    from pydantic import TypeAdapter
+
+Settings: TypeAlias = dict[str, object]
+"""Values by dotted name, such as optimizer.warmup."""
+
 _PRESETS = Path(__file__).parents[1] / "presets"
+_TYPE_NAMES = {
+    int: "an integer", float: "a number", str: "text", bool: "true or false", NoneType: "none",
+    tuple[str, ...]: 'a list such as ["text", "image:2"]',
+    tuple[float, float]: "[least, most] within (0, 1]",
+}  # fmt: skip
+_OUT_OF_RANGE = (
+    "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number",
+)  # fmt: skip
 
 
 def presets() -> dict[str, Path]:
-    """Files of settings that come with the package, by name."""
+    """Bundled settings files by name."""
     return {path.stem: path for path in sorted(_PRESETS.glob("*.toml"))}
 
 
-def read(name: str | Path) -> dict[str, Any]:
-    """The settings of a TOML file, or of a preset, by dotted name.
-
-    Raises:
-        TrainError: there is no such file or preset, or it is not TOML.
-    """
+def read(name: str | Path) -> Settings:
+    """Reads the settings of a TOML file or preset."""
     content = _content(name)
     content.pop("published", None)
     return _flat(content)
 
 
 def published(name: str | Path) -> dict[str, float]:
-    """The file's table `published`: what others reached with these settings; often empty.
+    """Reads the `published` table of a TOML file or preset: metrics reported for its settings."""
+    metrics: dict[str, float] = _content(name).get("published", {})
+    return metrics
+
+
+def assignment(text: str) -> tuple[str, object]:
+    """Splits `optimizer.learning_rate=1e-5` into name and value; bare words are text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise TrainError(f"expected NAME=VALUE, found {text!r}")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
+
+
+def flat(config: TrainConfig) -> Settings:
+    """All settings by dotted name."""
+    return _flat(dataclasses.asdict(config))
+
+
+def replaced(config: TrainConfig, settings: Mapping[str, object]) -> TrainConfig:
+    """Returns `config` with some settings replaced; "none" means None where that is allowed.
 
     Raises:
-        TrainError: see `read`.
+        TrainError: a setting is unknown.
+        SettingError: a value is invalid.
     """
-    found: dict[str, float] = _content(name).get("published", {})
-    return found
+    known = flat(config)
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            raise TrainError(
+                f"expected a setting such as {', '.join(near or known)}, found {name!r}"
+            )
+        section, _, setting = name.rpartition(".")
+        sections.setdefault(section, {})[setting] = _validated(name, value)
+    changes = sections.pop("", {})
+    for section, values in sections.items():
+        changes[section] = dataclasses.replace(getattr(config, section), **values)
+    return dataclasses.replace(config, **changes)
+
+
+def _validated(name: str, value: object) -> object:
+    """The value of a setting with its exact type: lists become tuples, and integers numbers."""
+    from pydantic import ValidationError
+
+    annotation = _annotation(name)
+    if value == "none" and NoneType in get_args(annotation):  # TOML has no null
+        return None
+    exact = tuple(value) if isinstance(value, list) else value
+    try:
+        return _validator(name).validate_python(exact, strict=True)
+    except ValidationError as error:
+        expected = _expected(annotation, error.errors(include_url=False)[0]["type"])
+        raise SettingError(name, f"{expected}, found {value!r}") from None
+
+
+@functools.cache
+def _validator(name: str) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_annotation(name), config={"allow_inf_nan": False})
+
+
+def _annotation(name: str) -> Any:
+    """The type of a setting, with its bounds."""
+    annotation: Any = TrainConfig
+    for part in name.split("."):
+        annotation = get_type_hints(annotation, include_extras=True)[part]
+    return annotation
+
+
+def _expected(annotation: Any, violation: str) -> str:
+    """What an error says about the values of a setting, after "expected NAME"."""
+    args = get_args(annotation)
+    names = []
+    for option in args if NoneType in args else (annotation,):
+        kind, *bounds = get_args(option) if get_origin(option) is Annotated else (option,)
+        if get_origin(kind) is Literal:
+            return f"to be one of {', '.join(get_args(kind))}"
+        if violation in _OUT_OF_RANGE:
+            return _range(*bounds) if bounds else "to be finite"
+        names.append(_TYPE_NAMES[kind])
+    return f"to be {' or '.join(names)}"
+
+
+def _range(bounds: Interval) -> str:
+    """`> 0`, `≥ 1` or `in [0, 1]`."""
+    low: Any = bounds.gt if bounds.ge is None else bounds.ge
+    high: Any = bounds.lt if bounds.le is None else bounds.le
+    if high is None:
+        return f"{'>' if bounds.ge is None else '≥'} {low}"
+    start, end = "(" if bounds.ge is None else "[", ")" if bounds.le is None else "]"
+    return f"in {start}{low}, {high:,}{end}"
 
 
 def _content(name: str | Path) -> dict[str, Any]:
@@ -55,99 +164,11 @@ def _content(name: str | Path) -> dict[str, Any]:
         raise TrainError(f"{path} cannot be read as TOML: {error}") from error
 
 
-def assignment(text: str) -> tuple[str, Any]:
-    """`optimizer.learning_rate=1e-5` → a name and a value; bare words are text.
-
-    Raises:
-        TrainError: it has no `=`.
-    """
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise TrainError(f"expected NAME=VALUE, found {text!r}")
-    try:
-        return name.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name.strip(), value.strip()
-
-
-def replaced(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
-    """`config` with some settings, by dotted name, exchanged.
-
-    Raises:
-        TrainError: there is no such setting, or it takes no such value.
-    """
-    changed: TrainConfig = _replaced(config, settings, "")
-    return changed
-
-
-def flat(config: TrainConfig) -> dict[str, Any]:
-    """Every setting by dotted name."""
-    return _flat(dataclasses.asdict(config))
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Settings:
+    settings: Settings = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            settings |= _flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
-
-
-def _replaced(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
-    kinds = typing.get_type_hints(type(config))
-    changes: dict[str, Any] = {}
-    sections: dict[str, dict[str, Any]] = {}
-    for name, value in settings.items():
-        head, dot, rest = name.partition(".")
-        if head not in kinds or bool(dot) != dataclasses.is_dataclass(kinds[head]):
-            raise TrainError(_unknown(prefix + name))
-        if dot:
-            sections.setdefault(head, {})[rest] = value
-        else:
-            changes[head] = _converted(prefix + name, value, kinds[head])
-    for head, some in sections.items():
-        changes[head] = _replaced(getattr(config, head), some, f"{prefix}{head}.")
-    try:
-        return dataclasses.replace(config, **changes)
-    except SettingError as error:  # a section does not know its own name
-        raise SettingError(prefix + error.setting, error.problem) from error
-
-
-def _unknown(name: str) -> str:
-    known = list(flat(TrainConfig()))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"expected a setting such as {', '.join(near or known)}, found {name!r}"
-
-
-def _converted(name: str, value: Any, kind: Any) -> Any:
-    """`value` as `kind`: integers are fractions too, and lists tuples."""
-    choices = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if value == "none" and type(None) in choices:  # TOML has no word for it
-        return None
-    for one in choices:
-        origin = typing.get_origin(one) or one
-        if origin is tuple and isinstance(value, list | tuple):
-            inner = typing.get_args(one)[0]
-            return tuple(_converted(name, item, inner) for item in value)
-        if origin is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if (
-            isinstance(origin, type)
-            and isinstance(value, origin)
-            and (isinstance(value, bool) == (origin is bool))
-        ):
-            return value
-    expected = " or ".join(_words(one) for one in choices)
-    raise SettingError(name, f"to be {expected}, found {value!r}")
-
-
-def _words(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        return 'a list such as ["text", "image:2"]'
-    names = {
-        int: "an integer", float: "a number", str: "text", bool: "true or false",
-        type(None): "none",
-    }  # fmt: skip
-    return names[kind]
+            settings[prefix + key] = value
+    return settings

@@ -1,1 +1,1 @@
-"""What a training run reads: images, captions, their order, views and batches."""
+"""The input pipeline: images, captions, their order, views and batches."""

@@ -1,4 +1,4 @@
-"""Random views of aerial images, made on the device: crops, flips, quarter turns, colour jitter."""
+"""Random views of images, computed on the device: crops, flips, rotations and colour jitter."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 
 from rsicd_embed.train.config import AugmentConfig
 
-# Which view of which image a row is, int32 (b, 2), in a batch that says it.
+# In batches that specify their views: numbers of image and view, int32 (b, 2).
 VIEWS = "views"
 
 
 def view_keys(seed: int, views: Int[Array, "b 2"]) -> Key[Array, " b"]:
-    """Of image and view, the keys from which `random_view` makes the same views each time."""
+    """Returns random keys determined by the numbers of image and view."""
     images = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), views[:, 0])
     return jax.vmap(jax.random.fold_in)(images, views[:, 1])
 
@@ -22,48 +22,42 @@ def random_view(
     key: PRNGKeyArray,
     pixels: UInt8[Array, "b s s 3"],
     size: int,
-    how: AugmentConfig,
+    config: AugmentConfig,
 ) -> Float[Array, "b size size 3"]:
-    """Random square crops, resized, mirrored, turned and recoloured, each in its own way.
+    """Makes a random view of each image: a square crop, resized, flipped, rotated and recoloured.
 
     With quarter turns and flips of probability 1/2 all eight symmetries of the square are equally
     likely. Values stay in [0, 255].
-
-    Args:
-        key: views are a function of it.
-        pixels: a batch of images.
-        size: height and width of the views.
-        how: what is done, and how much; its engine does not matter but for what is not set.
     """
     keys = jax.random.split(key, len(pixels))
-    return jax.vmap(lambda k, image: _one(k, image, size, how))(keys, pixels)
+    return jax.vmap(lambda k, image: _view(k, image, size, config))(keys, pixels)
 
 
-def _one(
-    key: PRNGKeyArray, image: UInt8[Array, "s s 3"], size: int, how: AugmentConfig
+def _view(
+    key: PRNGKeyArray, image: UInt8[Array, "s s 3"], size: int, config: AugmentConfig
 ) -> Float[Array, "size size 3"]:
     crop, across, down, turn, colour = jax.random.split(key, 5)
-    view = _cropped(crop, image, size, how)
-    if how.horizontal_flip:
-        mirrored = jax.random.bernoulli(across, how.horizontal_flip)
+    view = _cropped(crop, image, size, config)
+    if config.horizontal_flip:
+        mirrored = jax.random.bernoulli(across, config.horizontal_flip)
         view = jnp.where(mirrored, view[:, ::-1], view)
-    if how.vertical_flip:
-        view = jnp.where(jax.random.bernoulli(down, how.vertical_flip), view[::-1], view)
-    if how.quarter_turns:
+    if config.vertical_flip:
+        view = jnp.where(jax.random.bernoulli(down, config.vertical_flip), view[::-1], view)
+    if config.quarter_turns:
         quarter, half = jax.random.bernoulli(turn, shape=(2,))
         view = jnp.where(quarter, jnp.rot90(view), view)
         view = jnp.where(half, jnp.rot90(view, 2), view)
-    return _recoloured(colour, view, how.jitter) if how.jitter else view
+    return _recoloured(colour, view, config.jitter) if config.jitter else view
 
 
 def _cropped(
-    key: PRNGKeyArray, image: UInt8[Array, "s s 3"], size: int, how: AugmentConfig
+    key: PRNGKeyArray, image: UInt8[Array, "s s 3"], size: int, config: AugmentConfig
 ) -> Float[Array, "size size 3"]:
-    """A crop of a fixed side, and one of a random area within it, at any places."""
+    """A crop of a random area within a crop of a fixed side, both at random positions."""
     first, crop, second = jax.random.split(key, 3)
     side = image.shape[0]
-    outer = side * how.crop_side
-    least, most = how.crop_area
+    outer = side * config.crop_side
+    least, most = config.crop_area
     span = outer * jnp.sqrt(jax.random.uniform(crop, minval=least, maxval=most))
     start = jax.random.uniform(first, (2,)) * (side - outer)
     start += jax.random.uniform(second, (2,)) * (outer - span)
@@ -94,6 +88,6 @@ def _recoloured(
 
 
 def random_patches(key: PRNGKeyArray, batch: int, patches: int, keep: int) -> Int[Array, "b keep"]:
-    """Which patches each image keeps, without repetition."""
+    """Draws the patches that each image keeps, without repetition."""
     noise = jax.random.uniform(key, (batch, patches))
     return jnp.argsort(noise, axis=1)[:, :keep]

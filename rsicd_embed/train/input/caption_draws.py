@@ -1,4 +1,4 @@
-"""Captions of a train split, tokenized once, and how one is drawn for each image."""
+"""Captions of a train split, and the random images and captions of each epoch."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import TrainError
 from rsicd_embed.parallel import batched
 
-_AT_ONCE = 8192  # texts tokenized together; what the library keeps of each is large
+_AT_ONCE = 8192  # texts tokenized together; the library needs much memory for each
 
 
 class Tokenize(Protocol):
-    """Texts → token ids, padded with `pad_id`; `embedder.tokenizer.Tokenizer` is one."""
+    """Turns texts into token ids padded with `pad_id`, as `embedder.tokenizer.Tokenizer` does."""
 
     pad_id: int
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts → int32 (n, t)."""
+        """Returns int32 (n, t)."""
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Lists of numbers of different lengths, in two arrays.
+    """Lists of numbers of different lengths, stored in two arrays.
 
     Attributes:
         starts: int64 (n + 1,); list i is `values[starts[i] : starts[i + 1]]`.
@@ -39,31 +39,30 @@ class Ragged:
     values: np.ndarray
 
     @classmethod
-    def of(cls, lists: Iterable[Sequence[int]]) -> Ragged:
-        """From lists."""
-        kept = list(lists)
-        starts = np.cumsum([0, *map(len, kept)], dtype=np.int64)
-        return cls(starts, np.fromiter((v for one in kept for v in one), np.int32, starts[-1]))
+    def of(cls, lists: Sequence[Sequence[int]]) -> Ragged:
+        """Packs lists."""
+        starts = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+        return cls(starts, np.fromiter((v for row in lists for v in row), np.int32, starts[-1]))
 
     def draw(self, rows: np.ndarray, where: np.ndarray) -> np.ndarray:
-        """A value of each list of `rows`: the first for `where` 0, the last for `where` below 1."""
+        """Picks a value of each list in `rows`; `where`, in [0, 1), is its relative position."""
         starts = self.starts[rows]
         lengths = self.starts[rows + 1] - starts
-        found: np.ndarray = self.values[starts + (where * lengths).astype(np.int64)]
-        return found
+        values: np.ndarray = self.values[starts + (where * lengths).astype(np.int64)]
+        return values
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Every distinct text, and which of them belong to each image.
+    """All distinct texts, and the ones that belong to each image.
 
     Attributes:
-        texts: the distinct texts, class captions included.
+        texts: distinct texts, including class captions.
         tokens: int32 (texts, t).
-        same: int32 (texts,); equal for texts that have the same tokens, which no model can tell
-            apart: they differ in case or in spaces; with synonyms, for all captions of a class.
-        own: the captions of each image.
-        of_class: captions made of each image's class name; its own where it has no class.
+        same: int32 (texts,); equal for texts with equal tokens, which no model can tell apart (they
+            differ in case or whitespace), and, with synonyms, for all captions of a class.
+        own: captions of each image.
+        of_class: captions made from each image's class name; its own if it has no class.
     """
 
     texts: tuple[str, ...]
@@ -81,47 +80,102 @@ class Captions:
         Args:
             examples: images with their captions.
             tokenize: the model's tokenizer.
-            synonyms: whether class captions also use other words for the class; all captions of a
+            synonyms: whether class captions also use synonyms of the class name; all captions of a
                 class then count as the same, since each describes every image of it.
-
-        Raises:
-            TrainError: no examples, or one without a caption.
         """
         if not examples:
             raise TrainError("expected images in the train split, found none")
-        known: dict[str, int] = {}
+        numbers: dict[str, int] = {}
 
         def number(texts: Iterable[str]) -> list[int]:
-            return [known.setdefault(text, len(known)) for text in dict.fromkeys(texts)]
+            return [numbers.setdefault(text, len(numbers)) for text in dict.fromkeys(texts)]
 
         own, of_class = [], []
         for example in examples:
             if not example.captions:
                 raise TrainError(f"{example.uri}: expected a caption, found none; add one")
-            mine = number(example.captions)
-            own.append(mine)
-            of_class.append(number(class_captions(example.label, synonyms=synonyms)) or mine)
-        tokens = _tokens(list(known), tokenize)
+            own.append(number(example.captions))
+            of_class.append(number(class_captions(example.label, synonyms=synonyms)) or own[-1])
+        tokens = _tokens(list(numbers), tokenize)
         rows = np.ascontiguousarray(tokens).view(
             np.dtype((np.void, tokens.itemsize * tokens.shape[1]))
         )
         _, same = np.unique(rows.ravel(), return_inverse=True)
         if synonyms:
             by_label = {
-                e.label: made for e, made in zip(examples, of_class, strict=True) if e.label
+                e.label: texts for e, texts in zip(examples, of_class, strict=True) if e.label
             }
-            for made in by_label.values():
-                same[np.isin(same, same[made])] = same[made[0]]
-        return cls(tuple(known), tokens, same.astype(np.int32), Ragged.of(own), Ragged.of(of_class))
+            for texts in by_label.values():
+                same[np.isin(same, same[texts])] = same[texts[0]]
+        return cls(
+            tuple(numbers), tokens, same.astype(np.int32), Ragged.of(own), Ragged.of(of_class)
+        )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random images and captions of an epoch.
+
+    Attributes:
+        rows: int32 (n,), images in order.
+        texts: int32 (n,), their captions, numbered as in `Captions`.
+        seeds: uint64 (n,), random seeds of their views.
+    """
+
+    rows: np.ndarray
+    texts: np.ndarray
+    seeds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Order:
+    """Draws images by weight, and a caption for each, anew for every epoch.
+
+    Attributes:
+        weights: float (n,), how often each image is drawn per epoch: with weight 2.5, twice, plus a
+            random half of all images of this weight once more.
+        captions: captions of the same images.
+        class_captions: fraction of captions made from class names.
+        seed: random seed; combined with the number of the epoch.
+    """
+
+    weights: np.ndarray
+    captions: Captions
+    class_captions: float
+    seed: int
+
+    def __len__(self) -> int:
+        """Number of images per epoch, counting repetitions."""
+        return sum(len(pool) * times + more for pool, times, more in self._pools())
+
+    def epoch(self, number: int) -> Draws:
+        """Draws the images of an epoch, as often as their weights say, in random order."""
+        rng = np.random.default_rng([self.seed, number])
+        chosen = []
+        for pool, times, more in self._pools():
+            chosen += [np.tile(pool, times), rng.choice(pool, more, replace=False)]
+        rows = rng.permutation(np.concatenate(chosen)).astype(np.int32)
+        where = rng.random(len(rows))
+        from_class = rng.random(len(rows)) < self.class_captions
+        own, of_class = (
+            lists.draw(rows, where) for lists in (self.captions.own, self.captions.of_class)
+        )
+        seeds = rng.integers(2**63, size=len(rows), dtype=np.uint64)
+        return Draws(rows, np.where(from_class, of_class, own), seeds)
+
+    def _pools(self) -> list[tuple[np.ndarray, int, int]]:
+        """For each weight: its images, how often to draw all, how many to draw once more."""
+        pools = []
+        for weight in np.unique(self.weights):
+            pool = np.flatnonzero(self.weights == weight)
+            times = int(weight)
+            more = round(float(weight - times) * len(pool))
+            pools.append((pool, times, more if times or more else 1))
+        return pools
 
 
 def class_captions(label: str | None, *, synonyms: bool = False) -> list[str]:
-    """Captions made from a class name; none for a label that names nothing.
-
-    Args:
-        label: the class as the dataset writes it.
-        synonyms: whether other words for the class are used too.
-    """
+    """Makes captions from a class name; none from a label that is not a word."""
     if not readable(label or ""):
         return []
     names = phrases(str(label)) if synonyms else (readable(str(label)),)
@@ -131,13 +185,7 @@ def class_captions(label: str | None, *, synonyms: bool = False) -> list[str]:
 def trained_words(
     examples: Sequence[Example], classes: bool, *, synonyms: bool = False
 ) -> TrainingWords:
-    """The words of captions.
-
-    Args:
-        examples: training images.
-        classes: whether captions made from their class names are used too.
-        synonyms: whether those use other words for the class too.
-    """
+    """Counts the words that a text tower is trained on."""
     return TrainingWords.of(
         (
             *example.captions,
@@ -148,7 +196,7 @@ def trained_words(
 
 
 def _tokens(texts: Sequence[str], tokenize: Tokenize) -> np.ndarray:
-    parts = [tokenize(some) for some in batched(texts, _AT_ONCE)]
+    parts = [tokenize(part) for part in batched(texts, _AT_ONCE)]
     longest = max(part.shape[1] for part in parts)
     tokens = np.full((len(texts), longest), tokenize.pad_id, np.int32)
     for i, part in enumerate(parts):

@@ -1,8 +1,9 @@
-"""Captioned images → batches, in an order that the seed, the epoch and the step decide."""
+"""Batches of captioned images, in an order determined by the seed, the epoch and the step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,31 +13,85 @@ from rsicd_embed.files import Closing
 from rsicd_embed.parallel import cpu_count
 from rsicd_embed.train.config import AugmentConfig, DataConfig
 from rsicd_embed.train.input import pixels
-from rsicd_embed.train.input.batches import Batch, Batches, group_numbers
-from rsicd_embed.train.input.caption_draws import Captions, Tokenize
-from rsicd_embed.train.input.epoch_order import Order
-from rsicd_embed.train.input.loader import Stream
-from rsicd_embed.train.input.views import Views, require_torchvision
+from rsicd_embed.train.input.caption_draws import Captions, Draws, Order, Tokenize
+from rsicd_embed.train.input.loader import Arrays, Stream
+from rsicd_embed.train.input.pixels import Stored
+from rsicd_embed.train.input.torchvision_views import Views, require_torchvision
 
-# Images are kept this much larger than the model's, so that crops have room to move.
+# Images are stored this much larger than the model's, to leave room for crops.
 _MARGIN = 1.125
-_MOST_WORKERS = 16
-
-__all__ = ["Batch", "CaptionedImages", "batch_side", "stored_side"]
+_MAX_WORKERS = 16
+_EPOCHS = 2**31  # more than are ever requested
 
 
 def stored_side(image_size: int, augment: AugmentConfig) -> int:
-    """Height and width that images are kept in, for a model that sees `image_size`."""
+    """Side in pixels of stored images, for a model that sees `image_size`."""
     return image_size if augment.engine == "none" else round(image_size * _MARGIN)
 
 
 def batch_side(image_size: int, augment: AugmentConfig) -> int:
-    """Height and width of the pixels in a batch, for a model that sees `image_size`."""
+    """Side in pixels of the images in a batch, for a model that sees `image_size`."""
     return stored_side(image_size, augment) if augment.engine == "device" else image_size
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The input of one step.
+
+    Attributes:
+        pixels: uint8 (b, s, s, 3) with s = `batch_side`.
+        tokens: int32 (b, t).
+        groups: int32 (b, 2), numbers of the caption and of the image file. Rows that share either
+            are not negatives of each other.
+        rows: int32 (b,), indices of the images in the train split.
+    """
+
+    pixels: np.ndarray
+    tokens: np.ndarray
+    groups: np.ndarray
+    rows: np.ndarray
+
+    def arrays(self, own: np.ndarray) -> dict[str, np.ndarray]:
+        """The step's arguments, restricted to the rows `own`: int (n,), ascending."""
+        arrays = {"pixels": self.pixels, "tokens": self.tokens, "groups": self.groups}
+        if len(own) == len(self.rows):
+            return arrays
+        return {name: array[own] for name, array in arrays.items()}
+
+
+class Batches:
+    """The batches of all epochs as a sequence; sent to workers."""
+
+    def __init__(self, order: Order, stored: Stored, views: Views | None, batch_size: int) -> None:
+        """Prepares the sequence without computing anything."""
+        self._order, self._stored, self._views = order, stored, views
+        self._batch_size = batch_size
+        self._steps = len(order) // batch_size
+        self._drawn: tuple[int, Draws] | None = None
+
+    def __len__(self) -> int:
+        return _EPOCHS * self._steps
+
+    def __getitem__(self, index: int, /) -> Arrays:
+        """The arrays of a `Batch`."""
+        epoch, step = divmod(index, self._steps)
+        draws = self._draws(epoch)
+        batch = slice(step * self._batch_size, (step + 1) * self._batch_size)
+        rows, texts = draws.rows[batch], draws.texts[batch]
+        images = self._stored.pixels[rows]
+        if self._views is not None:
+            images = self._views(images, draws.seeds[batch])
+        captions = self._order.captions
+        return images, captions.tokens[texts], _groups(captions, self._stored, texts, rows), rows
+
+    def _draws(self, epoch: int) -> Draws:
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = epoch, self._order.epoch(epoch)
+        return self._drawn[1]
+
+
 class CaptionedImages(Closing):
-    """A train split, ready to be drawn from. Close it to end its workers."""
+    """A train split that batches can be drawn from. Close it to end its workers."""
 
     def __init__(
         self,
@@ -55,18 +110,14 @@ class CaptionedImages(Closing):
 
         Args:
             examples: images with captions.
-            tokenize: texts → token ids.
-            image_size: height and width that the model sees.
-            seed: of the order, the captions, and the views that workers make.
+            tokenize: the model's tokenizer.
+            image_size: height and width of the model's images.
+            seed: random seed for the order, the captions, and views made by workers.
             data: how captions are drawn and images are read.
-            augment: how images are varied.
-            weights: how often each image is drawn in an epoch; once if it is not said.
-            least: images that an epoch must draw, a batch.
+            augment: how images are augmented.
+            weights: how often each image is drawn per epoch; once by default.
+            least: smallest allowed number of images per epoch: the batch size.
             advance: called with the number of images just read.
-
-        Raises:
-            TrainError: no examples, or fewer than `least`, one without a caption, an image that
-                cannot be read, or torchvision is wanted and not installed.
         """
         if augment.engine == "torchvision":
             require_torchvision()
@@ -75,53 +126,43 @@ class CaptionedImages(Closing):
         self._order = Order(each, self.captions, data.class_captions, seed)
         self.steps(least)
         side = stored_side(image_size, augment)
-        varied = augment.engine == "torchvision"
-        self._views = Views(augment, side, image_size) if varied else None
-        shared = varied if data.workers is None else data.workers > 0
+        views = augment.engine == "torchvision"
+        self._views = Views(augment, side, image_size) if views else None
+        shared = views if data.workers is None else data.workers > 0
         self._stored = pixels.store(examples, side, data.cache, shared=shared, advance=advance)
         self._workers = data.workers or 0
-        if data.workers is None and (varied or not self._stored.decoded):
-            self._workers = min(_MOST_WORKERS, max(1, cpu_count() - 1))
+        if data.workers is None and (views or not self._stored.decoded):
+            self._workers = min(_MAX_WORKERS, max(1, cpu_count() - 1))
         self._stream: tuple[int, Stream] | None = None
 
     def __len__(self) -> int:
-        """Images that an epoch draws, those that are drawn twice counted twice."""
+        """Number of images drawn per epoch, counting repetitions."""
         return len(self._order)
 
     def steps(self, batch_size: int) -> int:
-        """Batches in an epoch; the last, short one is left out.
-
-        Raises:
-            TrainError: there is none.
-        """
+        """Number of complete batches per epoch."""
         if batch_size > len(self):
             raise TrainError(
-                f"expected a batch of at most the {len(self)} images that an epoch draws, "
+                f"expected a batch of at most the {len(self)} images of an epoch, "
                 f"found {batch_size}; give a smaller --batch-size"
             )
         return len(self) // batch_size
 
     def without_negatives(self, number: int, batch_size: int) -> int:
-        """How many batches of an epoch have no two images that do not describe each other.
-
-        Those are batches of one caption, or of one image file: see `loss.positives`.
-        """
+        """Number of batches of an epoch whose images all share a caption or a file."""
         steps = self.steps(batch_size)
         draws = self._order.epoch(number)
-        groups = group_numbers(self.captions, self._stored, draws.texts, draws.rows)
+        groups = _groups(self.captions, self._stored, draws.texts, draws.rows)
         by_batch = groups[: steps * batch_size].reshape(steps, batch_size, 2)
         return int((by_batch == by_batch[:, :1]).all(axis=1).any(axis=1).sum())
 
     def epoch(self, number: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `start` on, each image with one caption, drawn anew.
+        """Yields the batches of an epoch from `start` on, with a new caption for each image.
 
-        While one is used, the next ones are made, those of the next epoch too.
-
-        Raises:
-            TrainError: the batch is larger than the epoch, or an image cannot be read any more.
+        The next batches, also those of the next epoch, are prepared meanwhile.
         """
         steps = self.steps(batch_size)
-        stream = self._from(number * steps + start, batch_size)
+        stream = self._stream_from(number * steps + start, batch_size)
         for _ in range(start, steps):
             yield Batch(*next(stream))
 
@@ -131,8 +172,8 @@ class CaptionedImages(Closing):
             self._stream[1].close()
             self._stream = None
 
-    def _from(self, index: int, batch_size: int) -> Stream:
-        """Goes on with the stream that is there, if that is where it stands."""
+    def _stream_from(self, index: int, batch_size: int) -> Stream:
+        """Continues the current stream if it is at `index`, else opens a new one."""
         if self._stream is not None:
             size, stream = self._stream
             if (size, stream.index) == (batch_size, index):
@@ -142,3 +183,8 @@ class CaptionedImages(Closing):
         stream = Stream(batches, index, self._workers)
         self._stream = batch_size, stream
         return stream
+
+
+def _groups(captions: Captions, stored: Stored, texts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`Batch.groups` of int (n,) captions and images."""
+    return np.stack([captions.same[texts], stored.same[rows]], axis=1)

@@ -1,4 +1,4 @@
-"""Batches made ahead of the step: on a thread, or in processes that stay from epoch to epoch."""
+"""Batches prepared ahead of the step, by a thread or by processes that live across epochs."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from rsicd_embed.files import Closing
 
 Arrays = tuple[np.ndarray, ...]
 
-_AHEAD = 2  # batches that a thread, or each process, has ready
+_AHEAD = 2  # batches that the thread or each process keeps ready
 
 
 class BatchStream(Protocol):
-    """The batches of all epochs, one after the other, each a function of its index."""
+    """The batches of all epochs as a sequence, each a function of its index."""
 
     def __len__(self) -> int:
-        """More than are ever asked for."""
+        """At least the number of batches that will be requested."""
 
     def __getitem__(self, index: int, /) -> Arrays:
         """The arrays of a batch."""
 
 
 class Stream(Closing):
-    """Takes batches in order, from any of them on, while the next ones are being made."""
+    """Iterates over batches from any index on, preparing the next ones meanwhile."""
 
     def __init__(self, batches: BatchStream, start: int, workers: int) -> None:
-        """Starts to make batches.
+        """Starts preparing batches.
 
         Args:
-            batches: what is taken from; it is sent to the workers.
+            batches: the batches; sent to the workers.
             start: the first index.
-            workers: processes, 0 for a thread of this one. The batches do not depend on it.
+            workers: number of processes; 0 uses a thread. Batches do not depend on it.
         """
         self.index = start
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)
         source = grain.MapDataset.source(batches)[start:]
         ahead = source.to_iter_dataset(options)
         if workers:
-            # grain reads absl's flags, which only absl's own `app.run` has parsed.
+            # grain reads absl's flags, which are parsed only under absl's `app.run`.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
@@ -60,25 +60,21 @@ class Stream(Closing):
         self._started = not workers
 
     def __next__(self) -> Arrays:
-        """The next batch.
-
-        Raises:
-            TrainError: a worker is gone. What the batches raise comes as it is.
-        """
+        """The next batch."""
         try:
             with nullcontext() if self._started else _without_ctrl_c():
-                found = next(self._iterator)
+                arrays = next(self._iterator)
             self._started = True
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):
                 raise
             raise TrainError(
-                "a process that makes batches was killed; where memory is short, "
+                "a process that prepares batches was killed; if memory is short, "
                 "set a smaller data.workers"
             ) from error
         self.index += 1
-        # What comes from a process lies in shared memory, which goes with grain's own array.
-        return tuple(np.array(one) for one in found) if self._copied else found
+        # Arrays from a process are in shared memory that grain frees together with its own array.
+        return tuple(map(np.array, arrays)) if self._copied else arrays
 
     def close(self) -> None:
         """Ends the processes."""
@@ -87,27 +83,27 @@ class Stream(Closing):
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Keeps SIGINT from processes that are started meanwhile.
+    """Shields processes started inside from SIGINT.
 
-    A terminal sends it to all processes of a command, but it is for this one to end the others.
+    A terminal sends it to all processes of a command, but only this one is to end the others.
     """
-    resource_tracker.ensure_running()  # its start, a part of theirs, would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    resource_tracker.ensure_running()  # starting it later would unblock the signal
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _end_with_parent(_index: int, _count: int) -> None:
-    """Ends this worker when the process that began it was killed, and not by Ctrl-C."""
+    """Makes this worker ignore Ctrl-C and exit when its parent process dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        ends = threading.Thread(target=_leave_after, args=(parent.sentinel,), daemon=True)
-        ends.start()
+        watcher = threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True)
+        watcher.start()
 
 
-def _leave_after(sentinel: int) -> None:
+def _exit_after(sentinel: int) -> None:
     wait([sentinel])
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Images of a train split as squares of bytes: in memory, in a file, or decoded when asked for."""
+"""Square images of a train split: in memory, in a file, or decoded on demand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,12 @@ from rsicd_embed.parallel import ordered_map
 
 Advance = Callable[[int], object]
 
-_VERSION = 1  # of what a file holds: grows when decoding or resizing changes
+_VERSION = 1  # of cache files; incremented when decoding or resizing changes
 _AHEAD = 256
 
 
 class Pixels(Protocol):
-    """Images that can be asked for in any order."""
+    """Images that can be indexed in any order."""
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
         """int (n,) → uint8 (n, side, side, 3)."""
@@ -36,12 +36,12 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """Pixels, and which images are the same.
+    """Images, and which of them are identical.
 
     Attributes:
-        pixels: of each image.
-        same: int32 (n,); equal for image files of equal content.
-        decoded: whether pixels need no decoding any more.
+        pixels: the images.
+        same: int32 (n,); equal for image files with equal content.
+        decoded: whether the images are already decoded.
     """
 
     pixels: Pixels
@@ -52,44 +52,31 @@ class Stored:
 def store(
     examples: Sequence[Example], side: int, cache: str, *, shared: bool, advance: Advance
 ) -> Stored:
-    """Makes ready the centre squares of images, resized to `side`.
-
-    Args:
-        examples: the images.
-        side: height and width in pixels.
-        cache: memory, disk, none, or auto: see `DataConfig`.
-        shared: whether other processes will ask for pixels.
-        advance: called with the number of images just read.
-
-    Raises:
-        TrainError: an image cannot be read.
-        StoreError: there is no room for the file.
-    """
+    """Prepares the centre squares of images, resized to `side`."""
     if cache == "auto":
-        cache = _roomy(len(examples) * side * side * 3, shared=shared)
+        cache = _cache_with_room(len(examples) * side * side * 3, shared=shared)
     if cache == "none":
-        read = ordered_map(_digest, examples, ahead=_AHEAD)
-        same = _numbered(list(_told(read, advance)))
+        digests = []
+        for digest in ordered_map(lambda e: _digest(_bytes(e.path)), examples, ahead=_AHEAD):
+            digests.append(digest)
+            advance(1)
+        same = _numbered(digests)
         return Stored(Decoded(tuple(e.path for e in examples), side), same, decoded=False)
-    if cache == "disk" or shared:  # processes share a file's pages, but not an array
+    if cache == "disk" or shared:  # processes can share a file, but not an array
         return _on_disk(examples, side, advance)
     pixels = np.empty((len(examples), side, side, 3), np.uint8)
     return Stored(pixels, _fill(pixels, examples, advance), decoded=True)
 
 
 def require_readable(examples: Sequence[Example]) -> None:
-    """Decodes every image, and forgets it.
-
-    Raises:
-        TrainError: an image cannot be read.
-    """
+    """Decodes every image without keeping it."""
     for _ in ordered_map(partial(_pixels, side=1), [e.path for e in examples], ahead=_AHEAD):
         pass
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images that are decoded each time they are asked for."""
+    """Images that are decoded each time they are accessed."""
 
     paths: tuple[Path, ...]
     side: int
@@ -100,7 +87,7 @@ class Decoded:
 
 
 class OnDisk:
-    """Images in a file, of which other processes open the same pages."""
+    """Images in a memory-mapped file, which other processes open too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -114,8 +101,8 @@ class OnDisk:
         return OnDisk, (self._path,)
 
 
-def _roomy(size: int, *, shared: bool) -> str:
-    """The first of memory, disk and none that has room for so many bytes."""
+def _cache_with_room(size: int, *, shared: bool) -> str:
+    """The first of memory, disk and none with room for this many bytes."""
     if not shared and size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4:
         return "memory"
     folder = cache_folder()
@@ -137,7 +124,7 @@ def _on_disk(examples: Sequence[Example], side: int, advance: Advance) -> Stored
         write_file(same, partial(_save, array=numbers))
 
     if not (path.exists() and same.exists()):
-        with storage_errors(f"cannot keep decoded images in {folder}"):
+        with storage_errors(f"cannot write decoded images to {folder}"):
             make_folder(folder)
             write_file(path, fill)
             sync_folder(folder)
@@ -150,50 +137,40 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _file_name(examples: Sequence[Example], side: int) -> str:
-    """Another one once an image has changed."""
+    """Name of the cache file; changes when an image changes."""
     sha = hashlib.sha256(f"{_VERSION} {side}".encode())
     for example in examples:
         try:
-            found = example.path.stat()
+            stat = example.path.stat()
         except OSError as error:
             raise _unreadable(example.path, f"cannot be read: {error.strerror}") from error
-        sha.update(json.dumps([example.uri, found.st_size, found.st_mtime_ns]).encode())
+        sha.update(json.dumps([example.uri, stat.st_size, stat.st_mtime_ns]).encode())
     return sha.hexdigest()[:32]
 
 
 def _fill(pixels: np.ndarray, examples: Sequence[Example], advance: Advance) -> np.ndarray:
-    """Writes all pixels; returns which images are the same."""
+    """Decodes all images into `pixels`; returns `Stored.same`."""
     read = partial(_read, side=pixels.shape[1])
     digests = []
-    for i, (one, digest) in enumerate(ordered_map(read, examples, ahead=_AHEAD)):
-        pixels[i] = one
+    for i, (image, digest) in enumerate(ordered_map(read, examples, ahead=_AHEAD)):
+        pixels[i] = image
         digests.append(digest)
         advance(1)
     return _numbered(digests)
 
 
-def _told(read: Iterator[bytes], advance: Advance) -> Iterator[bytes]:
-    for one in read:
-        yield one
-        advance(1)
-
-
 def _read(example: Example, side: int) -> tuple[np.ndarray, bytes]:
     data = _bytes(example.path)
-    return _pixels(example.path, side, data), _hash(data)
+    return _pixels(example.path, side, data), _digest(data)
 
 
-def _digest(example: Example) -> bytes:
-    return _hash(_bytes(example.path))
-
-
-def _hash(data: bytes) -> bytes:
+def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _numbered(digests: Sequence[bytes]) -> np.ndarray:
-    known: dict[bytes, int] = {}
-    return np.array([known.setdefault(digest, len(known)) for digest in digests], np.int32)
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], np.int32)
 
 
 def _bytes(path: Path) -> bytes:
@@ -211,5 +188,5 @@ def _pixels(path: Path, side: int, data: bytes | None = None) -> np.ndarray:
     return Preprocessor(side, (side, side))(image)
 
 
-def _unreadable(path: Path, why: str) -> TrainError:
-    return TrainError(f"{path}: {why}; mend or leave out this image")
+def _unreadable(path: Path, reason: str) -> TrainError:
+    return TrainError(f"{path}: {reason}; repair or remove this image")

@@ -1,4 +1,4 @@
-"""What a model is trained on: the images of one data set or of several, with weights."""
+"""The train and val images of one or several weighted datasets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rsicd_embed.errors import DatasetError
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is trained on, and what the best model is chosen on.
+    """Captioned images to train on and to validate on.
 
     Attributes:
-        train: images, each with captions.
-        weights: of each image of `train`, how often it is drawn in an epoch.
-        val: images, each with captions.
-        names: of the data sets' folders or manifests.
+        train: training images.
+        weights: how often each image of `train` is drawn per epoch.
+        val: validation images, which select the best model.
+        names: names of the datasets' folders or manifests.
     """
 
     train: tuple[Example, ...]
@@ -30,10 +30,7 @@ class TrainingData:
 
 
 def weighted(text: str) -> tuple[Path, float]:
-    """`DIR` or `DIR=0.5` → a path and its weight, which is 1 unless it is said.
-
-    Raises:
-        DatasetError: the weight is not a number above 0.
+    """Splits `PATH` or `PATH=0.5` into path and weight, which is 1 by default.
 
     Example:
         >>> weighted("ucm=0.5")
@@ -54,26 +51,24 @@ def weighted(text: str) -> tuple[Path, float]:
 def training_source(
     paths_with_weights: Sequence[tuple[Path, float]], *, augmented_captions: bool = False
 ) -> TrainingData:
-    """The train and val splits of data sets, as `datasets.captions.load` reads them.
+    """Reads the train and val splits of datasets.
 
-    Where none has images in val, some of train are held back as val, which is told; see
-    `datasets.splits.hold_back`.
-
-    Ids of several data sets begin with the name of their folder or manifest, since `1.jpg` is in
-    many of them.
+    If no dataset has val images, some training images are held out, with a warning; see
+    `datasets.splits.hold_back`. The ids of several datasets are prefixed with the name of their
+    folder or manifest, since names such as `1.jpg` occur in many of them.
 
     Args:
-        paths_with_weights: data sets, and how often an image of each is drawn in an epoch: 0.5 for
-            half of them each time, 2 for each of them twice.
-        augmented_captions: whether images of the train split get the captions that the
-            `textaug_*.jsonl` files beside their data set list for them.
+        paths_with_weights: datasets, and how often an image of each is drawn per epoch: 0.5 draws a
+            random half of them, 2 draws each of them twice.
+        augmented_captions: whether training images use the captions listed in the
+            `textaug_*.jsonl` files beside their dataset.
 
     Raises:
-        DatasetError: there is none, one cannot be read, has no image of the train split, or images
-            without captions; or there is too little to hold back, or two have the same ids.
+        DatasetError: a dataset cannot be read, has no training images or has images without
+            captions; there are no datasets or too few images to hold out; or ids collide.
     """
     if not paths_with_weights:
-        raise DatasetError("expected a data set to train on, found none")
+        raise DatasetError("expected a dataset to train on, found none")
     train: list[Example] = []
     weights: list[float] = []
     val: list[Example] = []
@@ -82,7 +77,7 @@ def training_source(
         own = list(_split(path, source, "train"))
         if augmented_captions and (files := _augmented(path)):
             own = captions.with_augmented(
-                own, {k: v for one in files for k, v in captions.load_augmented(one).items()}
+                own, {k: v for file in files for k, v in captions.load_augmented(file).items()}
             )
             augmented = True
         others = source.split("val")
@@ -94,8 +89,8 @@ def training_source(
     shown = ", ".join(str(path) for path, _ in paths_with_weights)
     if not val:
         raise DatasetError(
-            f"{shown}: expected images of the split 'val' to choose on, or two of train, of "
-            "which to hold one back, found less; add some"
+            f"{shown}: expected images in the split 'val', or at least two in train to hold one "
+            "out, found fewer; add some"
         )
     if augmented_captions and not augmented:
         raise DatasetError(
@@ -110,26 +105,26 @@ def training_source(
 def _with_val(
     paths_with_weights: Sequence[tuple[Path, float]],
 ) -> list[tuple[Path, float, Source]]:
-    found = [(path, weight, captions.load(path)) for path, weight in paths_with_weights]
-    if any(source.split("val") for _, _, source in found):
-        return found
+    sources = [(path, weight, captions.load(path)) for path, weight in paths_with_weights]
+    if any(source.split("val") for _, _, source in sources):
+        return sources
     return [
         (path, weight, replace(source, examples=splits.hold_back(path, source.examples)))
-        for path, weight, source in found
+        for path, weight, source in sources
     ]
 
 
 def _split(path: Path, source: Source, name: str) -> tuple[Example, ...]:
-    found = source.split(name)
-    if not found:
+    examples = source.split(name)
+    if not examples:
         splits = sorted({example.split or "none" for example in source.examples})
         raise DatasetError(
-            f"{path}: expected images of the split {name!r}, found {', '.join(splits)}"
+            f"{path}: expected images in the split {name!r}, found {', '.join(splits)}"
         )
-    mute = next((example for example in found if not example.captions), None)
-    if mute is not None:
-        raise DatasetError(f"{path}: {mute.id}: expected a caption, found none; add one")
-    return found
+    bare = next((example for example in examples if not example.captions), None)
+    if bare is not None:
+        raise DatasetError(f"{path}: {bare.id}: expected a caption, found none; add one")
+    return examples
 
 
 def _augmented(path: Path) -> list[Path]:
@@ -150,9 +145,9 @@ def _require_distinct(examples: Sequence[Example]) -> None:
         other = seen.setdefault(example.id, example)
         if other is not example:
             remedy = (
-                "give a data set once, with a weight"
+                "give each dataset once, with a weight"
                 if other.uri == example.uri
-                else "rename one of the data sets' folders"
+                else "rename one of the folders"
             )
             raise DatasetError(
                 f"{other.uri} and {example.uri} have the same id {example.id!r}; {remedy}"

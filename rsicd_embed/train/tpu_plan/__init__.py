@@ -1,1 +1,1 @@
-"""Whether a training step fits the memory of TPUs, and what it costs, without one."""
+"""Plans a training step for TPUs, without a TPU: memory, FLOPs and communication."""

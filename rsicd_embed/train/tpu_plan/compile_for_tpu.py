@@ -1,6 +1,6 @@
-"""The training step, compiled ahead of time for TPUs that need not be there.
+"""Ahead-of-time compilation of the training step for TPUs, without a TPU.
 
-XLA's compiler for TPUs comes with libtpu and runs on any machine.
+XLA's TPU compiler is part of libtpu and runs on any machine.
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train import initialization
 from rsicd_embed.train.config import TrainConfig
-from rsicd_embed.train.mesh import abstract, layout
+from rsicd_embed.train.distributed import abstract, layout
 from rsicd_embed.train.objective import contrastive
 from rsicd_embed.train.step import Recipe, jitted_step
-from rsicd_embed.train.tpu_plan.collectives import collective_bytes
-from rsicd_embed.train.tpu_plan.step_flops import abstract_arguments, embedding_flops
+from rsicd_embed.train.tpu_plan.step_costs import (
+    abstract_arguments,
+    collective_bytes,
+    embedding_flops,
+)
 from rsicd_embed.train.tpu_plan.topology import KNOWN, Topology
 
-_STEPS = 1000  # in a run; it only sets constants of the learning rate's schedule
+_STEPS = 1000  # of a run; only affects constants of the learning-rate schedule
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclass(frozen=True)
 class StepWorkload:
-    """A training step.
+    """A training step to compile.
 
     Attributes:
-        config: of the run that it is a step of.
-        keep_patches: fraction of the patches each image keeps. With 1, as in the last epochs of a
-            run, the step needs the most memory.
+        config: settings of the run.
+        keep_patches: fraction of the patches that each image keeps. A step needs most memory with
+            1, as in the last epochs of a run.
     """
 
     config: TrainConfig
@@ -46,22 +49,17 @@ class StepWorkload:
 
     @property
     def model(self) -> str:
-        """What the model is called."""
+        """Name of the model."""
         return self.config.model.init or self.config.model.shape
 
     def rounded(self, global_batch: int, devices: int) -> int:
-        """The largest batch up to this one that devices can share, in whole parts; 0 for none."""
+        """The largest batch up to this one that divides over devices and chunks; 0 for none."""
         parts = devices * self.config.step.chunk
         unit = parts if 0 < parts <= global_batch else devices
         return global_batch // unit * unit
 
     def recipe(self, devices: Sequence[Any], global_batch: int) -> Recipe:
-        """The step on these devices.
-
-        Raises:
-            TrainError: they cannot share the batch.
-            ModelError: the checkpoint to start from is none.
-        """
+        """The step on these devices."""
         config = dataclasses.replace(self.config, batch_size=global_batch)
         model = initialization.shape_of(config.model)
         return Recipe(
@@ -77,16 +75,16 @@ class StepWorkload:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What XLA says of a compiled step; bytes and FLOPs are those of one device.
+    """XLA's analysis of a compiled step, per device.
 
     Attributes:
-        global_batch: images a step, over all devices.
-        argument_bytes: the device's part of the state and of the batch.
-        output_bytes: the next state, as far as it is not written over the old one.
+        global_batch: images per step, over all devices.
+        argument_bytes: the device's part of the state and the batch.
+        output_bytes: the part of the next state that does not reuse the old one's memory.
         state_bytes: the next state.
-        temporary_bytes: activations, gradients and all else that lives within the step.
-        flops: of a step; the compiler may count less than `flops.step_flops`, where it found a
-            cheaper way, or more, where it computes something twice.
+        temporary_bytes: activations, gradients and everything else within the step.
+        flops: operations per step; fewer than `step_flops` where the compiler found a cheaper way,
+            more where it recomputes.
         collectives: see `collective_bytes`.
     """
 
@@ -100,31 +98,27 @@ class Compiled:
 
     @property
     def hbm_bytes(self) -> int:
-        """All that lies in a device's memory."""
+        """Memory that the step uses on a device."""
         return self.argument_bytes + self.output_bytes + self.temporary_bytes
 
     @property
     def batch_bytes(self) -> int:
-        """Of the arguments, the device's part of the batch."""
+        """The device's part of the batch."""
         return self.argument_bytes - self.state_bytes
 
 
 def tpu_devices(topology: Topology) -> Sequence[Any]:
-    """Devices that can be compiled for, not run on. `topology.ENVIRONMENT` should be set.
-
-    Raises:
-        TrainError: libtpu is not installed, or knows no such topology.
-    """
+    """Returns devices to compile for; `topology.ENVIRONMENT` must be set."""
     if importlib.util.find_spec("libtpu") is None:
         raise TrainError(
             "compiling for TPUs needs libtpu, which is not installed: "
             "pip install 'rsicd-embed[train,tpu]'"
         )
-    how: dict[str, Any] = {"chips_per_host_bounds": topology.chips_per_host}
+    options: dict[str, Any] = {"chips_per_host_bounds": topology.chips_per_host}
     if topology.chip.cores_joined:
-        how["chip_config_name"] = "megacore"
+        options["chip_config_name"] = "megacore"
     try:
-        found = topologies.get_topology_desc(topology.name, "tpu", **how)
+        description = topologies.get_topology_desc(topology.name, "tpu", **options)
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("INVALID_ARGUMENT"):
             raise
@@ -132,45 +126,45 @@ def tpu_devices(topology: Topology) -> Sequence[Any]:
             f"expected a topology that libtpu knows, found {topology.name} ({error}); "
             f"give one of {KNOWN}"
         ) from error
-    return found.devices
+    return description.devices
 
 
 def compiler_limit(devices: Sequence[Any]) -> int | None:
-    """What the compiler gives to a program of a device's memory, in bytes; None if it is not told.
+    """Device memory that the compiler leaves to programs, in bytes; None if unknown.
 
-    It keeps some for itself, and says how much is left only when a program asks for more.
+    The compiler reports it only when a program asks for too much.
     """
     everywhere = layout("data", devices).placement.everywhere
     too_much = abstract((1 << 40,), jnp.uint8, everywhere)
     try:
         jax.jit(lambda x: x + 1).lower(too_much).compile()
     except jax.errors.JaxRuntimeError as error:
-        if told := re.search(r"available HBM \(([\d.]+)([KMGT])\)", str(error)):
-            return int(float(told[1]) * _UNITS[told[2]])
+        if match := re.search(r"available HBM \(([\d.]+)([KMGT])\)", str(error)):
+            return int(float(match[1]) * _UNITS[match[2]])
     return None
 
 
 def compile_step(
     workload: StepWorkload, devices: Sequence[Any], global_batch: int
 ) -> Compiled | None:
-    """Compiles the step that `train` runs; None if the compiler finds that it does not fit."""
+    """Compiles the step that `train` runs; returns None if it does not fit."""
     recipe = workload.recipe(devices, global_batch)
     try:
-        program = lower_step(recipe).compile()
+        program = jitted_step(recipe).lower(*abstract_arguments(recipe)).compile()
     except jax.errors.JaxRuntimeError as error:
         if str(error).startswith("RESOURCE_EXHAUSTED"):
             return None
         raise
-    found = measure(program, global_batch)
+    compiled = measure(program, global_batch)
     if recipe.parts == 1:
-        return found
+        return compiled
     # XLA counts a loop's body once.
     uncounted = embedding_flops(recipe) * (1 - 1 / recipe.parts) / recipe.layout.devices
-    return dataclasses.replace(found, flops=found.flops + uncounted)
+    return dataclasses.replace(compiled, flops=compiled.flops + uncounted)
 
 
 def measure(program: jax.stages.Compiled, global_batch: int) -> Compiled:
-    """What XLA says of a compiled step with this batch."""
+    """Reads XLA's analysis of a compiled step."""
     memory: Any = program.memory_analysis()
     costs: Any = program.cost_analysis()
     return Compiled(
@@ -182,8 +176,3 @@ def measure(program: jax.stages.Compiled, global_batch: int) -> Compiled:
         flops=costs["flops"],
         collectives=collective_bytes(program.as_text() or ""),
     )
-
-
-def lower_step(recipe: Recipe) -> Any:
-    """The step that `train` runs, lowered with the shapes of its arguments alone."""
-    return jitted_step(recipe).lower(*abstract_arguments(recipe))

@@ -1,8 +1,7 @@
-"""Does a training step fit the memory of TPUs, what does it cost, and how large may a batch be?"""
+"""Plans a training step for TPUs: whether it fits, what it costs, and the largest batch."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -27,18 +26,18 @@ _COPIES = 2
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """Bytes of a device as `fixed + each · n + squared · n²`, where n is the global batch."""
+    """Memory of a device in bytes, `fixed + each · n + squared · n²` for a global batch n."""
 
     fixed: float
     each: float
     squared: float
 
     def at(self, batch: int) -> int:
-        """Bytes with this global batch."""
+        """Memory with this global batch, in bytes."""
         return round(self.fixed + self.each * batch + self.squared * batch**2)
 
     def largest(self, limit: int, devices: int) -> int:
-        """The largest global batch within `limit` bytes, a multiple of the devices; 0 for none."""
+        """The largest global batch within `limit` bytes, a multiple of `devices`; 0 for none."""
         free = limit - self.fixed
         if free <= 0:
             return 0
@@ -46,42 +45,41 @@ class MemoryModel:
         return int(2 * free / (self.each + root)) // devices * devices
 
 
-def memory_model(one: Compiled, devices: int, *, in_parts: bool = False) -> MemoryModel:
-    """Memory by batch, from one that was compiled.
+def memory_model(compiled: Compiled, devices: int, *, in_parts: bool = False) -> MemoryModel:
+    """Extrapolates memory from a compiled batch to other batch sizes.
 
-    The state is always there; the logits, split over the devices by rows, grow with the square of
-    the batch; all else is taken to grow with the batch. From a batch with room to spare that is
-    what larger ones need without recomputing anything, told the more roughly the larger they are.
-    The compiler takes still larger ones, recomputing activations, which costs
-    FLOPs. With a batch embedded `in_parts` activations do not grow: what does is the batch itself,
-    with a copy of it in the order of its parts.
+    The state is constant; the logits, split over devices by rows, grow with the square of the
+    batch; everything else is assumed to grow linearly. The estimate assumes no recomputation and
+    gets rougher with distance; the compiler fits still larger batches by recomputing activations,
+    at the cost of FLOPs. With `in_parts`, activations do not grow, only the batch itself and a copy
+    of it in the order of its parts.
     """
-    n, squared = one.global_batch, _LOGITS_BYTES / devices
-    rest = max(0, one.hbm_bytes - one.state_bytes - one.output_bytes - squared * n**2)
-    growing = min(rest, _COPIES * one.batch_bytes) if in_parts else rest
+    n, squared = compiled.global_batch, _LOGITS_BYTES / devices
+    rest = compiled.hbm_bytes - compiled.state_bytes - compiled.output_bytes - squared * n**2
+    growing = min(max(0, rest), _COPIES * compiled.batch_bytes) if in_parts else max(0, rest)
     each = growing / n
-    return MemoryModel(one.hbm_bytes - each * n - squared * n**2, each, squared)
+    return MemoryModel(compiled.hbm_bytes - each * n - squared * n**2, each, squared)
 
 
 @dataclass(frozen=True)
 class TpuPlan:
-    """Whether a step fits, and what it costs.
+    """Whether a step fits a topology, and what it costs.
 
     Attributes:
-        topology: as it was asked for.
+        topology: the topology as requested.
         devices: number of JAX devices.
-        hbm_bytes_per_device: arguments, temporaries, and outputs as far as they are not written
-            over arguments.
+        hbm_bytes_per_device: memory for arguments, temporaries, and outputs that do not reuse the
+            memory of arguments.
         hbm_capacity_bytes: memory of a device.
-        hbm_limit_bytes: what of it a program may take.
-        flops_per_step: over all devices.
-        collective_bytes_per_device: see `collectives.collective_bytes`.
-        compiled_global_batch: the batch that was compiled. Where it is not `global_batch`, the
-            compiler has refused that one, and all figures but the largest batch are those of the
-            compiled one, except hbm_bytes_per_device and the FLOPs, which are scaled.
+        hbm_limit_bytes: the part of it that is available to programs.
+        flops_per_step: operations over all devices.
+        collective_bytes_per_device: see `collective_bytes`.
+        compiled_global_batch: the batch that was compiled. If it differs from `global_batch`, that
+            one did not fit: hbm_bytes_per_device and the FLOPs are scaled to it, and all other
+            values except the largest batch are those of the compiled one.
         largest_global_batch: a multiple of the devices; see `memory_model`.
-        largest_is_estimate: whether it was derived from the compiled batch, not compiled.
-        compile_seconds: of all that was compiled.
+        largest_is_estimate: whether it was extrapolated instead of compiled.
+        compile_seconds: total compilation time.
     """
 
     topology: str
@@ -106,49 +104,46 @@ class TpuPlan:
     largest_is_estimate: bool
     compile_seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return dataclasses.asdict(self)
-
 
 def plan(
     topology: str, workload: StepWorkload, global_batch: int, *, verify: bool = False
 ) -> TpuPlan:
-    """Compiles the step for a TPU topology, and says what it needs.
+    """Compiles the step for a TPU topology and reports what it needs.
 
-    A batch that the compiler refuses is halved until it accepts one.
+    A batch that does not fit is halved until one does.
 
     Args:
         topology: see `topology.parse`.
         workload: the step.
-        global_batch: images a step, over all devices.
-        verify: whether the largest batch is compiled too, and made smaller until it fits.
+        global_batch: images per step, over all devices.
+        verify: whether to compile the largest batch too, reducing it until it fits.
 
     Raises:
-        TrainError: no such topology, a batch that its devices cannot share, no libtpu, or a model
-            that does not fit with one image a device.
+        TrainError: the topology is unknown, its devices cannot share the batch, libtpu is missing,
+            or the model does not fit with one image per device.
     """
     target = parse(topology)
     count = target.devices
     if global_batch < 1 or workload.rounded(global_batch, count) != global_batch:
         chunk = workload.config.step.chunk
-        each = f", {chunk} images of each at a time" if chunk else ""
+        chunks = f" in chunks of {chunk} images" if chunk else ""
         raise TrainError(
-            f"expected a batch divisible by the {count} devices of {topology}{each}, "
+            f"expected a batch divisible by the {count} devices of {topology}{chunks}, "
             f"found {global_batch}; give another --global-batch"
         )
     devices = tpu_devices(target)
     limit = min(target.hbm_bytes, compiler_limit(devices) or target.hbm_bytes)
     started = time.perf_counter()
-    one = _compile_at_most(workload, devices, global_batch)
-    if one is None:
+    compiled = _compile_at_most(workload, devices, global_batch)
+    if compiled is None:
         raise TrainError(
-            f"expected a model that fits {topology} with one image a device, found "
-            f"{workload.model}, which does not; give a topology with more memory a device"
+            f"expected a model that fits {topology} with one image per device, found "
+            f"{workload.model}, which does not; give a topology with more memory per device"
         )
-    model = memory_model(one, count, in_parts=workload.config.step.chunk > 0)
-    bytes_there = one.hbm_bytes if one.global_batch == global_batch else model.at(global_batch)
-    fits = one.global_batch == global_batch and bytes_there <= limit
+    model = memory_model(compiled, count, in_parts=workload.config.step.chunk > 0)
+    exact = compiled.global_batch == global_batch
+    hbm_bytes = compiled.hbm_bytes if exact else model.at(global_batch)
+    fits = exact and hbm_bytes <= limit
     largest = workload.rounded(model.largest(limit, count), count)
     largest = (
         max(largest, global_batch)
@@ -157,7 +152,7 @@ def plan(
     )
     if verify:
         largest = _accepted(workload, devices, largest, limit, global_batch if fits else 0)
-    flops = round(one.flops * global_batch / one.global_batch)
+    flops = round(compiled.flops * global_batch / compiled.global_batch)
     return TpuPlan(
         topology=topology,
         model=workload.model,
@@ -167,16 +162,16 @@ def plan(
         devices=count,
         global_batch=global_batch,
         fits=fits,
-        hbm_bytes_per_device=bytes_there,
+        hbm_bytes_per_device=hbm_bytes,
         hbm_capacity_bytes=target.hbm_bytes,
         hbm_limit_bytes=limit,
-        argument_bytes=one.argument_bytes,
-        output_bytes=one.output_bytes,
-        temporary_bytes=one.temporary_bytes,
+        argument_bytes=compiled.argument_bytes,
+        output_bytes=compiled.output_bytes,
+        temporary_bytes=compiled.temporary_bytes,
         flops_per_step=flops * count,
         flops_per_device=flops,
-        collective_bytes_per_device=one.collectives,
-        compiled_global_batch=one.global_batch,
+        collective_bytes_per_device=compiled.collectives,
+        compiled_global_batch=compiled.global_batch,
         largest_global_batch=largest,
         largest_is_estimate=not verify,
         compile_seconds=round(time.perf_counter() - started, 1),
@@ -184,7 +179,7 @@ def plan(
 
 
 def _compile_at_most(workload: StepWorkload, devices: Sequence[Any], batch: int) -> Compiled | None:
-    """The step with this batch, or half of it, or half of that …; None if none is accepted."""
+    """Halves the batch until the step compiles; None if it never does."""
     while batch:
         if compiled := compile_step(workload, devices, batch):
             return compiled
@@ -195,7 +190,7 @@ def _compile_at_most(workload: StepWorkload, devices: Sequence[Any], batch: int)
 def _accepted(
     workload: StepWorkload, devices: Sequence[Any], batch: int, limit: int, proven: int
 ) -> int:
-    """This batch, or one a sixteenth smaller, and so on until it fits or is the `proven` one."""
+    """Shrinks the batch by a sixteenth until it fits or reaches the `proven` one."""
     while batch > proven:
         compiled = compile_step(workload, devices, batch)
         if compiled and compiled.hbm_bytes <= limit:

@@ -1,4 +1,4 @@
-"""TPU topologies: what they are called, and what memory their devices have. Loads no JAX."""
+"""Names of TPU topologies and the memory of their devices. Does not load JAX."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from math import prod
 
 from rsicd_embed.errors import TrainError
 
-# What libtpu needs to compile where there is no TPU. To be set before JAX is imported.
+# Lets libtpu compile on a machine without a TPU; must be set before JAX is imported.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",  # no search for a metadata server
-    "TPU_ACCELERATOR_TYPE": "v3-8",  # unless they are told, it asks after its own
+    "TPU_SKIP_MDS_QUERY": "1",  # do not look for a metadata server
+    "TPU_ACCELERATOR_TYPE": "v3-8",  # otherwise it queries the metadata server
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no lock file, which is for processes that share a TPU
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no lock file, which protects a shared TPU
     "TPU_LOG_DIR": "disabled",
 }
 
-# Chips of a slice → its shape, as Cloud TPU numbers them.
+# Shapes of slices by their number of chips, as Cloud TPU counts them.
 _FLAT = {
     1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16),
     256: (16, 16),
@@ -33,10 +33,10 @@ class Chip:
 
     Attributes:
         hbm_gib: high-bandwidth memory, in GiB.
-        devices: of JAX; where there are two, each has half of the memory.
-        cores: TensorCores, counted in names such as v3-8; 1 where those count chips.
-        shapes: of slices, by their number of chips.
-        cores_joined: whether libtpu must be told that two cores are one device.
+        devices: number of JAX devices; two devices have half of the memory each.
+        cores: cores per chip that names such as v3-8 count; 1 if they count chips.
+        shapes: shapes of slices by their number of chips.
+        cores_joined: whether libtpu needs the megacore option, which joins two cores into a device.
     """
 
     hbm_gib: int
@@ -46,7 +46,7 @@ class Chip:
     cores_joined: bool = False
 
 
-# Key specifications and configurations of each generation in the Google Cloud TPU documentation,
+# Specifications and configurations of each generation from the Google Cloud TPU documentation,
 # cloud.google.com/tpu/docs/v2, …/v3, …/v4, …/v5e, …/v5p and …/v6e.
 CHIPS = {
     "v2": Chip(16, devices=2, cores=2, shapes=_FLAT),
@@ -62,19 +62,19 @@ KNOWN = "v2-8, v3-8, v4-8, v5e-8 (or v5litepod-8), v5p-8, v6e-8 and larger, or a
 
 @dataclass(frozen=True)
 class Topology:
-    """A slice of TPUs: its generation, a key of CHIPS, and how many chips lie along each axis."""
+    """A slice of TPUs: its generation (a key of CHIPS) and its number of chips along each axis."""
 
     generation: str
     shape: tuple[int, ...]
 
     @property
     def chip(self) -> Chip:
-        """What it is made of."""
+        """Its kind of chip."""
         return CHIPS[self.generation]
 
     @property
     def name(self) -> str:
-        """As libtpu calls it: v3:2x2."""
+        """Its name for libtpu, such as v3:2x2."""
         return f"{self.generation}:{'x'.join(map(str, self.shape))}"
 
     @property
@@ -84,20 +84,17 @@ class Topology:
 
     @property
     def hbm_bytes(self) -> int:
-        """Memory of each device."""
+        """Memory of each device, in bytes."""
         return (self.chip.hbm_gib << 30) // self.chip.devices
 
     @property
     def chips_per_host(self) -> tuple[int, ...]:
-        """Chips along each of three axes that one machine has: a square of four, or all."""
+        """Chips of one machine along each of three axes: a square of four, or all."""
         return (*(min(2, side) for side in self.shape[:2]), 1)
 
 
 def parse(text: str) -> Topology:
-    """A name of Cloud TPU's (v3-8, v5litepod-8) or of libtpu's (v4:2x2x1).
-
-    Raises:
-        TrainError: there is none of that name.
+    """Parses a topology as named by Cloud TPU (v3-8, v5litepod-8) or libtpu (v4:2x2x1).
 
     Example:
         >>> parse("v3-8").name, parse("v3-8").devices
@@ -105,16 +102,16 @@ def parse(text: str) -> Topology:
         >>> parse("v5p-8").devices
         4
     """
-    said = re.fullmatch(r"(v\w+?)(?:-(\d+)|:(\d+x\d+(?:x\d+)?))", text.strip().lower())
-    if said:
-        generation = _ALIASES.get(said[1], said[1])
+    match = re.fullmatch(r"(v\w+?)(?:-(\d+)|:(\d+x\d+(?:x\d+)?))", text.strip().lower())
+    if match:
+        generation = _ALIASES.get(match[1], match[1])
         if chip := CHIPS.get(generation):
-            if said[3]:
-                shape = tuple(map(int, said[3].split("x")))
+            if match[3]:
+                shape = tuple(map(int, match[3].split("x")))
                 if prod(shape):
                     return Topology(generation, shape)
-            elif int(said[2]) % chip.cores == 0 and (
-                found := chip.shapes.get(int(said[2]) // chip.cores)
+            elif int(match[2]) % chip.cores == 0 and (
+                known := chip.shapes.get(int(match[2]) // chip.cores)
             ):
-                return Topology(generation, found)
+                return Topology(generation, known)
     raise TrainError(f"expected a TPU topology, found {text!r}; give one of {KNOWN}")

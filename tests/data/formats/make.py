@@ -26,7 +26,7 @@ from rsicd_embed.embedder import export_model
 from rsicd_embed.embedder.clip.config import ClipConfig, TowerConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
-from rsicd_embed.train import vocabulary
+from rsicd_embed.train.initialization import learn_vocabulary
 
 COLOURS = {"desert": (230, 190, 100), "forest": (20, 90, 20), "sea": (20, 60, 160)}
 SHAPE = ClipConfig(
@@ -99,7 +99,7 @@ def write_model() -> None:
     texts = [f"there is a {label} . a {label} number {i} ." for label in COLOURS for i in range(6)]
     params = nnx.state(Clip(SHAPE, rngs=nnx.Rngs(0)))
     pixels = Preprocessor(16, (16, 16))
-    tokens = vocabulary.train(texts, SHAPE.vocab_size)
+    tokens = learn_vocabulary(texts, SHAPE.vocab_size)
     export_model.save(Path("model"), SHAPE, params, tokens, pixels)
 
 

@@ -1,0 +1,328 @@
+"""Searches of one version of a LanceDB table that is too large to cache.
+
+Filters are evaluated over the attributes, which are cached, so they mean the same as in every other
+store. The matching rows are then searched in the cheapest way: among many hits of the index,
+exactly through int8 codes, by reading just their vectors, or by streaming all vectors.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rsicd_embed.errors import StoreError
+from rsicd_embed.records import VECTOR
+from rsicd_embed.stores import scoring
+from rsicd_embed.stores.filters import is_volatile, matching
+from rsicd_embed.stores.lancedb import lance_rows
+from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex, Matches
+from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
+from rsicd_embed.stores.planner import SearchCosts, index_depth
+from rsicd_embed.stores.quantised import QuantisedVectors, mean_of, quantise
+from rsicd_embed.stores.row_view import Rows, RowView, without_vector
+from rsicd_embed.stores.rows import unit_vectors
+from rsicd_embed.stores.scoring import Candidates
+
+_MEMORY_VARIABLE = "RSICD_EMBED_MEMORY"
+_MEMORY_MB = 1024
+# Shares of the memory budget: codes, attributes, and the rows that match recent filters.
+_CODES_SHARE, _ATTRIBUTES_SHARE, _ROWS_SHARE = 0.5, 0.25, 0.25
+_CACHED_FILTERS = 8
+_ROW_ID = "_rowid"
+# Costs of searches with codes, and without.
+_BY_CODES = SearchCosts(fixed_us=5_000, per_hit_us=4, per_row_us=0.08)
+_BY_READING = SearchCosts(fixed_us=5_000, per_hit_us=4, per_row_us=12)
+_STREAM_US = 3.0  # reading a row as part of a stream of all
+_QUANTISE_US = 5.0  # reading and coding a row
+_FETCH_US = 12_000  # reading the attributes of some hits, and per row those of all rows
+_ATTRIBUTES_US = 0.5
+_MOST_FETCHED = 0.25  # share of rows above which all are streamed instead
+
+
+def memory_budget() -> int:
+    """Bytes of memory that a large table may use for its caches.
+
+    Raises:
+        StoreError: the environment variable is not a positive number of megabytes.
+    """
+    value = os.environ.get(_MEMORY_VARIABLE, "").strip() or str(_MEMORY_MB)
+    if not re.fullmatch("[0-9]{1,9}", value) or not int(value):
+        raise StoreError(
+            f"{_MEMORY_VARIABLE}: expected a positive number of megabytes, found {value!r}; "
+            f"unset it for {_MEMORY_MB}"
+        )
+    return int(value) * 2**20
+
+
+class LargeTable:
+    """The rows of one version of a table; a position counts them in the order they are read."""
+
+    def __init__(
+        self, table: Any, searched: SearchedTable, schema: pa.Schema, count: int, uri: str
+    ) -> None:
+        """Reads nothing yet; `table` must be at this version whenever a method is called."""
+        self._table, self._searched, self._version = table, searched, int(table.version)
+        self._schema, self._count, self._uri = schema, count, uri
+        self._dim = schema.field(VECTOR).type.list_size
+        self._attributes = without_vector(schema)
+        self._budget = memory_budget()
+        self._columns: dict[str, pa.ChunkedArray] = {}  # each of one chunk
+        self._codes: QuantisedVectors | None = None
+        self._spent_us = 0.0  # on exact searches that codes would have made faster
+        self._fetches: float = 0  # of attributes, before they are cached
+        self._cached_matches = lru_cache(_CACHED_FILTERS)(self._evaluated)
+
+    def matches(self, where: str) -> Matches:
+        """Finds the rows that satisfy a condition.
+
+        Raises:
+            FilterError: see `filters.matching`.
+        """
+        is_cacheable = isinstance(where, str) and not is_volatile(where)
+        return self._cached_matches(where) if is_cacheable else self._evaluated(where)
+
+    def search(self, units: np.ndarray, k: int, matches: Matches | None) -> pa.Table:
+        """Finds the k best rows for each query exactly.
+
+        Args:
+            units: float64 (q, dim) unit queries.
+            k: number of rows wanted per query, at least 1.
+            matches: the rows to search; None for all.
+
+        Returns:
+            A table of hits; see `VectorStore.search`.
+        """
+        count = self._count if matches is None else matches.count
+        if not count or not len(units):
+            return scoring.hit_table(Rows(self._schema, ()), units, scoring.joined([]), k)
+        if matches is not None and self._is_cacheable(matches):
+            if matches.rows is None:
+                matching_rows = self._fetched(np.flatnonzero(matches.live))
+                matches.rows = lance_rows.in_one_part(self._schema, matching_rows)
+            candidates = scoring.nearest(matches.rows, units, k, [None])
+            return scoring.hit_table(matches.rows, units, candidates, k)
+        if self._codes is None and self._is_worth_coding(count):
+            self.quantise()
+        if self._codes is None:
+            return lance_rows.search_stream(self._read(matches), self._schema, units, k)
+        no_vectors = np.empty((self._count, 0), np.float32)
+        part = RowView(no_vectors, self._attributes.empty_table(), codes=self._codes)
+        mask = None if matches is None else matches.live
+        candidates = scoring.nearest(Rows(self._schema, (part,)), units, k, [mask])
+        positions, row = np.unique(candidates.row, return_inverse=True)
+        vectors = self.vectors(positions)
+        return self._scored(vectors, positions, Candidates(candidates.query, row), units, k)
+
+    def search_index(
+        self, index: AnnIndex, units: np.ndarray, k: int, matches: Matches | None
+    ) -> pa.Table | None:
+        """Finds the k best of some rows for each query among the hits of the index.
+
+        Arguments are those of `search`, and the index.
+
+        Returns:
+            A table of hits; None if an exact search is cheaper, or too few hits match.
+        """
+        if not len(units):
+            return None
+        if matches is None:
+            hits = self._searched.refined(
+                self._version, units, k + SPARE_HITS, index.partitions, index.refine
+            )
+            if len(hits.query) < k * len(units):
+                return None
+            vectors = unit_vectors(hits.vectors, self._dim, self._uri)
+            pairs = Candidates(hits.query, np.arange(len(vectors)))
+            return self._scored(vectors, self._positions(hits.row_id), pairs, units, k)
+        wanted = (k + SPARE_HITS) * index.refine
+        costs = _BY_READING if self._codes is None else _BY_CODES
+        depth = index_depth(costs, wanted, matches.count, self._count)
+        setting = index.for_share(matches.count / self._count)
+        if setting is None or depth is None or matches.rows is not None:
+            return None
+        hits = self._searched.nearest(self._version, units, depth, setting.partitions)
+        positions = self._positions(hits.row_id)
+        is_live = matches.live[positions]
+        query, positions = hits.query[is_live], positions[is_live]
+        begins = np.searchsorted(query, np.arange(len(units)))
+        if np.diff(begins, append=len(query)).min() < wanted:
+            return None
+        is_near = np.arange(len(query)) - begins[query] < wanted
+        positions, row = np.unique(positions[is_near], return_inverse=True)
+        pairs = Candidates(query[is_near], row)
+        return self._scored(self.vectors(positions), positions, pairs, units, k)
+
+    def quantise(self) -> bool:
+        """Codes all vectors, for faster exact searches; False if that takes too much memory."""
+        if self._codes is None and self._count * (self._dim + 8) <= _CODES_SHARE * self._budget:
+            codes = np.empty((self._count, self._dim), np.int8)
+            scales, errors = np.empty((2, self._count), np.float32)
+            mean: np.ndarray | None = None
+            for rows, batch in self._batches([VECTOR]):
+                matrix = unit_vectors(batch.column(VECTOR), self._dim, self._uri)
+                mean = mean_of(matrix) if mean is None else mean
+                codes[rows], scales[rows], errors[rows] = quantise(matrix, mean)
+            if mean is not None:
+                self._codes = QuantisedVectors(codes, scales, errors, mean)
+        return self._codes is not None
+
+    def vectors(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors at int64 (m,) positions, as float32 (m, dim)."""
+        vectors = self._taken(positions, [VECTOR])[VECTOR].combine_chunks()
+        return unit_vectors(vectors, self._dim, self._uri)
+
+    def _is_worth_coding(self, count: int) -> bool:
+        """Whether the exact searches so far took as long as coding all vectors would."""
+        self._spent_us += min(_BY_READING.per_row_us * count, _STREAM_US * self._count)
+        return self._spent_us > _QUANTISE_US * self._count
+
+    def _is_cacheable(self, matches: Matches) -> bool:
+        """Whether the matching rows are few enough to be cached with the filter."""
+        row_bytes = 4 * self._dim + 200
+        limit = _ROWS_SHARE * self._budget / _CACHED_FILTERS
+        return bool(matches.count * row_bytes <= limit)
+
+    def _evaluated(self, where: str) -> Matches:
+        return Matches.of(self._mask(where))
+
+    def _mask(self, where: str) -> np.ndarray:
+        matching(self._attributes.empty_table(), where)  # its errors name all columns
+        bare = where.replace('"', "").casefold()
+        names = [
+            name for name in self._attributes.names if name.replace('"', "").casefold() in bare
+        ]
+        names = names or ["id"]
+        table = self._cached_attributes(names)
+        if table is not None:
+            return matching(table, where)
+        blocks = [
+            matching(pa.Table.from_batches([batch]).select(names), where)
+            for _, batch in self._batches(names)
+        ]
+        return np.concatenate(blocks)
+
+    def _cached_attributes(self, names: list[str]) -> pa.Table | None:
+        """Some attributes of all rows; None if they take too much memory."""
+        limit = _ATTRIBUTES_SHARE * self._budget
+        if not self._columns.keys() >= set(names):
+            batches: list[pa.RecordBatch] = []
+            size = 0
+            for _, batch in self._batches(names):
+                size += batch.nbytes
+                if size > limit:
+                    return None
+                batches.append(batch.select(names))
+            if size + sum(column.nbytes for column in self._columns.values()) > limit:
+                self._columns.clear()
+            table = pa.Table.from_batches(batches).combine_chunks()
+            self._columns |= dict(zip(names, table.columns, strict=True))
+        fields = [self._attributes.field(name) for name in names]
+        return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
+
+    @cached_property
+    def _row_ids(self) -> np.ndarray:
+        """uint64 (rows,): LanceDB's number of each row."""
+        query = self._table.search().select(["id"]).with_row_id(True)
+        with lance_rows.reading(self._schema, self._uri):
+            batches = query.to_batches(batch_size=lance_rows.STREAM_ROWS)
+            return np.concatenate([batch.column(_ROW_ID).to_numpy() for batch in batches])
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """int64 (rows,): positions by ascending row id."""
+        return np.argsort(self._row_ids)
+
+    def _positions(self, row_ids: np.ndarray) -> np.ndarray:
+        """int64 (m,): the positions of rows."""
+        ordered = np.searchsorted(self._row_ids, row_ids, sorter=self._order)
+        return self._order[ordered]
+
+    def _batches(self, names: list[str]) -> Iterator[tuple[slice, pa.RecordBatch]]:
+        """All rows by blocks: their positions, and the named columns."""
+        query = self._table.search().select(names).with_row_id(True)
+        with lance_rows.reading(self._schema, self._uri):
+            batches = iter(query.to_batches(batch_size=lance_rows.STREAM_ROWS))
+        start = 0
+        while True:
+            with lance_rows.reading(self._schema, self._uri):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            rows = slice(start, start + len(batch))
+            if not np.array_equal(batch.column(_ROW_ID).to_numpy(), self._row_ids[rows]):
+                raise StoreError(f"{self._uri}: rows were read in another order; open it again")
+            start = rows.stop
+            yield rows, batch
+
+    def _read(self, matches: Matches | None) -> Iterator[Rows]:
+        """The vectors and attributes of some rows, or all; others may be included, but are dead."""
+        if matches is not None and matches.count <= _MOST_FETCHED * self._count:
+            yield from self._fetched(np.flatnonzero(matches.live))
+            return
+        for rows, batch in self._batches(self._schema.names):
+            live = None if matches is None else matches.live[rows]
+            if live is None or live.any():
+                part = lance_rows.part_of(batch, self._schema, self._uri)
+                yield Rows(self._schema, (replace(part, live=live),))
+
+    def _taken(self, positions: np.ndarray, names: list[str]) -> pa.Table:
+        """Columns of the rows at int64 `positions` (m,), in this order."""
+        row_ids = self._row_ids[positions]
+        with lance_rows.reading(self._schema, self._uri):
+            table = self._searched.take(self._version, row_ids, names)
+        if len(table) != len(positions):
+            raise StoreError(
+                f"{self._uri}: expected {len(positions)} rows, found {len(table)}; open it again"
+            )
+        back = np.empty(len(positions), np.int64)
+        back[np.argsort(row_ids)] = np.argsort(table[_ROW_ID].to_numpy())
+        return table.select(names).take(back)
+
+    def _attributes_at(self, positions: np.ndarray) -> pa.Table:
+        """The attributes of the rows at int64 `positions` (m,), from memory if that pays."""
+        names = self._attributes.names
+        self._fetches += 1
+        table = None
+        if _FETCH_US * self._fetches > _ATTRIBUTES_US * self._count:
+            table = self._cached_attributes(names)
+            if table is None:
+                self._fetches = -math.inf
+        return self._taken(positions, names) if table is None else table.take(positions)
+
+    def _fetched(self, positions: np.ndarray) -> Iterator[Rows]:
+        """The rows at int64 `positions` (m,), in this order, by blocks."""
+        for start in range(0, len(positions), lance_rows.STREAM_ROWS):
+            block = positions[start : start + lance_rows.STREAM_ROWS]
+            for batch in self._taken(block, self._schema.names).combine_chunks().to_batches():
+                yield Rows(self._schema, (lance_rows.part_of(batch, self._schema, self._uri),))
+
+    def _scored(
+        self,
+        vectors: np.ndarray,
+        positions: np.ndarray,
+        pairs: Candidates,
+        units: np.ndarray,
+        k: int,
+    ) -> pa.Table:
+        """Scores pairs of queries and rows, and reads the attributes of the best.
+
+        Args:
+            vectors: float32 (m, dim), vectors of the rows.
+            positions: int64 (m,), their positions.
+            pairs: what to score; rows count within `vectors`.
+            units, k: see `search`.
+        """
+        rows = Rows(self._schema, (RowView(vectors, self._attributes.empty_table()),))
+        best = scoring.above_kth(pairs.query, scoring.score_pairs(rows, units, pairs), k)
+        kept, row = np.unique(pairs.row[best], return_inverse=True)
+        part = RowView(vectors[kept], self._attributes_at(positions[kept]))
+        candidates = Candidates(pairs.query[best], row)
+        return scoring.hit_table(Rows(self._schema, (part,)), units, candidates, k)

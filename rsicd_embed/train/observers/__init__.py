@@ -1,1 +1,0 @@
-"""Who is told what a run measures, while it runs: TensorBoard, Weights & Biases, a person."""

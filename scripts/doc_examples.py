@@ -1,0 +1,479 @@
+"""Runs the commands and the code of README.md and docs/, and keeps their printed output current.
+
+    python -m scripts.doc_examples            # rewrites the outputs that differ
+    python -m scripts.doc_examples README.md  # of these documents only
+
+The blocks of a document run in order, in one folder that holds the tiles of the demo, a store of
+them and small datasets (`Workspace`). What a block's language means:
+
+    console   commands after `$ `, and what they print
+    sh        commands whose output is not shown
+    python    code; the blocks of a document share their names
+    toml      training settings, or part of a pyproject.toml
+    csv, json, jsonl
+              a file's content; it must parse
+    text      not checked: formats and drawings
+
+A comment on the line above a block changes what happens:
+
+    <!-- example: add --epochs 1 -->   appends words to its rsicd-embed commands
+    <!-- example: parse -->            checks options only: too long, or needs other hardware
+    <!-- example: fails -->            the last command ends with status 1 or 2
+    <!-- example: head 5 -->           shows the first five lines of an output
+    <!-- example: file tiles.csv -->   writes the block to a file of the workspace
+    <!-- example: server URI -->       runs the code while a server of that store runs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from click.testing import CliRunner
+from PIL import Image
+
+from rsicd_embed.cli import main as program
+from scripts import doc_scene
+
+PROJECT = Path(__file__).parents[1]
+# How the workspace is called in printed paths.
+HOME = "/home/ada"
+TILES_STORE = "lancedb:./earth"
+INGEST_TILES = ["ingest", "demo/tiles/tiles.jsonl", "--store", TILES_STORE]
+_EMBEDDING = ("ingest", "embed", "eval")
+
+_FENCE = re.compile(
+    r"(?:^<!-- example: (?P<directive>[^\n]*?) -->\n)?"
+    r"^(?P<indent>[ ]*)```(?P<language>[\w-]*)\n(?P<code>.*?)^[ ]*```$",
+    flags=re.DOTALL | re.MULTILINE,
+)
+_PROGRESS = re.compile(r"^\w+: \d+/\d+.*\n", flags=re.MULTILINE)
+# Numbers that differ from run to run.
+_VARYING = (
+    (re.compile(r"\d+(\.\d+)? s\b"), "… s"),
+    (re.compile(r"[\d.,]+ (images|rows)/s"), r"… \1/s"),
+    (re.compile(r"^bytes +\d+", flags=re.MULTILINE), "bytes …"),
+    (re.compile(r"\b[0-9a-f]{16}\b"), "…"),  # of a model trained here
+)
+_FRACTION = re.compile(r"-?\d+\.\d+")
+_TOLERANCE = 0.002
+
+
+def documents() -> list[Path]:
+    """The documents whose blocks are run."""
+    return [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/*.md"))]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document.
+
+    Attributes:
+        language: the word after the fence.
+        code: what is between the fences.
+        directive: words of the comment above it, or none.
+        span: where `code` is in the document.
+        line: the line that it begins at, for messages.
+    """
+
+    language: str
+    code: str
+    directive: tuple[str, ...]
+    span: tuple[int, int]
+    line: int
+
+    def after(self, word: str) -> list[str]:
+        """The words of the directive after its first, which must be `word`."""
+        return list(self.directive[1:]) if self.directive[:1] == (word,) else []
+
+
+def blocks(text: str) -> list[Block]:
+    """The fenced blocks of a document, in order.
+
+    Example:
+        >>> [block] = blocks("<!-- example: head 2 -->\\n```sh\\nmake demo\\n```\\n")
+        >>> block.language, block.code, block.after("head")
+        ('sh', 'make demo\\n', ['2'])
+    """
+    return [
+        Block(
+            match["language"],
+            match["code"],
+            tuple(shlex.split(match["directive"] or "")),
+            match.span("code"),
+            text.count("\n", 0, match.start("code")),
+        )
+        for match in _FENCE.finditer(text)
+    ]
+
+
+class ExampleError(Exception):
+    """A block of a document does not do what the document says."""
+
+
+class Workspace:
+    """A folder in which the blocks of one document run.
+
+    It holds:
+        demo/tiles     the 1,152 tiles of `make demo`, with their manifest
+        earth          a LanceDB store of them
+        images         five of them, with plain names
+        classes        two folders of tiles, one for each class
+        broken         an image and two files that are none
+        PATH/TO/rsicd  a captioned dataset of 36 tiles, in the layout of RSICD
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = self._original = folder.resolve()
+        self._names: dict[str, Any] = {"__name__": "__main__"}
+        # What the command printed that made the store of the tiles; it takes too long to repeat.
+        self.ingested: str | None = None
+
+    def copied(self, folder: Path) -> Workspace:
+        """A copy in another folder; its store's rows name the files of this one."""
+        shutil.copytree(self.folder, folder)
+        copy = Workspace(folder)
+        copy._original, copy.ingested = self.folder, self.ingested
+        return copy
+
+    @classmethod
+    def filled(cls, folder: Path) -> Workspace:
+        """Makes the workspace in a new folder; takes as long as embedding 1,152 images."""
+        sys.path.insert(0, str(PROJECT / "examples"))
+        import demo
+
+        tiles = demo.cut_tiles(demo.blue_marble(), folder / "demo" / "tiles").parent
+        _copy_named(tiles, folder / "images", _NAMED)
+        for label in ("desert", "sea"):
+            names = {f"{i}.jpg": f"tile_{place}.jpg" for i, place in enumerate(_CLASSES[label])}
+            _copy_named(tiles, folder / "classes" / label, names)
+        _captioned(folder / "PATH" / "TO" / "rsicd", tiles)
+        _copy_named(tiles, folder / "broken", {"sea.jpg": _NAMED["sea.jpg"]})
+        (folder / "broken" / "notes.jpg").write_text("not an image")
+        cut = (folder / "images" / "coast.jpg").read_bytes()[:500]
+        (folder / "broken" / "truncated.jpg").write_bytes(cut)
+        workspace = cls(folder)
+        workspace.ingested = workspace.command(INGEST_TILES)
+        return workspace
+
+    def run(self, block: Block) -> str | None:
+        """Runs a block.
+
+        Returns:
+            What a `console` block should contain; None for others.
+
+        Raises:
+            ExampleError: a command or the code fails.
+        """
+        with contextlib.chdir(self.folder):
+            if name := block.after("file"):
+                Path(name[0]).write_text(block.code, encoding="utf-8")
+            match block.language:
+                case "console":
+                    return self._console(block)
+                case "sh":
+                    for words in shell_lines(block.code):
+                        self._shell(words, block)
+                case "python":
+                    self._python(block)
+                case "toml":
+                    _check_toml(block.code)
+                case "csv":
+                    rows = list(csv.reader(block.code.splitlines()))
+                    _require(len({len(row) for row in rows}) == 1, f"uneven rows: {rows}")
+                case "json":
+                    json.loads(block.code)
+                case "jsonl":
+                    for line in block.code.splitlines():
+                        json.loads(line)
+                case "text":
+                    pass
+                case other:
+                    raise ExampleError(f"expected a language that is checked, found {other!r}")
+        return None
+
+    def command(self, words: list[str], *, fails: bool = False) -> str:
+        """Runs rsicd-embed in this process; returns what it prints on both streams.
+
+        Raises:
+            ExampleError: it does not end with the status that is expected.
+        """
+        engine = ["--backend", "openvino"] if words[0] in _EMBEDDING else []  # the fastest
+        with contextlib.chdir(self.folder):
+            environment = {"COLUMNS": "100"}
+            result = CliRunner().invoke(
+                program, [*words, *engine], prog_name="rsicd-embed", env=environment
+            )
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise ExampleError(f"rsicd-embed {shlex.join(words)}") from result.exception
+        if (result.exit_code in (1, 2)) != fails:
+            status = f"status {result.exit_code}"
+            raise ExampleError(f"rsicd-embed {shlex.join(words)}: {status}\n{result.output}")
+        return str(result.output)
+
+    def _console(self, block: Block) -> str:
+        if block.directive == ("parse",):
+            for words in shell_lines(re.sub(r"^(?!\$ ).*\n", "", block.code, flags=re.MULTILINE)):
+                self._shell(words[1:], block)
+            return block.code
+        shown = []
+        lines = [line for line in block.code.splitlines() if line.startswith("$ ")]
+        for n, line in enumerate(lines, 1):
+            words = shlex.split(line)[1:]
+            fails = block.directive == ("fails",) and n == len(lines)
+            _require(words[0] == "rsicd-embed", f"expected rsicd-embed, found {line!r}")
+            if words[1:] == INGEST_TILES and self.ingested is not None:
+                output = self.ingested
+            elif words[1] == "serve":
+                with self.server(words[2:]) as (output, _):
+                    pass
+            else:
+                output = self.command(words[1:] + block.after("add"), fails=fails)
+            output = re.sub(r"(127\.0\.0\.1):\d+", r"\1:8000", _PROGRESS.sub("", output))
+            for folder in (self.folder, self._original):
+                output = output.replace(str(folder), HOME)
+            if head := block.after("head"):
+                output = "".join([*output.splitlines(keepends=True)[: int(head[0])], "…\n"])
+            shown.append(f"{line}\n{output}")
+        return "".join(shown)
+
+    def _shell(self, words: list[str], block: Block) -> None:
+        if words[0] == "rsicd-embed":
+            words = words[1:] + block.after("add")
+            if block.directive == ("parse",):
+                check_options(words)
+            elif words[0] == "serve":
+                with self.server(words[1:]):
+                    pass
+            else:
+                self.command(words)
+        else:
+            check_other_command(words)
+
+    def _python(self, block: Block) -> None:
+        if uri := block.after("server"):
+            with self.server(["--store", uri[0]]) as (_, address):
+                self._execute(block.code.replace("http://127.0.0.1:8000", address.rstrip("/")))
+        else:
+            self._execute(block.code)
+
+    def _execute(self, code: str) -> None:
+        stand_ins = doc_scene.modules()
+        real = {name: sys.modules.pop(name, None) for name in stand_ins}
+        sys.modules.update(stand_ins)
+        try:
+            exec(compile(code, "<document>", "exec", dont_inherit=True), self._names)
+        finally:
+            for name, module in real.items():
+                if module is None:
+                    del sys.modules[name]
+                else:
+                    sys.modules[name] = module
+
+    @contextlib.contextmanager
+    def server(self, words: list[str]) -> Iterator[tuple[str, str]]:
+        """Runs `rsicd-embed serve` on a free port; gives what it printed, and its address."""
+        code = "from rsicd_embed.cli import main; main()"
+        port = [] if "--port" in words else ["--port", "0"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "serve", *words, *port],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            printed = ""
+            for line in process.stdout:
+                printed += line
+                if address := re.search(r"http://\S+", line):
+                    yield printed, address[0]
+                    break
+            else:
+                raise ExampleError(f"rsicd-embed serve {shlex.join(words)}:\n{printed}")
+        finally:
+            process.terminate()
+            process.wait()
+            process.stdout.close()
+
+
+def same(shown: str, real: str) -> bool:
+    """Whether an output is what a document shows: fractions within 0.002, times aside.
+
+    Example:
+        >>> same("1  +0.6909  a.png\\ndone in 4.1 s", "1  +0.6911  a.png\\ndone in 30 s")
+        True
+    """
+    for pattern, replacement in _VARYING:
+        shown, real = pattern.sub(replacement, shown), pattern.sub(replacement, real)
+    if _FRACTION.sub("#", shown) != _FRACTION.sub("#", real):
+        return False
+    pairs = zip(_FRACTION.findall(shown), _FRACTION.findall(real), strict=True)
+    return all(abs(float(a) - float(b)) <= _TOLERANCE for a, b in pairs)
+
+
+def shell_lines(code: str) -> list[list[str]]:
+    """The words of each command, with continued lines joined and comments left out."""
+    joined = code.replace("\\\n", " ")
+    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def check_options(words: list[str]) -> None:
+    """Checks that rsicd-embed has a command and its options, without running it.
+
+    Raises:
+        ExampleError: there is no such command or option.
+    """
+    command: click.Command = program
+    parent = None
+    rest = list(words)
+    try:
+        while isinstance(command, click.Group) and rest and rest[0] in command.commands:
+            parent = click.Context(command, parent=parent, info_name=command.name)
+            command = command.commands[rest.pop(0)]
+        if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+            raise ExampleError(f"{shlex.join(words)}: no command {rest[0]}")
+        with _every_path_exists():
+            command.make_context(command.name, rest, parent=parent)
+    except click.ClickException as error:
+        raise ExampleError(f"{shlex.join(words)}: {error.format_message()}") from error
+
+
+def check_other_command(words: list[str]) -> None:
+    """Checks a command that is not rsicd-embed's: pip, make, git clone, or a script of ours.
+
+    Raises:
+        ExampleError: there is no such extra, target or script.
+    """
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    line = shlex.join(words)
+    if words[0] == "make":
+        makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+        targets = [word for word in words[1:] if "=" not in word]
+        for target in targets:
+            _require(f"\n{target}:" in makefile, f"{line}: no target {target}")
+    elif words[:2] == ["pip", "install"]:
+        for extras in re.findall(r"\[([\w,]+)\]", line):
+            for extra in extras.split(","):
+                known = project["project"]["optional-dependencies"]
+                _require(extra in known or "jax" in line, f"{line}: no extra {extra}")
+    elif Path(words[0]).name in ("python", "python3"):
+        name = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
+        if words[1:3] != ["-m", "venv"]:
+            path = PROJECT / name
+            _require(path.is_file(), f"{line}: no {name}")
+            text = path.read_text(encoding="utf-8")
+            for option in (word for word in words if re.fullmatch("--[a-z][a-z-]+", word)):
+                _require(f'"{option}"' in text, f"{line}: {name} has no {option}")
+    else:
+        known_commands = ("git", "cd", "source", "bash")
+        _require(words[0] in known_commands, f"expected a command that is checked, found {line!r}")
+
+
+def rewritten(text: str, workspace: Workspace) -> str:
+    """A document with the real output in each of its blocks; runs all of them."""
+    parts, end = [], 0
+    for block in blocks(text):
+        real = workspace.run(block)
+        parts.append(text[end : block.span[0]])
+        parts.append(block.code if real is None or same(block.code, real) else real)
+        end = block.span[1]
+    return "".join([*parts, text[end:]])
+
+
+def _check_toml(code: str) -> None:
+    from rsicd_embed.train.config import defaults
+    from rsicd_embed.train.config.parse import read, replaced
+
+    settings = tomllib.loads(code)
+    if "project" not in settings:
+        Path("settings.toml").write_text(code, encoding="utf-8")
+        replaced(defaults(None), read("settings.toml"))
+
+
+@contextlib.contextmanager
+def _every_path_exists() -> Iterator[None]:
+    """Lets options that name files pass that do not exist here."""
+    convert = click.Path.convert
+    try:
+        click.Path.convert = lambda self, value, param, ctx: value  # type: ignore[method-assign]
+        yield
+    finally:
+        click.Path.convert = convert  # type: ignore[method-assign]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ExampleError(message)
+
+
+# Tiles of the demo by plain names, and by class.
+_NAMED = {
+    "coast.jpg": "tile_+33.73_+131.23.jpg",
+    "desert.jpg": "tile_+18.77_+011.23.jpg",
+    "ice.jpg": "tile_-78.77_-003.73.jpg",
+    "mountains.jpg": "tile_+33.73_+078.77.jpg",
+    "sea.jpg": "tile_-03.73_-131.23.jpg",
+}
+_CLASSES = {
+    "desert": ("+18.77_+003.73", "+18.77_+011.23", "+26.27_+018.77", "+26.27_+026.27"),
+    "sea": ("-03.73_-131.23", "-03.73_-123.73", "-11.23_-131.23", "-11.23_-123.73"),
+}
+
+
+def _copy_named(tiles: Path, folder: Path, names: dict[str, str]) -> None:
+    folder.mkdir(parents=True)
+    for name, tile in names.items():
+        (folder / name).write_bytes((tiles / tile).read_bytes())
+
+
+def _captioned(folder: Path, tiles: Path) -> None:
+    folder.mkdir(parents=True)
+    entries = []
+    pictures = sorted(tiles.glob("*.jpg"))[::32]
+    for i, (path, label) in enumerate(zip(pictures, itertools.cycle(("desert", "sea", "forest")))):
+        name = f"{label}_{i}.png"
+        with Image.open(path) as image:
+            image.resize((32, 32)).save(folder / name)
+        sentences = [{"raw": f"tile number {i} shows a {label} ."}, {"raw": f"a {label} ."}]
+        split = ("train", "train", "train", "val", "test", "test")[i // 6]
+        entries.append({"filename": name, "split": split, "sentences": sentences})
+    document = {"images": entries}
+    (folder / "dataset_rsicd.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def main(names: list[str]) -> None:
+    """Rewrites the documents that differ."""
+    paths = [Path(name).resolve() for name in names] or documents()
+    with tempfile.TemporaryDirectory() as temporary:
+        original = Workspace.filled(Path(temporary, "original"))
+        for path in paths:
+            text = path.read_text(encoding="utf-8")
+            try:
+                new = rewritten(text, original.copied(Path(temporary, path.stem)))
+            except ExampleError as error:
+                sys.exit(f"{path}: {error}")
+            if new != text:
+                path.write_text(new, encoding="utf-8")
+                print(path.relative_to(PROJECT))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
