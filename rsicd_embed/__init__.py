@@ -1,6 +1,6 @@
 """Search satellite imagery in plain words: fine-tuned CLIP in JAX, vectors in the store you prefer.
 
-Importing this package imports neither jax nor lancedb.
+Importing this package does not import jax or lancedb.
 
     import rsicd_embed as r
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rsicd_embed.stores.base import open_store
 
     __version__: str
+    """Version of the installed package."""
 
 __all__ = [
     "RsicdEmbedError",
@@ -45,7 +46,7 @@ __all__ = [
 
 
 def _version() -> str:
-    """The version of the installed package; reading its metadata takes time."""
+    """The installed version, read on demand because reading package metadata is slow."""
     from importlib import metadata
 
     try:

@@ -1,4 +1,4 @@
-"""torchvision's registry wheel beside a CPU build of torch: what lets it be imported."""
+"""Import of torchvision's PyPI wheel beside a CPU build of torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _KEPT: list[Any] = []
 
 
 def mend_torchvision() -> None:
-    """Lets torchvision's registry wheel be imported beside a CPU build of torch.
+    """Makes torchvision's PyPI wheel importable beside a CPU build of torch.
 
-    That build lacks operators which the wheel refers to; declaring them is enough for transforms
-    and for transformers, whose models cannot be imported while torchvision cannot.
+    The CPU build lacks two operators that the wheel refers to. Declaring them is enough for
+    transforms, and for transformers, which imports torchvision.
     """
     if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
         return

@@ -1,6 +1,6 @@
-"""Checks of arguments that are easy to get wrong: a single item for a list, a name for an object.
+"""Checks of arguments that are easily mistaken: a single item for a list, a name for an object.
 
-Python would iterate over the letters of a string, or fail somewhere deep inside.
+Without them Python would iterate over the letters of a string, or fail far from the mistake.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ _LONGEST = 60
 def require_items(
     value: object, expected: str, kinds: type | tuple[type, ...] | None = None
 ) -> None:
-    """Refuses anything but several items; an iterator is not consumed.
+    """Checks that an argument is an iterable of items; an iterator is not consumed.
 
     Args:
         value: the argument.
-        expected: what its items are, in the plural.
-        kinds: the items' types, checked unless `value` is an iterator.
+        expected: name of the items for the error message, in the plural.
+        kinds: types of the items, checked unless `value` is an iterator.
 
     Raises:
-        ArgumentError: a single string, path, mapping or other item, or an item of another type.
+        ArgumentError: `value` is a single string, path, mapping or other item, or an item has
+            another type.
     """
     single = isinstance(value, str | bytes | os.PathLike | Mapping)
     if single or not isinstance(value, Iterable):
@@ -40,26 +41,26 @@ def require_items(
             )
 
 
-def require_object(value: object, methods: Iterable[str], expected: str, how: str) -> None:
-    """Refuses anything that lacks the methods of a protocol, such as the name of what it opens.
+def require_object(value: object, methods: Iterable[str], expected: str, opener: str) -> None:
+    """Checks that an argument has the methods of a protocol; a URI or a path does not.
 
     Args:
         value: the argument.
-        methods: what the protocol has, and no name, path or list.
-        expected: what it should be.
-        how: the function that gives it.
+        methods: names of attributes that strings, paths and lists lack.
+        expected: name of the protocol for the error message.
+        opener: name of the function that returns such an object.
 
     Raises:
-        ArgumentError: naming that function.
+        ArgumentError: an attribute is missing; the message names `opener`.
     """
     if all(hasattr(value, name) for name in methods):
         return
     argument = shown(value) if isinstance(value, str | os.PathLike) else "…"
-    raise ArgumentError(f"expected {expected}, found {shown(value)}; pass {how}({argument})")
+    raise ArgumentError(f"expected {expected}, found {shown(value)}; pass {opener}({argument})")
 
 
 def shown(value: Any) -> str:
-    """A value in a message: a short text or path as it is, anything else by its type."""
+    """Formats a value for a message: text, paths and numbers literally, other values by type."""
     if isinstance(value, str | os.PathLike):
         text = repr(os.fspath(value))
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

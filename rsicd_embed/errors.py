@@ -1,29 +1,29 @@
-"""Every error that rsicd-embed raises on purpose.
+"""Exceptions raised by rsicd-embed.
 
-Each message is one line that states what was expected, what was found, and what to do.
+Every message is a single line: what was expected, what was found, and what to do about it.
 
     RsicdEmbedError
-    ├── ArgumentError              an argument of a function is of the wrong type
+    ├── ArgumentError              an argument has the wrong type
     ├── ImageError                 an image cannot be read
-    ├── FindError                  a picture cannot be cut into the patches asked for
-    ├── DatasetError               a source of images or captions is not as described
-    ├── ModelError                 a model directory or id cannot be used
-    │   └── WeightsError           its weights do not fit its config
-    ├── BenchError                 a benchmark or an evaluation cannot be run
-    ├── RequestError               a request to the server cannot be answered
-    ├── TrainError                 training cannot start or go on
-    │   ├── SettingError           a setting has a value that it cannot have
-    │   └── TrainStoppedError      a signal stopped it; it can be taken up again
+    ├── FindError                  an image cannot be divided into the requested patches
+    ├── DatasetError               a source of images or captions is missing or malformed
+    ├── ModelError                 a model cannot be found or loaded
+    │   └── WeightsError           its weights do not match its config
+    ├── BenchError                 a benchmark or an evaluation cannot run
+    ├── RequestError               the server cannot answer a request
+    ├── TrainError                 training cannot start or continue
+    │   ├── SettingError           a setting has an invalid value
+    │   └── TrainStoppedError      a signal stopped the run, which can be resumed
     └── StoreError                 a store cannot be used
-        ├── StoreURIError          its URI is not understood
-        ├── StoreNotFoundError     there is no store at that URI
-        ├── StoreLockedError       another process is writing to it
-        ├── StoreCorruptError      its files are not what was written
-        ├── FingerprintError       its vectors were made by another model
-        ├── SchemaError            rows or columns do not fit it
-        ├── QueryError             a query vector or k is not usable
-        ├── FilterError            a `where` predicate is not usable
-        └── SQLError               a SQL query is not usable
+        ├── StoreURIError          the URI is invalid
+        ├── StoreNotFoundError     there is no store at the URI
+        ├── StoreLockedError       another process is writing to the store
+        ├── StoreCorruptError      files of the store are damaged
+        ├── FingerprintError       the store's vectors come from another model
+        ├── SchemaError            rows or columns do not match the store
+        ├── QueryError             a query vector or k is invalid
+        ├── FilterError            a `where` condition is invalid
+        └── SQLError               a SQL query is invalid
 """
 
 from __future__ import annotations
@@ -55,43 +55,43 @@ __all__ = [
 
 
 class RsicdEmbedError(Exception):
-    """Base of every error that rsicd-embed raises on purpose."""
+    """Base class of all exceptions raised by rsicd-embed."""
 
 
 class ArgumentError(RsicdEmbedError, TypeError):
-    """An argument is of the wrong type: a single item for a list, a URI for a store."""
+    """An argument has the wrong type, such as a single item where a list is expected."""
 
 
 class ImageError(RsicdEmbedError):
-    """An image cannot be read: not an image, truncated, too large, of a format not allowed."""
+    """An image cannot be read: it is not an image, damaged, too large or of another format."""
 
 
 class FindError(RsicdEmbedError):
-    """A picture cannot be cut into the patches asked for."""
+    """An image cannot be divided into the requested patches."""
 
 
 class DatasetError(RsicdEmbedError):
-    """A source of images or captions is missing, empty, or not as described."""
+    """A source of images or captions is missing, empty or malformed."""
 
 
 class ModelError(RsicdEmbedError):
-    """A model directory or id cannot be found or used."""
+    """A model cannot be found or loaded."""
 
 
 class WeightsError(ModelError):
-    """A checkpoint's tensors do not fit its config: some missing, unused or misshapen."""
+    """The tensors of a checkpoint do not match its config: missing, unused or of other shapes."""
 
 
 class TrainError(RsicdEmbedError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class SettingError(TrainError):
-    """A setting of a training run has a value that it cannot have.
+    """A setting of a training run has an invalid value.
 
     Attributes:
-        setting: its name, without that of its section where only the section is known.
-        problem: what is expected of it, and what was found.
+        setting: name of the setting, possibly without the name of its section.
+        problem: the expected and the actual value.
     """
 
     def __init__(self, setting: str, problem: str) -> None:
@@ -100,11 +100,11 @@ class SettingError(TrainError):
 
 
 class TrainStoppedError(TrainError):
-    """A signal stopped a run, which is checkpointed and can be taken up again."""
+    """A signal stopped a training run. It was checkpointed and can be resumed."""
 
 
 class RequestError(RsicdEmbedError):
-    """A request to the server cannot be answered; `status` is HTTP's number for the reason."""
+    """The server cannot answer a request; `status` is the HTTP status code."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -116,11 +116,11 @@ class StoreError(RsicdEmbedError):
 
 
 class StoreURIError(StoreError):
-    """A store URI is not understood, or names an unknown scheme."""
+    """A store URI is invalid or has an unknown scheme."""
 
 
 class StoreNotFoundError(StoreError):
-    """There is no store at a URI that is opened only for reading."""
+    """There is no store at a URI opened for reading."""
 
 
 class StoreLockedError(StoreError):
@@ -128,31 +128,31 @@ class StoreLockedError(StoreError):
 
 
 class StoreCorruptError(StoreError):
-    """A store's files are missing, truncated or altered."""
+    """Files of a store are missing, truncated or altered."""
 
 
 class FingerprintError(StoreError):
-    """A store's vectors were made by another model than the one it is opened with."""
+    """A store's vectors come from another model than the one it is opened with."""
 
 
 class SchemaError(StoreError):
-    """Rows handed to a store lack columns, or have columns of another type than it holds."""
+    """Rows lack columns that a store requires, or have columns of another type."""
 
 
 class QueryError(StoreError):
-    """A query vector or k is not usable."""
+    """A query vector or k is invalid."""
 
 
 class FilterError(StoreError):
-    """A `where` predicate has a syntax error, an unknown column or a wrong type."""
+    """A `where` condition has a syntax error, an unknown column or a wrong type."""
 
 
 class SQLError(StoreError):
-    """A SQL query has a syntax error, an unknown name or a wrong type, or would write."""
+    """A SQL query has a syntax error, an unknown name or a wrong type, or would write data."""
 
 
 class BenchError(RsicdEmbedError):
-    """A benchmark cannot be run, or what it compares is not the same thing."""
+    """A benchmark cannot run, or its records are not comparable."""
 
 
 def one_line(error: object, *, limit: int | None = None, empty: str | None = None) -> str:

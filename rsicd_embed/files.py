@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: write aside, fsync, rename, fsync the folder."""
+"""Atomic file writes (write aside, fsync, rename, fsync the folder) and other file helpers."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _REMEDIES = {
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept between runs: `$XDG_CACHE_HOME/rsicd-embed`."""
+    """The cache folder, `$XDG_CACHE_HOME/rsicd-embed`; everything in it can be regenerated."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsicd-embed"
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of a store as it was written: its name in the folder, length and SHA-256."""
+    """Name, length in bytes and SHA-256 of a file as it was written."""
 
     name: str
     bytes: int
@@ -45,34 +45,34 @@ class FileEntry:
 
 
 @contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """Turns an OSError into a one-line StoreError that starts with `doing` and says what to do."""
+def storage_errors(failure: str) -> Iterator[None]:
+    """Turns an OSError into a StoreError that begins with `failure` and suggests a remedy."""
     try:
         yield
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "check the disk and try again")
         reason = error.strerror or str(error) or type(error).__name__
-        raise StoreError(f"{doing}: {reason}; {remedy}") from error
+        raise StoreError(f"{failure}: {reason}; {remedy}") from error
 
 
 def system_error(message: str) -> OSError | None:
-    """The error of the operating system that a library in Rust reports; None for any other.
+    """The operating system's error behind a message of a Rust library, or None.
 
-    A file that is missing counts as another: only the library knows whether it should be there.
+    None is also returned for a missing file, since only the library knows whether it should exist.
     """
-    found = re.search(r"\(os error (\d+)\)", message)
-    number = int(found[1]) if found else errno.ENOENT
+    match = re.search(r"\(os error (\d+)\)", message)
+    number = int(match[1]) if match else errno.ENOENT
     return None if number == errno.ENOENT else OSError(number, os.strerror(number))
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_file(path: Path) -> None:
-    """Returns once the file's bytes are on the disk."""
+    """Flushes a file to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -81,25 +81,25 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns once the folder's names (renames, new files) are on the disk."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and renames are synchronous
+    """Flushes a folder's entries (new and renamed files) to disk."""
+    if os.name == "posix":  # elsewhere folders cannot be opened and renames are synchronous
         sync_file(folder)
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> FileEntry:
-    """Makes `path` in one step: `write` fills a file beside it, which is synced and renamed.
+    """Writes `path` atomically: `write` fills a temporary file, which is flushed and renamed.
 
-    The folder itself is not synced: call `sync_folder` once the last file of a change is there.
+    The folder is not flushed: call `sync_folder` after the last file of a change.
 
     Raises:
-        OSError: from the disk; nothing is left behind and an older `path` stays as it was.
+        OSError: the file cannot be written; an existing `path` is unchanged.
     """
     aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
     try:
         write(aside)
         sync_file(aside)
         entry = FileEntry(path.name, aside.stat().st_size, digest(aside))
-        os.replace(aside, path)  # noqa: PTH105 (one name for the tests to make fail)
+        os.replace(aside, path)  # noqa: PTH105 (tests make it fail)
     except BaseException:
         with suppress(OSError):
             aside.unlink()
@@ -108,11 +108,11 @@ def write_file(path: Path, write: Callable[[Path], object]) -> FileEntry:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> FileEntry:
-    """`write_file`, then the folder synced; where that fails, what was there before is put back.
+    """Writes `path` atomically and durably; on failure the previous file is restored.
 
     Raises:
-        OSError: from the disk; `path` is as it was.
-        StoreError: from the disk, which did not let it be put back either.
+        OSError: the file cannot be written; `path` is unchanged.
+        StoreError: the folder cannot be flushed, and the previous file cannot be restored.
     """
     older = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-older")
     existed = path.exists()
@@ -140,10 +140,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> FileEntry:
 
 
 def verify(folder: Path, entry: FileEntry, remedy: str) -> Path:
-    """The path of a file that is still what was written.
+    """Checks the length and SHA-256 of a file, and returns its path.
 
     Raises:
-        FileNotFoundError: it is gone (a newer state of the store may have replaced it).
+        FileNotFoundError: it is missing (a newer state of the store may have replaced it).
         StoreCorruptError: its length or content has changed.
     """
     path = folder / entry.name
@@ -153,29 +153,29 @@ def verify(folder: Path, entry: FileEntry, remedy: str) -> Path:
             f"{path} is damaged: expected {entry.bytes} bytes, found {size}; {remedy}"
         )
     if digest(path) != entry.sha256:
-        raise StoreCorruptError(f"{path} is damaged: its SHA-256 is not what was written; {remedy}")
+        raise StoreCorruptError(f"{path} is damaged: its SHA-256 has changed; {remedy}")
     return path
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Makes `folder` and its missing parents; returns those it made, the innermost first."""
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    """Creates a folder and its missing parents; returns the created ones, innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    return made
+    return missing
 
 
-def remove_folders(made: list[Path]) -> None:
-    """Takes back what `make_folder` made, as far as it is still empty."""
+def remove_folders(folders: list[Path]) -> None:
+    """Removes the folders created by `make_folder`, up to the first that is not empty."""
     with suppress(OSError):
-        for folder in made:
+        for folder in folders:
             folder.rmdir()
 
 
 class Closing:
-    """What has a `close` can be used in a `with` statement."""
+    """Base class of objects that a `with` statement closes."""
 
     def close(self) -> None:
-        """Lets go of what is held."""
+        """Releases files, processes and other resources."""
 
     def __enter__(self) -> Self:
         return self
@@ -190,10 +190,10 @@ class Closing:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Reads a JSON object from a file of a model.
 
     Raises:
-        ModelError: it is missing or is no JSON object.
+        ModelError: the file is missing or does not contain a JSON object.
     """
     if not path.is_file():
         raise ModelError(f"expected {path.name} in {path.parent}, found none")

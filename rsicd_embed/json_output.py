@@ -1,4 +1,4 @@
-"""JSON that every reader takes: UTF-8, no NaN."""
+"""Strict JSON output: UTF-8, without NaN and infinity."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 
 def as_json(document: Any) -> bytes:
-    """JSON in UTF-8; NaN and infinity become null, bytes hexadecimal, dates and such text."""
+    """Encodes a document as JSON in UTF-8.
+
+    NaN and infinity become null, bytes hexadecimal text, and dates and other values text.
+    """
     try:
         text = _text(document)
-    except ValueError:  # NaN or infinity, which are rare
+    except ValueError:  # NaN or infinity
         text = _text(_plain(document))
-    # As bytes, whatever the terminal's encoding; a lone surrogate becomes its JSON escape.
+    # Bytes do not depend on the terminal's encoding; a lone surrogate becomes its JSON escape.
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -29,7 +32,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return value

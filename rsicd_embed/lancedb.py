@@ -13,12 +13,12 @@
     table.add([{"uri": "a.jpg"}])
     table.search("a harbour").distance_type("cosine").limit(5).to_list()
 
-Tables that `rsicd-embed ingest --store lancedb:…` made name this function too; their scores are
-1 - `_distance` by cosine:
+Tables created by `rsicd-embed ingest --store lancedb:…` refer to this function too. With the cosine
+distance, a score is 1 - `_distance`:
 
     lancedb.connect("./tiles").open_table("images").search("a harbour").distance_type("cosine")
 
-JAX is imported when something is embedded, not before.
+JAX is imported when the first image or text is embedded.
 """
 
 from __future__ import annotations
@@ -51,21 +51,22 @@ if TYPE_CHECKING:
 __all__ = ["ALIAS", "RsicdClip"]
 
 ALIAS = "rsicd-clip"
+"""Name of the embedding function in LanceDB's registry."""
 
 
 @register(ALIAS)  # type: ignore[no-untyped-call]
 class RsicdClip(EmbeddingFunction):
-    """Images and texts → unit vectors, by any CLIP that `rsicd_embed.load_embedder` takes.
+    """LanceDB embedding function for any CLIP model that `rsicd_embed.load_embedder` loads.
 
-    A table remembers the model and its fingerprint: it cannot be reopened with another one, even
-    of the same name.
+    A table records the model and its fingerprint, and cannot be reopened with another model, even
+    one of the same name.
 
     Attributes:
-        model: the bundled one, a Hugging Face id (with `@revision`), or a directory.
-        batch_size: images embedded at once.
+        model: None for the bundled model, a Hugging Face id (with `@revision`), or a directory.
+        batch_size: number of images per batch.
         backend: jax, openvino or numpy.
-        precision: float32 or bfloat16; None for what suits the device.
-        fingerprint: filled in by `create`.
+        precision: float32 or bfloat16; None to choose by device.
+        fingerprint: set by `create`.
     """
 
     model: str | None = None
@@ -74,38 +75,41 @@ class RsicdClip(EmbeddingFunction):
     precision: Precision | None = None
     fingerprint: str | None = None
     max_retries: int = 0
-    _found: Located | None = PrivateAttr(default=None)
+    _located: Located | None = PrivateAttr(default=None)
 
     @classmethod
     def create(cls, **settings: Any) -> Self:
-        """Finds the model and pins its fingerprint.
+        """Creates the function, and records the model's fingerprint.
 
-        With a `fingerprint`, which is how LanceDB reopens a table, the model is only looked for
-        once something is embedded: a table can be written to where its model is not installed.
+        When LanceDB reopens a table it passes the recorded `fingerprint`. The model is then
+        located on first use, so that rows can be written where the model is not installed.
 
         Raises:
-            ModelError: there is no such model.
+            ModelError: the model does not exist.
         """
-        found = None
-        if not settings.get("fingerprint"):  # a table remembers it
-            found = locate(settings.get("model"))
-            fingerprint = _provenance(found, _signature(found.directory)).fingerprint
-            settings = settings | {"model": found.name, "fingerprint": fingerprint}
+        located = None
+        if not settings.get("fingerprint"):
+            located = locate(settings.get("model"))
+            fingerprint = _provenance(located, _signature(located.directory)).fingerprint
+            settings = settings | {"model": located.name, "fingerprint": fingerprint}
         function: Self = super().create(**settings)  # type: ignore[no-untyped-call]
-        function._found = found
+        function._located = located
         return function
 
     def ndims(self) -> int:
         """Length of a vector."""
         if self.fingerprint is None:
-            raise ModelError(f"expected an embedding function made by {ALIAS}'s create()")
+            raise ModelError(
+                f"expected a function created with get_registry().get({ALIAS!r}).create(), "
+                "found one without a fingerprint; call create()"
+            )
         return int(fingerprint_parts(self.fingerprint)["dim"])
 
     def compute_source_embeddings(self, images: Any, *_: Any, **__: Any) -> list[Any]:
-        """Paths, `file:` URIs, bytes of files or Pillow images → vectors; None stays None.
+        """Embeds images: paths, `file:` URIs, bytes of files or Pillow images; None stays None.
 
         Raises:
-            ImageError: one of them cannot be read.
+            ImageError: an image cannot be read.
         """
         items = _items(images)
         given = [_readable(item) for item in items if item is not None]
@@ -115,50 +119,51 @@ class RsicdClip(EmbeddingFunction):
     def compute_query_embeddings(  # type: ignore[override]
         self, query: Any, *_: Any, **__: Any
     ) -> list[np.ndarray]:
-        """A text, or a picture (Pillow image, path object, bytes of a file) → one vector."""
+        """Embeds one query: a text, or an image as a Pillow image, a Path or bytes of a file."""
         embedder = self._model()
         if isinstance(query, str):
             return list(embedder.embed_texts([query]))
         return list(embedder.embed_images([_readable(query)]))
 
-    # LanceDB's own would hide the error, and nothing here gets better by waiting.
+    # LanceDB's retries would hide the error, and no failure here is temporary.
     def compute_source_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """`compute_source_embeddings`, once."""
+        """Calls `compute_source_embeddings` without retries."""
         return self.compute_source_embeddings(*args, **kwargs)
 
     def compute_query_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """`compute_query_embeddings`, once."""
+        """Calls `compute_query_embeddings` without retries."""
         return self.compute_query_embeddings(*args, **kwargs)
 
     def _model(self) -> Any:
-        found = self._found or locate(self.model)
-        signature = _signature(found.directory)
-        how = (self.batch_size, self.precision, self.backend)
-        loaded = _embedder(found, signature, *how)
-        now = provenance(loaded)
-        require_same_model(replace(now, fingerprint=self.fingerprint or ""), now, "the table")
-        return loaded
+        located = self._located or locate(self.model)
+        embedder = _embedder(
+            located, _signature(located.directory), self.batch_size, self.precision, self.backend
+        )
+        current = provenance(embedder)
+        recorded = replace(current, fingerprint=self.fingerprint or "")
+        require_same_model(recorded, current, "the table")
+        return embedder
 
 
-# LanceDB makes the function anew for each `add` and `search`, so what is slow is kept here.
+# LanceDB creates the function anew for each `add` and `search`, so models are cached here.
 Signature = tuple[tuple[str, int, int], ...]
 
 
 def _signature(directory: Path) -> Signature:
-    """What tells that a file of a model has changed: names, sizes, times."""
+    """Names, sizes and modification times of a model's files, to notice changes."""
     states = ((path.name, path.stat()) for path in sorted(directory.iterdir()) if path.is_file())
     return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
 
 
 @lru_cache(maxsize=8)
-def _provenance(found: Located, signature: Signature) -> Provenance:
-    model = parts.read(found.directory)
-    return Provenance(found.name, model.fingerprint, model.config.dim)
+def _provenance(located: Located, signature: Signature) -> Provenance:
+    model = parts.read(located.directory)
+    return Provenance(located.name, model.fingerprint, model.config.dim)
 
 
 @lru_cache(maxsize=2)
 def _embedder(
-    found: Located,
+    located: Located,
     signature: Signature,
     batch_size: int,
     precision: Precision | None,
@@ -166,7 +171,7 @@ def _embedder(
 ) -> ClipEmbedder:
     from rsicd_embed.embedder.loading import load_clip
 
-    return load_clip(found.name, batch_size=batch_size, precision=precision, backend=backend)
+    return load_clip(located.name, batch_size=batch_size, precision=precision, backend=backend)
 
 
 def _items(images: Any) -> Sequence[Any]:
@@ -183,6 +188,6 @@ def _readable(item: Any) -> ImageLike:
     if isinstance(item, str) and "://" in item:
         parsed = urlparse(item)
         if parsed.scheme != "file":
-            raise ImageError(f"expected a local file, found {item}; fetch it first")
+            raise ImageError(f"expected a local file, found {item}; download it first")
         return url2pathname(parsed.path)
     return item

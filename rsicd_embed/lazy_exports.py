@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first used (PEP 562)."""
+"""Public names of a package, imported on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from importlib import import_module
 def lazy_exports(
     package: str, exports: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """The functions `__getattr__` and `__dir__` of a package.
+    """Creates the `__getattr__` and `__dir__` of a package.
 
     Args:
-        package: its full name.
-        exports: full name of a module → the names that the package exports from it.
+        package: full name of the package.
+        exports: full name of a module → names that the package exports from it.
     """
     modules = {name: module for module, names in exports.items() for name in names}
 

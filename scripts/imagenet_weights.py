@@ -1,4 +1,4 @@
-"""torchvision's ResNets, as trained on ImageNet → tensors of an image tower without norms."""
+"""Converts ImageNet ResNets of torchvision and Keras to image towers without batch norms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.clip.tensors import RESNET_STEM, resnet_block
 from rsicd_embed.errors import WeightsError
 
-# How the pixels are normalised that these models were trained on, after dividing by 255.
+# Normalisation of the pixels in ImageNet training, after division by 255.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 _EPS = 1e-5  # of torch.nn.BatchNorm2d
@@ -22,15 +22,15 @@ Tensors = Mapping[str, np.ndarray]
 
 
 def fold(kernel: np.ndarray, norm: Tensors, eps: float = _EPS) -> tuple[np.ndarray, np.ndarray]:
-    """A convolution and the batch norm after it → one convolution with a bias.
+    """Folds a batch norm into the preceding convolution.
 
     Args:
         kernel: (out, in, height, width).
         norm: the norm's `weight`, `bias`, `running_mean` and `running_var`, each (out,).
-        eps: what the norm adds to the variance.
+        eps: added to the variance by the norm.
 
     Returns:
-        Kernel and bias in float32, computed in float64; equal to the two in inference.
+        Kernel and bias of an equivalent convolution, float32, computed in float64.
     """
     weight, bias, mean, variance = (
         norm[name].astype(np.float64) for name in ("weight", "bias", "running_mean", "running_var")
@@ -41,13 +41,13 @@ def fold(kernel: np.ndarray, norm: Tensors, eps: float = _EPS) -> tuple[np.ndarr
 
 
 def resnet(state: Tensors) -> tuple[ResNetConfig, dict[str, np.ndarray]]:
-    """The shape of a torchvision ResNet, and its image tower's tensors by our names.
+    """Converts a torchvision ResNet to the shape and tensors of an image tower.
 
     Args:
-        state: its state dict; the classifier `fc` is left out.
+        state: its state dict; the classifier `fc` is ignored.
 
     Raises:
-        WeightsError: it is no ResNet of torchvision's, or lacks a tensor, or has one more.
+        WeightsError: it is not a torchvision ResNet, or tensors are missing or unknown.
     """
     left = {
         name: tensor
@@ -63,23 +63,23 @@ def resnet(state: Tensors) -> tuple[ResNetConfig, dict[str, np.ndarray]]:
     def folded(ours: str, kernel: str, norm: str) -> dict[str, np.ndarray]:
         statistics = ("weight", "bias", "running_mean", "running_var")
         weight, bias = fold(
-            take(f"{kernel}.weight"), {one: take(f"{norm}.{one}") for one in statistics}
+            take(f"{kernel}.weight"), {name: take(f"{norm}.{name}") for name in statistics}
         )
         return {f"{ours}.weight": weight, f"{ours}.bias": bias}
 
     config = _shape(left)
-    found = folded(RESNET_STEM, "conv1", "bn1")
+    tensors = folded(RESNET_STEM, "conv1", "bn1")
     for stage, blocks in enumerate(config.stages()):
         for place, block in enumerate(blocks):
             ours, theirs = resnet_block(stage, place), f"layer{stage + 1}.{place}"
             for layer in range(len(block.convolutions)):
-                found |= folded(
+                tensors |= folded(
                     f"{ours}.layer.{layer}.convolution",
                     f"{theirs}.conv{layer + 1}",
                     f"{theirs}.bn{layer + 1}",
                 )
             if block.shortcut is not None:
-                found |= folded(
+                tensors |= folded(
                     f"{ours}.shortcut.convolution",
                     f"{theirs}.downsample.0",
                     f"{theirs}.downsample.1",
@@ -87,7 +87,7 @@ def resnet(state: Tensors) -> tuple[ResNetConfig, dict[str, np.ndarray]]:
     if left:
         more = ", ".join(sorted(left)[:8])
         raise WeightsError(f"expected a state dict of a torchvision ResNet, found {more} too")
-    return config, found
+    return config, tensors
 
 
 def _shape(state: Tensors) -> ResNetConfig:
@@ -107,7 +107,7 @@ def _shape(state: Tensors) -> ResNetConfig:
         ) from error
 
 
-# Where Keras's ResNet-50 (2015) centres the values 0 to 255 of red, green and blue.
+# Mean of red, green and blue, 0 to 255, in Keras's ResNet-50 (2015).
 _KERAS_MEAN = (123.68, 116.779, 103.939)
 _KERAS_EPS = 1e-3
 KERAS_MEAN = tuple(value / 255 for value in _KERAS_MEAN)
@@ -116,16 +116,16 @@ _KERAS_LAYERS = ("branch2a", "branch2b", "branch2c")
 
 
 def keras_resnet_50(state: Tensors) -> tuple[ResNetConfig, dict[str, np.ndarray]]:
-    """The shape of Keras's first ResNet-50, and its image tower's tensors by our names.
+    """Converts Keras's first ResNet-50 to the shape and tensors of an image tower.
 
-    It reads pixels normalised with `KERAS_MEAN` and `STD`: the order of channels (blue first) and
-    the scale that it was trained with are folded into its first convolution.
+    The tower expects pixels normalised with `KERAS_MEAN` and `STD`: the original channel order
+    (blue first) and scale are folded into its first convolution.
 
     Args:
-        state: its weights by Keras's names; the classifier `fc1000` is left out.
+        state: its weights by Keras's names; the classifier `fc1000` is ignored.
 
     Raises:
-        WeightsError: it is another model, or lacks a tensor, or has one more.
+        WeightsError: it is another model, or tensors are missing or unknown.
     """
     left = {name: tensor for name, tensor in state.items() if not name.startswith("fc1000/")}
 

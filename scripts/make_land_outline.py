@@ -1,4 +1,4 @@
-"""Draws the land behind the page's map of hits, from Natural Earth (public domain).
+"""Draws the land outline behind the search page's map, from Natural Earth (public domain).
 
 npm pack world-atlas@2 && tar xzf world-atlas-2.*.tgz
 python scripts/make_land_outline.py package/land-50m.json rsicd_embed/server/static/land.svg
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-_PER_DEGREE = 20  # a coordinate's unit is 0.05°
-_TOLERANCE = 0.06  # degrees by which the outline may be off
+_PER_DEGREE = 20  # SVG units per degree
+_TOLERANCE = 0.06  # maximum error of the outline in degrees
 
 
 def rings(topology: dict[str, Any]) -> list[np.ndarray]:
-    """The outlines of land in a TopoJSON document, float (points, 2): longitude, latitude."""
+    """The land outlines in a TopoJSON document, each float (points, 2): longitude, latitude."""
     scale = np.array(topology["transform"]["scale"])
     offset = np.array(topology["transform"]["translate"])
     arcs = [np.cumsum(arc, axis=0) * scale + offset for arc in topology["arcs"]]
@@ -34,8 +34,8 @@ def rings(topology: dict[str, Any]) -> list[np.ndarray]:
 
 
 def simplified(line: np.ndarray, tolerance: float) -> np.ndarray:
-    """Douglas and Peucker: the fewest of a line's points that stay within a tolerance of it."""
-    kept = {0, len(line) - 1}
+    """Simplifies a line by the Douglas-Peucker algorithm, within a tolerance."""
+    points = {0, len(line) - 1}
     parts = [(0, len(line) - 1)]
     while parts:
         first, last = parts.pop()
@@ -50,26 +50,26 @@ def simplified(line: np.ndarray, tolerance: float) -> np.ndarray:
         farthest = int(distances.argmax())
         if distances[farthest] > tolerance:
             middle = first + 1 + farthest
-            kept.add(middle)
+            points.add(middle)
             parts += [(first, middle), (middle, last)]
-    return line[sorted(kept)]
+    return line[sorted(points)]
 
 
 def copies(ring: np.ndarray) -> list[np.ndarray]:
-    """A ring that does not jump at 180°, and the same a turn further where the map ends within it.
+    """Copies of a ring that cover the map without jumps at 180° longitude.
 
-    One that goes all around the Earth is closed along the South Pole.
+    A ring around the whole Earth is closed along the South Pole.
     """
     line = np.stack([np.unwrap(ring[:, 0], period=360), ring[:, 1]], axis=1)
     if abs(line[-1, 0] - line[0, 0]) > 180:
         poles = [(line[-1, 0], -90.0), (line[0, 0], -90.0)]
         line = np.concatenate([line, poles, line[:1]])
     shifted = (np.add(line, (turn, 0)) for turn in (-360, 0, 360))
-    return [one for one in shifted if one[:, 0].max() > -180 and one[:, 0].min() < 180]
+    return [ring for ring in shifted if ring[:, 0].max() > -180 and ring[:, 0].min() < 180]
 
 
 def path(ring: np.ndarray) -> str:
-    """A ring as part of an SVG path with the north up; empty where it is smaller than a unit."""
+    """A ring as part of an SVG path with north up; empty if smaller than one unit."""
     line = np.round(simplified(ring, _TOLERANCE) * (_PER_DEGREE, -_PER_DEGREE)).astype(int)
     steps = np.diff(line, axis=0)
     steps = steps[np.any(steps != 0, axis=1)]
@@ -80,7 +80,7 @@ def path(ring: np.ndarray) -> str:
 
 
 def main() -> None:
-    """Writes the outlines as an SVG whose unit is a twentieth of a degree."""
+    """Writes the outlines as an SVG file with units of 0.05°."""
     source, target = map(Path, sys.argv[1:3])
     outlines = "".join(
         path(copy) for ring in rings(json.loads(source.read_text())) for copy in copies(ring)

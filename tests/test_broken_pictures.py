@@ -1,4 +1,4 @@
-"""Pictures that are broken, too large or still being written: told, and the others embedded."""
+"""Broken, oversized and incomplete images are reported, and the others embedded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("load_each_model_once")
 
 
 def png(width: int, height: int) -> bytes:
-    """A valid one-bit PNG of any size, some kilobytes long, without holding its pixels."""
+    """A valid one-bit PNG of any size, a few kilobytes long, built without its pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -41,15 +41,15 @@ def png(width: int, height: int) -> bytes:
 RGB = picture(0)
 JPEG = encoded(RGB, "JPEG")
 BROKEN: dict[str, tuple[bytes, str]] = {
-    "text.jpg": (b"this is a text, not a picture", "not a picture of a known format"),
+    "text.jpg": (b"this is a text, not a picture", "not an image of a known format"),
     "zero.png": (b"", "empty file"),
-    "cut.jpg": (JPEG[:-100], "broken picture: image file is truncated"),
-    "cut.png": (encoded(RGB)[:200], "broken picture: "),
-    "cut.tif": (encoded(RGB, "TIFF", compression="tiff_lzw")[:300], "broken picture: "),
-    "head.jpg": (JPEG[:3], "not a picture of a known format"),
-    "nulls.png": (bytes(1000), "not a picture of a known format"),
+    "cut.jpg": (JPEG[:-100], "damaged image: image file is truncated"),
+    "cut.png": (encoded(RGB)[:200], "damaged image: "),
+    "cut.tif": (encoded(RGB, "TIFF", compression="tiff_lzw")[:300], "damaged image: "),
+    "head.jpg": (JPEG[:3], "not an image of a known format"),
+    "nulls.png": (bytes(1000), "not an image of a known format"),
     "bomb.png": (png(30_000, 30_000), "expected at most 178,956,970 pixels"),
-    "icon.png": (encoded(RGB, "ICO"), "not a picture of a known format"),
+    "icon.png": (encoded(RGB, "ICO"), "not an image of a known format"),
     "page.jpg": (b"<!DOCTYPE html><title>404 Not Found</title>", "not a picture"),
     "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
 }
@@ -72,20 +72,20 @@ def test_broken_pictures_are_listed_and_the_others_embedded(
     outcome = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--json")
     assert outcome.status == 0
     assert outcome.document["embedded"] == 5
-    told = {Path(one["uri"]).name: one["reason"] for one in outcome.document["skipped"]}
-    assert told.keys() == expected.keys()
+    reasons = {
+        Path(skipped["uri"]).name: skipped["reason"] for skipped in outcome.document["skipped"]
+    }
+    assert reasons.keys() == expected.keys()
     for name, reason in expected.items():
-        assert told[name].startswith(reason), name
-        assert "\n" not in told[name]
+        assert reasons[name].startswith(reason), name
+        assert "\n" not in reasons[name]
     assert outcome.stderr.count("\n") == len(expected)
     again = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--json").document
     assert (again["embedded"], again["unchanged"]) == (0, 5)
     assert len(again["skipped"]) == len(expected)
 
 
-def test_a_folder_of_nothing_but_broken_pictures(
-    uri: str, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_folder_of_only_broken_pictures(uri: str, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no")
     outcome = run("ingest", tmp_path, "--store", uri, "--model", tiny_model, "--json")
     assert (outcome.status, outcome.document["embedded"]) == (1, 0)
@@ -94,13 +94,13 @@ def test_a_folder_of_nothing_but_broken_pictures(
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_picture_is_no_query(name: str) -> None:
+def test_a_broken_picture_is_refused_as_a_query(name: str) -> None:
     data, reason = BROKEN[name]
     with pytest.raises(ImageError, match=reason):
         read_rgb(data)
 
 
-def test_pictures_are_refused_by_pixels_not_by_pillows_warning() -> None:
+def test_the_pixel_limit_is_enforced_without_pillows_warning() -> None:
     assert read_rgb(encoded(RGB), max_pixels=40 * 36).size == (40, 36)
     deep = Image.fromarray(np.zeros((36, 41), np.uint16))
     for image, kinds in [(RGB.resize((41, 36)), ("PNG", "TIFF", "JPEG2000")), (deep, ("PNG",))]:
@@ -110,10 +110,10 @@ def test_pictures_are_refused_by_pixels_not_by_pillows_warning() -> None:
     assert MAX_PIXELS == 178_956_970
 
 
-def test_objects_that_are_no_pictures() -> None:
+def test_other_objects_are_refused() -> None:
     for image, reason in [
         (Image.new("RGB", (0, 5)), "no pixels"),
-        (Image.new("La", (5, 5)), "broken picture: conversion from La to L not supported"),
+        (Image.new("La", (5, 5)), "damaged image: conversion from La to L not supported"),
     ]:
         with pytest.raises(ImageError, match=reason):
             read_rgb(image)
@@ -128,9 +128,9 @@ def test_objects_that_are_no_pictures() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000"])
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd metadata, before it reads on
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # about odd metadata, before reading on
 def test_damaged_files_are_read_or_refused(kind: str) -> None:
-    """Whatever decoders trip over, it is told as an ImageError."""
+    """Any exception of a decoder becomes an ImageError."""
     rng = np.random.default_rng(0)
     source = np.frombuffer(encoded(RGB, kind), np.uint8)
     refused = 0
@@ -146,8 +146,8 @@ def test_damaged_files_are_read_or_refused(kind: str) -> None:
     assert refused
 
 
-def test_large_texts_and_profiles_of_a_png_do_not_matter() -> None:
-    """They are no part of the picture, and are not decompressed, however large they become."""
+def test_large_texts_and_profiles_of_a_png_are_ignored() -> None:
+    """They are not part of the image and are not decompressed."""
     text, bomb = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo()
     text.add_itxt("comment", "a word " * 300_000, zip=True)
     text.add_text("more", "another " * 200_000, zip=True)
@@ -163,14 +163,14 @@ def test_large_texts_and_profiles_of_a_png_do_not_matter() -> None:
             assert tracemalloc.get_traced_memory()[1] < 8_000_000
         finally:
             tracemalloc.stop()
-        with pytest.raises(ImageError, match="broken picture: "):
+        with pytest.raises(ImageError, match="damaged image: "):
             read_rgb(data[: -len(encoded(RGB)) // 2])
 
 
 def test_an_image_that_changes_while_it_is_read(
     tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A camera or a download still writes to it: neither half a picture nor a wrong hash."""
+    """A file still being written gives neither half an image nor a wrong hash."""
     folder = tmp_path / "images"
     folder.mkdir()
     picture(0).save(folder / "still.png")
@@ -187,8 +187,8 @@ def test_an_image_that_changes_while_it_is_read(
     monkeypatch.setattr("rsicd_embed.images.picture.os.fstat", grow)
     done = run("ingest", str(folder), "--store", uri, "--json").document
     assert done["embedded"] == 1
-    assert [one["reason"] for one in done["skipped"]] == [
-        "changed while it was read; try again when it is written"
+    assert [skipped["reason"] for skipped in done["skipped"]] == [
+        "changed while it was read; try again once it is complete"
     ]
     monkeypatch.undo()
     assert run("ingest", str(folder), "--store", uri, "--json").document["embedded"] == 1

@@ -94,7 +94,7 @@ def test_errors_are_reported(image: Path, tiny_model: Path, tmp_path: Path) -> N
     assert "cannot be read" in run("find", "x", tmp_path / "no.png", *model).error
     text = tmp_path / "text.png"
     text.write_text("not a picture")
-    assert "not a picture of a known format" in run("find", "x", text, *model).error
+    assert "not an image of a known format" in run("find", "x", text, *model).error
     assert "shorter side, found 101" in run("find", "x", image, *model, "--patch", "101").error
     assert "an overlap from 0 to 0.9" in run("find", "x", image, *model, "--overlap", "1").error
     for wrong in (["--patch", "0"], ["-k", "0"], ["-o", "a.txt"], ["--against", " "]):

@@ -31,19 +31,17 @@ def test_parquet(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
     vectors = np.stack(table["vector"].to_pylist())
     wanted = embedder.embed_images([pictures / name for name in reversed(IDS)])
     np.testing.assert_allclose(vectors, wanted, atol=1e-6)
-    said = RowFile.open(output)
-    assert said is not None
-    assert said.provenance == provenance(embedder)
+    file = RowFile.open(output)
+    assert file is not None
+    assert file.provenance == provenance(embedder)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "vectors.parquet"]
 
 
-def test_npy_leaves_out_what_cannot_be_read(
-    pictures: Path, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_npy_skips_unreadable_images(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
     (pictures / "b.png").write_text("broken")
     output = tmp_path / "vectors.npy"
     outcome = run("embed", pictures, "-o", output, "--model", tiny_model, "--json")
-    assert [one["uri"] for one in outcome.document["skipped"]] == [str(pictures / "b.png")]
+    assert [skipped["uri"] for skipped in outcome.document["skipped"]] == [str(pictures / "b.png")]
     ids = json.loads((tmp_path / "vectors.ids.json").read_text())
     assert ids == [name for name in IDS if name != "b.png"]
     vectors = np.load(output)
@@ -52,15 +50,15 @@ def test_npy_leaves_out_what_cannot_be_read(
 
 
 @pytest.mark.parametrize("name", ["vectors.parquet", "vectors.npy"])
-def test_nothing_readable_is_an_empty_file(
+def test_no_readable_image_gives_an_empty_file(
     pictures: Path, tiny_model: Path, tmp_path: Path, name: str
 ) -> None:
     for path in pictures.rglob("*.*"):
         path.write_text("broken")
     output = tmp_path / name
     run("embed", pictures, "-o", output, "--model", tiny_model)
-    found = np.load(output) if name.endswith("npy") else pq.read_table(output)
-    assert len(found) == 0
+    vectors = np.load(output) if name.endswith("npy") else pq.read_table(output)
+    assert len(vectors) == 0
 
 
 def test_a_failure_leaves_the_old_file(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -72,18 +70,18 @@ def test_a_failure_leaves_the_old_file(pictures: Path, tiny_model: Path, tmp_pat
     assert output.read_text() == "old"
 
 
-def test_outputs_that_make_no_sense(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_invalid_outputs_are_refused(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
     assert run("embed", pictures, "-o", tmp_path / "vectors.csv").status == 2
     nowhere = tmp_path / "none" / "vectors.npy"
     assert "cannot write" in run("embed", pictures, "-o", nowhere, "--model", tiny_model).error
 
 
-def test_a_table_that_is_not_of_vectors_is_not_replaced(
+def test_another_programs_table_is_not_replaced(
     pictures: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "manifest.parquet"
     pq.write_table(pa.table({"path": ["a.png"]}), manifest)
     before = manifest.read_bytes()
     refused = run("embed", pictures, "-o", manifest, "--model", tiny_model)
-    assert "is not a file of rows that rsicd-embed wrote; name another file" in refused.error
+    assert "exists and was not written by rsicd-embed; choose another file" in refused.error
     assert manifest.read_bytes() == before

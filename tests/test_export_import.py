@@ -1,4 +1,4 @@
-"""Rows from one store into any other by way of a file, bit by bit."""
+"""Export and import between stores, bit by bit."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from .helpers import SCHEMES, content, filled, import_file, run
 
 @pytest.mark.parametrize("source", SCHEMES)
 @pytest.mark.parametrize("target", SCHEMES)
-def test_any_store_into_any_other(source: str, target: str, tmp_path: Path, file: Path) -> None:
-    one, other = f"{source}:{tmp_path}/one", f"{target}:{tmp_path}/other"
-    filled(one)
-    with open_store(one) as store:
+def test_rows_move_between_any_two_stores(
+    source: str, target: str, tmp_path: Path, file: Path
+) -> None:
+    source_uri, other = f"{source}:{tmp_path}/one", f"{target}:{tmp_path}/other"
+    filled(source_uri)
+    with open_store(source_uri) as store:
         store.upsert([batch(["gone", "late"], label=["x", "y"])])
         store.delete(["gone"])
-    done = run("export", "--store", one, "-o", file, "--json").document
+    done = run("export", "--store", source_uri, "-o", file, "--json").document
     assert done == {
-        "store": one,
+        "store": source_uri,
         "output": str(file),
         "model": "small",
         "fingerprint": MADE_BY.fingerprint,
@@ -44,14 +46,14 @@ def test_any_store_into_any_other(source: str, target: str, tmp_path: Path, file
     first = import_file(file, other)
     assert (first["imported"], first["unchanged"], first["embedded"]) == (8, 0, 0)
     assert set(first) >= {"removed", "skipped", "seconds", "images_per_s"}
-    assert content(other) == content(one)
+    assert content(other) == content(source_uri)
     before = content(other)
     again = import_file(file, other)
     assert (again["imported"], again["unchanged"], again["skipped"]) == (0, 8, [])
     assert content(other) == before
     back = tmp_path / "back.parquet"
     run("export", "--store", other, "-o", back)
-    assert import_file(back, one)["unchanged"] == 8
+    assert import_file(back, source_uri)["unchanged"] == 8
 
 
 VALUES = {
@@ -87,7 +89,7 @@ CASES = st.lists(
     max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(cases=CASES, schemes=st.permutations(SCHEMES))
-def test_whatever_is_in_a_row(cases: list[dict[str, Any]], schemes: list[str]) -> None:
+def test_rows_of_any_content(cases: list[dict[str, Any]], schemes: list[str]) -> None:
     columns = {name: pa.array([case[name] for case in cases], kind) for name, kind in TYPES.items()}
     rows = batch([case["id"] for case in cases], **columns)
     with TemporaryDirectory() as name:
@@ -99,13 +101,13 @@ def test_whatever_is_in_a_row(cases: list[dict[str, Any]], schemes: list[str]) -
         rsicd_embed.import_rows([folder / "rows.parquet"], uris[1])
         (made_by, schema, was), (_, _, now) = content(uris[0]), content(uris[1])
         assert content(uris[1])[:2] == (made_by, schema)
-        assert repr(now) == repr({key: was[key] for key in now})  # NaN equals nothing
+        assert repr(now) == repr({key: was[key] for key in now})  # NaN is not equal to itself
         assert set(now) == set(was)
         again = rsicd_embed.import_rows([folder / "rows.parquet"], uris[1])
         assert (again.imported, again.unchanged) == (0, len(now))
 
 
-def test_what_embed_writes(
+def test_files_written_by_embed(
     pictures: Path, tiny_model: Path, file: Path, uri: str, tmp_path: Path
 ) -> None:
     run("embed", pictures, "-o", file, "--model", tiny_model)
@@ -113,7 +115,7 @@ def test_what_embed_writes(
     other = f"exact:{tmp_path}/other"
     run("ingest", pictures, "--store", other, "--model", tiny_model)
     assert content(uri) == content(other)
-    # … and the images themselves are known then.
+    # The images are then already known.
     again = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--json").document
     assert (again["embedded"], again["unchanged"]) == (0, 5)
 

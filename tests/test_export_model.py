@@ -1,4 +1,4 @@
-"""A checkpoint, written out in the Hugging Face layout."""
+"""Export of a model in the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def test_the_copy_gives_the_same_vectors(
     out = tmp_path / "copy"
     result = run("--model", tiny_model, "-o", out, "--dtype", dtype, "--json")
     assert result.exit_code == 0, result.stderr
-    said = json.loads(result.stdout)
-    assert said["bytes"] == (out / "model.safetensors").stat().st_size
+    document = json.loads(result.stdout)
+    assert document["bytes"] == (out / "model.safetensors").stat().st_size
     assert "no model card" in result.stderr
     before, after = load_embedder(tiny_model), load_embedder(out)
-    assert after.fingerprint == said["fingerprint"]
+    assert after.fingerprint == document["fingerprint"]
     assert (after.fingerprint == before.fingerprint) == (dtype == "float32")
     images, texts = [picture(i) for i in range(3)], ["a harbour", "bare land"]
-    for one, other in (
+    for first, other in (
         (before.embed_images(images), after.embed_images(images)),
         (before.embed_texts(texts), after.embed_texts(texts)),
     ):
-        assert np.sum(one * other, axis=1).min() > cosine
+        assert np.sum(first * other, axis=1).min() > cosine
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
@@ -56,13 +56,13 @@ def test_transformers_loads_it(tiny_model: Path, tmp_path: Path) -> None:
     texts = ["a harbour full of boats", "bare land"]
     with torch.no_grad():
         ids = torch.tensor(embedder.tokenizer(texts), dtype=torch.long)
-        found = theirs.get_text_features(input_ids=ids)
-    vectors = getattr(found, "pooler_output", found).numpy()
+        features = theirs.get_text_features(input_ids=ids)
+    vectors = getattr(features, "pooler_output", features).numpy()
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     assert np.sum(vectors * embedder.embed_texts(texts), axis=1).min() > 0.9999
 
 
-def test_the_card_goes_along_and_nothing_is_overwritten(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_card_is_exported_and_nothing_is_overwritten(tiny_model: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(tiny_model, source)
     (source / "README.md").write_text("# A card\n")
@@ -72,7 +72,7 @@ def test_the_card_goes_along_and_nothing_is_overwritten(tiny_model: Path, tmp_pa
     again = run("--model", source, "-o", out)
     assert (again.exit_code, again.stdout) == (1, "")
     assert again.stderr == (
-        f"error: expected no file or folder at {out}, found one; give another -o\n"
+        f"error: expected no file or folder at {out}, found one; choose another -o\n"
     )
 
 
@@ -85,7 +85,7 @@ def test_wrong_usage(tiny_model: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_the_hub_is_written_only_when_asked(
+def test_the_hub_is_written_only_on_request(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
@@ -93,11 +93,11 @@ def test_the_hub_is_written_only_when_asked(
     calls: list[tuple[str, Any]] = []
 
     class Api:
-        def create_repo(self, repo: str, **how: Any) -> None:
-            calls.append((repo, how))
+        def create_repo(self, repo: str, **options: Any) -> None:
+            calls.append((repo, options))
 
-        def upload_folder(self, **how: Any) -> Any:
-            calls.append(("upload", how))
+        def upload_folder(self, **options: Any) -> Any:
+            calls.append(("upload", options))
             return SimpleNamespace(commit_url="https://hub/commit/1")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
@@ -110,7 +110,7 @@ def test_the_hub_is_written_only_when_asked(
         ("upload", {"folder_path": str(tmp_path / "b"), "repo_id": "me/model"}),
     ]
 
-    def refuse(self: Api, repo: str, **how: Any) -> None:
+    def refuse(self: Api, repo: str, **options: Any) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(Api, "create_repo", refuse)

@@ -1,4 +1,4 @@
-"""`export`: which rows it writes, and what it replaces or leaves alone."""
+"""`export`: the rows it writes and the files it replaces."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_older_state(file: Path, uri: str) -> None:
     assert "'second'" in run("export", "--store", uri, "-o", file, "--as-of", "second").error
 
 
-def test_an_empty_store_makes_an_empty_one(file: Path, uri: str, tmp_path: Path) -> None:
+def test_an_empty_store_gives_an_empty_file(file: Path, uri: str, tmp_path: Path) -> None:
     open_store(uri, MADE_BY).close()
     assert run("export", "--store", uri, "-o", file, "--json").document["rows"] == 0
     other = f"nmslib:{tmp_path}/other"
@@ -49,23 +49,23 @@ def test_an_empty_store_makes_an_empty_one(file: Path, uri: str, tmp_path: Path)
     assert content(other) == content(uri)
 
 
-def test_an_older_export_is_replaced_and_nothing_else(file: Path, uri: str) -> None:
+def test_only_an_earlier_export_is_replaced(file: Path, uri: str) -> None:
     filled(uri)
     export = ("export", "--store", uri, "-o", file)
     assert [run(*export).status for _ in range(2)] == [0, 0]
     for foreign in (b"garbage", b""):
         file.write_bytes(foreign)
-        assert "exists, and is not a file of rows that rsicd-embed wrote" in run(*export).error
+        assert "exists and was not written by rsicd-embed" in run(*export).error
         assert file.read_bytes() == foreign
     pq.write_table(pa.table({"path": ["a.png"]}), file)
-    assert "name another file, or remove it" in run(*export).error
+    assert "choose another file, or remove it" in run(*export).error
     assert pq.read_table(file).column_names == ["path"]
 
 
-def test_where_no_file_can_be(tmp_path: Path, uri: str) -> None:
+def test_impossible_output_paths_are_refused(tmp_path: Path, uri: str) -> None:
     filled(uri)
     nowhere = tmp_path / "none" / "rows.parquet"
-    assert "its folder is not there; make it first" in (
+    assert "its folder does not exist; create it first" in (
         run("export", "--store", uri, "-o", nowhere).error
     )
     assert not nowhere.parent.exists()
@@ -96,7 +96,7 @@ def test_a_full_disk(file: Path, uri: str, function: str, monkeypatch: pytest.Mo
         error = run("export", "--store", uri, "-o", file).error
     assert error.endswith("rows.parquet: No space left on device; free some space and try again")
     assert file.read_bytes() == before
-    assert sorted(one.name for one in file.parent.iterdir()) == ["rows.parquet", "store"]
+    assert sorted(path.name for path in file.parent.iterdir()) == ["rows.parquet", "store"]
 
 
 def test_a_read_only_folder(file: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Images with odd names: any that is UTF-8 is stored, found and pruned."""
+"""Images with unusual names: any UTF-8 name is stored, found and pruned."""
 
 from __future__ import annotations
 

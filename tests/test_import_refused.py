@@ -1,4 +1,4 @@
-"""Files of rows that `import` refuses, and the stores that stay as they are."""
+"""Row files that `import` refuses, leaving stores unchanged."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ def test_another_models_store_is_refused(scheme: str, file: Path, tmp_path: Path
     uri = filled(f"{scheme}:{tmp_path}/store", batch(["a"]), OTHER)
     before = content(uri)
     error = run("import", file, "--store", uri).error
-    assert f"{file} holds vectors of model 'small', {uri} is of 'large' (weights bbb ≠ aaa)" in (
+    assert f"{file} holds vectors of model 'small', {uri} those of 'large' (weights bbb ≠ aaa)" in (
         error
     )
     assert "use another store" in error
     assert content(uri) == before
 
 
-def test_a_model_that_is_named_must_fit(
+def test_a_given_model_must_match(
     pictures: Path, tiny_model: Path, other_model: Path, file: Path, uri: str
 ) -> None:
     run("embed", pictures, "-o", file, "--model", tiny_model)
     error = run("import", file, "--store", uri, "--model", other_model).error
-    assert f"holds vectors of model '{tiny_model}', --model {other_model} is of" in error
+    assert f"holds vectors of model '{tiny_model}', --model {other_model} those of" in error
     assert not Path(uri.partition(":")[2]).exists()
     assert import_file(file, uri, "--model", str(tiny_model))["imported"] == 5
-    # A manifest of images is what it is for embed.
+    # embed treats it as a manifest of images.
     run("embed", file, "-o", file.with_name("other.parquet"), "--model", other_model)
     error = run("import", file, file.with_name("other.parquet"), "--store", uri).error
-    assert f"rows.parquet is of '{tiny_model}' (weights" in error
+    assert f"rows.parquet those of '{tiny_model}' (weights" in error
 
 
-def test_images_and_rows_do_not_mix(
+def test_images_and_row_files_do_not_mix(
     pictures: Path, tiny_model: Path, file: Path, uri: str, tmp_path: Path
 ) -> None:
     exported(file)
@@ -116,7 +116,7 @@ def with_vectors(file: Path, vectors: np.ndarray) -> None:
         (lambda file: file.unlink(), "found nothing there"),
     ],
 )
-def test_files_that_are_wrong_change_nothing(
+def test_invalid_files_change_nothing(
     scheme: str, spoil: Any, words: str, file: Path, tmp_path: Path
 ) -> None:
     exported(file)
@@ -153,7 +153,7 @@ def test_rows_that_the_store_cannot_write(
     assert import_file(file, uri)["imported"] == 7
 
 
-def test_stores_are_closed_when_they_are_refused(file: Path, uri: str) -> None:
+def test_refused_stores_are_closed(file: Path, uri: str) -> None:
     filled(uri, batch(["a"]), OTHER)
     (opened,) = import_rows.open_files([exported(file)])
     with pytest.raises(FingerprintError):

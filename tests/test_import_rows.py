@@ -1,4 +1,4 @@
-"""`import` of files of rows: what it writes, and what it leaves as it is."""
+"""`import` of row files: the rows it writes and the rows it keeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rsicd_embed.testing.stores import batch, stored, unit
 from .helpers import ROWS, content, exported, filled, import_file, run
 
 
-def test_only_what_differs_is_written(
+def test_only_differing_rows_are_written(
     file: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(uri)
@@ -37,7 +37,7 @@ def test_only_what_differs_is_written(
 
         def counting(batches: Any) -> int:
             given = list(batches)
-            written.extend(id_ for one in given for id_ in one["id"].to_pylist())
+            written.extend(id_ for batch in given for id_ in batch["id"].to_pylist())
             return upsert(given)
 
         store.upsert = counting  # type: ignore[method-assign]
@@ -65,7 +65,7 @@ def test_columns_that_the_file_lacks_are_kept(file: Path, uri: str) -> None:
     assert import_file(file, uri)["unchanged"] == 3
 
 
-def test_columns_of_narrower_types_are_the_same(file: Path, uri: str) -> None:
+def test_narrower_column_types_are_equal(file: Path, uri: str) -> None:
     filled(uri, batch(["a", "b"], n=[1, 2], at=pa.array([1, None], pa.timestamp("us"))))
     narrow = batch(
         ["a", "b"], n=pa.array([1, 2], pa.int8()), at=pa.array([1, None], pa.timestamp("us"))
@@ -82,7 +82,7 @@ def test_new_columns_are_added(file: Path, uri: str) -> None:
     assert import_file(file, uri)["unchanged"] == 2
 
 
-def test_an_interrupted_import_goes_on(
+def test_an_interrupted_import_continues(
     file: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_rows, "_STEP_ROWS", 10)
@@ -117,12 +117,12 @@ def test_several_files(file: Path, uri: str, tmp_path: Path) -> None:
     assert both.stdout.endswith(f" rows/s); 3 rows in {uri}\n")
     exported(second, batch(["d", "b"]))
     error = run("import", file, second, "--store", uri).error
-    assert f"{file} and {second} both have the id 'b'; import one after the other" in error
+    assert f"{file} and {second} both have the id 'b'; import them one after the other" in error
     assert set(content(uri)[2]) == {"a", "b", "c"}
 
 
 def test_a_manifest_with_vectors_is_a_manifest(pictures: Path, tiny_model: Path, uri: str) -> None:
-    """A column named vector is none of ours without the metadata: the images are embedded."""
+    """Without our metadata, a column named vector is ignored and the images are embedded."""
     manifest = pictures / "m.parquet"
     table = pa.table({"path": ["a.png"], "vector": [[1.0, 0.0]]})
     pq.write_table(table, manifest)
@@ -130,7 +130,7 @@ def test_a_manifest_with_vectors_is_a_manifest(pictures: Path, tiny_model: Path,
     assert (done["embedded"], done["imported"]) == (1, 0)
 
 
-def test_repeated_ids_are_told(file: Path, uri: str) -> None:
+def test_repeated_ids_are_reported(file: Path, uri: str) -> None:
     exported(file, batch(["a", "b"], n=[1, 2]))
     table = pq.read_table(file)
     later = table.slice(0, 1).set_column(6, "n", pa.array([3]))

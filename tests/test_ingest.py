@@ -1,4 +1,4 @@
-"""Ingest: what is embedded, what is only written, and what is left alone."""
+"""Ingest: rows that are embedded, updated or left unchanged."""
 
 from __future__ import annotations
 
@@ -25,21 +25,19 @@ def test_a_second_run_embeds_nothing(embedder: Counting, each_uri: str, pictures
     assert rows(each_uri) == before
 
 
-def test_rows_tell_where_the_image_is_and_what_it_looks_like(
-    embedder: Counting, each_uri: str, pictures: Path
-) -> None:
+def test_rows_have_uri_hash_and_size(embedder: Counting, each_uri: str, pictures: Path) -> None:
     summary = ingest(embedder, each_uri, pictures)
     stored = rows(each_uri)
     expected = embedder.embed_images([pictures / id_ for id_ in IDS])
-    found = np.array([stored[id_]["vector"] for id_ in IDS], np.float32)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    vectors = np.array([stored[id_]["vector"] for id_ in IDS], np.float32)
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
     assert stored["sub/e.png"]["uri"] == str(pictures / "sub" / "e.png")
     assert (stored["a.png"]["width"], stored["a.png"]["height"]) == (40, 36)
     assert len({row["sha256"] for row in stored.values()}) == 5
     assert summary.images_per_s == pytest.approx(5 / summary.seconds)
 
 
-def test_a_changed_file_alone_is_embedded_again(
+def test_only_a_changed_file_is_embedded_again(
     embedder: Counting, each_uri: str, pictures: Path
 ) -> None:
     ingest(embedder, each_uri, pictures)
@@ -87,11 +85,11 @@ def test_new_attributes_are_written_without_embedding(
     assert stored["b.png"]["label"] is None
 
 
-def test_a_changed_image_keeps_what_another_source_said_of_it(
+def test_a_changed_image_keeps_columns_of_other_sources(
     embedder: Counting, each_uri: str, pictures: Path
 ) -> None:
-    said = [{"path": name, "label": f"label of {name}", "lat": 1.5} for name in IDS]
-    ingest(embedder, each_uri, manifest(pictures / "m.jsonl", *said))
+    entries = [{"path": name, "label": f"label of {name}", "lat": 1.5} for name in IDS]
+    ingest(embedder, each_uri, manifest(pictures / "m.jsonl", *entries))
     before = rows(each_uri)["a.png"]
     picture(50).save(pictures / "a.png")
     picture(51).save(pictures / "new.png")
@@ -102,10 +100,10 @@ def test_a_changed_image_keeps_what_another_source_said_of_it(
     assert (after["new.png"]["label"], after["new.png"]["lat"]) == (None, None)
 
 
-def test_rows_that_a_source_has_no_word_on_are_not_written_again(
+def test_columns_absent_from_a_source_cause_no_update(
     embedder: Counting, each_uri: str, pictures: Path
 ) -> None:
-    """NaN, an all-null column and empty lists are no change either."""
+    """NaN, all-null columns and empty lists cause no update either."""
     table = pictures / "m.parquet"
     columns = {"path": ["a.png", "b.png"], "cloud": [math.nan, 0.25], "note": [None, None]}
     pyarrow.parquet.write_table(pa.table(columns), table)
@@ -118,8 +116,10 @@ def test_rows_that_a_source_has_no_word_on_are_not_written_again(
     assert stored["b.png"]["cloud"] == 0.25
 
 
-def test_objects_that_stay_are_no_change(embedder: Counting, each_uri: str, pictures: Path) -> None:
-    """NaN in them, and fields and columns without information, which stores leave out."""
+def test_unchanged_objects_cause_no_update(
+    embedder: Counting, each_uri: str, pictures: Path
+) -> None:
+    """Including NaN, and empty fields and columns, which stores drop."""
     geo = [{"cloud": math.nan, "more": [{"x": math.nan}]}, None]
     source = pictures / "m.parquet"
     pyarrow.parquet.write_table(pa.table({"path": ["a.png", "b.png"], "geo": geo}), source)

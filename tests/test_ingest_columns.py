@@ -1,4 +1,4 @@
-"""Columns of manifests in stores: values as written, the store's types, ids that stay apart."""
+"""Manifest columns in stores: values as written, the store's types, distinct ids."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_ids_that_look_like_times_stay_apart(
     assert counts(ingest(embedder, each_uri, table)) == (0, 0, 3, 0, 0)
 
 
-def test_a_text_column_takes_numbers_as_they_are_written(
+def test_a_text_column_takes_numbers_as_written(
     embedder: Counting, each_uri: str, pictures: Path
 ) -> None:
     ingest(embedder, each_uri, csv(pictures, tile="A12", taken="unknown"))
     more = [("b.png", "007", "2024-05-10"), ("c.jpg", "12", "2024-05-11"), ("d.tif", "1.50", "5")]
-    for path, tile, taken in more:
-        entry = {"path": path, "tile": tile, "taken": taken}
+    for path, tile, date in more:
+        entry = {"path": path, "tile": tile, "taken": date}
         ingest(embedder, each_uri, write_csv(pictures / "m.csv", [entry]))
     numbers = pictures / "numbers.jsonl"
     numbers.write_text('{"path": "sub/e.png", "tile": 2.50}\n')
@@ -98,10 +98,10 @@ OLD_CELLS = {
 }
 
 
-def test_a_store_whose_text_became_times_is_up_to_date(
+def test_a_store_with_text_read_as_times_is_up_to_date(
     embedder: Counting, each_uri: str, pictures: Path
 ) -> None:
-    """As earlier versions read dates, times and labels of digits in a CSV."""
+    """Earlier versions read such dates, times and digit labels from a CSV."""
     ingest(embedder, each_uri, csv(pictures))
     with rsicd_embed.open_store(each_uri, embedder=embedder) as store:
         old = store.scan().read_all()
@@ -117,10 +117,8 @@ def test_a_store_whose_text_became_times_is_up_to_date(
         ingest(embedder, each_uri, csv(pictures, **{**OLD_CELLS, "label": "port"}))
 
 
-def test_images_that_get_other_ids_are_reported(
-    embedder: Counting, uri: str, pictures: Path
-) -> None:
-    """As those of a JSONL do whose ids an earlier version took for times."""
+def test_images_with_new_ids_are_reported(embedder: Counting, uri: str, pictures: Path) -> None:
+    """For example from a JSONL whose ids an earlier version read as times."""
     entry = {"path": "a.png", "id": "2024-05-10 00:00:00"}
     assert ingest(embedder, uri, manifest(pictures / "m.jsonl", entry)).notes == []
     entry["id"] = "2024-05-10"
@@ -137,9 +135,9 @@ def test_declared_types_reach_the_store(embedder: Counting, each_uri: str, pictu
     at = dt.datetime(2024, 5, 10, 8, tzinfo=dt.UTC)
     assert values(each_uri, "taken") == {"a.png": at}
     assert counts(ingest(embedder, each_uri, table)) == (0, 0, 1, 0, 0)
-    with pytest.raises(SchemaError, match=r"declared as text, and is timestamp.* in the store"):
+    with pytest.raises(SchemaError, match=r"declared as text, but is timestamp.* in the store"):
         ingest(embedder, each_uri, table, column_types={"taken": "text"})
-    with pytest.raises(DatasetError, match="'takn' is declared, and no source has it"):
+    with pytest.raises(DatasetError, match="'takn' is declared, but no source has it"):
         ingest(embedder, each_uri, table, column_types={"takn": "text"})
 
 
@@ -147,7 +145,7 @@ def test_declared_types_reach_the_store(embedder: Counting, each_uri: str, pictu
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_any_text_comes_back_from_a_store(
+def test_any_text_survives_a_store(
     embedder: Counting, tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("text")
@@ -156,7 +154,7 @@ def test_any_text_comes_back_from_a_store(
     texts = {name: [entry[name] for entry in entries.values()] for name in ("path", "id", "v")}
     pyarrow.parquet.write_table(pa.table(texts), folder / "m.parquet")
     uri = f"exact:{folder / 'store'}"
-    # Two manifests that are text for sure, then the CSV, whose cells are text for the store.
+    # Two manifests with text, then the CSV, whose cells become text as in the store.
     ingest(embedder, uri, folder / "m.parquet")
     ingest(embedder, uri, manifest(folder / "m.jsonl", *entries.values()))
     ingest(embedder, uri, write_csv(folder / "m.csv", list(entries.values())))
@@ -178,7 +176,7 @@ def test_column_types_on_the_command_line(
     outcome = run(*command)
     assert (outcome.status, outcome.document["embedded"]) == (0, 1)
     (note,) = outcome.document["notes"]
-    assert "column without a name is left out" in note
+    assert "unnamed column is ignored" in note
     assert outcome.stderr == f"note: {note}\n"
     (row,) = rows(uri).values()
     assert (row["taken"], row["tile"]) == (dt.date(2024, 5, 10), 7)
@@ -203,7 +201,7 @@ def test_column_types_on_the_command_line(
     [
         ("sub/a.jpg", r"sub\a.jpg", "sub/a.jpg, without backslashes"),
         ("x.png", r"C:\data\a.png", "expected / in the path, found backslashes"),
-        ("x.png", "https://example.org/a.png", "web addresses are not downloaded"),
+        ("x.png", "https://example.org/a.png", "URLs are not downloaded"),
         (unicodedata.normalize("NFD", "é.png"), "\u00e9.png", "decomposed form (NFD)"),
         ("\u00e9.png", unicodedata.normalize("NFD", "é.png"), "composed form (NFC)"),
         ("a b.png", "a%20b.png", "a b.png, without %-escapes"),
@@ -211,7 +209,7 @@ def test_column_types_on_the_command_line(
         ("a.png", "a.png ", "a.png, without blanks around its name"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_skipped_with_what_is_wrong(
+def test_a_wrong_path_is_skipped_with_the_reason(
     embedder: Counting, uri: str, tmp_path: Path, file: str, path: str, reason: str
 ) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Ingest that meets unreadable images or is interrupted: what is kept, and how it goes on."""
+"""Ingest with unreadable images and interruptions: the rows that are kept, and resuming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .helpers import IDS, Counting, counts, ingest, rows
 # ------------------------------------------------------------------ unreadable images
 
 
-def test_an_unreadable_image_is_told_and_the_others_are_embedded(
+def test_an_unreadable_image_is_reported_and_the_others_embedded(
     embedder: Counting, each_uri: str, pictures: Path
 ) -> None:
     (pictures / "b.png").write_text("no picture")
@@ -28,7 +28,9 @@ def test_an_unreadable_image_is_told_and_the_others_are_embedded(
     assert "b.png" not in rows(each_uri)
 
 
-def test_a_picture_that_breaks_keeps_its_row(embedder: Counting, uri: str, pictures: Path) -> None:
+def test_a_picture_that_becomes_unreadable_keeps_its_row(
+    embedder: Counting, uri: str, pictures: Path
+) -> None:
     ingest(embedder, uri, pictures)
     before = rows(uri)
     (pictures / "b.png").write_text("no picture")
@@ -65,7 +67,7 @@ def _interrupt_on(call: int) -> Callable[..., None]:
 def test_interrupted_between_images(embedder: Counting, each_uri: str, pictures: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         ingest(embedder, each_uri, pictures, progress=_interrupt_on(3))
-    # The third is loaded already, so it is embedded too.
+    # The third image is already loaded, so it is embedded too.
     assert sorted(rows(each_uri)) == IDS[:3]
     assert embedder.taken() == 3
     assert counts(ingest(embedder, each_uri, pictures)) == (2, 0, 3, 0, 0)

@@ -1,4 +1,4 @@
-"""Ingest of folders: labels from folder names, pictures that are not read, and linked folders."""
+"""Ingest of folders: labels from folder names, unsupported images, linked folders."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_store_without_labels_gets_them_and_keeps_its_vectors(
     embedder: Counting, each_uri: str, classes: Path
 ) -> None:
     with rsicd_embed.open_store(each_uri, embedder=embedder) as store:
-        indexing.ingest([folder.load(classes)], embedder, store)  # as before there were labels
+        indexing.ingest([folder.load(classes)], embedder, store)  # as in versions without labels
     assert "label" not in rows(each_uri)[IDS[0]]
     embedder.taken()
     assert counts(ingest(embedder, each_uri, classes)) == (0, 4, 0, 0, 0)
@@ -73,7 +73,7 @@ def test_a_store_without_labels_gets_them_and_keeps_its_vectors(
     assert stored_labels(each_uri) == LABELS
 
 
-def test_what_the_store_says_wins_over_folder_names(
+def test_stored_values_take_precedence_over_folder_names(
     embedder: Counting, each_uri: str, classes: Path
 ) -> None:
     entries = [
@@ -84,7 +84,7 @@ def test_what_the_store_says_wins_over_folder_names(
     assert counts(ingest(embedder, each_uri, classes)) == (2, 2, 0, 0, 0)
     expected = {**LABELS, IDS[0]: ("sand", "test"), IDS[1]: ("port", "holdout")}
     assert stored_labels(each_uri) == expected
-    picture(9).save(classes / IDS[0])  # its own label stays when the image changes
+    picture(9).save(classes / IDS[0])  # its label is kept when the image changes
     assert counts(ingest(embedder, each_uri, classes)) == (1, 0, 3, 0, 0)
     assert stored_labels(each_uri) == expected
 
@@ -97,7 +97,7 @@ def test_a_column_of_another_type_is_left_alone(
     summary = ingest(embedder, each_uri, classes)
     assert counts(summary) == (3, 1, 0, 0, 0)
     assert summary.notes[-1] == (
-        f"{classes}: the column 'label' of the store is of type list<item: string>, so folder "
+        f"{classes}: the column 'label' of the store has type list<item: string>, so folder "
         "names are not written to it"
     )
     assert stored_labels(each_uri)[IDS[0]] == (["x"], "test")
@@ -121,7 +121,7 @@ def test_a_file_of_vectors_has_the_labels_too(
     assert stored_labels(uri) == LABELS
 
 
-def test_pictures_that_are_not_read_are_counted(uri: str, pictures: Path, tiny_model: Path) -> None:
+def test_unsupported_images_are_counted(uri: str, pictures: Path, tiny_model: Path) -> None:
     for name in ("a.xbm", "b.XBM", "sub/c.psd", "a.txt", "a.tfw", ".d.psd"):
         (pictures / name).write_bytes(b"x")
     command = ("ingest", pictures, "--store", uri, "--model", tiny_model)
@@ -131,7 +131,7 @@ def test_pictures_that_are_not_read_are_counted(uri: str, pictures: Path, tiny_m
     assert run(*command, "--strict").status == 0
 
 
-def test_linked_folders_are_ingested_and_pruned_by_the_path_through_the_link(
+def test_linked_folders_are_ingested_and_pruned_by_their_link(
     embedder: Counting, each_uri: str, pictures: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "root").mkdir()
@@ -143,7 +143,7 @@ def test_linked_folders_are_ingested_and_pruned_by_the_path_through_the_link(
     (pictures / "a.png").unlink()
     summary = ingest(embedder, each_uri, tmp_path / "root", prune=True)
     assert counts(summary) == (0, 0, 5, 1, 0)
-    pictures.rename(tmp_path / "unmounted")  # what is behind a broken link may come back
+    pictures.rename(tmp_path / "unmounted")  # files behind a broken link may come back
     summary = ingest(embedder, each_uri, tmp_path / "root", prune=True)
     assert counts(summary) == (0, 0, 1, 0, 1)
     assert "cannot be followed" in summary.skipped[0].reason
@@ -152,7 +152,7 @@ def test_linked_folders_are_ingested_and_pruned_by_the_path_through_the_link(
     assert sorted(rows(each_uri)) == ["own.png"]
 
 
-def test_prune_of_a_folder_whose_images_are_all_gone(
+def test_prune_of_an_emptied_folder(
     each_uri: str, pictures: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -167,7 +167,7 @@ def test_prune_of_a_folder_whose_images_are_all_gone(
     outcome = run("ingest", pictures, "--prune", *command)
     assert (outcome.status, outcome.document["removed"]) == (0, 5)
     assert outcome.stderr == (
-        f"note: {pictures} has no images; the rows of those that were in it are removed\n"
+        f"note: {pictures} has no images; rows of images it once had are removed\n"
     )
     assert sorted(rows(each_uri)) == ["z.png"]
     (other / "z.png").unlink()
@@ -177,9 +177,7 @@ def test_prune_of_a_folder_whose_images_are_all_gone(
     assert "found nothing at" in run("ingest", other, "--prune", *command).error
 
 
-def test_prune_of_one_split_of_a_folder_whose_images_are_all_gone(
-    uri: str, classes: Path, tiny_model: Path
-) -> None:
+def test_prune_of_one_split_of_an_emptied_folder(uri: str, classes: Path, tiny_model: Path) -> None:
     command = ("ingest", classes, "--store", uri, "--model", tiny_model, "--json")
     run(*command)
     for name in IDS:
@@ -187,9 +185,7 @@ def test_prune_of_one_split_of_a_folder_whose_images_are_all_gone(
     assert run(*command, "--prune", "--split", "test").document["removed"] == 4
 
 
-def test_a_folder_with_hugging_faces_information(
-    uri: str, pictures: Path, tiny_model: Path
-) -> None:
+def test_a_folder_with_hugging_face_metadata(uri: str, pictures: Path, tiny_model: Path) -> None:
     (pictures / "dataset_info.json").write_text(json.dumps({"splits": {"train": {}}}))
     outcome = run("ingest", pictures, "--store", uri, "--model", tiny_model)
     assert outcome.stdout.startswith("5 embedded, ")

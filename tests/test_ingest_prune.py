@@ -1,4 +1,4 @@
-"""Images that are gone: their rows stay, unless an ingest that may tell prunes them."""
+"""Pruning: rows of vanished images are kept unless pruned by a source that covers them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_renamed_folder_below_the_source_can_be_pruned(
 def test_prune_touches_only_rows_below_the_source(
     embedder: Counting, uri: str, pictures: Path, tmp_path: Path
 ) -> None:
-    other = tmp_path / "pictures2"  # the same first letters are not the same folder
+    other = tmp_path / "pictures2"  # a common prefix is not a common folder
     other.mkdir()
     for name in ("y.png", "z.png"):
         picture(5).save(other / name)
@@ -47,10 +47,8 @@ def test_prune_touches_only_rows_below_the_source(
     assert sorted(rows(uri)) == [*IDS[1:], "y.png", "z.png"]
 
 
-def test_prune_removes_no_row_whose_image_is_there(
-    embedder: Counting, uri: str, pictures: Path
-) -> None:
-    """One file, or a manifest of some files, says nothing about the others of its folder."""
+def test_prune_keeps_rows_whose_image_exists(embedder: Counting, uri: str, pictures: Path) -> None:
+    """A file or a manifest does not cover the other files in its folder."""
     ingest(embedder, uri, pictures)
     (pictures / "b.png").unlink()
     assert counts(ingest(embedder, uri, pictures / "a.png", prune=True)) == (0, 0, 1, 0, 0)
@@ -59,7 +57,7 @@ def test_prune_removes_no_row_whose_image_is_there(
     assert sorted(rows(uri)) == ["a.png", "c.jpg", "d.tif", "sub/e.png", "x"]
 
 
-def test_prune_keeps_what_a_manifest_still_lists(
+def test_prune_keeps_rows_listed_in_a_manifest(
     embedder: Counting, uri: str, pictures: Path
 ) -> None:
     table = manifest(pictures / "m.jsonl", {"path": "a.png"}, {"path": "b.png"})
@@ -69,7 +67,7 @@ def test_prune_keeps_what_a_manifest_still_lists(
     assert sorted(rows(uri)) == ["a.png", "b.png"]
 
 
-def test_prune_keeps_what_may_not_be_looked_at(
+def test_prune_keeps_rows_in_inaccessible_folders(
     embedder: Counting, uri: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest(embedder, uri, pictures)

@@ -1,4 +1,4 @@
-"""Sources of an ingest: one in part or twice, several together, and those that do not fit."""
+"""Sources of an ingest: one split, repeated sources, several sources, conflicts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .helpers import IDS, Counting, counts, ingest, manifest, rows
 
 
 def test_one_split_of_a_source(embedder: Counting, uri: str, pictures: Path) -> None:
-    said = [{"path": name, "split": "test" if name < "c" else "train"} for name in IDS]
-    source = manifest(pictures / "m.jsonl", *said)
+    entries = [{"path": name, "split": "test" if name < "c" else "train"} for name in IDS]
+    source = manifest(pictures / "m.jsonl", *entries)
     with rsicd_embed.open_store(uri, embedder=embedder) as store:
         rsicd_embed.ingest(rsicd_embed.open_sources([source], split="test"), embedder, store)
     assert sorted(rows(uri)) == ["a.png", "b.png"]
@@ -39,11 +39,11 @@ def test_a_source_given_again_is_embedded_once(
 ) -> None:
     (source,) = rsicd_embed.open_sources([pictures])
     with rsicd_embed.open_store(uri, embedder=embedder) as store:
-        found = rsicd_embed.ingest([source, source], embedder, store)
-    assert (found.embedded, found.unchanged, embedder.taken()) == (5, 5, 5)
+        summary = rsicd_embed.ingest([source, source], embedder, store)
+    assert (summary.embedded, summary.unchanged, embedder.taken()) == (5, 5, 5)
 
 
-def test_rows_that_another_image_took_are_told(
+def test_displaced_rows_are_reported(
     embedder: Counting, uri: str, pictures: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -54,7 +54,7 @@ def test_rows_that_another_image_took_are_told(
     (displaced,) = ingest(embedder, uri, other).displaced
     assert (displaced.id, displaced.uri) == ("a.png", str(pictures / "a.png"))
     assert displaced.by == str(other / "a.png") == rows(uri)["a.png"]["uri"]
-    (pictures / "b.png").rename(tmp_path / "b.png")  # gone from there: it has moved
+    (pictures / "b.png").rename(tmp_path / "b.png")  # the file was moved
     picture(9).save(other / "b.png")
     assert ingest(embedder, uri, other).displaced == []
 
@@ -75,7 +75,7 @@ def test_several_sources(embedder: Counting, each_uri: str, pictures: Path, tmp_
     picture(7).save(other / "z.png")
     ints = manifest(tmp_path / "ints.jsonl", {"id": "i", "path": "pictures/a.png", "v": 1})
     floats = manifest(tmp_path / "floats.jsonl", {"id": "f", "path": "other/z.png", "v": 1.5})
-    # The column is one of floats in both, so that the order of the sources does not matter.
+    # The column is float in both, so the order of the sources does not matter.
     summary = ingest(embedder, each_uri, [other, pictures / "a.png", ints, floats])
     assert counts(summary) == (4, 0, 0, 0, 0)
     assert {id_: row["v"] for id_, row in rows(each_uri).items()} == {
@@ -83,7 +83,7 @@ def test_several_sources(embedder: Counting, each_uri: str, pictures: Path, tmp_
     }  # fmt: skip
 
 
-def test_sources_whose_ids_meet_are_refused(
+def test_sources_with_conflicting_ids_are_refused(
     embedder: Counting, uri: str, pictures: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(pictures, tmp_path / "copy")

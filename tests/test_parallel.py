@@ -1,4 +1,4 @@
-"""Threads that keep the order, and batches."""
+"""Ordered parallel map and batching."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rsicd_embed.parallel import batched, ordered_map
 
 
 @given(st.lists(st.integers(), max_size=50), st.integers(1, 8), st.integers(1, 4))
-def test_ordered_map_is_map(items: list[int], ahead: int, threads: int) -> None:
+def test_ordered_map_equals_map(items: list[int], ahead: int, threads: int) -> None:
     assert list(ordered_map(str, items, ahead=ahead, threads=threads)) == [str(i) for i in items]
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 8))
-def test_ordered_map_raises_at_its_place(length: int, bad: int, ahead: int) -> None:
+def test_ordered_map_raises_errors_in_order(length: int, bad: int, ahead: int) -> None:
     got: list[int] = []
 
     def reciprocal(value: int) -> float:
@@ -32,22 +32,22 @@ def test_ordered_map_raises_at_its_place(length: int, bad: int, ahead: int) -> N
 
 
 @given(st.integers(0, 40), st.integers(1, 6))
-def test_ordered_map_takes_no_more_than_ahead(length: int, ahead: int) -> None:
-    taken, lock = 0, threading.Lock()
+def test_ordered_map_computes_at_most_ahead(length: int, ahead: int) -> None:
+    started, lock = 0, threading.Lock()
 
     def source() -> Any:
-        nonlocal taken
+        nonlocal started
         for item in range(length):
             with lock:
-                taken += 1
+                started += 1
             yield item
 
     for index, _ in enumerate(ordered_map(str, source(), ahead=ahead, threads=2)):
-        assert taken <= index + 1 + ahead
+        assert started <= index + 1 + ahead
 
 
 @given(st.lists(st.integers(), max_size=50), st.integers(1, 10))
-def test_batched_cuts_without_loss(items: list[int], size: int) -> None:
+def test_batched_keeps_all_items(items: list[int], size: int) -> None:
     batches = list(batched(items, size))
     assert [item for batch in batches for item in batch] == items
     assert all(len(batch) == size for batch in batches[:-1])

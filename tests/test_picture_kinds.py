@@ -1,7 +1,9 @@
-"""Pictures of every kind: how they are read as RGB, and that they are ingested."""
+"""Images of every kind are read as RGB and ingested."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import imagecodecs
@@ -72,10 +74,10 @@ PICTURES: dict[str, tuple[bytes, Image.Image]] = {
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_kind_of_picture_is_read_as_rgb(name: str) -> None:
     data, expected = PICTURES[name]
-    found = read_rgb(data)
-    assert (found.mode, found.size) == ("RGB", expected.size)
+    image = read_rgb(data)
+    assert (image.mode, image.size) == ("RGB", expected.size)
     np.testing.assert_allclose(
-        np.asarray(found, np.int16), np.asarray(expected.convert("RGB"), np.int16), atol=1
+        np.asarray(image, np.int16), np.asarray(expected.convert("RGB"), np.int16), atol=1
     )
 
 
@@ -98,7 +100,7 @@ def test_every_kind_of_picture_is_ingested(uri: str, tiny_model: Path, tmp_path:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_its_exif_says(
+def test_exif_orientation_is_applied(
     uri: str, tiny_model: Path, tmp_path: Path, orientation: int
 ) -> None:
     folder = tmp_path / "pictures"
@@ -126,8 +128,8 @@ def deep_ppm(values: np.ndarray, *, plain: bool) -> bytes:
 
 
 @pytest.mark.parametrize("factor", [257, 16, 1])
-def test_16_bits_of_colour_are_read_in_every_format(factor: int) -> None:
-    """Full range, 12 bits, or values that fit into a byte: Pillow would keep the high byte only."""
+def test_16_bit_colour_is_read_in_every_format(factor: int) -> None:
+    """Full range, 12 bits, or byte-sized values; Pillow would keep only the high byte."""
     deep = np.asarray(RGB).astype(np.uint16) * factor
     alpha = np.dstack([deep, np.full(deep.shape[:2], 65_535, np.uint16)])
     for data in (
@@ -138,15 +140,15 @@ def test_16_bits_of_colour_are_read_in_every_format(factor: int) -> None:
         deep_ppm(deep, plain=False),
         deep_ppm(deep, plain=True),
     ):
-        found = read_picture(data)
-        difference = np.asarray(found.image, int) - np.asarray(RGB, int)
+        decoded = read_picture(data)
+        difference = np.asarray(decoded.image, int) - np.asarray(RGB, int)
         assert np.abs(difference).max() <= 1
-        assert found.stretch is not None
-    with pytest.raises(ImageError, match="broken picture: image file is truncated"):
+        assert decoded.stretch is not None
+    with pytest.raises(ImageError, match="damaged image: image file is truncated"):
         read_rgb(deep_ppm(deep, plain=False)[:-9])
 
 
-def test_a_deep_png_is_turned_as_its_exif_says() -> None:
+def test_exif_orientation_of_a_deep_png_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     deep = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
@@ -154,20 +156,30 @@ def test_a_deep_png_is_turned_as_its_exif_says() -> None:
     assert np.array_equal(turned, np.rot90(np.asarray(GREY), -1))
 
 
-def test_formats_of_plugins() -> None:
+def test_plugin_formats() -> None:
     """AVIF comes with Pillow; HEIC and JPEG XL name the extra that reads them."""
     if features.check("avif"):
         assert ".avif" in SUFFIXES
-        found = np.asarray(read_rgb(encoded(RGB, "AVIF", quality=100)), float)
-        assert np.abs(found - np.asarray(RGB, float)).mean() < 6
+        pixels = np.asarray(read_rgb(encoded(RGB, "AVIF", quality=100)), float)
+        assert np.abs(pixels - np.asarray(RGB, float)).mean() < 6
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50)
     for data, kind, suffix in [(heic, "HEIF", ".heic"), (b"\xff\n" + bytes(50), "JXL", ".jxl")]:
         if not has_plugin(kind):
             assert suffix in UNREAD_SUFFIXES
-            with pytest.raises(ImageError, match=rf"{kind} is read with a plugin; pip install"):
+            with pytest.raises(ImageError, match=rf"{kind} needs a plug-in; pip install"):
                 read_rgb(data)
         else:
             assert suffix in SUFFIXES
     assert not SUFFIXES & UNREAD_SUFFIXES
     assert {".mpo", ".jpf", ".jpx", ".tif"} <= SUFFIXES
     assert {".tga", ".psd", ".dng"} <= UNREAD_SUFFIXES
+
+
+def test_tifffile_is_imported_only_for_tiffs(tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    code = (
+        "import sys; from rsicd_embed.images import read_rgb; read_rgb(sys.argv[1]); "
+        "print([name for name in ('tifffile', 'imagecodecs') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"

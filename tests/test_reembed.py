@@ -1,4 +1,4 @@
-"""`store tag`, `search --as-of`, `reembed` and the way back, as a user runs them."""
+"""`store tag`, `search --as-of`, `reembed` and `store restore` from the command line."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def without_vectors(uri: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "vector"} for row in rows(uri).values()]
 
 
-def test_a_tag_is_searched_and_restored(stored: str, images: Path, tiny_model: Path) -> None:
+def test_a_tagged_state_is_searched_and_restored(
+    stored: str, images: Path, tiny_model: Path
+) -> None:
     assert run("store", "tag", "before", "--store", stored).stdout.startswith(stored)
     (images / "0.png").unlink()
     run("ingest", str(images), "--store", stored, "--model", str(tiny_model), "--prune")
@@ -93,7 +95,7 @@ def test_another_model_and_back(
     assert not list((own_cache / "rsicd-embed" / "reembed").iterdir())
     now = vectors(stored)
     assert now.keys() == before.keys()
-    assert all(np.abs(now[one] - before[one]).max() > 1e-3 for one in now)
+    assert all(np.abs(now[id_] - before[id_]).max() > 1e-3 for id_ in now)
     assert without_vectors(stored) == attributes
     assert run("info", "--store", stored, "--json").document["model"] == str(other_model)
     assert run("search", "boats", "--store", stored).status == 0
@@ -105,10 +107,10 @@ def test_another_model_and_back(
     )
     assert run("store", "restore", done["tag"], "--store", stored).status == 0
     back = vectors(stored)
-    assert all((back[one] == before[one]).all() for one in before)
+    assert all((back[id_] == before[id_]).all() for id_ in before)
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_continues(
     stored: str, images: Path, other_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = vectors(stored)
@@ -116,7 +118,7 @@ def test_an_interrupted_run_goes_on(
     hidden = images / "5.png"
     hidden.rename(images / "away")
     failed = run(*reembed)
-    assert "1 images of the store cannot be embedded again" in failed.error
+    assert "1 images of the store cannot be read" in failed.error
     assert "Nothing was switched" in failed.error
     assert vectors(stored).keys() == before.keys()
     assert run("info", "--store", stored, "--json").document["model"] != str(other_model)
@@ -125,20 +127,20 @@ def test_an_interrupted_run_goes_on(
     assert (done["rows"], done["embedded"], done["unchanged"]) == (6, 1, 5)
 
 
-def test_rows_without_an_image_are_lost_only_if_told(
+def test_rows_without_an_image_are_dropped_only_on_request(
     stored: str, images: Path, other_model: Path
 ) -> None:
     (images / "5.png").unlink()
     reembed = ("reembed", "--store", stored, "--model", str(other_model), "--json")
     done = run(*reembed, "--drop-unreadable").document
     assert done["rows"] == 5
-    assert [Path(one["uri"]).name for one in done["skipped"]] == ["5.png"]
+    assert [Path(skipped["uri"]).name for skipped in done["skipped"]] == ["5.png"]
 
 
-def test_rows_written_meanwhile_are_taken_along(
+def test_rows_written_meanwhile_are_kept(
     stored: str, images: Path, tiny_model: Path, other_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By another process, after the images were embedded and before the switch."""
+    """Rows that another process writes between embedding and the switch."""
     module = importlib.import_module("rsicd_embed.indexing.reembed")
     ingest, calls = module.ingest, []
 

@@ -1,4 +1,4 @@
-"""The main job on the real RSICD: the bundled model's figures, and one answer from every store."""
+"""The real RSICD: figures of the bundled model, and identical hits from every store."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def source(rsicd: Path) -> Source:
     return captioned.load(rsicd)
 
 
-def test_the_card_says_what_the_model_does(embedder: Any, source: Source) -> None:
-    said = json.loads((BUNDLED / "metrics.json").read_text())
+def test_the_card_has_the_measured_figures(embedder: Any, source: Source) -> None:
+    metrics = json.loads((BUNDLED / "metrics.json").read_text())
     # A fingerprint that changes with the code would lock users out of their stores.
-    assert embedder.fingerprint == said["fingerprint"]
-    figures = said["figures"]["RSICD val"]
+    assert embedder.fingerprint == metrics["fingerprint"]
+    figures = metrics["figures"]["RSICD val"]
     measured = Evaluator(source.split("val"))(embedder)
-    # Kernels differ between machines: a handful of 1,094 images may change places.
+    # Kernels differ between machines, so a few of 1,094 images may change ranks.
     assert measured == pytest.approx(figures, abs=0.006)
-    assert figures["zeroshot_top1"] > 5 / 30  # chance is a thirtieth
+    assert figures["zeroshot_top1"] > 5 / 30  # chance is 1 in 30
     card = (BUNDLED / "README.md").read_text(encoding="utf-8")
     page = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
-    for split in said["figures"].values():
+    for split in metrics["figures"].values():
         for name in ("zeroshot_top1", "mr"):
             figure = f"{split[name]:.3f}"
             assert figure in card
@@ -57,7 +57,7 @@ def test_split(source: Source) -> Source:
 
 @pytest.fixture(scope="module")
 def stores(test_split: Source, embedder: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One is ingested into; its rows go into the others, since embedding them takes a while."""
+    """Images are ingested into one store and imported into the others, to save time."""
     folder = tmp_path_factory.mktemp("stores")
     uris = {kind: f"{kind}:{folder / kind}" for kind in STORES}
     first = rsicd_embed.open_store(uris["exact"], embedder=embedder)
@@ -85,18 +85,18 @@ def queries(test_split: Source, embedder: Any) -> np.ndarray:
 def test_every_store_gives_the_same_hits(
     stores: Any, queries: np.ndarray, kind: str, where: str | None
 ) -> None:
-    wanted, found = (
+    wanted, returned = (
         stores[name].search(queries, k=K, where=where).select(["query", "rank", "id"])
         for name in ("exact", kind)
     )
-    assert wanted.num_rows == found.num_rows == QUERIES * K
-    ids = [np.array(t["id"].to_pylist()).reshape(QUERIES, K) for t in (wanted, found)]
+    assert wanted.num_rows == returned.num_rows == QUERIES * K
+    ids = [np.array(t["id"].to_pylist()).reshape(QUERIES, K) for t in (wanted, returned)]
     same = (ids[0] == ids[1]).all(axis=1).mean()
     assert same >= 0.95
 
 
-def test_words_find_what_they_say(stores: Any, embedder: Any) -> None:
-    """Far from chance, which is 1 in 30, for things that a colour or a shape gives away."""
+def test_words_find_matching_images(stores: Any, embedder: Any) -> None:
+    """Far above chance (1 in 30), for classes with a distinct colour or shape."""
     words = {
         "desert": "desert",
         "forest": "forest",
@@ -114,7 +114,7 @@ def test_words_find_what_they_say(stores: Any, embedder: Any) -> None:
 
 
 def test_a_picture_finds_itself(stores: Any, test_split: Source, embedder: Any) -> None:
-    some = test_split.examples[::100]
-    hits = stores["nmslib"].search(embedder.embed_images([e.path for e in some]), k=1)
-    assert hits["id"].to_pylist() == [e.id for e in some]
+    sample = test_split.examples[::100]
+    hits = stores["nmslib"].search(embedder.embed_images([e.path for e in sample]), k=1)
+    assert hits["id"].to_pylist() == [e.id for e in sample]
     assert min(hits["score"].to_pylist()) > 0.9999

@@ -45,9 +45,9 @@ CALLS: dict[str, tuple[Callable[[Context], object], str]] = {
         lambda c: c.embedder.embed_texts(iter([1])),
         "found 1 at position 0",
     ),
-    "embed_texts, half a character": (
+    "embed_texts, lone surrogate": (
         lambda c: c.embedder.embed_texts(["a", "a \ud800"]),
-        "half a character in 'a \\ud800' at position 1",
+        "a lone surrogate in 'a \\ud800' at position 1",
     ),
     "open_sources, a column type": (
         lambda c: r.open_sources([c.picture.parent], column_types="taken"),

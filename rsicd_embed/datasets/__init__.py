@@ -1,1 +1,1 @@
-"""Where images, captions and labels come from: folders, manifests, RSICD-like data sets."""
+"""Sources of images, captions and labels: folders, manifests and RSICD-like datasets."""

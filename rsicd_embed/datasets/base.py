@@ -1,4 +1,4 @@
-"""One form for every source of images: examples with typed attributes."""
+"""`Source` and `Example`, the common form of every source of images, and helpers for paths."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import pyarrow as pa
 
 _NO_ATTRIBUTES: Mapping[str, Any] = {}
 
-# The start of a web address, or of an object store's.
+# The beginning of a URL, of the web or of an object store.
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image. There is one of these for each image of an archive, so it is kept small.
+    """One image of a source. Archives have millions of them, so this class is kept small.
 
     Attributes:
-        id: stable across runs; the path relative to the source unless the source gives one.
-        file: where the image file is: a string, since a Path takes five times its memory.
-        attributes: what else the source says of it, by column name.
+        id: stable across runs; by default the path relative to the source.
+        file: path or URL of the image file; a string, since a Path takes five times the memory.
+        attributes: values of the source's columns, by column name.
     """
 
     id: str
@@ -35,34 +35,34 @@ class Example:
 
     @property
     def path(self) -> Path:
-        """Where the image file is."""
+        """Path of the image file."""
         return Path(self.file)
 
     @property
     def uri(self) -> str:
-        """Where the image file is, from any working directory; of a web address, itself."""
+        """Absolute path of the image file, or its URL."""
         return self.file if ADDRESS.match(self.file) else str(plain_path(self.path))
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """Its captions; empty where the source has none."""
-        found = self.attributes.get("captions") or ()
-        return (found,) if isinstance(found, str) else tuple(found)
+        """The captions; empty if the source has none."""
+        captions = self.attributes.get("captions") or ()
+        return (captions,) if isinstance(captions, str) else tuple(captions)
 
     @property
     def label(self) -> str | None:
-        """Its class as the source writes it."""
+        """The class, as the source spells it."""
         return self.attributes.get("label")
 
     @property
     def split(self) -> str | None:
-        """train, val or test, as the source says."""
+        """The split: train, val, test or another name."""
         return self.attributes.get("split")
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that was left out, and why."""
+    """An image that was skipped, and the reason."""
 
     uri: str
     reason: str
@@ -70,14 +70,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class ManifestRows:
-    """A file's table, from which values are converted again when a store has another type.
+    """The table of a manifest, kept so that values can be converted to a store's types.
 
     Attributes:
-        path: the file.
-        ids: of the rows.
-        numbers: of the rows in the file, from 1.
-        written: the columns as the file has them; of CSV and JSONL, text as written.
-        nulls: texts that are null in a column of another type than text.
+        path: the manifest.
+        ids: ids of the rows.
+        numbers: row numbers in the file, from 1.
+        written: columns as stored in the file; for CSV and JSONL, the text of each value.
+        nulls: texts that mean null in columns of other types than text.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class ManifestRows:
     nulls: frozenset[str] = frozenset()
 
     def take(self, places: Sequence[int]) -> ManifestRows:
-        """Some of the rows."""
+        """Selects rows by position."""
         return replace(
             self,
             ids=[self.ids[place] for place in places],
@@ -96,7 +96,7 @@ class ManifestRows:
         )
 
     def of(self, examples: Sequence[Example]) -> ManifestRows:
-        """The rows of some of the examples, in their order."""
+        """Selects the rows of the given examples, in their order."""
         if len(examples) == len(self.ids):
             return self
         places = {id_: place for place, id_ in enumerate(self.ids)}
@@ -105,17 +105,17 @@ class ManifestRows:
 
 @dataclass(frozen=True)
 class Source:
-    """Images that belong together.
+    """A set of images, such as a folder or a manifest.
 
     Attributes:
-        root: the folder that ids and relative paths start from; of a single image, the file.
-        examples: in a stable order, with distinct ids.
+        root: the folder to which ids and relative paths refer; for a single image, its file.
+        examples: the images, in a stable order and with distinct ids.
         schema: Arrow types of the attributes.
-        skipped: what is in the source and cannot be an example.
-        unread: number of files by suffix that look like pictures and are of formats not read.
-        notes: what else a person should know about how the source was read, one line each.
-        inferred: columns that come from folder names; a value that a store already has wins.
-        rows: the table that the examples come from, if there is one.
+        skipped: files and rows that cannot be used, with reasons.
+        unread: number of image files in unsupported formats, by suffix.
+        notes: messages for the user about how the source was read, one line each.
+        inferred: columns derived from folder names; values already in a store take precedence.
+        rows: the table behind the examples, for manifests.
     """
 
     root: Path
@@ -139,19 +139,19 @@ class Source:
 
 
 def plain_path(path: Path) -> Path:
-    """An absolute path without `..`; links are kept where no `..` goes through them."""
+    """Makes a path absolute and removes `..`; symbolic links are resolved only if it has `..`."""
     path = path.absolute()
     return path.resolve() if ".." in path.parts else path
 
 
 def why_missing(file: str) -> str | None:
-    """What is wrong with a path, and what to write instead; None if nothing is known to be.
+    """Explains why a path leads to no file, and suggests a correction; None if unknown.
 
     Args:
-        file: the path, as `Example.file` has it.
+        file: a path or URL, as in `Example.file`.
     """
     if ADDRESS.match(file):
-        return "web addresses are not downloaded; download the image and write its path"
+        return "URLs are not downloaded; download the image and give its path"
     if os.path.lexists(file):
         return None
     folder, name = os.path.split(file)
@@ -165,7 +165,7 @@ def why_missing(file: str) -> str | None:
     }
     for other, difference in spellings.items():
         if other != file and os.path.lexists(other):
-            return f"there is {other}, {difference}; write that"
+            return f"there is {other}, {difference}; use that path"
     return "expected / in the path, found backslashes" if "\\" in file else None
 
 

@@ -1,4 +1,4 @@
-"""RSICD, UCM, Sydney and COCO: a Karpathy-style `dataset_*.json` beside a folder of images."""
+"""RSICD, UCM, Sydney and COCO: a Karpathy-style `dataset_*.json` with a folder of images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CLASS_IN_NAME = re.compile(r"([A-Za-z]+)_\d+\.")
 
 @dataclass(frozen=True)
 class _Entry:
-    """One item of `images`: its file name, also below `filepath`, captions and split."""
+    """One item of `images`: its file name, its path with `filepath`, captions and split."""
 
     name: str
     path: str
@@ -40,23 +40,24 @@ class _Entry:
 
 
 def json_files(folder: Path) -> list[Path]:
-    """The files directly in a folder that are named like a captioned dataset's JSON."""
+    """Files in a folder that are named like the JSON of a captioned dataset."""
     return sorted([*folder.glob("dataset.json"), *folder.glob("dataset_*.json")])
 
 
 def load(folder: Path) -> Source | None:
     """Reads the images, captions, splits and classes of a dataset folder; opens no image.
 
-    The images are in the folder itself or in a folder directly in it, whichever has the most of
-    them, below an entry's `filepath` if it has one (COCO). A class comes from `labels.json`, else
-    from `txtclasses_*/CLASS.txt`, else from file names such as `beach_12.jpg`, unless that would
-    put all images in one class.
+    Images are searched for in the folder itself and in its direct subfolders, with and without an
+    entry's `filepath` (COCO); the location with the most images is used. Classes come from
+    `labels.json`, else from `txtclasses_*/CLASS.txt`, else from file names such as `beach_12.jpg`,
+    unless all images would then have one class.
 
     Returns:
-        None where no JSON of the folder lists images by `filename`.
+        The source; None if no JSON file in the folder lists images by `filename`.
 
     Raises:
-        DatasetError: several do, or one is damaged, or more than half of its images are missing.
+        DatasetError: several JSON files list images, the file is malformed, or more than half of
+            the images are missing.
     """
     listed = {path: raw for path in json_files(folder) if (raw := _listed(path)) is not None}
     if not listed:
@@ -90,30 +91,30 @@ def load(folder: Path) -> Source | None:
 
 
 def joined_captions(parts: Sequence[Sequence[str]]) -> list[str]:
-    """The captions of an image that is there several times: each part, but for what was said."""
+    """Concatenates the caption lists of an image, without those that an earlier list has."""
     captions: list[str] = []
     for part in parts:
         known = set(captions)
-        captions += [one for one in part if one not in known]
+        captions += [caption for caption in part if caption not in known]
     return captions
 
 
 def only_one(where: str, name: str, values: Sequence[str | None]) -> str | None:
-    """What the entries of one image agree on.
+    """The single value that all entries of an image agree on; None if no entry has a value.
 
     Raises:
-        DatasetError: they differ.
+        DatasetError: the entries differ.
     """
-    found = {value for value in values if value is not None}
-    if len(found) > 1:
-        raise DatasetError(f"{where}: expected one {name}, found {', '.join(sorted(found))}")
-    return next(iter(found), None)
+    distinct = {value for value in values if value is not None}
+    if len(distinct) > 1:
+        raise DatasetError(f"{where}: expected one {name}, found {', '.join(sorted(distinct))}")
+    return next(iter(distinct), None)
 
 
 def _listed(path: Path) -> list[Any] | None:
-    """The images that a JSON lists; None where it is none of a captioned dataset.
+    """The images listed in a JSON file; None if it does not describe a captioned dataset.
 
-    Hugging Face's `dataset_info.json` and `dataset_dict.json` are not.
+    Hugging Face's `dataset_info.json` and `dataset_dict.json` do not.
     """
     try:
         document = json.loads(text.read(path))
@@ -136,7 +137,7 @@ def _entry(path: Path, image: dict[str, Any]) -> _Entry:
     raw = [sentence["raw"] for sentence in sentences]
     for caption in raw:
         if not isinstance(caption, str):
-            raise TypeError(f"{name} has the caption {caption!r}, which is no text")
+            raise TypeError(f"{name} has the caption {caption!r}, which is not text")
     folder = image.get("filepath") or ""
     where = f"{path}: {name}"
     text.require_whole(raw, f"{where}: expected captions")
@@ -151,7 +152,7 @@ def _entry(path: Path, image: dict[str, Any]) -> _Entry:
 
 
 def _locate(path: Path, entries: Sequence[_Entry]) -> tuple[Path, list[str]]:
-    """The folder that has the most of the images, and their names relative to it."""
+    """Returns the folder with the most images, and their names relative to it."""
     spellings = [[entry.path for entry in entries], [entry.name for entry in entries]]
     if spellings[0] == spellings[1]:
         del spellings[1]
@@ -169,17 +170,17 @@ def _locate(path: Path, entries: Sequence[_Entry]) -> tuple[Path, list[str]]:
         reason = why_missing(str(images / missing)) or "unpack them there"
         raise DatasetError(
             f"{path}: expected at least half of its {len(names):,} images in {folder} or a folder "
-            f"in it, found {most:,} in {images}, and found no {missing}; {reason}"
+            f"in it, found {most:,} in {images} and no {missing}; {reason}"
         )
     return images, names
 
 
 def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for a name that is too long)
+    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for overlong names)
 
 
 def label_in_name(name: str) -> str | None:
-    """`beach` of `beach_12.jpg`; None for a name of another form."""
+    """The class in a file name, such as `beach` in `beach_12.jpg`, or None."""
     match = _CLASS_IN_NAME.match(name)
     return match[1] if match else None
 

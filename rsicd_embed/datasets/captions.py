@@ -1,4 +1,8 @@
-"""Images with captions from any source that has them: what models are trained on."""
+"""Captioned images for training, from any source with captions, and augmented captions.
+
+Augmented captions are files `textaug_*.jsonl` in the format published by CLIP-rsicd, with one line
+per image: `{"filename": "rsicd_images/airport_1.jpg", "captions": [… five texts]}`.
+"""
 
 from __future__ import annotations
 
@@ -18,34 +22,34 @@ _COLUMNS = ("captions", "caption")
 
 
 def load(path: Path) -> Source:
-    """What `read` finds, to be trained on: in the splits train, val and test.
+    """Reads captioned images for training, in the splits train, val and test.
 
-    Where no image has a split, one in twenty is `val`, chosen by a hash of its id, and the others
-    are `train`, which is told. So are images without a split among others that have one.
+    If no image has a split, one in twenty becomes `val`, chosen by a hash of its id, and the others
+    `train`. A warning reports this, and also images without a split if only some lack one.
 
     Raises:
-        DatasetError: as `read`, or a split has another name.
+        DatasetError: as in `read`, or a split has another name.
     """
     source = read(path)
     return replace(source, examples=splits.for_training(path, source.examples))
 
 
 def read(path: Path) -> Source:
-    """A folder with a `dataset_*.json`, a manifest, or a folder with one manifest in it.
+    """Reads captioned images from a dataset folder, a manifest, or a folder with one manifest.
 
-    A manifest has a column `caption` or `captions`, and perhaps `split` and `label`. An image may
-    have several rows, a caption each. Splits are called train, val and test where they are these;
-    others keep their names.
+    A dataset folder has a `dataset_*.json`. A manifest has a column `caption` or `captions`, and
+    optionally `split` and `label`; an image may have several rows with one caption each. Common
+    names of splits are normalised to train, val and test; other names are kept.
 
     Raises:
-        DatasetError: it is missing, or not as described, or a caption is no text.
+        DatasetError: the source is missing or malformed, or a caption is not text.
     """
     if path.is_dir():
         if (source := captioned.load(path)) is not None:
             return source
         path = _manifest_in(path)
     elif not path.exists():
-        raise DatasetError(f"expected a data set with captions, found nothing at {path}")
+        raise DatasetError(f"expected a dataset with captions, found nothing at {path}")
     elif path.suffix.lower() not in manifest.SUFFIXES:
         raise DatasetError(
             f"expected a folder or a manifest ({', '.join(sorted(manifest.SUFFIXES))}), "
@@ -55,10 +59,11 @@ def read(path: Path) -> Source:
 
 
 def joined(path: Path, rows: Source) -> Source:
-    """The images of a manifest's rows, as `read` describes them.
+    """Joins the rows of a manifest that belong to one image.
 
     Raises:
-        DatasetError: no column has captions, or one is no text, or rows of one image differ.
+        DatasetError: there is no column of captions, a caption is not text, or rows of one image
+            disagree.
     """
     if not has_captions(rows):
         raise DatasetError(
@@ -70,16 +75,16 @@ def joined(path: Path, rows: Source) -> Source:
 
 
 def has_captions(source: Source) -> bool:
-    """Whether a manifest has a column for them."""
+    """Whether a manifest has a column of captions."""
     return any(name in source.schema.names for name in _COLUMNS)
 
 
 def manifests_in(folder: Path) -> list[Path]:
-    """The manifests directly in a folder; augmented captions are none."""
+    """The manifests directly in a folder, without files of augmented captions."""
     return [
-        one
-        for one in sorted(folder.iterdir())
-        if one.suffix.lower() in manifest.SUFFIXES and not one.name.startswith((".", "textaug_"))
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in manifest.SUFFIXES and not path.name.startswith((".", "textaug_"))
     ]
 
 
@@ -90,27 +95,27 @@ def _manifest_in(folder: Path) -> Path:
         raise DatasetError(
             f"{folder}: expected a dataset_*.json that lists images, or one manifest with captions "
             f"({', '.join(sorted(manifest.SUFFIXES))}), found {names or 'none'}; "
-            "give the manifest itself"
+            "pass the manifest itself"
         )
     return manifests[0]
 
 
 def _by_id(examples: Sequence[Example]) -> list[list[Example]]:
-    found: dict[str, list[Example]] = {}
+    groups: dict[str, list[Example]] = {}
     for example in examples:
-        found.setdefault(example.id, []).append(example)
-    return list(found.values())
+        groups.setdefault(example.id, []).append(example)
+    return list(groups.values())
 
 
 def _joined(path: Path, same: Sequence[Example]) -> Example:
-    """One example of the rows of one image: all their captions, and what else they agree on."""
+    """Joins the rows of one image: all captions, and the label and split they agree on."""
     attributes: dict[str, Any] = {
-        "captions": captioned.joined_captions([_texts(path, one) for one in same])
+        "captions": captioned.joined_captions([_texts(path, example) for example in same])
     }
     for name, plain in (("label", _text), ("split", splits.plain)):
-        values = [plain(one.attributes.get(name)) for one in same]
+        values = [plain(example.attributes.get(name)) for example in same]
         attributes[name] = captioned.only_one(f"{path}: {same[0].id}", name, values)
-    if len({one.path for one in same}) > 1:
+    if len({example.path for example in same}) > 1:
         raise DatasetError(
             f"{path}: {same[0].id}: expected one file, found {same[0].path} and {same[-1].path}; "
             "give each image its own id"
@@ -119,8 +124,8 @@ def _joined(path: Path, same: Sequence[Example]) -> Example:
 
 
 def _texts(path: Path, example: Example) -> list[str]:
-    found = _value(example.attributes)
-    texts = found if isinstance(found, list) else [found]
+    value = next((v for name in _COLUMNS if (v := example.attributes.get(name)) is not None), None)
+    texts = value if isinstance(value, list) else [value]
     for caption in texts:
         if caption is not None and not isinstance(caption, str):
             raise DatasetError(
@@ -130,13 +135,9 @@ def _texts(path: Path, example: Example) -> list[str]:
 
 
 def _text(value: Any) -> str | None:
-    """As text; a blank is none."""
+    """A value as text; None if blank."""
     text = "" if value is None else str(value)
     return text if text.strip() else None
-
-
-def _value(attributes: Mapping[str, Any]) -> Any:
-    return next((found for name in _COLUMNS if (found := attributes.get(name)) is not None), None)
 
 
 Captions = dict[str, tuple[str, ...]]
@@ -145,35 +146,36 @@ _EXPECTED = 'expected {"filename": …, "captions": [texts]}'
 
 
 def load_augmented(path: Path) -> Captions:
-    """Captions by image file name, in the order of the file.
+    """Reads augmented captions by image file name, in the order of the file.
 
-    A folder that all the names share is left out: it is called otherwise where the images are.
+    Folders that all names have in common are removed, since they may be named differently where
+    the images are stored.
 
     Raises:
-        DatasetError: the file cannot be read or is empty, a line is not of that form or has no
-            caption, or an image is there twice.
+        DatasetError: the file is unreadable or empty, a line is malformed or has no caption, or an
+            image occurs twice.
     """
     rows = list(_rows(path))
     if not rows:
         raise DatasetError(f"{path}: expected a line for each image, found none")
     folders = zip(*(PurePosixPath(name).parts[:-1] for _, name, _ in rows), strict=False)
     shared = len(list(takewhile(lambda parts: len(set(parts)) == 1, folders)))
-    found: Captions = {}
+    augmented: Captions = {}
     for number, name, captions in rows:
         short = "/".join(PurePosixPath(name).parts[shared:])
-        if short in found:
+        if short in augmented:
             raise DatasetError(
                 f"{path}: line {number}: expected each image once, found {name} again; remove one"
             )
-        found[short] = captions
-    return found
+        augmented[short] = captions
+    return augmented
 
 
 def write_augmented(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
-    """Writes captions by image file name, a line each, all or nothing.
+    """Atomically writes captions by image file name, one line per image.
 
     Raises:
-        StoreError: from the disk; an older file is as it was.
+        StoreError: the file cannot be written; an existing file is unchanged.
     """
     lines = [
         json.dumps({"filename": name, "captions": list(texts)}) + "\n"
@@ -186,25 +188,25 @@ def write_augmented(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
 def with_augmented(
     examples: Sequence[Example], captions: Mapping[str, Sequence[str]]
 ) -> list[Example]:
-    """Examples with the captions that `load` found for them in place of their own.
+    """Replaces the captions of examples with augmented captions from `load_augmented`.
 
-    An image is found by its id, or by the end of it where the id has folders that the file lacks.
-    One that is not found keeps its own captions.
+    Images are matched by id, or by the end of the id if it has folders that the file lacks. Images
+    without augmented captions keep their own.
 
     Raises:
-        DatasetError: none is found, so that the file is of other images.
+        DatasetError: no image has augmented captions, so the file belongs to other images.
     """
-    found = [_captions_of(example.id, captions) for example in examples]
-    if examples and not any(found):
+    augmented = [_captions_of(example.id, captions) for example in examples]
+    if examples and not any(augmented):
         raise DatasetError(
-            f"expected augmented captions of images such as {examples[0].id}, found them of "
-            f"{next(iter(captions), 'none')}; take the file of this data set and split"
+            f"expected augmented captions for images such as {examples[0].id}, found them for "
+            f"{next(iter(captions), 'none')}; use the file of this dataset and split"
         )
     return [
         replace(example, attributes={**example.attributes, "captions": list(texts)})
         if texts
         else example
-        for example, texts in zip(examples, found, strict=True)
+        for example, texts in zip(examples, augmented, strict=True)
     ]
 
 
@@ -215,7 +217,7 @@ def _captions_of(id_: str, captions: Mapping[str, Sequence[str]]) -> Sequence[st
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """Line number, file name and captions."""
+    """Yields line number, file name and captions."""
     for number, line in enumerate(text.read(path).split("\n"), start=1):
         if line.strip():
             yield number, *_row(f"{path}: line {number}", line)
@@ -229,12 +231,12 @@ def _row(where: str, line: str) -> tuple[str, tuple[str, ...]]:
         raise DatasetError(f"{where}: {_EXPECTED}: {error!r}") from error
     if not isinstance(name, str) or not isinstance(texts, list):
         raise DatasetError(f"{where}: {_EXPECTED}, found values of other types")
-    if not all(isinstance(one, str) for one in texts):
+    if not all(isinstance(caption, str) for caption in texts):
         raise DatasetError(f"{where}: {_EXPECTED}, found a caption of another type")
     text.require_whole([name, texts], f"{where}: expected captions")
     if not PurePosixPath(name).name:
         raise DatasetError(f"{where}: expected the name of an image file, found {name!r}")
-    captions = tuple(caption for one in texts if (caption := " ".join(one.split())))
+    captions = tuple(caption for raw in texts if (caption := " ".join(raw.split())))
     if not captions:
-        raise DatasetError(f"{where}: expected captions of {name}, found none; remove the line")
+        raise DatasetError(f"{where}: expected captions for {name}, found none; remove the line")
     return name, captions

@@ -1,4 +1,4 @@
-"""Class names as data sets write them → words that a person, and CLIP, would use."""
+"""Classes of images: folders named after them, and their names in plain words."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _READABLE = {
     "tenniscourt": "tennis court",
 }
 
-# What CLIP-rsicd asked in its zero-shot evaluation.
+# The prompt of CLIP-rsicd's zero-shot evaluation.
 PROMPT = "An aerial photograph of {category}"
 
-# How a class name is made into a caption for training.
+# Templates that turn a class name into a training caption.
 CAPTION_TEMPLATES = (
     "an aerial photograph of {category}",
     "a satellite image of {category}",
@@ -53,7 +53,7 @@ CAPTION_TEMPLATES = (
 
 
 def phrases(label: str) -> tuple[str, ...]:
-    """`readable` and the synonyms of a class, if there are any: `port` → `port`, `a seaport`, ….
+    """The readable name of a class, followed by its synonyms.
 
     Example:
         >>> phrases("TennisCourt")[:2]
@@ -74,7 +74,7 @@ def _key(label: str) -> str:
 
 
 def readable(label: str) -> str:
-    """`denseresidential` → `dense residential area`; `GolfCourse` → `golf course`."""
+    """Spells a class name in words: `GolfCourse` → `golf course`."""
     key = _key(label)
     if key in _READABLE:
         return _READABLE[key]
@@ -84,7 +84,7 @@ def readable(label: str) -> str:
 
 SCHEMA = pa.schema([pa.field("label", pa.string()), pa.field("split", pa.string())])
 
-# Folders with these names are parts of a dataset, not classes.
+# Names of folders that are parts of a dataset rather than classes.
 _NO_CLASSES = frozenset(
     {
         *("image", "images", "img", "imgs", "photos", "pictures", "tiles", "patches", "chips"),
@@ -94,13 +94,13 @@ _NO_CLASSES = frozenset(
 
 
 def load(folder: Path) -> Source:
-    """FOLDER/CLASS/… or FOLDER/SPLIT/CLASS/… → examples with a label, and a split in the latter.
+    """Reads images from FOLDER/CLASS/… or FOLDER/SPLIT/CLASS/…, with labels and splits.
 
-    Images beside the class folders are in `Source.skipped`.
+    Images outside class folders are reported in `Source.skipped`.
 
     Raises:
-        DatasetError: no images, no class folders, a class folder without images, or split folders
-            among class folders.
+        DatasetError: there are no images or no class folders, a class folder has no images, or
+            split folders and class folders are mixed.
     """
     source = plain.load(folder)
     by_split = _are_splits(folder, source.examples)
@@ -117,7 +117,7 @@ def load(folder: Path) -> Source:
     for example in source.examples:
         parents = _parents(example)
         if len(parents) < 1 + by_split:
-            outside.append(Skipped(example.uri, "in no class folder"))
+            outside.append(Skipped(example.uri, "not in a class folder"))
             continue
         split = splits.of_folder(parents[0]) if by_split else None
         examples.append(replace(example, attributes=attributes(parents[int(by_split)], split)))
@@ -131,17 +131,17 @@ def load(folder: Path) -> Source:
 
 
 def from_folder_names(source: Source) -> Source:
-    """Adds the columns `label` and `split` to a plain folder whose folder names say them.
+    """Derives the columns `label` and `split` of a plain folder from its folder names.
 
-    Every image has to be in FOLDER/CLASS, in FOLDER/SPLIT/CLASS, or in FOLDER/SPLIT, which gives a
-    split alone. There are no labels where all images are of one class, or where a folder is called
-    `images`, or after a number or a date. A note says what was taken from folder names.
+    Every image has to be in FOLDER/CLASS, FOLDER/SPLIT/CLASS, or FOLDER/SPLIT, which gives only a
+    split. No labels are derived if all images would have one class, or if a folder is named
+    `images`, or after a number or a date. A note reports what was derived.
 
     Args:
-        source: of `folder.load`.
+        source: returned by `folder.load`.
 
     Returns:
-        The same examples, and the new columns in `Source.inferred`.
+        The same images, with the new columns listed in `Source.inferred`.
     """
     parents = [_parents(example) for example in source.examples]
     by_split = bool(parents) and all(names and splits.of_folder(names[0]) for names in parents)
@@ -181,19 +181,19 @@ def from_folder_names(source: Source) -> Source:
 
 
 def give_way(source: Source, schema: pa.Schema, owner: str) -> Source:
-    """Leaves out inferred columns that have another type than text elsewhere, with a note.
+    """Drops inferred columns whose name is used elsewhere for a column that is not text.
 
     Args:
-        source: with columns from folder names, or without.
-        schema: columns elsewhere.
-        owner: whose they are, for the note.
+        source: a source with or without columns derived from folder names.
+        schema: the columns elsewhere.
+        owner: the owner of those columns, for the note added to the source.
     """
     kinds = {name: schema.field(name).type for name in source.inferred if name in schema.names}
     clashing = [name for name, kind in kinds.items() if kind not in (pa.string(), pa.null())]
     if not clashing:
         return source
     notes = (
-        f"{source.root}: the column {name!r} of {owner} is of type {kinds[name]}, so folder names "
+        f"{source.root}: the column {name!r} of {owner} has type {kinds[name]}, so folder names "
         "are not written to it"
         for name in clashing
     )
@@ -206,12 +206,12 @@ def give_way(source: Source, schema: pa.Schema, owner: str) -> Source:
 
 
 def _parents(example: Example) -> list[str]:
-    """The names of the folders between the source and an image."""
+    """The names of the folders between a source's root and an image."""
     return example.id.split("/")[:-1]
 
 
 def _attributes(columns: Sequence[str]) -> Callable[[str | None, str | None], Mapping[str, Any]]:
-    """A function from label and split to attributes, which images of one class share."""
+    """Returns a cached function from label and split to attributes, so that images share them."""
 
     @cache
     def attributes(label: str | None, split: str | None) -> Mapping[str, Any]:
@@ -222,7 +222,7 @@ def _attributes(columns: Sequence[str]) -> Callable[[str | None, str | None], Ma
 
 
 def _doubts(root: Path, examples: Sequence[Example], classes: Sequence[Path]) -> list[str]:
-    """What suggests that the folders are not the classes, or hide splits, one line each."""
+    """Notes on signs that the folders are not classes, or that they hide splits."""
     doubts = []
     strange = sorted({path.name for path in classes if not _may_be_class(path.name)})
     if strange:
@@ -238,7 +238,7 @@ def _doubts(root: Path, examples: Sequence[Example], classes: Sequence[Path]) ->
 
 
 def _are_splits(folder: Path, examples: Sequence[Example]) -> bool:
-    """Whether the top folders that contain images are splits.
+    """Whether the top folders that contain images are named after splits.
 
     Raises:
         DatasetError: only some of them are.
@@ -254,11 +254,14 @@ def _are_splits(folder: Path, examples: Sequence[Example]) -> bool:
 
 
 def _classes(examples: Sequence[Example], below: Sequence[list[str]]) -> tuple[list[str], str]:
-    """The classes that folder names give; or none, and why not where that may surprise.
+    """Derives classes from folder names.
 
     Args:
-        examples: of a plain folder.
-        below: for each, its folders below the split.
+        examples: images of a plain folder.
+        below: for each image, its folders below the split.
+
+    Returns:
+        The classes and an empty text; or no classes and the reason, empty if it is obvious.
     """
     classes = sorted({names[0] for names in below if len(names) == 1})
     outside = [
@@ -278,7 +281,7 @@ def _classes(examples: Sequence[Example], below: Sequence[list[str]]) -> tuple[l
 
 
 def _may_be_class(name: str) -> bool:
-    """Whether a folder's name is that of a class: no number, date, split or kind of file."""
+    """Whether a folder name may be a class rather than a number, date, split or kind of file."""
     if splits.of_folder(name):
         return False
     digits = sum(character.isdigit() for character in name)
@@ -291,12 +294,12 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _without_images(path: Path) -> str:
-    """The message for a class folder without images of its own."""
+    """The error message for a class folder without images."""
     expected = f"expected images of the class {path.name!r} in {path}, found"
     if path.is_symlink():
         return (
             f"{expected} a link to {path.resolve()}, which is read under another path, contains "
-            "the dataset, or has none; remove the link"
+            "the dataset, or is empty; remove the link"
         )
     return f"{expected} {plain.without_images(path)}; add some or remove the folder"
 

@@ -1,7 +1,7 @@
-"""Which type a column of a manifest has: as written, as declared, and for several files together.
+"""Types of manifest columns: inferred from values, declared, or common to several files.
 
-The rule is the same for CSV, JSONL and Parquet (docs/sources.md): nothing is a number unless each
-value can be recovered from it, and text is never taken for a time unless that is declared.
+The rules are the same for CSV, JSONL and Parquet (docs/sources.md): a column is numeric only if
+every value can be recovered from the number, and text becomes a time only if declared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rsicd_embed.errors import DatasetError
 PATH_COLUMNS = ("uri", "path", "image", "filename", "file_name")
 TEXT_COLUMNS = frozenset({"id", *PATH_COLUMNS, "label", "split", "caption", "captions"})
 
-# What a column may be declared as; a timestamp is in UTC if its values have offsets.
+# Types that users can declare; a timestamp is in UTC if its values have offsets.
 DECLARABLE = {
     "text": pa.string(),
     "int64": pa.int64(),
@@ -29,7 +29,7 @@ DECLARABLE = {
     "date": pa.date32(),
 }
 
-# Cells of a CSV that are null in a column of another type than text, as Arrow and pandas agree.
+# CSV cells that mean null in columns of other types than text, as in Arrow and pandas.
 NULL_CELLS = frozenset(
     {
         *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "NULL", "null", "NaN", "nan", "-NaN"),
@@ -38,22 +38,22 @@ NULL_CELLS = frozenset(
 )
 
 _INTEGER = r"^(0|-?[1-9]\d*)$"
-# A plain decimal, or an exponent as programs write it (1.5e-07); `10e4` may be a code.
+# A plain decimal, or an exponent as programs write it (1.5e-07). `10e4` may be a code.
 _DECIMAL = r"^-?((0|[1-9]\d*)(\.\d+)?|\.\d+|\d(\.\d+)?[eE][+-]\d+|inf)$"
 _BOOLEAN = r"^(true|false|True|False|TRUE|FALSE)$"
 
-# Bits of a float → how many digits of a decimal number it always keeps, and exponents that may be
-# out of its range.
+# Bits of a float → number of decimal digits that it always preserves, and a pattern of exponents
+# that may be out of its range.
 _SAFE = {64: (15, r"[eE][+-]?0*[1-9]\d\d"), 32: (6, r"[eE][+-]?0*[1-9]\d")}
 _MOST_DIGITS = 800  # the longest exact float64 has 767
 _SAMPLE_ROWS = 64
 
 
 def require_declarable(declared: Mapping[str, str]) -> None:
-    """Refuses declared column types that no column can have.
+    """Checks declared column types.
 
     Raises:
-        DatasetError: naming the column and what is accepted, or what they are if no mapping.
+        DatasetError: a type is unknown or cannot be declared, or `declared` is not a mapping.
     """
     if not isinstance(declared, Mapping):
         raise DatasetError(
@@ -65,19 +65,19 @@ def require_declarable(declared: Mapping[str, str]) -> None:
                 f"column {name!r}: expected a type of {', '.join(DECLARABLE)}, found {kind!r}"
             )
         if name in TEXT_COLUMNS and kind != "text":
-            raise DatasetError(f"column {name!r} is always text, and cannot be declared as {kind}")
+            raise DatasetError(f"column {name!r} is always text and cannot be declared as {kind}")
 
 
 def shown(kind: pa.DataType) -> str:
-    """A type as messages name it."""
+    """The name of a type in messages."""
     return "text" if pt.is_string(kind) else str(kind)
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type, of those that Python has values for, in which values of a file's type are kept.
+    """Simplifies a file's type to one that Python values can represent.
 
-    Dictionaries become their values, views and large types plain ones, and nanoseconds
-    microseconds, at any depth.
+    At any depth, dictionaries become their value type, views and large types plain types, and
+    nanoseconds microseconds.
     """
     if isinstance(kind, pa.BaseExtensionType):
         return plain(kind.storage_type)
@@ -105,14 +105,14 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def as_text(kind: pa.DataType) -> pa.DataType:
-    """The type of a column that is always text: text, or lists of it."""
+    """The type of an always-text column: text, or lists of text."""
     if pt.is_null(kind) or pt.is_struct(kind) or pt.is_map(kind):
         return kind
     return pa.list_(as_text(kind.value_type)) if is_list(kind) else pa.string()
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether values are lists, of whatever kind."""
+    """Whether a type is any kind of list."""
     return bool(
         pt.is_list(kind)
         or pt.is_large_list(kind)
@@ -123,10 +123,10 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def of_cells(cells: pa.ChunkedArray) -> pa.DataType:
-    """The type of a CSV's column.
+    """Infers the type of a CSV column.
 
     Args:
-        cells: text as written; empty cells and those of NULL_CELLS say nothing about a number.
+        cells: text as written; empty cells and NULL_CELLS are ignored.
     """
     given = cells.filter(pc.not_equal(cells, ""))
     if not len(given):
@@ -139,62 +139,61 @@ def of_cells(cells: pa.ChunkedArray) -> pa.DataType:
 
 
 def of_numbers(numbers: pa.Array) -> pa.DataType:
-    """The type of numbers of a JSON, as written: int64 or float64 if they keep each value."""
+    """Infers the type of JSON numbers: int64 or float64 if that preserves each value, else text."""
     if _all_match(numbers, _INTEGER) and _in_int64(numbers):
         return pa.int64()
     return pa.float64() if bool(pc.all(survives(numbers)).as_py()) else pa.string()
 
 
 def survives(numbers: pa.Array | pa.ChunkedArray, bits: int = 64) -> pa.Array:
-    """bool (n,): whether a float keeps a number as it is written.
+    """bool (n,): whether a float preserves each number as written.
 
-    It does if the float, written with as many digits, is the same number: always up to 15 digits,
-    and with more where a program has written a float64 out.
+    It does if the float, formatted with as many digits, is the same number. A float64 preserves all
+    numbers of up to 15 digits, and longer ones that a program wrote from a float64.
 
     Args:
-        numbers: text that Python's `float` takes; infinities and NaN survive, nulls stay null.
-        bits: 64 or 32, of the float.
+        numbers: text that Python's `float` accepts; infinities and NaN survive, nulls stay null.
+        bits: size of the float, 64 or 32.
     """
     most, large = _SAFE[bits]
     short = pc.less_equal(pc.binary_length(numbers), most)
     safe = pc.and_(short, pc.invert(pc.match_substring_regex(numbers, large)))
-    if pc.all(safe).as_py() is False:  # most long numbers are what a program writes of a float
+    if pc.all(safe).as_py() is False:  # most long numbers are formatted floats
         kind = pa.float64() if bits == 64 else pa.float32()
         safe = pc.or_(safe, pc.equal(numbers.cast(kind).cast(pa.string()), numbers))
     if pc.all(safe).as_py() is False:
-        known, texts = safe.to_pylist(), numbers.to_pylist()
-        kept = [one or _keeps(text, bits) for one, text in zip(known, texts, strict=True)]
-        safe = pa.array(kept, pa.bool_())
+        pairs = zip(safe.to_pylist(), numbers.to_pylist(), strict=True)
+        safe = pa.array([known or _keeps(text, bits) for known, text in pairs], pa.bool_())
     return safe
 
 
-def unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The type of values of two types together.
+def unify(left: pa.DataType, right: pa.DataType) -> pa.DataType:
+    """The common type of two types.
 
     Raises:
         pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError: there is none.
     """
-    if one.equals(other) or pt.is_null(other):
-        return one
-    if pt.is_null(one):
-        return other
-    if is_list(one) and is_list(other):
-        return pa.list_(unify(one.value_type, other.value_type))
-    if pt.is_struct(one) and pt.is_struct(other):
-        fields = {field.name: field.type for field in one}
-        for field in other:
+    if left.equals(right) or pt.is_null(right):
+        return left
+    if pt.is_null(left):
+        return right
+    if is_list(left) and is_list(right):
+        return pa.list_(unify(left.value_type, right.value_type))
+    if pt.is_struct(left) and pt.is_struct(right):
+        fields = {field.name: field.type for field in left}
+        for field in right:
             fields[field.name] = unify(fields.get(field.name, pa.null()), field.type)
         return pa.struct(list(fields.items()))
-    if pt.is_string(one) and _is_written_plainly(other):
-        return one
-    if pt.is_string(other) and _is_written_plainly(one):
-        return other
-    pair = [pa.schema({"": one}), pa.schema({"": other})]
+    if pt.is_string(left) and _is_written_plainly(right):
+        return left
+    if pt.is_string(right) and _is_written_plainly(left):
+        return right
+    pair = [pa.schema({"": left}), pa.schema({"": right})]
     return pa.unify_schemas(pair, promote_options="permissive").field(0).type
 
 
 def same_family(declared: pa.DataType, stored: pa.DataType) -> bool:
-    """Whether a store's column can take what is declared, but for precision."""
+    """Whether a store's column can hold a declared type, possibly with less precision."""
     families = (pt.is_string, pt.is_boolean, pt.is_timestamp, pt.is_date, _is_number)
     return any(family(declared) and family(stored) for family in families)
 
@@ -204,7 +203,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _is_written_plainly(kind: pa.DataType) -> bool:
-    """Whether a value has but one text, or was text in the file."""
+    """Whether values of a type have a unique text, or were text in the file."""
     return bool(pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_floating(kind))
 
 
@@ -234,12 +233,12 @@ def _keeps(written: str | None, bits: int) -> bool | None:
         return None
     value = np.float64(written) if bits == 64 else np.float32(written)
     mantissa = written.lower().partition("e")[0]
-    digits = sum(one.isdigit() for one in mantissa.lstrip("-0."))
+    digits = sum(character.isdigit() for character in mantissa.lstrip("-0."))
     if not digits or digits > _MOST_DIGITS:
-        return not digits  # zeros, infinity and NaN, or more digits than any float has
+        return not digits  # zero, infinity and NaN; or more digits than any float has
     try:
-        # The shortest text of a float need not be its nearest number of so many digits: 2**-24.
+        # A float's shortest text may differ from its rounding to that many digits: 2**-24.
         texts = (f"{float(value):.{digits - 1}e}", str(value))
         return any(Decimal(text) == Decimal(written) for text in texts)
-    except InvalidOperation:  # an exponent beyond all bounds
+    except InvalidOperation:  # an exponent out of bounds
         return False

@@ -1,4 +1,4 @@
-"""Columns as a file has them → columns of another type, each value kept or refused."""
+"""Lossless conversion of columns to other types; values that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _OFFSET = r"\d:\d.*(Z|[+-]\d\d(:?\d\d)?)$"
 
 
 class MisfitError(Exception):
-    """A value cannot be one of another type.
+    """A value cannot be converted.
 
     Attributes:
-        row: its place in the column, from 0.
-        value: it, as Python shows it.
+        row: its position in the column, from 0.
+        value: its Python representation.
     """
 
     def __init__(self, row: int, value: str) -> None:
@@ -39,22 +39,22 @@ class MisfitError(Exception):
 
 
 class UnknownTimeError(MisfitError):
-    """A time is not of the years 1 to 9999, which Python knows."""
+    """A time is outside the years 1 to 9999, which Python supports."""
 
 
 class _Unfit(Exception):  # noqa: N818  (it never leaves this module)
-    """Some value does not fit; which one is looked for only then."""
+    """A value does not fit; the caller searches for it."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How values are read.
+    """A conversion to a type.
 
     Attributes:
-        target: the type wanted.
-        nulls: texts that are null where `target` is another type than text.
-        lenient: as the user declared it: numbers may be written in any way (`007`, `+5`) and are
-            rounded to a float, and times may become text.
+        target: the type to convert to.
+        nulls: texts that mean null unless `target` is text.
+        lenient: accept any spelling of numbers (`007`, `+5`), rounding to floats, and times as
+            text; for types that the user declared.
     """
 
     target: pa.DataType
@@ -62,10 +62,10 @@ class Conversion:
     lenient: bool = False
 
     def __call__(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """The values of a column in the wanted type.
+        """Converts a column.
 
         Raises:
-            MisfitError: for the first value that is none of that type.
+            MisfitError: for the first value that does not fit.
         """
         chunks, first = [], 0
         for chunk in column.chunks:
@@ -111,11 +111,12 @@ class Conversion:
         if not all(_is_empty(column) for column in flat.values()):
             raise _Unfit  # the target has no such field
         if not columns:
-            return pa.array([{} if one else None for one in values.is_valid().to_pylist()], target)
+            present = values.is_valid().to_pylist()
+            return pa.array([{} if valid else None for valid in present], target)
         return pa.StructArray.from_arrays(columns, fields=list(target), mask=values.is_null())
 
     def _has_text(self, source: pa.DataType) -> bool:
-        """Whether values of a type have but one text, or any is good enough."""
+        """Whether values of a type have a unique text, or any text is acceptable."""
         if pt.is_boolean(source) or pt.is_integer(source) or pt.is_decimal(source):
             return True
         if pt.is_floating(source) or pt.is_date(source):
@@ -158,32 +159,31 @@ class Conversion:
 
 
 def have_offsets(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """bool (n,): which times are written with an offset from UTC."""
+    """bool (n,): whether each time is written with an offset from UTC."""
     return pc.match_substring_regex(text, _OFFSET)
 
 
 def values(column: pa.ChunkedArray) -> list[Any]:
-    """A column as Python's values.
+    """Converts a column to Python values.
 
     Raises:
-        UnknownTimeError: for the first time that is none of Python's.
+        UnknownTimeError: for the first time that Python cannot represent.
     """
     try:
-        found: list[Any] = column.to_pylist()
+        return list(column.to_pylist())
     except (ValueError, OverflowError, pa.ArrowException):
         row = first_failing(column, lambda part: part.to_pylist())
         raise UnknownTimeError(row, _excerpt(column[row])) from None
-    return found
 
 
 def first_failing(items: _S, attempt: Callable[[_S], object]) -> int:
-    """The place of the first item of a sequence that makes `attempt` fail; one of them does."""
+    """Bisects for the first item that makes `attempt` fail, given that one does."""
     start, stop = 0, len(items)
     while stop - start > 1:
         middle = (start + stop) // 2
         try:
             attempt(items[start:middle])  # type: ignore[index]
-        except Exception:  # whatever it was for the whole
+        except Exception:  # of any kind, as for the whole sequence
             stop = middle
         else:
             start = middle
@@ -191,7 +191,7 @@ def first_failing(items: _S, attempt: Callable[[_S], object]) -> int:
 
 
 def _is_empty(values: pa.Array) -> bool:
-    """Whether there is no value but nulls, and objects and lists of nothing else."""
+    """Whether a column has only nulls, or objects and lists of only nulls."""
     if values.null_count == len(values):
         return True
     if pt.is_struct(values.type):
@@ -235,7 +235,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _lossless(values: pa.Array, target: pa.DataType) -> pa.Array:
     converted = values.cast(target)
-    if pt.is_floating(target):  # to which Arrow rounds
+    if pt.is_floating(target):  # Arrow rounds silently
         back = converted.cast(values.type)
         same = pc.or_(pc.equal(back, values), pc.and_(pc.is_nan(converted), pc.is_nan(values)))
         if pc.all(same).as_py() is False:
@@ -246,7 +246,7 @@ def _lossless(values: pa.Array, target: pa.DataType) -> pa.Array:
 def _excerpt(value: pa.Scalar) -> str:
     try:
         text = repr(value.as_py())
-    except (ValueError, OverflowError, pa.ArrowException):  # a time that Python cannot show
+    except (ValueError, OverflowError, pa.ArrowException):  # a time that Python cannot represent
         kind = value.type
         text = str(value.cast(pa.string())) if pt.is_temporal(kind) else f"one in {kind}"
     return text if len(text) <= 80 else f"{text[:77]}…"
@@ -259,16 +259,17 @@ def retyped(
     declared: Collection[str] = (),
     stored: Collection[str] = (),
 ) -> Source:
-    """A source with columns of other types, converted from what its file has.
+    """Converts columns of a source from the values in its file.
 
     Args:
-        source: which may lack columns that `Source.rows` has.
-        types: of the columns wanted.
-        declared: columns whose type the user has declared, so that precision may be lost.
-        stored: columns whose type is that of a store.
+        source: the source; it may lack columns that `Source.rows` has.
+        types: column name → type to convert to.
+        declared: columns with a declared type, for which precision may be lost.
+        stored: columns whose type is given by a store.
 
     Raises:
-        DatasetError, SchemaError: as `resolve`.
+        DatasetError: a value does not have the given type.
+        SchemaError: a value does not fit the store's column.
     """
     has = {field.name: field.type for field in source.schema}
     types = {name: kind for name, kind in types.items() if has.get(name) != kind}
@@ -289,8 +290,8 @@ def retyped(
             where = f"{place_of(source, error.row)}: expected {shown(kind)} in column {name!r}"
             if name in stored:
                 raise SchemaError(
-                    f"{where}, which is the store's type, found {error.value}; correct it, rename "
-                    "the column, or drop the store's with rsicd-embed store drop-column"
+                    f"{where}, as in the store, found {error.value}; correct it, rename the "
+                    "column, or drop the store's with rsicd-embed store drop-column"
                 ) from None
             given = ", as declared" if name in declared else ""
             raise DatasetError(f"{where}{given}, found {error.value}; correct it") from None
@@ -303,11 +304,11 @@ def retyped(
 
 
 def written_column(source: Source, name: str) -> pa.ChunkedArray:
-    """A column as the source's file has it, or as its examples have it."""
+    """A column as stored in the source's file, or else from its examples."""
     if source.rows is not None and name in source.rows.written.column_names:
         return source.rows.of(source.examples).written[name]
     kind = source.schema.field(name).type
-    return pa.chunked_array([[one.attributes.get(name) for one in source.examples]], kind)
+    return pa.chunked_array([[e.attributes.get(name) for e in source.examples]], kind)
 
 
 def null_texts(source: Source) -> frozenset[str]:

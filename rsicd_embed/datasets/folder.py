@@ -1,4 +1,4 @@
-"""A folder of images, and single image files."""
+"""Folders of images, and single image files."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ FSTAB = Path("/etc/fstab")
 
 
 def load(folder: Path, *, allow_empty: bool = False) -> Source:
-    """Every image below a folder, sorted by its relative path, which is its id; hidden files aside.
+    """Finds all images below a folder, sorted by relative path, which becomes the id.
 
-    Links to folders are followed, and each folder is read once: under its own path where it lies
-    below `folder`, else under the first of the links to it. A link to a folder above `folder` is
-    not followed.
+    Hidden files are ignored. Links to folders are followed, but each folder is read only once:
+    under its own path if it is below `folder`, else under the first link to it. Links to folders
+    above `folder` are not followed.
 
-    Folders that cannot be listed, broken links and names that are not UTF-8 are in
-    `Source.skipped`; pictures of formats that are not read are counted in `Source.unread`.
+    Folders that cannot be listed, broken links and names that are not UTF-8 are reported in
+    `Source.skipped`; images in unsupported formats are counted in `Source.unread`.
 
     Args:
         folder: an existing folder.
-        allow_empty: return a source without examples where the folder has no image any more.
+        allow_empty: accept a folder without images.
 
     Raises:
-        DatasetError: there is no image, unless `allow_empty` and nothing was skipped; or the folder
+        DatasetError: the folder has no images (unless `allow_empty` and nothing was skipped), or
             is the mount point of a disk that is not mounted.
     """
     contents = _Contents(folder)
@@ -40,7 +40,7 @@ def load(folder: Path, *, allow_empty: bool = False) -> Source:
                 f"expected images ({', '.join(sorted(SUFFIXES))}) in {_shown(folder)}, "
                 f"found {contents.without_images()}"
             )
-        notes = [f"{_shown(folder)} has no images; the rows of those that were in it are removed"]
+        notes = [f"{_shown(folder)} has no images; rows of images it once had are removed"]
     else:
         notes = contents.notes()
     contents.images.sort(key=lambda example: example.id)
@@ -54,10 +54,10 @@ def load(folder: Path, *, allow_empty: bool = False) -> Source:
 
 
 def load_file(path: Path) -> Source:
-    """One image file; its id is its name.
+    """A source of one image file, with its name as id.
 
     Raises:
-        DatasetError: its name is not UTF-8.
+        DatasetError: the name is not UTF-8.
     """
     if not _is_utf8(path):
         raise DatasetError(f"expected a UTF-8 file name, found {_shown(path)}; rename it")
@@ -65,19 +65,19 @@ def load_file(path: Path) -> Source:
 
 
 def without_images(folder: Path) -> str:
-    """What a folder without images contains, for an error message: `nothing`, `9 .avif`, …"""
+    """Describes the contents of a folder without images, such as `nothing` or `9 .avif`."""
     return _Contents(folder).without_images()
 
 
 class _Contents:
-    """What is below a folder.
+    """The files below a folder.
 
     Attributes:
         images: in the order of the walk.
-        skipped: what may hide images.
-        unread: picture files of formats that are not read, by suffix.
+        skipped: folders and files that could not be read.
+        unread: number of image files in unsupported formats, by suffix.
         others: number of other files.
-        repeated: paths of folders that are read under another path.
+        repeated: paths of folders that were already read under another path.
     """
 
     def __init__(self, root: Path) -> None:
@@ -87,31 +87,31 @@ class _Contents:
         self.others = 0
         self.repeated: list[str] = []
         self._root = root
-        # A link to a folder above the root would lead back to the root, or all over the disk.
+        # A link to a folder above the root would lead back to the root.
         self._seen = {_identity(parent) for parent in root.resolve().parents}
         links = self._add_tree(root)
         while links:
             links = [link for start in sorted(links) for link in self._add_tree(start, linked=True)]
 
     def without_images(self) -> str:
-        """Describes a folder that has no images."""
+        """Describes the contents of a folder without images."""
         parts = [describe_unread(self.unread)] if self.unread else []
         parts += [f"{self.others:,} other files"] if self.others else []
         text = " and ".join(parts) or "nothing"
         return f"{text}; {self.skipped[0].uri}: {self.skipped[0].reason}" if self.skipped else text
 
     def notes(self) -> list[str]:
-        """What a person should know about the walk."""
+        """Messages for the user about the walk."""
         if not self.repeated:
             return []
         return [
-            f"linked folders left out: {len(self.repeated):,}, such as "
+            f"skipped linked folders: {len(self.repeated):,}, such as "
             f"{_shown(self.repeated[0])}; they are read under another path, or contain "
             f"{_shown(self._root)}"
         ]
 
     def _add_tree(self, start: Path, *, linked: bool = False) -> list[Path]:
-        """Adds a folder and those below it; returns the links to folders that it contains."""
+        """Adds a folder and its subfolders; returns the links to folders below it."""
         links: list[Path] = []
         waiting = [start]
         while waiting:
@@ -154,7 +154,7 @@ class _Contents:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Device and inode: equal for two paths of one folder."""
+    """Device and inode, which are equal for two paths of the same folder."""
     try:
         status = folder.stat()
     except OSError:
@@ -170,7 +170,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _why_broken(link: Path) -> str | None:
-    """Why a link leads nowhere; None if it leads to something."""
+    """Explains why a link cannot be followed; None if it can."""
     try:
         link.stat()
     except OSError as error:
@@ -179,7 +179,7 @@ def _why_broken(link: Path) -> str | None:
 
 
 def _require_mounted(folder: Path, contents: _Contents) -> None:
-    """An empty folder may be the mount point of a disk whose images are still there."""
+    """Raises an error if an empty folder is the mount point of a disk that is not mounted."""
     if contents.others or contents.unread or contents.skipped:
         return
     try:
@@ -206,12 +206,12 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _shown(path: Path | str) -> str:
-    """A path as text that can be printed: bytes that are not UTF-8 become `\\xff`."""
+    """A printable path: bytes that are not UTF-8 are escaped, such as `\\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def describe_unread(unread: Mapping[str, int]) -> str:
-    """Counts by suffix as text, the most frequent first.
+    """Formats counts by suffix, the most frequent first.
 
     Example:
         >>> describe_unread({".psd": 9, ".tga": 3})

@@ -1,4 +1,4 @@
-"""A table of images and their attributes: JSONL, CSV or Parquet."""
+"""Manifests: tables of images and their attributes in JSONL, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rsicd_embed.records import FIXED_COLUMNS
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".parquet"})
 
-# How pandas names the index of a data frame, which numbers its rows.
+# Names that pandas gives to the index of a data frame.
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__")
 
 
@@ -27,9 +27,9 @@ class _Table:
     """The columns of a file.
 
     Attributes:
-        written: values as the file has them: of a CSV and within a JSON, as text.
-        types: what the values are, by column name.
-        nulls: texts that are null in a column of another type than text.
+        written: values as stored in the file; for CSV and JSONL, the text of each value.
+        types: types of the values, by column name.
+        nulls: texts that mean null in columns of other types than text.
     """
 
     written: pa.Table
@@ -38,19 +38,22 @@ class _Table:
 
 
 def load(path: Path) -> Source:
-    """Reads a manifest: a column of PATH_COLUMNS, relative to its folder; `id` if it has one.
+    """Reads a manifest.
 
-    Every other column becomes a typed attribute (see `column_types`); times keep microseconds. Of
-    rows with the same id the last one counts, the others are in `Source.skipped`.
+    Image paths come from one of the columns PATH_COLUMNS and are relative to the manifest's folder;
+    ids come from the column `id`, or else are the paths. Every other column becomes a typed
+    attribute (see `column_types`); times keep microseconds. The last of several rows with the same
+    id is used, and the others are reported in `Source.skipped`.
 
     Raises:
-        DatasetError: not a table, empty, without paths, or with an id or a path missing.
+        DatasetError: the file is not a table, is empty, has no column of paths, or a row lacks an
+            id or a path.
     """
     return latest(path, read(path))
 
 
 def latest(path: Path, source: Source) -> Source:
-    """Of rows with the same id the last one; the others are in `Source.skipped`."""
+    """Keeps the last of the rows with the same id; the others go to `Source.skipped`."""
     last: dict[str, int] = {}
     skipped = []
     for row, example in enumerate(source.examples):
@@ -58,36 +61,36 @@ def latest(path: Path, source: Source) -> Source:
             why = f"row {row + 1} of {path} has the same id {example.id!r}"
             skipped.append(Skipped(source.examples[last[example.id]].uri, why))
         last[example.id] = row
-    kept = sorted(last.values())
+    last_rows = sorted(last.values())
     return replace(
         source,
-        examples=tuple(source.examples[row] for row in kept),
+        examples=tuple(source.examples[row] for row in last_rows),
         skipped=tuple(skipped),
-        rows=source.rows and source.rows.take(kept),
+        rows=source.rows and source.rows.take(last_rows),
     )
 
 
 def read(path: Path) -> Source:
-    """As `load`, but with an example for each row, so that ids may be there more than once.
+    """Like `load`, but with one example per row, so that ids may repeat.
 
     Raises:
-        DatasetError: as `load`.
+        DatasetError: as in `load`.
     """
     table = _read(path)
     names = table.written.column_names
     index = [name for name in names if _INDEX.fullmatch(name)]
     notes = tuple(
-        f"{path}: {f'column {name!r}' if name else 'the column without a name'} is left out, being "
-        "the index that pandas writes; rename it to keep it"
+        f"{path}: {f'column {name!r}' if name else 'the unnamed column'} is ignored as an index "
+        "written by pandas; rename it to keep it"
         for name in index
     )
     if not table.written.num_rows:
         raise DatasetError(f"{path}: expected images, found no rows")
     column = next((name for name in PATH_COLUMNS if name in names), None)
     if column is None:
-        found = ", ".join(name or "one without a name" for name in names) or "no columns"
+        listed = ", ".join(name or "an unnamed one" for name in names) or "no columns"
         raise DatasetError(
-            f"{path}: expected a column named {', '.join(PATH_COLUMNS)}, found {found}"
+            f"{path}: expected a column named {', '.join(PATH_COLUMNS)}, found {listed}"
             f"{_column_remedy(names)}"
         )
     paths = _texts(path, table, column)
@@ -97,11 +100,11 @@ def read(path: Path) -> Source:
         if not id_ or not file:
             raise DatasetError(f"{path}: row {row} has no {column if not file else 'id'}")
         examples.append(Example(id_, _located(file, folder)))
-    # What is computed from the image itself is not taken from the manifest.
+    # Columns computed from the image itself are ignored in the manifest.
     attributes = [name for name in names if name not in {column, *index, *FIXED_COLUMNS}]
     rows = ManifestRows(
         path,
-        [one.id for one in examples],
+        [example.id for example in examples],
         range(1, len(ids) + 1),
         table.written.select(attributes),
         table.nulls,
@@ -111,10 +114,10 @@ def read(path: Path) -> Source:
 
 
 def _column_remedy(names: list[str]) -> str:
-    """What to do about a table without paths; empty where nothing is known."""
+    """Suggests how to fix a table without a column of paths; empty if unknown."""
     for name in names:
         if (plain := name.strip().lower()) in PATH_COLUMNS:
-            return f"; write {plain!r} for {name!r}"
+            return f"; rename {name!r} to {plain!r}"
     if len(names) == 1 and (separator := next((mark for mark in ";\t|" if mark in names[0]), "")):
         return f"; expected commas between the columns, found {separator!r}; convert the file"
     return ""
@@ -130,7 +133,7 @@ def _texts(path: Path, table: _Table, name: str) -> list[str | None]:
     column = table.written[name]
     if column_types.as_text(column.type) not in (pa.string(), pa.null()):
         remedy = (
-            "; pictures within a Parquet file are not read, write them to files"
+            "; images inside Parquet files are not supported, write them to files"
             if pa.types.is_struct(column.type) and "bytes" in column.type.names
             else ""
         )
@@ -152,7 +155,7 @@ def _read(path: Path) -> _Table:
         if kind == ".csv":
             return _read_csv(path)
         table, types = text.read_json_lines(path)
-        return _Table(table, {name: _type(name, one) for name, one in types.items()})
+        return _Table(table, {name: _type(name, inferred) for name, inferred in types.items()})
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise DatasetError(f"{path} cannot be read as {kind[1:]}: {one_line(error)}") from error
 
@@ -160,12 +163,12 @@ def _read(path: Path) -> _Table:
 def _read_parquet(path: Path) -> _Table:
     import pyarrow.parquet
 
-    # A folder such as `year=2020` is no column.
+    # A folder such as `year=2020` does not become a column.
     table = pyarrow.parquet.read_table(path, partitioning=None)
-    table.validate(full=True)  # that its texts are UTF-8
+    table.validate(full=True)  # text has to be UTF-8
     _require_distinct(path, table.column_names)
     schema = pa.schema([(field.name, column_types.plain(field.type)) for field in table.schema])
-    table = table.cast(schema, safe=False)  # which cuts off nanoseconds
+    table = table.cast(schema, safe=False)  # drops nanoseconds
     return _Table(table, {field.name: _type(field.name, field.type) for field in schema})
 
 

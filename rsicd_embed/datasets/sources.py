@@ -1,4 +1,4 @@
-"""What SOURCE on the command line may be → one `Source`."""
+"""Opens the sources of an ingest, and gives their columns common types."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ from rsicd_embed.records import FIXED_COLUMNS
 
 _NO_COLUMNS = pa.schema([])
 _UTC = pa.timestamp("us", "UTC")
-# The start of an address as Path leaves it, with a single slash.
+# The beginning of a URL after Path has collapsed its slashes.
 _COLLAPSED = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 
 def open_source(path: Path, *, allow_empty: bool = False) -> Source:
-    """A folder, an RSICD-like folder, an image file, or a manifest.
+    """Opens a source.
 
     Args:
-        path: where it is.
-        allow_empty: return a source without examples for a folder that has no image any more.
+        path: a folder of images, an RSICD-like folder, an image file, or a manifest.
+        allow_empty: accept a folder without images.
 
     Raises:
-        DatasetError: it is missing or empty, or is not as described.
+        DatasetError: the source is missing, empty or malformed.
     """
-    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
+    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for overlong names)
         if (source := captioned.load(path)) is not None:
             return source
         source = classes.from_folder_names(folder.load(path, allow_empty=allow_empty))
@@ -76,21 +76,21 @@ def open_sources(
     allow_empty: bool = False,
     column_types: Mapping[str, str] | None = None,
 ) -> list[Source]:
-    """Several sources, whose ids must not meet and whose columns must agree in type.
+    """Opens several sources with distinct ids and common column types.
 
-    A column that is of an integer type in one source and of a float type in another is of the
-    float type in both; one that is text in another source is text in all, as written.
+    A column of integers in one source and floats in another becomes float in both; a column that is
+    text in any source becomes text in all, as written.
 
     Args:
         paths: folders, RSICD-like folders, image files and manifests.
-        split: only the images that the source puts in it; `Valid` and `dev` are `val`, and so on.
-        allow_empty: as `open_source`.
-        column_types: column name → "text", "int64", "float64", "bool", "timestamp" or "date", to
-            read it as, such as text with dates.
+        split: keep only the images of this split; `Valid` and `dev` are spellings of `val`, etc.
+        allow_empty: accept folders without images.
+        column_types: column name → type to read it as: "text", "int64", "float64", "bool",
+            "timestamp" or "date".
 
     Raises:
-        DatasetError: as `open_source`, or two of them clash.
-        ArgumentError: a single path, which belongs in a list.
+        DatasetError: a source is missing or malformed, or two sources conflict.
+        ArgumentError: `paths` is a single path.
     """
     require_items(paths, "paths", (str, Path))
     sources = [open_source(Path(path), allow_empty=allow_empty) for path in paths]
@@ -116,9 +116,9 @@ def _only(source: Source, split: str) -> Source:
         example for example in source.examples if splits.plain(example.split) == wanted
     )
     if source.examples and not examples:
-        found = sorted({str(example.split or "none") for example in source.examples})
+        present = sorted({str(example.split or "none") for example in source.examples})
         raise DatasetError(
-            f"{source.root}: expected images of the split {split!r}, found {', '.join(found)}"
+            f"{source.root}: expected images of the split {split!r}, found {', '.join(present)}"
         )
     return replace(source, examples=examples)
 
@@ -128,21 +128,20 @@ def resolve(
     declared: Mapping[str, str] | None = None,
     stored: pa.Schema = _NO_COLUMNS,
 ) -> list[Source]:
-    """The sources with each column of one type, in which no value is lost.
+    """Gives each column one type across sources, without losing values.
 
-    That is the type of the store's column of this name; or the one declared; or one that holds
-    the values of all sources: a float for integers and floats, text as written for text and
-    numbers.
+    In order of precedence that is the type of the store's column, the declared type, or a type for
+    the values of all sources: float for integers and floats, text as written for text and numbers.
 
     Args:
-        sources: what is ingested together.
+        sources: sources that are ingested together.
         declared: column name → a key of DECLARABLE.
-        stored: of the store's rows; columns that it lacks may have any type.
+        stored: schema of the store; columns that it lacks may have any type.
 
     Raises:
-        DatasetError: a declared column is in no source or is always text, a value is not of the
-            declared type, or the sources' types have nothing in common.
-        SchemaError: a value does not fit the store's column, or the declared type does not.
+        DatasetError: a declared column is in no source or is always text, a value does not have
+            the declared type, or the sources' types are incompatible.
+        SchemaError: a value or the declared type does not fit the store's column.
     """
     declared = declared or {}
     require_declarable(declared)
@@ -151,7 +150,7 @@ def resolve(
     for name in declared:
         if name not in names:
             raise DatasetError(
-                f"column {name!r} is declared, and no source has it; found {', '.join(names)}"
+                f"column {name!r} is declared, but no source has it; found {', '.join(names)}"
             )
     fixed = {field.name: field.type for field in stored if field.name not in FIXED_COLUMNS}
     types: dict[str, pa.DataType] = {}
@@ -188,9 +187,9 @@ def _common(name: str, sources: Sequence[Source]) -> pa.DataType:
                 f"the sources' columns differ in type: {name!r} is {shown(kind)} in {_name(first)} "
                 f"and {shown(own)} in {_name(source)}; rename one, or declare its type"
             ) from None
-    integers = [one for one in sources if pt.is_integer(one.schema.field(name).type)]
+    integers = [source for source in sources if pt.is_integer(source.schema.field(name).type)]
     if pt.is_floating(kind):
-        try:  # an integer of more digits than a float has stays as it is written
+        try:  # integers with more digits than a float stay text
             for source in integers:
                 Conversion(kind, null_texts(source))(written_column(source, name))
         except MisfitError:
@@ -199,8 +198,8 @@ def _common(name: str, sources: Sequence[Source]) -> pa.DataType:
 
 
 def _declared_timestamp(name: str, sources: Sequence[Source]) -> pa.DataType:
-    """With a time zone if the times have offsets, which all have, or none."""
-    aware: dict[bool, str] = {}  # → where the first such time is
+    """A timestamp type, in UTC if the times have offsets; all or none of them must."""
+    aware: dict[bool, str] = {}  # has an offset → place of the first such time
     for source in sources:
         column = written_column(source, name)
         if pt.is_timestamp(column.type):
@@ -216,7 +215,7 @@ def _declared_timestamp(name: str, sources: Sequence[Source]) -> pa.DataType:
     if len(aware) == 2:
         raise DatasetError(
             f"column {name!r}: expected times that all have an offset from UTC, or none, found one "
-            f"at {aware[True]} and none at {aware[False]}; write all alike"
+            f"at {aware[True]} and none at {aware[False]}; write all of them alike"
         )
     return _UTC if True in aware else DECLARABLE["timestamp"]
 
@@ -224,8 +223,8 @@ def _declared_timestamp(name: str, sources: Sequence[Source]) -> pa.DataType:
 def _require_family(name: str, declared: str | None, stored: pa.DataType) -> None:
     if declared is not None and not same_family(DECLARABLE[declared], stored):
         raise SchemaError(
-            f"column {name!r} is declared as {declared}, and is {shown(stored)} in the store; "
-            "leave the declaration out, rename the column, or use another store"
+            f"column {name!r} is declared as {declared}, but is {shown(stored)} in the store; "
+            "remove the declaration, rename the column, or use another store"
         )
 
 

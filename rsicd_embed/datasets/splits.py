@@ -1,4 +1,4 @@
-"""Splits: the names that datasets give them, and images held back for validation."""
+"""Names of splits, and a random validation split for datasets without one."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from rsicd_embed.errors import DatasetError
 VAL_FRACTION = 0.05
 
 _NAMES = {
-    "train": ("train", "training", "restval"),  # restval: Karpathy's, of COCO
+    "train": ("train", "training", "restval"),  # restval: Karpathy's COCO splits
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
 _PLAIN = {name: plain for plain, names in _NAMES.items() for name in names}
 
 _WORD = re.compile(r"[^\W\d_]+")
-# Words that a folder's name may have beside that of a split.
+# Words that a folder name may have in addition to a split.
 _BESIDE_SPLITS = frozenset(
     {"image", "images", "img", "imgs", "pictures", "tiles", "data", "set", "split"}
 )
 
 
 def plain(name: object) -> str | None:
-    """train, val or test for what data sets call them; any other name as it is, a blank as None.
+    """Normalises the name of a split to train, val or test.
+
+    Other names are returned unchanged, and blanks as None.
 
     Example:
         >>> plain(" Validation "), plain("extra"), plain("")
         ('val', 'extra', None)
     """
-    text = "" if name is None or name != name else str(name).strip()  # NaN is a blank too
+    text = "" if name is None or name != name else str(name).strip()  # NaN counts as blank
     return _PLAIN.get(text.lower(), text) or None
 
 
 def of_folder(name: str) -> str | None:
-    """The split that a folder is named after, perhaps with a number or a word such as `images`.
+    """The split in a folder's name, which may include a number or a word such as `images`.
 
     Example:
         >>> of_folder("Testing"), of_folder("train2017"), of_folder("val_images")
@@ -53,30 +55,30 @@ def of_folder(name: str) -> str | None:
 
 
 def named(example: Example, split: str | None) -> Example:
-    """The same image, in a split."""
+    """Returns an example with another split."""
     if split == example.split:
         return example
     return replace(example, attributes={**example.attributes, "split": split})
 
 
 def for_training(path: Path, examples: Sequence[Example]) -> tuple[Example, ...]:
-    """Examples of train, val and test; where none has a split, of train and val.
+    """Checks the splits of examples, and assigns train and val if none has a split.
 
-    Those without a split among others with one stay as they are, which is told.
+    A warning reports examples without a split if only some lack one.
 
     Raises:
-        DatasetError: a split has another name.
+        DatasetError: a split is not train, val or test.
     """
-    strange = next((one for one in examples if one.split not in (None, *_NAMES)), None)
+    strange = next((e for e in examples if e.split not in (None, *_NAMES)), None)
     if strange is not None:
         raise DatasetError(
             f"{path}: {strange.id}: expected a split of {', '.join(_NAMES)} "
             f"(or {', '.join(name for name in _PLAIN if name not in _NAMES)}), "
-            f"found {strange.split!r}; rename it, or leave its images out"
+            f"found {strange.split!r}; rename it, or remove its images"
         )
-    without = [one for one in examples if one.split is None]
+    without = [example for example in examples if example.split is None]
     if len(without) == len(examples):
-        return hold_back(path, [named(one, "train") for one in examples])
+        return add_val_split(path, [named(example, "train") for example in examples])
     if without:
         warnings.warn(
             f"{path}: {len(without):,} of {len(examples):,} images have no split, such as "
@@ -86,24 +88,25 @@ def for_training(path: Path, examples: Sequence[Example]) -> tuple[Example, ...]
     return tuple(examples)
 
 
-def hold_back(path: Path, examples: Sequence[Example]) -> tuple[Example, ...]:
-    """Makes about VAL_FRACTION of the train images val, the same ones in every run, and tells it.
+def add_val_split(path: Path, examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Moves about VAL_FRACTION of the train images to val, and warns about it.
 
-    They are chosen by a hash of their ids: one at least, none of a single image.
+    The images are chosen by a hash of their ids, so every run chooses the same ones: at least one,
+    but none if there is only one train image.
     """
-    places = {one.id: _place(one.id) for one in examples if one.split == "train"}
-    if len(places) < 2:
+    positions = {e.id: _hash_position(e.id) for e in examples if e.split == "train"}
+    if len(positions) < 2:
         return tuple(examples)
-    most = max(VAL_FRACTION, min(places.values()))
-    held = {id_ for id_, place in places.items() if place <= most}
+    limit = max(VAL_FRACTION, min(positions.values()))
+    chosen = {id_ for id_, position in positions.items() if position <= limit}
     warnings.warn(
-        f"{path}: there is no split 'val'; {len(held):,} of {len(places):,} train images, told by "
-        "a hash of their ids, are held back as val",
+        f"{path}: there is no split 'val'; {len(chosen):,} of {len(positions):,} train images, "
+        "chosen by a hash of their ids, are used as val",
         stacklevel=2,
     )
-    return tuple(named(one, "val") if one.id in held else one for one in examples)
+    return tuple(named(e, "val") if e.id in chosen else e for e in examples)
 
 
-def _place(id_: str) -> float:
-    """In [0, 1), the same for an id in every run."""
+def _hash_position(id_: str) -> float:
+    """A hash of an id in [0, 1), the same in every run."""
     return int.from_bytes(hashlib.sha256(id_.encode()).digest()[:6]) / 2**48

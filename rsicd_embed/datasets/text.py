@@ -1,4 +1,4 @@
-"""Text of files and of JSON that a model, a hash and another file can take."""
+"""UTF-8 text files, checks of JSON text, and JSON Lines as typed columns."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
+    """Reads a UTF-8 file, without its byte order mark.
 
     Raises:
-        DatasetError: the file cannot be read, or is in another encoding.
+        DatasetError: the file cannot be read or is not UTF-8.
     """
     try:
         content = path.read_text(encoding="utf-8-sig")
@@ -39,10 +39,10 @@ def read(path: Path) -> str:
 
 
 def require_utf8(path: Path) -> None:
-    """Reads a file of lines, since Arrow takes some that are no text.
+    """Checks that a file is UTF-8 text, since Arrow accepts some files that are not.
 
     Raises:
-        UnicodeError: a line is in another encoding.
+        UnicodeError: a line is not UTF-8.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -54,38 +54,41 @@ def require_utf8(path: Path) -> None:
                 raise UnicodeError(_no_utf8(number, error)) from None
 
 
-def require_whole(found: Any, what: str) -> None:
-    """JSON can spell half a character (`\\ud800`), which neither a model nor a file takes.
+def require_whole(value: Any, expected: str) -> None:
+    """Checks that a JSON value has no lone surrogates (`\\ud800`), which are not valid text.
 
     Args:
-        found: anything that JSON holds.
-        what: what it is and whose, for the message, such as "a.jpg: expected captions".
+        value: a decoded JSON value.
+        expected: beginning of the error message, such as "a.jpg: expected captions".
 
     Raises:
-        DatasetError: there is one in `found`.
+        DatasetError: the value contains a lone surrogate.
     """
     try:
-        json.dumps(found, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
+        surrogate = ascii(error.object[error.start])
         raise DatasetError(
-            f"{what} in Unicode, found {error.reason} ({error.object[error.start]!a}); mend it"
+            f"{expected} in Unicode, found {error.reason} ({surrogate}); correct it"
         ) from error
 
 
 def _found_nul(line: int) -> str:
-    """A NUL is valid in UTF-8, but only UTF-16 without a mark has it in practice."""
+    """NUL is valid in UTF-8, but in practice occurs only in UTF-16 without a byte order mark."""
     return (
         f"expected UTF-8, found a NUL character in line {line}, as in UTF-16; "
-        "convert it, such as by: iconv -f utf-16le -t utf-8"
+        "convert it, for example with: iconv -f utf-16le -t utf-8"
     )
 
 
 def _no_utf8(line: int, error: UnicodeDecodeError) -> str:
     if error.object.startswith(_UTF16):
-        return "expected UTF-8, found UTF-16; convert it, such as by: iconv -f utf-16 -t utf-8"
+        return (
+            "expected UTF-8, found UTF-16; convert it, for example with: iconv -f utf-16 -t utf-8"
+        )
     return (
         f"expected UTF-8, found the byte 0x{error.object[error.start]:02x} in line {line}; "
-        "convert it, such as by: iconv -f latin1 -t utf-8"
+        "convert it, for example with: iconv -f latin1 -t utf-8"
     )
 
 
@@ -94,30 +97,30 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class _Number(str):
-    """A JSON number as it is written."""
+    """The text of a JSON number."""
 
     __slots__ = ()
 
 
 class _NotFinite(_Number):
-    """NaN or an infinity, which Python's `json` writes for a missing number."""
+    """NaN or infinity, which Python's `json` writes for missing numbers."""
 
     __slots__ = ()
 
 
 class _MixedError(ValueError):
-    """A column has lists or objects, and values of another kind."""
+    """A column mixes lists or objects with other values."""
 
 
 def read_json_lines(path: Path) -> tuple[pa.Table, dict[str, pa.DataType]]:
-    """Reads a file with a JSON object in each line; blank lines are skipped.
+    """Reads a file with one JSON object per line; blank lines are skipped.
 
     Returns:
-        The values as written: numbers and booleans as text, in objects and lists too; and the
-        types that they have, by column name.
+        The values as written, with numbers and booleans as text even inside objects and lists; and
+        the types of the values, by column name.
 
     Raises:
-        DatasetError: naming the line.
+        DatasetError: a line is malformed; the message names it.
         OSError, UnicodeError: the file cannot be read.
     """
     require_utf8(path)
@@ -147,12 +150,12 @@ def read_json_lines(path: Path) -> tuple[pa.Table, dict[str, pa.DataType]]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"expected each key once, found {repeated!r} twice")
-    return found
+    return members
 
 
 _DECODER = json.JSONDecoder(
@@ -181,7 +184,7 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
 def _column(
     values: Sequence[Any], *, missing_nan: bool = False, level: int = 0
 ) -> tuple[pa.Array, pa.DataType]:
-    """Values as written, and their type; NaN is null where there is text, or `missing_nan`."""
+    """Returns values as written, and their type; in text, or if `missing_nan`, NaN is null."""
     if level > _MOST_LEVELS:
         raise _MixedError(f"expected at most {_MOST_LEVELS} levels of lists and objects")
     kinds = {type(value) for value in values} - {type(None)}
@@ -191,14 +194,14 @@ def _column(
         absent = pa.array([value is None for value in values])
         lengths = (0 if value is None else len(value) for value in values)
         offsets = pa.array(accumulate(lengths, initial=0), pa.int32())
-        inner = [one for value in values if value is not None for one in value]
+        inner = [item for value in values if value is not None for item in value]
         written, kind = _column(inner, missing_nan=missing_nan, level=level + 1)
         return pa.ListArray.from_arrays(offsets, written, mask=absent), pa.list_(kind)
     if kinds == {dict}:
         return _struct(values, level)
     if kinds & {list, dict}:
-        found = sorted({_kind(value) for value in values if value is not None})
-        raise _MixedError(f"expected values of one kind, found {' and '.join(found)}")
+        mixed = sorted({_kind(value) for value in values if value is not None})
+        raise _MixedError(f"expected values of one kind, found {' and '.join(mixed)}")
     if str in kinds or missing_nan:
         values = [None if type(value) is _NotFinite else value for value in values]
     if bool in kinds:

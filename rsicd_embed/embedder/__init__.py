@@ -1,7 +1,7 @@
-"""Embedders behind one interface, and what an embedder of your own is built from.
+"""Embedders behind one interface, and building blocks for embedder plug-ins.
 
-`load_embedder` loads any embedder, and `Embedder` says what it does; examples/embedder_plugin.py is
-a whole plug-in.
+`load_embedder` loads an embedder and `Embedder` is its interface. examples/embedder_plugin.py is a
+complete plug-in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What turns pictures and texts into vectors: the one interface of every embedder."""
+"""The interface of embedders, which map images and texts to vectors."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _MOST_LISTED = 5  # words in one warning
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Maps pictures and texts to unit vectors of one space.
+    """Maps images and texts to unit vectors in one space.
 
-    Every method that embeds returns float32 (n, dim), C-contiguous, finite, L2-normalised to 1e-5,
-    in input order; (0, dim) for no input.
+    Methods named `embed_*` return float32 (n, dim) in input order: C-contiguous, finite, and
+    L2-normalised to 1e-5. Empty input gives (0, dim).
     """
 
     @property
     def name(self) -> str:
-        """As `--model` takes it."""
+        """Name of the model, as passed to `--model`."""
         ...
 
     @property
@@ -38,68 +38,68 @@ class Embedder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """`str(records.Fingerprint)`; equal where vectors may be compared."""
+        """`str(records.Fingerprint)`, equal for embedders with comparable vectors."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """How many images are best embedded at once."""
+        """Recommended number of images per batch."""
         ...
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """An upright RGB picture → uint8 (H, W, 3), always of one shape. Safe in many threads."""
+        """Converts an upright RGB image to uint8 (H, W, 3) of a fixed shape. Thread-safe."""
         ...
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """What `preprocess` gave, stacked: uint8 (n, H, W, 3) → float32 (n, dim)."""
+        """Embeds stacked results of `preprocess`: uint8 (n, H, W, 3) → float32 (n, dim)."""
         ...
 
     def embed_images(self, images: Iterable[ImageLike]) -> np.ndarray:
-        """Pictures, paths or the bytes of files → float32 (n, dim).
+        """Embeds Pillow images, paths or bytes of image files: float32 (n, dim).
 
         Raises:
-            ImageError: one of them cannot be read; its position is named.
-            ArgumentError: a single image or path, which belongs in a list.
+            ImageError: an image cannot be read; the message has its position.
+            ArgumentError: `images` is a single image or path.
         """
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts → float32 (n, dim); one longer than the context is cut.
+        """Embeds texts: float32 (n, dim). Texts longer than the context are cut.
 
         Raises:
-            ArgumentError: a single text, which belongs in a list.
+            ArgumentError: `texts` is a single text.
         """
         ...
 
 
 def require_texts(texts: object) -> None:
-    """Refuses a single text, whose letters would be embedded one by one; ArgumentError."""
+    """Raises ArgumentError for a single text, whose letters would be embedded one by one."""
     require_items(texts, "texts", str)
 
 
 def require_images(images: object) -> None:
-    """Refuses a single image, path or the bytes of one; ArgumentError."""
+    """Raises ArgumentError for a single image, path or bytes object."""
     require_items(images, "images", get_args(ImageLike))
 
 
 def require_embedder(embedder: object) -> None:
-    """Refuses the name of a model, say, in the place of an embedder; ArgumentError."""
+    """Raises ArgumentError for anything but an embedder, such as the name of a model."""
     methods = ("embed_images", "embed_texts", "fingerprint")
     require_object(embedder, methods, "an embedder", "rsicd_embed.load_embedder")
 
 
 def provenance(embedder: Embedder) -> Provenance:
-    """What a store remembers of the embedder that made its vectors."""
+    """The provenance that a store records for an embedder's vectors."""
     return Provenance.of(embedder)
 
 
 @dataclass(frozen=True)
 class UnfamiliarWord:
-    """A word of a text that a model never saw in training, or hardly ever.
+    """A word that is absent or rare in a model's training captions.
 
     Attributes:
-        word: in lower case.
-        images: number of training images whose captions contain it.
+        word: the word in lower case.
+        images: number of training images whose captions contain the word.
     """
 
     word: str
@@ -108,26 +108,26 @@ class UnfamiliarWord:
 
 @runtime_checkable
 class KnowsItsWords(Protocol):
-    """What an `Embedder` may have besides: it knows which words it was trained on."""
+    """Optional interface of embedders that know the words of their training captions."""
 
     def unfamiliar_words(self, texts: Sequence[str]) -> list[UnfamiliarWord]:
-        """The words of some texts that it never saw in training or hardly ever, each once."""
+        """Distinct words of the texts that were absent or rare in training."""
         ...
 
     def near_words(self, word: str) -> tuple[str, ...]:
-        """Familiar words or phrases of similar spelling or meaning, the nearest first."""
+        """Familiar words or phrases of similar spelling or meaning, nearest first."""
         ...
 
 
 def word_warnings(embedder: object, texts: Sequence[str]) -> list[str]:
-    """Lines that warn of words in queries that a model was not trained on.
+    """Warnings about query words that a model was not trained on.
 
     Args:
-        embedder: any embedder; one that is not `KnowsItsWords` gives no warnings.
+        embedder: any embedder; there are no warnings unless it implements `KnowsItsWords`.
         texts: the queries.
 
     Returns:
-        At most one line on words that never occurred in training, and one on rare ones.
+        At most one line about words that never occurred in training, and one about rare words.
     """
     if not isinstance(embedder, KnowsItsWords):
         return []
@@ -156,7 +156,7 @@ def _listed(words: list[str]) -> str:
 
 
 def _advice(embedder: KnowsItsWords, words: Sequence[UnfamiliarWord]) -> str:
-    """`; known words near it: port, boats`; nothing where none is near."""
+    """Advice such as `; known words near it: port, boats`; empty without near words."""
     near = {word.word: embedder.near_words(word.word) for word in words[:_MOST_LISTED]}
     known = {word: ", ".join(others) for word, others in near.items() if others}
     if not known:
@@ -170,11 +170,16 @@ def _advice(embedder: KnowsItsWords, words: Sequence[UnfamiliarWord]) -> str:
 def read_pixels(
     images: Iterable[ImageLike], preprocess: Callable[[Image.Image], np.ndarray], *, ahead: int
 ) -> Iterator[np.ndarray]:
-    """What `preprocess` makes of each image, in order; at most `ahead` of them wait.
+    """Reads and preprocesses images on threads, in order.
+
+    Args:
+        images: Pillow images, paths or bytes of image files.
+        preprocess: `Embedder.preprocess`.
+        ahead: maximum number of results waiting to be consumed.
 
     Raises:
-        ImageError: one of them cannot be read; its name and position are told.
-        ArgumentError: a single image instead of several.
+        ImageError: an image cannot be read; the message has its name and position.
+        ArgumentError: `images` is a single image.
     """
     require_images(images)
 
@@ -183,7 +188,7 @@ def read_pixels(
         try:
             return preprocess(read_rgb(image))
         except ImageError as error:
-            what = image if not isinstance(image, bytes | Image.Image) else "image"
-            raise ImageError(f"{what} (number {position}): {error}") from error
+            name = image if not isinstance(image, bytes | Image.Image) else "image"
+            raise ImageError(f"{name} (number {position}): {error}") from error
 
     return ordered_map(read, enumerate(images), ahead=ahead)

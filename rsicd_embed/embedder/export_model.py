@@ -1,4 +1,4 @@
-"""Any checkpoint → a directory in the Hugging Face layout, and onto the Hub if asked."""
+"""Export of models to the Hugging Face directory layout and to the Hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,16 @@ def save(
     *,
     dtype: type = np.float32,
 ) -> None:
-    """Writes a directory that `load_embedder`, and transformers' `from_pretrained`, read back."""
+    """Writes a model directory that `load_embedder` and transformers' `from_pretrained` read.
+
+    Args:
+        directory: created if absent.
+        config: shape of the model.
+        params: parameters of `model.Clip`.
+        tokens: the tokenizer.
+        pixels: the image preprocessing.
+        dtype: dtype of the stored weights.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, np.ndarray] = {
         name: np.asarray(jax.device_get(tensor)).astype(dtype)
@@ -77,10 +86,10 @@ class ExportedModel:
     """A model directory that was written.
 
     Attributes:
-        directory: where it is.
-        fingerprint: of the model, as it will be loaded.
-        weights_bytes: size of its weights.
-        card: whether it has a model card.
+        directory: path of the directory.
+        fingerprint: fingerprint of the exported model.
+        weights_bytes: size of the weights file.
+        card: whether there is a model card.
     """
 
     directory: Path
@@ -90,57 +99,63 @@ class ExportedModel:
 
 
 def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32") -> ExportedModel:
-    """Writes a checkpoint in the Hugging Face layout, whichever layout it has.
+    """Atomically writes any checkpoint as a directory in the Hugging Face layout.
 
-    Its card and its list of training words are copied too. The directory appears whole or not at
-    all.
+    The model card and the list of training words are copied too.
 
     Args:
-        model: as `--model` takes it.
-        out: a directory that is not there yet.
-        dtype: of the weights, a key of DTYPES.
+        model: as passed to `--model`.
+        out: the directory to create.
+        dtype: dtype of the weights, a key of DTYPES.
 
     Raises:
-        ModelError: there is no such model, or `out` exists.
-        StoreError: it cannot be written.
+        ModelError: the model does not exist, or `out` exists.
+        StoreError: the directory cannot be written.
     """
     if out.exists():
-        raise ModelError(f"expected no file or folder at {out}, found one; give another -o")
+        raise ModelError(f"expected no file or folder at {out}, found one; choose another -o")
     source = locate(model).directory
-    read = parts.read(source)
-    params = weights.params_from_hf(read.config, read.tensors)
+    loaded = parts.read(source)
+    params = weights.params_from_hf(loaded.config, loaded.tensors)
     with storage_errors(f"cannot write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
-            made = Path(aside) / out.name
-            stored = read.tokenizer.stored()
-            save(made, read.config, params, stored, read.preprocessor, dtype=DTYPES[dtype])
+            directory = Path(aside) / out.name
+            tokens = loaded.tokenizer.stored()
+            save(
+                directory,
+                loaded.config,
+                params,
+                tokens,
+                loaded.preprocessor,
+                dtype=DTYPES[dtype],
+            )
             for name in (CARD, training_words.FILE):
                 if (source / name).is_file():
-                    shutil.copyfile(source / name, made / name)
-            for path in made.iterdir():
+                    shutil.copyfile(source / name, directory / name)
+            for path in directory.iterdir():
                 sync_file(path)
-            sync_folder(made)
-            written = parts.read(made)
-            made.rename(out)
+            sync_folder(directory)
+            written = parts.read(directory)
+            directory.rename(out)
         sync_folder(out.parent)
     size = (out / SAFETENSORS).stat().st_size
     return ExportedModel(out, written.fingerprint, size, (out / CARD).exists())
 
 
 def push(folder: Path, repo: str, *, private: bool = True) -> str:
-    """Uploads a model directory to the Hugging Face Hub, with the user's own token.
+    """Uploads a model directory to the Hugging Face Hub with the user's token.
 
     Args:
-        folder: what `export_model` wrote.
-        repo: OWNER/NAME, made if absent.
-        private: whether a repository that is made is private.
+        folder: a directory written by `export_model`.
+        repo: OWNER/NAME, created if absent.
+        private: whether a new repository is private.
 
     Returns:
-        The address of the commit.
+        URL of the commit.
 
     Raises:
-        ModelError: the Hub refused, or was not reached.
+        ModelError: the Hub refused the upload or cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError

@@ -1,4 +1,4 @@
-"""Which files a checkpoint consists of, in a directory or in a repository of the Hub."""
+"""The files of a checkpoint, in a directory or a repository of the Hub."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Has = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class CheckpointLayout:
-    """The files of checkpoints of one kind.
+    """The files of one kind of checkpoint.
 
     Attributes:
-        kind: its name, for messages.
-        example: the id of a checkpoint on the Hub, for messages.
-        settings: files that it must have; the first lies in the checkpoint's folder.
-        vocabularies: sets of files, of which it must have one.
-        optional: files that it may have.
-        weights: files, of which it must have one; the first that exists is used.
+        kind: name of the kind, for messages.
+        example: id of a checkpoint on the Hub, for messages.
+        settings: required files; the first is in the checkpoint's folder.
+        vocabularies: alternative sets of files, one of which is required.
+        optional: optional files.
+        weights: alternative files, one of which is required; the first that exists is used.
     """
 
     kind: str
@@ -34,14 +34,14 @@ class CheckpointLayout:
     weights: tuple[str, ...]
 
     def missing(self, has: Has) -> list[str]:
-        """What a checkpoint lacks, in words; `has` tells whether it has a file.
+        """Describes the missing files of a checkpoint; `has` checks whether it has a file.
 
         Example:
             >>> CLIP.missing({"config.json", "vocab.json", "model.safetensors"}.__contains__)
             ['preprocessor_config.json', 'tokenizer.json (or vocab.json and merges.txt)']
         """
         missing = [name for name in self.settings if not has(name)]
-        if len(self.vocabularies) == 1:  # each of its files is needed
+        if len(self.vocabularies) == 1:  # all of its files are required
             missing += [name for name in self.vocabularies[0] if not has(name)]
         elif self._vocabulary(has) is None:
             missing += _alternatives([" and ".join(names) for names in self.vocabularies])
@@ -50,7 +50,7 @@ class CheckpointLayout:
         return missing
 
     def used(self, has: Has) -> Iterator[str]:
-        """The files of a checkpoint that lacks none, the shards of an index left out."""
+        """The files used from a complete checkpoint, without the shards of an index."""
         yield from self.settings
         yield from self._vocabulary(has) or ()
         yield from filter(has, self.optional)
@@ -59,17 +59,17 @@ class CheckpointLayout:
             yield weights
 
     def require(self, directory: Path) -> None:
-        """Checks that a directory has every file of a checkpoint.
+        """Checks that a directory has all files of a checkpoint.
 
         Raises:
-            ModelError: naming all that are missing; a WeightsError where only weights are.
+            ModelError: files are missing; a WeightsError if only the weights are.
         """
         missing = self.missing(lambda name: (directory / name).is_file())
         if missing:
             only_weights = missing == _alternatives(self.weights)
             error = WeightsError if only_weights else ModelError
             raise error(
-                f"expected {', '.join(missing)} in {directory}, found none; give the directory of "
+                f"expected {', '.join(missing)} in {directory}, found none; pass the directory of "
                 f"a {self.kind} checkpoint that has them"
             )
 
@@ -81,7 +81,7 @@ class CheckpointLayout:
 
 
 def _alternatives(names: list[str] | tuple[str, ...]) -> list[str]:
-    """`["a", "b"]` → `["a (or b)"]`; none of none."""
+    """`["a", "b"]` → `["a (or b)"]`."""
     first, *others = names or [""]
     return [f"{first} (or {', '.join(others)})" if others else first] if names else []
 
@@ -95,5 +95,5 @@ CLIP = CheckpointLayout(
     weights=weight_files.FILES,
 )
 
-# A CLIP's towers, without what they weigh.
+# The shape of a CLIP model, without weights.
 CLIP_SHAPE = replace(CLIP, settings=("config.json",), vocabularies=(), optional=(), weights=())

@@ -1,4 +1,4 @@
-"""From what `--model` takes to an embedder."""
+"""Loading of embedders by the names that `--model` accepts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CLIP = "clip"
 
 
 class Load(Protocol):
-    """What an entry point of group `rsicd_embed.embedders` refers to."""
+    """Signature of the entry points in group `rsicd_embed.embedders`."""
 
     def __call__(self, argument: str, *, batch_size: int) -> Embedder:
-        """The embedder that `NAME:argument` means."""
+        """Loads the embedder named `NAME:argument`."""
         ...
 
 
@@ -37,16 +37,16 @@ def load_embedder(
     """Loads an embedder.
 
     Args:
-        model: None or "bundled" for the model in this package; a directory in the Hugging Face
-            CLIP layout; a Hugging Face id, with `@revision` if you like; or `NAME:ARGUMENT` for an
-            entry point NAME of group `rsicd_embed.embedders`.
-        batch_size: images embedded at once, over all local devices.
-        precision: what a CLIP computes in; None for float32 on a CPU, bfloat16 elsewhere.
-        backend: what a CLIP runs on; None for jax.
+        model: None or "bundled" for the bundled model; a directory in the Hugging Face CLIP layout;
+            a Hugging Face id, optionally with `@revision`; or `NAME:ARGUMENT` for the entry point
+            NAME of group `rsicd_embed.embedders`.
+        batch_size: number of images per batch, across all local devices.
+        precision: compute dtype of a CLIP; None for float32 on CPUs and bfloat16 elsewhere.
+        backend: engine that runs a CLIP; None for jax.
 
     Raises:
-        ModelError: there is no such model, it is not a CLIP, or the backend cannot run it.
-        WeightsError: its weights do not fit its config.
+        ModelError: the model does not exist or is not a CLIP, or the backend cannot run it.
+        WeightsError: the weights do not match the config.
         ArgumentError: `model` is neither a name nor a path.
     """
     if not (model is None or isinstance(model, str | os.PathLike)):
@@ -58,15 +58,15 @@ def load_embedder(
         return load_clip(argument, batch_size=batch_size, precision=precision, backend=backend)
     if precision is not None or backend is not None:
         option = "precision" if precision is not None else "backend"
-        raise ModelError(f"expected no {option} with {model}: only CLIPs take one")
+        raise ModelError(f"expected no {option} with {model}: only CLIP models accept one")
     load = cast(Load, plugins.load(plugins.EMBEDDERS, name))
     return load(str(argument), batch_size=batch_size)
 
 
 def load_for_a_query(model: str | Path | None = None) -> Embedder:
-    """The embedder that has embedded one text or image soonest, its loading included.
+    """Loads the embedder with the lowest start-up latency for a single query.
 
-    For a CLIP that is NumPy's: it compiles nothing, and JAX alone takes longer to import.
+    For a CLIP this is the NumPy engine, which compiles nothing; importing JAX alone takes longer.
     """
     name, _ = _entry_point(model)
     return load_embedder(model, backend="numpy" if name is None else None)
@@ -79,17 +79,21 @@ def load_clip(
     precision: Precision | None = None,
     backend: Backend | None = None,
 ) -> ClipEmbedder:
-    """Loads a CLIP; see `load_embedder`."""
-    found = locate(model)
-    read = parts.read(found.directory)
-    engine = towers(read, backend or "jax", precision)
+    """Loads a CLIP model; see `load_embedder`."""
+    located = locate(model)
+    model_parts = parts.read(located.directory)
+    engine = towers(model_parts, backend or "jax", precision)
     return ClipEmbedder(
-        read, engine, name=found.name, batch_size=batch_size, directory=found.directory
+        model_parts,
+        engine,
+        name=located.name,
+        batch_size=batch_size,
+        directory=located.directory,
     )
 
 
 def _entry_point(model: str | Path | None) -> tuple[str | None, str | Path | None]:
-    """The entry point, None for the built-in CLIP, and what it is given."""
+    """Splits a model's name into the entry point (None for the built-in CLIP) and its argument."""
     name, colon, argument = str(model).partition(":")
     if colon and name == CLIP:
         return None, argument

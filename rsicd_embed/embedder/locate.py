@@ -1,4 +1,4 @@
-"""What `--model` takes → a directory with a checkpoint."""
+"""Locates the checkpoint that `--model` names: bundled, a directory, or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -20,32 +20,35 @@ from rsicd_embed.errors import ModelError, RsicdEmbedError, first_line, one_line
 BUNDLED = "bundled"
 _BUNDLED_DIRECTORY = Path(__file__).parent / "bundled"
 _HUB_ID = re.compile(r"(?P<repo>[\w][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-# No repository is called like a file of a model.
+# Repositories are not named like model files.
 _FILE = re.compile(r".*\.(pt|pth|bin|ckpt|safetensors|msgpack|npz|onnx|json|zip)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Located:
-    """A checkpoint's directory, and the name by which it is found again."""
+    """A checkpoint's directory, and the name under which it can be located again."""
 
     directory: Path
     name: str
 
 
 def locate(model: str | Path | None, layout: CheckpointLayout = CLIP) -> Located:
-    """Finds a model: None or "bundled", a directory, or a Hugging Face id with `@revision`.
+    """Locates a model, and downloads it if necessary.
 
-    Only what is written like an id, `owner/name`, is looked for on the Hub.
+    Args:
+        model: None or "bundled", a directory, or a Hugging Face id `owner/name`, optionally with
+            `@revision`. Only names of that form are looked up on the Hub.
+        layout: the files of the checkpoint.
 
     Raises:
-        ModelError: it is none of these, or cannot be fetched; directories of similar names and
-            the model directory in a run's folder are pointed out.
+        ModelError: the model does not exist or cannot be downloaded. The message suggests
+            directories with similar names, and the model inside the folder of a training run.
     """
     if model is None or str(model) == BUNDLED:
         return Located(_BUNDLED_DIRECTORY, BUNDLED)
     text = str(model)
     if not text.strip():
-        raise ModelError("expected a model, found an empty name; leave --model out for the bundled")
+        raise ModelError("expected a model, found an empty name; omit --model for the bundled one")
     path = Path(text).expanduser()
     if path.is_dir():
         _refuse_other_folder(path)
@@ -63,45 +66,45 @@ def locate(model: str | Path | None, layout: CheckpointLayout = CLIP) -> Located
 
 
 def _refuse_other_folder(path: Path) -> None:
-    """Folders that are easily taken for a model's.
+    """Recognises folders that are easily mistaken for a model's.
 
     Raises:
-        ModelError: it is one of them; the message says what to give instead.
+        ModelError: the folder is a training run or a store; the message suggests what to pass.
     """
     if (path / "config.json").exists():
         return
     if (path / "run.json").is_file():
         best = path / "best"
-        advice = f"give {best}" if best.is_dir() else "it has no best model yet: train on"
+        advice = f"pass {best}" if best.is_dir() else "it has no best model yet: continue training"
         raise ModelError(
             f"expected a model directory, found the folder of a training run: {path}; {advice}"
         )
     if (path / "manifest.json").is_file() or any(path.glob("*.lance")) or path.suffix == ".lance":
         raise ModelError(
             f"expected a model directory, found the folder of a store: {path}; "
-            "give it to --store, and leave --model out for the model that made the store"
+            "pass it to --store, and omit --model to use the store's model"
         )
 
 
 def _description(text: str, path: Path, layout: CheckpointLayout) -> str:
-    """What there is instead of a model, and what to do."""
+    """Describes what was found instead of a model, with advice."""
     if path.exists():
         beside = (path.parent / layout.settings[0]).is_file()
-        return f"a file: {text}" + (f"; give its folder, {path.parent}" if beside else "")
+        return f"a file: {text}" + (f"; pass its folder, {path.parent}" if beside else "")
     scheme, colon, _ = text.partition(":")
     if colon and scheme in plugins.names(plugins.STORES):
         return (
-            f"the URI of a store: {text}; give it to --store, and leave --model out for the "
-            "model that made the store"
+            f"the URI of a store: {text}; pass it to --store, and omit --model to use the "
+            "store's model"
         )
     return f"no such directory: {text}{_suggestion(path)}"
 
 
 def _suggestion(path: Path) -> str:
-    """`; did you mean models/clip?`, if there are directories of such a name; else nothing."""
-    missing = next((one for one in (path, *path.parents) if one.parent.is_dir()), path)
+    """Suggests similar directories, such as `; did you mean models/clip?`; empty if none."""
+    missing = next((part for part in (path, *path.parents) if part.parent.is_dir()), path)
     try:
-        names = [one.name for one in missing.parent.iterdir() if one.is_dir()]
+        names = [folder.name for folder in missing.parent.iterdir() if folder.is_dir()]
     except OSError:
         return ""
     if missing.parent == path.parent == Path():
@@ -115,7 +118,7 @@ def _suggestion(path: Path) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-# Without a network, a mistyped path should fail at once; the Hub's own setting comes first.
+# Short, so that a mistyped path fails quickly without a network; HF_HUB_ETAG_TIMEOUT overrides it.
 _PATIENCE_S = 2.5
 
 
@@ -124,14 +127,14 @@ class _UnreachableError(Exception):
 
 
 def download(repo: str, revision: str | None, layout: CheckpointLayout) -> Path:
-    """The local directory of a repository's checkpoint; fetches only the files that are needed.
+    """Downloads the required files of a checkpoint, and returns its local directory.
 
-    With HF_HUB_OFFLINE set, without a network, or where the Hub fails, what is in the cache is
-    used. The Hub is asked once, for at most 2.5 s or HF_HUB_ETAG_TIMEOUT, before anything else.
+    Cached files are used if HF_HUB_OFFLINE is set or the Hub cannot be reached within 2.5 s
+    (HF_HUB_ETAG_TIMEOUT changes this limit).
 
     Raises:
-        ModelError: no network and not cached, no such repository or revision, gated, or files
-            missing, all of which are named.
+        ModelError: the Hub cannot be reached and the model is not cached, the repository or
+            revision does not exist, access is gated, or files are missing.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
@@ -160,7 +163,7 @@ def download(repo: str, revision: str | None, layout: CheckpointLayout) -> Path:
             raise failure
         if missing:
             raise ModelError(
-                f"{checkpoint_id} is no {layout.kind} checkpoint: expected "
+                f"{checkpoint_id} is not a {layout.kind} checkpoint: expected "
                 f"{', '.join(missing)} in the repository, found none"
             )
         paths = {name: fetch(name) for name in layout.used(has)}
@@ -171,15 +174,15 @@ def download(repo: str, revision: str | None, layout: CheckpointLayout) -> Path:
 
 
 def _ask(repo: str, revision: str | None, name: str) -> Exception | None:
-    """Why the Hub does not give a file; None where it would.
+    """Checks that the Hub has a file; returns the error, or None.
 
-    Asked once, without the retries of the Hub's library; on a thread, as no time limit applies to
-    the resolution of a host's name.
+    There is a single request, without the library's retries. It runs on a thread because host name
+    resolution has no timeout.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
-    url = hf_hub_url(repo, name, revision=revision)  # refuses what is no id
+    url = hf_hub_url(repo, name, revision=revision)  # raises an error for an invalid id
     patience_s = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _PATIENCE_S)
     answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
@@ -189,7 +192,7 @@ def _ask(repo: str, revision: str | None, name: str) -> Exception | None:
             answers.put(None)
         except HfHubHTTPError as error:
             answers.put(error)
-        except Exception as error:  # of the HTTP client, which depends on the library's version
+        except Exception as error:  # the HTTP client depends on the library's version
             answers.put(_UnreachableError(first_line(error)))
 
     threading.Thread(target=ask, name="hub", daemon=True).start()
@@ -216,7 +219,7 @@ def _hub_errors(checkpoint_id: str, kind: str) -> Iterator[None]:
         raise
     except GatedRepoError as error:
         raise ModelError(
-            f"{checkpoint_id} is gated: accept its terms on the Hub, and log in"
+            f"{checkpoint_id} is gated: accept its terms on the Hub and log in"
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(
@@ -230,17 +233,17 @@ def _hub_errors(checkpoint_id: str, kind: str) -> Iterator[None]:
     except (_UnreachableError, LocalEntryNotFoundError) as error:
         raise ModelError(
             f"{checkpoint_id} is not a directory here, and the Hugging Face Hub cannot be reached "
-            f"({first_line(error)}); connect, or give a local directory"
+            f"({first_line(error)}); connect, or pass a local directory"
         ) from error
     except EntryNotFoundError as error:
         raise ModelError(
-            f"{checkpoint_id} is no {kind} checkpoint: a file is missing ({one_line(error)})"
+            f"{checkpoint_id} is not a {kind} checkpoint: a file is missing ({one_line(error)})"
         ) from error
     except HFValidationError as error:
         raise ModelError(
-            f"{checkpoint_id} is no Hugging Face id: {error}; write owner/name"
+            f"{checkpoint_id} is not a Hugging Face id: {error}; expected owner/name"
         ) from error
     except Exception as error:  # HTTP and disk errors; see `_ask`
         raise ModelError(
-            f"{checkpoint_id} cannot be fetched from the Hub: {first_line(error)}"
+            f"{checkpoint_id} cannot be downloaded from the Hub: {first_line(error)}"
         ) from error

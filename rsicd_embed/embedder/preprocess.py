@@ -1,4 +1,4 @@
-"""RGB pictures → the pixels a CLIP sees; equal to Hugging Face's CLIPImageProcessor."""
+"""CLIP image preprocessing, equal to Hugging Face's CLIPImageProcessor."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from rsicd_embed.errors import ModelError
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# The longest side a resized picture may have. Beyond it (a 1×10000 picture, say) only the part
-# that the crop keeps is resized.
+# Longest side of a resized image. Beyond it (for a 1×10000 image, say) only the part that the crop
+# keeps is resized.
 _MAX_RESIZED_SIDE = 16_384
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """Resizes the shorter side to `resize`, crops the centre to `crop`, normalises.
+    """Resizes, crops the centre and normalises.
 
     Attributes:
-        resize: length of the shorter side in pixels; or (height, width), whatever the shape was;
-            None to leave the size alone.
-        crop: (height, width) of the pixels; None to keep all.
-        resample: Pillow's number of the resampling filter, 3 for bicubic.
-        scale: what a byte is multiplied by.
-        mean: per channel, subtracted after scaling.
-        std: per channel, divided by after that.
+        resize: length of the shorter side in pixels; or (height, width), ignoring the aspect
+            ratio; None to keep the size.
+        crop: (height, width) in pixels; None to keep everything.
+        resample: Pillow's number of the resampling filter; 3 is bicubic.
+        scale: factor applied to the bytes.
+        mean: subtracted from each channel after scaling.
+        std: divides each channel after that.
     """
 
     resize: int | tuple[int, int] | None
@@ -43,43 +43,43 @@ class Preprocessor:
     std: tuple[float, float, float] = CLIP_STD
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Upright RGB picture → uint8 (height, width, 3), resized and cropped."""
+        """Resizes and crops an upright RGB image to uint8 (height, width, 3)."""
         return _crop(_resize(image, self), self.crop)
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (…, 3) → float32 (…, 3), in the reference's order of operations."""
+        """Normalises uint8 (…, 3) to float32 (…, 3), with the reference's order of operations."""
         scaled = (pixels * np.float64(self.scale)).astype(np.float32)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         return (scaled - mean) / std
 
     def digest(self) -> str:
-        """Hash of the settings; its leading number grows when resizing or 8-bit decoding changes.
+        """Hash of the settings and of a version number.
 
-        It stayed when deeper pictures began to be scaled by the range they use: other vectors are
-        as they were, so stores still open.
+        The version increases when resizing or 8-bit decoding changes. It did not when scaling of
+        deeper images changed, since the vectors of 8-bit images, and so most stores, stayed valid.
         """
         return hashlib.sha256(f"1 {self!r}".encode()).hexdigest()[:16]
 
 
-def _resize(image: Image.Image, how: Preprocessor) -> Image.Image:
-    if how.resize is None:
+def _resize(image: Image.Image, preprocessor: Preprocessor) -> Image.Image:
+    size, crop = preprocessor.resize, preprocessor.crop
+    if size is None:
         return image
-    resample = Image.Resampling(how.resample)
-    if isinstance(how.resize, tuple):
-        height, width = how.resize
+    resample = Image.Resampling(preprocessor.resample)
+    if isinstance(size, tuple):
+        height, width = size
         return image.resize((width, height), resample)
     short, long = sorted(image.size)
-    new_long = int(how.resize * long / short)
+    new_long = int(size * long / short)
     wide = image.width >= image.height
-    if new_long <= _MAX_RESIZED_SIDE or how.crop is None:
-        new = (new_long, how.resize) if wide else (how.resize, new_long)
-        return image.resize(new, resample)
-    # Only the middle survives the crop: resize just that, a crop's length of it on each side more.
-    kept = 3 * max(how.crop)
-    span = kept * short / how.resize
+    if new_long <= _MAX_RESIZED_SIDE or crop is None:
+        return image.resize((new_long, size) if wide else (size, new_long), resample)
+    # Only the middle survives the crop: resize that, with a margin of one crop on each side.
+    middle = 3 * max(crop)
+    span = middle * short / size
     start = (long - span) / 2
     box = (start, 0, start + span, short) if wide else (0, start, short, start + span)
-    return image.resize((kept, how.resize) if wide else (how.resize, kept), resample, box=box)
+    return image.resize((middle, size) if wide else (size, middle), resample, box=box)
 
 
 def _crop(image: Image.Image, crop: tuple[int, int] | None) -> np.ndarray:
@@ -87,7 +87,7 @@ def _crop(image: Image.Image, crop: tuple[int, int] | None) -> np.ndarray:
     if crop is None:
         return pixels
     height, width = crop
-    # The reference pads a smaller picture with black, the odd pixel before it.
+    # The reference pads smaller images with black, with the odd pixel in front.
     pad = [max(0, want - have) for want, have in zip(crop, pixels.shape[:2], strict=True)]
     if any(pad):
         pixels = np.pad(pixels, [((p + 1) // 2, p // 2) for p in pad] + [(0, 0)])
@@ -96,10 +96,10 @@ def _crop(image: Image.Image, crop: tuple[int, int] | None) -> np.ndarray:
 
 
 def from_hf(config: Mapping[str, Any]) -> Preprocessor:
-    """Reads the content of a Hugging Face `preprocessor_config.json`, old and new forms.
+    """Reads the content of a Hugging Face `preprocessor_config.json`, in old and new forms.
 
     Raises:
-        ModelError: a size that is not understood.
+        ModelError: a setting is invalid.
     """
 
     def side(value: Any) -> int:
@@ -139,35 +139,42 @@ def from_hf(config: Mapping[str, Any]) -> Preprocessor:
 
 
 def _numbers(config: Mapping[str, Any], name: str, default: Any, count: int) -> Any:
-    """A tuple of `count` finite numbers; for one, the file has it alone."""
+    """A setting of `count` finite numbers as a tuple; a single number is not in a list."""
     value = config.get(name, default)
     values = (value,) if count == 1 else tuple(value) if isinstance(value, list | tuple) else ()
     if len(values) != count or not all(
-        isinstance(one, int | float) and math.isfinite(one) for one in values
+        isinstance(number, int | float) and math.isfinite(number) for number in values
     ):
         raise _expected(f"{name} as {count} number{'s' * (count > 1)}", value)
-    return values  # as they are written, since `Preprocessor.digest` is of their text
+    return values  # not converted, since `Preprocessor.digest` hashes their text
 
 
 def _expected(wanted: str, value: Any) -> ModelError:
     return ModelError(f"preprocessor_config.json: expected {wanted}, found {value!r}")
 
 
-def to_hf(how: Preprocessor) -> dict[str, Any]:
-    """The content of a `preprocessor_config.json` for a square-cropping preprocessor."""
-    if not isinstance(how.resize, int) or how.crop is None:
-        raise ModelError("only preprocessors that resize the shorter side and crop are written")
+def to_hf(preprocessor: Preprocessor) -> dict[str, Any]:
+    """The content of a `preprocessor_config.json`.
+
+    Raises:
+        ModelError: the preprocessor does not resize the shorter side and crop.
+    """
+    if not isinstance(preprocessor.resize, int) or preprocessor.crop is None:
+        raise ModelError(
+            "expected a preprocessor that resizes the shorter side and crops, found "
+            f"{preprocessor}; others cannot be saved"
+        )
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": how.resize},
-        "resample": how.resample,
+        "size": {"shortest_edge": preprocessor.resize},
+        "resample": preprocessor.resample,
         "do_center_crop": True,
-        "crop_size": {"height": how.crop[0], "width": how.crop[1]},
+        "crop_size": {"height": preprocessor.crop[0], "width": preprocessor.crop[1]},
         "do_rescale": True,
-        "rescale_factor": how.scale,
+        "rescale_factor": preprocessor.scale,
         "do_normalize": True,
-        "image_mean": list(how.mean),
-        "image_std": list(how.std),
+        "image_mean": list(preprocessor.mean),
+        "image_std": list(preprocessor.std),
     }

@@ -1,4 +1,4 @@
-"""Texts → token ids, equal to Hugging Face's CLIPTokenizer, without importing transformers."""
+"""CLIP tokenizer, equal to Hugging Face's CLIPTokenizer, without importing transformers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tokenizers.processors import TemplateProcessing
 from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import ArgumentError, ModelError
 
-# Sequences are padded to a multiple of this, so that few shapes are compiled.
+# Sequences are padded to a multiple of this, so that few shapes need compiling.
 _BUCKET = 16
 
 BEGIN_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
-# Texts whose ids show how a tokenizer treats case, spaces, accents, digits and special tokens.
+# Texts whose ids reveal how a tokenizer treats case, spaces, accents, digits and special tokens.
 _PROBES = (
     "A Photo of SEVERAL boats",
     "  tabs\tand\nlines ",
@@ -37,7 +37,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class Tokenizer:
-    """A fast tokenizer that adds begin and end tokens, truncates, and pads."""
+    """A tokenizer that adds begin and end tokens, truncates and pads."""
 
     def __init__(self, tokenizer: FastTokenizer, *, context_length: int, pad_id: int) -> None:
         self._tokenizer = tokenizer
@@ -47,7 +47,7 @@ class Tokenizer:
         self.pad_id = pad_id
 
     def stored(self) -> FastTokenizer:
-        """The library's tokenizer as a model's directory has it, without length limits."""
+        """The tokenizer to store in a model directory, without length limits."""
         copy = FastTokenizer.from_str(self._tokenizer.to_str())
         copy.no_truncation()
         copy.no_padding()
@@ -55,12 +55,12 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, special ones included."""
+        """Number of tokens, including special ones."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
     def digest(self) -> str:
-        """Hash of everything that decides which ids a text gets."""
-        # Not the library's own serialisation, which may change with its version.
+        """Hash of everything that determines the ids of a text."""
+        # The library's own serialisation may change between versions.
         vocabulary = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items())
         merges = json.loads(self._tokenizer.to_str())["model"].get("merges")
         probes = [self._tokenizer.encode(text).ids for text in _PROBES]
@@ -70,20 +70,25 @@ class Tokenizer:
     def __call__(
         self, texts: Sequence[str], *, length: int | None = None, multiple: int = _BUCKET
     ) -> np.ndarray:
-        """Texts → int32 (n, t): t is `length`, or the longest text rounded up to a `multiple`.
+        """Tokenizes texts to int32 (n, t).
 
-        A text longer than the context is cut, and keeps its end token, as the reference does; a
-        warning says so.
+        Texts longer than the context are cut but keep their end token, as in the reference, and a
+        warning reports their number.
+
+        Args:
+            texts: the texts.
+            length: t; by default the length of the longest text, rounded up to a `multiple`.
+            multiple: see `length`.
 
         Raises:
-            ArgumentError: an item is no text, or has half a character (a lone surrogate).
+            ArgumentError: an item is not text, or contains a lone surrogate.
         """
         texts = list(texts)
         require_items(texts, "texts", str)
         for position, text in enumerate(texts):
             if _SURROGATE.search(text):
                 raise ArgumentError(
-                    f"expected texts in Unicode, found half a character in {text[:60]!a} at "
+                    f"expected texts in Unicode, found a lone surrogate in {text[:60]!a} at "
                     f"position {position}; correct it"
                 )
         encodings = self._tokenizer.encode_batch(texts)
@@ -104,7 +109,7 @@ class Tokenizer:
 
 
 def clip_bpe(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> FastTokenizer:
-    """CLIP's byte-pair encoding: lower case, words split by kind, begin and end tokens added."""
+    """Creates CLIP's byte-pair encoding, with begin and end tokens."""
     tokenizer = clip_pipeline(
         models.BPE(
             dict(vocabulary), list(merges), end_of_word_suffix=WORD_END, unk_token=END_OF_TEXT
@@ -122,7 +127,7 @@ def clip_bpe(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -
 
 
 def clip_pipeline(model: models.Model) -> FastTokenizer:
-    """What CLIP does to a text before `model` sees its words."""
+    """Creates a tokenizer with CLIP's normalisation and splitting into words."""
     tokenizer = FastTokenizer(model)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -137,10 +142,10 @@ def clip_pipeline(model: models.Model) -> FastTokenizer:
 
 
 def load(directory: Path, *, context_length: int, vocab_size: int, eos_token_id: int) -> Tokenizer:
-    """Reads the `tokenizer.json`, or `vocab.json` and `merges.txt`, of a Hugging Face directory.
+    """Reads `tokenizer.json`, or `vocab.json` and `merges.txt`, from a Hugging Face directory.
 
     Raises:
-        ModelError: it is missing, broken, or makes ids that the model has no embedding for.
+        ModelError: the tokenizer is missing or damaged, or produces ids outside the vocabulary.
     """
     path = directory / "tokenizer.json"
     vocabulary = directory / "vocab.json"
@@ -156,8 +161,8 @@ def load(directory: Path, *, context_length: int, vocab_size: int, eos_token_id:
             )
     except ModelError:
         raise
-    except Exception as error:  # the binding raises bare Exception
-        raise ModelError(f"{path} is not a tokenizer: {error}; fetch it again") from error
+    except Exception as error:  # the bindings raise bare Exception
+        raise ModelError(f"{path} is not a tokenizer: {error}; download it again") from error
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if highest >= vocab_size:
         raise ModelError(
@@ -181,7 +186,7 @@ def _read_vocabulary(
     lines = merges.read_text(encoding="utf-8").splitlines()
     pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
-        raise ModelError(f"{merges}: expected two tokens a line")
+        raise ModelError(f"{merges}: expected two tokens per line; download it again")
     return json.loads(vocabulary.read_text(encoding="utf-8")), [(a, b) for a, b in pairs]
 
 
@@ -194,5 +199,5 @@ def _pad_id(directory: Path, tokenizer: FastTokenizer, default: int) -> int:
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{path} is not JSON: {error}") from error
     token = token.get("content") if isinstance(token, dict) else token
-    found = tokenizer.token_to_id(token) if isinstance(token, str) else None
-    return default if found is None else int(found)
+    pad_id = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    return default if pad_id is None else int(pad_id)

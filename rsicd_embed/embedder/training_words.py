@@ -1,8 +1,8 @@
-"""The words of the captions that a model was trained on, and advice on queries with other words.
+"""The vocabulary of a model's training captions, and advice on queries with other words.
 
-A model directory may have a `training_words.json`: for each word of the training captions, the
-number of training images whose captions contain it. It is no part of the model's fingerprint.
-Models without the file, such as those trained on captions from the web, give no advice.
+A model directory may have a `training_words.json` with the number of training images whose captions
+contain each word. It is not part of the model's fingerprint. Models without the file, such as those
+trained on captions from the web, give no advice.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from rsicd_embed.errors import ModelError
 from rsicd_embed.files import read_json
 
 FILE = "training_words.json"
-# A word that fewer training images have is hardly learnt.
+# A word in the captions of fewer training images is considered unfamiliar.
 FAMILIAR_IMAGES = 10
 
 _VERSION = 1
 _MOST_NEAR = 4
-# A ratio of difflib's: `neighbourhood` and `neighborhood` have .96, `creek` and `creeks` .91.
-_SPELT_ALIKE = 0.85
+# Ratio of difflib: .96 for `neighbourhood` and `neighborhood`, .91 for `creek` and `creeks`.
+_ALIKE = 0.85
 _NEAR_WORDS = Path(__file__).with_name("near_words.txt")
 _FUNCTION_WORDS = Path(__file__).with_name("function_words.txt")
-# As the tokenizer splits text, without what is no word: digits, punctuation, 's and such.
+# Splits text like the tokenizer, but only into words and contractions.
 _TOKEN = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+")
 
 
 @dataclass(frozen=True)
 class TrainingWords:
-    """The words that a text tower has learnt.
+    """The words of a model's training captions.
 
     Attributes:
         images: word in lower case → number of training images whose captions contain it.
@@ -47,10 +47,10 @@ class TrainingWords:
 
     @classmethod
     def of(cls, captions: Iterable[Iterable[str]]) -> TrainingWords:
-        """Counts words.
+        """Counts the words in captions.
 
         Args:
-            captions: for each training image, its captions.
+            captions: the captions of each training image.
 
         Example:
             >>> TrainingWords.of([["A port.", "a PORT with boats"], ["a beach"]]).images
@@ -62,17 +62,17 @@ class TrainingWords:
         return cls(dict(sorted(counts.items())))
 
     def merged(self, other: TrainingWords) -> TrainingWords:
-        """The words of a model that was trained on one dataset after another.
+        """Merges the words of two trainings of a model.
 
-        Of two counts the larger is kept, as both may be of the same images.
+        The larger of two counts is kept, since both may come from the same images.
         """
         return TrainingWords(dict(sorted((Counter(self.images) | Counter(other.images)).items())))
 
     def unfamiliar(self, texts: Sequence[str]) -> list[UnfamiliarWord]:
-        """The words of some texts that never occurred in training or hardly ever, each once.
+        """Distinct words of the texts that were absent or rare in training.
 
-        Function words such as "with" or "show" are left out. Other forms of a familiar word count
-        as words of their own, since the tokenizer gives them other tokens.
+        Function words such as "with" or "show" are ignored. Inflected forms count as separate
+        words, since they have other tokens.
         """
         words = dict.fromkeys(word for text in texts for word in _words(text))
         return [
@@ -82,7 +82,7 @@ class TrainingWords:
         ]
 
     def near(self, word: str) -> tuple[str, ...]:
-        """Up to four familiar words or phrases of similar spelling or meaning, the nearest first.
+        """Up to four familiar words or phrases of similar spelling or meaning, nearest first.
 
         Example:
             >>> TrainingWords({"port": 326, "harbour": 36, "ships": 2}).near("harbours")
@@ -90,7 +90,7 @@ class TrainingWords:
         """
         inflected = [form for form in (*_singulars(word), f"{word}s") if form in self._familiar]
         alike = difflib.get_close_matches(
-            word, [one for one in self._familiar if one[0] == word[0]], _MOST_NEAR, _SPELT_ALIKE
+            word, [known for known in self._familiar if known[0] == word[0]], _MOST_NEAR, _ALIKE
         )
         related = [
             near
@@ -101,7 +101,7 @@ class TrainingWords:
         return tuple(dict.fromkeys([*inflected, *alike, *related]))[:_MOST_NEAR]
 
     def write(self, directory: Path) -> None:
-        """Writes the file of a model directory, a word a line."""
+        """Writes the file into a model directory, with one word per line."""
         content = {"version": _VERSION, "images": self.images}
         text = json.dumps(content, ensure_ascii=False, indent=0) + "\n"
         (directory / FILE).write_text(text, encoding="utf-8")
@@ -120,10 +120,10 @@ class TrainingWords:
 
 
 def read(directory: Path) -> TrainingWords | None:
-    """The training words of a model directory; None where it has no list of them.
+    """Reads the training words of a model directory; None if it has no such file.
 
     Raises:
-        ModelError: the file is not such a list.
+        ModelError: the file is malformed.
     """
     path = directory / FILE
     if not path.is_file():
@@ -136,7 +136,7 @@ def read(directory: Path) -> TrainingWords | None:
     ):
         raise ModelError(
             f"{path}: expected version {_VERSION} of a list of training words, found something "
-            "else; fetch the model again, or remove the file to do without warnings"
+            "else; download the model again, or remove the file to disable warnings"
         )
     return TrainingWords(images)
 
@@ -147,7 +147,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _singulars(word: str) -> list[str]:
-    """What a word may be the plural of."""
+    """Words of which a word may be the plural."""
     endings = [("ies", "y"), ("es", ""), ("s", "")]
     return [word.removesuffix(end) + new for end, new in endings if word.endswith(end)]
 
@@ -160,7 +160,7 @@ def _function_words() -> frozenset[str]:
 
 @cache
 def _near_words() -> dict[str, tuple[str, ...]]:
-    """Word → words and phrases of similar meaning, the nearest first; see the file."""
+    """Word → words and phrases of similar meaning, nearest first; see near_words.txt."""
     near: dict[str, tuple[str, ...]] = {}
     for line in _NEAR_WORDS.read_text(encoding="utf-8").splitlines():
         words, colon, others = line.partition(":")

@@ -1,4 +1,4 @@
-"""Reads pictures: any file or object → RGB of 8 bits, or a clear reason why not."""
+"""Image reading: any file, bytes or Pillow image to 8-bit RGB."""
 
 from rsicd_embed.images.bit_depth import STRETCH_RULE, Stretch
 from rsicd_embed.images.picture import (

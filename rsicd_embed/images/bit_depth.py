@@ -1,4 +1,4 @@
-"""Samples of any type → 8 bits, by the range that a picture really uses."""
+"""Scaling of samples of any type to 8 bits, by the range that an image actually uses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from rsicd_embed.errors import ImageError
 
-# Chosen by measurement, which docs/sources.md records.
+# Chosen by measurement; see docs/sources.md.
 PERCENTILES = (0.1, 99.9)
 _LEAST_SHARE = 1 / 5
 
-# What a summary says of it.
+# A description for users.
 STRETCH_RULE = (
     "0 to 255 is the range that each image uses (0.1th to 99.9th percentile of all its bands), or "
     "the customary range around it (such as 0 to 1, 255, 1023 or 65535) if it fills a fifth of it"
@@ -24,11 +24,11 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Stretch:
-    """The linear mapping of a picture's samples to 8 bits.
+    """The linear mapping of an image's samples to 8 bits.
 
     Attributes:
-        low: this value and everything below it becomes 0.
-        high: this value and everything above it becomes 255.
+        low: values up to this become 0.
+        high: values from this up become 255.
     """
 
     low: float
@@ -36,21 +36,21 @@ class Stretch:
 
 
 def to_8_bits(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarray, Stretch]:
-    """Scales samples to 0…255, the same way for all bands.
+    """Scales samples to 0…255, with one mapping for all bands.
 
-    The range that a picture uses is that from the 0.1th to the 99.9th percentile of its valid
-    samples, or from the least to the largest where those two are equal. A picture that fills at
-    least a fifth of a customary range keeps its brightness, because that range is used instead:
-    the smallest of 0…1 (floats), 0…255, 0…511, … 0…65535 and so on that reaches its 99.9th
-    percentile.
+    An image's range spans the 0.1th to the 99.9th percentile of its valid samples, or the minimum
+    to the maximum if those percentiles are equal. If it fills at least a fifth of a customary
+    range, the customary range is used instead, which preserves the brightness. The customary
+    range is the smallest of 0…1 (floats), 0…255, 0…511, …, 0…65535 and so on that includes the
+    99.9th percentile.
 
     Args:
-        values: (height, width, bands) of integers or floats.
-        valid: (height, width, bands) of booleans; samples that hold data. All, if None. NaN and
-            infinity never count.
+        values: integers or floats (height, width, bands).
+        valid: bool (height, width, bands), True for samples with data; all samples if None. NaN
+            and infinity are never valid.
 
     Returns:
-        uint8 (height, width, bands), in which invalid samples are 0; and the range.
+        uint8 (height, width, bands), with invalid samples 0, and the mapping.
 
     Raises:
         ImageError: no sample is valid.
@@ -61,7 +61,7 @@ def to_8_bits(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.n
             valid = finite if valid is None else valid & finite
     samples = values if valid is None else values[valid]
     if not samples.size:
-        raise ImageError("no pixel holds data: all are nodata, transparent or not a number")
+        raise ImageError("no pixel has data: all are nodata, transparent or not a number")
     stretch = _range(samples)
     scaled = _scale(values, stretch)
     if valid is not None:
@@ -86,9 +86,9 @@ def _customary_limit(dtype: np.dtype, largest: float) -> float:
 
 
 def _percentiles(samples: np.ndarray) -> tuple[float, float]:
-    """The values at `PERCENTILES`: samples that occur, no averages of two."""
+    """The values at `PERCENTILES`: actual samples, not averages of two."""
     ranks = [int(q / 100 * (samples.size - 1)) for q in PERCENTILES]
-    if _is_short(samples):  # counting beats sorting
+    if _is_short(samples):  # counting is faster than sorting
         least = int(np.iinfo(samples.dtype).min)
         counts = np.bincount(samples.ravel().astype(np.int32) - least)
         low, high = np.searchsorted(np.cumsum(counts), ranks, side="right") + least
@@ -106,25 +106,25 @@ def _scale(values: np.ndarray, stretch: Stretch) -> np.ndarray:
     if _is_short(values):
         info = np.iinfo(values.dtype)
         table = _scale(np.arange(info.min, info.max + 1, dtype=np.int32), stretch)
-        # A negative value counts from the table's end.
+        # Negative values index from the end of the table.
         looked_up: np.ndarray = np.roll(table, info.min)[values]
         return looked_up
     scaled = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), _ROWS_AT_ONCE):  # bounds the memory of the doubles
+    for top in range(0, len(values), _ROWS_AT_ONCE):  # limits the memory used by float64 copies
         unit = _unit(values[top : top + _ROWS_AT_ONCE], stretch)
         scaled[top : top + _ROWS_AT_ONCE] = np.rint(255 * unit)
     return scaled
 
 
 def _unit(values: np.ndarray, stretch: Stretch) -> np.ndarray:
-    """Samples as a share of the range, 0 to 1; NaN becomes 0."""
+    """Samples as a fraction of the range, 0 to 1; NaN becomes 0."""
     if values.dtype.kind == "f":
-        # Halves, lest the difference overflow.
+        # Halved so that the difference cannot overflow.
         span = (stretch.high / 2 - stretch.low / 2) or 1
         share = (values.astype(np.float64) / 2 - stretch.low / 2) / span
         unit: np.ndarray = np.clip(np.nan_to_num(share, nan=0), 0, 1)
         return unit
-    # The difference is taken modulo 2⁶⁴, since doubles cannot tell large integers apart.
+    # The difference is computed modulo 2⁶⁴, since float64 cannot represent all large integers.
     low, high = int(stretch.low), int(stretch.high)
     above = np.clip(values, low, high).astype(np.uint64) - np.uint64(low % 2**64)
     shares: np.ndarray = above / ((high - low) or 1)

@@ -1,4 +1,8 @@
-"""PNG, PPM and JPEG 2000 files of more than 8 bits, of which Pillow keeps only 8."""
+"""Decoders of deep PNG, PPM and JPEG 2000 files, which Pillow cuts to 8 bits, and header parsers.
+
+The header parsers return the size that compressed data announces, so that nothing larger than
+expected is decoded.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import numpy as np
 from rsicd_embed.errors import ImageError
 
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its start, and the marker of the sizes
+_CODESTREAM = b"\xff\x4f\xff\x51"  # JPEG 2000 start-of-codestream and size markers
 
 
 @dataclass(frozen=True)
@@ -20,11 +24,11 @@ class Codestream:
     """The header of a JPEG 2000 image.
 
     Attributes:
-        width: pixels per row.
-        height: rows.
+        width: in pixels.
+        height: in pixels.
         components: number of bands.
-        bits: of the deepest component.
-        signed: whether a component is.
+        bits: bits per sample of the deepest component.
+        signed: whether any component is signed.
     """
 
     width: int
@@ -35,7 +39,7 @@ class Codestream:
 
 
 def jpeg2000_header(data: bytes) -> Codestream | None:
-    """The header of a codestream, alone or in a JP2 file; None where it is not found or cut off."""
+    """Parses the header of a codestream, bare or in a JP2 file; None if absent or truncated."""
     start = data.find(_CODESTREAM)
     try:
         right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
@@ -51,13 +55,13 @@ def jpeg2000_header(data: bytes) -> Codestream | None:
 
 
 def jpeg2000_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG 2000 image."""
+    """Width and height of a JPEG 2000 image; None if the header is absent or truncated."""
     header = jpeg2000_header(data)
     return (header.width, header.height) if header else None
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG's frame, of any process and precision."""
+    """Width and height of a JPEG frame of any process and precision; None if there is none."""
     place = 2
     while place + 9 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
@@ -72,7 +76,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a WebP's canvas."""
+    """Width and height of a WebP canvas; None if the data are not WebP."""
     kind = data[12:16]
     if data[:4] != b"RIFF" or len(data) < 30:
         return None
@@ -89,7 +93,7 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def lerc_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a LERC 2 blob."""
+    """Width and height of a LERC 2 blob; None if the data are not LERC 2."""
     if data[:6] != b"Lerc2 " or len(data) < 22:
         return None
     (version,) = struct.unpack_from("<i", data, 6)
@@ -104,12 +108,12 @@ _PPM = re.compile(rb"P([36])" + _SPACE + rb"(\d+)" + _SPACE + rb"(\d+)" + _SPACE
 
 
 def is_deep_png(data: bytes) -> bool:
-    """Whether a file is a PNG with 16 bits per sample."""
+    """Whether the data are a PNG with 16 bits per sample."""
     return data.startswith(_PNG) and data[24:25] == b"\x10"
 
 
 def read_png(data: bytes) -> np.ndarray:
-    """(height, width, 1 or 3) of a PNG whose size is known to be acceptable; alpha is dropped."""
+    """Decodes a PNG of acceptable size to (height, width, 1 or 3); alpha is dropped."""
     import imagecodecs
 
     values: np.ndarray = imagecodecs.png_decode(data)
@@ -117,10 +121,13 @@ def read_png(data: bytes) -> np.ndarray:
 
 
 def read_jpeg2000(data: bytes, max_pixels: int) -> np.ndarray | None:
-    """(height, width, 1 or 3) of a JPEG 2000 of more than 8 bits or 4 bands; None for others.
+    """Decodes a JPEG 2000 of more than 8 bits or 4 bands to (height, width, 1 or 3).
+
+    Returns:
+        The samples without alpha; None for other files.
 
     Raises:
-        ImageError: of more pixels than `max_pixels`.
+        ImageError: it has more than `max_pixels` pixels.
     """
     if not data.startswith(_JPEG2000_STARTS):
         return None
@@ -136,10 +143,10 @@ def read_jpeg2000(data: bytes, max_pixels: int) -> np.ndarray | None:
 
 
 def read_ppm(data: bytes, max_pixels: int) -> np.ndarray | None:
-    """(height, width, 3) of a PPM whose largest value is above 255; None for other files.
+    """Decodes a PPM whose maximum value exceeds 255 to (height, width, 3); None for other files.
 
     Raises:
-        ImageError: of more pixels than `max_pixels`, or truncated.
+        ImageError: it has more than `max_pixels` pixels, or is truncated.
     """
     header = _PPM.match(data)
     if header is None or not 255 < int(header[4]) < 65_536:
@@ -155,13 +162,13 @@ def read_ppm(data: bytes, max_pixels: int) -> np.ndarray | None:
     else:
         values = np.array(data[header.end() :].split()[:count], np.uint16)
     if values.size < count:
-        raise ImageError("broken picture: image file is truncated")
+        raise ImageError("damaged image: image file is truncated")
     return values.reshape(height, width, 3).astype(np.uint16)
 
 
-def too_large(max_pixels: int, found: str) -> str:
-    """Why a picture of too many pixels is refused."""
-    return f"expected at most {max_pixels:,} pixels, found {found}; tile it first"
+def too_large(max_pixels: int, size: str) -> str:
+    """The error message for an image with too many pixels."""
+    return f"expected at most {max_pixels:,} pixels, found {size}; tile it first"
 
 
 def _without_alpha(values: np.ndarray) -> np.ndarray:
@@ -174,9 +181,9 @@ _NO_PIXELS = {b"iCCP", b"tEXt", b"zTXt", b"iTXt"}
 
 
 def without_text(data: bytes) -> bytes:
-    """A PNG without its texts and colour profile, which are not decompressed; others as they are.
+    """Removes text chunks and the colour profile from a PNG; other data are returned unchanged.
 
-    Pillow refuses a picture whose texts or profile are larger than 1 MB once decompressed.
+    Pillow rejects images whose text or profile exceeds 1 MB once decompressed.
     """
     if not data.startswith(_SIGNATURE):
         return data

@@ -1,4 +1,4 @@
-"""Pictures in any file or object → RGB, upright, 8 bits a channel; or a clear reason why not."""
+"""Reads images of any supported format as upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from rsicd_embed.images import image_codecs, tiff, tiff_header
 from rsicd_embed.images.bit_depth import Stretch, to_8_bits
 from rsicd_embed.images.image_codecs import too_large, without_text
 
-# Read by every installation, and the only ones that the server accepts. Decoders of other formats
-# are rarely used, and a way in for an attacker; they are not tried.
+# Formats that every installation reads, and the only ones that the server accepts. Other decoders
+# are rarely needed and widen the attack surface.
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
 
-# Read from files where the package that brings the decoder is installed: the extra `pictures`.
+# Formats whose decoder is a package of the extra `pictures`.
 _PLUGINS = {"AVIF": "PIL._avif", "HEIF": "pillow_heif", "JXL": "pillow_jxl"}
 _PLUGIN_SUFFIXES = {"AVIF": {".avif"}, "HEIF": {".heic", ".heif", ".hif"}, "JXL": {".jxl"}}
 
 
 @cache
 def has_plugin(kind: str) -> bool:
-    """Whether "AVIF", "HEIF" or "JXL" can be read here; does not import the plugin."""
+    """Whether the plug-in for "AVIF", "HEIF" or "JXL" is installed; it is not imported."""
     try:
         return find_spec(_PLUGINS[kind]) is not None
     except ModuleNotFoundError:
@@ -40,7 +40,7 @@ def has_plugin(kind: str) -> bool:
 
 @cache
 def load_plugin(kind: str) -> None:
-    """Registers the decoder of "AVIF", "HEIF" or "JXL" with Pillow."""
+    """Registers the decoder for "AVIF", "HEIF" or "JXL" with Pillow."""
     if kind == "HEIF":
         import_module("pillow_heif").register_heif_opener()
     elif kind == "JXL":
@@ -48,7 +48,7 @@ def load_plugin(kind: str) -> None:
 
 
 def plugin_kind(data: bytes) -> str | None:
-    """ "AVIF", "HEIF" or "JXL" for a file that begins like one."""
+    """The format of data that begin like AVIF, HEIF or JPEG XL: "AVIF", "HEIF" or "JXL"."""
     if data[4:8] == b"ftyp":
         brands = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
         if b"avif" in brands or b"avis" in brands:
@@ -62,7 +62,7 @@ def _suffixes_with_plugin(*, installed: bool) -> set[str]:
     return set().union(*(_PLUGIN_SUFFIXES[kind] for kind in kinds))
 
 
-# The suffixes of files that a folder's pictures are made of.
+# Suffixes of the files that are read as images from a folder.
 SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".webp"),
@@ -72,10 +72,10 @@ SUFFIXES = frozenset(
     }
 )
 
-# The suffixes of files that are read where the extra `pictures` is installed, which it is not.
+# Suffixes of files that could be read if the extra `pictures` were installed.
 PLUGIN_SUFFIXES = frozenset(_suffixes_with_plugin(installed=False))
 
-# The suffixes of files that are pictures, but are not read.
+# Suffixes of image files that are not read.
 UNREAD_SUFFIXES = PLUGIN_SUFFIXES | {
     *(".tga", ".psd", ".psb", ".ico", ".icns", ".svg", ".eps", ".pcx", ".dds", ".exr", ".hdr"),
     *(".xcf", ".qoi", ".sgi", ".ras", ".dib", ".emf", ".wmf", ".jls", ".jxr", ".wdp", ".jpm"),
@@ -86,8 +86,9 @@ UNREAD_SUFFIXES = PLUGIN_SUFFIXES | {
 
 
 ImageLike = Image.Image | Path | str | bytes
+"""An image: a Pillow image, a path, or the bytes of an image file."""
 
-# 178,956,970: where Pillow itself refuses to go on. A picture of that size takes 0.5 GB as RGB.
+# 178,956,970, Pillow's own limit. An image of that size takes 0.5 GB as RGB.
 MAX_PIXELS = 2 * 89_478_485
 
 _UPRIGHT = {
@@ -103,12 +104,12 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture.
+    """A decoded image.
 
     Attributes:
-        image: upright, RGB, 8 bits per channel.
+        image: upright 8-bit RGB.
         stretch: how samples of more than 8 bits, or of signed or float type, were scaled; None
-            where they had 8 bits or fewer and were taken as they are.
+            for samples of up to 8 bits, which keep their values.
     """
 
     image: Image.Image
@@ -116,21 +117,24 @@ class Picture:
 
 
 def read_rgb(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image of `read_picture`."""
+    """Like `read_picture`, but returns only the RGB image."""
     return read_picture(source, max_pixels).image
 
 
 def read_picture(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
-    """An upright RGB picture from a path, the bytes of a file, or a Pillow image.
+    """Reads an image as upright 8-bit RGB.
 
-    EXIF orientation is applied. Alpha is dropped, palettes and CMYK are converted to RGB. Samples
-    of up to 8 bits keep their values; all others are scaled by the range that the picture uses
-    (`bit_depth.to_8_bits`). Of a TIFF with several pages, the first that is neither an overview
-    nor a mask is read, and of more than three bands three (`tiff.read`).
+    EXIF orientation is applied, alpha is dropped, and palettes and CMYK are converted to RGB.
+    Samples of up to 8 bits keep their values; others are scaled by the range that the image uses
+    (`bit_depth.to_8_bits`). TIFFs with several pages or bands are handled by `tiff.read`.
+
+    Args:
+        source: a path, the bytes of a file, or a Pillow image.
+        max_pixels: largest accepted number of pixels.
 
     Raises:
-        ImageError: missing, empty, truncated, no picture, of a format or layout that is not read,
-            of more than `max_pixels` pixels, or with none.
+        ImageError: the file is missing, damaged, of an unsupported format or layout, larger than
+            `max_pixels`, or has no pixels.
     """
     data = source if isinstance(source, bytes | Image.Image) else read_bytes(Path(source))
     try:
@@ -146,21 +150,21 @@ def read_picture(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
         size = f"{int(pixels[0]):,}" if pixels else "more"
         raise ImageError(too_large(max_pixels, size)) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"not a picture of a known format ({', '.join(FORMATS)})") from error
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except MemoryError as error:
         raise ImageError("too large for this machine's memory; tile it first") from error
-    except Exception as error:  # decoders report broken files with whatever they tripped over
-        raise ImageError(f"broken picture: {one_line(error)}") from error
+    except Exception as error:  # decoders raise all kinds of exceptions for broken files
+        raise ImageError(f"damaged image: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's first bytes say of its picture.
+    """Format and size of an image, read without decoding it.
 
     Attributes:
         format: one of `FORMATS`.
-        width: pixels per row, before the picture is turned upright.
-        height: rows.
+        width: in pixels, before the image is turned upright.
+        height: in pixels.
     """
 
     format: str
@@ -169,11 +173,11 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Format and size of a picture of one of `FORMATS`, before anything is decoded.
+    """Reads the format and size of an image of one of `FORMATS` without decoding it.
 
     Raises:
-        ImageError: it is no such picture.
-        PIL.Image.DecompressionBombError: it has more than `MAX_PIXELS`.
+        ImageError: the data are not such an image.
+        PIL.Image.DecompressionBombError: the image has more than `MAX_PIXELS` pixels.
     """
     try:
         if tiff_header.is_tiff(data):
@@ -184,18 +188,18 @@ def read_header(data: bytes) -> Header:
     except (ImageError, Image.DecompressionBombError):
         raise
     except Exception as error:
-        raise ImageError(f"not a picture of a known format ({', '.join(FORMATS)})") from error
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, of one moment.
+    """Reads a file, and checks that it did not change meanwhile.
 
     Raises:
-        ImageError: it cannot be read, is no regular file, or is being written to.
+        ImageError: the file cannot be read, is not a regular file, or is being written.
     """
     try:
         mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would block
             raise ImageError("not a regular file")
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
@@ -204,11 +208,11 @@ def read_bytes(path: Path) -> bytes:
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(
             data
         ) != after.st_size:
-            raise ImageError("changed while it was read; try again when it is written")
+            raise ImageError("changed while it was read; try again once it is complete")
         return data
     except MemoryError as error:
         raise ImageError("too large for this machine's memory; tile it first") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else None
         raise ImageError(f"cannot be read: {reason or error}") from error
 
@@ -237,7 +241,7 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> Picture:
     kind = plugin_kind(data)
     if kind:
         if not has_plugin(kind):
-            raise ImageError(f"{kind} is read with a plugin; pip install 'rsicd-embed[pictures]'")
+            raise ImageError(f"{kind} needs a plug-in; pip install 'rsicd-embed[pictures]'")
         load_plugin(kind)
         formats = (kind,)
     with Image.open(io.BytesIO(data), formats=formats) as image:
@@ -266,9 +270,9 @@ def _from_pillow(image: Image.Image) -> Picture:
 def _to_8_bits(
     values: np.ndarray, bits: int, valid: np.ndarray | None = None
 ) -> tuple[Image.Image, Stretch | None]:
-    """Samples of grey, RGB or CMYK, (height, width, 1, 3 or 4) → RGB, stretched if need be."""
+    """Converts grey, RGB or CMYK samples (height, width, 1, 3 or 4) to RGB, scaled if needed."""
     stretch = None
-    if values.shape[2] == 4 and values.dtype.kind == "u":  # inks cover a share of the paper
+    if values.shape[2] == 4 and values.dtype.kind == "u":  # inks: fractions of full coverage
         values = (values / (2**bits - 1) * 255).round().astype(np.uint8)
     elif bits > 8 or values.dtype.kind not in "ub":
         values, stretch = to_8_bits(values, valid)

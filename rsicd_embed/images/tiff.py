@@ -1,8 +1,7 @@
-"""TIFF and BigTIFF files → samples: every layout of integers and floats, or the reason why not.
+"""TIFF and BigTIFF decoder for every layout of integers and floats.
 
-tifffile unpacks the samples and imagecodecs decompresses them; neither prints anything. What they
-get is checked before (`tiff_header`), and segments are decoded one by one, so that memory is
-bounded by the size of the picture.
+tifffile unpacks samples and imagecodecs decompresses them. Their input is checked first
+(`tiff_header`), and segments are decoded one by one, so memory is bounded by the image's size.
 """
 
 from __future__ import annotations
@@ -28,17 +27,16 @@ from rsicd_embed.images.tiff_header import Directory, picture_and_mask
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-# Of a picture with as many pixels as allowed, the bytes per pixel that may be decoded: those of the
-# bands that are used, or of a whole segment.
+# Limits the decoded bytes of an image, and of a single segment, relative to the allowed pixels.
 _MAX_BYTES_PER_PIXEL = 12
 _MOST_BANDS = 5  # CMYK and alpha
 _MAX_TILE_PIXELS = 4096 * 4096
 
-# tifffile logs what it corrects; without a handler, Python would print that to stderr.
+# tifffile logs corrections; without a handler Python would print them to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _LERC, _JPEGS = 34887, (6, 7)
-# Codecs of whole images announce a size of their own, which need not be the segment's.
+# Image codecs announce a size of their own, which may differ from the segment's.
 _SIZE_OF: dict[int, Callable[[bytes], tuple[int, int] | None]] = {
     **dict.fromkeys(_JPEGS, image_codecs.jpeg_size),
     **dict.fromkeys((33003, 33005, 34712), image_codecs.jpeg2000_size),
@@ -59,7 +57,7 @@ _CONVERTED = {_YCBCR: "YCbCr", _CIELAB: "CIELab", _ICCLAB: "ICCLab"}
 _UNREAD_COLOURS = {10: "ITULab", 32803: "a colour filter array", 32844: "LogL", 32845: "LogLuv"}
 _UNREAD_COLOURS |= {34892: "LinearRaw"}
 _ASSOCIATED, _UNASSOCIATED = _ALPHAS = (1, 2)
-_SAMPLE_FORMATS = (1, 2, 3, 4)  # unsigned, signed, float, and void, which is read as unsigned
+_SAMPLE_FORMATS = (1, 2, 3, 4)  # unsigned, signed, float, void (read as unsigned)
 _SEPARATE = 2  # planar configuration
 _COLOURS = ("Red", "Green", "Blue")
 _COLOUR_OF_BAND = re.compile(
@@ -69,14 +67,14 @@ _COLOUR_OF_BAND = re.compile(
 
 @dataclass(frozen=True)
 class Raster:
-    """The main picture of a TIFF.
+    """The main image of a TIFF.
 
     Attributes:
-        values: (height, width, bands): 1 band of grey, 3 of red, green and blue, or 4 of CMYK, of
-            which a larger value is darker.
-        bits: of a sample; 8 where it had fewer.
-        valid: samples that are neither nodata nor transparent, of `values`' shape; None for all.
-        orientation: as in EXIF, 1 for upright.
+        values: (height, width, bands): one grey band, three of red, green and blue, or four of
+            CMYK, in which larger values are darker.
+        bits: bits per sample; at least 8, as shallower samples are expanded.
+        valid: bool like `values`, False for nodata and transparent samples; None if all are valid.
+        orientation: as in EXIF; 1 is upright.
     """
 
     values: np.ndarray
@@ -86,13 +84,13 @@ class Raster:
 
 
 def read(data: bytes, max_pixels: int) -> Raster:
-    """The main picture of a TIFF: the first page that is neither an overview nor a mask.
+    """Decodes the main image of a TIFF: the first page that is neither an overview nor a mask.
 
-    Of several bands, red, green and blue are those that GDAL's metadata name so, or else the first
-    three; a file with fewer than three bands besides transparency is grey.
+    Red, green and blue are the bands that GDAL's metadata label so, or else the first three. A file
+    with fewer than three bands besides transparency is grey.
 
     Raises:
-        ImageError: damaged, too large, or of a layout that is not read; which one is named.
+        ImageError: the file is damaged, too large, or has an unsupported layout.
     """
     directory, mask = picture_and_mask(data)
     samples = _require_readable(directory, max_pixels)
@@ -118,7 +116,7 @@ def read(data: bytes, max_pixels: int) -> Raster:
 
 
 def _require_readable(directory: Directory, max_pixels: int) -> int:
-    """The number of samples per pixel, once all that bounds the memory is known to be sound."""
+    """Checks everything that bounds memory, and returns the number of samples per pixel."""
     width, height = directory.width, directory.height
     if not (width > 0 and height > 0):
         raise ImageError("no pixels")
@@ -140,20 +138,20 @@ def _require_readable(directory: Directory, max_pixels: int) -> int:
     compression = directory.integer(tags.COMPRESSION, 1)
     if compression not in _COMPRESSIONS:
         name = _UNREAD_COMPRESSIONS.get(compression, f"number {compression}")
-        raise ImageError(f"TIFF compression {name} is not read; convert the file")
+        raise ImageError(f"TIFF compression {name} is not supported; convert the file")
     if len(set(bits)) > 1 or len(set(kinds)) > 1:
-        raise ImageError("TIFF bands of different types are not read; convert the file")
+        raise ImageError("TIFF bands of different types are not supported; convert the file")
     if kinds[0] not in _SAMPLE_FORMATS:
-        raise ImageError("TIFF samples of complex numbers are not read; convert the file")
+        raise ImageError("TIFF samples of complex numbers are not supported; convert the file")
     if tags.TILE_WIDTH in directory.entries and not (
         0 < tile <= max(width * height, _MAX_TILE_PIXELS)
     ):
-        raise ImageError(f"broken picture: TIFF tiles of {tile:,} pixels")
+        raise ImageError(f"damaged image: TIFF tiles of {tile:,} pixels")
     return samples
 
 
 def _default_samples(directory: Directory) -> int:
-    """Old-style JPEG may leave the number of samples out."""
+    """Samples per pixel where the tag is absent, which old-style JPEG allows."""
     return 3 if directory.integer(tags.COMPRESSION, 1) == 6 else 1
 
 
@@ -161,19 +159,19 @@ def _photometric(directory: Directory, samples: int) -> int:
     default = _YCBCR if directory.integer(tags.COMPRESSION, 1) == 6 else _BLACK_IS_ZERO
     photometric = directory.integer(tags.PHOTOMETRIC, default)
     if photometric == _CMYK and (samples < 4 or directory.integer(tags.INK_SET, 1) != 1):
-        raise ImageError("TIFF inks other than CMYK are not read; convert the file to RGB")
+        raise ImageError("TIFF inks other than CMYK are not supported; convert the file to RGB")
     if photometric in (_RGB, *_CONVERTED) and samples < 3:
-        raise ImageError(f"broken picture: expected 3 bands of colour, found {samples}")
+        raise ImageError(f"damaged image: expected 3 bands of colour, found {samples}")
     if photometric > _YCBCR and photometric not in _CONVERTED:
         name = _UNREAD_COLOURS.get(photometric, f"photometric interpretation {photometric}")
-        raise ImageError(f"TIFF colours of {name} are not read; convert the file to RGB")
+        raise ImageError(f"TIFF colours of {name} are not supported; convert the file to RGB")
     return photometric
 
 
 def _bands(directory: Directory, photometric: int, coloured: list[int]) -> list[int]:
-    """Which bands to use, of those that are no transparency."""
+    """Selects the bands to use from `coloured`, the bands other than transparency."""
     if not coloured:
-        raise ImageError("broken picture: all of its TIFF bands are transparency")
+        raise ImageError("damaged image: all of its TIFF bands are transparency")
     if photometric == _CMYK:
         return coloured[:4]
     if photometric == _PALETTE or len(coloured) < 3:
@@ -186,23 +184,23 @@ def _bands(directory: Directory, photometric: int, coloured: list[int]) -> list[
 
 
 def _decode(directory: Directory, samples: int, bands: Sequence[int]) -> np.ndarray:
-    """(height, width, bands) of the given bands, in native byte order."""
+    """Decodes the given bands to (height, width, bands) in native byte order."""
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(directory.alone())) as file:
         page = file.pages.first
         if page.dtype is None:
             bits = directory.integer(tags.BITS, 1)
-            raise ImageError(f"TIFF samples of {bits} bits are not read; convert the file")
+            raise ImageError(f"TIFF samples of {bits} bits are not supported; convert the file")
         if page.is_subsampled and page.compression not in _JPEGS:
             raise ImageError(
-                "TIFF colours with fewer samples than brightness (subsampled YCbCr) are read in "
-                "JPEG compression only; convert the file to RGB"
+                "TIFF colours with fewer samples than brightness (subsampled YCbCr) are supported "
+                "only in JPEG compression; convert the file to RGB"
             )
         separate = page.planarconfig == _SEPARATE and samples > 1
         values = np.zeros((directory.height, directory.width, len(bands)), page.dtype)
         is_jpeg = page.compression in _JPEGS
-        if is_jpeg and separate:  # each plane is a JPEG of grey, whatever they make together
+        if is_jpeg and separate:  # each plane is a grey JPEG
             page.photometric = tifffile.PHOTOMETRIC.MINISBLACK
         options = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if is_jpeg else {}
         empty = True
@@ -210,7 +208,7 @@ def _decode(directory: Directory, samples: int, bands: Sequence[int]) -> np.ndar
             try:
                 decoded, place, _ = page.decode(segment, index, **options)
             except tifffile.TiffFileError as error:
-                raise ImageError("broken picture: a TIFF segment is cut off") from error
+                raise ImageError("damaged image: a TIFF segment is cut off") from error
             plane, _, top, left, _ = place
             if decoded is None or (separate and plane not in bands):
                 continue
@@ -219,24 +217,24 @@ def _decode(directory: Directory, samples: int, bands: Sequence[int]) -> np.ndar
             target = values[top : top + rows, left : left + columns]
             part = decoded[0, : target.shape[0], : target.shape[1]]
             if part.shape[2] != (1 if separate else samples):
-                raise ImageError("broken picture: a TIFF segment has another number of bands")
+                raise ImageError("damaged image: a TIFF segment has another number of bands")
             if separate:
                 target[..., bands.index(plane)] = part[..., 0]
             else:
                 for position, band in enumerate(bands):
                     target[..., position] = part[..., band]
     if empty:
-        raise ImageError("broken picture: none of its pixels were written")
+        raise ImageError("damaged image: none of its pixels were written")
     return values
 
 
 def _segments(directory: Directory, page: TiffPage) -> Iterator[tuple[int, bytes | None]]:
-    """The number and the compressed bytes of each strip or tile; None for those never written."""
+    """Yields the number and compressed bytes of each strip or tile; None if never written."""
     count = math.prod(page.chunked)
     offsets, sizes = page.dataoffsets[:count], page.databytecounts[:count]
     if not len(offsets) == len(sizes) == count:
         raise ImageError(
-            f"broken picture: expected {count} TIFF segments, found {min(len(offsets), len(sizes))}"
+            f"damaged image: expected {count} TIFF segments, found {min(len(offsets), len(sizes))}"
         )
     announced = _SIZE_OF.get(int(page.compression))
     itemsize = np.dtype(page.dtype).itemsize
@@ -246,18 +244,18 @@ def _segments(directory: Directory, page: TiffPage) -> Iterator[tuple[int, bytes
             yield index, None
             continue
         if offset + size > len(directory.data) and page.compression != 1:
-            raise ImageError("broken picture: image file is truncated")
+            raise ImageError("damaged image: image file is truncated")
         segment = directory.data[offset : offset + size]
         if page.compression == _LERC:
             segment = _unwrapped(directory, segment, math.prod(page.chunks) * itemsize)
-        found = announced(segment) if announced else None
-        if announced and (found is None or math.prod(found) > 4 * math.prod(expected)):
-            raise ImageError("broken picture: a TIFF segment announces another size")
+        size_read = announced(segment) if announced else None
+        if announced and (size_read is None or math.prod(size_read) > 4 * math.prod(expected)):
+            raise ImageError("damaged image: a TIFF segment announces another size")
         yield index, segment
 
 
 def _unwrapped(directory: Directory, segment: bytes, size: int) -> bytes:
-    """A LERC blob without the second compression that GDAL may add to it."""
+    """Removes the second compression that GDAL may apply to a LERC blob."""
     wrapper = (*directory.integers(tags.LERC_PARAMETERS), 0, 0)[1]
     limit = 2 * size + 65_536
     if wrapper == 1:
@@ -270,7 +268,7 @@ def _unwrapped(directory: Directory, segment: bytes, size: int) -> bytes:
 
 
 def _without_background(values: np.ndarray, alpha: np.ndarray, bits: int) -> np.ndarray:
-    """Colours before they were multiplied by their opacity."""
+    """Undoes the multiplication of colours by their opacity."""
     if values.dtype.kind not in "uf":
         return values
     full = 2.0**bits - 1 if values.dtype.kind == "u" else 1.0
@@ -279,7 +277,7 @@ def _without_background(values: np.ndarray, alpha: np.ndarray, bits: int) -> np.
 
 
 def _brightness(values: np.ndarray, bits: int, *, inverted: bool) -> tuple[np.ndarray, int]:
-    """Samples of which larger is brighter, and their bits: 8 where they had 8 or fewer."""
+    """Returns samples in which larger values are brighter, and their bits (at least 8)."""
     if values.dtype.kind in "ub" and bits <= 8:
         table = np.rint(np.linspace(0, 255, 2**bits)).astype(np.uint8)
         if bits == 8 and not inverted:
@@ -292,11 +290,14 @@ def _brightness(values: np.ndarray, bits: int, *, inverted: bool) -> tuple[np.nd
 
 def _converted(values: np.ndarray, bits: int, photometric: int) -> np.ndarray:
     if bits != 8 or values.dtype.kind != "u":
-        raise ImageError(f"TIFF colours of {_CONVERTED[photometric]} are read in 8 bits only")
+        raise ImageError(
+            f"TIFF colours of {_CONVERTED[photometric]} are supported only in 8 bits; "
+            "convert the file"
+        )
     if photometric == _YCBCR:
         image = Image.fromarray(values, "YCbCr")
     else:
-        if photometric == _ICCLAB:  # which is as CIELab, but unsigned
+        if photometric == _ICCLAB:  # like CIELab, but unsigned
             values = values ^ np.array([0, 128, 128], np.uint8)
         height, width = values.shape[:2]
         image = Image.frombytes("LAB", (width, height), values.tobytes())
@@ -306,14 +307,14 @@ def _converted(values: np.ndarray, bits: int, photometric: int) -> np.ndarray:
 def _through_palette(directory: Directory, values: np.ndarray, bits: int) -> np.ndarray:
     colours = np.asarray(directory.integers(tags.COLOUR_MAP), np.uint16)
     if colours.size != 3 * 2**bits:
-        raise ImageError("broken picture: the TIFF's palette is missing or cut off")
-    # Some writers fill it with values of 8 bits instead of 16.
+        raise ImageError("damaged image: the TIFF's palette is missing or cut off")
+    # Some writers use 8-bit instead of 16-bit values.
     table = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
     return table.reshape(3, -1).T[values[..., 0].astype(np.intp)]
 
 
 def _valid(directory: Directory, values: np.ndarray, transparency: np.ndarray) -> np.ndarray | None:
-    """Samples that hold data: opaque, and other than GDAL's nodata value."""
+    """The samples with data: opaque, and different from GDAL's nodata value."""
     valid = None
     if transparency.size:
         valid = np.broadcast_to(transparency > 0, values.shape)
@@ -321,7 +322,7 @@ def _valid(directory: Directory, values: np.ndarray, transparency: np.ndarray) -
         nodata = float(directory.text(tags.GDAL_NODATA).replace(",", "."))
     except ValueError:
         return valid
-    if math.isnan(nodata):  # which never counts
+    if math.isnan(nodata):  # NaN is never valid anyway
         return valid
     data: np.ndarray = values != (np.float32(nodata) if values.dtype == np.float32 else nodata)
     return data if valid is None else valid & data

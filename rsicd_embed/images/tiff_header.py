@@ -1,8 +1,7 @@
-"""The directory of a TIFF's main picture, parsed within the bounds of the file.
+"""Parser of TIFF directories, safe for untrusted files.
 
-Files come from anyone, so nothing in them is trusted: the tags of a directory may not take more
-bytes than the file has, chains of directories are followed once, and sizes are known before
-anything is decoded.
+The tags of a directory may not occupy more bytes than the file has, directory chains are followed
+at most once, and sizes are known before anything is decoded.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from rsicd_embed.errors import ImageError
 
 _MAX_DIRECTORIES = 64
 _MAX_TAGS = 4096
-# Bytes of a value by its type, and how `struct` reads the types that hold integers.
+# Bytes per value by type, and `struct` formats of the integer types.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _SIZES |= {16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
-# The tags that say how pixels are stored.
+# Tags that describe how pixels are stored.
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 FILL_ORDER, STRIP_OFFSETS, ORIENTATION, SAMPLES = 266, 273, 274, 277
 STRIP_ROWS, STRIP_BYTES, PLANAR, T4_OPTIONS, T6_OPTIONS = 278, 279, 284, 292, 293
@@ -30,7 +29,7 @@ TILE_BYTES, INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT = 325, 332, 338, 339
 JPEG_TABLES, SUBSAMPLING, REFERENCE = 347, 530, 532
 GDAL_METADATA, GDAL_NODATA, LERC_PARAMETERS = 42112, 42113, 50674
 _OLD_JPEG = frozenset({512, 513, 514, 515, 519, 520, 521})
-# Those that the decoder sees.
+# Tags passed on to the decoder.
 _PIXEL_TAGS = _OLD_JPEG | {
     *(WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS, SAMPLES),
     *(STRIP_ROWS, STRIP_BYTES, PLANAR, T4_OPTIONS, T6_OPTIONS, PREDICTOR, COLOUR_MAP),
@@ -41,7 +40,7 @@ _SUBFILE_TYPE, _REDUCED, _MASK = 254, 1, 4
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether a file begins like a TIFF or BigTIFF of either byte order."""
+    """Whether the data begin like a TIFF or BigTIFF of either byte order."""
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -55,41 +54,41 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Directory:
-    """The tags of one picture in a TIFF."""
+    """The tags of one image in a TIFF."""
 
     data: bytes
-    order: str  # "<" or ">", as of `struct`
+    order: str  # "<" or ">", as in `struct`
     big: bool
     entries: dict[int, _Entry]
 
     def integers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The values of a tag; the default where it is absent or holds no integers."""
+        """The values of a tag; the default if it is absent or not of an integer type."""
         entry = self.entries.get(tag)
         if entry is None or entry.type not in _INTEGERS or not entry.count:
             return default
         return struct.unpack(f"{self.order}{entry.count}{_INTEGERS[entry.type]}", entry.value)
 
     def integer(self, tag: int, default: int) -> int:
-        """The first value of a tag."""
+        """The first value of a tag, or the default."""
         return self.integers(tag, (default,))[0]
 
     def text(self, tag: int) -> str:
-        """A tag's text; empty where it is absent."""
+        """The text of a tag; empty if absent."""
         entry = self.entries.get(tag)
         return entry.value.rstrip(b"\0 ").decode("latin-1") if entry else ""
 
     @cached_property
     def width(self) -> int:
-        """Pixels per row."""
+        """Width in pixels."""
         return self.integer(WIDTH, 0)
 
     @cached_property
     def height(self) -> int:
-        """Rows."""
+        """Height in pixels."""
         return self.integer(HEIGHT, 0)
 
     def alone(self) -> bytes:
-        """The file with this directory as its only one, reduced to the tags that pixels need."""
+        """The file with only this directory, reduced to the tags that decoding needs."""
         raw = {tag: entry.raw for tag, entry in self.entries.items() if tag in _PIXEL_TAGS}
         body = b"".join(raw[tag] for tag in sorted(raw))
         count = struct.pack(self.order + ("Q" if self.big else "H"), len(raw))
@@ -102,19 +101,19 @@ class Directory:
 
 
 def main_directory(data: bytes) -> Directory:
-    """The first picture of a file that is neither an overview nor a mask.
+    """The first image of a file that is neither an overview nor a mask.
 
     Raises:
-        ImageError: the file has no such picture, or is damaged.
+        ImageError: the file has no image, or is damaged.
     """
     return picture_and_mask(data)[0]
 
 
 def picture_and_mask(data: bytes) -> tuple[Directory, Directory | None]:
-    """The main picture, and the mask of its valid pixels, which GDAL writes right behind it.
+    """The main image, and the mask of its valid pixels that GDAL writes directly after it.
 
     Raises:
-        ImageError: the file has no picture, or is damaged.
+        ImageError: the file has no image, or is damaged.
     """
     first = picture = None
     for directory in _directories(data):
@@ -127,7 +126,7 @@ def picture_and_mask(data: bytes) -> tuple[Directory, Directory | None]:
         if not kind & (_REDUCED | _MASK):
             picture = directory
     if first is None:
-        raise ImageError("broken picture: this TIFF has no directory of pixels")
+        raise ImageError("damaged image: this TIFF has no directory of pixels")
     return picture or first, None
 
 
@@ -148,17 +147,17 @@ def _directories(data: bytes) -> Iterator[Directory]:
             directory, place = _directory(data, start, order, big)
             yield directory
     except (struct.error, ImageError) as error:
-        if len(seen) > 1:  # the main picture may be whole although the chain after it is not
+        if len(seen) > 1:  # the main image may be intact although the rest of the chain is not
             return
         if isinstance(error, ImageError):
             raise
-        raise ImageError("broken picture: the TIFF's directory is cut off") from error
+        raise ImageError("damaged image: the TIFF's directory is cut off") from error
 
 
 def _directory(data: bytes, start: int, order: str, big: bool) -> tuple[Directory, int]:
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
     if count > _MAX_TAGS:
-        raise ImageError(f"broken picture: expected at most {_MAX_TAGS} TIFF tags, found {count}")
+        raise ImageError(f"damaged image: expected at most {_MAX_TAGS} TIFF tags, found {count}")
     size, inline = (20, 8) if big else (12, 4)
     first = start + (8 if big else 2)
     entries: dict[int, _Entry] = {}
@@ -170,10 +169,10 @@ def _directory(data: bytes, start: int, order: str, big: bool) -> tuple[Director
         if length > inline:
             (begin,) = struct.unpack_from(order + ("Q" if big else "I"), data, begin)
         if not length or begin + length > len(data) or tag in entries:
-            continue  # as libtiff does: the picture may need no such tag, and the first counts
+            continue  # as in libtiff: bad tags may be unnecessary, and the first of a tag wins
         total += length
         if total > len(data):
-            raise ImageError("broken picture: its TIFF tags overlap")
+            raise ImageError("damaged image: its TIFF tags overlap")
         entries[tag] = _Entry(
             kind, values, data[begin : begin + length], data[place : place + size]
         )

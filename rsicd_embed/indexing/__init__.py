@@ -1,4 +1,4 @@
-"""Bringing a store up to date with images."""
+"""Ingest, import, export and re-embedding of stores."""
 
 from rsicd_embed.indexing.ingest import Summary, ingest
 from rsicd_embed.indexing.reembed import Reembedded, reembed, staging_folder

@@ -1,4 +1,4 @@
-"""Vectors as files: a store's rows, or images embedded through a store that is thrown away."""
+"""Export of vectors to files: a store's rows, or newly embedded images."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from rsicd_embed.stores.base import VectorStore, open_store, require_store
 
 @dataclass(frozen=True)
 class ExportedRows:
-    """What an export did.
+    """Result of an export.
 
     Attributes:
-        rows: written.
-        bytes: length of the file.
-        sha256: of the file, in hex.
+        rows: number of rows written.
+        bytes: size of the file.
+        sha256: SHA-256 of the file, in hexadecimal.
         seconds: wall time.
     """
 
@@ -48,21 +48,21 @@ def export_rows(
     where: str | None = None,
     progress: Progress = lambda rows: None,
 ) -> ExportedRows:
-    """Writes a store's rows to a Parquet file, which `import_rows` takes into any other store.
+    """Writes a store's rows to a Parquet file that `import_rows` reads into any store.
 
-    The file appears whole or not at all; memory is bounded. One that an earlier export wrote is
-    replaced, any other is not.
+    The file is written atomically in bounded memory. A file from an earlier export is replaced; any
+    other file is not.
 
     Args:
-        store: the rows are of its present state.
-        output: where the file is written.
-        where: SQL condition; only rows that fulfil it are written.
+        store: the store, whose current state is exported.
+        output: path of the Parquet file.
+        where: SQL condition that selects rows.
         progress: called with the number of rows written since the last call.
 
     Raises:
-        FilterError: `where` cannot be understood.
-        StoreError: the file cannot be written, or another one is in its place.
-        ArgumentError: a URI for the store.
+        FilterError: `where` is invalid.
+        StoreError: the file cannot be written, or is not from an earlier export.
+        ArgumentError: `store` is a URI.
     """
     require_store(store)
     output = Path(output)
@@ -84,16 +84,14 @@ def write_vectors(
     column_types: Mapping[str, str] | None = None,
     progress: Progress = lambda done: None,
 ) -> Summary:
-    """Embeds images into `output`; each file appears whole or not at all.
+    """Embeds images into files, in the order of the sources; each is written atomically.
 
-    `*.parquet` is a file of rows such as `export_rows` writes, with a row an image.
-    `*.npy` has the vectors, float32 (n, dim); `*.ids.json` beside it, their ids. Both are in the
-    order of the sources.
+    A `*.parquet` file has one row per image, in the format of `export_rows`. A `*.npy` file has the
+    vectors, float32 (n, dim), and `*.ids.json` beside it their ids.
 
     Raises:
-        ImageError: an unreadable image, if `strict`.
-        StoreError: the folder of `output` cannot be written to, or a Parquet file that is none of
-            ours is in its place.
+        ImageError: an image is unreadable, if `strict`.
+        StoreError: `output` cannot be written, or is another program's Parquet file.
     """
     _require_place(output)
     if output.suffix == ".parquet":
@@ -102,8 +100,8 @@ def write_vectors(
         storage_errors(f"cannot write {output}"),
         tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder,
     ):
-        made_by = provenance(embedder)
-        with open_store(f"exact:{Path(folder, 'store')}", made_by) as store:
+        model = provenance(embedder)
+        with open_store(f"exact:{Path(folder, 'store')}", model) as store:
             summary = ingest(
                 sources,
                 embedder,
@@ -118,13 +116,13 @@ def write_vectors(
                 beside = output.with_suffix(".ids.json")
 
                 def save_both(path: Path) -> None:
-                    """Fills both before either is renamed."""
+                    """Writes both files before either is renamed."""
                     _save(path, vector_matrix(rows[VECTOR]))
                     write_file(beside, lambda aside: aside.write_text(ids, "utf-8"))
 
                 write_file(output, save_both)
             else:
-                rowfile.write(output, rows.to_batches(), rows.schema, made_by)
+                rowfile.write(output, rows.to_batches(), rows.schema, model)
         sync_folder(output.parent)
     return summary
 
@@ -132,7 +130,7 @@ def write_vectors(
 def _require_place(output: Path) -> None:
     with storage_errors(f"cannot write {output}"):
         if not output.exists() and not output.parent.is_dir():
-            raise StoreError(f"cannot write {output}: its folder is not there; make it first")
+            raise StoreError(f"cannot write {output}: its folder does not exist; create it first")
 
 
 def _require_ours(output: Path) -> None:
@@ -145,8 +143,7 @@ def _require_ours(output: Path) -> None:
         ours = False
     if not ours:
         raise StoreError(
-            f"{output} exists, and is not a file of rows that rsicd-embed wrote; "
-            "name another file, or remove it"
+            f"{output} exists and was not written by rsicd-embed; choose another file, or remove it"
         )
 
 
@@ -157,5 +154,5 @@ def _in_order(rows: pa.Table, sources: Sequence[Source]) -> pa.Table:
 
 
 def _save(path: Path, vectors: np.ndarray) -> None:
-    with path.open("wb") as file:  # numpy would add a suffix to the name
+    with path.open("wb") as file:  # given a path, NumPy would append a suffix
         np.save(file, vectors)

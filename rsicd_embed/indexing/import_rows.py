@@ -1,4 +1,4 @@
-"""Import: files of rows with their vectors → a store, as they are."""
+"""Import of files with ready vectors into a store."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rsicd_embed.arguments import require_items
 from rsicd_embed.datasets.base import Skipped
 from rsicd_embed.errors import DatasetError, FingerprintError, ImageError, StoreNotFoundError
 from rsicd_embed.indexing.ingest import Progress, Summary
-from rsicd_embed.indexing.reconcile import held_rows
+from rsicd_embed.indexing.reconcile import stored_rows
 from rsicd_embed.indexing.writer import Stages
 from rsicd_embed.records import Provenance, differences
 from rsicd_embed.rowfile import CheckedRows, RowFile
 from rsicd_embed.stores.base import VectorStore, open_store
 
-# What is upserted at once.
+# Limits of one upsert.
 _STEP_ROWS = 65_536
 _STEP_BYTES = 1 << 27
 
-# From the name of a phase and its number of rows to what reports its progress.
+# From the name of a phase and its number of rows to a context with its progress callback.
 Phase = Callable[[str, int], AbstractContextManager[Progress]]
 
 
@@ -43,28 +43,29 @@ def import_rows(
     strict: bool = False,
     phase: Phase = _silent,
 ) -> Summary:
-    """Brings a store up to date with Parquet files that `export_rows` or `rsicd-embed embed` wrote.
+    """Imports Parquet files written by `export_rows` or `rsicd-embed embed` into a store.
 
-    Their vectors are stored bit by bit, without the model. The store is created if it does not
-    exist. Nothing is written unless all files are sound and fit each other and the store.
+    Vectors are stored unchanged, and the model is not needed. The store is created if it does not
+    exist. Nothing is written unless all files are intact and compatible with each other and with
+    the store.
 
     Args:
-        paths: the files; no two may have the same id.
-        store_uri: URI of a store of the same model, or of none yet.
-        split: only rows whose column `split` has this value.
-        strict: fail if a file has the same id twice, instead of keeping its last row.
+        paths: the files; no two may contain the same id.
+        store_uri: URI of a new store, or of one with the same model.
+        split: import only rows whose column `split` has this value.
+        strict: fail if a file contains an id twice, instead of keeping its last row.
         phase: called with the name of each phase ("check", "import") and its number of rows;
-            returns a context manager of a function that receives the numbers of rows just done.
+            returns a context manager whose value is called with the number of rows just done.
 
     Returns:
-        Numbers of imported and unchanged rows, among others.
+        A summary with the numbers of imported and unchanged rows.
 
     Raises:
-        DatasetError: a file is missing, damaged or of another kind, or two have the same id.
+        DatasetError: a file is missing, damaged or of another kind, or two contain the same id.
         FingerprintError: the files or the store have vectors of different models.
-        ImageError: a file has the same id twice, if `strict`.
-        StoreError: the store cannot be opened or written, or refuses the rows.
-        ArgumentError: a single path, which belongs in a list.
+        ImageError: a file contains an id twice, if `strict`.
+        StoreError: the store cannot be opened or written, or the rows do not fit it.
+        ArgumentError: `paths` is a single path.
     """
     require_items(paths, "paths", (str, Path))
     files = open_files([Path(path) for path in paths])
@@ -78,10 +79,10 @@ def import_rows(
 
 
 def open_files(paths: Sequence[Path]) -> list[RowFile]:
-    """Files that `export` or `embed` wrote.
+    """Opens files written by `export` or `embed`.
 
     Raises:
-        DatasetError: there are none, or one is another file, or is not there.
+        DatasetError: there are no paths, or a file is missing or of another kind.
     """
     if not paths:
         raise DatasetError("expected files that export or embed wrote, found none")
@@ -102,11 +103,11 @@ def check_rows(
     split: str | None = None,
     progress: Progress = lambda rows: None,
 ) -> list[CheckedRows]:
-    """Looks through files that are to be imported together; see `rowfile.check`.
+    """Checks files that are imported together; see `rowfile.check`.
 
     Raises:
-        DatasetError: a file is damaged, or two of them have the same id.
-        FingerprintError: they are of different models.
+        DatasetError: a file is damaged, or two contain the same id.
+        FingerprintError: the files have vectors of different models.
     """
     for file in files[1:]:
         require_fit(file, files[0].provenance, str(files[0].path))
@@ -119,34 +120,34 @@ def check_rows(
                 id_ = rows.ids.filter(both)[0].as_py()
                 raise DatasetError(
                     f"{other.file.path} and {file.path} both have the id {id_!r}; "
-                    "import one after the other, so that the later one replaces it"
+                    "import them one after the other, so that the later one replaces it"
                 )
         checked.append(rows)
     return checked
 
 
-def require_fit(file: RowFile, given: Provenance, what: str) -> None:
-    """Refuses vectors that are not of the model `given`, which `what` is of.
+def require_fit(file: RowFile, expected: Provenance, owner: str) -> None:
+    """Checks that a file's vectors come from the same model as those of `owner`.
 
     Raises:
-        FingerprintError: saying what differs.
+        FingerprintError: they come from another model.
     """
-    made_by = file.provenance
-    if (made_by.fingerprint, made_by.dim) == (given.fingerprint, given.dim):
+    actual = file.provenance
+    if (actual.fingerprint, actual.dim) == (expected.fingerprint, expected.dim):
         return
-    told = differences(given, made_by) or f"dim {given.dim} ≠ {made_by.dim}"
+    differing = differences(expected, actual) or f"dim {expected.dim} ≠ {actual.dim}"
     raise FingerprintError(
-        f"{file.path} holds vectors of model {made_by.model!r}, {what} is of {given.model!r} "
-        f"({told}); use another store, or embed the images with that model"
+        f"{file.path} holds vectors of model {actual.model!r}, {owner} those of "
+        f"{expected.model!r} ({differing}); use another store, or embed the images with that model"
     )
 
 
 def open_store_for(file: RowFile, uri: str) -> VectorStore:
-    """The store at `uri`, made for the file's model where it is absent.
+    """Opens the store at `uri`, or creates it for the file's model.
 
     Raises:
-        FingerprintError: it holds another model's vectors.
-        StoreError: see `open_store`.
+        FingerprintError: the store has vectors of another model.
+        StoreError: the store cannot be opened; see `open_store`.
     """
     try:
         store = open_store(uri)
@@ -167,20 +168,20 @@ def write_rows(
     strict: bool = False,
     progress: Progress = lambda rows: None,
 ) -> Summary:
-    """Brings `store` up to date with files of rows; nothing is embedded.
+    """Upserts the rows of files that are new or differ from the store's.
 
-    Rows that the store has as they are stay untouched. Of one that it has otherwise, columns that
-    the file lacks are kept. An interrupted run goes on where it stopped.
+    Columns that a file lacks keep their values. An interrupted import can be repeated, and
+    continues where it stopped.
 
     Args:
-        files: see `check_rows`.
-        store: of the same model, see `open_store_for`.
-        strict: a row that is left out for a later one with the same id ends the run at its start.
-        progress: called with the number of rows dealt with since the last call.
+        files: returned by `check_rows`.
+        store: a store of the same model; see `open_store_for`.
+        strict: fail before writing if a row is superseded by a later one with the same id.
+        progress: called with the number of rows processed since the last call.
 
     Raises:
-        ImageError: a row is left out, if `strict`.
-        StoreError: the store refuses the rows.
+        ImageError: a row is superseded, if `strict`.
+        StoreError: the rows do not fit the store.
     """
     started = time.perf_counter()
     summary, stages = Summary(), Stages()
@@ -225,7 +226,7 @@ def _known_ids(store: VectorStore) -> pa.ChunkedArray:
 
 
 def _steps(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Rows in tables of one chunk and of a bounded size, as far as batches allow."""
+    """Groups batches into single-chunk tables within the limits of one upsert."""
     group: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
@@ -239,30 +240,30 @@ def _steps(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _changed(store: VectorStore, known: pa.ChunkedArray, rows: pa.Table) -> pa.Table:
-    """Of `rows` those that the store has not, or has otherwise, with what it has beyond them."""
+    """Selects rows that are new or differ from the store's, with the store's other columns."""
     ids = rows["id"].combine_chunks().cast(pa.string())
-    again = pc.is_in(ids, value_set=known)
-    if not pc.any(again).as_py():
+    present = pc.is_in(ids, value_set=known)
+    if not pc.any(present).as_py():
         return rows
     batch, schema = rows.to_batches()[0], store.schema
-    held = held_rows(store, ids, schema.names)
+    stored = stored_rows(store, ids, schema.names)
     names = [name for name in batch.schema.names if name in schema.names]
-    mine = pa.RecordBatch.from_arrays(
+    cast = pa.RecordBatch.from_arrays(
         [_cast(batch[name], schema.field(name).type) for name in names], names
     )
-    differs = ~again.to_numpy(zero_copy_only=False)
-    differs[~differs] = differing(mine.filter(again), held.select(names).filter(again))
+    differs = ~present.to_numpy(zero_copy_only=False)
+    differs[~differs] = differing(cast.filter(present), stored.select(names).filter(present))
     for name in batch.schema.names:
         if name not in names:
             differs |= batch[name].is_valid().to_numpy(zero_copy_only=False)
     for name in schema.names:
         if name not in names:
-            batch = batch.append_column(name, held[name])
+            batch = batch.append_column(name, stored[name])
     return pa.Table.from_batches([batch.filter(pa.array(differs))])
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """A column as one of another type, if it can be; which the store tells otherwise."""
+    """Casts a column if possible; otherwise the store reports the mismatch."""
     if column.type == kind:
         return column
     try:
@@ -275,23 +276,28 @@ _INTEGERS = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
 
 
 def differing(rows: pa.RecordBatch, others: pa.RecordBatch) -> np.ndarray:
-    """bool (n,): which of two batches' rows are not the same in each column.
+    """Compares two batches row by row, bit by bit.
 
     Args:
         rows: n rows.
-        others: n rows with the columns of `rows`; where a type is another, all rows differ.
+        others: n rows with the columns of `rows`.
+
+    Returns:
+        bool (n,): whether the rows differ in any column; all True if a column's types differ.
     """
     columns = [(rows[name], others[name]) for name in rows.schema.names]
-    if any(one.type != other.type for one, other in columns):
+    if any(left.type != right.type for left, right in columns):
         return np.ones(len(rows), dtype=bool)
-    pairs = [(_bits(one), _bits(other)) for one, other in columns]
+    pairs = [(_bits(left), _bits(right)) for left, right in columns]
     differs = np.zeros(len(rows), dtype=bool)
-    # Whole batches are compared first, then halves of those that are not equal, and so on.
+    # Whole batches are compared first, then halves of unequal ones, and so on.
     spans = [(0, len(rows))]
     while spans:
         start, stop = spans.pop()
         length = stop - start
-        if all(one.slice(start, length).equals(other.slice(start, length)) for one, other in pairs):
+        if all(
+            left.slice(start, length).equals(right.slice(start, length)) for left, right in pairs
+        ):
             continue
         if length == 1:
             differs[start] = True
@@ -302,7 +308,7 @@ def differing(rows: pa.RecordBatch, others: pa.RecordBatch) -> np.ndarray:
 
 
 def _bits(column: pa.Array) -> pa.Array:
-    """A column with integers in place of floats: NaN equals NaN, and 0 is not -0."""
+    """Reinterprets floats as integers, so that NaN equals NaN and 0 differs from -0."""
     return column.view(_integers(column.type))
 
 
@@ -310,7 +316,7 @@ def _integers(kind: pa.DataType) -> pa.DataType:
     if pt.is_floating(kind):
         return _INTEGERS[kind.bit_width]
     if pt.is_struct(kind):
-        return pa.struct([one.with_type(_integers(one.type)) for one in kind])
+        return pa.struct([field.with_type(_integers(field.type)) for field in kind])
     if pt.is_fixed_size_list(kind):
         return pa.list_(_integers(kind.value_type), kind.list_size)
     if pt.is_list(kind):

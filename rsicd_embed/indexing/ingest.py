@@ -1,4 +1,4 @@
-"""Ingest: images of a source → an embedder → a store. Resumable; embeds only what changed."""
+"""Ingest of images into a store: resumable, and embeds only new and changed images."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Summary:
-    """What an ingest did.
+    """Result of an ingest or import.
 
     Attributes:
-        embedded: images that were new or whose bytes had changed.
-        updated: images whose attributes or place had changed, not their bytes; vectors were kept.
-        unchanged: images, or rows of files, that were in the store as they are.
-        imported: rows from files of rows that were new, or not in the store as they are.
-        removed: rows whose image has vanished (`prune`).
-        skipped: images that could not be read.
-        stretched: embedded images of more than 8 bits per sample, or of signed or float type, which
-            were scaled to 8 bits (`images.STRETCH_RULE` says how).
-        displaced: images that are still there, and whose row another one with the same id took.
-        unread: number of files by suffix that look like pictures and are of formats not read.
-        notes: what else a person should know about how the sources were read, one line each.
+        embedded: number of images that were new or whose bytes had changed.
+        updated: number of images whose attributes or path had changed, but not their bytes.
+        unchanged: number of images or imported rows that the store already had.
+        imported: number of rows from files that were new or differed from the store's.
+        removed: number of rows whose image no longer exists (`prune`).
+        skipped: images that could not be read, with reasons.
+        stretched: number of embedded images of more than 8 bits per sample, or of signed or float
+            type, which were scaled to 8 bits (see `images.STRETCH_RULE`).
+        displaced: existing images whose row was replaced by another image with the same id.
+        unread: number of image files in unsupported formats, by suffix.
+        notes: messages for the user about how the sources were read, one line each.
         seconds: wall time.
-        stages: busy seconds by stage, summed over threads (`stages.Stages`).
+        stages: busy seconds by stage, summed over threads (see `writer.Stages`).
     """
 
     embedded: int = 0
@@ -64,11 +64,11 @@ class Summary:
 
     @property
     def images_per_s(self) -> float:
-        """Embedded images a second."""
+        """Number of images embedded per second."""
         return self.embedded / self.seconds if self.seconds else 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """The document that `--json` prints."""
+        """The JSON document for `--json`."""
         rule = {"stretch_rule": STRETCH_RULE} if self.stretched else {}
         return (
             asdict(self)
@@ -91,26 +91,27 @@ def ingest(
     column_types: Mapping[str, str] | None = None,
     progress: Progress = lambda done: None,
 ) -> Summary:
-    """Brings `store` up to date with `sources`.
+    """Embeds new and changed images of `sources` into `store`, and updates attributes.
 
-    Rows are committed every few seconds: an interrupted run goes on where it stopped.
+    Rows are committed every few seconds, so an interrupted ingest can be repeated and continues
+    where it stopped.
 
     Args:
-        sources: in which an id is always the same image (`datasets.sources.open_sources`).
-        embedder: the one the store was opened with.
-        store: where rows go.
-        strict: an unreadable image ends the run; what was embedded before it is kept.
-        prune: removes rows whose uri lies in a source's folder, whose image file is gone, and
-            whose id no source has.
-        column_types: column name → type to read it as, see `datasets.sources.open_sources`; the
-            store's own columns keep their types.
-        progress: called with the number of images dealt with since the last call.
+        sources: returned by `rsicd_embed.open_sources`.
+        embedder: the embedder with which the store was opened.
+        store: the store to update.
+        strict: fail on the first unreadable image; images embedded before it are kept.
+        prune: remove rows whose uri is below a source's folder, whose file no longer exists, and
+            whose id is in no source.
+        column_types: column name → type to read it as; see `rsicd_embed.open_sources`. Columns of
+            the store keep their types.
+        progress: called with the number of images processed since the last call.
 
     Raises:
-        DatasetError: a value is not of the declared type.
-        ImageError: an unreadable image, if `strict`.
-        StoreError: the store refuses the rows, or a value does not fit its column.
-        ArgumentError: a path for the sources, a URI for the store, and the like.
+        DatasetError: a value does not have the declared type.
+        ImageError: an image is unreadable, if `strict`.
+        StoreError: rows or values do not fit the store.
+        ArgumentError: an argument has the wrong type, such as a path for `sources`.
     """
     require_items(sources, "sources")
     for source in sources:
@@ -127,7 +128,7 @@ def ingest(
         new = _ingest_one(
             source, embedder, store, known, summary, stages, strict=strict, progress=progress
         )
-        if left:  # another source may have the same images
+        if left:  # later sources may contain the same images
             known |= new
     if prune:
         summary.removed = store.delete(vanished(store, sources))
@@ -150,10 +151,10 @@ def _ingest_one(
     strict: bool,
     progress: Progress,
 ) -> dict[str, str]:
-    """Returns id → sha256 of what was embedded."""
+    """Ingests one source; returns id → sha256 of the embedded images."""
 
     def load(example: Example) -> Loaded | Example | Skipped:
-        """Runs on threads; an Example comes back where the store has these very bytes."""
+        """Reads an image on a thread; returns the example if the store has the same bytes."""
         uri = example.uri
         try:
             with stages("read"):

@@ -1,4 +1,4 @@
-"""What an ingest does to rows without embedding: new attributes, new places, vanished images."""
+"""Updates of rows that need no embedding: new attributes, new paths, vanished images."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def known_rows(store: VectorStore) -> dict[str, str]:
     return known
 
 
-def held_rows(store: VectorStore, ids: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:
-    """Columns of the rows with these ids, in their order; null where the store has no such row."""
+def stored_rows(store: VectorStore, ids: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:
+    """Columns of the rows with the given ids, in their order; null for ids not in the store."""
     names = list(dict.fromkeys(["id", *columns]))
-    found = pa.Table.from_batches(
-        (one.filter(pc.is_in(one["id"], ids)) for one in store.scan(names)),
+    rows = pa.Table.from_batches(
+        (batch.filter(pc.is_in(batch["id"], ids)) for batch in store.scan(names)),
         pa.schema([store.schema.field(name) for name in names]),
     ).combine_chunks()
-    places = pc.index_in(ids, found["id"].combine_chunks())
-    taken = [column.combine_chunks().take(places) for column in found.select(columns).columns]
-    return pa.RecordBatch.from_arrays(taken, list(columns))
+    places = pc.index_in(ids, rows["id"].combine_chunks())
+    ordered = [column.combine_chunks().take(places) for column in rows.select(columns).columns]
+    return pa.RecordBatch.from_arrays(ordered, list(columns))
 
 
 def keep_stored(store: VectorStore, source: Source) -> Source:
-    """A source whose inferred columns have the values that the store has, where it has any."""
+    """Replaces values of inferred columns by those that the store already has."""
     names = [name for name in source.inferred if name in store.schema.names]
     if not names:
         return source
@@ -53,12 +53,11 @@ def keep_stored(store: VectorStore, source: Source) -> Source:
 
 
 def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, Example]) -> int:
-    """Writes new attributes and uris to rows whose image is the same; returns how many."""
+    """Writes new attributes and uris of unchanged images; returns the number of updated rows."""
     if not same:
         return 0
-    held = store.schema.names
-    names = [name for name in schema.names if name in held]
-    lacking = [name for name in schema.names if name not in held]
+    names = [name for name in schema.names if name in store.schema.names]
+    lacking = [name for name in schema.names if name not in store.schema.names]
     changed: set[str] = {
         id_
         for id_, example in same.items()
@@ -78,7 +77,7 @@ def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, 
 
 
 def _equal(stored: Any, given: Any) -> bool:
-    """Equality for which NaN equals NaN, and stores may lack fields of objects that are empty."""
+    """Equality in which NaN equals NaN, and empty fields of objects may be missing."""
     if isinstance(stored, list) and isinstance(given, list):
         return len(stored) == len(given) and all(map(_equal, stored, given))
     if isinstance(stored, dict) and isinstance(given, dict):
@@ -89,7 +88,7 @@ def _equal(stored: Any, given: Any) -> bool:
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether there is nothing but nulls in a value, which stores need not keep."""
+    """Whether a value contains only nulls, which stores may drop."""
     if isinstance(value, dict):
         return all(map(_is_empty, value.values()))
     return all(map(_is_empty, value)) if isinstance(value, list) else value is None
@@ -106,20 +105,20 @@ def _renewed(
         ours = [examples[id_] for id_ in rows["id"].to_pylist()]
         columns = dict(zip(rows.schema.names, rows.columns, strict=True))
         columns["uri"] = pa.array([example.uri for example in ours])
-        for one in schema:
-            columns[one.name] = pa.array([e.attributes.get(one.name) for e in ours], one.type)
+        for field in schema:
+            columns[field.name] = pa.array([e.attributes.get(field.name) for e in ours], field.type)
         yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
 
 def under_other_ids(
     store: VectorStore, sources: Sequence[Source], known: Mapping[str, str]
 ) -> list[str]:
-    """A note if images that are to be added are in the store already, under ids no source has.
+    """Notes that new images are already in the store under ids that no source has.
 
     Args:
-        store: before the ingest.
-        sources: what is ingested.
-        known: the ids of the store's rows.
+        store: the store before the ingest.
+        sources: the sources to ingest.
+        known: the store's rows by id.
     """
     present = {example.id for source in sources for example in source.examples}
     new = [e for source in sources for e in source.examples if e.id not in known]
@@ -135,13 +134,13 @@ def under_other_ids(
     if not pairs:
         return []
     return [
-        f"{len(pairs):,} images were in the store under other ids and are there twice now, such as "
+        f"{len(pairs):,} images were in the store under other ids and are now there twice, such as "
         f"{pairs[0][0]!r} as {pairs[0][1]!r}; remove the old rows in Python with store.delete(ids)"
     ]
 
 
 def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
-    """Ids of rows below a source's root that no source has and whose file is gone."""
+    """Ids of rows below a source's root that are in no source and whose file is gone."""
     roots = tuple(plain_path(source.root) for source in sources)
     present = {example.id for source in sources for example in source.examples}
     gone = []
@@ -156,7 +155,7 @@ def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
 
 
 def is_another(uri: str, other: str) -> bool:
-    """Whether there is a file at `uri`, and it is not the one at `other`."""
+    """Whether a file exists at `uri` and is not the one at `other`."""
     try:
         return not Path(uri).samefile(other)
     except (OSError, ValueError):
@@ -164,7 +163,7 @@ def is_another(uri: str, other: str) -> bool:
 
 
 def _is_gone(path: Path) -> bool:
-    """Whether there is surely no file: not behind a broken link, nor in a closed folder."""
+    """Whether a file certainly does not exist; behind a broken link it may come back."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

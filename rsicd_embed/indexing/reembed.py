@@ -1,4 +1,4 @@
-"""Re-embedding: the same images in a store, seen by another model, switched over in one step."""
+"""Re-embedding of a store's images with another model, with an atomic switch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import ImageError, StoreError
 from rsicd_embed.files import cache_folder
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
-from rsicd_embed.records import FIXED_COLUMNS, VECTOR
+from rsicd_embed.records import FIXED_COLUMNS
 from rsicd_embed.stores.base import StoreURI, VectorStore, Versioned
 
 _TAG = "before-reembed"
@@ -24,12 +24,12 @@ _MOST_ROUNDS = 10
 
 @dataclass(frozen=True)
 class Reembedded:
-    """What a re-embedding did.
+    """Result of re-embedding a store.
 
     Attributes:
-        rows: in the store now.
-        tag: what keeps the state of before.
-        ingest: how the images were embedded; `embedded` is 0 where an earlier run had done it.
+        rows: number of rows in the store.
+        tag: tag of the previous state.
+        ingest: summary of the embedding; `embedded` excludes images from an interrupted run.
     """
 
     rows: int
@@ -37,12 +37,12 @@ class Reembedded:
     ingest: Summary
 
     def as_json(self) -> dict[str, Any]:
-        """The document that `--json` prints."""
+        """The JSON document for `--json`."""
         return {"rows": self.rows, "tag": self.tag, **self.ingest.as_json()}
 
 
 class _ChangedError(Exception):
-    """Rows were written while images were embedded."""
+    """The store changed while images were embedded."""
 
 
 def reembed(
@@ -53,21 +53,21 @@ def reembed(
     drop_unreadable: bool = False,
     progress: Progress = lambda done: None,
 ) -> Reembedded:
-    """Embeds a store's images, found by their uris, with another model, and switches to that.
+    """Embeds a store's images, read from their uris, with another model, and switches to it.
 
-    Readers see the old rows until the switch. What was embedded stays in `staging`, so that an
-    interrupted run goes on where it stopped.
+    Readers see the old rows until the switch. New vectors are kept in `staging`, so that an
+    interrupted run continues where it stopped.
 
     Args:
-        store: what is to be switched.
-        embedder: the other model.
-        staging: a store of that model, empty or of an earlier run.
-        drop_unreadable: lose the rows whose image cannot be read.
-        progress: called with the number of images dealt with since the last call.
+        store: the store to re-embed.
+        embedder: the new model.
+        staging: a store of the new model, empty or from an interrupted run.
+        drop_unreadable: remove rows whose image cannot be read.
+        progress: called with the number of images processed since the last call.
 
     Raises:
-        ImageError: an image cannot be read, and is not to be dropped; nothing is switched.
-        StoreError: the store does not stop changing.
+        ImageError: an image cannot be read, and `drop_unreadable` is False; nothing was switched.
+        StoreError: the store keeps changing.
     """
     for _ in range(_MOST_ROUNDS):
         source = _source(store)
@@ -88,34 +88,32 @@ def reembed(
         store.optimize()
         return Reembedded(rows, tag, summary)
     raise StoreError(
-        f"{store.uri} changed each time its images had been embedded; "
-        "stop what writes to it and run the same command again, which goes on from here"
+        f"{store.uri} kept changing while its images were embedded; "
+        "stop other writers and run the same command again, which continues from here"
     )
 
 
 def staging_folder(store_uri: str, embedder: Embedder) -> Path:
-    """Where vectors of a model wait for the switch of a store: the same folder for both, always."""
+    """The folder for the staging store of a store and a new model; always the same for both."""
     uri = StoreURI.parse(store_uri)
-    where = uri.location
-    if "://" not in where:
-        where = str(Path(where).expanduser().absolute())
-    key = f"{uri.scheme}:{where}#{uri.table} {embedder.fingerprint}"
+    location = uri.location
+    if "://" not in location:
+        location = str(Path(location).expanduser().absolute())
+    key = f"{uri.scheme}:{location}#{uri.table} {embedder.fingerprint}"
     return cache_folder() / "reembed" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _source(store: VectorStore) -> Source:
-    """A store's rows as what an ingest takes."""
-    names = [name for name in store.schema.names if name != VECTOR]
-    held = [name for name in names if name not in FIXED_COLUMNS]
+    """The rows of a store as a source to ingest."""
+    attributes = [name for name in store.schema.names if name not in FIXED_COLUMNS]
+    columns = ["id", "uri", *attributes]
     examples = [
-        Example(id_, uri or "", dict(zip(held, row, strict=True)))
-        for batch in store.scan(["id", "uri", *held])
-        for id_, uri, *row in zip(
-            *(_values(batch[name]) for name in ("id", "uri", *held)), strict=True
-        )
+        Example(id_, uri or "", dict(zip(attributes, row, strict=True)))
+        for batch in store.scan(columns)
+        for id_, uri, *row in zip(*(_values(batch[name]) for name in columns), strict=True)
     ]
     examples.sort(key=lambda example: example.id)
-    return Source(Path(), tuple(examples), pa.schema([store.schema.field(n) for n in held]))
+    return Source(Path(), tuple(examples), pa.schema([store.schema.field(n) for n in attributes]))
 
 
 def _ids(store: VectorStore) -> set[str]:
@@ -125,15 +123,15 @@ def _ids(store: VectorStore) -> set[str]:
 def _unless_changed(
     store: VectorStore, source: Source, staging: VectorStore
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of `staging`; asked for while `store` is locked, so that none is lost."""
+    """Yields the rows of `staging`; read while `store` is locked, so that no write is lost."""
     if _source(store) != source:
         raise _ChangedError
     yield from staging.scan()
 
 
 def _free_tag(store: Versioned) -> str:
-    taken, number = store.tags(), 1
-    while (tag := _TAG if number == 1 else f"{_TAG}-{number}") in taken:
+    existing, number = store.tags(), 1
+    while (tag := _TAG if number == 1 else f"{_TAG}-{number}") in existing:
         number += 1
     return tag
 
@@ -141,14 +139,14 @@ def _free_tag(store: Versioned) -> str:
 def _unreadable(skipped: list[Skipped]) -> ImageError:
     first = skipped[0]
     return ImageError(
-        f"{len(skipped)} images of the store cannot be embedded again, the first {first.uri}: "
-        f"{first.reason}; bring them back, or drop their rows with --drop-unreadable. "
-        "Nothing was switched, and the next run goes on from here"
+        f"{len(skipped)} images of the store cannot be read, the first {first.uri}: "
+        f"{first.reason}; restore them, or drop their rows with --drop-unreadable. "
+        "Nothing was switched, and the next run continues from here"
     )
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """A column as Python's values, or as Arrow's own where Python has no such times."""
+    """Converts a column to Python values, or to Arrow scalars if Python lacks such times."""
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError, pa.ArrowException):

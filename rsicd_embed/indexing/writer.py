@@ -1,4 +1,4 @@
-"""What an ingest has read → vectors → rows in the store, by batches and by time."""
+"""Embeds images in batches, commits rows at intervals, and measures the stages of an ingest."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import pyarrow as pa
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
-from rsicd_embed.indexing.reconcile import held_rows, is_another
+from rsicd_embed.indexing.reconcile import is_another, stored_rows
 from rsicd_embed.parallel import cpu_count
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
 
-# Stages that run on all threads at once; the others have one thread.
+# Stages that run on all threads; the others run on one.
 THREADED = ("read", "decode", "resize")
 
 
 class Stages:
-    """Busy seconds by stage, summed over threads.
+    """Measures the busy seconds of stages, summed over threads.
 
-    read: the file, and its hash; decode: to RGB; resize: what `Embedder.preprocess` does; embed:
-    the model; write: upserts; index: `VectorStore.optimize`.
+    The stages of an ingest are read (file and hash), decode (to RGB), resize
+    (`Embedder.preprocess`), embed, write (upserts) and index (`VectorStore.optimize`).
     """
 
     def __init__(self) -> None:
@@ -52,26 +52,26 @@ class Stages:
 
 
 def elapsed_s(stages: dict[str, float]) -> dict[str, float]:
-    """What each group of stages would take if the others took no time; the largest limits.
+    """The time each group of stages would take alone; the largest is the bottleneck.
 
-    The threaded stages share their threads, so they count together, as "read+decode+resize".
+    The threaded stages share their threads, and are counted together as "read+decode+resize".
     """
     threaded = sum(stages.get(name, 0.0) for name in THREADED) / cpu_count()
     alone = {name: seconds for name, seconds in stages.items() if name not in THREADED}
     return {"+".join(THREADED): threaded, **alone}
 
 
-# What an interrupted run may have to do again: few enough seconds, enough rows for a commit.
+# Limits of the work that an interrupted run has to repeat.
 COMMIT_S = 10.0
 COMMIT_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image that is to be embedded: its pixels as the embedder wants them.
+    """An image ready to be embedded, with preprocessed pixels.
 
     Attributes:
-        stretched: whether its samples were scaled to 8 bits (`images.Picture.stretch`).
+        stretched: whether its samples were scaled to 8 bits (see `images.Picture.stretch`).
     """
 
     example: Example
@@ -85,7 +85,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Displaced:
-    """An image whose row another one took, since both have the same id."""
+    """An image whose row was replaced by another image with the same id."""
 
     id: str
     uri: str
@@ -93,10 +93,10 @@ class Displaced:
 
 
 class Writer:
-    """Embeds by batches and commits by time.
+    """Embeds images in batches and commits rows at intervals.
 
     Attributes:
-        displaced: images that are still there, and whose rows others took.
+        displaced: existing images whose rows were replaced by others.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Writer:
         known: Mapping[str, str],
         stages: Stages,
     ) -> None:
-        """Refuses columns that do not fit before anything is embedded; `known`: the store's ids."""
+        """Checks that the columns fit the store; `known` has the ids of its rows."""
         self._store = store
         self._known = known
         self._stages = stages
@@ -120,7 +120,7 @@ class Writer:
         self._committed = time.perf_counter()
 
     def add(self, loaded: Loaded) -> None:
-        """Takes an image; embeds once a batch is full, commits once it has been a while."""
+        """Adds an image; embeds a full batch, and commits if the interval has passed."""
         self._waiting.append(loaded)
         if len(self._waiting) < self._embedder.batch_size:
             return
@@ -130,16 +130,16 @@ class Writer:
             self._commit()
 
     def flush(self) -> None:
-        """Embeds and commits what waits, after an interruption too: the work is done already."""
+        """Embeds and commits all pending images, also after an interruption."""
         self._embed()
         self._commit()
 
     def _embed(self) -> None:
-        some, self._waiting = self._waiting, []
-        if some:
+        images, self._waiting = self._waiting, []
+        if images:
             with self._stages("embed"):
-                vectors = self._embedder.embed_pixels(np.stack([one.pixels for one in some]))
-            self._batches.append(_rows(some, vectors, self._schema))
+                vectors = self._embedder.embed_pixels(np.stack([image.pixels for image in images]))
+            self._batches.append(_rows(images, vectors, self._schema))
 
     def _commit(self) -> None:
         batches, self._batches = self._batches, []
@@ -147,44 +147,41 @@ class Writer:
             with self._stages("write"):
                 completed = [self._completed(batch) for batch in batches]
                 self._store.upsert([batch for batch, _ in completed])
-                self.displaced += [one for _, some in completed for one in some]
+                for _, displaced in completed:
+                    self.displaced += displaced
         self._committed = time.perf_counter()
 
     def _completed(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Displaced]]:
-        """Adds what the store has of these images and this source says nothing of.
+        """Adds columns that the store has for these images but the source lacks.
 
         Returns:
-            the batch, and the images whose rows it takes.
+            The batch, and the images whose rows it replaces.
         """
         if not any(id_ in self._known for id_ in batch["id"].to_pylist()):
             return batch, []
         lacking = [name for name in self._store.schema.names if name not in batch.schema.names]
-        held = held_rows(self._store, batch["id"], ["uri", *lacking])
+        stored = stored_rows(self._store, batch["id"], ["uri", *lacking])
         for name in lacking:
-            batch = batch.append_column(name, held[name])
-        return batch, _displaced(batch, held["uri"])
+            batch = batch.append_column(name, stored[name])
+        uris = (batch["id"].to_pylist(), stored["uri"].to_pylist(), batch["uri"].to_pylist())
+        return batch, [
+            Displaced(id_, old, new)
+            for id_, old, new in zip(*uris, strict=True)
+            if old and old != new and is_another(old, new)
+        ]
 
 
-def _displaced(batch: pa.RecordBatch, held: pa.Array) -> list[Displaced]:
-    places = zip(batch["id"].to_pylist(), held.to_pylist(), batch["uri"].to_pylist(), strict=True)
-    return [
-        Displaced(id_, old, new)
-        for id_, old, new in places
-        if old and old != new and is_another(old, new)
-    ]
-
-
-def _rows(some: Sequence[Loaded], vectors: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
+def _rows(images: Sequence[Loaded], vectors: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
     columns: dict[str, Any] = {
-        "id": [one.example.id for one in some],
+        "id": [image.example.id for image in images],
         VECTOR: vector_array(vectors),
-        "uri": [one.uri for one in some],
-        "sha256": [one.sha256 for one in some],
-        "width": [one.width for one in some],
-        "height": [one.height for one in some],
+        "uri": [image.uri for image in images],
+        "sha256": [image.sha256 for image in images],
+        "width": [image.width for image in images],
+        "height": [image.height for image in images],
     }
     for name in schema.names[len(FIXED_COLUMNS) :]:
-        columns[name] = [one.example.attributes.get(name) for one in some]
+        columns[name] = [image.example.attributes.get(name) for image in images]
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column, schema.field(name).type)
         for name, column in columns.items()

@@ -121,7 +121,9 @@ def _require_vectors(file: RowFile, batch: pa.RecordBatch, start: int) -> None:
             "export it again"
         )
     values = column.flatten().to_numpy(zero_copy_only=False)
-    require_unit_vectors(values.reshape(len(batch), dim), dim, what=str(file.path), first=start + 1)
+    require_unit_vectors(
+        values.reshape(len(batch), dim), dim, source=str(file.path), first=start + 1
+    )
 
 
 def _last_of_each(ids: pa.Array) -> np.ndarray:

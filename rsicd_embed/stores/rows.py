@@ -139,7 +139,7 @@ def unit_vectors(column: pa.Array, dim: int, place: str) -> np.ndarray:
     if values.null_count:
         raise SchemaError(f"{place}: expected vectors of numbers, found nulls in them")
     matrix = values.to_numpy(zero_copy_only=False).reshape(len(column), dim)
-    norms = require_unit_vectors(matrix, dim, what=place)
+    norms = require_unit_vectors(matrix, dim, source=place)
     narrow = np.ascontiguousarray(matrix, dtype=np.float32)
     off = np.abs(norms - 1.0) > _RENORMALISE
     if off.any():

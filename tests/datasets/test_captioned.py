@@ -1,4 +1,4 @@
-"""RSICD-like folders: a dataset_*.json beside the images."""
+"""RSICD-like folders: a dataset_*.json with images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from ..conftest import picture
 
 
 def entry(name: str, split: str | None = "train", *captions: str) -> dict[str, Any]:
-    return {"filename": name, "split": split, "sentences": [{"raw": one} for one in captions]}
+    return {
+        "filename": name,
+        "split": split,
+        "sentences": [{"raw": caption} for caption in captions],
+    }
 
 
 def write(folder: Path, *entries: dict[str, Any], images: str = "images") -> Path:
     (folder / images).mkdir(parents=True, exist_ok=True)
-    for number, one in enumerate(entries):
-        picture(number).save(folder / images / one["filename"])
+    for number, entry in enumerate(entries):
+        picture(number).save(folder / images / entry["filename"])
     (folder / "dataset_x.json").write_text(json.dumps({"images": entries, "dataset": "x"}))
     return folder
 
@@ -49,7 +53,7 @@ def test_captions_splits_and_labels(tmp_path: Path) -> None:
     assert source.split("val") == ()
 
 
-def test_an_image_that_is_there_twice_keeps_all_its_captions(tmp_path: Path) -> None:
+def test_a_repeated_image_keeps_all_captions(tmp_path: Path) -> None:
     entries = [
         entry("a_1.jpg", "train", "a port", "a port"),
         entry("b_2.jpg", "train", "a river"),
@@ -79,14 +83,14 @@ def test_an_image_that_is_there_twice_keeps_all_its_captions(tmp_path: Path) -> 
         {**entry("a_1.jpg"), "filename": "\ud83d.jpg"},
     ],
 )
-def test_half_a_character_is_refused(tmp_path: Path, damaged: dict[str, Any]) -> None:
+def test_a_lone_surrogate_is_refused(tmp_path: Path, damaged: dict[str, Any]) -> None:
     write(tmp_path, entry("a_1.jpg"))
     (tmp_path / "dataset_x.json").write_text(json.dumps({"images": [damaged]}))
     with pytest.raises(DatasetError, match=r"json: .*\.jpg: expected .* in Unicode, found surrog"):
         open_source(tmp_path)
 
 
-def test_another_encoding_is_told_in_a_short_line(tmp_path: Path) -> None:
+def test_another_encoding_is_reported_in_a_short_line(tmp_path: Path) -> None:
     write(tmp_path, entry("a_1.jpg", "train", "x" * 5000))
     path = tmp_path / "dataset_x.json"
     text = json.dumps({"images": [entry("a_1.jpg", "train", "caf\xe9")]}, ensure_ascii=False)
@@ -98,20 +102,20 @@ def test_another_encoding_is_told_in_a_short_line(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_a_blank_class_is_none(tmp_path: Path) -> None:
+def test_a_blank_class_becomes_none(tmp_path: Path) -> None:
     write(tmp_path, entry("a_1.jpg"), entry("b_2.jpg"))
     (tmp_path / "labels.json").write_text(json.dumps({"a_1.jpg": " ", "b_2.jpg": "port"}))
     assert [e.label for e in open_source(tmp_path).examples] == [None, "port"]
 
 
-def test_a_name_that_all_share_is_no_class(tmp_path: Path) -> None:
+def test_a_name_shared_by_all_images_is_not_a_class(tmp_path: Path) -> None:
     write(tmp_path, entry("tile_1.jpg"), entry("tile_2.jpg"))
     assert [e.label for e in open_source(tmp_path).examples] == [None, None]
     (tmp_path / "labels.json").write_text(json.dumps({"tile_1.jpg": "shore"}))
     assert [e.label for e in open_source(tmp_path).examples] == ["shore", None]
 
 
-def test_labels_come_from_lists_of_names_or_from_json(tmp_path: Path) -> None:
+def test_labels_come_from_class_lists_or_json(tmp_path: Path) -> None:
     write(tmp_path, entry("beach_1.jpg"), entry("00012.jpg"), images=".")
     lists = tmp_path / "txtclasses_x"
     lists.mkdir()
@@ -121,12 +125,12 @@ def test_labels_come_from_lists_of_names_or_from_json(tmp_path: Path) -> None:
     assert [e.label for e in open_source(tmp_path).examples] == ["shore", None]
 
 
-def test_an_image_that_is_missing_does_not_hide_the_others(tmp_path: Path) -> None:
+def test_a_missing_image_does_not_hide_the_others(tmp_path: Path) -> None:
     write(tmp_path, entry("a_1.jpg"), entry("b_2.jpg"))
     (tmp_path / "images" / "a_1.jpg").unlink()
     assert [example.id for example in open_source(tmp_path).examples] == ["a_1.jpg", "b_2.jpg"]
     (tmp_path / "images" / "b_2.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"found no a_1\.jpg; unpack them there"):
+    with pytest.raises(DatasetError, match=r"and no a_1\.jpg; unpack them there"):
         open_source(tmp_path)
 
 
@@ -141,7 +145,7 @@ def test_an_image_that_is_missing_does_not_hide_the_others(tmp_path: Path) -> No
         '{"images": [{"filename": "a_1.jpg", "sentences": [{"raw": 5}]}]}',
     ],
 )  # fmt: skip
-def test_json_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
+def test_malformed_json_is_refused(tmp_path: Path, text: str) -> None:
     write(tmp_path, entry("a_1.jpg"))
     (tmp_path / "dataset_x.json").write_text(text)
     with pytest.raises(DatasetError, match=r"dataset_x\.json: expected \{'images': \[") as caught:
@@ -149,7 +153,7 @@ def test_json_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
+def test_folders_without_a_dataset_are_refused(tmp_path: Path) -> None:
     write(tmp_path, entry("a_1.jpg"))
     (tmp_path / "labels.json").write_text("[1]")
     with pytest.raises(DatasetError, match=r"labels\.json: expected"):
@@ -182,7 +186,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
         (r'[{"filename": "imgs\\a_1.jpg"}]', "a_1.jpg, without backslashes"),
     ],
 )
-def test_the_entry_that_is_wrong_is_named(tmp_path: Path, images: str, message: str) -> None:
+def test_the_malformed_entry_is_named(tmp_path: Path, images: str, message: str) -> None:
     write(tmp_path, entry("a_1.jpg"), images="imgs")
     (tmp_path / "dataset_x.json").write_text(f'{{"images": {images}}}')
     with pytest.raises(DatasetError) as caught:
@@ -191,8 +195,8 @@ def test_the_entry_that_is_wrong_is_named(tmp_path: Path, images: str, message: 
     assert "Error(" not in str(caught.value)
 
 
-def test_a_split_that_is_not_a_number_is_none(tmp_path: Path) -> None:
-    """As pandas writes a missing one."""
+def test_a_nan_split_becomes_none(tmp_path: Path) -> None:
+    """As pandas writes missing values."""
     write(tmp_path, entry("a_1.jpg"))
     (tmp_path / "dataset_x.json").write_text('{"images": [{"filename": "a_1.jpg", "split": NaN}]}')
     (example,) = open_source(tmp_path).examples
@@ -208,8 +212,8 @@ def test_a_split_that_is_not_a_number_is_none(tmp_path: Path) -> None:
         '{"images": [{"file_name": "a.jpg", "id": 1}], "annotations": []}',
     ],
 )  # fmt: skip
-def test_json_of_something_else_leaves_a_plain_folder(tmp_path: Path, name: str, text: str) -> None:
-    """Hugging Face writes dataset_info.json, and detection datasets list images in another form."""
+def test_unrelated_json_leaves_a_plain_folder(tmp_path: Path, name: str, text: str) -> None:
+    """Hugging Face's dataset_info.json, and detection datasets with another list of images."""
     picture(0).save(tmp_path / "a.jpg")
     (tmp_path / name).write_text(text)
     source = open_source(tmp_path)
@@ -220,7 +224,7 @@ def test_json_of_something_else_leaves_a_plain_folder(tmp_path: Path, name: str,
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "dataset_x.json"])
-def test_json_of_something_else_beside_captions(tmp_path: Path, name: str) -> None:
+def test_unrelated_json_beside_captions_is_ignored(tmp_path: Path, name: str) -> None:
     write(tmp_path, entry("a_1.jpg", "train", "a port"))
     (tmp_path / "dataset_x.json").rename(tmp_path / name)
     (tmp_path / "dataset_info.json").write_text("{}")
@@ -228,7 +232,7 @@ def test_json_of_something_else_beside_captions(tmp_path: Path, name: str) -> No
     assert example.captions == ("a port",)
 
 
-def test_the_folder_with_the_most_images_is_taken(tmp_path: Path) -> None:
+def test_the_folder_with_the_most_images_is_used(tmp_path: Path) -> None:
     entries = [entry(f"{i}.png") for i in range(4)]
     write(tmp_path, *entries, images="images")
     picture(0).save(tmp_path / "0.png")
@@ -240,10 +244,10 @@ def test_the_folder_with_the_most_images_is_taken(tmp_path: Path) -> None:
     assert source.root == tmp_path / "images"
     assert {example.path.parent for example in source.examples} == {tmp_path / "images"}
     (tmp_path / "images" / "2.png").unlink()
-    assert open_source(tmp_path).root == tmp_path / "examples"  # of equals the first
+    assert open_source(tmp_path).root == tmp_path / "examples"  # the first on a tie
     (tmp_path / "examples" / "1.png").unlink()
     (tmp_path / "images" / "1.png").unlink()
-    complaint = r"x\.json: expected at least half of its 4 images .* found 1 in .*, and found no 1"
+    complaint = r"x\.json: expected at least half of its 4 images .* found 1 in .* and no 1"
     with pytest.raises(DatasetError, match=complaint):
         open_source(tmp_path)
 
@@ -266,7 +270,7 @@ COCO = ["train2014/beach_1.jpg", "train2014/port_2.jpg", "val2014/beach_1.jpg"]
 
 @pytest.mark.parametrize("inside", ["", "images"])
 def test_images_are_below_their_file_path(tmp_path: Path, inside: str) -> None:
-    """One name in two of the folders is two images."""
+    """The same name in two folders is two images."""
     source = open_source(coco(tmp_path, *(str(Path(inside, file)) for file in COCO)))
     assert source.root == tmp_path / inside
     assert [(e.id, e.captions, e.label, e.split) for e in source.examples] == [
@@ -277,7 +281,7 @@ def test_images_are_below_their_file_path(tmp_path: Path, inside: str) -> None:
     assert all(example.path.is_file() for example in source.examples)
 
 
-def test_images_may_be_in_one_folder_in_spite_of_their_file_path(tmp_path: Path) -> None:
+def test_file_paths_are_ignored_if_images_are_in_one_folder(tmp_path: Path) -> None:
     coco(tmp_path, *COCO[1:])
     for file in COCO[1:]:
         (tmp_path / file).rename(tmp_path / Path(file).name)
@@ -286,7 +290,7 @@ def test_images_may_be_in_one_folder_in_spite_of_their_file_path(tmp_path: Path)
     assert all(example.path.is_file() for example in source.examples)
 
 
-def test_labels_by_file_name_are_those_of_images_below_a_file_path(tmp_path: Path) -> None:
+def test_labels_by_file_name_apply_below_a_file_path(tmp_path: Path) -> None:
     coco(tmp_path, *COCO[:2])
     (tmp_path / "labels.json").write_text(json.dumps({"beach_1.jpg": "shore", "x.jpg": "sea"}))
     source = open_source(tmp_path)
@@ -294,7 +298,7 @@ def test_labels_by_file_name_are_those_of_images_below_a_file_path(tmp_path: Pat
     assert source.notes == (f"{tmp_path / 'dataset_coco.json'} lists no image of the classes sea",)
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_dropped(tmp_path: Path) -> None:
     write(tmp_path, entry("beach_1.jpg"), entry("00012.jpg"), images=".")
     path = tmp_path / "dataset_x.json"
     path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
@@ -316,14 +320,14 @@ def test_utf16_is_refused_with_the_command_that_converts_it(tmp_path: Path, enco
         open_source(tmp_path)
 
 
-def test_a_class_list_may_have_names_with_spaces(tmp_path: Path) -> None:
+def test_class_lists_may_contain_names_with_spaces(tmp_path: Path) -> None:
     write(tmp_path, entry("my beach.jpg"), entry("00012.jpg"), images=".")
     (tmp_path / "txtclasses_x").mkdir()
     (tmp_path / "txtclasses_x" / "beach.txt").write_text(" my beach.jpg \n\n")
     assert [example.label for example in open_source(tmp_path).examples] == ["beach", None]
 
 
-def test_a_split_that_is_no_text_becomes_text(tmp_path: Path) -> None:
+def test_a_split_that_is_not_text_becomes_text(tmp_path: Path) -> None:
     write(tmp_path, entry("a_1.jpg") | {"split": 1, "sentences": None})
     (example,) = open_source(tmp_path).examples
     assert (example.split, example.captions) == ("1", ())
@@ -340,7 +344,7 @@ def test_the_real_rsicd(rsicd: Path) -> None:
     source = open_source(rsicd)
     splits = Counter(example.split for example in source.examples)
     assert splits == {"train": 8734, "val": 1094, "test": 1093}
-    # 30 classes in file names, and playfields, whose images are only numbered.
+    # 30 classes from file names, and playfields, whose files are only numbered.
     assert len({captioned.label_in_name(example.id) for example in source.examples} - {None}) == 30
     assert len({example.label for example in source.examples}) == 31
     assert all(example.captions for example in source.examples)

@@ -1,4 +1,4 @@
-"""Captions from manifests: their columns, their rows, their splits, and what is wrong with them."""
+"""Captions from manifests: columns, rows, splits and malformed ones."""
 
 from __future__ import annotations
 
@@ -62,20 +62,20 @@ def test_rows_of_one_image_are_joined(tmp_path: Path, kind: str) -> None:
         "c.png": (("a river",), "test", None),
     }
     assert source.examples[0].path == tmp_path / "a.png"
-    assert captions.load(tmp_path) == source  # the one manifest in a folder
+    assert captions.load(tmp_path) == source  # the only manifest in a folder
 
 
 def test_lists_of_captions(tmp_path: Path) -> None:
     rows = [{"image": "a.png", "captions": ["x", "", "y"], "split": "train"}]
     assert captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions == ("x", "y")
-    # One that an image has twice counts twice, as in RSICD; one of another row does not.
+    # Duplicates within one row are kept, as in RSICD; duplicates from other rows are not.
     rows = [{"image": "a.png", "captions": own, "split": "train"} for own in ("xx", "xy")]
-    rows = [{**one, "captions": list(one["captions"])} for one in rows]
-    found = captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions
-    assert found == ("x", "x", "y")
+    rows = [{**row, "captions": list(row["captions"])} for row in rows]
+    joined = captions.load(manifest(tmp_path / "m.jsonl", *rows)).examples[0].captions
+    assert joined == ("x", "x", "y")
 
 
-def test_without_splits_some_images_are_val_and_stay_so(tmp_path: Path) -> None:
+def test_without_splits_a_fixed_part_becomes_val(tmp_path: Path) -> None:
     rows = [{"path": f"{i}.png", "caption": "x"} for i in range(400)]
     path = tmp_path / "m.jsonl"
     with pytest.warns(UserWarning, match=r"m\.jsonl: there is no split 'val'; \d+ of 400 train"):
@@ -86,14 +86,14 @@ def test_without_splits_some_images_are_val_and_stay_so(tmp_path: Path) -> None:
         source = captions.load(manifest(path, *more))
     assert {e.id for e in source.split("val")} - {"new.png"} == val
     assert len(source.split("train")) + len(source.split("val")) == 401
-    with pytest.warns(UserWarning, match="1 of 3 train images, told by a hash"):
+    with pytest.warns(UserWarning, match="1 of 3 train images, chosen by a hash"):
         few = captions.load(manifest(path, *rows[:3]))
     assert len(few.split("val")) == 1
     assert [e.split for e in captions.load(manifest(path, rows[0])).examples] == ["train"]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])
-def test_what_others_call_the_splits(tmp_path: Path, kind: str) -> None:
+def test_common_names_of_splits(tmp_path: Path, kind: str) -> None:
     names = ["Train", "training", "restval", "valid", "validation ", "dev", "TEST", "testing"]
     rows = [{"path": f"{i}.png", "caption": "x", "split": name} for i, name in enumerate(names)]
     if kind == "json":
@@ -112,11 +112,11 @@ def test_a_misspelt_split_is_refused(tmp_path: Path, kind: str) -> None:
     complaint = r"1\.png: expected a split of train, val, test \(or training, .*\), found 'trian'"
     with pytest.raises(DatasetError, match=complaint):
         captions.load(path)
-    assert captions.read(path).examples[1].split == "trian"  # for eval any name will do
+    assert captions.read(path).examples[1].split == "trian"  # eval accepts any name
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])
-def test_images_without_a_split_among_others_are_told(tmp_path: Path, kind: str) -> None:
+def test_images_without_a_split_among_others_are_reported(tmp_path: Path, kind: str) -> None:
     names = ["train", None, "val", "" if kind == "json" else " "]
     rows = [{"path": f"{i}.png", "caption": "x", "split": name} for i, name in enumerate(names)]
     if kind == "json":
@@ -127,7 +127,7 @@ def test_images_without_a_split_among_others_are_told(tmp_path: Path, kind: str)
     assert [e.split for e in source.examples] == ["train", None, "val", None]
 
 
-def test_rows_of_one_image_may_leave_blank_what_another_says(tmp_path: Path) -> None:
+def test_rows_of_one_image_may_leave_values_blank(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("path,caption,split,label\na.png,x,train,\na.png,y, ,port\nb.png,z,val, \n")
     assert told(captions.load(path)) == {
@@ -151,14 +151,14 @@ def row(**more: Any) -> dict[str, Any]:
         ([row(caption="x", id="1"), row(caption="x", id="1", path="b.png")], "expected one file"),
     ],
 )
-def test_manifests_that_make_no_sense(
+def test_malformed_manifests_are_refused(
     tmp_path: Path, rows: list[dict[str, Any]], complaint: str
 ) -> None:
     with pytest.raises(DatasetError, match=complaint):
         captions.load(manifest(tmp_path / "m.jsonl", *rows))
 
 
-def test_places_without_captions(tmp_path: Path) -> None:
+def test_sources_without_captions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found nothing at"):
         captions.load(tmp_path / "none")
     with pytest.raises(DatasetError, match=r"one manifest with captions.*found none"):
@@ -170,7 +170,7 @@ def test_places_without_captions(tmp_path: Path) -> None:
         captions.load(picture)
     for name in ("one.csv", "two.csv"):
         (tmp_path / name).write_text("path,caption\na.png,x\n")
-    with pytest.raises(DatasetError, match=r"found one\.csv, two\.csv; give the manifest itself"):
+    with pytest.raises(DatasetError, match=r"found one\.csv, two\.csv; pass the manifest itself"):
         captions.load(tmp_path)
     karpathy = tmp_path / "dataset_x.json"
     entry = {"filename": "a.png", "split": "train", "sentences": [{"raw": 5}]}

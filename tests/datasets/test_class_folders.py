@@ -1,4 +1,4 @@
-"""Labels and splits from folder names: for ingest where they are sure, for eval where asked for."""
+"""Labels and splits from folder names, for ingest and eval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..helpers import manifest
 
 
 def images(folder: Path, *names: str) -> Path:
-    """Empty files that are named like images."""
+    """Creates empty files named like images."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -33,7 +33,7 @@ def columns(source: Source) -> dict[str, tuple[str | None, str | None]]:
 CAPITALS = ["Test/beach/1.png", "Test/port/2.png", "Train/beach/3.png", "Train/port/4.png"]
 
 
-def test_split_folders_are_no_classes(tmp_path: Path) -> None:
+def test_split_folders_are_not_classes(tmp_path: Path) -> None:
     opened = open_set(images(tmp_path, *CAPITALS))
     name, examples = opened.split(None)
     assert (name, [example.id for example in examples]) == ("test", CAPITALS[:2])
@@ -51,7 +51,7 @@ def test_one_list_of_split_names(tmp_path: Path, name: str) -> None:
     folder = images(tmp_path / "folder", f"{name}/beach/1.png", f"{name}/port/2.png")
     labels = {f"{name}/beach/1.png": "beach", f"{name}/port/2.png": "port"}
     assert columns(classes.load(folder)) == columns(open_source(folder))
-    assert columns(open_source(folder)) == {id_: (one, expected) for id_, one in labels.items()}
+    assert columns(open_source(folder)) == {id_: (label, expected) for id_, label in labels.items()}
     rows = manifest(tmp_path / "m.jsonl", {"path": "a.png", "split": name})
     assert open_set(rows).split(expected)[0] == expected
     for source in (folder, rows):
@@ -60,7 +60,7 @@ def test_one_list_of_split_names(tmp_path: Path, name: str) -> None:
             assert opened.examples
 
 
-def test_two_spellings_of_a_split_are_one(tmp_path: Path) -> None:
+def test_two_spellings_of_a_split_are_merged(tmp_path: Path) -> None:
     rows = [{"path": f"{i}.png", "split": name} for i, name in enumerate(["Test", "test", "dev"])]
     opened = open_set(manifest(tmp_path / "m.jsonl", *rows))
     assert [len(opened.split(name)[1]) for name in (None, "TEST", "val")] == [2, 2, 1]
@@ -71,7 +71,7 @@ def test_splits_beside_classes_are_refused_by_eval(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found the splits Test, Train beside river; move"):
         open_set(tmp_path)
     assert open_source(tmp_path).schema.names == []
-    (tmp_path / "river" / "5.png").unlink()  # a folder without images is none of the dataset
+    (tmp_path / "river" / "5.png").unlink()  # a folder without images is not part of the dataset
     assert len(open_set(tmp_path).examples) == 4
 
 
@@ -111,13 +111,13 @@ def test_labels_and_splits_for_ingest(
         ["beach/train/1.png", "port/train/2.png"],
     ],
 )
-def test_folders_that_may_be_no_classes_give_no_labels(tmp_path: Path, names: list[str]) -> None:
+def test_doubtful_folder_names_give_no_labels(tmp_path: Path, names: list[str]) -> None:
     source = open_source(images(tmp_path, *names))
     assert set(columns(source).values()) == {(None, None)}
     assert (source.schema.names, source.inferred) == ([], ())
 
 
-def test_the_summary_says_where_labels_come_from(tmp_path: Path) -> None:
+def test_the_summary_reports_the_origin_of_labels(tmp_path: Path) -> None:
     assert open_source(images(tmp_path, *CAPITALS)).notes == (
         f"{tmp_path}: labels are the names of the images' folders (2 classes: beach, port)",
         f"{tmp_path}: splits are the names of the top folders (Test, Train)",
@@ -142,14 +142,14 @@ def test_the_summary_says_where_labels_come_from(tmp_path: Path) -> None:
 def test_split_folders_with_a_year_or_a_kind(tmp_path: Path, name: str, split: str) -> None:
     folder = images(tmp_path / "folder", f"{name}/beach/1.png", f"{name}/port/2.png")
     labels = {f"{name}/beach/1.png": "beach", f"{name}/port/2.png": "port"}
-    assert columns(open_source(folder)) == {id_: (one, split) for id_, one in labels.items()}
+    assert columns(open_source(folder)) == {id_: (image, split) for id_, image in labels.items()}
     assert columns(classes.load(folder)) == columns(open_source(folder))
     flat = images(tmp_path / "flat", f"{name}/1.png", "train/2.png")
-    assert {one.split for one in open_source(flat).examples} == {split, "train"}
-    assert {one.label for one in open_source(flat).examples} == {None}
+    assert {image.split for image in open_source(flat).examples} == {split, "train"}
+    assert {image.label for image in open_source(flat).examples} == {None}
 
 
-def test_a_split_beside_classes_is_no_class(tmp_path: Path) -> None:
+def test_a_split_beside_classes_is_not_a_class(tmp_path: Path) -> None:
     mixed = open_source(images(tmp_path, "beach/1.png", "port/2.png", "train/3.png"))
     assert {example.label for example in mixed.examples} == {None}
     assert mixed.notes == (
@@ -158,7 +158,7 @@ def test_a_split_beside_classes_is_no_class(tmp_path: Path) -> None:
     )
 
 
-def test_eval_says_what_may_be_no_class(tmp_path: Path) -> None:
+def test_eval_reports_doubtful_classes(tmp_path: Path) -> None:
     years = open_set(images(tmp_path / "years", "2021/1.png", "2022/2.png"))
     assert years.notes == (
         f"{tmp_path / 'years'}: folders that do not look like classes: 2021, 2022",
@@ -171,8 +171,8 @@ def test_eval_says_what_may_be_no_class(tmp_path: Path) -> None:
     assert open_set(images(tmp_path / "plain", *CAPITALS)).notes == ()
 
 
-def test_class_folders_label_images_whatever_their_names(tmp_path: Path) -> None:
-    """Names that tell the class are the rule of RSICD's published protocol alone."""
+def test_class_folders_label_images_regardless_of_file_names(tmp_path: Path) -> None:
+    """Classes in file names are used only by RSICD's published protocol."""
     opened = open_set(images(tmp_path, "beach/beach_1.png", "beach/2.png", "port/3.png"))
     chosen = labelled(opened, opened.examples)
     assert (chosen.classes, chosen.labels.tolist()) == (("beach", "port"), [0, 0, 1])
@@ -180,7 +180,7 @@ def test_class_folders_label_images_whatever_their_names(tmp_path: Path) -> None
 
 
 def test_images_of_a_class_share_their_attributes() -> None:
-    """A million of them would take as many dictionaries."""
+    """A million images would otherwise take as many dictionaries."""
     examples = tuple(
         Example(f"{name}/{i}.png", "x") for name in ("beach", "port") for i in range(9)
     )
@@ -196,8 +196,8 @@ PATHS = st.lists(
 
 
 @given(PATHS)
-def test_a_label_is_the_folder_of_its_image_or_none(paths: list[list[str]]) -> None:
-    """For any folders: all images have a label or none has, and no split or year is one."""
+def test_labels_are_the_images_folders_or_absent(paths: list[list[str]]) -> None:
+    """For any folders, all images have a label or none, and no label is a split or a year."""
     examples = tuple(
         Example("/".join([*folders, f"{number}.png"]), "x") for number, folders in enumerate(paths)
     )
@@ -218,7 +218,7 @@ def test_a_manifest_column_of_another_type_wins(tmp_path: Path) -> None:
         classes = sources[tmp_path / "classes"]
         assert (classes.schema.names, classes.inferred) == ([], ())
         assert classes.notes[-1].endswith(
-            f"the column 'label' of {tmp_path} is of type list<item: string>, so folder names are "
+            f"the column 'label' of {tmp_path} has type list<item: string>, so folder names are "
             "not written to it"
         )
         assert sources[tmp_path].schema.field("label").type == pa.list_(pa.string())
@@ -238,7 +238,7 @@ def test_linked_class_folders_are_read(tmp_path: Path) -> None:
         classes.load(root)
 
 
-def test_a_class_of_unread_pictures_says_so(tmp_path: Path) -> None:
+def test_a_class_of_unsupported_images_is_reported(tmp_path: Path) -> None:
     images(tmp_path, "beach/1.png", "port/2.psd", "port/3.psd")
     with pytest.raises(DatasetError, match=r"class 'port' in .*, found 2 \.psd; add some"):
         classes.load(tmp_path)

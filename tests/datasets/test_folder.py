@@ -42,17 +42,17 @@ def test_any_utf8_name_is_an_id(tmp_path: Path, name: str) -> None:
     assert open_source(path).examples == (Example(name, str(path)),)
 
 
-def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     touch(tmp_path / "a.png")
     bad = Path(os.fsdecode(os.fsencode(tmp_path / "b") + b"\xff.png"))
     try:
         touch(bad)
     except OSError:
         pytest.skip("this file system takes only UTF-8 names")
-    told = Skipped(f"{tmp_path}/b\\xff.png", "expected a UTF-8 file name; rename it")
+    expected = Skipped(f"{tmp_path}/b\\xff.png", "expected a UTF-8 file name; rename it")
     source = open_source(tmp_path)
     assert [example.id for example in source.examples] == ["a.png"]
-    assert source.skipped == (told,)
+    assert source.skipped == (expected,)
     with pytest.raises(DatasetError, match=r"b\\xff\.png; rename it"):
         open_source(bad)
     (tmp_path / "a.png").unlink()
@@ -60,7 +60,7 @@ def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_a_folder_that_cannot_be_listed_is_told(
+def test_a_folder_that_cannot_be_listed_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path / "a.png")
@@ -86,7 +86,7 @@ def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
     assert [example.id for example in open_source(tmp_path / "x.jpg").examples] == ["a.png"]
 
 
-def test_a_link_is_followed_by_its_own_name(tmp_path: Path) -> None:
+def test_a_linked_file_keeps_the_links_name(tmp_path: Path) -> None:
     target = touch(tmp_path / "elsewhere" / "blob")
     images = tmp_path / "images"
     images.mkdir()
@@ -104,7 +104,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     touch(root / "real" / "a.png")
     touch(tmp_path / "elsewhere" / "b.png")
     touch(tmp_path / "elsewhere" / "sub" / "c.png")
-    (root / "again").symlink_to(root / "real")  # sorted before it, and yet not what names it
+    (root / "again").symlink_to(root / "real")  # sorted first, but does not determine the id
     (root / "one").symlink_to(tmp_path / "elsewhere")
     (root / "two").symlink_to(tmp_path / "elsewhere")
     source = folder.load(root)
@@ -113,12 +113,12 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     ]
     assert source.skipped == ()
     assert source.notes == (
-        f"linked folders left out: 2, such as {root}/again; they are read under another path, "
+        f"skipped linked folders: 2, such as {root}/again; they are read under another path, "
         f"or contain {root}",
     )
 
 
-def test_links_may_lead_through_others_and_in_circles(tmp_path: Path) -> None:
+def test_links_through_links_and_cycles(tmp_path: Path) -> None:
     root = tmp_path / "root"
     touch(root / "a.png")
     touch(tmp_path / "far" / "b.png")
@@ -141,11 +141,11 @@ def test_links_may_lead_through_others_and_in_circles(tmp_path: Path) -> None:
         ),
     )
     (note,) = source.notes
-    assert note.startswith("linked folders left out: 5, ")
+    assert note.startswith("skipped linked folders: 5, ")
 
 
-def test_a_folder_in_one_that_is_read_already_is_not_read_again(tmp_path: Path) -> None:
-    """One link leads into what another leads to."""
+def test_nested_linked_folders_are_read_once(tmp_path: Path) -> None:
+    """One link leads into the target of another."""
     touch(tmp_path / "out" / "in" / "a.png")
     touch(tmp_path / "out" / "b.png")
     root = tmp_path / "root"
@@ -154,7 +154,7 @@ def test_a_folder_in_one_that_is_read_already_is_not_read_again(tmp_path: Path) 
     (root / "2").symlink_to(tmp_path / "out")
     source = open_source(root)
     assert [example.id for example in source.examples] == ["1/a.png", "2/b.png"]
-    assert source.notes[0].startswith(f"linked folders left out: 1, such as {root}/2/in")
+    assert source.notes[0].startswith(f"skipped linked folders: 1, such as {root}/2/in")
 
 
 PLACES = ["root", "root/a", "root/b", "out", "out/c", "far"]
@@ -162,8 +162,8 @@ PLACES = ["root", "root/a", "root/b", "out", "out/c", "far"]
 
 @settings(max_examples=30, deadline=None)
 @given(st.sets(st.tuples(st.sampled_from(PLACES), st.sampled_from([*PLACES, ""])), max_size=6))
-def test_each_image_that_links_lead_to_is_read_once(links: set[tuple[str, str]]) -> None:
-    """Whatever leads where: circles, several links to one folder, links in linked folders."""
+def test_each_linked_image_is_read_once(links: set[tuple[str, str]]) -> None:
+    """Cycles, several links to one folder, and links in linked folders."""
     with tempfile.TemporaryDirectory() as name:
         top = Path(name).resolve()
         for place in PLACES:
@@ -173,10 +173,10 @@ def test_each_image_that_links_lead_to_is_read_once(links: set[tuple[str, str]])
         source = folder.load(top / "root")
         reached, waiting = set(), [top / "root"]
         while waiting:
-            one = waiting.pop().resolve()
-            if one not in {top, *reached}:  # `top` contains the root
-                reached.add(one)
-                waiting += [path for path in one.iterdir() if path.is_dir()]
+            resolved = waiting.pop().resolve()
+            if resolved not in {top, *reached}:  # `top` contains the root
+                reached.add(resolved)
+                waiting += [path for path in resolved.iterdir() if path.is_dir()]
         images = [example.path for example in source.examples]
         assert sorted(path.resolve() for path in images) == sorted(r / "x.png" for r in reached)
         assert {str(path) for path in images} == {f"{top}/root/{e.id}" for e in source.examples}
@@ -193,7 +193,7 @@ def test_a_broken_link_is_reported(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> None:
+def test_images_in_unsupported_formats_are_counted(tmp_path: Path) -> None:
     for name in ["a.png", "b.xbm", "c.XBM", "sub/d.psd", ".e.psd", "a.txt", "a.tfw", "noname"]:
         touch(tmp_path / name)
     source = open_source(tmp_path)
@@ -204,14 +204,14 @@ def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> No
         open_source(tmp_path)
 
 
-def test_what_can_be_read_is_not_unread() -> None:
+def test_supported_suffixes_are_not_unread() -> None:
     assert not SUFFIXES & UNREAD_SUFFIXES
     assert PLUGIN_SUFFIXES <= UNREAD_SUFFIXES
     for suffix in PLUGIN_SUFFIXES:
         assert folder.describe_unread({suffix: 1}) == f"1 {suffix} (install rsicd-embed[pictures])"
 
 
-def test_an_empty_folder_is_a_source_only_where_it_may_be(tmp_path: Path) -> None:
+def test_an_empty_folder_needs_allow_empty(tmp_path: Path) -> None:
     touch(tmp_path / "note.txt")
     source = open_source(tmp_path, allow_empty=True)
     assert (source.root, source.examples) == (tmp_path, ())
@@ -224,7 +224,7 @@ def test_an_empty_folder_is_a_source_only_where_it_may_be(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("below", ["", "images"])
-def test_a_disk_that_is_not_mounted_is_no_empty_folder(
+def test_an_unmounted_disk_is_not_an_empty_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
 ) -> None:
     point = tmp_path / "a disk"
@@ -236,12 +236,12 @@ def test_a_disk_that_is_not_mounted_is_no_empty_folder(
     table.write_text(f"# disks\nUUID=1 / ext4\n/dev/sdb none swap\n\n/dev/sdc {escaped} nfs\n")
     with pytest.raises(DatasetError, match=r"disk of .*/a disk .* is not mounted; mount it first"):
         open_source(point / below, allow_empty=True)
-    touch(point / below / "notes.txt")  # somebody uses the folder without the disk
+    touch(point / below / "notes.txt")  # the folder is used without the disk
     assert open_source(point / below, allow_empty=True).examples == ()
 
 
-def test_uris_have_no_dots(tmp_path: Path) -> None:
-    """The folder above a link is the one above what it leads to."""
+def test_uris_have_no_parent_references(tmp_path: Path) -> None:
+    """The parent of a link is the parent of its target."""
     touch(tmp_path / "real" / "a.png")
     (tmp_path / "real" / "sub").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real" / "sub")
@@ -249,7 +249,7 @@ def test_uris_have_no_dots(tmp_path: Path) -> None:
     assert example.uri == f"{tmp_path}/real/a.png"
 
 
-def test_without_images_it_says_what_was_found(tmp_path: Path) -> None:
+def test_folders_without_images_are_described(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"expected images .*\.jpg.* found nothing"):
         open_source(tmp_path)
     touch(tmp_path / "notes.txt")
@@ -259,29 +259,32 @@ def test_without_images_it_says_what_was_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["absent", "absent.jsonl", "x" * 300, "nul\0.png"])
-def test_a_missing_source_is_told(tmp_path: Path, name: str) -> None:
+def test_a_missing_source_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(DatasetError, match="found nothing at"):
         open_source(tmp_path / name)
 
 
 def test_sources_that_give_the_same_id_to_two_images_are_refused(tmp_path: Path) -> None:
-    one, two = touch(tmp_path / "1" / "a.png"), touch(tmp_path / "2" / "a.png")
+    first, two = touch(tmp_path / "1" / "a.png"), touch(tmp_path / "2" / "a.png")
     with pytest.raises(DatasetError, match=r"1/a\.png and .*2/a\.png would both get the id"):
-        open_sources([one, two])
-    assert len(open_sources([one, one.parent, two.parent / ".." / "1"])) == 3
+        open_sources([first, two])
+    assert len(open_sources([first, first.parent, two.parent / ".." / "1"])) == 3
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("http://host/a.jpg", "http://host/a.jpg: web addresses are not downloaded; "),
-        ("s3://bucket/tiles", "s3://bucket/tiles: web addresses are not downloaded; "),
+        ("http://host/a.jpg", "http://host/a.jpg: URLs are not downloaded; "),
+        ("s3://bucket/tiles", "s3://bucket/tiles: URLs are not downloaded; "),
         ("folder\\a.jpg", "found nothing at folder\\a.jpg: there is folder/a.jpg, without"),
-        ("folder/a.JPG", ": there is folder/a.jpg, with its suffix in the other case; write that"),
+        (
+            "folder/a.JPG",
+            ": there is folder/a.jpg, with its suffix in the other case; use that path",
+        ),
         ("folder/b.jpg", "found nothing at folder/b.jpg"),
     ],
 )
-def test_why_a_source_is_missing(
+def test_missing_sources_are_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str
 ) -> None:
     (tmp_path / "folder").mkdir()

@@ -108,7 +108,7 @@ def test_names_of_the_path_column(
 ) -> None:
     rows = [{column: "a.png", "id": "x", "width": 5, "sha256": "no", "label": "port"}]
     source = open_source(write(rows))
-    # What is computed from the image is not taken from the manifest.
+    # Columns computed from the image are ignored in the manifest.
     assert source.examples == (Example("x", str(tmp_path / "a.png"), {"label": "port"}),)
 
 
@@ -122,7 +122,7 @@ def test_numeric_ids_become_text(tmp_path: Path) -> None:
     assert ids(source) == ["7", "8"]
 
 
-def test_of_rows_with_one_id_the_last_counts(
+def test_the_last_row_of_an_id_is_used(
     write: Callable[[list[dict[str, Any]]], Path], tmp_path: Path
 ) -> None:
     path = write(
@@ -154,7 +154,7 @@ def test_lists_and_structs(tmp_path: Path) -> None:
 
 
 def test_times_keep_microseconds(tmp_path: Path) -> None:
-    """Parquet brings nanoseconds, also within lists and objects; Python's datetime has none."""
+    """Parquet has nanoseconds, also in lists and objects; Python's datetime does not."""
     nano = pa.array([1_589_704_200_123_456_789], pa.int64())
     at = nano.cast(pa.timestamp("ns"))[0]
     table = pa.table(
@@ -182,7 +182,7 @@ def test_times_keep_microseconds(tmp_path: Path) -> None:
     assert attributes["inside"] == {"at": expected, "all": [{"at": expected}]}
 
 
-def test_csv_particulars(tmp_path: Path) -> None:
+def test_csv_quoting_and_encoding(tmp_path: Path) -> None:
     text = '\ufeffpath,label,cloud,empty\r\n"a,""b"".png",port,nan,\r\n"two\nlines.png",,inf,\r\n'
     source = load(tmp_path / "M.CSV", text)
     assert ids(source) == ['a,"b".png', "two\nlines.png"]
@@ -191,7 +191,7 @@ def test_csv_particulars(tmp_path: Path) -> None:
     assert source.examples[1].attributes["empty"] is None
 
 
-def test_codes_of_digits_keep_their_zeros(tmp_path: Path) -> None:
+def test_codes_with_leading_zeros_stay_text(tmp_path: Path) -> None:
     source = load(tmp_path / "m.csv", "path,code,n\na.png,001,0\nb.png,12,-5\nc.png,,10\n")
     assert [example.attributes["code"] for example in source.examples] == ["001", "12", ""]
     assert [example.attributes["n"] for example in source.examples] == [0, -5, 10]
@@ -204,7 +204,7 @@ def test_jsonl_with_long_and_uneven_lines(tmp_path: Path) -> None:
     assert [example.attributes["late"] for example in source.examples] == [None] * 3 + [1.5]
 
 
-def test_a_folder_with_an_equals_sign_is_no_column(tmp_path: Path) -> None:
+def test_a_folder_with_an_equals_sign_is_not_a_column(tmp_path: Path) -> None:
     (tmp_path / "year=2020").mkdir()
     path = write_parquet(tmp_path / "year=2020" / "m.parquet", pa.table({"path": ["a.png"]}))
     assert open_source(path).schema.names == []
@@ -234,8 +234,8 @@ def test_a_folder_with_an_equals_sign_is_no_column(tmp_path: Path) -> None:
         ("m.csv", "path,label\na.png\n", "cannot be read as csv"),
         ("m.parquet", "garbage, and not a little of it", "cannot be read as parquet"),
         ("m.csv", "label,size\nport,5\n", "expected a column named uri, .*found label, size"),
-        ("m.csv", "Path,label\na.png,x\n", "found Path, label; write 'path' for 'Path'"),
-        ("m.csv", "label, uri \nx,a.png\n", "write 'uri' for ' uri '"),
+        ("m.csv", "Path,label\na.png,x\n", "found Path, label; rename 'Path' to 'path'"),
+        ("m.csv", "label, uri \nx,a.png\n", "rename ' uri ' to 'uri'"),
         ("m.csv", "path;label\na.png;x\n", "expected commas between the columns, found ';'"),
         ("m.csv", "path\tlabel\na.png\tx\n", r"expected commas .*, found '\\t'"),
         ("m.csv", "path,label,label\na.png,x,y\n", "expected each column once, found 'label'"),
@@ -247,7 +247,7 @@ def test_a_folder_with_an_equals_sign_is_no_column(tmp_path: Path) -> None:
         ("m.jsonl", '{"id": {"x": 1}, "path": "a"}\n', "expected text in column 'id'"),
     ],
 )
-def test_what_is_no_manifest_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_malformed_tables_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message) as caught:
         load(tmp_path / name, text)
     assert str(tmp_path / name) in str(caught.value)
@@ -273,7 +273,7 @@ def test_a_manifest_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         open_source(path)
 
 
-def test_columns_of_several_manifests_are_of_one_type(tmp_path: Path) -> None:
+def test_columns_of_several_manifests_get_one_type(tmp_path: Path) -> None:
     ints = write_jsonl(tmp_path / "a.jsonl", pa.table({"path": ["a.png"], "v": [1], "w": ["x"]}))
     floats = write_jsonl(tmp_path / "b.jsonl", pa.table({"path": ["b.png"], "v": [0.5]}))
     texts = write_jsonl(tmp_path / "c.jsonl", pa.table({"path": ["c.png"], "v": ["x"]}))
@@ -282,6 +282,34 @@ def test_columns_of_several_manifests_are_of_one_type(tmp_path: Path) -> None:
     assert second.schema == pa.schema({"v": pa.float64()})
     lists = write_jsonl(tmp_path / "d.jsonl", pa.table({"path": ["d.png"], "v": [[1]]}))
     mixed = open_sources([ints, floats, texts])
-    assert [one.examples[0].attributes["v"] for one in mixed] == ["1", "0.5", "x"]
+    assert [source.examples[0].attributes["v"] for source in mixed] == ["1", "0.5", "x"]
     with pytest.raises(DatasetError, match=r"the sources' columns differ in type: .*v"):
         open_sources([texts, lists])
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1", "__index_level_0__"])
+def test_pandas_index_is_ignored_with_a_note(tmp_path: Path, name: str) -> None:
+    table = pa.table({name: [0], "path": ["a.png"], "v": ["x"]})
+    for path in (
+        write_csv(tmp_path / "m.csv", table),
+        write_parquet(tmp_path / "m.parquet", table),
+    ):
+        source = open_source(path)
+        assert source.schema.names == ["v"]
+        assert len(source.notes) == 1
+        assert f"{path}: " in source.notes[0] and "is ignored as an index" in source.notes[0]
+
+
+def test_utf16_is_recognised(tmp_path: Path) -> None:
+    text = 'path,v\na.png,"é"\n'
+    for encoding, advice in [("utf-16", "iconv -f utf-16 "), ("utf-16-le", "iconv -f utf-16le ")]:
+        path = tmp_path / "m.csv"
+        path.write_text(text, encoding=encoding)
+        with pytest.raises(DatasetError, match=advice):
+            open_source(path)
+
+
+def test_a_nan_label_written_by_pandas_is_null(tmp_path: Path) -> None:
+    lines = '{"path": "a", "label": NaN}\n{"path": "b", "label": 3}\n'
+    labels = [example.attributes["label"] for example in load(tmp_path / "m.jsonl", lines).examples]
+    assert labels == [None, "3"]

@@ -1,4 +1,4 @@
-"""Files of augmented captions: what is read, what is refused, and that what is written is read."""
+"""Files of augmented captions: reading, writing and malformed files."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def row(name: str, *captions: str) -> dict[str, Any]:
 
 def examples(*ids: str) -> list[Example]:
     return [
-        Example(one, f"images/{one}", {"captions": ["its own"], "split": "train"}) for one in ids
+        Example(id_, f"images/{id_}", {"captions": ["its own"], "split": "train"}) for id_ in ids
     ]
 
 
-def test_names_lose_the_folder_that_all_share(tmp_path: Path) -> None:
+def test_common_folders_are_removed_from_names(tmp_path: Path) -> None:
     path = tmp_path / "textaug_train_x.jsonl"
     lines(path, row("x_images/b_1.jpg", " two  words\n", "", "b"), row("x_images/a_1.jpg", "a"))
     assert load_augmented(path) == {"b_1.jpg": ("two words", "b"), "a_1.jpg": ("a",)}
@@ -42,7 +42,7 @@ def test_names_lose_the_folder_that_all_share(tmp_path: Path) -> None:
     assert load_augmented(path) == {"one/x.jpg": ("1",), "two/x.jpg": ("2",)}
 
 
-def test_a_blank_line_is_no_image(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "textaug.jsonl"
     path.write_text(json.dumps(row("a.jpg", "a")) + "\r\n\n  \n", encoding="utf-8")
     assert load_augmented(path) == {"a.jpg": ("a",)}
@@ -60,7 +60,7 @@ def test_a_blank_line_is_no_image(tmp_path: Path) -> None:
         ('{"filename": 5, "captions": ["a"]}', "values of other types"),
         ('{"filename": "a.jpg", "captions": "a"}', "values of other types"),
         ('{"filename": "a.jpg", "captions": ["a", null]}', "a caption of another type"),
-        ('{"filename": "a.jpg", "captions": [" "]}', "captions of a.jpg, found none"),
+        ('{"filename": "a.jpg", "captions": [" "]}', "captions for a.jpg, found none"),
         (
             r'{"filename": "a.jpg", "captions": ["\ud800"]}',
             "expected captions in Unicode, found sur",
@@ -72,7 +72,7 @@ def test_a_blank_line_is_no_image(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_such_file_is_told_with_its_line(
+def test_malformed_lines_are_reported_with_their_number(
     tmp_path: Path, text: str, message: str
 ) -> None:
     path = tmp_path / "textaug.jsonl"
@@ -81,15 +81,15 @@ def test_what_is_no_such_file_is_told_with_its_line(
         load_augmented(path)
 
 
-def test_what_is_no_text_or_not_there(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "textaug.jsonl"
     path.write_bytes(b"\xff\xfe")
-    for one in (path, tmp_path, tmp_path / "absent"):
+    for unreadable in (path, tmp_path, tmp_path / "absent"):
         with pytest.raises(DatasetError, match="cannot be read as text"):
-            load_augmented(one)
+            load_augmented(unreadable)
 
 
-texts = st.text(min_size=1).map(lambda one: " ".join(one.split())).filter(bool)
+texts = st.text(min_size=1).map(lambda raw: " ".join(raw.split())).filter(bool)
 
 
 @given(
@@ -97,7 +97,7 @@ texts = st.text(min_size=1).map(lambda one: " ".join(one.split())).filter(bool)
         st.from_regex(r"[a-z]{1,3}\.jpg", fullmatch=True), st.lists(texts, min_size=1), min_size=1
     )
 )
-def test_what_is_written_is_read(
+def test_write_and_read_round_trip(
     tmp_path_factory: pytest.TempPathFactory, captions: dict[str, list[str]]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "written.jsonl"
@@ -105,7 +105,9 @@ def test_what_is_written_is_read(
     assert load_augmented(path) == {name: tuple(own) for name, own in captions.items()}
 
 
-def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_existing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "textaug.jsonl"
     write_augmented(path, {"a.jpg": ["a"]})
 
@@ -116,32 +118,34 @@ def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StoreError, match=r"textaug\.jsonl cannot be written: .*free some space"):
         write_augmented(path, {"b.jpg": ["b"]})
     assert load_augmented(path) == {"a.jpg": ("a",)}
-    assert [one.name for one in tmp_path.iterdir()] == ["textaug.jsonl"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["textaug.jsonl"]
 
 
-def test_examples_get_the_captions_of_their_image() -> None:
+def test_examples_get_the_captions_of_their_images() -> None:
     given_captions = {"a.jpg": ("1", "2"), "sub/b.jpg": ("3",)}
-    found = with_augmented(examples("images/a.jpg", "images/sub/b.jpg", "c.jpg"), given_captions)
-    assert [one.captions for one in found] == [("1", "2"), ("3",), ("its own",)]
-    assert [one.split for one in found] == ["train"] * 3
+    augmented = with_augmented(
+        examples("images/a.jpg", "images/sub/b.jpg", "c.jpg"), given_captions
+    )
+    assert [example.captions for example in augmented] == [("1", "2"), ("3",), ("its own",)]
+    assert [example.split for example in augmented] == ["train"] * 3
     assert with_augmented([], given_captions) == []
 
 
 @pytest.mark.parametrize("captions", [{}, {"other.jpg": ("1",)}])
 def test_captions_of_other_images_are_refused(captions: dict[str, tuple[str, ...]]) -> None:
-    with pytest.raises(DatasetError, match=r"such as a\.jpg, found them of (none|other)"):
+    with pytest.raises(DatasetError, match=r"such as a\.jpg, found them for (none|other)"):
         with_augmented(examples("a.jpg"), captions)
 
 
 @pytest.mark.parametrize(
     ("split", "file"), [("train", "train"), ("val", "valid"), ("test", "test")]
 )
-def test_the_published_captions_are_those_of_the_splits(rsicd: Path, split: str, file: str) -> None:
+def test_the_published_captions_match_the_splits(rsicd: Path, split: str, file: str) -> None:
     images = captioned.load(rsicd).split(split)
     published = load_augmented(rsicd / f"textaug_{file}_rsicd.jsonl")
-    assert set(published) == {one.id for one in images}
-    found = with_augmented(images, published)
+    assert set(published) == {example.id for example in images}
+    augmented = with_augmented(images, published)
     assert all(
-        set(old.captions) <= set(new.captions) for old, new in zip(images, found, strict=True)
+        set(old.captions) <= set(new.captions) for old, new in zip(images, augmented, strict=True)
     )
-    assert {len(one.captions) for one in found} == {5}
+    assert {len(example.captions) for example in augmented} == {5}

@@ -1,4 +1,4 @@
-"""RSICD, UCM and Sydney as they are published: small ones, and the real UCM where it is."""
+"""RSICD, UCM and Sydney in their published form: small samples, and the real UCM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def written(folder: Path, name: str, images: str, files: dict[str, str]) -> Path
             {"tokens": ["a", f"{j}"], "raw": f"a {j} .", "imgid": i, "sentid": 5 * i + j}
             for j in range(5)
         ]
-        ids = [one["sentid"] for one in sentences]
+        ids = [sentence["sentid"] for sentence in sentences]
         entries.append(
             {"filename": file, "imgid": i, "sentences": sentences, "sentids": ids, "split": split}
         )
@@ -65,7 +65,9 @@ def ucm_like(folder: Path) -> Path:
 def sydney_like(folder: Path) -> Path:
     """It has no classes, and is in TIFF."""
     splits = ["train", "train", "val", "test"]
-    return written(folder, "Sydney", "imgs", {f"{i + 1}.tif": one for i, one in enumerate(splits)})
+    return written(
+        folder, "Sydney", "imgs", {f"{i + 1}.tif": split for i, split in enumerate(splits)}
+    )
 
 
 MADE = {"rsicd": rsicd_like, "ucm": ucm_like, "sydney": sydney_like}
@@ -77,42 +79,44 @@ def test_each_is_read_for_search_training_and_evaluation(name: str, tmp_path: Pa
     folder = MADE[name](tmp_path / name)
     source = open_source(folder)
     assert len(source.examples) == 4
-    for one in source.examples:
-        assert one.captions == tuple(f"a {j} ." for j in range(5))
-        assert read_rgb(one.path).size == picture(0).size
+    for example in source.examples:
+        assert example.captions == tuple(f"a {j} ." for j in range(5))
+        assert read_rgb(example.path).size == picture(0).size
     data = training_source([(folder, 1.0)])
-    test = {one.id for one in source.split("test")}
+    test = {example.id for example in source.split("test")}
     assert len(test) == 1
     assert len(data.train) == 2
-    assert {one.id for one in (*data.train, *data.val)} == {e.id for e in source.examples} - test
+    assert {example.id for example in (*data.train, *data.val)} == {
+        e.id for e in source.examples
+    } - test
     opened = open_set(folder)
     split, examples = opened.split(None)
     assert split == "test"
     assert with_captions(opened, examples).tolist() == [0]
     if name != "sydney":
         chosen = labelled(opened, examples)
-        assert [chosen.classes[one] for one in chosen.labels] == [examples[0].label]
+        assert [chosen.classes[example] for example in chosen.labels] == [examples[0].label]
 
 
-def test_together_they_need_no_val_each(tmp_path: Path) -> None:
+def test_several_datasets_need_only_one_val(tmp_path: Path) -> None:
     data = training_source([(make(tmp_path / name), 1.0) for name, make in MADE.items()])
-    assert Counter(one.id.split("/")[0] for one in data.train) == {
+    assert Counter(example.id.split("/")[0] for example in data.train) == {
         "rsicd": 2,
         "ucm": 3,
         "sydney": 2,
     }
-    assert [one.id for one in data.val] == ["rsicd/beach_3.jpg", "sydney/3.tif"]
+    assert [example.id for example in data.val] == ["rsicd/beach_3.jpg", "sydney/3.tif"]
 
 
 def test_the_real_ucm(ucm: Path) -> None:
     source = open_source(ucm)
-    assert Counter(one.split for one in source.examples) == {"train": 1890, "test": 210}
-    assert Counter(Counter(one.label for one in source.examples).values()) == {100: 21}
-    assert {len(one.captions) for one in source.examples} == {5}
+    assert Counter(example.split for example in source.examples) == {"train": 1890, "test": 210}
+    assert Counter(Counter(example.label for example in source.examples).values()) == {100: 21}
+    assert {len(example.captions) for example in source.examples} == {5}
     with pytest.warns(UserWarning, match=r"there is no split 'val'; 94 of 1,890 train images"):
         data = training_source([(ucm, 1.0)])
     assert (len(data.train), len(data.val)) == (1796, 94)
-    assert {one.label for one in data.val} == {one.label for one in source.examples}
-    test = {one.id for one in source.split("test")}
-    assert not test & {one.id for one in (*data.train, *data.val)}
+    assert {example.label for example in data.val} == {example.label for example in source.examples}
+    test = {example.id for example in source.split("test")}
+    assert not test & {example.id for example in (*data.train, *data.val)}
     assert captions.load(ucm).split("train") == source.split("train")

@@ -1,4 +1,4 @@
-"""A CLIP with a BERT as its text tower: equal to transformers', on every engine, and on disk."""
+"""CLIP with a BERT text tower: parity with transformers on every engine, and on disk."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def reference(tensors: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
     return unit
 
 
-def test_texts_are_transformers_on_every_engine() -> None:
+def test_texts_match_transformers_on_every_engine() -> None:
     tensors = random_tensors()
     tokens = np.zeros((4, 9), np.int32)
     for row, length in zip(tokens, (2, 5, 8, 9), strict=True):
@@ -113,13 +113,13 @@ def test_texts_are_transformers_on_every_engine() -> None:
         OpenvinoTowers(CONFIG, tensors, HOW),
     ):
         np.testing.assert_allclose(towers.encode_texts(tokens), expected, atol=2e-6)
-        # Padding changes nothing.
+        # Padding has no effect.
         longer = np.pad(tokens, ((0, 0), (0, 3)))
         np.testing.assert_allclose(towers.encode_texts(longer), expected, atol=2e-6)
 
 
-def test_a_text_of_padding_alone_is_finite() -> None:
-    """The tokenizer always adds [CLS] and [SEP]; a caller of the towers may not."""
+def test_padding_only_text_gives_finite_vectors() -> None:
+    """The tokenizer always adds [CLS] and [SEP], but other callers may not."""
     tokens = np.zeros((1, 4), np.int32)
     tokens[0, 0] = CLS
     towers = NumpyTowers(CONFIG, random_tensors(), HOW)
@@ -134,7 +134,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_directory_keeps_it(folder: Path) -> None:
+def test_save_and_load_round_trip(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert clip_config.from_hf(config) == CONFIG
     assert config["text_config"]["model_type"] == "bert"
@@ -151,13 +151,13 @@ def test_a_directory_keeps_it(folder: Path) -> None:
     np.testing.assert_allclose(embedder.embed_texts(texts), expected, atol=2e-6)
 
 
-def test_the_fingerprint_tells_text_towers_apart() -> None:
-    """Of the same tensors: another pooling or attention gives other vectors."""
+def test_fingerprint_depends_on_the_text_tower() -> None:
+    """With the same tensors, another pooling or attention gives other vectors."""
     other = dataclasses.replace(CONFIG, text=dataclasses.replace(TEXT, heads=2))
     assert repr(other) != repr(CONFIG)
 
 
-def test_weights_are_complete() -> None:
+def test_weights_must_be_complete() -> None:
     tensors = random_tensors()
     name = "text_model.encoder.layer.1.attention.output.LayerNorm.weight"
     del tensors[name]
@@ -171,7 +171,7 @@ def test_weights_are_complete() -> None:
         np.testing.assert_array_equal(back[name], tensor)
 
 
-def test_the_first_layers_can_be_frozen() -> None:
+def test_first_layers_can_be_frozen() -> None:
     from rsicd_embed.embedder.clip.model import Clip
 
     names = list(named(nnx.state(nnx.eval_shape(lambda: Clip(CONFIG, rngs=nnx.Rngs(0))))))
@@ -188,8 +188,8 @@ def test_gradients_reach_every_parameter() -> None:
         return nnx.merge(graph, params).encode_text(tokens)[0, 0]
 
     slopes = named(jax.jit(jax.grad(first))(params))
-    for name in (one for one in slopes if one.startswith("text")):
-        # A bias of keys shifts all scores alike.
+    for name in (key for key in slopes if key.startswith("text")):
+        # A key bias shifts all scores equally, so its gradient is 0.
         assert (np.abs(slopes[name]).max() > 1e-7) != name.endswith("key.bias"), name
 
 

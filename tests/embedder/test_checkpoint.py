@@ -1,4 +1,4 @@
-"""Every format a checkpoint comes in gives the same embedder; a hostile one gives an error."""
+"""Every checkpoint format gives the same embedder; hostile files are refused."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Tensors = dict[str, np.ndarray]
 def as_shards(tensors: Tensors, folder: Path) -> None:
     names = sorted(tensors)
     files = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
-    for file, some in files.items():
-        save_file({name: tensors[name] for name in some}, folder / file)
-    weight_map = {name: file for file, some in files.items() for name in some}
+    for file, shard in files.items():
+        save_file({name: tensors[name] for name in shard}, folder / file)
+    weight_map = {name: file for file, shard in files.items() for name in shard}
     (folder / weight_files.INDEX).write_text(json.dumps({"weight_map": weight_map}))
 
 
@@ -87,14 +87,14 @@ def test_bfloat16(tiny_model: Path, copy: Path, write: str) -> None:
         from safetensors.torch import save_file as save_torch
 
         save_torch(state, copy / weight_files.SAFETENSORS)
-    found = weight_files.load(copy)
-    assert {tensor.dtype for tensor in found.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    loaded = weight_files.load(copy)
+    assert {tensor.dtype for tensor in loaded.values()} == {np.dtype(ml_dtypes.bfloat16)}
     for name, tensor in tensors.items():
-        np.testing.assert_array_equal(found[name], tensor.astype(ml_dtypes.bfloat16))
+        np.testing.assert_array_equal(loaded[name], tensor.astype(ml_dtypes.bfloat16))
     assert load_embedder(copy).embed_texts(["a"]).shape == (1, 64)
 
 
-def test_position_ids_of_old_checkpoints_are_known(tiny_model: Path, copy: Path) -> None:
+def test_position_ids_of_old_checkpoints_are_ignored(tiny_model: Path, copy: Path) -> None:
     tensors = load_file(tiny_model / weight_files.SAFETENSORS)
     tensors["text_model.embeddings.position_ids"] = np.arange(32)[None]
     save_file(tensors, copy / weight_files.SAFETENSORS)
@@ -102,7 +102,7 @@ def test_position_ids_of_old_checkpoints_are_known(tiny_model: Path, copy: Path)
 
 
 class Evil:
-    """Runs a command when unpickled by an unpickler that lets it."""
+    """Executes code when unpickled without restrictions."""
 
     def __init__(self, run: Any, argument: object) -> None:
         self.call = run, (argument,)
@@ -118,7 +118,7 @@ def bin_file(path: Path, content: object) -> None:
         archive.writestr("archive/data.pkl", data.getvalue())
 
 
-def test_a_pickle_cannot_run_anything(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_cannot_execute_code(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy)
     bin_file(copy / weight_files.TORCH, {"weight": Evil(os.mkdir, "evil")})
     with pytest.raises(WeightsError, match=r"refers to .*mkdir.*do not trust"):
@@ -144,13 +144,13 @@ def test_broken_files(copy: Path, name: str, content: bytes, message: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_a_pickle_of_something_else(copy: Path) -> None:
+def test_a_pickle_without_a_state_dict_is_refused(copy: Path) -> None:
     bin_file(copy / weight_files.TORCH, ["a", "list"])
     with pytest.raises(WeightsError, match="expected a state dict"):
         load_embedder(copy)
 
 
-def test_a_tensor_beyond_its_storage(copy: Path) -> None:
+def test_a_tensor_beyond_its_storage_is_refused(copy: Path) -> None:
     torch.save({"a": torch.ones(4, 4)}, copy / "whole.bin")
     with zipfile.ZipFile(copy / "whole.bin") as whole:
         entries = {name: whole.read(name) for name in whole.namelist()}
@@ -166,8 +166,8 @@ def pickled(path: Path, content: object) -> Path:
     return path
 
 
-def test_a_state_dict_that_pickle_wrote(tmp_path: Path) -> None:
-    """As torch pickles tensors: of all dtypes, not in row order, sharing a buffer."""
+def test_a_state_dict_written_by_pickle(tmp_path: Path) -> None:
+    """Tensors of all dtypes, not in row order, and sharing a buffer, as torch pickles them."""
     buffer = torch.arange(24, dtype=torch.float32)
     tensors = {
         "float": torch.randn(2, 3),
@@ -178,11 +178,11 @@ def test_a_state_dict_that_pickle_wrote(tmp_path: Path) -> None:
         "part": buffer[6:18].view(3, 4)[:, 1:3],
         "parameter": torch.nn.Parameter(torch.randn(3)),
     }
-    found = torch_pickle.load_plain(pickled(tmp_path / "state.pkl", tensors))
+    loaded = torch_pickle.load_plain(pickled(tmp_path / "state.pkl", tensors))
     for name, tensor in tensors.items():
-        assert found[name].shape == tuple(tensor.shape), name
+        assert loaded[name].shape == tuple(tensor.shape), name
         expected = tensor.detach().float().numpy()
-        np.testing.assert_array_equal(found[name].astype(np.float32), expected, err_msg=name)
+        np.testing.assert_array_equal(loaded[name].astype(np.float32), expected, err_msg=name)
 
 
 def _from_bytes() -> Any:
@@ -190,10 +190,10 @@ def _from_bytes() -> Any:
     return storage._load_from_bytes
 
 
-def test_a_pickled_state_dict_cannot_run_anything(
+def test_a_pickled_state_dict_cannot_execute_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the pickle nor one that stands where a buffer is expected."""
+    """Neither in the pickle itself nor in one in place of a buffer."""
     monkeypatch.chdir(tmp_path)
     evil = Evil(os.mkdir, "evil")
     for content in (evil, Evil(_from_bytes(), pickle.dumps(evil))):

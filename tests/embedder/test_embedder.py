@@ -1,4 +1,4 @@
-"""The embedder's promises: unit float32 rows, in order, whatever the batch."""
+"""The embedder contract: float32 unit vectors in input order, for any batch size."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TestClipOnNumpy(EmbedderContract):
 
 
 class TestExamplePlugin(EmbedderContract):
-    """The one in examples/, as an installed package would offer it."""
+    """The plug-in in examples/, as if installed."""
 
     @pytest.fixture
     def embedder(self, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -64,14 +64,14 @@ class TestExamplePlugin(EmbedderContract):
         monkeypatch.setattr(plugins, "entry_points", lambda **_: [point])
         return load_embedder("colour:", batch_size=4)
 
-    def test_it_knows_colours(self, embedder: Any) -> None:
+    def test_the_bundled_model_recognises_colours(self, embedder: Any) -> None:
         images = [Image.new("RGB", (9, 9), colour) for colour in ("red", "green", "blue")]
         texts = ["a blue sea", "green fields", "red roofs"]
         scores = embedder.embed_texts(texts) @ embedder.embed_images(images).T
         assert scores.argmax(axis=1).tolist() == [2, 1, 0]
 
 
-def test_the_built_in_has_an_entry_point_too(tiny_model: Path) -> None:
+def test_the_built_in_embedder_has_an_entry_point(tiny_model: Path) -> None:
     named = load_embedder(f"clip:{tiny_model}")
     assert named.fingerprint == load_embedder(tiny_model).fingerprint
 
@@ -104,9 +104,9 @@ def test_all_local_devices_share_the_work(tiny_model: Path) -> None:
         check=False,
     )
     assert done.stdout.split() == ["8", "8"], done.stderr
-    one = load_embedder(tiny_model)
-    images = one.embed_images([picture(i) for i in range(27)])
-    texts = one.embed_texts(["boats", "a desert", "a port"])
+    first = load_embedder(tiny_model)
+    images = first.embed_images([picture(i) for i in range(27)])
+    texts = first.embed_texts(["boats", "a desert", "a port"])
     np.testing.assert_allclose(np.load(path), np.concatenate([images, texts]), atol=1e-5)
 
 
@@ -126,12 +126,12 @@ def test_engines_and_precisions_agree(
     ours = load_embedder(tiny_model)
     other = load_embedder(tiny_model, backend=backend, precision=precision)
     assert ours.fingerprint == other.fingerprint
-    for one, two in (
+    for first, two in (
         (ours.embed_images(images), other.embed_images(images)),
         (ours.embed_texts(texts), other.embed_texts(texts)),
     ):
-        assert (one != two).any()  # it is not the same engine after all
-        assert (one * two).sum(axis=1).min() > least
+        assert (first != two).any()  # the engines do differ
+        assert (first * two).sum(axis=1).min() > least
         np.testing.assert_allclose(np.linalg.norm(two, axis=1), 1, atol=1e-5)
 
 
@@ -143,7 +143,7 @@ def test_engines_and_precisions_agree(
         ({"backend": "numpy", "precision": "bfloat16"}, "numpy computes in float32"),
     ],
 )
-def test_engines_that_there_are_not(
+def test_unknown_engines_are_refused(
     tiny_model: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
@@ -156,10 +156,10 @@ def test_openvino_is_an_extra(tiny_model: Path, monkeypatch: pytest.MonkeyPatch)
         load_embedder(tiny_model, backend="openvino")
 
 
-def test_an_engine_that_gives_other_vectors_is_refused(
+def test_an_engine_with_wrong_vectors_is_refused(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One layer norm gone wrong, as an engine's faulty fusion would."""
+    """One wrong layer norm, as from a faulty fusion in an engine."""
 
     def wrong(self: Any, x: Any, weight: Any, bias: Any, eps: float) -> Any:
         return self.add(x, self.constant(bias))
@@ -196,7 +196,9 @@ def test_long_texts_are_cut_to_the_context(embedder: Embedder) -> None:
     np.testing.assert_array_equal(first, second)
 
 
-def test_fingerprint_tells_models_apart_but_not_formats(tiny_model: Path, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_the_model_but_not_the_format(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     same = shutil.copytree(tiny_model, tmp_path / "same")
     half = load_file(tiny_model / "model.safetensors")
     save_file({k: v.astype(np.float32) for k, v in half.items()}, same / "model.safetensors")

@@ -27,7 +27,7 @@ COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 
 
 class Hub:
-    """Repositories by name, as folders by revision; counts what is fetched."""
+    """Repositories by name, with folders by revision; counts requests."""
 
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, Path]] = {}
@@ -91,21 +91,21 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    one = Hub()
-    thread = threading.Thread(target=one.server.serve_forever)
+    stand_in = Hub()
+    thread = threading.Thread(target=stand_in.server.serve_forever)
     thread.start()
-    template = one.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", one.url)
+    template = stand_in.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", stand_in.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield one
-    one.server.shutdown()
+    yield stand_in
+    stand_in.server.shutdown()
     thread.join()
-    one.server.server_close()
+    stand_in.server.server_close()
 
 
-def test_the_shape_of_a_model_is_asked_for_without_its_weights(hub: Hub, tiny_model: Path) -> None:
+def test_a_models_shape_is_fetched_without_weights(hub: Hub, tiny_model: Path) -> None:
     hub.repos["some/clip"] = {"main": tiny_model}
     assert shape_of(ModelConfig("some/clip")) == shape_of(ModelConfig(str(tiny_model)))
     assert hub.fetched == ["config.json"]
@@ -156,13 +156,13 @@ def test_the_cache_serves_without_a_network(
         ("its/gated", r"its/gated is gated: accept its terms"),
         (
             "not/clip",
-            r"not/clip is no CLIP checkpoint: expected preprocessor_config\.json, "
+            r"not/clip is not a CLIP checkpoint: expected preprocessor_config\.json, "
             r"tokenizer\.json \(or vocab\.json and merges\.txt\) in the repository, found none",
         ),
-        ("no/weights", r"no/weights is no CLIP checkpoint: expected model\.safetensors \(or "),
+        ("no/weights", r"no/weights is not a CLIP checkpoint: expected model\.safetensors \(or "),
     ],
 )
-def test_what_cannot_be_had(
+def test_unavailable_models_are_refused(
     hub: Hub, tiny_model: Path, tmp_path: Path, model: str, message: str
 ) -> None:
     def without(*names: str) -> dict[str, Path]:
@@ -183,29 +183,29 @@ def test_what_cannot_be_had(
     assert hub.fetched == []
 
 
-def test_a_hub_that_fails_is_asked_once(
+def test_a_failing_hub_is_queried_once(
     hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.repos["some/clip"] = {"main": tiny_model}
     first = load_embedder("some/clip")
     hub.broken, hub.requests = True, 0
     assert load_embedder("some/clip").fingerprint == first.fingerprint  # from the cache
-    with pytest.raises(ModelError, match=r"some/other cannot be fetched from the Hub: .*500"):
+    with pytest.raises(ModelError, match=r"some/other cannot be downloaded from the Hub: .*500"):
         load_embedder("some/other")
     assert hub.requests == 2
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections but never answers
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url_template(silent))
         monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "0.1")
         assert load_embedder("some/clip").fingerprint == first.fingerprint
         with pytest.raises(ModelError, match=r"some/other is not a directory .*cannot be reached"):
             load_embedder("some/other")
-        assert connections(silent) == 2  # the Hub's library alone tries six times, for 25 s
+        assert connections(silent) == 2  # the Hub's library would retry six times, for 25 s
     with pytest.raises(ModelError, match=r"some/other is not a directory .*cannot be reached \("):
-        load_embedder("some/other")  # nothing listens any more
+        load_embedder("some/other")  # no server is listening
 
 
 def connections(server: socket.socket) -> int:
-    """How many clients have connected so far."""
+    """Number of connections so far."""
     server.setblocking(False)
     count = 0
     with contextlib.suppress(BlockingIOError):
@@ -220,7 +220,7 @@ def url_template(server: socket.socket) -> str:
     return f"http://127.0.0.1:{port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
 
 
-def test_the_endpoint_is_taken_from_the_environment(
+def test_the_endpoint_comes_from_the_environment(
     hub: Hub, tiny_model: Path, tmp_path: Path
 ) -> None:
     hub.repos["some/clip"] = {"main": tiny_model}
@@ -233,7 +233,7 @@ def test_the_endpoint_is_taken_from_the_environment(
 
 
 def test_vocabulary_and_merges_instead_of_a_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
-    """As the oldest CLIP checkpoints have it."""
+    """As in the oldest CLIP checkpoints."""
     import json
 
     old = shutil.copytree(tiny_model, tmp_path / "old")

@@ -1,4 +1,4 @@
-"""What OpenVINO would do to the process that it is loaded into."""
+"""Side effects of importing OpenVINO on its process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from tests.helpers import runs_well
 
 
-def test_it_is_imported_without_its_telemetry() -> None:
-    """Which would fork, and try to reach the network, at each import."""
+def test_openvino_is_imported_without_telemetry() -> None:
+    """The telemetry would fork and access the network at each import."""
     runs_well(
         "import os, sys\n"
         "def forked(): raise SystemExit('a process was forked')\n"
@@ -18,8 +18,8 @@ def test_it_is_imported_without_its_telemetry() -> None:
     )
 
 
-def test_a_signal_after_models_have_gone(tiny_model: Path) -> None:
-    """The first of two goes first; see `openvino_import.core`."""
+def test_a_signal_after_models_were_destroyed(tiny_model: Path) -> None:
+    """The first of two models is destroyed first; see `_lazy_openvino.core`."""
     runs_well(
         "import gc, signal, sys\n"
         "from rsicd_embed import load_embedder\n"

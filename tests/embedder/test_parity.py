@@ -1,4 +1,4 @@
-"""Equal to the reference: transformers' CLIPModel, CLIPTokenizer and CLIPImageProcessor."""
+"""Parity with transformers' CLIPModel, CLIPTokenizer and CLIPImageProcessor."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def random_pixels(rng: np.random.Generator, count: int, side: int) -> np.ndarray
 def test_tiny_model(activation: str) -> None:
     torch.manual_seed(0)
     reference = CLIPModel(tiny(activation)).eval()
-    # Weights as initialised hardly differ from a linear model: make them count.
+    # Initial weights make a nearly linear model, so they are scaled up.
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -105,7 +105,7 @@ def test_old_checkpoints_pool_the_text_at_the_highest_id() -> None:
     rng = np.random.default_rng(1)
     tokens = rng.integers(3, 98, (2, 8))
     tokens[0, 4], tokens[1, 7] = 98, 98
-    tokens[0, 2] = 2  # an ordinary token there
+    tokens[0, 2] = 2  # an ordinary token in that vocabulary
     assert_same_vectors(reference, random_pixels(rng, 2, 32), tokens)
 
 
@@ -128,7 +128,7 @@ PUBLISHED = {
     ],
 )
 def test_published_shapes(name: str) -> None:
-    """Every published CLIP with a ViT, in all but the number of layers."""
+    """The shapes of all published CLIPs with a ViT, with fewer layers."""
     width, heads, patch, side, text_width, text_heads, dim = PUBLISHED[name]
     layers = {"num_hidden_layers": 2}
     vision = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
@@ -159,7 +159,7 @@ def assert_same_vectors_of_full_size(reference: CLIPModel) -> None:
 
 
 def test_a_saved_directory_is_a_hugging_face_checkpoint(tiny_model: Path) -> None:
-    """What we write, transformers loads, and both give the same vectors end to end."""
+    """transformers loads a saved model, and both give the same vectors end to end."""
     reference = CLIPModel.from_pretrained(tiny_model).float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(tiny_model)
     processor = CLIPImageProcessorPil.from_pretrained(tiny_model)
@@ -198,8 +198,8 @@ def test_tokens(tiny_model: Path) -> None:
         np.testing.assert_array_equal(ours(TEXTS, length=length), theirs["input_ids"])
 
 
-def test_tokens_by_the_references_own_rules(tiny_model: Path) -> None:
-    """From the vocabulary alone, so that none of our tokenizer.json's rules are used."""
+def test_tokens_by_the_references_rules(tiny_model: Path) -> None:
+    """From the vocabulary only, without the rules in our tokenizer.json."""
     model = json.loads((tiny_model / "tokenizer.json").read_text())["model"]
     merges = [tuple(pair) for pair in model["merges"]]
     theirs = CLIPTokenizer(vocab=model["vocab"], merges=merges)

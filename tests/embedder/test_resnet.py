@@ -1,4 +1,4 @@
-"""A CLIP with a ResNet: equal to torchvision's, on every engine, and kept by a directory."""
+"""CLIP with a ResNet: parity with torchvision on every engine, and on disk."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def clip(vision: ResNetConfig, image_size: int) -> ClipConfig:
 
 
 def random_tensors(config: ClipConfig, seed: int) -> dict[str, np.ndarray]:
-    """Larger than at the start of training, when blocks are empty and biases zero."""
+    """Larger than initial parameters, whose blocks and biases are zero."""
     draw = np.random.default_rng(seed)
     return {
         name: draw.normal(0, max(1, np.prod(shape[1:])) ** -0.5, shape).astype(np.float32)
@@ -66,8 +66,8 @@ def engines(config: ClipConfig, tensors: dict[str, np.ndarray]) -> dict[str, Tow
     ("build", "side"),
     [(resnet18, 96), pytest.param(resnet18, 64, marks=pytest.mark.slow), (resnet50, 64)],
 )
-def test_features_are_torchvisions(build: Any, side: int) -> None:
-    """With random weights and statistics of batch norm, of full size."""
+def test_features_match_torchvision(build: Any, side: int) -> None:
+    """At full size, with random weights and batch norm statistics."""
     torch.manual_seed(0)
     reference = build().eval()
     with torch.no_grad():
@@ -99,8 +99,8 @@ def test_features_are_torchvisions(build: Any, side: int) -> None:
         np.testing.assert_allclose(vectors, expected, atol=2e-5, err_msg=name)
 
 
-def test_keras_resnet_50_is_converted_whole() -> None:
-    """Its strides, its conv biases, its eps, blue first, and pixels that are not scaled."""
+def test_keras_resnet_50_is_converted_completely() -> None:
+    """Including strides, convolution biases, eps, channel order and scale."""
     torch.manual_seed(0)
     reference = resnet50().eval()
     state: dict[str, np.ndarray] = {}
@@ -110,11 +110,14 @@ def test_keras_resnet_50_is_converted_whole() -> None:
         if stage > 1:
             blocks[0].conv1.stride, blocks[0].conv2.stride = (2, 2), (1, 1)
         for place in range(len(blocks)):
-            here, keras = f"layer{stage}.{place}", f"{stage + 1}{'abcdef'[place]}_branch"
+            torch_id, keras = f"layer{stage}.{place}", f"{stage + 1}{'abcdef'[place]}_branch"
             for layer, letter in enumerate("abc", start=1):
-                names[f"{here}.conv{layer}"] = (f"res{keras}2{letter}", f"bn{keras}2{letter}")
+                names[f"{torch_id}.conv{layer}"] = (
+                    f"res{keras}2{letter}",
+                    f"bn{keras}2{letter}",
+                )
             if place == 0:
-                names[f"{here}.downsample.0"] = (f"res{keras}1", f"bn{keras}1")
+                names[f"{torch_id}.downsample.0"] = (f"res{keras}1", f"bn{keras}1")
     modules = dict(reference.named_modules())
     with torch.no_grad():
         for name, (conv, norm) in names.items():
@@ -139,11 +142,13 @@ def test_keras_resnet_50_is_converted_whole() -> None:
         theirs = reference(torch.tensor(centred.transpose(0, 3, 1, 2)).float()).numpy()
     vision, image = imagenet.keras_resnet_50(state | {"fc1000/bias": np.zeros(1000)})
     config = clip(vision, 64)
-    how = Preprocessor(None, None, mean=imagenet.KERAS_MEAN, std=imagenet.STD)
+    preprocessor = Preprocessor(None, None, mean=imagenet.KERAS_MEAN, std=imagenet.STD)
     params = weights.params_from_hf(
         config, clip_tensors.checked(config, random_tensors(config, 0) | image)
     )
-    ours = np.asarray(weights.build(config, params).image(jnp.asarray(how.normalise(pixels))))
+    ours = np.asarray(
+        weights.build(config, params).image(jnp.asarray(preprocessor.normalise(pixels)))
+    )
     np.testing.assert_allclose(ours, theirs, atol=5e-5 * np.abs(theirs).max())
     assert clip_config.from_hf(clip_config.to_hf(config, bos_token_id=0, logit_scale=1)) == config
     with pytest.raises(WeightsError, match="found no res5c_branch2c/bias"):
@@ -152,8 +157,8 @@ def test_keras_resnet_50_is_converted_whole() -> None:
         imagenet.keras_resnet_50(state | {"res9/bias": np.zeros(1)})
 
 
-def test_earlier_fingerprints_stay() -> None:
-    """They hash a config's text, which a later field must not change."""
+def test_earlier_fingerprints_are_unchanged() -> None:
+    """They hash the text of the config, which new fields must not change."""
     text = "ResNetConfig(widths=(8, 8, 16, 24), depths=(1, 2, 1, 1), stem_width=8, bottleneck=False"
     assert repr(TINY) == f"{text})"
     other = ResNetConfig(TINY.widths, TINY.depths, 8, True, downsample_in_bottleneck=True)
@@ -170,14 +175,14 @@ def test_engines_agree(bottleneck: bool) -> None:
     tokens[:, 7] = 599
     jax_, *others = engines(config, random_tensors(config, 0)).values()
     for other in others:
-        for one, two in (
+        for first, two in (
             (jax_.encode_images(pixels), other.encode_images(pixels)),
             (jax_.encode_texts(tokens), other.encode_texts(tokens)),
         ):
-            np.testing.assert_allclose(one, two, atol=2e-6)
+            np.testing.assert_allclose(first, two, atol=2e-6)
 
 
-def test_bfloat16_is_near() -> None:
+def test_bfloat16_is_close() -> None:
     config = clip(TINY, 64)
     tensors = random_tensors(config, 0)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
@@ -190,8 +195,8 @@ def test_bfloat16_is_near() -> None:
         assert (exact * rough.encode_images(pixels)).sum(axis=1).min() > 0.999
 
 
-def test_large_batches_are_worked_off_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What NumPy lays out at a time does not change what comes out."""
+def test_large_batches_are_processed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size of NumPy's window chunks does not change the result."""
     config = clip(TINY, 32)
     towers = NumpyTowers(config, random_tensors(config, 0), HOW)
     pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), np.uint8)
@@ -201,7 +206,7 @@ def test_large_batches_are_worked_off_in_parts(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_parameter_learns() -> None:
-    """From weights as initialised, two steps of gradient descent reach all of the tower."""
+    """Two steps of gradient descent change every initial parameter of the tower."""
     config = clip(TINY, 32)
     graph, params = nnx.split(Clip(config, rngs=nnx.Rngs(0)))
     pixels = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)), jnp.float32)
@@ -217,11 +222,11 @@ def test_every_parameter_learns() -> None:
             assert np.abs(np.asarray(slope[...])).max() > 0, path
 
 
-def test_it_has_no_patches_to_keep() -> None:
+def test_a_resnet_has_no_patches_to_keep() -> None:
     config = clip(TINY, 32)
     assert config.patches == 0
     model = Clip(config, rngs=nnx.Rngs(0))
-    with pytest.raises(ModelError, match="a ResNet has no patches to choose from"):
+    with pytest.raises(ModelError, match="expected keep to be None for a ResNet"):
         model.encode_image(jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 2), jnp.int32))
 
 
@@ -242,8 +247,8 @@ class TestClipWithResNet(EmbedderContract):
         return load_embedder(saved, batch_size=4, backend="openvino")
 
 
-def test_a_directory_keeps_it(saved: Path, tmp_path: Path) -> None:
-    """Read and written again, files and fingerprint are the same; stored in half, nearly so."""
+def test_save_and_load_round_trip(saved: Path, tmp_path: Path) -> None:
+    """A round trip keeps files and fingerprint; float16 nearly so."""
     config = json.loads((saved / "config.json").read_text())
     assert config["model_type"] == "rsicd-embed-clip"
     assert "architectures" not in config
@@ -251,20 +256,20 @@ def test_a_directory_keeps_it(saved: Path, tmp_path: Path) -> None:
     assert shape == clip(TINY, 64)
     stored = load_file(saved / "model.safetensors")
     params = weights.params_from_hf(shape, clip_tensors.checked(shape, stored))
-    one = load_embedder(saved)
-    args = (shape, params, learn_vocabulary(CAPTIONS, shape.vocab_size), one.preprocessor)
+    embedder = load_embedder(saved)
+    args = (shape, params, learn_vocabulary(CAPTIONS, shape.vocab_size), embedder.preprocessor)
     export_model.save(tmp_path / "again", *args)
     export_model.save(tmp_path / "half", *args, dtype=np.float16)
     for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
         assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     again, half = load_embedder(tmp_path / "again"), load_embedder(tmp_path / "half")
-    assert one.fingerprint == again.fingerprint != half.fingerprint
+    assert embedder.fingerprint == again.fingerprint != half.fingerprint
     images = [picture(i) for i in range(3)]
-    near = (one.embed_images(images) * half.embed_images(images)).sum(axis=1)
+    near = (embedder.embed_images(images) * half.embed_images(images)).sum(axis=1)
     assert near.min() > 0.9999
 
 
-def test_weights_that_do_not_fit_are_named(saved: Path) -> None:
+def test_mismatched_weights_are_named(saved: Path) -> None:
     config = clip(TINY, 64)
     stored = load_file(saved / "model.safetensors")
     gone = "vision_model.encoder.stages.1.layers.0.shortcut.convolution.bias"
@@ -273,10 +278,10 @@ def test_weights_that_do_not_fit_are_named(saved: Path) -> None:
     broken |= {"bn1.weight": np.ones(3, np.float32), other: stored[other][:, :2]}
     with pytest.raises(WeightsError) as caught:
         clip_tensors.checked(config, broken)
-    said = str(caught.value)
-    assert f"missing {gone}" in said
-    assert "unused bn1.weight" in said
-    assert f"{other}: expected shape (8, 3, 7, 7)" in said
+    message = str(caught.value)
+    assert f"missing {gone}" in message
+    assert "unused bn1.weight" in message
+    assert f"{other}: expected shape (8, 3, 7, 7)" in message
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
@@ -291,7 +296,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_shapes_that_do_not_exist(name: str) -> None:
+def test_invalid_shapes_are_refused(name: str) -> None:
     change, message = BROKEN[name]
     content = clip_config.to_hf(clip(TINY, 64), bos_token_id=598, logit_scale=1.0)
     content["vision_config"] |= change
@@ -301,21 +306,21 @@ def test_shapes_that_do_not_exist(name: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_tower_without_its_keys() -> None:
+def test_missing_config_keys_are_refused() -> None:
     with pytest.raises(ModelError, match="expected embedding_size, hidden_sizes, depths and a"):
         clip_config.from_hf({"model_type": "rsicd-embed-clip"})
     with pytest.raises(ModelError, match="expected patch size 0 for a ResNet, found 32"):
         ClipConfig(TINY, TEXT, 24, 64, 32, 600, 32, 599)
 
 
-def test_bench_embed_times_it_without_a_reference(saved: Path, tmp_path: Path) -> None:
+def test_bench_embed_needs_no_reference(saved: Path, tmp_path: Path) -> None:
     done = run(
         *("bench", "embed", "--model", saved, "--backend", "numpy", "--one-process"),
         *("--rounds", "2", "--batch-size", "2", "--matmul-side", "64", "-o", tmp_path, "--json"),
     )
     assert done.status == 0, done.stderr
-    found = done.document
-    assert list(found["images"]["candidates"]) == ["rsicd-embed numpy"]
-    assert found["flop_per_image"] > 0
-    assert set(found["left_out"]) == set(references.NEEDS)
-    assert "a CLIP with a ViT: transformers has none with a ResNet" in str(found["left_out"])
+    record = done.document
+    assert list(record["images"]["candidates"]) == ["rsicd-embed numpy"]
+    assert record["flop_per_image"] > 0
+    assert set(record["left_out"]) == set(references.CLIP_NEEDS)
+    assert "a CLIP with a ViT: transformers does not support its ResNets" in str(record["left_out"])

@@ -1,4 +1,4 @@
-"""Words that a model was not trained on: what is listed, what is reported, and what is advised."""
+"""Warnings and advice on query words that a model was not trained on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_images_are_counted_not_captions() -> None:
+def test_counts_are_of_images_not_captions() -> None:
     words = TrainingWords.of(
         [["A Port.", "port, PORT!"], ["cafe\u0301 at the harbour's port_2"], ["Ѐ 港口 don’t"], []]
     )
@@ -61,7 +61,7 @@ def test_images_are_counted_not_captions() -> None:
         ("wharfes", "wharf"),
     ],
 )
-def test_a_word_that_was_never_seen(text: str, advised: str) -> None:
+def test_an_unseen_word(text: str, advised: str) -> None:
     word = text.lower().split()[-1]
     (line,) = word_warnings(Trained(), [text])
     start, _, near = line.partition("; known words near it: ")
@@ -73,7 +73,7 @@ def test_a_word_that_was_never_seen(text: str, advised: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["container", "neighbourhood", "a canal"])
-def test_a_word_that_was_hardly_seen(text: str) -> None:
+def test_a_rare_word(text: str) -> None:
     word = text.split()[-1]
     (line,) = word_warnings(Trained(), [text])
     assert f"few of this model's training images have '{word}' (1) in their captions" in line
@@ -90,11 +90,11 @@ def test_a_word_that_was_hardly_seen(text: str) -> None:
         "",
     ],
 )
-def test_words_that_a_query_may_have(text: str) -> None:
+def test_words_that_cause_no_warning(text: str) -> None:
     assert word_warnings(Trained(), [text]) == []
 
 
-def test_many_words_make_two_lines() -> None:
+def test_many_words_give_two_lines() -> None:
     texts = ["qa qb qc qd", "creeks qe qf qg qa", "a canal in a lovely port"]
     unseen, rare = word_warnings(Trained(), texts)
     assert unseen.startswith("'qa', 'qb', 'qc', 'qd', 'creeks' and 3 more never occurred")
@@ -103,7 +103,7 @@ def test_many_words_make_two_lines() -> None:
 
 
 @given(st.text(max_size=30), st.lists(st.sampled_from(sorted(KNOWN.images)), max_size=4))
-def test_only_words_of_the_text_are_reported(noise: str, seen: list[str]) -> None:
+def test_only_words_in_the_query_are_reported(noise: str, seen: list[str]) -> None:
     assert KNOWN is not None
     text = " ".join([noise, *seen])
     for word in KNOWN.unfamiliar([text]):
@@ -111,11 +111,11 @@ def test_only_words_of_the_text_are_reported(noise: str, seen: list[str]) -> Non
         assert word.images == KNOWN.images.get(word.word, 0) < FAMILIAR_IMAGES
 
 
-def test_advice_is_familiar() -> None:
-    """Whatever the file of near words says, a model is only advised of words that it knows."""
+def test_advice_has_only_familiar_words() -> None:
+    """The advice has only words that the model knows."""
     words = TrainingWords({"port": 10, "boats": 9, "church": 10, "golf": 10, "course": 9})
     near = training_words._near_words()
-    assert {one for word in near for one in words.near(word)} == {"port", "church", "golf"}
+    assert {known for word in near for known in words.near(word)} == {"port", "church", "golf"}
     few = TrainingWords({"golf": 10, "course": 10})
     assert few.near("putting") == ("golf course",)
 
@@ -131,7 +131,7 @@ def test_a_model_with_and_without_a_list(model: Path, tiny_model: Path) -> None:
     assert word_warnings(object(), ["a marina"]) == []
 
 
-def test_the_list_goes_along_with_the_model(model: Path, tmp_path: Path) -> None:
+def test_the_list_is_exported_with_the_model(model: Path, tmp_path: Path) -> None:
     export_model(model, tmp_path / "copy")
     assert training_words.read(tmp_path / "copy") == training_words.read(model)
     assert training_words.FILE in layout.CLIP.optional
@@ -140,7 +140,7 @@ def test_the_list_goes_along_with_the_model(model: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "content", ["{}", '{"version": 2, "images": {}}', '{"version": 1, "images": {"a": "b"}}', "["]
 )
-def test_a_broken_list(model: Path, content: str) -> None:
+def test_a_malformed_list_is_refused(model: Path, content: str) -> None:
     (model / training_words.FILE).write_text(content)
     embedder = load_clip(model)
     with pytest.raises(ModelError, match=r"training_words\.json"):
@@ -148,7 +148,7 @@ def test_a_broken_list(model: Path, content: str) -> None:
 
 
 def test_the_bundled_list() -> None:
-    """It has what the model's card says, and the weights are still those that stores name."""
+    """It matches the model card, and the fingerprint is unchanged."""
     assert KNOWN is not None
     assert max(KNOWN.images.values()) == 10_624
     metrics = json.loads((BUNDLED / "metrics.json").read_text())

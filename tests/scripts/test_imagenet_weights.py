@@ -30,7 +30,7 @@ def state() -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in resnet18().state_dict().items()}
 
 
-def test_a_folded_norm_is_the_norm() -> None:
+def test_a_folded_norm_is_equivalent() -> None:
     torch.manual_seed(0)
     convolution = torch.nn.Conv2d(3, 5, 3, bias=False)
     norm = torch.nn.BatchNorm2d(5).eval()
@@ -39,7 +39,7 @@ def test_a_folded_norm_is_the_norm() -> None:
             assert tensor is not None
             tensor.normal_()
         assert norm.running_var is not None
-        norm.running_var.uniform_(1e-6, 2)  # down to where eps counts
+        norm.running_var.uniform_(1e-6, 2)  # small enough for eps to matter
     statistics = {name: value.numpy() for name, value in norm.state_dict().items()}
     kernel, bias = imagenet.fold(convolution.weight.detach().numpy(), statistics)
     x = torch.randn(2, 3, 8, 8)
@@ -79,7 +79,7 @@ def test_other_networks_are_refused(
 
 
 def dataset(folder: Path) -> Path:
-    """Captioned pictures in RSICD's form."""
+    """Captioned images in RSICD's format."""
     folder.mkdir()
     entries = []
     for i, caption in enumerate(CAPTIONS):

@@ -1,1 +1,1 @@
-"""CLIP: shape, model, weights, directory, embedder."""
+"""CLIP: configuration, model, weights, engines and the embedder."""

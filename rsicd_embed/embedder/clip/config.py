@@ -1,4 +1,4 @@
-"""The shape of a CLIP model, and its Hugging Face `config.json`."""
+"""The shape of a CLIP model, read from and written to a Hugging Face `config.json`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rsicd_embed.errors import ModelError
 
 Activation = Literal["quick_gelu", "gelu"]
 
-# Up to transformers 4.30 every CLIP config said 2, whatever the tokenizer's end token was; the
-# text is then pooled at argmax(ids), which is right only because the end token has the highest id.
+# Up to transformers 4.30 every CLIP config had 2 here, regardless of the tokenizer's end token. The
+# text is then pooled at argmax(ids), which works because the end token has the highest id.
 LEGACY_EOS_TOKEN_ID = 2
 
 # `model_type` in config.json. transformers has none for a CLIP with a ResNet: its
-# VisionTextDualEncoder cannot project features that keep two axes of one, as a ResNet's do there.
+# VisionTextDualEncoder cannot project the ResNet's features, which keep two axes of length one.
 _VIT = "clip"
 _RESNET = "rsicd-embed-clip"
 _BERT = "bert"  # `model_type` in text_config
@@ -26,7 +26,7 @@ _BERT = "bert"  # `model_type` in text_config
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """A pre-norm transformer: widths in units, eps of its layer norms."""
+    """A pre-norm transformer; `eps` is that of its layer norms."""
 
     width: int
     layers: int
@@ -40,8 +40,8 @@ class TowerConfig:
 class BertConfig:
     """A post-norm, bidirectional transformer (Devlin et al. 2018, arXiv:1810.04805).
 
-    Its features are the mean over the tokens that are not padding, as in sentence-transformers
-    (arXiv:1908.10084). Embeddings of token types are added to those of positions beforehand.
+    Its features are averaged over the tokens except padding, as in sentence-transformers
+    (arXiv:1908.10084). Token type embeddings have been added to the position embeddings.
     """
 
     width: int
@@ -61,11 +61,11 @@ class ClipConfig:
         vision: the image tower, a ViT or a ResNet.
         text: the text tower: CLIP's causal transformer or a BERT.
         dim: length of the joint embedding.
-        image_size: height and width of the pixels, a multiple of a ViT's `patch_size`, or of 32.
-        patch_size: height and width of a ViT's patch; 0 for a ResNet, which has none.
+        image_size: height and width in pixels; a multiple of `patch_size`, or of 32 for a ResNet.
+        patch_size: height and width of a ViT's patches; 0 for a ResNet.
         vocab_size: number of tokens.
-        context_length: most tokens a text may have, begin and end tokens included.
-        eos_token_id: where the text is pooled; 2 means argmax(ids), see LEGACY_EOS_TOKEN_ID.
+        context_length: maximum number of tokens, including begin and end tokens.
+        eos_token_id: token at which texts are pooled; 2 means argmax(ids), see LEGACY_EOS_TOKEN_ID.
     """
 
     vision: TowerConfig | ResNetConfig
@@ -95,7 +95,7 @@ class ClipConfig:
 
     @property
     def patches(self) -> int:
-        """Number of patches a ViT cuts an image into; 0 for a ResNet."""
+        """Number of patches per image of a ViT; 0 for a ResNet."""
         return (self.image_size // self.patch_size) ** 2 if self.patch_size else 0
 
 
@@ -106,7 +106,7 @@ def _check_size(image_size: int, unit: int, name: str) -> None:
         )
 
 
-# What transformers' CLIPVisionConfig and CLIPTextConfig take for a key that config.json lacks.
+# Defaults of transformers' CLIPVisionConfig and CLIPTextConfig.
 _TOWER_DEFAULTS = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _VISION_DEFAULTS = _TOWER_DEFAULTS | {
     "hidden_size": 768,
@@ -132,9 +132,9 @@ _TEXT_NUMBERS = (*_TOWER_NUMBERS, "vocab_size", "max_position_embeddings", "eos_
 
 
 def _section(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A tower's part of `config.json`, with what transformers takes for keys that it lacks."""
+    """A tower's section of `config.json`, completed by defaults."""
     section = dict(defaults)
-    for key in (name, f"{name}_dict"):  # the latter in older checkpoints; where present, it wins
+    for key in (name, f"{name}_dict"):  # older checkpoints have the latter, which takes precedence
         values = config.get(key) or {}
         if not isinstance(values, Mapping):
             raise ModelError(f"config.json: expected {key} to be an object, found {values!r}")
@@ -156,7 +156,7 @@ def _tower(config: Mapping[str, Any]) -> TowerConfig:
     if config["hidden_act"] not in ("quick_gelu", "gelu"):
         raise ModelError(
             f"expected hidden_act quick_gelu or gelu, found {config['hidden_act']!r}; "
-            "no CLIP checkpoint of Hugging Face's uses another"
+            "no Hugging Face CLIP checkpoint uses another"
         )
     eps = config["layer_norm_eps"]
     if not isinstance(eps, int | float) or not 0 < eps < 1:
@@ -172,16 +172,16 @@ def _tower(config: Mapping[str, Any]) -> TowerConfig:
 
 
 def from_hf(config: Mapping[str, Any]) -> ClipConfig:
-    """Reads the content of a `config.json`: Hugging Face's of a CLIP, or ours with a ResNet.
+    """Reads the content of a `config.json`: Hugging Face's CLIP, or our CLIP with a ResNet.
 
     Raises:
-        ModelError: it describes another kind of model, or a CLIP that does not exist.
+        ModelError: it describes another kind of model, or an invalid CLIP.
     """
     kind = config.get("model_type")
     if kind not in (_VIT, _RESNET):
         raise ModelError(
             f"expected model_type {_VIT!r} or {_RESNET!r} in config.json, found {kind!r}; "
-            "give a Hugging Face CLIP checkpoint"
+            "pass a Hugging Face CLIP checkpoint"
         )
     vision = _section(config, "vision_config", _VISION_DEFAULTS if kind == _VIT else _IMAGE_DEFAULT)
     text = _section(config, "text_config", _TEXT_DEFAULTS)
@@ -215,16 +215,16 @@ def _vit(vision: Mapping[str, Any]) -> TowerConfig:
 
 
 def to_hf(config: ClipConfig, *, bos_token_id: int, logit_scale: float) -> dict[str, Any]:
-    """The content of a `config.json`; transformers' CLIPConfig reads that of a ViT."""
+    """The content of a `config.json`; for a ViT, transformers' CLIPConfig can read it."""
 
-    def tower(one: TowerConfig | BertConfig) -> dict[str, Any]:
+    def tower(shape: TowerConfig | BertConfig) -> dict[str, Any]:
         return {
-            "hidden_size": one.width,
-            "num_hidden_layers": one.layers,
-            "num_attention_heads": one.heads,
-            "intermediate_size": one.mlp_width,
-            "hidden_act": one.activation,
-            "layer_norm_eps": one.eps,
+            "hidden_size": shape.width,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "intermediate_size": shape.mlp_width,
+            "hidden_act": shape.activation,
+            "layer_norm_eps": shape.eps,
             "projection_dim": config.dim,
         }
 

@@ -1,4 +1,4 @@
-"""`Embedder` for CLIP, on whichever engine runs its towers."""
+"""The `Embedder` for CLIP models, on any engine."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ClipEmbedder:
     """A CLIP model with its tokenizer and preprocessing. See `embedder.base.Embedder`.
 
     Args:
-        parts: what the model consists of.
-        towers: runs it.
-        name: as `--model` takes it.
-        batch_size: images embedded at once.
-        directory: where its training words are, if it has a list of them.
+        parts: the model's configuration, tensors, tokenizer and preprocessing.
+        towers: the model on an engine.
+        name: as passed to `--model`.
+        batch_size: number of images per batch.
+        directory: the model directory, from which training words are read.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class ClipEmbedder:
         batch_size: int = 64,
         directory: Path | None = None,
     ) -> None:
-        # Not `parts` itself, whose tensors an engine may have copied to its devices.
+        # `parts` itself is not kept, since engines may have copied its tensors to devices.
         self.name = name
         self.batch_size = batch_size
         self.config = parts.config
         self.tokenizer = parts.tokenizer
         self.preprocessor = parts.preprocessor
         self.fingerprint = parts.fingerprint
-        # What cosines are multiplied by where probabilities are wanted.
+        # Factor applied to cosines before a softmax.
         self.logit_scale = float(np.exp(parts.tensors["logit_scale"]))
         self._towers = towers
         self._directory = directory
@@ -63,32 +63,32 @@ class ClipEmbedder:
         )
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """An upright RGB picture → uint8 (image_size, image_size, 3)."""
+        """Converts an upright RGB image to uint8 (image_size, image_size, 3)."""
         return self.preprocessor(image)
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """What `preprocess` gave, stacked: uint8 (n, H, W, 3) → float32 (n, dim)."""
+        """Embeds stacked results of `preprocess`: uint8 (n, H, W, 3) → float32 (n, dim)."""
         return self._batches(self._towers.encode_images, pixels)
 
     def embed_images(self, images: Iterable[ImageLike]) -> np.ndarray:
-        """Pictures, paths or the bytes of files → float32 (n, dim), decoded on threads."""
+        """Embeds Pillow images, paths or bytes of image files, decoded on threads."""
         pixels = read_pixels(images, self.preprocess, ahead=2 * self.batch_size)
-        vectors = [self.embed_pixels(np.stack(some)) for some in batched(pixels, self.batch_size)]
+        vectors = [self.embed_pixels(np.stack(batch)) for batch in batched(pixels, self.batch_size)]
         return np.concatenate(vectors) if vectors else np.empty((0, self.dim), np.float32)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts → float32 (n, dim)."""
+        """Embeds texts: float32 (n, dim)."""
         require_texts(texts)
         if self._towers.fixed_shapes:
             tokens = self.tokenizer(texts)
         else:
-            tokens = self.tokenizer(texts, multiple=1)  # padding costs as much as text
+            tokens = self.tokenizer(texts, multiple=1)  # padding would only cost time
         return self._batches(self._towers.encode_texts, tokens)
 
     def unfamiliar_words(self, texts: Sequence[str]) -> list[UnfamiliarWord]:
-        """The words of some texts that were not in the training captions, or in very few.
+        """Distinct words of the texts that were absent or rare in training.
 
-        Nothing for a model without a list of its training words.
+        Empty for a model without a list of training words.
 
         Raises:
             ModelError: the list cannot be read.
@@ -97,9 +97,9 @@ class ClipEmbedder:
         return [] if known is None else known.unfamiliar(texts)
 
     def near_words(self, word: str) -> tuple[str, ...]:
-        """Familiar words or phrases of similar spelling or meaning, the nearest first.
+        """Familiar words or phrases of similar spelling or meaning, nearest first.
 
-        Nothing for a model without a list of its training words.
+        Empty for a model without a list of training words.
 
         Raises:
             ModelError: the list cannot be read.
@@ -114,22 +114,22 @@ class ClipEmbedder:
     def _batches(
         self, encode: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray
     ) -> np.ndarray:
-        """Runs full batches, then the rest, padded where sizes should be few."""
+        """Runs full batches, then the rest, padded for engines that prefer few sizes."""
         outputs = [np.empty((0, self.dim), np.float32)]
         devices = self._towers.devices
         largest = -(-self.batch_size // devices) * devices
         for start in range(0, len(inputs), largest):
-            some = inputs[start : start + largest]
-            size = self._padded_size(len(some), devices, largest)
-            if size > len(some):
-                padding = [(0, size - len(some))] + [(0, 0)] * (inputs.ndim - 1)
-                outputs.append(encode(np.pad(some, padding))[: len(some)])
+            batch = inputs[start : start + largest]
+            size = self._padded_size(len(batch), devices, largest)
+            if size > len(batch):
+                padding = [(0, size - len(batch))] + [(0, 0)] * (inputs.ndim - 1)
+                outputs.append(encode(np.pad(batch, padding))[: len(batch)])
             else:
-                outputs.append(encode(some))
+                outputs.append(encode(batch))
         return np.concatenate(outputs)
 
     def _padded_size(self, count: int, devices: int, largest: int) -> int:
-        """`count`, or the next of the powers of four times `devices`, at most `largest`."""
+        """`count`, or with fixed shapes the next power of four times `devices`, up to `largest`."""
         if not self._towers.fixed_shapes:
             return count
         size = devices

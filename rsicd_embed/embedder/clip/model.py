@@ -1,8 +1,8 @@
 """CLIP in flax nnx: a ViT or ResNet, a causal transformer or a BERT, and a joint embedding.
 
-After Radford et al. 2021 (arXiv:2103.00020); with a ViT numerically equal to Hugging Face's
-CLIPModel, which is the reference in the tests. Shapes: b images or texts, t tokens, p patches,
-d joint.
+See Radford et al. 2021 (arXiv:2103.00020). With a ViT it is numerically equal to Hugging Face's
+CLIPModel, the reference in the tests. Axes: b images or texts, t tokens, p patches, d joint
+dimensions.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rsicd_embed.errors import ModelError
 LOGIT_SCALE_INIT = math.log(1 / 0.07)
 
 
-def normalise(pixels: jax.Array, how: Preprocessor) -> jax.Array:
-    """uint8 (b, h, w, 3) → float32, on the device; `Preprocessor.normalise` to 1e-6."""
-    mean, std = jnp.asarray(how.mean), jnp.asarray(how.std)
-    return (pixels.astype(jnp.float32) * how.scale - mean) / std
+def normalise(pixels: jax.Array, preprocessor: Preprocessor) -> jax.Array:
+    """Normalises uint8 (b, h, w, 3) on the device; equals `Preprocessor.normalise` to 1e-6."""
+    mean, std = jnp.asarray(preprocessor.mean), jnp.asarray(preprocessor.std)
+    return (pixels.astype(jnp.float32) * preprocessor.scale - mean) / std
 
 
 class Clip(nnx.Module):
-    """Images and texts in one space. Parameters are float32; `dtype` is what is computed in."""
+    """A CLIP model. Parameters are float32; `dtype` is the compute dtype."""
 
     def __init__(
         self, config: ClipConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
@@ -73,25 +73,25 @@ class Clip(nnx.Module):
     def encode_image(
         self, pixels: Float[Array, "b side side 3"], keep: Int[Array, "b p"] | None = None
     ) -> Float[Array, "b d"]:
-        """Unit embeddings, float32, of normalised pixels.
+        """Embeds images as float32 unit vectors.
 
         Args:
-            pixels: as `normalise` gives them.
-            keep: the patches that a ViT is to look at; None for all, and for a ResNet.
+            pixels: normalised by `normalise`.
+            keep: indices of the patches that a ViT uses; None for all patches, or a ResNet.
 
         Raises:
-            ModelError: patches are to be kept by a ResNet, which has none.
+            ModelError: `keep` is given for a ResNet.
         """
         if isinstance(self.image, VisionTransformer):
             features = self.image(pixels, keep)
         elif keep is None:
             features = self.image(pixels)
         else:
-            raise ModelError("a ResNet has no patches to choose from: expected keep None")
+            raise ModelError("expected keep to be None for a ResNet, which has no patches")
         return _unit(self.image_projection(features))
 
     def encode_text(self, tokens: Int[Array, "b t"]) -> Float[Array, "b d"]:
-        """Unit embeddings, float32, of int32 tokens with begin and end tokens, t ≤ context."""
+        """Embeds int32 tokens with begin and end tokens, t ≤ context, as float32 unit vectors."""
         return _unit(self.text_projection(self.text(tokens)))
 
 

@@ -1,4 +1,4 @@
-"""What a CLIP directory holds, read and checked without JAX; and its fingerprint."""
+"""Reads and checks a CLIP directory without JAX, and computes its fingerprint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ModelParts:
-    """A model: its shape, float32 tensors by Hugging Face name, and what feeds it."""
+    """A model: configuration, float32 tensors by Hugging Face name, tokenizer and preprocessing."""
 
     config: ClipConfig
     tensors: Mapping[str, np.ndarray]
@@ -35,7 +35,7 @@ class ModelParts:
 
     @property
     def fingerprint(self) -> str:
-        """`str(Fingerprint)`, whatever files and dtypes the tensors came from."""
+        """`str(Fingerprint)`, independent of the files and dtypes of the checkpoint."""
         sha = hashlib.sha256(repr(self.config).encode())
         for name in sorted(self.tensors):
             sha.update(name.encode())
@@ -51,11 +51,11 @@ class ModelParts:
 
 
 def read(directory: Path) -> ModelParts:
-    """Reads config, weights, tokenizer and preprocessing.
+    """Reads the configuration, weights, tokenizer and preprocessing of a model directory.
 
     Raises:
-        ModelError: files are missing, which are all named, or are not what their names say.
-        WeightsError: the weights cannot be read, or do not fit the config.
+        ModelError: files are missing or malformed; the message names all of them.
+        WeightsError: the weights cannot be read or do not match the config.
     """
     CLIP.require(directory)
     problems: list[ModelError] = []
@@ -81,18 +81,18 @@ def read(directory: Path) -> ModelParts:
     )
     if problems:
         raise _joined(problems)
-    assert shape and pixels and tokens  # otherwise there is a problem
+    assert shape and pixels and tokens  # otherwise there would be problems
     return ModelParts(
         shape, clip_tensors.checked(shape, weight_files.load(directory)), tokens, pixels
     )
 
 
 def _require_same_size(directory: Path, shape: ClipConfig, pixels: Preprocessor) -> None:
-    side, made = shape.image_size, pixels.crop or pixels.resize
-    if made != (side, side):
+    side, size = shape.image_size, pixels.crop or pixels.resize
+    if size != (side, side):
         raise ModelError(
-            f"{directory}: expected pixels of {side}×{side} as config.json says, "
-            f"found {made} in preprocessor_config.json"
+            f"{directory}: expected pixels of {side}×{side} according to config.json, "
+            f"found {size} in preprocessor_config.json"
         )
 
 

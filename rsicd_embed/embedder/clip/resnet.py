@@ -1,4 +1,4 @@
-"""The image tower as a ResNet. Shapes: b images, h and v a map's sides, c channels, w width."""
+"""The ResNet image tower. Axes: b images, h and v sides of a map, c channels, w width."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from jaxtyping import Array, Float
 
 from rsicd_embed.embedder.clip.resnet_config import Convolution, Residual, ResNetConfig
 
-# For kernels before a ReLU: keeps the variance of what flows through (He et al. 2015,
+# For kernels before a ReLU: preserves the variance of activations (He et al. 2015,
 # arXiv:1502.01852).
 _HE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def _convolution(
-    one: Convolution, init: jax.nn.initializers.Initializer, dtype: DTypeLike, rngs: nnx.Rngs
+    shape: Convolution, init: jax.nn.initializers.Initializer, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> nnx.Conv:
     return nnx.Conv(
-        one.inputs,
-        one.outputs,
-        (one.side, one.side),
-        strides=one.stride,
-        padding=one.padding,
+        shape.inputs,
+        shape.outputs,
+        (shape.side, shape.side),
+        strides=shape.stride,
+        padding=shape.padding,
         kernel_init=init,
         dtype=dtype,
         rngs=rngs,
@@ -31,9 +31,9 @@ def _convolution(
 
 
 class ResidualBlock(nnx.Module):
-    """Convolutions with a ReLU between them, a residual, and a ReLU.
+    """Convolutions with ReLUs between them, a residual connection, and a final ReLU.
 
-    Begins as its shortcut alone, since without norms the sums of many blocks would grow
+    It is initialised to its shortcut, since without norms the sums over many blocks would grow
     (Zhang et al. 2019, arXiv:1901.09321).
     """
 
@@ -41,7 +41,7 @@ class ResidualBlock(nnx.Module):
         *inner, last = block.convolutions
         self.convolutions = nnx.List(
             [
-                *[_convolution(one, _HE, dtype, rngs) for one in inner],
+                *[_convolution(shape, _HE, dtype, rngs) for shape in inner],
                 _convolution(last, nnx.initializers.zeros, dtype, rngs),
             ]
         )
@@ -50,7 +50,7 @@ class ResidualBlock(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "b h v c"]) -> Float[Array, "b h2 v2 c2"]:
-        """Half as high and wide where the block has a stride of 2."""
+        """Applies the block, which halves height and width if its stride is 2."""
         *inner, last = self.convolutions
         y = x
         for convolution in inner:
@@ -59,7 +59,7 @@ class ResidualBlock(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """He et al. 2015 (arXiv:1512.03385), with its batch norms folded into the convolutions."""
+    """A ResNet (He et al. 2015, arXiv:1512.03385) with batch norms folded into convolutions."""
 
     def __init__(self, tower: ResNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.dtype = dtype
@@ -72,12 +72,12 @@ class ResNet(nnx.Module):
         )
 
     def __call__(self, pixels: Float[Array, "b side side 3"]) -> Float[Array, "b w"]:
-        """The last map's mean over its positions."""
+        """Average-pooled features of normalised pixels."""
         x = jax.nn.relu(self.stem(pixels.astype(self.dtype)))
         around = ((0, 0), (1, 1), (1, 1), (0, 0))
         x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), around)
         for blocks in self.stages:
             for block in blocks:
                 x = block(x)
-        # Summed in float32: a map may have hundreds of positions.
+        # Summed in float32, since a map may have hundreds of positions.
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2)).astype(self.dtype)

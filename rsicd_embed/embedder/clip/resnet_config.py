@@ -1,4 +1,4 @@
-"""The shape of a ResNet image tower, and how a `config.json` tells it."""
+"""The shape of a ResNet image tower, read from and written to a `config.json`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from rsicd_embed.errors import ModelError
 
-STRIDE = 32  # pixels of the image to one position of the last map, along each side
-_BOTTLENECK = 4  # how much narrower a bottleneck block is inside
+STRIDE = 32  # pixels per position of the last map, along each side
+_BOTTLENECK = 4  # factor by which a bottleneck block is narrower inside
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A square kernel with a bias, padded by half its side so that every pixel is a centre."""
+    """A square kernel with a bias, padded by half its side."""
 
     inputs: int
     outputs: int
@@ -23,13 +23,13 @@ class Convolution:
 
     @property
     def padding(self) -> int:
-        """Zeros on each of the four sides, as in PyTorch; "SAME" would be lopsided at stride 2."""
+        """Zeros added on each side, as in PyTorch; "SAME" would be asymmetric at stride 2."""
         return self.side // 2
 
 
 @dataclass(frozen=True)
 class Residual:
-    """A block: convolutions with a ReLU between them, added to the input or to its shortcut."""
+    """A block: convolutions with ReLUs between them, added to the input or its shortcut."""
 
     convolutions: tuple[Convolution, ...]
     shortcut: Convolution | None
@@ -37,15 +37,15 @@ class Residual:
 
 @dataclass(frozen=True, repr=False)
 class ResNetConfig:
-    """A ResNet (He et al. 2015, arXiv:1512.03385), its batch norms folded into the convolutions.
+    """A ResNet (He et al. 2015, arXiv:1512.03385) with batch norms folded into convolutions.
 
     Attributes:
-        widths: channels that leave each stage; every stage but the first halves the map.
-        depths: blocks of each stage.
+        widths: output channels of each stage; every stage except the first halves the map.
+        depths: number of blocks in each stage.
         stem_width: channels of the first convolution.
         bottleneck: blocks of three convolutions, as in ResNet-50; else of two, as in ResNet-18.
-        downsample_in_bottleneck: halve the map in a bottleneck's first convolution, as in the paper
-            and in Keras; else in its second, as in torchvision.
+        downsample_in_bottleneck: halve the map in the first convolution of a bottleneck, as in the
+            paper and Keras; else in the second, as in torchvision.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -55,7 +55,7 @@ class ResNetConfig:
     downsample_in_bottleneck: bool = False
 
     def __repr__(self) -> str:
-        """Fingerprints hash this text: for models of earlier versions it must stay as it was."""
+        """Text hashed by fingerprints; it must not change for models of earlier versions."""
         later = ", downsample_in_bottleneck=True" if self.downsample_in_bottleneck else ""
         return (
             f"ResNetConfig(widths={self.widths}, depths={self.depths}, "
@@ -85,7 +85,7 @@ class ResNetConfig:
         return Convolution(3, self.stem_width, side=7, stride=2)
 
     def stages(self) -> Iterator[tuple[Residual, ...]]:
-        """The blocks of each stage; the first block of a stage may change width and size."""
+        """Yields the blocks of each stage; the first of a stage may change width and size."""
         inputs = self.stem_width
         for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
             first = self._block(inputs, width, stride=1 if stage == 0 else 2)
@@ -93,7 +93,7 @@ class ResNetConfig:
             inputs = width
 
     def maps(self, image_size: int) -> Iterator[tuple[Convolution, int]]:
-        """Every convolution, and the side of the map that it makes of such an image."""
+        """Yields every convolution with the side of its output map for an image size."""
         side = image_size // self.stem.stride
         yield self.stem, side
         side //= 2  # the max-pool's
@@ -125,7 +125,7 @@ class ResNetConfig:
         return Residual(convolutions, shortcut)
 
 
-# What this tower is in the keys of transformers' ResNetConfig; a file may repeat it.
+# Fixed properties of this tower, by the keys of transformers' ResNetConfig; a file may repeat them.
 _FIXED = {
     "model_type": "resnet",
     "num_channels": 3,
@@ -139,7 +139,7 @@ def from_hf(vision: Mapping[str, Any]) -> ResNetConfig:
     """Reads a `vision_config` with the keys of transformers' ResNetConfig.
 
     Raises:
-        ModelError: a key is missing, or says what this tower is not.
+        ModelError: a key is missing or has an unsupported value.
     """
     for key, expected in _FIXED.items():
         if vision.get(key, expected) != expected:
@@ -162,7 +162,7 @@ def from_hf(vision: Mapping[str, Any]) -> ResNetConfig:
 
 
 def to_hf(config: ResNetConfig) -> dict[str, Any]:
-    """What `from_hf` reads back."""
+    """The content of a `vision_config`, which `from_hf` reads."""
     kinds = {bottleneck: name for name, bottleneck in _KINDS.items()}
     return {
         "model_type": _FIXED["model_type"],

@@ -1,4 +1,4 @@
-"""The tensors that a CLIP of some shape has, by their Hugging Face names, and a check of them."""
+"""Names and shapes of a CLIP's tensors in a Hugging Face checkpoint, and their validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig, TowerConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution, ResNetConfig
 from rsicd_embed.errors import WeightsError
 
-# What older checkpoints carry beside the parameters.
+# Buffers in older checkpoints that are not parameters.
 BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 RESNET_STEM = "vision_model.embedder.embedder.convolution"
@@ -19,7 +19,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes(config: ClipConfig) -> Shapes:
-    """Every tensor of a checkpoint, in PyTorch's layout: linear (out, in), convolution OIHW."""
+    """Shapes of all tensors of a checkpoint in PyTorch's layout: linear (out, in), conv OIHW."""
     if isinstance(config.vision, ResNetConfig):
         image = resnet_shapes(config.vision)
     else:
@@ -34,26 +34,26 @@ def shapes(config: ClipConfig) -> Shapes:
 
 
 def resnet_shapes(vision: ResNetConfig) -> Shapes:
-    """The tensors of a ResNet image tower; the names are transformers' ResNetModel's."""
-    found = _convolution(RESNET_STEM, vision.stem)
+    """Shapes of a ResNet image tower's tensors, by the names of transformers' ResNetModel."""
+    tensors = _convolution(RESNET_STEM, vision.stem)
     for stage, blocks in enumerate(vision.stages()):
         for place, block in enumerate(blocks):
             name = resnet_block(stage, place)
             for layer, convolution in enumerate(block.convolutions):
-                found |= _convolution(f"{name}.layer.{layer}.convolution", convolution)
+                tensors |= _convolution(f"{name}.layer.{layer}.convolution", convolution)
             if block.shortcut is not None:
-                found |= _convolution(f"{name}.shortcut.convolution", block.shortcut)
-    return found
+                tensors |= _convolution(f"{name}.shortcut.convolution", block.shortcut)
+    return tensors
 
 
 def resnet_block(stage: int, place: int) -> str:
-    """What the names of a residual block's tensors begin with."""
+    """Common prefix of the names of a residual block's tensors."""
     return f"vision_model.encoder.stages.{stage}.layers.{place}"
 
 
-def _convolution(name: str, one: Convolution) -> Shapes:
-    kernel = (one.outputs, one.inputs, one.side, one.side)
-    return {f"{name}.weight": kernel, f"{name}.bias": (one.outputs,)}
+def _convolution(name: str, shape: Convolution) -> Shapes:
+    kernel = (shape.outputs, shape.inputs, shape.side, shape.side)
+    return {f"{name}.weight": kernel, f"{name}.bias": (shape.outputs,)}
 
 
 def _vit_shapes(vision: TowerConfig, side: int, patches: int) -> Shapes:
@@ -95,57 +95,57 @@ def _linear(name: str, inputs: int, outputs: int) -> Shapes:
 
 
 def _blocks(model: str, tower: TowerConfig) -> Shapes:
-    found: Shapes = {}
+    tensors: Shapes = {}
     for layer in range(tower.layers):
         name = f"{model}.encoder.layers.{layer}"
-        found |= _norm(f"{name}.layer_norm1", tower.width)
+        tensors |= _norm(f"{name}.layer_norm1", tower.width)
         for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            found |= _linear(f"{name}.self_attn.{projection}", tower.width, tower.width)
-        found |= _norm(f"{name}.layer_norm2", tower.width)
-        found |= _linear(f"{name}.mlp.fc1", tower.width, tower.mlp_width)
-        found |= _linear(f"{name}.mlp.fc2", tower.mlp_width, tower.width)
-    return found
+            tensors |= _linear(f"{name}.self_attn.{projection}", tower.width, tower.width)
+        tensors |= _norm(f"{name}.layer_norm2", tower.width)
+        tensors |= _linear(f"{name}.mlp.fc1", tower.width, tower.mlp_width)
+        tensors |= _linear(f"{name}.mlp.fc2", tower.mlp_width, tower.width)
+    return tensors
 
 
 def _bert_layers(model: str, tower: BertConfig) -> Shapes:
-    """The names are transformers' BertModel's."""
-    found: Shapes = {}
+    """Shapes of a BERT's layers, by the names of transformers' BertModel."""
+    tensors: Shapes = {}
     for layer in range(tower.layers):
         name = f"{model}.encoder.layer.{layer}"
         for projection in ("query", "key", "value"):
-            found |= _linear(f"{name}.attention.self.{projection}", tower.width, tower.width)
-        found |= _linear(f"{name}.attention.output.dense", tower.width, tower.width)
-        found |= _norm(f"{name}.attention.output.LayerNorm", tower.width)
-        found |= _linear(f"{name}.intermediate.dense", tower.width, tower.mlp_width)
-        found |= _linear(f"{name}.output.dense", tower.mlp_width, tower.width)
-        found |= _norm(f"{name}.output.LayerNorm", tower.width)
-    return found
+            tensors |= _linear(f"{name}.attention.self.{projection}", tower.width, tower.width)
+        tensors |= _linear(f"{name}.attention.output.dense", tower.width, tower.width)
+        tensors |= _norm(f"{name}.attention.output.LayerNorm", tower.width)
+        tensors |= _linear(f"{name}.intermediate.dense", tower.width, tower.mlp_width)
+        tensors |= _linear(f"{name}.output.dense", tower.mlp_width, tower.width)
+        tensors |= _norm(f"{name}.output.LayerNorm", tower.width)
+    return tensors
 
 
 def checked(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint as float32, each that the shape wants and no other.
+    """Validates the tensors of a checkpoint, and converts them to float32.
 
     Raises:
-        WeightsError: a tensor is missing, unused, misshapen or not finite; all are named.
+        WeightsError: tensors are missing, unused, of another shape or not finite.
     """
     wanted = shapes(config)
     problems = [f"missing {name}" for name in sorted(set(wanted) - set(tensors))]
     problems += [f"unused {name}" for name in sorted(set(tensors) - set(wanted) - set(BUFFERS))]
-    found = {}
+    valid = {}
     for name, expected in wanted.items():
         if name not in tensors:
             continue
-        # In C order, and not by ascontiguousarray, which makes a vector of a scalar.
+        # ascontiguousarray would turn a scalar into a vector.
         tensor = np.asarray(tensors[name], dtype=np.float32, order="C")
-        # Some checkpoints keep the scalar as a vector of one.
+        # Some checkpoints store the scalar as a vector of length one.
         tensor = tensor.reshape(()) if expected == () and tensor.size == 1 else tensor
         if tensor.shape != expected:
             problems.append(f"{name}: expected shape {expected}, found {tensor.shape}")
         elif not np.isfinite(tensor).all():
             problems.append(f"{name}: NaN or infinity")
         else:
-            found[name] = tensor
+            valid[name] = tensor
     if problems:
         shown = "; ".join(problems[:8]) + (f"; {len(problems) - 8} more" if problems[8:] else "")
-        raise WeightsError(f"the weights do not fit the config: {shown}")
-    return found
+        raise WeightsError(f"the weights do not match the config: {shown}")
+    return valid

@@ -1,6 +1,6 @@
-"""The pre-norm transformer that a ViT and the text tower are made of.
+"""Transformer towers: the vision transformer, CLIP's causal text tower, and BERT.
 
-Shapes: b images or texts, t tokens, w width.
+Axes: b images or texts, t tokens, p patches, w width.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def activate(name: str, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention; softmax in float32 whatever the compute dtype."""
+    """Multi-head self-attention, with the softmax always in float32."""
 
     def __init__(
         self, tower: TowerConfig | BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs
@@ -49,12 +49,12 @@ class Attention(nnx.Module):
         causal: bool = False,
         seen: Bool[Array, "b t"] | None = None,
     ) -> Float[Array, "b t w"]:
-        """Mixes positions.
+        """Applies attention.
 
         Args:
             x: features of each position.
-            causal: whether each position sees only itself and those before it.
-            seen: the positions that are seen, at least one of each row; None for all.
+            causal: attend only to the same and earlier positions.
+            seen: True for positions to attend to, at least one per row; None for all.
         """
         batch, length, width = x.shape
         query, key, value = (
@@ -87,15 +87,15 @@ class Block(nnx.Module):
         self.down = nnx.Linear(hidden, width, kernel_init=down, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t w"], *, causal: bool) -> Float[Array, "b t w"]:
-        """One layer; `causal` as in `Attention`."""
+        """Applies the block; `causal` as in `Attention`."""
         x = x + self.attention(self.norm1(x), causal=causal)
         return x + self.down(activate(self.activation, self.up(self.norm2(x))))
 
 
 class PatchEmbed(nnx.Module):
-    """A convolution whose stride is its size, as the one matrix product that it is.
+    """The patch embedding as a matrix product.
 
-    As a convolution it takes three times as long on a CPU (64 images of 224 px in patches of 32).
+    As a convolution it takes three times as long on a CPU (64 images of 224 px, patches of 32 px).
     """
 
     def __init__(self, side: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
@@ -104,7 +104,7 @@ class PatchEmbed(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, pixels: Float[Array, "b side side 3"]) -> Float[Array, "b p w"]:
-        """Patches row by row."""
+        """Embeds the patches, row by row."""
         side, _, channels, width = self.kernel.shape
         batch, rows = pixels.shape[0], pixels.shape[1] // side
         cut = pixels.astype(self.dtype).reshape(batch, rows, side, rows, side, channels)
@@ -113,7 +113,7 @@ class PatchEmbed(nnx.Module):
 
 
 class VisionTransformer(nnx.Module):
-    """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) with a norm before it."""
+    """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) with an initial norm."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class VisionTransformer(nnx.Module):
     def __call__(
         self, pixels: Float[Array, "b side side 3"], keep: Int[Array, "b p"] | None = None
     ) -> Float[Array, "b w"]:
-        """Pooled features; `keep` selects the patches to look at (FLIP, arXiv:2212.00794)."""
+        """Pooled features; `keep` selects the patches to use (FLIP, arXiv:2212.00794)."""
         patches = self.patch_embed(pixels)
         batch, _, width = patches.shape
         positions = self.position_embed[...].astype(patches.dtype)
@@ -173,7 +173,7 @@ class TextTower(nnx.Module):
         self.norm_post = nnx.LayerNorm(tower.width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b w"]:
-        """Pooled features; what follows the end token changes nothing, as attention is causal."""
+        """Pooled features; tokens after the end token have no effect, as attention is causal."""
         x = self.token_embed(tokens)
         x = x + self.position_embed[: tokens.shape[1]].astype(x.dtype)
         for block in self.blocks:
@@ -182,7 +182,7 @@ class TextTower(nnx.Module):
             end = jnp.argmax(tokens, axis=1)
         else:
             end = jnp.argmax(tokens == self.eos_token_id, axis=1)
-        # Norms are per position, so only the pooled one needs it.
+        # The norm is per position, so only the pooled position needs it.
         pooled: Array = self.norm_post(jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0])
         return pooled
 
@@ -209,14 +209,14 @@ class BertLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "b t w"], *, seen: Bool[Array, "b t"]
     ) -> Float[Array, "b t w"]:
-        """One layer; `seen` as in `Attention`."""
+        """Applies the layer; `seen` as in `Attention`."""
         x = self.attention_norm(x + self.attention(x, seen=seen))
         y: Array = self.output_norm(x + self.down(activate(self.activation, self.up(x))))
         return y
 
 
 class BertTower(nnx.Module):
-    """Devlin et al. 2018 (arXiv:1810.04805), pooled by the mean over the text's tokens."""
+    """A BERT (Devlin et al. 2018, arXiv:1810.04805), pooled by the mean over tokens."""
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ class BertTower(nnx.Module):
         )
 
     def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b w"]:
-        """Pooled features; padding changes nothing."""
+        """Pooled features; padding has no effect."""
         seen = tokens != self.pad_token_id
         x = self.token_embed(tokens)
         x = self.norm_pre(x + self.position_embed[: tokens.shape[1]].astype(x.dtype))

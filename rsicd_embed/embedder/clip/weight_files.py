@@ -1,6 +1,7 @@
-"""Checkpoint files of a Hugging Face directory → tensors by their PyTorch names, as stored.
+"""Reads the checkpoint files of a Hugging Face directory as tensors by PyTorch name.
 
-Read in this order: model.safetensors, its shards, flax_model.msgpack, pytorch_model.bin.
+The first that exists is read: model.safetensors, its shards, flax_model.msgpack,
+pytorch_model.bin.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ _DTYPES: dict[str, Any] = {
 
 
 def load(directory: Path) -> Tensors:
-    """Reads the checkpoint of a directory, whichever format it has.
+    """Reads the checkpoint of a directory in any supported format.
 
     Raises:
-        WeightsError: there is none, or it cannot be read.
+        WeightsError: there is no checkpoint, or it cannot be read.
     """
     readers: dict[str, Callable[[Path], Tensors]] = {
         SAFETENSORS: _safetensors,
@@ -55,7 +56,7 @@ def load(directory: Path) -> Tensors:
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that a `model.safetensors.index.json` refers to, all of them beside it.
+    """The files listed in a `model.safetensors.index.json`, all in its folder.
 
     Raises:
         WeightsError: it is not an index, or refers to another folder.
@@ -70,18 +71,18 @@ def shard_names(index: Path) -> list[str]:
 
 
 def save_safetensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
-    """Writes `model.safetensors` as transformers expects it."""
+    """Writes a `model.safetensors` that transformers can read."""
     path.write_bytes(save(dict(tensors), metadata={"format": "pt"}))
 
 
 def _safetensors(path: Path) -> Tensors:
-    # Not safetensors.numpy, which knows no bfloat16.
+    # safetensors.numpy does not support bfloat16.
     try:
-        found = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
     tensors = {}
-    for name, tensor in found:
+    for name, tensor in entries:
         dtype = _DTYPES.get(tensor["dtype"])
         if dtype is None:
             raise WeightsError(
@@ -97,7 +98,7 @@ def _shards(path: Path) -> Tensors:
     missing = [file for file in shards if not (path.parent / file).is_file()]
     if missing:
         raise WeightsError(
-            f"{path}: expected {', '.join(missing)} beside it, found none; fetch it again"
+            f"{path}: expected {', '.join(missing)} beside it, found none; download it again"
         )
     for file in shards:
         tensors |= _safetensors(path.parent / file)
@@ -105,12 +106,12 @@ def _shards(path: Path) -> Tensors:
 
 
 def _flax(path: Path) -> Tensors:
-    """What FlaxCLIPModel saved: the same modules, kernels with their axes the other way round."""
+    """Reads a checkpoint of FlaxCLIPModel: the same modules, with the axes of kernels reversed."""
     from flax.serialization import msgpack_restore
 
     try:
         tree = msgpack_restore(path.read_bytes())
-    except Exception as error:  # whatever msgpack trips over
+    except Exception as error:  # msgpack may raise any exception
         raise _unreadable(path, error) from error
     tensors: Tensors = {}
 
@@ -132,4 +133,4 @@ def _flax(path: Path) -> Tensors:
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(f"{path} cannot be read: {one_line(error, limit=200)}; fetch it again")
+    return WeightsError(f"{path} cannot be read: {one_line(error, limit=200)}; download it again")

@@ -1,4 +1,4 @@
-"""Parameters of `model.Clip` ↔ tensors of a Hugging Face CLIP checkpoint, each exactly once."""
+"""Conversion between parameters of `model.Clip` and tensors of a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flax import nnx
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 
-# The parameters of `Clip`, and where one stands among them: ("image", "blocks", 0, "up", "bias").
+# The parameters of `Clip`, and the path of one, such as ("image", "blocks", 0, "up", "bias").
 Params: TypeAlias = "nnx.State[Any, Any]"
 ParamPath: TypeAlias = tuple[Any, ...]
 
@@ -39,7 +39,7 @@ _BERT_LAYER = {
     ("output_norm",): "output.LayerNorm",
 }
 _TOWER = {
-    ("image", "norm_pre"): "pre_layrnorm",  # the reference's own spelling
+    ("image", "norm_pre"): "pre_layrnorm",  # the reference's spelling
     ("image", "norm_post"): "post_layernorm",
     ("text", "norm_post"): "final_layer_norm",
     ("image", "patch_embed"): "embeddings.patch_embedding",
@@ -56,7 +56,7 @@ _WHOLE = {
     ("logit_scale",): "logit_scale",
 }
 
-# A BERT's other names for what both text towers have.
+# Names that differ for a BERT.
 _BERT_TOWER = {
     ("text", "token_embed"): "embeddings.word_embeddings",
     ("text", "norm_pre"): "embeddings.LayerNorm",
@@ -66,7 +66,7 @@ _BERT_WHOLE = {("text", "position_embed"): "text_model.embeddings.position_embed
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a parameter stands in a checkpoint, and how its axes are ordered there."""
+    """Name and layout of a parameter in a checkpoint."""
 
     name: str
     layout: Literal["same", "linear", "conv"]
@@ -112,12 +112,12 @@ def _residual(path: ParamPath) -> str:
 
 
 def _abstract(config: ClipConfig, dtype: Any = jnp.float32) -> Clip:
-    """A model with the shapes of its parameters, and no values."""
+    """A model with parameter shapes but no values."""
     return nnx.eval_shape(lambda: Clip(config, dtype=dtype, rngs=nnx.Rngs(0)))
 
 
 def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> Params:
-    """`tensors.checked` by Hugging Face name → float32 parameters of `Clip`."""
+    """Converts the result of `tensors.checked` to float32 parameters of `Clip`."""
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(_abstract(config)))]
     bert = isinstance(config.text, BertConfig)
     flat = []
@@ -128,19 +128,19 @@ def params_from_hf(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> Par
 
 
 def params_to_hf(params: Params) -> dict[str, np.ndarray]:
-    """Parameters of `Clip` → tensors by Hugging Face name, in the parameters' dtype."""
+    """Converts parameters of `Clip` to tensors by Hugging Face name, in their dtype."""
     tensors = {}
     flat = list(nnx.to_flat_state(params))
     bert = any(path[:2] == ("text", "layers") for path, _ in flat)
     for path, variable in flat:
         entry = _entry(path, bert=bert)
-        # np.array, since np.ascontiguousarray would make a vector of a scalar.
+        # np.ascontiguousarray would turn a scalar into a vector.
         tensors[entry.name] = np.array(entry.to_hf(np.asarray(variable[...])), order="C")
     return tensors
 
 
 def build(config: ClipConfig, params: Params, *, dtype: Any = jnp.float32) -> Clip:
-    """A model that holds `params` and computes in `dtype`; nothing is initialised twice."""
+    """Builds a model from `params` that computes in `dtype`, without initialising parameters."""
     model = _abstract(config, dtype)
     nnx.update(model, params)
     return model

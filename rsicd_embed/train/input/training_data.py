@@ -54,7 +54,7 @@ def training_source(
     """Reads the train and val splits of datasets.
 
     If no dataset has val images, some training images are held out, with a warning; see
-    `datasets.splits.hold_back`. The ids of several datasets are prefixed with the name of their
+    `datasets.splits.add_val_split`. The ids of several datasets are prefixed with the name of their
     folder or manifest, since names such as `1.jpg` occur in many of them.
 
     Args:
@@ -109,7 +109,7 @@ def _with_val(
     if any(source.split("val") for _, _, source in sources):
         return sources
     return [
-        (path, weight, replace(source, examples=splits.hold_back(path, source.examples)))
+        (path, weight, replace(source, examples=splits.add_val_split(path, source.examples)))
         for path, weight, source in sources
     ]
 

@@ -1,4 +1,4 @@
-"""OpenVINO as this process may use it: without telemetry, and with one `Core`."""
+"""OpenVINO without telemetry, and with a single `Core` per process."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 @contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """OpenVINO tells its makers of each import, from a forked process: not in our users' name."""
+    """Disables OpenVINO's telemetry, which reports each import from a forked process."""
     modules: dict[str, Any] = sys.modules
-    held = modules.get("openvino_telemetry")
-    modules["openvino_telemetry"] = None  # its import then fails, which OpenVINO is ready for
+    previous = modules.get("openvino_telemetry")
+    modules["openvino_telemetry"] = None  # makes its import fail, which OpenVINO handles
     try:
         yield
     finally:
         del modules["openvino_telemetry"]
-        if held is not None:
-            modules["openvino_telemetry"] = held
+        if previous is not None:
+            modules["openvino_telemetry"] = previous
 
 
 with _without_telemetry():
@@ -32,10 +32,11 @@ __all__ = ["core", "op", "ov"]
 
 @cache
 def core() -> Any:
-    """The `openvino.Core` that all models of this process are compiled by.
+    """The `openvino.Core` that compiles all models of this process.
 
-    A Core's CPU plug-in gives the thread a stack for signals, and puts the former one back when it
-    goes. With two Cores that go in the order they came, what it puts back is gone: the next
-    SIGTERM, or Ctrl-C, then ends the process with a segmentation fault (OpenVINO 2026.4).
+    A Core's CPU plug-in installs a signal stack for the thread, and restores the previous one when
+    it is destroyed. If two Cores are destroyed in the order of their creation, the second restores
+    a stack that no longer exists, and the next SIGTERM or Ctrl-C ends the process with a
+    segmentation fault (OpenVINO 2026.4).
     """
     return ov.Core()

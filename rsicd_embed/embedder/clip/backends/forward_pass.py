@@ -1,8 +1,8 @@
-"""CLIP's forward pass over any array library, for inference from a checkpoint's own tensors.
+"""CLIP's forward pass over any array library, for inference from a checkpoint's tensors.
 
-The same computation as `clip.model`, which trains; the tests hold both against the reference.
-Shapes: b images or texts, t tokens or patches, w width, d joint. A ResNet's maps, of b images and
-c channels, have their axes in whichever order the library likes.
+It computes the same as `clip.model`, which is used for training; tests compare both with the
+reference. Axes: b images or texts, t tokens or patches, w width, d joint dimensions. The axes of a
+ResNet's maps, of b images and c channels, are in the order that the library prefers.
 """
 
 from __future__ import annotations
@@ -27,95 +27,95 @@ T = TypeVar("T")
 
 
 class Ops(Protocol[T]):
-    """The operations that a CLIP is made of; T is the library's array."""
+    """The operations of a CLIP; T is the array type of a library."""
 
     def add(self, x: T, y: T) -> T:
-        """Their sum."""
+        """The sum x + y."""
         ...
 
-    def normalise(self, pixels: T, how: Preprocessor) -> T:
-        """uint8 (b, h, w, 3) → floats, as `Preprocessor.normalise`."""
+    def normalise(self, pixels: T, preprocessor: Preprocessor) -> T:
+        """Normalises uint8 (b, h, w, 3) as `Preprocessor.normalise` does."""
         ...
 
     def patches(self, pixels: T, weight: np.ndarray) -> T:
-        """Floats (b, h, w, 3), kernel (w, 3, side, side) → (b, patches, w), row by row."""
+        """Embeds the patches of (b, h, w, 3) with a kernel (w, 3, side, side): (b, patches, w)."""
         ...
 
     def positioned(self, x: T, positions: np.ndarray) -> T:
-        """(b, t, w) plus the first t rows of positions."""
+        """Adds the first t rows of `positions` to (b, t, w)."""
         ...
 
     def prepend(self, x: T, token: np.ndarray) -> T:
-        """(b, t, w) → (b, t + 1, w) with `token` (w,) first."""
+        """Prepends `token` (w,) to (b, t, w): (b, t + 1, w)."""
         ...
 
     def lookup(self, table: np.ndarray, tokens: T) -> T:
-        """Rows of (n, w) by int32 (b, t) → (b, t, w)."""
+        """Gathers rows of `table` (n, w) by int32 (b, t): (b, t, w)."""
         ...
 
     def at(self, x: T, places: T) -> T:
-        """(b, t, w) and int32 (b,) → (b, w), for each of the batch the token at its place."""
+        """Selects from (b, t, w) one position per row, given by int32 (b,): (b, w)."""
         ...
 
     def first(self, x: T) -> T:
-        """(b, t, w) → (b, w), the first tokens."""
+        """Selects the first position of (b, t, w): (b, w)."""
         ...
 
     def linear(self, x: T, weight: np.ndarray, bias: np.ndarray | None) -> T:
-        """(…, in) by (out, in) → (…, out)."""
+        """Multiplies (…, in) by the transpose of `weight` (out, in) and adds `bias`: (…, out)."""
         ...
 
     def layer_norm(self, x: T, weight: np.ndarray, bias: np.ndarray, eps: float) -> T:
-        """To mean 0 and variance 1 over the last axis, then scaled and shifted."""
+        """Normalises the last axis to mean 0 and variance 1, then scales and shifts it."""
         ...
 
     def attention(
         self, query: T, key: T, value: T, *, heads: int, causal: bool = False, seen: T | None = None
     ) -> T:
-        """Multi-head attention of (b, t, w), scaled by the root of a head's width.
+        """Multi-head attention over (b, t, w), scaled by the square root of a head's width.
 
-        With `seen`, floats (b, t), only positions of 1 are seen, not those of 0.
+        With `seen`, floats (b, t), positions with 0 are masked.
         """
         ...
 
     def mean_of(self, x: T, seen: T) -> T:
-        """(b, t, w) → (b, w), the mean of the positions whose `seen`, floats (b, t), is 1."""
+        """Averages (b, t, w) over the positions whose `seen`, floats (b, t), is 1: (b, w)."""
         ...
 
     def activate(self, x: T, name: str) -> T:
-        """`quick_gelu` or the exact `gelu`."""
+        """Applies `quick_gelu` or the exact `gelu`."""
         ...
 
     def maps(self, pixels: T) -> T:
-        """Floats (b, h, w, 3) → maps of three channels."""
+        """Converts floats (b, h, w, 3) to maps with three channels."""
         ...
 
-    def convolution(self, x: T, weight: np.ndarray, bias: np.ndarray, how: Convolution) -> T:
-        """Maps by kernels (out, in, side, side), and (out,) added."""
+    def convolution(self, x: T, weight: np.ndarray, bias: np.ndarray, shape: Convolution) -> T:
+        """Convolves maps with kernels (out, in, side, side) and adds `bias` (out,)."""
         ...
 
     def relu(self, x: T) -> T:
-        """What is below 0 to 0."""
+        """Sets negative values to 0."""
         ...
 
     def max_pool(self, x: T) -> T:
-        """The largest of each 3×3 positions, at a stride of 2; what lies outside never is."""
+        """3×3 max-pooling with stride 2 and padding that never wins."""
         ...
 
     def mean(self, x: T) -> T:
-        """Maps to (b, c), their means over all positions."""
+        """Averages maps over all positions: (b, c)."""
         ...
 
     def unit(self, x: T) -> T:
-        """(b, d) to length 1."""
+        """L2-normalises (b, d)."""
         ...
 
 
 def image_vectors(
-    ops: Ops[T], config: ClipConfig, tensors: Tensors, how: Preprocessor, pixels: T
+    ops: Ops[T], config: ClipConfig, tensors: Tensors, preprocessor: Preprocessor, pixels: T
 ) -> T:
-    """uint8 (b, side, side, 3) → unit vectors (b, d)."""
-    x = ops.normalise(pixels, how)
+    """Embeds images uint8 (b, side, side, 3) as unit vectors (b, d)."""
+    x = ops.normalise(pixels, preprocessor)
     if isinstance(config.vision, ResNetConfig):
         x = _resnet(ops, tensors, x, config.vision)
     else:
@@ -124,7 +124,7 @@ def image_vectors(
 
 
 def text_vectors(ops: Ops[T], config: ClipConfig, tensors: Tensors, tokens: T, pooled: T) -> T:
-    """int32 (b, t), and what `pooled_positions` gives for them → unit vectors (b, d)."""
+    """Embeds tokens int32 (b, t) with their `pooled_positions` as unit vectors (b, d)."""
     if isinstance(config.text, BertConfig):
         x = _bert(ops, tensors, tokens, pooled, config.text)
     else:
@@ -137,7 +137,7 @@ def text_vectors(ops: Ops[T], config: ClipConfig, tensors: Tensors, tokens: T, p
 
 
 def pooled_positions(config: ClipConfig, tokens: np.ndarray) -> np.ndarray:
-    """Where the features of each text are read, from its tokens, int32 (b, t).
+    """The positions at which the features of texts are pooled, from tokens int32 (b, t).
 
     Returns:
         For CLIP's text tower int32 (b,), the position of the end token (see
@@ -162,16 +162,16 @@ def _vit(ops: Ops[T], tensors: Tensors, pixels: T, tower: TowerConfig) -> T:
 
 
 def _resnet(ops: Ops[T], tensors: Tensors, pixels: T, tower: ResNetConfig) -> T:
-    def convolution(name: str, x: T, how: Convolution) -> T:
-        return ops.convolution(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], how)
+    def convolution(name: str, x: T, shape: Convolution) -> T:
+        return ops.convolution(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], shape)
 
     x = ops.max_pool(ops.relu(convolution(RESNET_STEM, ops.maps(pixels), tower.stem)))
     for stage, blocks in enumerate(tower.stages()):
         for place, block in enumerate(blocks):
             name, y = resnet_block(stage, place), x
-            for layer, how in enumerate(block.convolutions):
+            for layer, shape in enumerate(block.convolutions):
                 y = ops.relu(y) if layer else y
-                y = convolution(f"{name}.layer.{layer}.convolution", y, how)
+                y = convolution(f"{name}.layer.{layer}.convolution", y, shape)
             if block.shortcut is not None:
                 x = convolution(f"{name}.shortcut.convolution", x, block.shortcut)
             x = ops.relu(ops.add(x, y))
@@ -205,7 +205,7 @@ def _blocks(
         name = f"{model}.encoder.layers.{layer}"
         y = _norm(ops, tensors, f"{name}.layer_norm1", x, tower)
         query, key, value = (
-            _linear(ops, tensors, f"{name}.self_attn.{one}_proj", y) for one in "qkv"
+            _linear(ops, tensors, f"{name}.self_attn.{letter}_proj", y) for letter in "qkv"
         )
         y = ops.attention(query, key, value, heads=tower.heads, causal=causal)
         x = ops.add(x, _linear(ops, tensors, f"{name}.self_attn.out_proj", y))

@@ -1,4 +1,4 @@
-"""The towers in JAX: every local device, compiled once for each of a few shapes."""
+"""The JAX engine: uses all local devices, and compiles once per input shape."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rsicd_embed.files import cache_folder
 
 
 def keep_compiled_programs() -> None:
-    """Turns on JAX's compilation cache on disk, unless the user has set it up already.
+    """Enables JAX's compilation cache on disk, unless the user has configured one.
 
-    It lies in `$XDG_CACHE_HOME/rsicd-embed/xla`; JAX_COMPILATION_CACHE_DIR moves it, and
-    JAX_ENABLE_COMPILATION_CACHE=0 turns it off.
+    The cache is in `$XDG_CACHE_HOME/rsicd-embed/xla`. JAX_COMPILATION_CACHE_DIR moves it, and
+    JAX_ENABLE_COMPILATION_CACHE=0 disables it.
     """
     settings: Any = jax.config
     if settings.jax_compilation_cache_dir is not None:
@@ -38,37 +38,37 @@ def keep_compiled_programs() -> None:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where arrays go: split along their first axis, or whole on every device."""
+    """Shardings of arrays: split along the first axis, or replicated on every device."""
 
     by_batch: NamedSharding
     everywhere: NamedSharding
 
     @property
     def devices(self) -> int:
-        """Number of devices; a batch must be divisible by it."""
+        """Number of devices; divides the batch size."""
         return int(self.by_batch.mesh.size)
 
 
 def place_on(devices: Sequence[Any]) -> Placement:
-    """A mesh of one axis. Its type is Auto: programs are written for the whole batch."""
+    """A placement on a one-axis mesh of type Auto, so that programs see the whole batch."""
     mesh = Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
     split, whole = PartitionSpec("data"), PartitionSpec()  # type: ignore[no-untyped-call]
     return Placement(NamedSharding(mesh, split), NamedSharding(mesh, whole))
 
 
 def compute_dtype(precision: Precision | None) -> Any:
-    """What is computed in: bfloat16 on TPUs and GPUs, float32 on CPUs, unless said."""
+    """The compute dtype; by default bfloat16 on TPUs and GPUs and float32 on CPUs."""
     if precision is None:
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     return jnp.dtype(precision)
 
 
-# Jitted on the graph definition, so that towers of one shape share their compiled programs.
+# Jitted on the graph definition, so that models of the same shape share compiled programs.
 @partial(jax.jit, static_argnums=(0, 1))
 def _encode_image(
-    graph: nnx.GraphDef[Clip], how: Preprocessor, params: Params, pixels: jax.Array
+    graph: nnx.GraphDef[Clip], preprocessor: Preprocessor, params: Params, pixels: jax.Array
 ) -> jax.Array:
-    return nnx.merge(graph, params).encode_image(normalise(pixels, how))
+    return nnx.merge(graph, params).encode_image(normalise(pixels, preprocessor))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -77,7 +77,7 @@ def _encode_text(graph: nnx.GraphDef[Clip], params: Params, tokens: jax.Array) -
 
 
 class JaxTowers:
-    """See `base.Towers`."""
+    """See `towers.Towers`."""
 
     fixed_shapes = True
 
@@ -85,30 +85,30 @@ class JaxTowers:
         self,
         config: ClipConfig,
         params: Params,
-        how: Preprocessor,
+        preprocessor: Preprocessor,
         *,
         precision: Precision | None = None,
     ) -> None:
-        """Puts the model on every local device; `precision` as in `devices.compute_dtype`."""
+        """Copies the model to every local device; `precision` as in `compute_dtype`."""
         keep_compiled_programs()
         self._placement = place_on(jax.local_devices())
         model = weights.build(config, params, dtype=compute_dtype(precision))
-        graph, held = nnx.split(model)
-        held = jax.device_put(held, self._placement.everywhere)
-        self._image = partial(_encode_image, graph, how, held)
-        self._text = partial(_encode_text, graph, held)
+        graph, state = nnx.split(model)
+        state = jax.device_put(state, self._placement.everywhere)
+        self._image = partial(_encode_image, graph, preprocessor, state)
+        self._text = partial(_encode_text, graph, state)
 
     @property
     def devices(self) -> int:
-        """How many share a batch."""
+        """Number of devices that share a batch."""
         return self._placement.devices
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (b, side, side, 3) → float32 (b, dim)."""
+        """Embeds images: uint8 (b, side, side, 3) → float32 (b, dim)."""
         return self._run(self._image, pixels)
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
-        """int32 (b, t) → float32 (b, dim)."""
+        """Embeds tokens: int32 (b, t) → float32 (b, dim)."""
         return self._run(self._text, tokens)
 
     def _run(self, program: Any, inputs: np.ndarray) -> np.ndarray:
@@ -119,6 +119,6 @@ class JaxTowers:
                 raise
             size = len(inputs)
             raise ModelError(
-                f"a batch of {size} does not fit the memory of {jax.devices()[0].device_kind}; "
-                f"try a batch size of {max(1, size // 2)}"
+                f"a batch of {size} does not fit into the memory of "
+                f"{jax.devices()[0].device_kind}; try a batch size of {max(1, size // 2)}"
             ) from error

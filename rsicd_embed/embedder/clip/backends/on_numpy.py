@@ -1,6 +1,6 @@
-"""The towers in NumPy: nothing to import, nothing to compile, so the first vector comes soonest.
+"""The NumPy engine: no heavy imports and no compilation, for the lowest start-up latency.
 
-What one query from a cold shell needs. For many images the other engines are faster.
+It suits single queries from the command line; for many images the other engines are faster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _erf = np.frompyfunc(math.erf, 1, 1)
 
 Array = npt.NDArray[Any]
 
-# How much of a convolution's input is laid out at a time; little enough to stay near the processor.
+# Bytes of a convolution's windows that are laid out at a time; small enough for processor caches.
 _WINDOW_BYTES = 16 << 20
 
 
@@ -31,8 +31,8 @@ class _NumpyOps:
     def add(self, x: Array, y: Array) -> Array:
         return np.add(x, y)
 
-    def normalise(self, pixels: Array, how: Preprocessor) -> Array:
-        return how.normalise(pixels)
+    def normalise(self, pixels: Array, preprocessor: Preprocessor) -> Array:
+        return preprocessor.normalise(pixels)
 
     def patches(self, pixels: Array, weight: Array) -> Array:
         batch, high, wide, _ = pixels.shape
@@ -52,15 +52,15 @@ class _NumpyOps:
         return np.take(table, tokens, axis=0)
 
     def at(self, x: Array, places: Array) -> Array:
-        found: Array = x[np.arange(len(x)), places]
-        return found
+        rows: Array = x[np.arange(len(x)), places]
+        return rows
 
     def first(self, x: Array) -> Array:
-        found: Array = x[:, 0]
-        return found
+        rows: Array = x[:, 0]
+        return rows
 
     def linear(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        # One product, where matmul over three axes would make one for each of the batch.
+        # A single product; matmul over three axes would compute one per item of the batch.
         y = x.reshape(-1, x.shape[-1]) @ weight.T
         if bias is not None:
             y += bias
@@ -102,40 +102,40 @@ class _NumpyOps:
 
     def activate(self, x: Array, name: str) -> Array:
         if name == "quick_gelu":
-            # exp of a huge number is infinite, and the sigmoid then rightly 0.
+            # exp may overflow to infinity, for which the sigmoid is correctly 0.
             with np.errstate(over="ignore"):
                 return np.asarray(x / (1 + np.exp(np.float32(-1.702) * x)))
         return x * np.float32(0.5) * (1 + np.asarray(_erf(x * np.float32(2**-0.5)), np.float32))
 
     def maps(self, pixels: Array) -> Array:
-        return pixels  # (b, h, w, c), so that a window's rows lie together
+        return pixels  # (b, h, w, c), in which the rows of a window are contiguous
 
-    def convolution(self, x: Array, weight: Array, bias: Array, how: Convolution) -> Array:
-        flat = weight.transpose(0, 2, 3, 1).reshape(how.outputs, -1).T
-        windows = _windows(x, how.side, how.stride, how.padding, fill=0.0)
+    def convolution(self, x: Array, weight: Array, bias: Array, shape: Convolution) -> Array:
+        flat = weight.transpose(0, 2, 3, 1).reshape(shape.outputs, -1).T
+        windows = _windows(x, shape.side, shape.stride, shape.padding, fill=0.0)
         batch, high, wide = windows.shape[:3]
-        found = np.empty((batch, high, wide, how.outputs), np.float32)
-        # Windows overlap, so that to lay them out takes up to side² times the memory of the map.
-        some = max(1, _WINDOW_BYTES // (windows[:1].size * windows.itemsize))
-        for start in range(0, batch, some):
-            rows = windows[start : start + some].reshape(-1, len(flat))
-            product = np.matmul(rows, flat, out=found[start : start + some].reshape(-1, len(bias)))
+        maps = np.empty((batch, high, wide, shape.outputs), np.float32)
+        # Overlapping windows take up to side² times the memory of the map when laid out.
+        step = max(1, _WINDOW_BYTES // (windows[:1].size * windows.itemsize))
+        for start in range(0, batch, step):
+            rows = windows[start : start + step].reshape(-1, len(flat))
+            product = np.matmul(rows, flat, out=maps[start : start + step].reshape(-1, len(bias)))
             product += bias
-        return found
+        return maps
 
     def relu(self, x: Array) -> Array:
         return np.maximum(x, np.float32(0))
 
     def max_pool(self, x: Array) -> Array:
         windows = _windows(x, 3, 2, 1, fill=-np.inf)
-        found = windows[..., 0, 0, :].copy()
+        largest = windows[..., 0, 0, :].copy()
         for row, column in np.ndindex(3, 3):
-            np.maximum(found, windows[..., row, column, :], out=found)
-        return found
+            np.maximum(largest, windows[..., row, column, :], out=largest)
+        return largest
 
     def mean(self, x: Array) -> Array:
-        found: Array = x.mean(axis=(1, 2))
-        return found
+        means: Array = x.mean(axis=(1, 2))
+        return means
 
     def unit(self, x: Array) -> Array:
         length = np.linalg.norm(x, axis=-1, keepdims=True)
@@ -143,7 +143,7 @@ class _NumpyOps:
 
 
 def _windows(x: Array, side: int, stride: int, padding: int, *, fill: float) -> Array:
-    """Maps (b, h, w, c) → a view of their windows, (b, h / stride, w / stride, side, side, c)."""
+    """A view of the windows of maps (b, h, w, c): (b, h/stride, w/stride, side, side, c)."""
     around = (padding, padding)
     padded = np.pad(x, ((0, 0), around, around, (0, 0)), constant_values=fill) if padding else x
     windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(1, 2))
@@ -151,23 +151,23 @@ def _windows(x: Array, side: int, stride: int, padding: int, *, fill: float) -> 
 
 
 class NumpyTowers:
-    """See `base.Towers`."""
+    """See `towers.Towers`."""
 
     devices = 1
     fixed_shapes = False
 
     def __init__(
-        self, config: ClipConfig, tensors: forward_pass.Tensors, how: Preprocessor
+        self, config: ClipConfig, tensors: forward_pass.Tensors, preprocessor: Preprocessor
     ) -> None:
-        self._config, self._tensors, self._how = config, tensors, how
+        self._config, self._tensors, self._preprocessor = config, tensors, preprocessor
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (b, side, side, 3) → float32 (b, dim)."""
+        """Embeds images: uint8 (b, side, side, 3) → float32 (b, dim)."""
         return forward_pass.image_vectors(
-            _NumpyOps(), self._config, self._tensors, self._how, pixels
+            _NumpyOps(), self._config, self._tensors, self._preprocessor, pixels
         )
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
-        """int32 (b, t) → float32 (b, dim)."""
+        """Embeds tokens: int32 (b, t) → float32 (b, dim)."""
         pooled = forward_pass.pooled_positions(self._config, tokens)
         return forward_pass.text_vectors(_NumpyOps(), self._config, self._tensors, tokens, pooled)

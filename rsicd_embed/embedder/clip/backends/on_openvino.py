@@ -1,7 +1,7 @@
-"""The towers on OpenVINO, which is the fastest engine for CPUs in bfloat16.
+"""The OpenVINO engine, the fastest for CPUs that compute in bfloat16.
 
-The graph is built from the checkpoint's tensors, for any batch and any length of text, and neither
-JAX nor an exported file is needed.
+The graph is built directly from the checkpoint's tensors, for any batch size and text length. It
+needs neither JAX nor an exported file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.parallel import cpu_count
 
-_Node = Any  # openvino.Node, whose stubs do not know its own functions
+_Node = Any  # openvino.Node, whose type stubs are incomplete
 
 
 def _ints(*values: int) -> np.ndarray:
@@ -28,15 +28,18 @@ class _OpenvinoOps:
     """See `forward_pass.Ops`."""
 
     def constant(self, tensor: np.ndarray) -> _Node:
-        """In the tensor's own memory, which must outlive the graph."""
+        """A constant that shares the tensor's memory, which must outlive the graph."""
         return op.constant(tensor, shared_memory=True)
 
     def add(self, x: _Node, y: _Node) -> _Node:
         return op.add(x, y)
 
-    def normalise(self, pixels: _Node, how: Preprocessor) -> _Node:
-        mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
-        scaled = op.multiply(op.convert(pixels, "f32"), np.float32(how.scale))
+    def normalise(self, pixels: _Node, preprocessor: Preprocessor) -> _Node:
+        mean, std = (
+            np.asarray(preprocessor.mean, np.float32),
+            np.asarray(preprocessor.std, np.float32),
+        )
+        scaled = op.multiply(op.convert(pixels, "f32"), np.float32(preprocessor.scale))
         return op.divide(op.subtract(scaled, mean), std)
 
     def patches(self, pixels: _Node, weight: np.ndarray) -> _Node:
@@ -47,8 +50,8 @@ class _OpenvinoOps:
 
     def positioned(self, x: _Node, positions: np.ndarray) -> _Node:
         length = op.gather(op.shape_of(x, "i32"), _ints(1), np.int32(0))
-        some = op.slice(self.constant(positions), _ints(0), length, _ints(1), _ints(0))
-        return op.add(x, some)
+        rows = op.slice(self.constant(positions), _ints(0), length, _ints(1), _ints(0))
+        return op.add(x, rows)
 
     def prepend(self, x: _Node, token: np.ndarray) -> _Node:
         batch = op.gather(op.shape_of(x, "i32"), _ints(0), np.int32(0))
@@ -108,9 +111,9 @@ class _OpenvinoOps:
         return op.transpose(pixels, [0, 3, 1, 2])
 
     def convolution(
-        self, x: _Node, weight: np.ndarray, bias: np.ndarray, how: Convolution
+        self, x: _Node, weight: np.ndarray, bias: np.ndarray, shape: Convolution
     ) -> _Node:
-        stride, around = [how.stride] * 2, [how.padding] * 2
+        stride, around = [shape.stride] * 2, [shape.padding] * 2
         y = op.convolution(x, self.constant(weight), stride, around, around, [1, 1])
         return op.add(y, self.constant(bias.reshape(1, -1, 1, 1)))
 
@@ -128,7 +131,7 @@ class _OpenvinoOps:
 
 
 class OpenvinoTowers:
-    """See `base.Towers`."""
+    """See `towers.Towers`."""
 
     devices = 1
     fixed_shapes = False
@@ -137,7 +140,7 @@ class OpenvinoTowers:
         self,
         config: ClipConfig,
         tensors: forward_pass.Tensors,
-        how: Preprocessor,
+        preprocessor: Preprocessor,
         *,
         precision: Precision = "float32",
     ) -> None:
@@ -149,17 +152,17 @@ class OpenvinoTowers:
             pooled = op.parameter([-1, -1], np.float32)
         else:
             pooled = op.parameter([-1], np.int32)
-        images = forward_pass.image_vectors(ops, config, tensors, how, pixels)
+        images = forward_pass.image_vectors(ops, config, tensors, preprocessor, pixels)
         texts = forward_pass.text_vectors(ops, config, tensors, tokens, pooled)
         self._images = _compile(ov.Model([images], [pixels]), precision)
         self._texts = _compile(ov.Model([texts], [tokens, pooled]), precision)
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (b, side, side, 3) → float32 (b, dim)."""
+        """Embeds images: uint8 (b, side, side, 3) → float32 (b, dim)."""
         return _run(self._images, pixels)
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
-        """int32 (b, t) → float32 (b, dim)."""
+        """Embeds tokens: int32 (b, t) → float32 (b, dim)."""
         return _run(self._texts, tokens, forward_pass.pooled_positions(self._config, tokens))
 
 

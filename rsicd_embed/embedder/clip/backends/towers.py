@@ -1,4 +1,4 @@
-"""From the name of an engine to a model's towers on it."""
+"""The interface of engines, and loading of a model's towers onto one."""
 
 from __future__ import annotations
 
@@ -18,47 +18,51 @@ from rsicd_embed.errors import ModelError
 
 
 class Towers(Protocol):
-    """A CLIP's image and text tower. Vectors are float32 (b, dim), of unit length."""
+    """A CLIP's image and text tower on an engine. Vectors are float32 (b, dim) of unit length."""
 
     @property
     def devices(self) -> int:
-        """How many share a batch; its size must be divisible by it."""
+        """Number of devices that share a batch; divides the batch size."""
         ...
 
     @property
     def fixed_shapes(self) -> bool:
-        """Whether each new batch size or length costs a compilation: few should be used."""
+        """Whether every new batch size or text length needs compiling, so that few are best."""
         ...
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (b, side, side, 3), as `Preprocessor` gives them → vectors.
+        """Embeds preprocessed images: uint8 (b, side, side, 3) → vectors.
 
         Raises:
-            ModelError: the batch does not fit the device.
+            ModelError: the batch does not fit into the device's memory.
         """
         ...
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
-        """int32 (b, t), as `Tokenizer` gives them → vectors; ModelError as above."""
+        """Embeds tokens: int32 (b, t) → vectors.
+
+        Raises:
+            ModelError: the batch does not fit into the device's memory.
+        """
         ...
 
 
-# Least cosine between an engine's vectors and float32 NumPy's for which they are the same model's.
-# Bfloat16 loses about 6e-5 on ViT-B/32; a wrong layer loses ten thousand times that.
+# Minimum cosine between vectors of an engine and of NumPy in float32. On ViT-B/32, bfloat16 loses
+# about 6e-5; a wrong layer loses ten thousand times as much.
 AGREEMENT = 0.999
 
 
 def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> Towers:
-    """Puts a model's towers on an engine.
+    """Loads a model's towers onto an engine.
 
     Args:
         parts: the model.
         backend: the engine.
-        precision: what it computes in; None for bfloat16 on TPUs and GPUs, float32 on CPUs.
+        precision: compute dtype; None for bfloat16 on TPUs and GPUs and float32 on CPUs.
 
     Raises:
-        ModelError: the engine is not installed, does not know the precision, or gives vectors
-            that differ from the model's by more than `AGREEMENT`.
+        ModelError: the engine is not installed, does not support the precision, or its vectors
+            have a cosine below `AGREEMENT` to the model's.
     """
     if precision not in (None, *PRECISIONS):
         raise ModelError(f"expected precision {' or '.join(PRECISIONS)}, found {precision!r}")
@@ -72,7 +76,7 @@ def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> 
         return _openvino(parts, precision or "float32")
     if backend == "numpy":
         if precision == "bfloat16":
-            raise ModelError("backend numpy computes in float32; take another for bfloat16")
+            raise ModelError("backend numpy computes in float32; use another one for bfloat16")
         return _numpy(parts)
     raise ModelError(
         f"expected backend {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, found {backend!r}"
@@ -89,28 +93,28 @@ def _openvino(parts: ModelParts, precision: Precision) -> Towers:
     if importlib.util.find_spec("openvino") is None:
         raise ModelError(
             "backend openvino is not installed; install it with: "
-            "pip install 'rsicd-embed[openvino]', or take --backend jax"
+            "pip install 'rsicd-embed[openvino]', or use --backend jax"
         )
     from rsicd_embed.embedder.clip.backends.on_openvino import OpenvinoTowers
 
-    made = OpenvinoTowers(parts.config, parts.tensors, parts.preprocessor, precision=precision)
-    agreement = agreement_of(made, _numpy(parts), parts)
+    loaded = OpenvinoTowers(parts.config, parts.tensors, parts.preprocessor, precision=precision)
+    agreement = agreement_of(loaded, _numpy(parts), parts)
     if not agreement >= AGREEMENT:  # not <, which NaN would pass
         raise ModelError(
-            f"backend openvino in {precision} gives other vectors than this model: expected a "
+            f"backend openvino in {precision} computes wrong vectors for this model: expected a "
             f"cosine of at least {AGREEMENT} to float32, found {agreement:.6f}; "
-            "take --precision float32 or --backend jax"
+            "use --precision float32 or --backend jax"
         )
-    return made
+    return loaded
 
 
-def agreement_of(one: Towers, other: Towers, parts: ModelParts) -> float:
-    """Least cosine between two engines' vectors, for a picture of noise and some texts."""
+def agreement_of(first: Towers, second: Towers, parts: ModelParts) -> float:
+    """Minimum cosine between the vectors of two engines, for an image of noise and two texts."""
     side = parts.config.image_size
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     tokens = parts.tokenizer(["", "boats in a harbour"])
     pairs = (
-        (one.encode_images(noise), other.encode_images(noise)),
-        (one.encode_texts(tokens), other.encode_texts(tokens)),
+        (first.encode_images(noise), second.encode_images(noise)),
+        (first.encode_texts(tokens), second.encode_texts(tokens)),
     )
     return float(min((a * b).sum(axis=1).min() for a, b in pairs))
