@@ -45,7 +45,7 @@ class AnnSettings:
         ks: rows per query; some measurements use the first only.
         builds: number of times that all contenders are built, each time from scratch.
         batch_rows: rows per upsert.
-        batch_queries: most queries per batch.
+        batch_queries: maximum number of queries per batch.
         clients: numbers of clients that send batches concurrently; 1 is the first.
         selectivity: percentages of the rows that filters leave.
         libraries: call each store's library directly as well.
