@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rsicd_embed.bench.ann.contenders import (
     NULL,
@@ -71,7 +70,7 @@ class AnnSettings:
         """The first of `ks`."""
         return self.ks[0]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The settings of a record."""
         return {"k": self.k, **asdict(self)}
 
