@@ -42,7 +42,7 @@ find_python = $(firstword $(foreach p,python$(1) \
 	$(shell $(p) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(1)")' >/dev/null 2>&1 \
 	&& command -v $(p))))
 # Without the long ones, and without those that need PyTorch or an S3 server.
-QUICK_TESTS = tests/test_nmslib_import.py $(filter-out %/test_stress.py %/test_crash.py,$(shell \
+QUICK_TESTS = tests/test_nmslib_import.py $(filter-out %/test_crash.py,$(shell \
 	grep -LE '^(import (torch|boto3)|from tests.reference )' \
 	tests/stores/test_*.py tests/embedder/test_*.py tests/query/test_*.py))
 

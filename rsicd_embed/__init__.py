@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rsicd_embed.stores.base import open_store
 
     __version__: str
+    """Version of the installed package."""
 
 __all__ = [
     "RsicdEmbedError",

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["ALIAS", "RsicdClip"]
 
 ALIAS = "rsicd-clip"
+"""Name of the embedding function in LanceDB's registry."""
 
 
 @register(ALIAS)  # type: ignore[no-untyped-call]

@@ -22,7 +22,7 @@ from rsicd_embed.embedder.base import provenance
 from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.records import row_schema, vector_array
 from rsicd_embed.reports import record
-from rsicd_embed.reports.timing import TimingPlan, measure, sample
+from rsicd_embed.reports.timing import TimingPlan, measure, rate_summary, sample
 from rsicd_embed.stores.base import open_store
 
 COMMAND = [sys.executable, "-c", "from rsicd_embed.cli import main; main()"]
@@ -74,7 +74,7 @@ def main() -> None:
         command=shlex.join(["python", *sys.argv]),
     )
     run["complete"] = samples.complete
-    run["candidates"] = {kind: record.candidate(samples, kind, 1, "searches") for kind in searches}
+    run["candidates"] = {kind: rate_summary(samples, kind, 1, "searches") for kind in searches}
     table = [("seconds", "median", "best")]
     for kind, timed in run["candidates"].items():
         median, best = timed["ns"]["median"] / 1e9, timed["ns"]["min"] / 1e9

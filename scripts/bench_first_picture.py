@@ -19,7 +19,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from rsicd_embed.reports import record
-from rsicd_embed.reports.timing import TimingPlan, measure
+from rsicd_embed.reports.timing import TimingPlan, measure, rate_summary
 from rsicd_embed.stores.base import open_store
 
 COMMAND = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", "serve", "--port", "0"]
@@ -72,7 +72,7 @@ def main() -> None:
         command=shlex.join(["python", *sys.argv]),
     )
     run["complete"] = samples.complete
-    run["candidates"] = {name: record.candidate(samples, name, 1, "starts") for name in take}
+    run["candidates"] = {name: rate_summary(samples, name, 1, "starts") for name in take}
     for name, timed in run["candidates"].items():
         median, best = timed["ns"]["median"] / 1e9, timed["ns"]["min"] / 1e9
         print(f"{name}: median {median:.2f} s, best {best:.2f} s")

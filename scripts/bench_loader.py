@@ -66,7 +66,7 @@ def main(
     """Measures each engine with each number of workers."""
     settings = {"shape": shape, "batch_size": batch_size, "step_batch_size": step_batch_size}
     settings |= {"steps": steps, "cache": cache, "engines": engines, "workers": workers}
-    start = CpuTimes.now()
+    cpu_times = CpuTimes.now()
     run = record.document("loader", settings, command=shlex.join(["python", *sys.argv]))
     data = training_source([weighted(text) for text in datasets])
     captions = [caption for example in data.train for caption in example.captions]
@@ -94,7 +94,7 @@ def main(
                     row |= beside(images, start, config, steps)
             rows.append(row)
             click.echo(json.dumps(row), err=True)
-    run["machine"]["others_share"] = cpu_contention(start)
+    run["machine"]["others_share"] = cpu_contention(cpu_times)
     run |= {"complete": True, "rows": rows}
     click.echo(f"record: {record.save(output, 'loader', run)}")
 

@@ -26,15 +26,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rsicd_embed.bench import matmul
+from rsicd_embed.bench.flops import LIMITING_VARIABLES, MatmulShape, Products, blas_libraries
 from rsicd_embed.bench.workers import ProcessWorker
 from rsicd_embed.embedder.clip.backends import PRECISIONS
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.reports import record
 from rsicd_embed.reports.machine import CpuTimes, cpu_contention
-from rsicd_embed.reports.statistics import paired_ratio
-from rsicd_embed.reports.timing import Sampler, TimingPlan, measure, sampler
+from rsicd_embed.reports.timing import (
+    Sampler,
+    TimingPlan,
+    measure,
+    paired_ratio,
+    rate_summary,
+    ratio_summary,
+    sampler,
+)
 from rsicd_embed.train.config import StepConfig, TrainConfig
 from rsicd_embed.train.distributed import layout
 from rsicd_embed.train.input.captioned_images import batch_side
@@ -82,12 +89,12 @@ def products_of(stack: ExitStack, side: int, precision: str) -> dict[str, Sample
     product = jax.jit(jnp.matmul)
     samplers = {"product by jax": sampler(lambda: jax.block_until_ready(product(first, second)))}
     if jax.default_backend() == "cpu" and precision == "float32":
-        shape = matmul.Shape(side, side, side)
-        for library in matmul.installed():
-            make = partial(matmul.Products, library, [shape])
-            products = ProcessWorker(f"product by {library}", make, without=matmul.SLOWER)
+        shape = MatmulShape(side, side, side)
+        for library in blas_libraries():
+            make = partial(Products, library, [shape])
+            products = ProcessWorker(f"product by {library}", make, without=LIMITING_VARIABLES)
             stack.callback(products.close)
-            samplers[f"product by {library}"] = partial(products.ask, matmul.Products.sample, shape)
+            samplers[f"product by {library}"] = partial(products.call, Products.sample, shape)
     return samplers
 
 
@@ -126,11 +133,11 @@ def main() -> None:
     run["complete"] = samples.complete
     run["devices"] = [device.device_kind for device in jax.devices()]
     run["candidates"] = {
-        STEP: record.candidate(samples, STEP, options.batch_size, "images"),
-        **{name: record.candidate(samples, name, 1, "products") for name in products},
+        STEP: rate_summary(samples, STEP, options.batch_size, "images"),
+        **{name: rate_summary(samples, name, 1, "products") for name in products},
     }
     run["flops"] = flops
-    run["of_peak"] = {"by": fastest, **record.ratio(part)}
+    run["of_peak"] = {"by": fastest, **ratio_summary(part)}
     for name, candidate in run["candidates"].items():
         print(
             f"{name}: {candidate['per_s']:.3g} {candidate['unit']}/s, "

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import rsicd_embed
-from rsicd_embed.bench import http_load, synthetic_jpegs
+from rsicd_embed.bench import http_load, synthetic_inputs
 from rsicd_embed.bench.http_load import Request
 from rsicd_embed.bench.serve_rates import Server, searches, serving
-from rsicd_embed.reports import record
+from rsicd_embed.reports.timing import significant
 
 _ROUNDS = 40
 _GROWTH = 1.05
@@ -81,7 +81,7 @@ def soak(server: Server, count: int, ids: list[str], images: list[bytes]) -> dic
     return {
         "requests": each * _ROUNDS,
         "resident_bytes": resident,
-        "growth": record.significant(late / early, 4),
+        "growth": significant(late / early, 4),
         "flat": late <= _GROWTH * early,
     }
 
@@ -97,7 +97,7 @@ def main() -> None:
     words = ("--model", options.model) if options.model else ()
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
         files = Path(folder, "pictures")
-        synthetic_jpegs.write(files, options.pictures, (150, 300))
+        synthetic_inputs.write_jpegs(files, options.pictures, (150, 300))
         embedder = rsicd_embed.load_embedder(options.model)
         store = f"exact:{folder}/store"
         with rsicd_embed.open_store(store, embedder=embedder) as opened:

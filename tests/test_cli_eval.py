@@ -1,4 +1,4 @@
-"""`rsicd-embed eval`: what it prints, writes and refuses; the embedder's answers are known."""
+"""`rsicd-embed eval`: output, records and errors, with an embedder of known results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMANDS = ("zeroshot", "retrieval", "probe", "forgetting")
 
 @pytest.fixture
 def colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--model blind` has forgotten the sea."""
+    """Replaces the embedder; `--model blind` does not recognise the sea."""
 
     def load(model: str | None = None, **_: Any) -> Colours:
         return Colours(("sea",) if model == "blind" else ())
@@ -44,29 +44,29 @@ def evaluated(*arguments: str | Path) -> Any:
 def test_zeroshot(toy: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
-    told = evaluated("zeroshot", "--dataset", toy, "--split", "test", "-o", out)
-    assert (told["task"], told["dataset"], told["split"], told["n"]) == (
+    document = evaluated("zeroshot", "--dataset", toy, "--split", "test", "-o", out)
+    assert (document["task"], document["dataset"], document["split"], document["n"]) == (
         "zeroshot",
         "toy",
         "test",
         12,
     )
-    assert told["metrics"] == TOP
-    assert told["command"].startswith("rsicd-embed eval zeroshot --dataset")
-    assert told["names"] == sorted(COLOURS)
+    assert document["metrics"] == TOP
+    assert document["command"].startswith("rsicd-embed eval zeroshot --dataset")
+    assert document["names"] == sorted(COLOURS)
     saved = json.loads((out / "eval-zeroshot.json").read_text())
-    assert saved == told
+    assert saved == document
     with Image.open(out / "confusion.png") as picture:
         picture.load()
         assert min(picture.size) > 300
     blind = evaluated("zeroshot", "--dataset", toy, "--model", "blind")
     assert blind["metrics"]["top1"] == pytest.approx(2 / 3)
-    (sea,) = (one for one in blind["per_class"] if one["class"] == "sea")
+    (sea,) = (row for row in blind["per_class"] if row["class"] == "sea")
     assert (sea["top1"], sea["mistaken"]) == (0, 4)
 
 
 @pytest.mark.usefixtures("colours")
-def test_what_a_person_sees(toy: Path) -> None:
+def test_text_output(toy: Path) -> None:
     outcome = run("eval", "zeroshot", "--dataset", toy)
     lines = outcome.stdout.splitlines()
     assert lines[0] == "colours on toy test: 12 images of 3 classes"
@@ -84,35 +84,39 @@ def test_what_a_person_sees(toy: Path) -> None:
 def test_class_folders_and_prompts(tmp_path: Path) -> None:
     folder = class_folder(tmp_path / "folders")
     prompts = ("--prompt", "a {category}", "--prompt", "{category} from above")
-    told = evaluated("zeroshot", "--dataset", folder, *prompts, "--raw-names")
-    assert (told["split"], told["n"], told["metrics"]) == ("all", 12, TOP)
-    assert told["settings"]["prompts"] == ["a {category}", "{category} from above"]
-    assert told["settings"]["raw_names"]
+    document = evaluated("zeroshot", "--dataset", folder, *prompts, "--raw-names")
+    assert (document["split"], document["n"], document["metrics"]) == ("all", 12, TOP)
+    assert document["settings"]["prompts"] == ["a {category}", "{category} from above"]
+    assert document["settings"]["raw_names"]
     error = run("eval", "zeroshot", "--dataset", folder, "--prompt", "a {class}").error
     assert "expected {category} in the prompt" in error
 
 
 @pytest.mark.usefixtures("colours")
 def test_retrieval(toy: Path) -> None:
-    told = evaluated("retrieval", "--dataset", toy)
-    assert set(told["metrics"]) > RETRIEVAL
-    assert set(told["metrics"]) == set(told["intervals"])
-    assert told["ceiling"]["t2i_r1"] < 1
-    # Colours tell the class, not the image: four of them share each caption.
-    assert told["metrics"]["i2t_r10"] == 1
-    assert told["metrics"]["t2i_r1"] <= told["ceiling"]["t2i_r1"]
+    document = evaluated("retrieval", "--dataset", toy)
+    assert set(document["metrics"]) > RETRIEVAL
+    assert set(document["metrics"]) == set(document["intervals"])
+    assert document["ceiling"]["t2i_r1"] < 1
+    # Colours identify the class, not the image: four images share each caption.
+    assert document["metrics"]["i2t_r10"] == 1
+    assert document["metrics"]["t2i_r1"] <= document["ceiling"]["t2i_r1"]
     credited = evaluated("retrieval", "--dataset", toy, "--credit-duplicates")
     assert set(credited["ceiling"].values()) == {1}
-    assert credited["metrics"]["mr"] > told["metrics"]["mr"]
-    assert credited["duplicates"] != told["duplicates"]
+    assert credited["metrics"]["mr"] > document["metrics"]["mr"]
+    assert credited["duplicates"] != document["duplicates"]
 
 
 @pytest.mark.usefixtures("colours")
 def test_probe(toy: Path) -> None:
     pytest.importorskip("sklearn")
-    told = evaluated("probe", "--dataset", toy)
-    assert (told["split"], told["train_split"], told["chosen_on"]) == ("test", "train", "val")
-    assert told["metrics"] == {"linear_top1": 1, "linear_top5": 1, "knn_top1": 1}
+    document = evaluated("probe", "--dataset", toy)
+    assert (document["split"], document["train_split"], document["chosen_on"]) == (
+        "test",
+        "train",
+        "val",
+    )
+    assert document["metrics"] == {"linear_top1": 1, "linear_top5": 1, "knn_top1": 1}
     assert "fitted on train, 12 images" in run("eval", "probe", "--dataset", toy).stdout
     error = run("eval", "probe", "--dataset", toy, "--train-split", "test").error
     assert "give --train-split and --split" in error
@@ -122,8 +126,8 @@ def test_probe(toy: Path) -> None:
 def test_forgetting(toy: Path, tmp_path: Path) -> None:
     folders = class_folder(tmp_path / "folders")
     two = ("--dataset", toy, "--dataset", folders)
-    told = evaluated("forgetting", *two, "--model", "blind", "--baseline", "whole")
-    first, second = told["datasets"]
+    document = evaluated("forgetting", *two, "--model", "blind", "--baseline", "whole")
+    first, second = document["datasets"]
     assert (first["dataset"], first["split"], second["split"]) == ("toy", "test", "all")
     assert first["metrics"]["zeroshot_top1"]["difference"] == pytest.approx(-1 / 3)
     assert "mr" in first["metrics"]
@@ -131,11 +135,11 @@ def test_forgetting(toy: Path, tmp_path: Path) -> None:
     shown = run("eval", "forgetting", *two, "--model", "blind", "--baseline", "whole").stdout
     assert any("zeroshot_top1" in line and "lost" in line for line in shown.splitlines())
     each = ("--split", "val", "--split", "all", "--baseline", "whole")
-    told = evaluated("forgetting", *two, *each)
-    assert [one["split"] for one in told["datasets"]] == ["val", "all"]
+    document = evaluated("forgetting", *two, *each)
+    assert [changes["split"] for changes in document["datasets"]] == ["val", "all"]
     refused = run("eval", "forgetting", *two, *each, "--split", "test")
     assert (refused.status, refused.stdout) == (2, "")
-    assert "one for each of 2 data sets, found 3" in refused.stderr
+    assert "one for each of 2 datasets, found 3" in refused.stderr
     same = run("eval", "forgetting", "--dataset", toy, "--baseline", "whole")
     assert "note: both models are the same" in same.stderr
 
@@ -146,9 +150,9 @@ def test_predictions(toy: Path, tmp_path: Path) -> None:
     file = tmp_path / "p.tsv"
     file.write_text("".join(f"{n}\t{n.split('_')[0]}\tsea\t.6\tdesert\t.4\n" for n in names))
     given = ("zeroshot", "--dataset", toy, "--predictions", file)
-    told = evaluated(*given)
-    assert told["metrics"] == {"top1": pytest.approx(1 / 3)}
-    assert told["predictions"] == "p.tsv"
+    document = evaluated(*given)
+    assert document["metrics"] == {"top1": pytest.approx(1 / 3)}
+    assert document["predictions"] == "p.tsv"
     assert "top3, top5, top10 cannot be scored" in run("eval", *given).stderr
     refused = run("eval", *given, "--raw-names")
     assert refused.status == 2
@@ -156,20 +160,20 @@ def test_predictions(toy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("colours")
-def test_images_that_cannot_be_read(toy: Path) -> None:
+def test_unreadable_images(toy: Path) -> None:
     broken = toy / "images" / "sea_35.png"
     broken.write_text("rubbish")
     for command in ("zeroshot", "retrieval"):
-        assert f"{broken}: not a picture" in run("eval", command, "--dataset", toy).error
+        assert f"{broken}: not an image" in run("eval", command, "--dataset", toy).error
         outcome = run("eval", command, "--dataset", toy, "--skip-unreadable", "--json")
         assert outcome.document["n"] == 11
-        assert [one["uri"] for one in outcome.document["skipped"]] == [str(broken)]
-        assert f"skipped {broken}: not a picture" in outcome.stderr
+        assert [image["uri"] for image in outcome.document["skipped"]] == [str(broken)]
+        assert f"skipped {broken}: not an image" in outcome.stderr
 
 
 @pytest.mark.usefixtures("colours")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_data_that_is_none(command: str, tmp_path: Path) -> None:
+def test_missing_and_empty_datasets(command: str, tmp_path: Path) -> None:
     more = ("--baseline", "x") if command == "forgetting" else ()
     gone = run("eval", command, "--dataset", tmp_path / "gone", *more).error
     assert "found nothing at" in gone
@@ -189,7 +193,7 @@ def test_folders_have_no_captions(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiles(tmp_path: Path) -> Path:
-    """A manifest with a row for each caption, in a folder whose images are in others."""
+    """A manifest with one row per caption, whose images are in subfolders."""
     rows = []
     for i in range(4):
         for label, rgb in COLOURS.items():
@@ -201,20 +205,20 @@ def tiles(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("colours")
-def test_a_manifest_with_a_row_for_each_caption(tiles: Path) -> None:
+def test_a_manifest_with_one_row_per_caption(tiles: Path) -> None:
     for dataset in (tiles, tiles.parent):
         outcome = run("eval", "retrieval", "--dataset", dataset, "--json")
-        told = outcome.document
-        assert (told["split"], told["n"], told["captions"]) == ("test", 12, 24)
-        assert (told["dataset"], outcome.stderr.count("skipped")) == (dataset.name, 0)
-        told = evaluated("zeroshot", "--dataset", dataset, "--split", "testing")
-        assert (told["split"], told["n"], told["metrics"]) == ("test", 12, TOP)
+        document = outcome.document
+        assert (document["split"], document["n"], document["captions"]) == ("test", 12, 24)
+        assert (document["dataset"], outcome.stderr.count("skipped")) == (dataset.name, 0)
+        document = evaluated("zeroshot", "--dataset", dataset, "--split", "testing")
+        assert (document["split"], document["n"], document["metrics"]) == ("test", 12, TOP)
     error = run("eval", "zeroshot", "--dataset", tiles, "--split", "trian").error
     assert "expected a split 'trian', found extra, test (and all)" in error
 
 
 @pytest.mark.usefixtures("colours")
-def test_many_rows_that_others_took_are_told_in_few_lines(tmp_path: Path) -> None:
+def test_many_skipped_rows_are_listed_briefly(tmp_path: Path) -> None:
     rows = [
         {"path": str(colour(tmp_path / f"{label}.png", rgb)), "label": label}
         for label, rgb in COLOURS.items()
@@ -228,7 +232,7 @@ def test_many_rows_that_others_took_are_told_in_few_lines(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("colours")
-def test_a_table_beside_class_folders(tmp_path: Path) -> None:
+def test_a_table_next_to_class_folders(tmp_path: Path) -> None:
     folder = class_folder(tmp_path / "folders")
     table = folder / "classes.csv"
     for text in (b"path,area\nsea/0.png,5\n", b"id,name\n1,sea\n", b"path,caption\na,caf\xe9\n"):
@@ -243,7 +247,7 @@ def test_a_table_beside_class_folders(tmp_path: Path) -> None:
     assert "m.csv cannot be read as csv: expected UTF-8" in error
 
 
-def test_a_missing_library_is_told_first(
+def test_a_missing_library_is_reported_first(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, command in (("matplotlib", "zeroshot"), ("sklearn", "probe")):
@@ -254,8 +258,8 @@ def test_a_missing_library_is_told_first(
 
 @pytest.mark.usefixtures("load_each_model_once")
 def test_a_real_model(toy: Path, tiny_model: Path) -> None:
-    told = evaluated("zeroshot", "--dataset", toy, "--model", tiny_model)
-    assert told["model"] == str(tiny_model)
-    assert 0 <= told["metrics"]["top1"] <= told["metrics"]["top3"] == 1
-    found = evaluated("retrieval", "--dataset", toy, "--model", tiny_model)["metrics"]
-    assert 0 <= found["mr"] <= 1
+    document = evaluated("zeroshot", "--dataset", toy, "--model", tiny_model)
+    assert document["model"] == str(tiny_model)
+    assert 0 <= document["metrics"]["top1"] <= document["metrics"]["top3"] == 1
+    metrics = evaluated("retrieval", "--dataset", toy, "--model", tiny_model)["metrics"]
+    assert 0 <= metrics["mr"] <= 1

@@ -1,1 +1,1 @@
-"""Metrics and published protocols."""
+"""Benchmarks of speed and memory usage."""

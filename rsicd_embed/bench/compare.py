@@ -1,39 +1,39 @@
-"""Two runs of one benchmark, figure by figure: what the second has got better and worse in."""
+"""Comparison of two runs of one benchmark, metric by metric."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from rsicd_embed.bench.ann.vectors import KINDS
 from rsicd_embed.errors import BenchError
 from rsicd_embed.reports.record_metrics import Figure, figures
-from rsicd_embed.reports.statistics import median_interval
+from rsicd_embed.reports.record_types import RunRecord
+from rsicd_embed.reports.timing import median_interval
 
-# What may differ: how much was measured, and beside what.
+# Settings that may differ: how much was measured, and next to which references.
 _FREE = frozenset(
     {"rounds", "builds", "clients", "sweep", "references", "libraries", "ks", "stores"}
     | {"selectivity", "one_process"}
 )
-# What an evaluation runs on changes its vectors by rounding alone.
+# In an evaluation, these change vectors by rounding only.
 _FREE_IN_EVALUATIONS = frozenset(("batch_size", "backend", "precision"))
 _TIMED = ("ann", "embed", "ingest", "serve")
-_SUBJECTS = ("dataset", "split")
 _MACHINE = ("cpu", "cores", "isa", "memory_bytes", "accelerators", "os", "python", "environment")
 
 
 @dataclass(frozen=True)
 class FigureChange:
-    """One figure of both runs.
+    """One metric of both runs.
 
     Attributes:
-        name, before, after, unit: of the figure.
-        ratio: after to before; None where before is 0.
-        interval: of the ratio, from the rounds of both; None without raw samples.
-        is_worse: past the threshold, and beyond what the rounds scatter by.
+        name, before, after, unit: the metric and its values.
+        ratio: after / before; None if `before` is 0.
+        interval: of the ratio, from the rounds of both runs; None without raw samples.
+        is_worse: beyond the limits, and beyond the scatter of the rounds.
     """
 
     name: str
@@ -47,11 +47,11 @@ class FigureChange:
 
 @dataclass(frozen=True)
 class RegressionLimits:
-    """When a figure counts as worse.
+    """When a change counts as a regression.
 
     Attributes:
-        threshold: as many times the time or memory, or one part in so many of the rate.
-        drop: so much less of an ANN recall or an accuracy.
+        threshold: factor by which time or memory usage grows, or a rate falls.
+        drop: drop in ANN recall or accuracy.
     """
 
     threshold: float = 1.1
@@ -59,66 +59,69 @@ class RegressionLimits:
 
 
 def compare(
-    before: Mapping[str, Any], after: Mapping[str, Any], limits: RegressionLimits | None = None
+    before: RunRecord, after: RunRecord, limits: RegressionLimits | None = None
 ) -> list[FigureChange]:
-    """The figures that both records have.
+    """Compares the metrics that both records have.
 
     Raises:
-        BenchError: they are not of the same task, settings, vectors or data; or share no figure.
+        BenchError: task, settings, vectors or data differ, or there is no common metric.
     """
     _require_alike(before, after)
-    one, other = figures(before), figures(after)
-    found = [
-        _change(name, one[name], other[name], limits or RegressionLimits())
-        for name in one
-        if name in other
+    old, new = figures(before), figures(after)
+    changes = [
+        _change(name, old[name], new[name], limits or RegressionLimits())
+        for name in old
+        if name in new
     ]
-    if not found:
-        raise BenchError("expected records with figures in common, found none")
-    return found
+    if not changes:
+        raise BenchError("expected records with common metrics, found none")
+    return changes
 
 
-def unlike_machines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What was not the same about the machines and the versions, in words."""
-    one, other = before["machine"], after["machine"]
-    found = [
-        f"{name}: {one.get(name)}, then {other.get(name)}"
+def machine_differences(before: RunRecord, after: RunRecord) -> list[str]:
+    """Differences between the machines and the package versions, in words."""
+    old, new = cast(dict[str, Any], before["machine"]), cast(dict[str, Any], after["machine"])
+    differences = [
+        f"{name}: {old.get(name)}, then {new.get(name)}"
         for name in _MACHINE
-        if one.get(name) != other.get(name)
+        if old.get(name) != new.get(name)
     ]
-    ours, theirs = one.get("packages", {}), other.get("packages", {})
-    return found + [
+    ours, theirs = old.get("packages", {}), new.get("packages", {})
+    return differences + [
         f"{name}: {ours[name]}, then {theirs[name]}"
         for name in ours
         if name in theirs and ours[name] != theirs[name]
     ]
 
 
-def _require_alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+def _require_alike(before: RunRecord, after: RunRecord) -> None:
     if before["task"] != after["task"]:
         raise BenchError(
             f"expected two records of one task, found {before['task']} and {after['task']}"
         )
     free = _FREE if before["task"] in _TIMED else _FREE | _FREE_IN_EVALUATIONS
-    one, other = (_subject(run) | dict(run["settings"]) for run in (before, after))
-    unlike = [
-        f"{name} {one[name]} and {other[name]}"
-        for name in one
-        if name in other and name not in free and one[name] != other[name]
+    old, new = _settings(before), _settings(after)
+    differences = [
+        f"{name} {old[name]} and {new[name]}"
+        for name in old
+        if name in new and name not in free and old[name] != new[name]
     ]
-    if unlike:
+    if differences:
         raise BenchError(
-            f"expected two records of the same settings, found {'; '.join(unlike)}; "
-            "what was measured is not the same"
+            f"expected two records with the same settings, found {'; '.join(differences)}; "
+            "run the benchmark again with the same settings"
         )
 
 
-def _subject(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured on; where a file or store of vectors lay is no matter."""
-    vectors = run.get("vectors", {})
-    named = ("rows", "dim", *(("source",) if vectors.get("source") in KINDS else ()))
-    return {name: vectors[name] for name in named if name in vectors} | {
-        name: run[name] for name in _SUBJECTS if name in run
+def _settings(run: RunRecord) -> dict[str, object]:
+    """Settings and subject of a run; the path of a file or store of vectors does not matter."""
+    record = cast(dict[str, Any], run)
+    vectors = record.get("vectors", {})
+    subject = ("rows", "dim", *(("source",) if vectors.get("source") in KINDS else ()))
+    return {
+        **{name: vectors[name] for name in subject if name in vectors},
+        **{name: record[name] for name in ("dataset", "split") if name in record},
+        **record["settings"],
     }
 
 
@@ -128,31 +131,23 @@ def _change(name: str, before: Figure, after: Figure, limits: RegressionLimits) 
     if len(before.samples) > 1 and len(after.samples) > 1:
         ratio = float(np.median(after.samples) / np.median(before.samples))
         interval = _interval(after.samples, before.samples)
-    worse = _is_worse(before, after, ratio, interval, limits)
-    return FigureChange(name, before.value, after.value, after.unit, ratio, interval, worse)
-
-
-def _is_worse(
-    before: Figure,
-    after: Figure,
-    ratio: float | None,
-    interval: tuple[float, float] | None,
-    limits: RegressionLimits,
-) -> bool:
     if before.is_share:
-        return after.value < before.value - limits.drop
-    if ratio is None:
-        return after.value > 0 and not before.more_is_better
-    low, high = interval or (ratio, ratio)
-    if before.more_is_better:
-        return ratio < 1 / limits.threshold and high < 1
-    return ratio > limits.threshold and low > 1
+        is_worse = after.value < before.value - limits.drop
+    elif ratio is None:
+        is_worse = after.value > 0 and not before.more_is_better
+    else:
+        low, high = interval or (ratio, ratio)
+        if before.more_is_better:
+            is_worse = ratio < 1 / limits.threshold and high < 1
+        else:
+            is_worse = ratio > limits.threshold and low > 1
+    return FigureChange(name, before.value, after.value, after.unit, ratio, interval, is_worse)
 
 
 def _interval(numerators: Sequence[float], denominators: Sequence[float]) -> tuple[float, float]:
-    """Of the ratio of medians; the rounds of two runs are no pairs, so their intervals are divided.
+    """Interval of the ratio of medians, from the intervals of both.
 
-    It leaves 1 out where the intervals that the two runs tell have nothing in common.
+    Rounds of different runs are not pairs. The interval excludes 1 if the two do not overlap.
     """
     (low, high), (least, most) = median_interval(numerators), median_interval(denominators)
     return low / most, high / least

@@ -1,13 +1,29 @@
-"""How many operations an image costs, from the shape of its tower alone.
+"""Floating-point operations per image, and the measured peak of a float32 matrix product.
 
-Norms, activations, softmax, pooling and residuals are not counted: they are no matrix products, and
-the figures are there to be compared with the peak of those.
+Norms, activations, softmax, pooling and residuals are not counted: they are not matrix products,
+whose peak is what the counts are compared with.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from rsicd_embed.parallel import cpu_count
+from rsicd_embed.reports.timing import sample
+
+# Environment variables that make a library use older kernels than the CPU supports. They are unset
+# while the peak is measured: with OPENBLAS_CORETYPE=Haswell, which some machines set, an AVX-512
+# CPU reaches half its peak, and a model would appear to exceed it.
+LIMITING_VARIABLES = (
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR"),
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
+)
 
 
 @dataclass(frozen=True)
@@ -15,10 +31,10 @@ class ImageTower:
     """A ViT with a class token and a projection.
 
     Attributes:
-        image_size, patch_size: sides of the square picture and of its patches, in pixels.
-        width: of a token.
+        image_size, patch_size: sides of the square image and of its patches, in pixels.
+        width: width of a token.
         layers: number of blocks.
-        mlp_width: of a block's hidden layer.
+        mlp_width: width of a block's hidden layer.
         dim: length of the embedding.
     """
 
@@ -31,22 +47,22 @@ class ImageTower:
 
     @property
     def tokens(self) -> int:
-        """Patches and the class token."""
+        """Number of patches, plus the class token."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
     @property
     def product(self) -> tuple[int, int, int]:
-        """Rows an image, inner and outer side of the largest matrix product."""
+        """The largest matrix product: rows per image, inner and outer side."""
         return self.tokens, self.width, self.mlp_width
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of an image's matrix products, two for a multiply-add.
+        """Operations of an image's matrix products; a multiply-add counts as two.
 
-        With t tokens, p pixels a patch side, width w, hidden width h, embedding d and L layers:
+        With t tokens, patch side p in pixels, width w, hidden width h, embedding d and L layers:
 
             patches     2 · (t - 1) · 3p² · w
-            a layer     8 · t · w²  (query, key, value, out)  +  4 · t² · w  (attention)
+            per layer   8 · t · w²  (query, key, value, out)  +  4 · t² · w  (attention)
                         + 4 · t · w · h  (up, down)
             projection  2 · w · d
 
@@ -62,12 +78,12 @@ class ImageTower:
 
 @dataclass(frozen=True)
 class ConvolutionalTower:
-    """Convolutions, their last map's mean, and a projection.
+    """Convolutions, the mean of the last feature map, and a projection.
 
     Attributes:
-        image_size: side of the square picture in pixels.
-        convolutions: each as the matrix product that it is: positions of the map it makes, elements
-            of a kernel (inputs · side²), outputs.
+        image_size: side of the square image in pixels.
+        convolutions: each as a matrix product: positions of the output map, elements of a kernel
+            (inputs · side²), outputs.
         dim: length of the embedding.
     """
 
@@ -77,14 +93,60 @@ class ConvolutionalTower:
 
     @property
     def product(self) -> tuple[int, int, int]:
-        """Rows an image, inner and outer side of the largest matrix product."""
+        """The largest matrix product: rows per image, inner and outer side."""
         return max(self.convolutions, key=math.prod)
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of an image's matrix products, two for a multiply-add."""
+        """Operations of an image's matrix products; a multiply-add counts as two."""
         width = self.convolutions[-1][-1]
         return 2 * sum(map(math.prod, self.convolutions)) + 2 * width * self.dim
 
 
 Tower = ImageTower | ConvolutionalTower
+
+
+@dataclass(frozen=True)
+class MatmulShape:
+    """Shape of a matrix product: (m, k) by (k, n)."""
+
+    m: int
+    k: int
+    n: int
+
+    @property
+    def flops(self) -> int:
+        """Operations of a product; a multiply-add counts as two."""
+        return 2 * self.m * self.k * self.n
+
+    def __str__(self) -> str:
+        return f"{self.m}×{self.k}×{self.n}"
+
+
+class Products:
+    """Products of random matrices in one library, ready to be timed."""
+
+    def __init__(self, library: str, shapes: Sequence[MatmulShape]) -> None:
+        self._run = {shape: _product(library, shape) for shape in shapes}
+
+    def sample(self, shape: MatmulShape, calls: int) -> int:
+        """Nanoseconds for `calls` products."""
+        return sample(self._run[shape], calls)
+
+
+def blas_libraries() -> list[str]:
+    """The libraries whose matrix product is timed, as far as they are installed."""
+    return [name for name in ("numpy", "torch") if importlib.util.find_spec(name)]
+
+
+def _product(library: str, shape: MatmulShape) -> Callable[[], object]:
+    random = np.random.default_rng(0)
+    left = random.standard_normal((shape.m, shape.k), np.float32)
+    right = random.standard_normal((shape.k, shape.n), np.float32)
+    if library == "torch":
+        import torch
+
+        torch.set_num_threads(cpu_count())
+        out = torch.empty((shape.m, shape.n))
+        return partial(torch.mm, torch.from_numpy(left), torch.from_numpy(right), out=out)
+    return partial(np.matmul, left, right, out=np.empty((shape.m, shape.n), np.float32))

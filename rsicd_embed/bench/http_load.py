@@ -1,6 +1,6 @@
-"""Clients of an HTTP server, to load it with: as little of their own as can be, on one thread.
+"""Load on an HTTP server from concurrent clients, on one thread with little overhead.
 
-A client library would take longer for a request than the server does, on the same processors.
+A client library would use more CPU time per request than the server, on the same CPUs.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from urllib.parse import urlencode, urlsplit
 
 from rsicd_embed.errors import BenchError
 
-_PATIENCE_S = 600.0
+_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request, as it goes over the line.
+    """An HTTP request.
 
     Attributes:
-        head: method and headers, up to the empty line.
-        body: what follows.
-        expected: bytes that its answer must have, so that no answer is that of another.
+        head: method and headers, including the empty line.
+        body: the request body.
+        expected: bytes that the response must contain, to detect mixed-up responses.
     """
 
     head: bytes
@@ -32,8 +32,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What came of some requests: nanoseconds for all, and for each."""
+class LoadTimes:
+    """Nanoseconds for all requests together, and for each."""
 
     total_ns: int
     each_ns: tuple[int, ...]
@@ -42,9 +42,8 @@ class Answered:
 def get(path: str, parameters: dict[str, str | int], expected: str = "") -> Request:
     """A GET request."""
     target = f"{path}?{urlencode(parameters)}" if parameters else path
-    return Request(
-        f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), b"", expected.encode()
-    )
+    head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    return Request(head.encode(), b"", expected.encode())
 
 
 def post(path: str, content_type: str, body: bytes, expected: str = "") -> Request:
@@ -56,34 +55,35 @@ def post(path: str, content_type: str, body: bytes, expected: str = "") -> Reque
     return Request(head.encode(), body, expected.encode())
 
 
-def load(url: str, requests: Sequence[Request], clients: int) -> Answered:
-    """Makes requests from so many clients, each of which waits for an answer before it goes on.
+def load(url: str, requests: Sequence[Request], clients: int) -> LoadTimes:
+    """Sends requests from concurrent clients, each of which waits for a response before the next.
 
     Raises:
-        BenchError: an answer is not a 200, or not that of its request, or none comes.
+        BenchError: a response is missing, is not a 200, or belongs to another request.
     """
     return asyncio.run(_load(url, requests, clients))
 
 
-async def _load(url: str, requests: Sequence[Request], clients: int) -> Answered:
-    place = urlsplit(url)
-    host, port = str(place.hostname), int(place.port or 80)
-    lines: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-    left: Iterator[Request] = iter(requests)
+async def _load(url: str, requests: Sequence[Request], clients: int) -> LoadTimes:
+    address = urlsplit(url)
+    host, port = str(address.hostname), int(address.port or 80)
+    connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    pending: Iterator[Request] = iter(requests)
     each: list[int] = []
     try:
-        count = min(clients, len(requests))
-        lines += await asyncio.gather(*(asyncio.open_connection(host, port) for _ in range(count)))
+        connections += await asyncio.gather(
+            *(asyncio.open_connection(host, port) for _ in range(min(clients, len(requests))))
+        )
         started = time.perf_counter_ns()
-        work = (_client(reader, writer, left, each) for reader, writer in lines)
-        await asyncio.wait_for(asyncio.gather(*work), _PATIENCE_S)
+        work = (_client(reader, writer, pending, each) for reader, writer in connections)
+        await asyncio.wait_for(asyncio.gather(*work), _TIMEOUT_S)
         total = time.perf_counter_ns() - started
     except (OSError, EOFError, TimeoutError) as error:
         raise BenchError(f"{url} does not answer: {str(error) or type(error).__name__}") from error
     finally:
-        for _, writer in lines:
+        for _, writer in connections:
             writer.close()
-    return Answered(total, tuple(each))
+    return LoadTimes(total, tuple(each))
 
 
 async def _client(
@@ -95,17 +95,16 @@ async def _client(
     for request in requests:
         started = time.perf_counter_ns()
         writer.write(request.head + request.body)
-        head = await reader.readuntil(b"\r\n\r\n")
-        status, length = _understood(head)
+        status, length = _parse_head(await reader.readuntil(b"\r\n\r\n"))
         body = await reader.readexactly(length)
         each.append(time.perf_counter_ns() - started)
         if status != 200 or request.expected not in body:
-            asked = request.head.split(b"\r\n")[0].decode()
-            raise BenchError(f"{asked}: expected its answer, found {status}: {body[:200]!r}")
+            line = request.head.split(b"\r\n")[0].decode()
+            raise BenchError(f"{line}: expected its response, found {status}: {body[:200]!r}")
 
 
-def _understood(head: bytes) -> tuple[int, int]:
-    """Status and length of an answer."""
+def _parse_head(head: bytes) -> tuple[int, int]:
+    """Status and content length of a response."""
     lines = head.lower().split(b"\r\n")
-    lengths = [int(one[15:]) for one in lines if one.startswith(b"content-length:")]
+    lengths = [int(line[15:]) for line in lines if line.startswith(b"content-length:")]
     return int(lines[0].split()[1]), lengths[0] if lengths else 0

@@ -1,29 +1,44 @@
-"""End to end, from JPEG files to vectors in a store, beside its two halves alone, interleaved."""
+"""Throughput of an ingest, from JPEG files to vectors in a store, and its memory usage.
+
+Ingests are timed in the same rounds as their two halves: decoding alone and the model alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from rsicd_embed.bench import inputs
+from rsicd_embed.bench import synthetic_inputs
+from rsicd_embed.bench.workers import ProcessWorker
 from rsicd_embed.datasets.base import Example, Source
+from rsicd_embed.datasets.sources import open_sources
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import BenchError, ImageError
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing import ingest
 from rsicd_embed.indexing.writer import elapsed_s
-from rsicd_embed.parallel import ordered_map
-from rsicd_embed.reports import record
-from rsicd_embed.reports.statistics import paired_ratio
-from rsicd_embed.reports.timing import Progress, Sampler, Samples, TimingPlan, measure, sampler
+from rsicd_embed.parallel import ordered_map, share_one_heap
+from rsicd_embed.reports.machine import memory_usage, peak_memory_usage, reset_peak_memory
+from rsicd_embed.reports.record_types import IngestMemory, IngestResults, IngestShares
+from rsicd_embed.reports.timing import (
+    Progress,
+    Sampler,
+    Samples,
+    TimingPlan,
+    measure,
+    paired_ratio,
+    rate_summary,
+    ratio_summary,
+    sampler,
+    significant,
+)
 from rsicd_embed.stores.base import open_store
 
 MODEL, DECODE = "model alone", "decoding alone"
@@ -31,38 +46,33 @@ MODEL, DECODE = "model alone", "decoding alone"
 
 @dataclass(frozen=True)
 class StoreKind:
-    """A new store of `scheme`, in a folder that is gone afterwards, below `parent` if given."""
+    """A store scheme, and the folder in which temporary stores are created, if given."""
 
     scheme: str
     parent: Path | None = None
 
-    @property
-    def name(self) -> str:
-        """Of the candidate."""
-        return f"ingest {self.scheme}"
-
 
 @dataclass
 class _Ingest:
-    """Times ingests into stores that are new each time; making and filling them is timed."""
+    """Times ingests, each into a new store; creating the store is included."""
 
     sources: Sequence[Source]
     embedder: Embedder
     kind: StoreKind
-    stages: list[dict[str, float]] = field(default_factory=list)
+    stages: list[Mapping[str, float]] = field(default_factory=list)
 
     def __call__(self, calls: int) -> int:
-        return sum(self._once() for _ in range(calls))
+        return sum(self._ingest() for _ in range(calls))
 
-    def _once(self) -> int:
+    def _ingest(self) -> int:
         with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=self.kind.parent) as folder:
             started = time.perf_counter_ns()
             uri = f"{self.kind.scheme}:{folder}/store"
             with open_store(uri, provenance(self.embedder)) as store:
                 summary = ingest(self.sources, self.embedder, store)
-            taken = time.perf_counter_ns() - started
+            elapsed = time.perf_counter_ns() - started
         self.stages.append(summary.stages)
-        return taken
+        return elapsed
 
 
 def run(
@@ -71,40 +81,35 @@ def run(
     kinds: Sequence[StoreKind],
     plan: TimingPlan,
     progress: Progress = lambda doing: None,
-) -> dict[str, Any]:
-    """Times decoding, model and ingests over the same images; the fields of a record.
+) -> IngestResults:
+    """Times decoding, the model and ingests on the same images.
 
-    "decoding alone" reads, hashes, decodes and resizes on the threads that an ingest uses;
-    "model alone" embeds as many ready images in the same batches. All is in one process, as an
-    ingest is. `of_sum` compares an ingest with both halves one after the other: where both use all
-    processors, as on a machine without an accelerator, more than 1 is not to be had, and
-    `of_slower_alone` cannot reach 1.
+    "decoding alone" reads, hashes, decodes and resizes on the threads that an ingest uses; "model
+    alone" embeds the same number of decoded images in the same batches. Everything runs in one
+    process, as an ingest does. `of_sum` compares an ingest with both halves in sequence. Where both
+    halves use all CPUs, as on a machine without an accelerator, `of_sum` cannot exceed 1 and
+    `of_slower_alone` cannot reach it.
 
     Raises:
         BenchError: an image cannot be read.
     """
     examples = [example for source in sources for example in source.examples]
-    ingests = {kind.name: _Ingest(sources, embedder, kind) for kind in kinds}
+    ingests = {f"ingest {kind.scheme}": _Ingest(sources, embedder, kind) for kind in kinds}
     shape = embedder.preprocess(Image.new("RGB", (64, 64))).shape
-    batch = inputs.pixels(embedder.batch_size, shape)
+    batch = synthetic_inputs.pixels(embedder.batch_size, shape)
     samplers: dict[str, Sampler] = {
         MODEL: sampler(lambda: _model_only(embedder, batch, len(examples))),
         DECODE: sampler(lambda: _decode_only(embedder, examples)),
         **ingests,
     }
     samples = measure(samplers, plan, progress)
-    units = dict.fromkeys(samplers, float(len(examples)))
+    n = len(examples)
     return {
         "complete": samples.complete,
-        "images": len(examples),
+        "images": n,
         "file_bytes": sum(example.path.stat().st_size for example in examples),
-        "candidates": {
-            name: record.candidate(samples, name, units[name], "images") for name in samplers
-        },
-        "ingests": {
-            name: _compared(samples, name) | _stages(one.stages[-_timed(samples, name) :])
-            for name, one in ingests.items()
-        },
+        "candidates": {name: rate_summary(samples, name, float(n), "images") for name in samplers},
+        "ingests": {name: _shares(samples, name, one.stages) for name, one in ingests.items()},
     }
 
 
@@ -126,28 +131,64 @@ def _decode_only(embedder: Embedder, examples: Sequence[Example]) -> None:
         pass
 
 
-def _timed(samples: Samples, name: str) -> int:
-    """How many of an ingest's runs were in whole rounds, the others having come before."""
-    return len(samples.rounds) * samples.calls[name]
-
-
-def _compared(samples: Samples, name: str) -> dict[str, Any]:
-    """An ingest's rate as a part of what its halves reach alone."""
-    taken, model, decode = samples.of(name), samples.of(MODEL), samples.of(DECODE)
-    pairs = list(zip(model, decode, strict=True))
+def _shares(samples: Samples, name: str, stages: Sequence[Mapping[str, float]]) -> IngestShares:
+    """The rate of an ingest relative to its halves, and the mean busy seconds of its stages."""
+    ns, pairs = samples.of(name), list(zip(samples.of(MODEL), samples.of(DECODE), strict=True))
+    timed = stages[-len(samples.rounds) * samples.calls[name] :]  # without the warm-up
+    names = dict.fromkeys(stage for seconds in timed for stage in seconds)
+    mean = {
+        stage: sum(seconds.get(stage, 0.0) for seconds in timed) / len(timed) for stage in names
+    }
+    alone = elapsed_s(mean)
     return {
-        "of_model_alone": record.ratio(paired_ratio(model, taken)),
-        "of_slower_alone": record.ratio(paired_ratio([max(pair) for pair in pairs], taken)),
-        "of_sum": record.ratio(paired_ratio([sum(pair) for pair in pairs], taken)),
+        "of_model_alone": ratio_summary(paired_ratio(samples.of(MODEL), ns)),
+        "of_slower_alone": ratio_summary(paired_ratio([max(pair) for pair in pairs], ns)),
+        "of_sum": ratio_summary(paired_ratio([sum(pair) for pair in pairs], ns)),
+        "stages_s": {stage: significant(seconds, 4) for stage, seconds in mean.items()},
+        "limited_by": max(alone, key=lambda stage: alone[stage]),
     }
 
 
-def _stages(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Mean busy seconds by stage, and which of them would take longest alone."""
-    names = dict.fromkeys(name for one in runs for name in one)
-    mean = {name: sum(one.get(name, 0.0) for one in runs) / len(runs) for name in names}
-    alone = elapsed_s(mean)
+def ingest_memory(
+    make: Callable[[], Embedder], images: Path, scheme: str, parent: Path | None = None
+) -> IngestMemory:
+    """Ingests a folder into a new store in a new process, and reports its memory usage.
+
+    `loaded_bytes` is resident memory once the model is loaded and has embedded a batch;
+    `ingest_peak_bytes` is the peak after that, `peak_bytes` the peak of the whole process, loading
+    included. Pages of mapped files count as resident.
+
+    Raises:
+        BenchError: not every image was embedded.
+    """
+    # The commands share one heap between threads as well.
+    with ProcessWorker(f"memory of {scheme}", share_one_heap) as worker:
+        return worker.call(_measure_memory, make, images, scheme, parent)
+
+
+def _measure_memory(
+    _: None, make: Callable[[], Embedder], images: Path, scheme: str, parent: Path | None
+) -> IngestMemory:
+    embedder = make()
+    pixels = embedder.preprocess(Image.new("RGB", (64, 64)))
+    embedder.embed_pixels(np.stack([pixels] * embedder.batch_size))
+    loaded, loading_peak = memory_usage(), peak_memory_usage()
+    reset_peak_memory()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=parent) as folder:
+        sources = open_sources([images])
+        with open_store(f"{scheme}:{folder}/store", provenance(embedder)) as store:
+            summary = ingest(sources, embedder, store)
+            rows = len(store)
+    n = sum(len(source.examples) for source in sources)
+    if not summary.embedded == rows == n:
+        raise BenchError(f"expected {n} embedded images, found {summary.embedded}")
+    peak = peak_memory_usage()
     return {
-        "stages_s": {name: record.significant(seconds, 4) for name, seconds in mean.items()},
-        "limited_by": max(alone, key=lambda name: alone[name]),
+        "images": n,
+        "store": scheme,
+        "seconds": round(time.perf_counter() - started, 3),
+        "loaded_bytes": loaded,
+        "ingest_peak_bytes": peak,
+        "peak_bytes": max(peak, loading_peak),
     }

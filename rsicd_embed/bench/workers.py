@@ -1,13 +1,12 @@
-"""Workers: each holds an object, in a process of its own or in this one, and calls functions on it.
+"""Workers own an object, in a process of their own or in this one, and call functions on it.
 
-PyTorch, ONNX Runtime, OpenVINO and XLA each bring a pool of threads, an allocator, and sometimes
-the same library in another version. In processes of their own each is as its users have it, one
-that runs out of memory takes no other with it, and environment variables can be set for one alone.
+PyTorch, ONNX Runtime, OpenVINO and XLA each bring a thread pool, an allocator, and sometimes the
+same library in another version. In separate processes each behaves as it does for its users, an
+out-of-memory failure affects only one of them, and environment variables can be set for each.
 
-It is not a matter of speed: with batches of ViT-B/32 on two processors, timed in the same rounds
-alone and with all the others loaded in one process, no difference was seen beyond the noise;
-threads that spin while they wait have stopped long before a sample of a second is over. Timing
-happens inside the process, so that what goes through the pipe costs the figures nothing.
+Isolation does not change the timings: with batches of ViT-B/32 on two CPUs, measured in the same
+rounds alone and with all libraries loaded in one process, no difference beyond noise was seen.
+Timing happens inside the worker, so the pipe costs nothing.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ Owned = TypeVar("Owned", covariant=True)
 R = TypeVar("R")
 P = ParamSpec("P")
 
-_PATIENCE_S = 5.0
+_TIMEOUT_S = 5.0
 
 
 class Worker(Protocol[Owned]):
-    """Owns an object, on which functions can be called."""
+    """Owns an object on which functions can be called."""
 
     def call(
         self, function: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs
@@ -48,7 +47,7 @@ class Worker(Protocol[Owned]):
 
 
 class InlineWorker(Generic[T]):
-    """In this process."""
+    """A worker in this process."""
 
     def __init__(self, name: str, make: Callable[[], T]) -> None:
         del name
@@ -66,7 +65,7 @@ class InlineWorker(Generic[T]):
 
 
 class ProcessWorker(Closing, Generic[T]):
-    """In a new process. `make`, functions, arguments and results must be picklable."""
+    """A worker in a new process; `make`, functions, arguments and results must be picklable."""
 
     def __init__(
         self,
@@ -76,22 +75,26 @@ class ProcessWorker(Closing, Generic[T]):
         without: Sequence[str] = (),
         wait: bool = True,
     ) -> None:
-        """Starts the process and calls `make` in it, without the environment variables `without`.
+        """Starts the process, which calls `make`.
 
-        With `wait=False` it returns at once, so that several workers can start together; the first
-        `call` then waits, and reports a failure of `make`.
+        Args:
+            name: prefix of error messages.
+            make: creates the object.
+            without: environment variables to remove in the process.
+            wait: wait for `make`. Without, several workers can start concurrently; the first `call`
+                waits and reports a failure of `make`.
 
         Raises:
-            BenchError: `make` failed; the message begins with `name`.
+            BenchError: `make` failed.
         """
         self._name = name
-        context = multiprocessing.get_context("spawn")  # fork and threads do not go together
+        context = multiprocessing.get_context("spawn")  # forking a threaded process is unsafe
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make), daemon=True)
         with _unset(without):
             self._process.start()
         theirs.close()
-        self._is_made = False
+        self._ready = False
         if wait:
             try:
                 self._wait()
@@ -102,47 +105,46 @@ class ProcessWorker(Closing, Generic[T]):
     def call(
         self, function: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Returns `function(object, …)`, called in that process.
+        """Returns `function(object, …)`, called in the process.
 
         Raises:
-            BenchError: it failed there, or the process has ended.
+            BenchError: the function failed, or the process has ended.
         """
         self._wait()
-        with suppress(BrokenPipeError):  # which the missing answer tells
+        with suppress(BrokenPipeError):  # _receive reports it
             self._pipe.send((function, args, kwargs))
-        answer: R = self._answer()
-        return answer
+        result: R = self._receive()
+        return result
 
     def close(self) -> None:
         """Ends the process."""
         with suppress(OSError):
             self._pipe.close()
-        self._process.join(_PATIENCE_S)
+        self._process.join(_TIMEOUT_S)
         if self._process.is_alive():
             self._process.terminate()
-            self._process.join(_PATIENCE_S)
+            self._process.join(_TIMEOUT_S)
 
     def _wait(self) -> None:
-        """Until it is made."""
-        if not self._is_made:
-            self._answer()
-            self._is_made = True
+        if not self._ready:
+            self._receive()
+            self._ready = True
 
-    def _answer(self) -> Any:
+    def _receive(self) -> Any:
         try:
-            failure, answer = self._pipe.recv()
+            failure, result = self._pipe.recv()
         except (EOFError, ConnectionResetError) as error:
-            self._process.join(_PATIENCE_S)
+            self._process.join(_TIMEOUT_S)
             raise BenchError(
                 f"{self._name}: its process ended with status {self._process.exitcode}; "
-                "with -9, the machine has run out of memory: take a smaller batch or model"
+                "if that is -9, the machine is out of memory: use a smaller batch or model"
             ) from error
         if failure is not None:
-            told, trace = failure
-            failed = BenchError(f"{self._name}: {told}")
+            message, trace = failure
+            failed = BenchError(f"{self._name}: {message}")
             failed.add_note(trace)
             raise failed
-        return answer
+        return result
 
 
 @contextmanager
@@ -155,7 +157,7 @@ def _unset(names: Sequence[str]) -> Iterator[None]:
 
 
 def once(name: str, function: Callable[[], R]) -> R:
-    """What `function` returns, from a process that is gone afterwards."""
+    """Calls a function in a process that ends afterwards; returns its result."""
     with ProcessWorker(name, _nothing) as worker:
         return worker.call(_call, function)
 
@@ -169,30 +171,30 @@ def _call(_: None, function: Callable[[], R]) -> R:
 
 
 def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and closes the pipe
-    os.dup2(2, 1)  # stdout is the parent's, for its result
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and closes the pipe
+    os.dup2(2, 1)  # stdout is reserved for the parent's result
     sys.stdout = sys.stderr
-    # Several processes may share a GPU; JAX would take most of its memory at once.
+    # Several processes may share a GPU; JAX would allocate most of its memory at once.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has ended
         try:
-            made = make()
+            owned = make()
         except Exception as error:
-            pipe.send((_told(error), None))
+            pipe.send((_failure(error), None))
             return
         pipe.send((None, None))
         while True:
             function, args, kwargs = pipe.recv()
-            answer: tuple[Any, Any]
+            response: tuple[Any, Any]
             try:
-                answer = (None, function(made, *args, **kwargs))
+                response = (None, function(owned, *args, **kwargs))
             except Exception as error:
-                answer = (_told(error), None)
-            pipe.send(answer)
+                response = (_failure(error), None)
+            pipe.send(response)
 
 
-def _told(error: Exception) -> tuple[str, str]:
-    """One line, and the traceback for who asks for it."""
+def _failure(error: Exception) -> tuple[str, str]:
+    """The message in one line, and the traceback for `--debug`."""
     text = one_line(error)
     if not isinstance(error, RsicdEmbedError):
         text = f"{type(error).__name__}: {one_line(error, limit=300, empty='no message')}"

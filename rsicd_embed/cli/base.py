@@ -283,37 +283,3 @@ def report_source(unread: Mapping[str, int], notes: Iterable[str]) -> None:
         note(f"{sum(unread.values()):,} files were not read: {describe_unread(unread)}")
     for line in notes:
         note(f"note: {line}")
-
-
-def save_and_show(
-    run: Mapping[str, Any],
-    output: Path | None,
-    name: str,
-    lines: Callable[[Any], list[str]],
-    *,
-    as_json: bool,
-) -> Path | None:
-    """Saves the record of a benchmark or an evaluation with its HTML page, and prints the result.
-
-    Args:
-        run: the record.
-        output: folder for the record; None saves nothing.
-        name: prefix of the record's file name.
-        lines: turns the record into lines of text.
-        as_json: print the record as JSON instead of these lines.
-
-    Returns:
-        The record's file, or None if nothing was saved.
-    """
-    saved: dict[str, Path] = {}
-    if output is not None:
-        from rsicd_embed.reports import record, write
-
-        saved["record"] = record.save(output, name, run)
-        saved["report"] = write.beside(saved["record"], run)
-    if as_json:
-        print_json(run)
-    else:
-        for line in [*lines(run), *(f"{kind}: {path}" for kind, path in saved.items())]:
-            show(line)
-    return saved.get("record")

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 from rsicd_embed.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals
     from rsicd_embed.evaluation.dataset import EvalSet, Labelled, labelled, open_set, with_captions
     from rsicd_embed.evaluation.embedding import Embedded, embed_examples, embed_texts
     from rsicd_embed.evaluation.evaluator import Evaluator
     from rsicd_embed.evaluation.metrics import (
+        Bootstrap,
         class_ranks,
         confusion_matrix,
         hit_rates,
+        intervals,
         rank_of_right,
         retrieval_metrics,
         topk_accuracy,
@@ -30,7 +31,6 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "rsicd_embed.evaluation.bootstrap": ("Bootstrap", "intervals"),
             "rsicd_embed.evaluation.dataset": (
                 "EvalSet",
                 "Labelled",
@@ -41,9 +41,11 @@ else:
             "rsicd_embed.evaluation.embedding": ("Embedded", "embed_examples", "embed_texts"),
             "rsicd_embed.evaluation.evaluator": ("Evaluator",),
             "rsicd_embed.evaluation.metrics": (
+                "Bootstrap",
                 "class_ranks",
                 "confusion_matrix",
                 "hit_rates",
+                "intervals",
                 "rank_of_right",
                 "retrieval_metrics",
                 "topk_accuracy",

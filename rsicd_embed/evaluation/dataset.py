@@ -1,4 +1,4 @@
-"""What a model is evaluated on: a data set, one of its splits, its classes or its captions."""
+"""Evaluation datasets: their splits, classes and captions."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from rsicd_embed.datasets.sources import open_source
 from rsicd_embed.errors import DatasetError
 
 ALL = "all"
-BY_FILE_NAME = "images whose file name tells their class"
+BY_FILE_NAME = "images whose file name contains their class"
 EVERY_LABEL = "images with a class"
 _DEFAULT = "test"
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """A data set.
+    """A dataset.
 
     Attributes:
-        name: of its folder.
-        examples: of all splits, which are called train, val and test where they are these.
-        by_file_name: whether only images whose file name tells their class count as labelled,
-            where there are any, as in the published protocol on RSICD.
-        skipped: what is in its folder and is no example.
-        unread: number of files by suffix that look like pictures and are of formats not read.
-        notes: what else a person should know about how the dataset was read, one line each.
+        name: name of its folder.
+        examples: images of all splits; usual names of splits become train, val and test.
+        by_file_name: if any file name contains the image's class, only such images count as
+            labelled, as in the published protocol on RSICD.
+        skipped: files in its folder that are not examples.
+        unread: number of image files in unsupported formats, by suffix.
+        notes: remarks on how the dataset was read, one line each.
     """
 
     name: str
@@ -42,36 +42,36 @@ class EvalSet:
     notes: tuple[str, ...] = ()
 
     def split(self, name: str | None) -> tuple[str, tuple[Example, ...]]:
-        """A split, by its name, and its images.
+        """The name and the images of a split.
 
-        `all` is all images. None is `test` where there is one, and `all` where there are no splits.
-        `valid` is found as `val`, and so on.
+        `all` selects all images. None selects `test`, or `all` if there are no splits. Usual names
+        are equivalent, such as `valid` and `val`.
 
         Raises:
-            DatasetError: there is no such split; those that exist are told.
+            DatasetError: there is no such split.
         """
-        found = sorted({example.split for example in self.examples if example.split})
-        if name is None and not found:
+        known = sorted({example.split for example in self.examples if example.split})
+        if name is None and not known:
             name = ALL
         if name == ALL:
             return ALL, self.examples
         name = splits.plain(name) or _DEFAULT
-        if name not in found:
-            there = f"{', '.join(found)} (and all)" if found else "none; leave --split out"
-            raise DatasetError(f"{self.name}: expected a split {name!r}, found {there}")
+        if name not in known:
+            names = f"{', '.join(known)} (and all)" if known else "none; omit --split"
+            raise DatasetError(f"{self.name}: expected a split {name!r}, found {names}")
         return name, tuple(example for example in self.examples if example.split == name)
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with their classes.
+    """Labelled images.
 
     Attributes:
-        rows: int (n,), places in the examples they were chosen from.
-        labels: int (n,), places in `classes`.
-        classes: as the data set writes them, sorted; also those of its other splits.
-        left_out: how many of the examples were not chosen.
-        rule: which count as labelled.
+        rows: int (n,), positions of the labelled images among the examples.
+        labels: int (n,), positions of their classes in `classes`.
+        classes: sorted class names as the dataset writes them, of all splits.
+        left_out: number of examples that do not count as labelled.
+        rule: description of the images that count as labelled.
     """
 
     rows: np.ndarray
@@ -82,13 +82,17 @@ class Labelled:
 
 
 def open_set(path: Path, *, every_label: bool = False) -> EvalSet:
-    """An RSICD-like folder, a folder with one folder a class, a manifest, or a folder with one.
+    """Opens an RSICD-like folder, a folder of class folders, a manifest, or a folder with one.
 
-    What has captions is read as `train` reads it. A folder's manifest without captions is left
-    alone: it may be of what class folders hold.
+    Datasets with captions are read as for training. A manifest without captions next to class
+    folders is ignored.
+
+    Args:
+        path: folder or manifest.
+        every_label: count all labelled images; see `EvalSet.by_file_name`.
 
     Raises:
-        DatasetError: it is none of them.
+        DatasetError: it is none of these.
     """
     source, by_file_name = _source(path)
     by_file_name = by_file_name and not every_label
@@ -103,13 +107,14 @@ def open_set(path: Path, *, every_label: bool = False) -> EvalSet:
 
 
 def _source(path: Path) -> tuple[Source, bool]:
-    """With whether images whose file name tells their class may be the only labelled ones."""
+    """The source, and whether labels may be restricted by file name."""
     if not path.is_dir():
         if path.suffix.lower() not in manifest.SUFFIXES or not path.exists():
             return open_source(path), False
         rows = manifest.read(path)
-        some = captions.has_captions(rows)
-        return captions.joined(path, rows) if some else manifest.latest(path, rows), False
+        if captions.has_captions(rows):
+            return captions.joined(path, rows), False
+        return manifest.latest(path, rows), False
     if (source := captioned.load(path)) is not None:
         return source, True
     inside = captions.manifests_in(path)
@@ -118,14 +123,14 @@ def _source(path: Path) -> tuple[Source, bool]:
     try:
         rows = manifest.read(inside[0])
     except DatasetError as error:
-        return _without(inside[0], error), False
+        return _class_folders_beside(inside[0], error), False
     if captions.has_captions(rows):
         return captions.joined(inside[0], rows), False
     return classes.load(path), False
 
 
-def _without(table: Path, error: DatasetError) -> Source:
-    """Class folders beside a table that is none of images, which is told."""
+def _class_folders_beside(table: Path, error: DatasetError) -> Source:
+    """Class folders next to a table that is not a manifest, which is reported as skipped."""
     try:
         source = classes.load(table.parent)
     except DatasetError:
@@ -135,13 +140,13 @@ def _without(table: Path, error: DatasetError) -> Source:
 
 
 def class_labels(examples: Sequence[Example], *, by_file_name: bool) -> list[str | None]:
-    """The class of each image; None for one that has none, or does not count.
+    """The class of each image; None if it has none or does not count.
 
-    By file name, as CLIP-rsicd did it: where any image's name tells its class (`beach_12.jpg`),
-    only such images count.
+    With `by_file_name`, as in CLIP-rsicd: if any file name contains the image's class
+    (`beach_12.jpg`), only such images count.
 
     Raises:
-        DatasetError: an image has several classes, or an object.
+        DatasetError: the label of an image is not a single value.
     """
     several = next((e for e in examples if isinstance(e.label, list | dict)), None)
     if several is not None:
@@ -159,17 +164,17 @@ def class_labels(examples: Sequence[Example], *, by_file_name: bool) -> list[str
 
 
 def labelled(evalset: EvalSet, examples: Sequence[Example]) -> Labelled:
-    """Which of some examples of a set have a class.
+    """Selects the examples that have a class.
 
     Raises:
-        DatasetError: the set has less than two classes, or none of the examples has one.
+        DatasetError: the dataset has fewer than two classes, or no example has one.
     """
     everywhere = class_labels(evalset.examples, by_file_name=evalset.by_file_name)
     classes = sorted({label for label in everywhere if label is not None})
     if len(classes) < 2:
-        found = f"only {classes[0]!r}" if classes else "no labels"
+        content = f"only {classes[0]!r}" if classes else "no labels"
         raise DatasetError(
-            f"{evalset.name}: expected images of at least two classes, found {found}; "
+            f"{evalset.name}: expected images of at least two classes, found {content}; "
             "give a folder with one folder per class, a manifest with a column 'label', or "
             "labels.json beside dataset_*.json"
         )
@@ -189,15 +194,15 @@ def labelled(evalset: EvalSet, examples: Sequence[Example]) -> Labelled:
 
 
 def with_captions(evalset: EvalSet, examples: Sequence[Example]) -> np.ndarray:
-    """int (n,): which of some examples of a set have captions.
+    """int (n,): positions of the examples that have captions.
 
     Raises:
-        DatasetError: none has, or captions are not lists of texts.
+        DatasetError: none has, or captions are not a list of strings.
     """
     for example in examples:
-        found = example.attributes.get("captions")
-        if found and (isinstance(found, str) or not all(isinstance(one, str) for one in found)):
-            raise DatasetError(f"{example.uri}: expected a list of captions, found {found!r:.60}")
+        texts = example.attributes.get("captions")
+        if texts and (isinstance(texts, str) or not all(isinstance(text, str) for text in texts)):
+            raise DatasetError(f"{example.uri}: expected a list of captions, found {texts!r:.60}")
     rows = np.array([row for row, e in enumerate(examples) if e.captions], np.int64)
     if not rows.size:
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""Examples and texts → vectors, in batches, with progress."""
+"""Embedding of images and texts in batches, with progress."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _TEXTS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Embedded:
-    """Images as vectors.
+    """Embedded images.
 
     Attributes:
-        examples: those that could be read.
+        examples: the images that could be read.
         vectors: float32 (n, dim), in their order.
-        skipped: the others, and why.
+        skipped: the other images, with reasons.
     """
 
     examples: tuple[Example, ...]
@@ -35,15 +35,22 @@ class Embedded:
 
 
 def pixels(embedder: Embedder, example: Example) -> np.ndarray:
-    """uint8 (H, W, 3), what the embedder makes of an image.
+    """uint8 (H, W, 3): an image, preprocessed for the embedder.
 
     Raises:
         DatasetError: it cannot be read.
     """
+    loaded = _pixels_or_reason(embedder, example)
+    if isinstance(loaded, str):
+        raise DatasetError(f"{example.uri}: {loaded}; repair or remove this image")
+    return loaded
+
+
+def _pixels_or_reason(embedder: Embedder, example: Example) -> np.ndarray | str:
     try:
         return embedder.preprocess(read_rgb(example.path))
     except ImageError as error:
-        raise DatasetError(f"{example.uri}: {error}; mend or leave out this image") from error
+        return str(error)
 
 
 def embed_examples(
@@ -53,10 +60,10 @@ def embed_examples(
     skip_unreadable: bool = False,
     progress: Progress = lambda done: None,
 ) -> Embedded:
-    """Decodes on threads while the model runs.
+    """Embeds images; decoding runs on threads, concurrently with the model.
 
     Raises:
-        DatasetError: an image cannot be read, and `skip_unreadable` is off; or none can.
+        DatasetError: an image cannot be read and `skip_unreadable` is off, or none can be read.
     """
     read = partial(_pixels_or_reason if skip_unreadable else pixels, embedder)
     kept: list[Example] = []
@@ -64,11 +71,11 @@ def embed_examples(
     vectors = [np.empty((0, embedder.dim), np.float32)]
     views = ordered_map(read, examples, ahead=2 * embedder.batch_size)
     for batch in batched(zip(examples, views, strict=True), embedder.batch_size):
-        good = [(one, view) for one, view in batch if isinstance(view, np.ndarray)]
-        skipped += [Skipped(one.uri, view) for one, view in batch if isinstance(view, str)]
-        kept += [one for one, _ in good]
-        if good:
-            vectors.append(embedder.embed_pixels(np.stack([view for _, view in good])))
+        readable = [(example, view) for example, view in batch if isinstance(view, np.ndarray)]
+        skipped += [Skipped(example.uri, view) for example, view in batch if isinstance(view, str)]
+        kept += [example for example, _ in readable]
+        if readable:
+            vectors.append(embedder.embed_pixels(np.stack([view for _, view in readable])))
         progress(len(batch))
     if not kept:
         reason = f"; {skipped[0].uri}: {skipped[0].reason}" if skipped else ""
@@ -79,17 +86,13 @@ def embed_examples(
 def embed_texts(
     embedder: Embedder, texts: Sequence[str], progress: Progress = lambda done: None
 ) -> np.ndarray:
-    """float32 (n, dim); equal texts give equal vectors, bit by bit, since each is embedded once."""
+    """Embeds texts, float32 (n, dim).
+
+    Each distinct text is embedded once, so that equal texts have bit-identical vectors.
+    """
     places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     vectors = [np.empty((0, embedder.dim), np.float32)]
-    for some in batched(places, _TEXTS_AT_ONCE):
-        vectors.append(embedder.embed_texts(some))
-        progress(len(some))
+    for batch in batched(places, _TEXTS_AT_ONCE):
+        vectors.append(embedder.embed_texts(batch))
+        progress(len(batch))
     return np.concatenate(vectors)[[places[text] for text in texts]]
-
-
-def _pixels_or_reason(embedder: Embedder, example: Example) -> np.ndarray | str:
-    try:
-        return embedder.preprocess(read_rgb(example.path))
-    except ImageError as error:
-        return str(error)

@@ -1,4 +1,4 @@
-"""The published protocols on captioned, labelled images, again and again while a model trains."""
+"""Repeated evaluation of a model during training, by the published protocols."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rsicd_embed.evaluation.metrics import contrastive_loss, retrieval_metrics, 
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.records import fingerprint_parts
 
-_SCALE = 100.0  # of an embedder that does not say: CLIP's, after training
+_SCALE = 100.0  # logit scale of a trained CLIP, for embedders without one
 
 
 class Evaluator:
-    """Zero-shot accuracy and retrieval R@k over one set of examples, decoded once.
+    """Zero-shot accuracy and retrieval R@k on one set of examples, which is decoded once.
 
     Raises:
         DatasetError: there are no examples, one has no caption, or an image cannot be read.
@@ -32,18 +32,18 @@ class Evaluator:
     def __init__(
         self, examples: Sequence[Example], prompt: str = PROMPT, *, loss_batch: int | None = None
     ) -> None:
-        """Takes what a model is measured on.
+        """Prepares the examples.
 
         Args:
-            examples: images with captions.
-            prompt: of the classes, with `{category}`.
-            loss_batch: images of a batch, to measure the contrastive loss as well; None not to.
+            examples: images with captions; their class labels are optional.
+            prompt: zero-shot prompt, with `{category}`.
+            loss_batch: batch size for the contrastive loss; None to leave it out.
         """
         if not examples:
             raise DatasetError("expected images to evaluate on, found none")
-        mute = next((example for example in examples if not example.captions), None)
-        if mute is not None:
-            raise DatasetError(f"{mute.uri}: expected a caption to evaluate on, found none")
+        uncaptioned = next((example for example in examples if not example.captions), None)
+        if uncaptioned is not None:
+            raise DatasetError(f"{uncaptioned.uri}: expected a caption to evaluate on, found none")
         zeroshot.require_prompts([prompt])
         self._examples = examples
         self._captions = retrieval.CaptionPairs.of(examples)
@@ -52,23 +52,27 @@ class Evaluator:
         self._pixels: dict[str, np.ndarray] = {}
 
     def __call__(self, embedder: Embedder) -> dict[str, float]:
-        """`zeroshot_top1…` and `i2t_r1…mr` as fractions; `val_loss` if it was asked for."""
-        made = fingerprint_parts(embedder.fingerprint)["preprocessing"]
-        if made not in self._pixels:
+        """Evaluates an embedder.
+
+        Returns:
+            `zeroshot_top1…` and `i2t_r1…mr` as fractions, and `val_loss` with `loss_batch`.
+        """
+        preprocessing = fingerprint_parts(embedder.fingerprint)["preprocessing"]
+        if preprocessing not in self._pixels:
             views = ordered_map(partial(pixels, embedder), self._examples, ahead=256)
-            self._pixels = {made: np.stack(list(views))}
-        images = embedder.embed_pixels(self._pixels[made])
-        found = {f"zeroshot_{k}": v for k, v in self._zeroshot(embedder, images).items()}
+            self._pixels = {preprocessing: np.stack(list(views))}
+        images = embedder.embed_pixels(self._pixels[preprocessing])
+        metrics = {f"zeroshot_{k}": v for k, v in self._zeroshot(embedder, images).items()}
         texts = embedder.embed_texts(self._captions.distinct)
         ranks = retrieval.rank(images, texts, self._captions)
-        found |= retrieval_metrics(ranks.i2t, ranks.t2i)
+        metrics |= retrieval_metrics(ranks.i2t, ranks.t2i)
         if self._loss_batch is not None:
             scale = float(getattr(embedder, "logit_scale", _SCALE))
-            found["val_loss"] = self._loss(images, texts, scale, self._loss_batch)
-        return found
+            metrics["val_loss"] = self._loss(images, texts, scale, self._loss_batch)
+        return metrics
 
     def _loss(self, images: np.ndarray, texts: np.ndarray, scale: float, batch: int) -> float:
-        """Mean over batches in one random order, of each image and its first caption."""
+        """Mean contrastive loss of random batches of images, each with its first caption."""
         first = np.unique(self._captions.image, return_index=True)[1]
         captions = self._captions.text[first]
         order = np.random.default_rng(0).permutation(len(images))

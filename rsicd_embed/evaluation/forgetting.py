@@ -1,14 +1,13 @@
-"""What a model gained and lost beside another one, on data of its domain and of others.
+"""Gains and losses of a model relative to a baseline, on data of its domain and of others.
 
-Both answer the same images, so that differences are paired: the bootstrap draws images, and takes
-the difference of both models on those drawn.
+Both models are evaluated on the same images, so differences are paired: the bootstrap draws images
+and computes the difference of both models on the drawn ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,21 +15,22 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.evaluation import retrieval, zeroshot
-from rsicd_embed.evaluation.bootstrap import Bootstrap, Statistic, intervals, point
 from rsicd_embed.evaluation.dataset import EvalSet, Labelled, labelled, with_captions
+from rsicd_embed.evaluation.metrics import Bootstrap, Statistic, intervals, point
 from rsicd_embed.evaluation.retrieval import CaptionPairs
+from rsicd_embed.reports.evaluation_types import MetricChange
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """What a data set can be asked.
+    """The tasks that a dataset supports.
 
     Attributes:
-        split: its name.
-        examples: all of the split.
-        labelled: None where there are no classes.
-        captioned: int (n,), the examples with captions, and these; None where there are none.
-        left_out: why one of the two is None.
+        split: name of the split.
+        examples: all images of the split.
+        labelled: the labelled images; None if there are no classes.
+        captioned: int (n,), the examples with captions, and the captions; None if there are none.
+        left_out: reason why a task is not supported.
     """
 
     split: str
@@ -41,10 +41,10 @@ class Tasks:
 
 
 def tasks(evalset: EvalSet, split: str | None) -> Tasks:
-    """Zero-shot where there are labels, retrieval where there are captions.
+    """Zero-shot classification if there are labels, retrieval if there are captions.
 
     Raises:
-        DatasetError: neither is there.
+        DatasetError: there are neither.
     """
     name, examples = evalset.split(split)
     classes, captions, reasons = None, None, []
@@ -63,64 +63,67 @@ def tasks(evalset: EvalSet, split: str | None) -> Tasks:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Ranks of one model: int (labelled,) of right classes, and of retrieval."""
+class ModelRanks:
+    """Ranks of one model: int (labelled,) of the correct classes, and of retrieval."""
 
     zeroshot: np.ndarray | None
     retrieval: retrieval.Ranks | None
 
 
-def answer(
-    asked: Tasks,
+def model_ranks(
+    tasks: Tasks,
     embedder: Embedder,
     images: np.ndarray,
     texts: np.ndarray | None,
     prompts: Sequence[str],
-) -> Answers:
-    """Ranks by a model's vectors.
+) -> ModelRanks:
+    """Computes the ranks of a model from its vectors.
 
     Args:
-        asked: the tasks.
+        tasks: the tasks.
         embedder: the model, which embeds the prompts.
         images: float32 (examples, dim).
-        texts: float32 (distinct captions, dim); None where there are none.
+        texts: float32 (distinct captions, dim); None if there are none.
         prompts: texts with `{category}`.
     """
-    ranks, found = None, None
-    if asked.labelled is not None:
-        names = zeroshot.class_names(asked.labelled.classes)
+    class_ranks, caption_ranks = None, None
+    if (chosen := tasks.labelled) is not None:
+        names = zeroshot.class_names(chosen.classes)
         vectors = zeroshot.class_vectors(embedder, names, prompts)
-        chosen, one = images[asked.labelled.rows], asked.labelled
-        ranks = zeroshot.classify(chosen, vectors, one.labels, one.classes).ranks
-    if asked.captioned is not None and texts is not None:
-        rows, captions = asked.captioned
-        found = retrieval.rank(images[rows], texts, captions)
-    return Answers(ranks, found)
+        class_ranks = zeroshot.classify(
+            images[chosen.rows], vectors, chosen.labels, chosen.classes
+        ).ranks
+    if tasks.captioned is not None and texts is not None:
+        rows, captions = tasks.captioned
+        caption_ranks = retrieval.rank(images[rows], texts, captions)
+    return ModelRanks(class_ranks, caption_ranks)
 
 
-def report(asked: Tasks, model: Answers, baseline: Answers, bootstrap: Bootstrap) -> dict[str, Any]:
-    """For each metric what both models reach, the difference, and its interval."""
-    found: dict[str, Any] = {}
+def report(
+    tasks: Tasks, model: ModelRanks, baseline: ModelRanks, bootstrap: Bootstrap
+) -> dict[str, MetricChange]:
+    """The metrics of both models, their differences, and intervals of these."""
+    changes: dict[str, MetricChange] = {}
     if model.zeroshot is not None and baseline.zeroshot is not None:
         pair = zeroshot.statistic(model.zeroshot), zeroshot.statistic(baseline.zeroshot)
         compared = _compare(*pair, len(model.zeroshot), bootstrap)
-        found |= {f"zeroshot_{name}": one for name, one in compared.items()}
-    if asked.captioned is not None and model.retrieval and baseline.retrieval:
-        captions = asked.captioned[1]
+        changes |= {f"zeroshot_{name}": change for name, change in compared.items()}
+    if tasks.captioned is not None and model.retrieval and baseline.retrieval:
+        captions = tasks.captioned[1]
         pair = (
             retrieval.statistic(model.retrieval, captions),
             retrieval.statistic(baseline.retrieval, captions),
         )
-        found |= _compare(*pair, captions.images, bootstrap)
-    return found
+        changes |= _compare(*pair, captions.images, bootstrap)
+    return changes
 
 
 def _compare(
     model: Statistic, baseline: Statistic, n: int, bootstrap: Bootstrap
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, MetricChange]:
     def difference(drawn: np.ndarray) -> Mapping[str, np.ndarray]:
-        one, other = model(drawn), baseline(drawn)
-        return {name: one[name] - other[name] for name in one}
+        ours, theirs = model(drawn), baseline(drawn)
+        return {name: ours[name] - theirs[name] for name in ours}
 
     ours, theirs = point(model, n), point(baseline, n)
     return {

@@ -1,4 +1,4 @@
-"""Zero-shot predictions that somebody else's program wrote, as `zeroshot.Outcome`."""
+"""Zero-shot predictions of other programs, read from a file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rsicd_embed.evaluation.zeroshot import ZeroShotOutcome
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a file says.
+    """The predictions of a file.
 
     Attributes:
-        outcome: ranks beyond `depth` stand for "not among those listed".
-        depth: how many classes the file lists for every image; larger k cannot be scored.
+        outcome: ranks beyond `depth` mean "not among those listed".
+        depth: number of classes listed for every image; larger k cannot be scored.
     """
 
     outcome: ZeroShotOutcome
@@ -31,50 +31,53 @@ class Predictions:
 def read(
     path: Path, examples: Sequence[Example], labels: np.ndarray, classes: Sequence[str]
 ) -> Predictions:
-    """A TSV file: image, its class, then predicted class and score, best first, for each image.
+    """Reads a TSV file: image, its class, then pairs of predicted class and score, best first.
 
-    The order of the file counts; scores that are printed alike are no tie.
+    The order of the file counts; scores that are printed alike are not ties.
 
     Args:
         path: the file.
-        examples: the images that must be there, each once.
+        examples: the images that the file must contain, each once.
         labels: int (n,), their classes.
-        classes: as the data set and the file write them.
+        classes: class names as the dataset and the file write them.
 
     Raises:
-        DatasetError: it cannot be read, a line is not of that form, or it is not about these images
-            and classes.
+        DatasetError: the file cannot be read, a line has another form, or images or classes differ
+            from the dataset's.
     """
     place = {name: i for i, name in enumerate(classes)}
     right = {e.id: int(label) for e, label in zip(examples, labels, strict=True)}
     ranked: dict[str, list[int]] = {}
-    for number, line in enumerate(_lines(path), start=1):
+    lines = text.read(path).splitlines()
+    if not lines:
+        raise DatasetError(f"{path}: expected predictions, found an empty file")
+    for number, line in enumerate(lines, start=1):
         where = f"{path}: line {number}"
-        image, label, names = _parsed(line, where)
+        image, label, names = _parse(line, where)
         if image not in right:
-            raise DatasetError(f"{where}: {image} is not among the {len(right)} images to score")
+            raise DatasetError(f"{where}: {image} is not one of the {len(right)} images to score")
         if image in ranked:
-            raise DatasetError(f"{where}: {image} is there twice; keep one")
+            raise DatasetError(f"{where}: {image} occurs twice; keep one of the lines")
         if label != classes[right[image]]:
             raise DatasetError(
-                f"{where}: expected {image} to be of the class {classes[right[image]]!r}, "
+                f"{where}: expected the class {classes[right[image]]!r} for {image}, "
                 f"found {label!r}"
             )
         unknown = next((name for name in names if name not in place), None)
         if unknown is not None:
-            raise DatasetError(f"{where}: {unknown!r} is none of the {len(place)} classes")
+            raise DatasetError(f"{where}: {unknown!r} is not one of the {len(place)} classes")
         if len(set(names)) < len(names):
             raise DatasetError(f"{where}: expected each class once, found one twice")
         ranked[image] = [place[name] for name in names]
-    missing = next((one for one in right if one not in ranked), None)
+    missing = next((id_ for id_ in right if id_ not in ranked), None)
     if missing is not None:
         raise DatasetError(
             f"{path}: expected predictions for {len(right)} images, found {len(ranked)}; "
             f"{missing} is missing"
         )
-    depth = min(len(places) for places in ranked.values())
-    ranks = [_rank(ranked[one], label) for one, label in right.items()]
-    predicted = [ranked[one][0] for one in right]
+    depth = min(map(len, ranked.values()))
+    ranks = [_rank(ranked[id_], label) for id_, label in right.items()]
+    predicted = [ranked[id_][0] for id_ in right]
     outcome = ZeroShotOutcome(tuple(classes), labels, np.array(ranks), np.array(predicted))
     return Predictions(outcome, depth)
 
@@ -83,14 +86,8 @@ def _rank(places: Sequence[int], label: int) -> int:
     return places.index(label) + 1 if label in places else len(places) + 1
 
 
-def _lines(path: Path) -> list[str]:
-    lines = text.read(path).splitlines()
-    if not lines:
-        raise DatasetError(f"{path}: expected predictions, found an empty file")
-    return lines
-
-
-def _parsed(line: str, where: str) -> tuple[str, str, list[str]]:
+def _parse(line: str, where: str) -> tuple[str, str, list[str]]:
+    """Image, class, and predicted classes of a line."""
     image, _, rest = line.partition("\t")
     label, *pairs = rest.split("\t")
     names, scores = pairs[::2], pairs[1::2]
@@ -103,6 +100,6 @@ def _parsed(line: str, where: str) -> tuple[str, str, list[str]]:
             f"{where}: expected image, class, and pairs of class and score, separated by tabs, "
             f"found {line!r:.60}"
         )
-    if any(one < other for one, other in pairwise(numbers)):
+    if any(score < following for score, following in pairwise(numbers)):
         raise DatasetError(f"{where}: expected falling scores, found {', '.join(scores)}")
     return image, label, names

@@ -1,8 +1,8 @@
-"""What frozen features know: a linear probe, and the nearest neighbours.
+"""Probes of frozen features: a linear probe, and k nearest neighbours.
 
 The linear probe is CLIP's (Radford et al. 2021, arXiv:2103.00020, A.3): logistic regression with
-L2 regularisation, whose strength is chosen on images that are neither fitted nor scored. The
-neighbours vote, as in Wu et al. 2018 (arXiv:1805.01978), each with its cosine similarity.
+L2 regularisation, whose strength is chosen on images that are neither fitted nor scored. Neighbours
+vote with their cosine similarity, as in Wu et al. 2018 (arXiv:1805.01978).
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from rsicd_embed.errors import BenchError
 from rsicd_embed.evaluation.metrics import class_ranks
 from rsicd_embed.parallel import ordered_map
 
-# Inverse strengths of the regularisation; features are unit vectors, so that it takes large ones.
+# Inverse regularisation strengths; large ones, since features are unit vectors.
 CS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
 KS = (1, 3, 5, 10, 20, 50)
 HELD_OUT = 0.2
 
 _ITERATIONS = 1000
 _BLOCK = 1024
+
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting, and the share of the held-out images it got right."""
+    """A setting and its accuracy on the validation images."""
 
     setting: float
     top1: float
@@ -50,13 +52,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A classifier.
+    """A fitted classifier.
 
     Attributes:
         setting: C of the linear probe, k of the neighbours.
-        tried: all settings on the held-out images.
-        scores: float (n, classes) of the test images; -inf for a class that was not fitted.
-        converged: whether the last fit ended by itself.
+        tried: all settings with their accuracy on the validation images.
+        scores: float (n, classes) of the test images; -inf for classes that were not fitted.
+        converged: whether the final fit converged.
     """
 
     setting: float
@@ -65,8 +67,8 @@ class Fitted:
     converged: bool = True
 
 
-def require_library() -> None:
-    """Says early, not after the work, that nothing can be fitted.
+def require_sklearn() -> None:
+    """Checks, before any work, that probes can be fitted.
 
     Raises:
         BenchError: scikit-learn is not installed.
@@ -81,21 +83,21 @@ def require_library() -> None:
 
 
 def hold_out(labels: np.ndarray, seed: int, share: float = HELD_OUT) -> tuple[np.ndarray, ...]:
-    """Rows to keep and rows held out, of every class the same share, drawn by the seed.
+    """Random rows to keep and rows to hold out, the same fraction of every class.
 
-    A class with few images gives none away that would leave it empty.
+    At least one image of every class is kept.
 
     Example:
-        >>> kept, held = hold_out(np.array([0] * 10 + [1] * 5 + [2]), seed=0)
-        >>> len(kept), len(held)
+        >>> kept, held_out = hold_out(np.array([0] * 10 + [1] * 5 + [2]), seed=0)
+        >>> len(kept), len(held_out)
         (13, 3)
     """
     random = np.random.default_rng(seed)
-    held = np.zeros(len(labels), bool)
+    held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))
-        held[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
+        held_out[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def linear(
@@ -104,16 +106,16 @@ def linear(
     refit: Features,
     test: np.ndarray,
     classes: int,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done: None,
 ) -> Fitted:
-    """Fits with each C on `fit`, keeps the best on `choose` (the strongest of equals), fits again.
+    """Fits with each C, keeps the best (the smallest of equals), and fits the final model.
 
     Args:
-        fit: what is fitted while C is chosen.
-        choose: what C is chosen on.
-        refit: what the final model is fitted on; it may be `fit` itself.
-        test: float32 (n, dim), what it scores.
-        classes: how many there are.
+        fit: training images while C is chosen.
+        choose: validation images that C is chosen on.
+        refit: training images of the final model; may be `fit` itself.
+        test: float32 (n, dim), the images to score.
+        classes: number of classes.
         progress: called with 1 after each fit.
     """
     tried = []
@@ -122,7 +124,7 @@ def linear(
             scores = _log_odds(model, choose.vectors, classes)
             tried.append(Tried(c, _accuracy(scores, choose.labels)))
             progress(1)
-        best = max(tried, key=lambda one: (one.top1, -one.setting)).setting
+        best = max(tried, key=lambda candidate: (candidate.top1, -candidate.setting)).setting
         model = _fit(refit, best)
     progress(1)
     converged = bool(np.max(model.n_iter_) < _ITERATIONS)
@@ -136,17 +138,18 @@ def neighbours(
     ks = [k for k in KS if k <= len(fit.labels)]
     votes = knn_votes(fit, choose.vectors, classes, ks)
     tried = [Tried(k, _accuracy(votes[k], choose.labels)) for k in ks]
-    best = int(max(tried, key=lambda one: (one.top1, -one.setting)).setting)
-    return Fitted(best, tuple(tried), knn_votes(refit, test, classes, [best])[best])
+    best = max(tried, key=lambda candidate: (candidate.top1, -candidate.setting))
+    k = int(best.setting)
+    return Fitted(k, tuple(tried), knn_votes(refit, test, classes, [k])[k])
 
 
 def knn_votes(
     fit: Features, queries: np.ndarray, classes: int, ks: Sequence[int]
 ) -> dict[int, np.ndarray]:
-    """The sum of similarities that each class has among the k nearest, by k.
+    """The sum of similarities of each class among the k nearest neighbours, by k.
 
-    Similarities are cosines moved to [0, 2], so that no neighbour votes against its class. Of
-    neighbours that are equally near, the first in `fit` counts.
+    Similarities are cosines shifted to [0, 2], so that no neighbour votes against its class. Among
+    equally near neighbours, the first in `fit` counts.
 
     Returns:
         float64 (queries, classes) for each k.
@@ -166,12 +169,12 @@ def knn_votes(
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Fits run beside one another, each on a thread: their products are too small for several."""
+    """Limits each of the concurrent fits to one thread: their products are too small for more."""
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told in the record
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the scores have a note instead
         yield
 
 
@@ -182,12 +185,12 @@ def _fit(features: Features, c: float) -> Any:
 
 
 def _log_odds(model: Any, vectors: np.ndarray, classes: int) -> np.ndarray:
-    """float64 (n, classes) of scikit-learn's classifier, which knows only classes it has seen."""
-    decided = model.decision_function(vectors)
-    if decided.ndim == 1:  # two classes have one decision
-        decided = np.stack([-decided, decided], axis=1)
+    """float64 (n, classes) of a scikit-learn classifier, which knows only the fitted classes."""
+    decisions = model.decision_function(vectors)
+    if decisions.ndim == 1:  # two classes share one decision value
+        decisions = np.stack([-decisions, decisions], axis=1)
     scores = np.full((len(vectors), classes), -np.inf)
-    scores[:, model.classes_] = decided
+    scores[:, model.classes_] = decisions
     return scores
 
 

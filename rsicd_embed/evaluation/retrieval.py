@@ -1,8 +1,8 @@
-"""Text→image and image→text retrieval over images with captions, in the field's protocol.
+"""Text→image and image→text retrieval R@k over images with captions, by the published protocol.
 
 Every image is a candidate for every caption, and every caption for every image (1,093 × 5,465 on
-RSICD's test split): Karpathy & Fei-Fei 2015 (arXiv:1412.2306), as Yuan et al. 2022
-(arXiv:2204.09868) and those after them do it on RSICD.
+RSICD's test split): Karpathy & Fei-Fei 2015 (arXiv:1412.2306), and on RSICD Yuan et al. 2022
+(arXiv:2204.09868) and later papers.
 """
 
 from __future__ import annotations
@@ -10,30 +10,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from rsicd_embed.datasets.base import Example
-from rsicd_embed.evaluation.bootstrap import Bootstrap, Statistic, intervals, point, weighted_median
-from rsicd_embed.evaluation.metrics import RETRIEVAL_KS, rank_of_right, retrieval_metrics
+from rsicd_embed.evaluation.metrics import (
+    RETRIEVAL_KS,
+    Bootstrap,
+    Statistic,
+    intervals,
+    point,
+    rank_of_right,
+    retrieval_metrics,
+    weighted_median,
+)
+from rsicd_embed.reports.evaluation_types import RetrievalScores
 
-TIES = "a wrong candidate as similar as the best right one stands before it"
-OWN = "a caption that stands with several images is right only for the image it is asked for"
-CREDITED = "a caption that stands with several images is right for each of them"
+TIES = "a wrong candidate as similar as the best right one ranks above it"
+OWN = "a caption shared by several images is right only for the image it is queried for"
+CREDITED = "a caption shared by several images is right for each of them"
 
-_BLOCK = 1 << 23  # similarities held at once, 32 MB
+_BLOCK = 1 << 23  # similarities in memory at once, 32 MB
 
 
 @dataclass(frozen=True)
 class CaptionPairs:
-    """Captions and the images they stand with.
+    """Captions and their images.
 
     Attributes:
-        images: how many there are; each has at least one caption.
-        distinct: the texts, each once.
-        text: int (captions,), places in `distinct`.
-        image: int (captions,), places of the images.
+        images: number of images; each has at least one caption.
+        distinct: the distinct texts.
+        text: int (captions,), position of each caption in `distinct`.
+        image: int (captions,), position of its image.
     """
 
     images: int
@@ -43,7 +51,7 @@ class CaptionPairs:
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> CaptionPairs:
-        """Those of some examples, in their order."""
+        """The captions of examples, in their order."""
         pairs = [(i, caption) for i, e in enumerate(examples) for caption in e.captions]
         places = {text: i for i, text in enumerate(dict.fromkeys(text for _, text in pairs))}
         text = np.array([places[text] for _, text in pairs], np.int64)
@@ -52,7 +60,7 @@ class CaptionPairs:
 
     @cached_property
     def copies(self) -> dict[tuple[int, int], int]:
-        """How often a text stands with an image, by text and image."""
+        """Number of times that a text is a caption of an image, by text and image."""
         pairs, counts = np.unique(
             np.stack([self.text, self.image], axis=1), axis=0, return_counts=True
         )
@@ -60,7 +68,7 @@ class CaptionPairs:
 
     @property
     def shared(self) -> int:
-        """Distinct texts that stand with several images."""
+        """Number of distinct texts that are captions of several images."""
         return int((np.bincount([text for text, _ in self.copies]) > 1).sum())
 
 
@@ -79,46 +87,49 @@ def rank(
     *,
     credit_duplicates: bool = False,
 ) -> Ranks:
-    """Ranks every caption for every image and the other way round; see `metrics.rank_of_right`.
+    """Ranks all captions for each image, and all images for each caption.
+
+    See `metrics.rank_of_right`.
 
     Args:
         images: float32 (images, dim), unit vectors.
-        texts: float32 (distinct, dim), unit vectors of `captions.distinct`: captions of one text
-            tie, whatever rounding does.
-        captions: which stands with which.
-        credit_duplicates: a text is right for every image that it stands with.
+        texts: float32 (distinct, dim), unit vectors of `captions.distinct`; captions with the same
+            text therefore tie exactly.
+        captions: which caption belongs to which image.
+        credit_duplicates: a text is right for every image that has it as a caption.
     """
     text, image = captions.text, captions.image
     i2t = np.empty(captions.images, np.int64)
     for block in _blocks(captions.images, len(text)):
-        here = (image >= block.start) & (image < block.stop)
+        in_block = (image >= block.start) & (image < block.stop)
         right = np.zeros((block.stop - block.start, len(texts)), bool)
-        right[image[here] - block.start, text[here]] = True
+        right[image[in_block] - block.start, text[in_block]] = True
         own = image[None, :] == np.arange(block.start, block.stop)[:, None]
         similarities = (images[block] @ texts.T)[:, text]
         i2t[block] = rank_of_right(similarities, right[:, text] if credit_duplicates else own)
     t2i = np.empty(len(text), np.int64)
-    by_text = _images_by_text(captions)
+    by_text: dict[int, list[int]] = {}
+    for text_place, image_place in captions.copies:
+        by_text.setdefault(text_place, []).append(image_place)
     for block in _blocks(len(text), captions.images):
         right = image[block, None] == np.arange(captions.images)
         if credit_duplicates:
-            for row, one in enumerate(text[block]):
-                right[row, by_text[one]] = True
+            for row, text_place in enumerate(text[block]):
+                right[row, by_text[text_place]] = True
         t2i[block] = rank_of_right(texts[text[block]] @ images.T, right)
     return Ranks(i2t, t2i)
 
 
 def ceiling(captions: CaptionPairs, *, credit_duplicates: bool = False) -> dict[str, float]:
-    """The metrics of a perfect model, which cannot tell apart what has the same caption.
+    """The metrics of a perfect model, which cannot distinguish images with the same caption.
 
-    A text asked for m images can rank only one of them first, so the best it can do is to rank the
-    image it stands with most often first, and so on. An image whose captions all stand with other
-    images too finds their copies tied with its own. Images that are the same picture lower the
-    ceiling further; that is not counted.
+    For a text shared by several images, the best order ranks the image that has it most often
+    first, and so on. An image whose captions are all shared ties with their copies. Identical
+    images lower the ceiling further; this is not counted.
     """
-    ones = np.ones(captions.images, np.int64), np.ones(len(captions.text), np.int64)
     if credit_duplicates:
-        return retrieval_metrics(*ones)
+        perfect = np.ones(captions.images, np.int64), np.ones(len(captions.text), np.int64)
+        return retrieval_metrics(*perfect)
     i2t, t2i = np.full(captions.images, len(captions.text)), []
     totals = np.bincount(captions.text)
     by_text: dict[int, list[int]] = {}
@@ -132,29 +143,34 @@ def ceiling(captions: CaptionPairs, *, credit_duplicates: bool = False) -> dict[
 
 
 def statistic(ranks: Ranks, captions: CaptionPairs, ks: Sequence[int] = RETRIEVAL_KS) -> Statistic:
-    """R@k both ways, mR and median ranks of images drawn with their captions."""
+    """R@k in both directions, mR and median ranks as a statistic for the bootstrap.
+
+    Images are drawn with their captions.
+    """
     own = np.bincount(captions.image, minlength=captions.images).astype(np.float64)
     t2i_hits = {
         k: np.bincount(captions.image, weights=ranks.t2i <= k, minlength=captions.images)
         for k in ks
     }
 
-    def of(drawn: np.ndarray) -> Mapping[str, np.ndarray]:
+    def metrics(drawn: np.ndarray) -> Mapping[str, np.ndarray]:
         total = drawn.sum(axis=1)
-        found = {f"i2t_r{k}": drawn @ (ranks.i2t <= k) / total for k in ks}
-        found |= {f"t2i_r{k}": drawn @ t2i_hits[k] / (drawn @ own) for k in ks}
-        found["mr"] = np.mean(list(found.values()), axis=0)
-        found["i2t_median_rank"] = weighted_median(ranks.i2t, drawn)
-        found["t2i_median_rank"] = weighted_median(ranks.t2i, drawn[:, captions.image])
-        return found
+        rates = {f"i2t_r{k}": drawn @ (ranks.i2t <= k) / total for k in ks}
+        rates |= {f"t2i_r{k}": drawn @ t2i_hits[k] / (drawn @ own) for k in ks}
+        return {
+            **rates,
+            "mr": np.mean(list(rates.values()), axis=0),
+            "i2t_median_rank": weighted_median(ranks.i2t, drawn),
+            "t2i_median_rank": weighted_median(ranks.t2i, drawn[:, captions.image]),
+        }
 
-    return of
+    return metrics
 
 
 def report(
     ranks: Ranks, captions: CaptionPairs, bootstrap: Bootstrap, *, credit_duplicates: bool
-) -> dict[str, Any]:
-    """What a record says of one model on one data set, metrics as fractions."""
+) -> RetrievalScores:
+    """Scores of one model on one dataset, for a record."""
     metrics = statistic(ranks, captions)
     return {
         "n": captions.images,
@@ -168,13 +184,6 @@ def report(
         "ties": TIES,
         "duplicates": CREDITED if credit_duplicates else OWN,
     }
-
-
-def _images_by_text(captions: CaptionPairs) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for text, image in captions.copies:
-        found.setdefault(text, []).append(image)
-    return found
 
 
 def _blocks(n: int, width: int) -> list[slice]:

@@ -1,4 +1,4 @@
-"""Zero-shot classification: an image is of the class whose prompts it is most similar to.
+"""Zero-shot classification: an image belongs to the class whose prompts it is most similar to.
 
 CLIP (Radford et al. 2021, arXiv:2103.00020) with the prompt and the classes of CLIP-rsicd on RSICD.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -15,23 +16,37 @@ from rsicd_embed.arguments import require_items
 from rsicd_embed.datasets.classes import readable
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import BenchError
-from rsicd_embed.evaluation.bootstrap import Bootstrap, Statistic, intervals, point
-from rsicd_embed.evaluation.metrics import ZEROSHOT_KS, class_ranks, confusion_matrix, hit_rates
+from rsicd_embed.evaluation.metrics import (
+    ZEROSHOT_KS,
+    Bootstrap,
+    Statistic,
+    class_ranks,
+    confusion_matrix,
+    hit_rates,
+    intervals,
+    point,
+)
+from rsicd_embed.files import make_folder, storage_errors, sync_folder, write_file
+from rsicd_embed.reports.evaluation_types import ClassScores, ZeroShotScores
 
-TIES = "a wrong class as similar as the right one stands before it"
+TIES = "a wrong class as similar as the right one ranks above it"
 
 _CATEGORY = "{category}"
+# Layout of the confusion matrix.
+_MOST_NUMBERED = 40  # most classes for which each cell shows its count
+_INCHES_PER_CLASS = 0.32
+_DARK = 0.55  # fraction of a row from which a cell needs a light text colour
 
 
 @dataclass(frozen=True)
 class ZeroShotOutcome:
-    """What a model made of n images.
+    """Predictions of a model for n images.
 
     Attributes:
-        classes: as the data set writes them.
-        labels: int (n,), the right classes.
-        ranks: int (n,), of the right class, from 1.
-        predicted: int (n,), the first class.
+        classes: class names as the dataset writes them.
+        labels: int (n,), the correct classes.
+        ranks: int (n,), rank of the correct class, from 1.
+        predicted: int (n,), the predicted class.
     """
 
     classes: tuple[str, ...]
@@ -41,11 +56,11 @@ class ZeroShotOutcome:
 
 
 def require_prompts(prompts: Sequence[str]) -> None:
-    """Refuses a prompt that says nothing of the class.
+    """Checks that every prompt mentions the class.
 
     Raises:
-        BenchError: one lacks `{category}`.
-        ArgumentError: a single prompt, which belongs in a list.
+        BenchError: a prompt lacks `{category}`.
+        ArgumentError: `prompts` is a string, not a list of strings.
     """
     require_items(prompts, "prompts", str)
     for prompt in prompts:
@@ -56,9 +71,9 @@ def require_prompts(prompts: Sequence[str]) -> None:
 
 
 def class_vectors(embedder: Embedder, names: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
-    """float32 (classes, dim): the mean of each class's prompts, each a unit vector, renormalised.
+    """float32 (classes, dim): the normalised mean of the unit vectors of each class's prompts.
 
-    A prompt's braces other than `{category}` are kept as they are.
+    Braces other than `{category}` are kept.
     """
     require_prompts(prompts)
     require_items(names, "class names", str)
@@ -72,66 +87,71 @@ def class_vectors(embedder: Embedder, names: Sequence[str], prompts: Sequence[st
 
 
 def class_names(classes: Sequence[str], *, raw: bool = False) -> list[str]:
-    """What stands for `{category}`: readable names, or those of the data set."""
+    """The names that replace `{category}`: readable ones, or those of the dataset."""
     require_items(classes, "class names", str)
-    return list(classes) if raw else [readable(one) for one in classes]
+    return list(classes) if raw else [readable(name) for name in classes]
 
 
 def classify(
     images: np.ndarray, class_vectors: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 ) -> ZeroShotOutcome:
-    """Unit vectors float32 (n, dim) of images and (classes, dim) of classes → ranks."""
+    """Classifies images by their unit vectors.
+
+    Args:
+        images: float32 (n, dim).
+        class_vectors: float32 (classes, dim).
+        labels: int (n,), the correct classes.
+        classes: class names as the dataset writes them.
+    """
     similarities = images @ class_vectors.T
     ranks = class_ranks(similarities, labels)
     return ZeroShotOutcome(tuple(classes), labels, ranks, similarities.argmax(axis=1))
 
 
 def statistic(ranks: np.ndarray, ks: Sequence[int] = ZEROSHOT_KS) -> Statistic:
-    """Top-k accuracy of drawn images."""
+    """Top-k accuracy as a statistic for the bootstrap."""
 
-    def of(drawn: np.ndarray) -> Mapping[str, np.ndarray]:
+    def accuracies(drawn: np.ndarray) -> Mapping[str, np.ndarray]:
         return {f"top{k}": drawn @ (ranks <= k) / drawn.sum(axis=1) for k in ks}
 
-    return of
+    return accuracies
 
 
 def report(
     outcome: ZeroShotOutcome, bootstrap: Bootstrap, ks: Sequence[int] = ZEROSHOT_KS
-) -> dict[str, Any]:
-    """What a record says of one model on one data set, metrics as fractions.
-
-    `confusion[i][j]` images of class i were called class j, in the order of `per_class`.
-    """
-    metrics = statistic(outcome.ranks, ks)
+) -> ZeroShotScores:
+    """Scores of one model on one dataset, for a record."""
+    accuracies = statistic(outcome.ranks, ks)
     n, classes = len(outcome.labels), len(outcome.classes)
     confusion = confusion_matrix(outcome.labels, outcome.predicted, classes)
     return {
         "n": n,
         "classes": classes,
-        "metrics": point(metrics, n),
-        "intervals": intervals(metrics, n, bootstrap),
+        "metrics": point(accuracies, n),
+        "intervals": intervals(accuracies, n, bootstrap),
         "bootstrap": bootstrap.as_json(),
         "ties": TIES,
-        "per_class": [_of_class(outcome, confusion, i, ks) for i in range(classes)],
+        "per_class": [_class_scores(outcome, confusion, i, ks) for i in range(classes)],
         "confusion": confusion.tolist(),
         "notes": _notes(outcome, ks),
     }
 
 
-def _of_class(
+def _class_scores(
     outcome: ZeroShotOutcome, confusion: np.ndarray, place: int, ks: Sequence[int]
-) -> dict[str, Any]:
+) -> ClassScores:
     ranks = outcome.ranks[outcome.labels == place]
     mistakes = confusion[place].copy()
     mistakes[place] = 0
     most = int(mistakes.argmax())
-    return {
+    scores = {
         "class": outcome.classes[place],
         "n": len(ranks),
         **(hit_rates(ranks, ks, "top") if len(ranks) else dict.fromkeys(f"top{k}" for k in ks)),
         "most_mistaken_for": outcome.classes[most] if mistakes[most] else None,
         "mistaken": int(mistakes[most]),
     }
+    return cast(ClassScores, scores)
 
 
 def _notes(outcome: ZeroShotOutcome, ks: Sequence[int]) -> list[str]:
@@ -140,5 +160,69 @@ def _notes(outcome: ZeroShotOutcome, ks: Sequence[int]) -> list[str]:
     seen = set(outcome.labels.tolist())
     unseen = [name for i, name in enumerate(outcome.classes) if i not in seen]
     if unseen:
-        notes.append(f"classes without images here: {', '.join(unseen)}")
+        notes.append(f"classes without images: {', '.join(unseen)}")
     return notes
+
+
+def require_matplotlib() -> None:
+    """Checks, before any work, that the confusion matrix can be drawn.
+
+    Raises:
+        BenchError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise BenchError(
+            f"the plot of the confusion matrix needs {error.name}, which is not installed: "
+            "pip install 'rsicd-embed[eval]'"
+        ) from error
+
+
+def draw_confusion(confusion: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
+    """Writes a confusion matrix as PNG, each cell coloured by its fraction of the row.
+
+    Args:
+        confusion: int (classes, classes), number of images by correct class (row) and predicted
+            class (column).
+        names: class names.
+        title: title of the plot.
+        path: the file; its folder is created.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n, totals = len(names), confusion.sum(axis=1)
+    shares = confusion / np.maximum(totals[:, None], 1)
+    side = min(max(4.0, _INCHES_PER_CLASS * n), 40.0)
+    figure = Figure(figsize=(side + 3.2, side + 2.4), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    font = min(8.0, 72 * side / n * 0.6)
+    ticks = np.arange(n)
+    labels = [f"{name} ({total})" for name, total in zip(names, totals, strict=True)]
+    axes.set_yticks(ticks, labels, fontsize=font, parse_math=False)
+    axes.set_xticks(ticks, names, fontsize=font, rotation=90, parse_math=False)
+    axes.set_xlabel("predicted class", fontsize=9)
+    axes.set_ylabel("correct class (images)", fontsize=9)
+    axes.set_title(title, fontsize=10, wrap=True, parse_math=False)
+    axes.set_xticks(ticks[1:] - 0.5, minor=True)
+    axes.set_yticks(ticks[1:] - 0.5, minor=True)
+    axes.grid(which="minor", color="0.9", linewidth=0.4)
+    axes.tick_params(which="both", length=0)
+    if n <= _MOST_NUMBERED:
+        for row, column in np.argwhere(confusion):
+            colour = "white" if shares[row, column] > _DARK else "black"
+            axes.text(
+                column, row, str(confusion[row, column]),
+                ha="center", va="center", fontsize=font * 0.9, color=colour,
+            )  # fmt: skip
+    figure.colorbar(image, ax=axes, shrink=0.5, label="fraction of the row")
+    with storage_errors(f"cannot write {path}"):
+        make_folder(path.parent)
+        canvas = FigureCanvasAgg(figure)
+        write_file(path, lambda temporary: canvas.print_figure(temporary, dpi=120, format="png"))
+        sync_folder(path.parent)

@@ -86,6 +86,7 @@ UNREAD_SUFFIXES = PLUGIN_SUFFIXES | {
 
 
 ImageLike = Image.Image | Path | str | bytes
+"""An image: a Pillow image, a path, or the bytes of an image file."""
 
 # 178,956,970, Pillow's own limit. An image of that size takes 0.5 GB as RGB.
 MAX_PIXELS = 2 * 89_478_485

@@ -1,1 +1,1 @@
-"""Records of evaluations and benchmarks: the machine, timing, statistics, tables and pages."""
+"""Records of evaluations and benchmarks: types, machine, timing, statistics, plots and pages."""

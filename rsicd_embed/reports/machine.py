@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from rsicd_embed.parallel import cpu_count
+from rsicd_embed.reports.record_types import GitState, MachineInfo
 
 PACKAGES = (
     *("rsicd-embed", "numpy", "jax", "jaxlib", "flax", "pillow", "pyarrow", "lancedb", "pylance"),
@@ -22,17 +22,17 @@ PACKAGES = (
     *("onnxruntime", "openvino", "open-clip-torch", "scikit-learn"),
     *("hnswlib", "faiss-cpu", "usearch", "h5py"),
 )
-# Prefixes of environment variables that change how fast the libraries above are.
+# Prefixes of environment variables that affect the speed of these libraries.
 _ENVIRONMENT = (
     *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "XLA_", "JAX_", "ATEN_"),
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "MALLOC_", "LD_PRELOAD"),
 )
-# What decides how fast a matrix product can be.
+# CPU features that bound the speed of matrix products.
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 
 
-def describe(accelerators: Sequence[str] = ()) -> dict[str, Any]:
-    """The machine, the versions and the state of the source, as JSON; no names of hosts or folders.
+def describe(accelerators: Sequence[str] = ()) -> MachineInfo:
+    """The machine, package versions and git state, without host names or paths.
 
     Example:
         >>> sorted(describe())[:5]
@@ -57,20 +57,18 @@ def describe(accelerators: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """The versions of those that are installed."""
-    found = {}
+    """Versions of the packages that are installed."""
+    installed = {}
     for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
-def git_state(file: Path) -> dict[str, Any] | None:
+def git_state(file: Path) -> GitState | None:
     """Commit of the checkout that tracks `file`, and whether tracked files differ from it.
 
-    None where the file is not tracked (an installed package) or there is no git.
+    None if the file is not tracked (an installed package) or git is missing.
     """
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None
@@ -80,21 +78,21 @@ def git_state(file: Path) -> dict[str, Any] | None:
 
 
 def nvidia_gpus() -> list[str]:
-    """Names of NVIDIA's GPUs, as their driver tells them; none without it."""
+    """Names of NVIDIA GPUs as reported by their driver; empty without one."""
     if shutil.which("nvidia-smi") is None:
         return []
-    told = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or ""
-    return [line.strip() for line in told.splitlines() if line.strip()]
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or ""
+    return [line.strip() for line in names.splitlines() if line.strip()]
 
 
 @dataclass(frozen=True)
 class CpuTimes:
-    """CPU time up to a moment, from which `cpu_contention` is measured.
+    """Cumulative CPU times, in seconds, from which `cpu_contention` is computed.
 
     Attributes:
-        total_s: of all CPUs together.
-        busy_s: of that, not idle: work of any process, or of another virtual machine.
-        own_s: of that, this process and those children that have ended.
+        total_s: all CPUs together.
+        busy_s: time that was not idle, for any process or another virtual machine.
+        own_s: time used by this process and its finished children.
     """
 
     total_s: float
@@ -103,14 +101,14 @@ class CpuTimes:
 
     @classmethod
     def now(cls) -> CpuTimes | None:
-        """None where psutil is not installed or cannot read them."""
+        """The current times; None if psutil is not installed or cannot read them."""
         try:
             import psutil
 
             times = psutil.cpu_times()._asdict()
         except (ImportError, OSError, RuntimeError):
             return None
-        # Linux counts the time of guests in user and nice too.
+        # Linux includes guest times in user and nice as well.
         total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
         idle = times["idle"] + times.get("iowait", 0.0)
         return cls(total, total - idle, sum(os.times()[:4]))
@@ -119,7 +117,7 @@ class CpuTimes:
 def cpu_contention(start: CpuTimes | None) -> float | None:
     """Fraction of all CPU time since `start` that other processes used, from 0 to 1.
 
-    None where CPU times cannot be read, or hardly any time has passed.
+    None if CPU times cannot be read or too little time has passed.
     """
     end = CpuTimes.now()
     if start is None or end is None or end.total_s <= start.total_s:
@@ -129,7 +127,7 @@ def cpu_contention(start: CpuTimes | None) -> float | None:
 
 
 def memory_usage() -> int:
-    """Resident memory of this process in bytes; the peak where psutil is not installed."""
+    """Resident memory of this process in bytes; the peak if psutil is not installed."""
     try:
         import psutil
     except ImportError:
@@ -138,7 +136,7 @@ def memory_usage() -> int:
 
 
 def peak_memory_usage() -> int:
-    """Peak resident memory of this process in bytes, since it began or `reset_peak_memory`."""
+    """Peak resident memory of this process in bytes since its start or `reset_peak_memory`."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -146,13 +144,13 @@ def peak_memory_usage() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Lets the peak start from the present usage, on Linux."""
+    """Resets the peak to the current usage, on Linux."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _matters(name: str, value: str) -> bool:
-    """Whether a variable bears on speed; folders (of caches, say) are nobody's business."""
+    """Whether an environment variable affects speed; paths are left out."""
     return name.startswith(_ENVIRONMENT) and os.sep not in value
 
 
@@ -161,7 +159,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints; None where it fails."""
+    """Output of a command; None if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.SubprocessError):
@@ -174,13 +172,13 @@ def _cpu() -> tuple[str, list[str]]:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    found: dict[str, str] = {}
+    info: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
-        found.setdefault(key.strip().lower(), value.strip())
-    flags = (found.get("flags") or found.get("features") or "").split()
-    name = found.get("model name") or platform.processor() or platform.machine()
-    return name, [one for one in _ISA if one in flags]
+        info.setdefault(key.strip().lower(), value.strip())
+    flags = (info.get("flags") or info.get("features") or "").split()
+    name = info.get("model name") or platform.processor() or platform.machine()
+    return name, [feature for feature in _ISA if feature in flags]
 
 
 def _memory_bytes() -> int | None:

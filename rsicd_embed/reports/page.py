@@ -1,15 +1,15 @@
-"""The page around the plots: one HTML file that needs nothing else, light or dark as its reader."""
+"""HTML pages of reports: one self-contained file per page, in a light and a dark theme."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
+from rsicd_embed.reports.record_types import RunRecord
 from rsicd_embed.reports.svg import SERIES
 
-# Marks of the same number in a light and a dark page.
+# Colours of the series, in the light and in the dark theme.
 _LIGHT = "#1d4ed8 #c2410c #047857 #a21caf #a16207 #0e7490 #be123c #4d7c0f #6d28d9 #57606a"
 _DARK = "#7aa2f7 #ff9e64 #5fd3a1 #e08ff0 #e0c46c #67d4e8 #ff8fa3 #a6d66a #b79cff #a0a8b4"
 
@@ -61,32 +61,32 @@ svg .label { fill: var(--text); } svg .value { fill: var(--text); font-weight: 6
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading, a sentence below it, and HTML."""
+    """A section of a page: a heading, a sentence that explains it, and HTML."""
 
     title: str
-    words: str
+    caption: str
     html: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the page says of a run: a title, the most important figures, and sections."""
+    """The report of a run: a title, tiles (name and value) of key metrics, and sections."""
 
     title: str
     tiles: Sequence[tuple[str, str]]
     sections: Sequence[Section]
 
 
-def page(runs: Sequence[Mapping[str, Any]], reports: Sequence[Report]) -> str:
-    """One page about some runs."""
+def page(runs: Sequence[RunRecord], reports: Sequence[Report]) -> str:
+    """A page of one or more runs and their reports."""
     style = _STYLE % {
         "light": _colours(_LIGHT),
         "dark": _colours(_DARK),
         "classes": " ".join(f".c{i} {{ --c: var(--c{i}); }}" for i in range(SERIES)),
     }
     body = "".join(
-        _one(run, report, first=at == 0)
-        for at, (run, report) in enumerate(zip(runs, reports, strict=True))
+        _run(run, report, first=position == 0)
+        for position, (run, report) in enumerate(zip(runs, reports, strict=True))
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -98,7 +98,7 @@ def page(runs: Sequence[Mapping[str, Any]], reports: Sequence[Report]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], best: Sequence[int] = ()) -> str:
-    """A table whose first row is its head; the rows of these numbers, from 1, stand out."""
+    """A table whose first row is its header; rows whose numbers, from 1, are in `best` are bold."""
     head, *others = rows
     lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
     for number, row in enumerate(others, 1):
@@ -107,11 +107,11 @@ def table(rows: Sequence[Sequence[str]], best: Sequence[int] = ()) -> str:
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
-def _colours(some: str) -> str:
-    return " ".join(f"--c{i}: {one};" for i, one in enumerate(some.split()))
+def _colours(theme: str) -> str:
+    return " ".join(f"--c{i}: {colour};" for i, colour in enumerate(theme.split()))
 
 
-def _one(run: Mapping[str, Any], report: Report, *, first: bool) -> str:
+def _run(run: RunRecord, report: Report, *, first: bool) -> str:
     machine = run["machine"]
     where = f"{machine.get('cpu')}, {machine.get('cores')} cores · {run.get('started', '')[:10]}"
     tiles = "".join(
@@ -119,15 +119,15 @@ def _one(run: Mapping[str, Any], report: Report, *, first: bool) -> str:
         for name, value in report.tiles
     )
     partial = (
-        '<section class="warn">This run was interrupted: only what was measured until then is '
-        "here.</section>"
+        '<section class="warn">This run was interrupted. The page shows what was measured before '
+        "that.</section>"
         if not run.get("complete", True)
         else ""
     )
     sections = "".join(
-        f"<section><h2>{escape(one.title)}</h2><p class=soft>{escape(one.words)}</p>{one.html}"
-        "</section>"
-        for one in (*report.sections, _made(run))
+        f"<section><h2>{escape(section.title)}</h2><p class=soft>{escape(section.caption)}</p>"
+        f"{section.html}</section>"
+        for section in (*report.sections, _reproduction(run))
     )
     return (
         f"<h1{'' if first else ' class=next'}>{escape(report.title)}</h1>"
@@ -135,8 +135,8 @@ def _one(run: Mapping[str, Any], report: Report, *, first: bool) -> str:
     )
 
 
-def _made(run: Mapping[str, Any]) -> Section:
-    """How to do it again."""
+def _reproduction(run: RunRecord) -> Section:
+    """The command, machine, settings and versions of a run."""
     machine, git = run["machine"], run["machine"].get("git")
     state = (
         f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}"
@@ -144,25 +144,28 @@ def _made(run: Mapping[str, Any]) -> Section:
         else "not a checkout"
     )
     rows = [("", "")]
-    rows += [(name, _plain(value)) for name, value in machine.items() if _is_told(name, value)]
+    rows += [(name, _plain(value)) for name, value in machine.items() if _is_shown(name, value)]
     rows.append(("source", state))
     packages = [("package", "version"), *machine.get("packages", {}).items()]
-    settings = [("setting", "value"), *((k, _plain(v)) for k, v in run["settings"].items())]
+    settings = [
+        ("setting", "value"),
+        *((name, _plain(value)) for name, value in run["settings"].items()),
+    ]
     html = (
         f"<pre>{escape(run['command'])}</pre>{table(rows)}"
         f"<details><summary>Settings</summary>{table(settings)}</details>"
         f"<details><summary>Versions</summary>{table(packages)}</details>"
     )
-    return Section("How it was made", "The command, the machine, the versions.", html)
+    return Section("How to reproduce", "Command, machine and versions.", html)
 
 
-def _is_told(name: str, value: Any) -> bool:
+def _is_shown(name: str, value: object) -> bool:
     return name not in ("packages", "git") and value not in (None, [], {})
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_plain(one)}" for name, one in value.items()) or "–"
+        return ", ".join(f"{name}={_plain(item)}" for name, item in value.items()) or "–"
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value)) or "–"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

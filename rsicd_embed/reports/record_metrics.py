@@ -1,24 +1,41 @@
-"""The figures of a record, each with its raw samples where there are some, for comparisons."""
+"""Metrics of a record, with raw samples for comparisons; and the points of the Pareto curve."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
-_LATENCIES = ("p50", "p95", "p99")
+from rsicd_embed.reports.evaluation_types import EvaluationRecord
+from rsicd_embed.reports.record_types import (
+    BUILD_STEPS,
+    MODALITIES,
+    PERCENTILES,
+    AnnPoint,
+    AnnRecord,
+    AnnResults,
+    EmbedRecord,
+    IngestRecord,
+    RatesRecord,
+    RateSummary,
+    RunRecord,
+    SearchedContender,
+    ServeRecord,
+)
+
+OPTIMIZED = "optimized"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a run.
+    """One metric of a run.
 
     Attributes:
-        value: the figure itself.
-        unit: of it; empty for shares.
-        more_is_better: whether a larger one is better.
-        samples: raw ones in the same unit, a round each; empty where there are none.
-        is_share: a part of 1 that is judged by differences: an ANN recall, or an accuracy.
+        value: the metric.
+        unit: its unit; empty for fractions.
+        more_is_better: whether larger values are better.
+        samples: raw samples in the same unit, one per round; empty if there are none.
+        is_share: a fraction that is compared by differences: an ANN recall or an accuracy.
     """
 
     value: float
@@ -28,76 +45,98 @@ class Figure:
     is_share: bool = False
 
 
-def figures(run: Mapping[str, Any]) -> dict[str, Figure]:
-    """All figures of a record, by what they are of."""
-    of = {"ann": _ann, "embed": _embed, "ingest": _ingest, "serve": _serve}
-    others = _rates if "candidates" in run else _evaluation
-    return dict(of.get(run["task"], others)(run))
+def figures(run: RunRecord) -> dict[str, Figure]:
+    """All metrics of a record by name."""
+    match run["task"]:
+        case "ann":
+            return dict(_ann(cast(AnnRecord, run)))
+        case "embed":
+            return dict(_embed(cast(EmbedRecord, run)))
+        case "ingest":
+            return dict(_ingest(cast(IngestRecord, run)))
+        case "serve":
+            return dict(_serve(cast(ServeRecord, run)))
+    if "candidates" in run:
+        return dict(_rates(cast(RatesRecord, run)))
+    return dict(_evaluation(cast(EvaluationRecord, run)))
 
 
-def _ann(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
+def _ann(run: AnnRecord) -> Iterator[tuple[str, Figure]]:
     for name, built in run["contenders"].items():
-        for step in ("upsert", "optimize"):
-            if step in built:
-                samples = tuple(one / 1e9 for one in built[step]["samples_ns"])
-                yield f"{name}: {step}", Figure(built[step]["s"], "s", samples=samples)
+        for step in BUILD_STEPS:
+            if timed := built.get(step):
+                samples = tuple(ns / 1e9 for ns in timed["samples_ns"])
+                yield f"{name}: {step}", Figure(timed["s"], "s", samples=samples)
         if built.get("disk_bytes"):
             yield f"{name}: disk", Figure(built["disk_bytes"] / 1e6, "MB")
-    for state, told in run["states"].items():
-        k = told.get("k", run["settings"]["k"])
-        for name, one in told["contenders"].items():
-            yield from _searched(f"{name}, {state}", k, one)
-    for step in run.get("sweep", ()):
-        for name, one in step["contenders"].items():
-            words = ", ".join(f"{key}={value}" for key, value in step["settings"][name].items())
-            yield from _searched(f"{name}, {words}, k={step['k']}", step["k"], one)
+    for state, results in run["states"].items():
+        k = results.get("k", run["settings"]["k"])
+        for name, searched in results["contenders"].items():
+            yield from _searched(f"{name}, {state}", k, searched)
+    for sweep_step in run.get("sweep", ()):
+        k = sweep_step["k"]
+        for name, searched in sweep_step["contenders"].items():
+            settings = ", ".join(f"{s}={n}" for s, n in sweep_step["settings"][name].items())
+            yield from _searched(f"{name}, {settings}, k={k}", k, searched)
 
 
-def _searched(name: str, k: int, one: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
-    if "single" not in one:
+def _searched(name: str, k: int, searched: SearchedContender) -> Iterator[tuple[str, Figure]]:
+    if "single" not in searched:
         return
-    yield f"{name}: ANN recall@{k}", Figure(one["ann_recall"], "", True, is_share=True)
-    for at in _LATENCIES:
-        samples = tuple(ns / 1e6 for ns in one["single"]["by_round"][f"{at}_ns"])
-        yield f"{name}: {at}", Figure(one["single"][f"{at}_ns"] / 1e6, "ms", samples=samples)
-    batches = {"1": one.get("batch", {})} | one.get("batch_by_clients", {})
-    for clients, batch in batches.items():
-        if "per_s" in batch:
-            by = "" if clients == "1" else f" of {clients} clients"
-            yield f"{name}: batch QPS{by}", _rate(batch, "queries/s")
-    if one.get("peak_bytes"):
-        yield f"{name}: peak memory", Figure(one["peak_bytes"] / 1e6, "MB")
+    yield f"{name}: ANN recall@{k}", Figure(searched["ann_recall"], "", True, is_share=True)
+    single = searched["single"]
+    for at in PERCENTILES:
+        samples = tuple(ns / 1e6 for ns in single["by_round"][at])
+        yield f"{name}: {at.removesuffix('_ns')}", Figure(single[at] / 1e6, "ms", samples=samples)
+    for clients, rate in rates_by_clients(searched).items():
+        by = "" if clients == "1" else f" of {clients} clients"
+        yield f"{name}: batch QPS{by}", _rate(rate, "queries/s")
+    if searched.get("peak_bytes"):
+        yield f"{name}: peak memory", Figure(searched["peak_bytes"] / 1e6, "MB")
 
 
-def _embed(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
-    for what in ("images", "texts"):
-        for name, one in run.get(what, {}).get("candidates", {}).items():
-            yield f"{name}: {what}", _rate(one, f"{what}/s")
+def rates_by_clients(searched: SearchedContender) -> dict[str, RateSummary]:
+    """Rates of batched queries by the number of clients; empty if none were measured."""
+    rates: dict[str, RateSummary] = {}
+    if "batch" in searched:
+        rates["1"] = searched["batch"]
+    rates |= searched.get("batch_by_clients", {})
+    return {clients: rate for clients, rate in rates.items() if "per_s" in rate}
 
 
-def _ingest(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
-    for name, one in run["candidates"].items():
-        yield name, _rate(one, "images/s")
-    for one in run["memory"]:
-        yield f"peak memory of {one['images']} images", Figure(one["peak_bytes"] / 1e6, "MB")
+def _embed(run: EmbedRecord) -> Iterator[tuple[str, Figure]]:
+    for unit in MODALITIES:
+        if timed := run.get(unit):
+            for name, rate in timed["candidates"].items():
+                yield f"{name}: {unit}", _rate(rate, f"{unit}/s")
 
 
-def _serve(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
-    for name, one in run["candidates"].items():
-        yield name, _rate(one, "searches/s")
-    for how, one in run["latency_ms"].items():
+def _ingest(run: IngestRecord) -> Iterator[tuple[str, Figure]]:
+    for name, rate in run["candidates"].items():
+        yield name, _rate(rate, "images/s")
+    for usage in run["memory"]:
+        yield (
+            f"peak memory of {usage['images']} images",
+            Figure(usage["peak_bytes"] / 1e6, "MB"),
+        )
+
+
+def _serve(run: ServeRecord) -> Iterator[tuple[str, Figure]]:
+    for name, rate in run["candidates"].items():
+        yield name, _rate(rate, "searches/s")
+    for server, latency in run["latency_ms"].items():
         for at in ("p50", "p90", "p99"):
-            yield f"one client, {how}: {at}", Figure(one[at], "ms")
-    for how, taken in run["cpu_ms_per_search"].items():
-        yield f"processor time of a search, {how}", Figure(taken, "ms")
+            yield f"one client, {server}: {at}", Figure(latency[at], "ms")
+    for server, cpu_ms in run["cpu_ms_per_search"].items():
+        yield f"processor time of a search, {server}", Figure(cpu_ms, "ms")
 
 
-def _rates(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
-    for name, one in run["candidates"].items():
-        yield name, _rate(one, f"{one['unit']}/s")
+def _rates(run: RatesRecord) -> Iterator[tuple[str, Figure]]:
+    for name, rate in run["candidates"].items():
+        yield name, _rate(rate, f"{rate['unit']}/s")
 
 
-def _evaluation(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
+def _evaluation(run: EvaluationRecord) -> Iterator[tuple[str, Figure]]:
     for name, value in run.get("metrics", {}).items():
         if "median" in name:
             yield name, Figure(value, "rank")
@@ -105,6 +144,74 @@ def _evaluation(run: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
             yield name, Figure(value, "", True, is_share=True)
 
 
-def _rate(one: Mapping[str, Any], unit: str) -> Figure:
-    samples = tuple(one["units_per_call"] * 1e9 / ns for ns in one["samples_ns"])
-    return Figure(one["per_s"], unit, True, samples)
+def _rate(rate: RateSummary, unit: str) -> Figure:
+    samples = tuple(rate["units_per_call"] * 1e9 / ns for ns in rate["samples_ns"])
+    return Figure(rate["per_s"], unit, True, samples)
+
+
+def ann_points(run: AnnResults, k: int) -> list[AnnPoint]:
+    """A point of ANN recall and latency for each contender, combination of settings, and k.
+
+    A point without `settings` is the contender with its own defaults: a store with the settings
+    that it chose itself. `pareto` marks the points that no other of the same k dominates.
+
+    Args:
+        run: results of `bench ann`.
+        k: the first k of the run.
+    """
+    points = []
+    for name, state in run["states"].items():
+        if name == OPTIMIZED or name.startswith(f"{OPTIMIZED}, "):
+            for contender, searched in state["contenders"].items():
+                points += _point(run, contender, state.get("k", k), {}, searched)
+    for step in run.get("sweep", ()):
+        for contender, searched in step["contenders"].items():
+            settings = step["settings"].get(contender, {})
+            points += _point(run, contender, step["k"], settings, searched)
+    for point in points:
+        point["pareto"] = not any(_dominates(other, point) for other in points)
+    return points
+
+
+def _point(
+    run: AnnResults,
+    contender: str,
+    k: int,
+    settings: dict[str, int],
+    searched: SearchedContender,
+) -> list[AnnPoint]:
+    """The point of one contender; none if it was not timed."""
+    if "single" not in searched:
+        return []
+    built = run["contenders"].get(contender, {})
+    seconds = [step["s"] for name in BUILD_STEPS if (step := built.get(name))]
+    optimized = run["states"][OPTIMIZED]["contenders"] if OPTIMIZED in run["states"] else {}
+    single = searched["single"]
+    return [
+        {
+            "contender": contender,
+            "k": k,
+            "settings": settings,
+            "index": searched.get("index"),
+            "ann_recall": searched["ann_recall"],
+            "ann_recall_interval": searched.get("ann_recall_interval"),
+            "p50_ns": single["p50_ns"],
+            "p95_ns": single["p95_ns"],
+            "p99_ns": single["p99_ns"],
+            "qps": {clients: r["per_s"] for clients, r in rates_by_clients(searched).items()},
+            "build_s": sum(seconds) if seconds else None,
+            "disk_bytes": built.get("disk_bytes"),
+            "peak_bytes": (
+                optimized[contender].get("peak_bytes") if contender in optimized else None
+            ),
+            "pareto": False,
+        }
+    ]
+
+
+def _dominates(point: AnnPoint, other: AnnPoint) -> bool:
+    """Whether a point is at least as good in both ANN recall and latency, and better in one."""
+    if point["k"] != other["k"]:
+        return False
+    ours, theirs = ((p["ann_recall"], -p["p50_ns"]) for p in (point, other))
+    return ours != theirs and ours[0] >= theirs[0] and ours[1] >= theirs[1]

@@ -50,7 +50,7 @@ class StoreURI:
                 f"expected a path after {scheme}:, as in {scheme}:./tiles, found {location!r}; "
                 "remove the slashes or spaces before it"
             )
-        # A path may contain a question mark, so only what can be nothing else counts as options.
+        # A path may contain a question mark, so only name=value pairs at the end are options.
         match = re.fullmatch(r"(.+?)\?(\w+=[\w.]+(?:&\w+=[\w.]+)*)", location)
         options: list[tuple[str, str]] = []
         if match:

@@ -100,7 +100,7 @@ class NmslibStore(SegmentStore):
             nodes, distances = graph.nearest_nodes(narrow[0], fetch, ef_search)
             close = _close(distances.tolist(), graph.reach(nodes, count))
             if close < len(nodes):
-                return scoring.hits_of_one(rows, units, graph.rows_of(nodes[:close]), count)
+                return scoring.single_query_hits(rows, units, graph.rows_of(nodes[:close]), count)
         hits = graph.nearest(narrow, fetch, ef_search)
         masks = rows.masks(None)
         chosen, doubtful = _chosen(hits, masks[0], count, len(units))

@@ -273,11 +273,11 @@ def hit_table(rows: Rows, queries: np.ndarray, candidates: Candidates, k: int) -
         the vector; sorted by query, then (-score, id).
     """
     if len(queries) == 1:
-        return hits_of_one(rows, queries, candidates.row, k)
+        return single_query_hits(rows, queries, candidates.row, k)
     return _ranked_hits(rows, candidates, score_pairs(rows, queries, candidates), k)
 
 
-def hits_of_one(rows: Rows, query: np.ndarray, row: np.ndarray, k: int) -> pa.Table:
+def single_query_hits(rows: Rows, query: np.ndarray, row: np.ndarray, k: int) -> pa.Table:
     """`hit_table` for one query, float64 (1, dim), and its candidate rows, int64 (m,).
 
     A graph search evicts the code of NumPy and Arrow from the processor's caches, after which each
@@ -294,7 +294,7 @@ def hits_of_one(rows: Rows, query: np.ndarray, row: np.ndarray, k: int) -> pa.Ta
     if order != [*range(len(order))]:
         row, scores = row.take(order), scores.take(order)
     row, scores = row[:k], scores[:k]
-    return _hits(rows, row, scores, _query_and_rank_of_one(len(row)))
+    return _hits(rows, row, scores, _single_query_ranks(len(row)))
 
 
 def _ranked_hits(rows: Rows, candidates: Candidates, scores: np.ndarray, k: int) -> pa.Table:
@@ -320,7 +320,7 @@ def _hits(
 
 
 @lru_cache(maxsize=4)
-def _query_and_rank_of_one(count: int) -> tuple[pa.Array, pa.Array]:
+def _single_query_ranks(count: int) -> tuple[pa.Array, pa.Array]:
     """The query and rank columns of `count` hits for one query."""
     return pa.array(np.zeros(count, np.int32)), pa.array(np.arange(1, count + 1, dtype=np.int32))
 

@@ -1,4 +1,4 @@
-"""Records as benchmarks write them, made by hand."""
+"""Records as benchmarks write them, written by hand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MS = 1_000_000
 
 
-def told(recall: float, p50_ms: float, qps: float, peak_mb: float = 100) -> dict[str, Any]:
-    """What a record of `bench ann` says of one contender."""
+def searched(recall: float, p50_ms: float, qps: float, peak_mb: float = 100) -> dict[str, Any]:
+    """Results of one contender in a record of `bench ann`."""
     p50, p95, p99 = (p50_ms * times * MS for times in (1, 2, 3))
     rounds = [0.99, 1.0, 1.01, 1.0, 0.99, 1.01, 1.0]
     by_round = {
-        f"{name}_ns": [value * one for one in rounds]
+        f"{name}_ns": [value * factor for factor in rounds]
         for name, value in (("p50", p50), ("p95", p95), ("p99", p99))
     }
     return {
@@ -27,7 +27,7 @@ def told(recall: float, p50_ms: float, qps: float, peak_mb: float = 100) -> dict
             "per_s": qps,
             "per_s_interval": [0.9 * qps, 1.1 * qps],
             "units_per_call": 100.0,
-            "samples_ns": [100e9 / qps * one for one in rounds],
+            "samples_ns": [100e9 / qps * factor for factor in rounds],
         },
         "batch_by_clients": {},
         "peak_bytes": int(peak_mb * 1e6),
@@ -37,16 +37,16 @@ def told(recall: float, p50_ms: float, qps: float, peak_mb: float = 100) -> dict
 def ann(**changed: Any) -> dict[str, Any]:
     """A record of three stores, one of them with a sweep."""
     optimized = {
-        "exact": told(1.0, 8.0, 900, peak_mb=200),
-        "nmslib": told(0.999, 1.0, 5000, peak_mb=500),
-        "library of nmslib": told(0.999, 0.5, 9000),
-        "lancedb": told(1.0, 6.0, 1000, peak_mb=700),
+        "exact": searched(1.0, 8.0, 900, peak_mb=200),
+        "nmslib": searched(0.999, 1.0, 5000, peak_mb=500),
+        "library of nmslib": searched(0.999, 0.5, 9000),
+        "lancedb": searched(1.0, 6.0, 1000, peak_mb=700),
     }
     sweep = [
         {
             "k": 10,
             "settings": {"nmslib": {"efSearch": ef}},
-            "contenders": {"nmslib": told(recall, p50, 10_000)},
+            "contenders": {"nmslib": searched(recall, p50, 10_000)},
         }
         for ef, recall, p50 in ((20, 0.9, 0.2), (100, 0.995, 0.4))
     ]
@@ -81,14 +81,14 @@ def ann(**changed: Any) -> dict[str, Any]:
     }
 
 
-def changed(run: dict[str, Any], *where: str, to: Any) -> dict[str, Any]:
-    """A copy with another value at a place."""
-    found = copy.deepcopy(run)
-    place = found
-    for name in where[:-1]:
+def changed(run: dict[str, Any], *path: str, to: Any) -> dict[str, Any]:
+    """A copy of a record with another value at a path of keys."""
+    copied = copy.deepcopy(run)
+    place = copied
+    for name in path[:-1]:
         place = place[name]
-    place[where[-1]] = to
-    return found
+    place[path[-1]] = to
+    return copied
 
 
 def write(path: Path, run: Any) -> Path:
@@ -97,19 +97,22 @@ def write(path: Path, run: Any) -> Path:
 
 
 def damaged(folder: Path) -> list[tuple[Path, str]]:
-    """Files that are no records, or not of use, and what is to be said of each."""
+    """Files that are not valid records, and the expected error of each."""
     (folder / "noise.json").write_bytes(b"\xff\xfe")
     run = ann()
     no_task = {name: value for name, value in run.items() if name != "task"}
     return [
         (folder / "absent.json", "expected a record, found No such file"),
-        (folder / "noise.json", "expected a record, which is JSON"),
+        (folder / "noise.json", "expected a record in JSON"),
         (write(folder / "list.json", [1]), "expected a record of `rsicd-embed bench`"),
         (write(folder / "other.json", {"a": 1}), "expected a record of `rsicd-embed bench`"),
         (
             write(folder / "new.json", run | {"format": 2}),
             "expected a record of version 1, found 2",
         ),
-        (write(folder / "none.json", no_task), "found none of its task"),
+        (
+            write(folder / "none.json", no_task),
+            "expected a record with the fields task, found none of them",
+        ),
         (write(folder / "task.json", run | {"task": "tea"}), "found one of 'tea'"),
     ]

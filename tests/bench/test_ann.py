@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from rsicd_embed.bench.ann import vector_files, vectors
+from rsicd_embed.bench.ann import vectors
 from rsicd_embed.bench.ann.worker import ContenderWorker
 from rsicd_embed.records import Provenance, vector_array
 from rsicd_embed.stores.base import open_store
@@ -35,62 +35,68 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_all_stores_from_end_to_end(tmp_path: Path) -> None:
+def test_all_stores_end_to_end(tmp_path: Path) -> None:
     done = ann(
         *("--rows", "2000", "--dim", "16", "--queries", "30", "--selectivity", "10,0.1"),
         *("--builds", "2", "--k", "10,1", "--clients", "2", "--sweep", "efSearch=20,200"),
         *("-o", tmp_path, "--json"),
     )
     assert done.status == 0, done.stderr
-    found = done.document
-    assert found == json.loads((tmp_path / "bench-ann.json").read_text())
-    assert (found["task"], found["complete"], found["vectors"]["rows"]) == ("ann", True, 1990)
+    document = done.document
+    assert document == json.loads((tmp_path / "bench-ann.json").read_text())
+    assert (document["task"], document["complete"], document["vectors"]["rows"]) == (
+        "ann",
+        True,
+        1990,
+    )
     libraries = [f"library of {name}" for name in STORES]
-    assert set(found["contenders"]) == {*STORES, *libraries[1:]}
-    for one in found["contenders"].values():
-        assert one["upsert"]["rows_per_s"] > 0
-        assert len(one["optimize"]["samples_ns"]) == 2
-        assert one["disk_bytes"] > 1990 * 16 * 4
-    states = found["states"]
+    assert set(document["contenders"]) == {*STORES, *libraries[1:]}
+    for contender in document["contenders"].values():
+        assert contender["upsert"]["rows_per_s"] > 0
+        assert len(contender["optimize"]["samples_ns"]) == 2
+        assert contender["disk_bytes"] > 1990 * 16 * 4
+    states = document["states"]
     filtered = [f"{part}% of the rows{k}" for part in ("10", "0.1") for k in ("", ", k=1")]
     assert list(states) == ["as upserted", "optimized", "optimized, k=1", *filtered]
     assert set(states["as upserted"]["contenders"]) == {*STORES, libraries[0], libraries[2]}
     assert set(states["optimized"]["contenders"]) == {*STORES, *libraries}
     assert set(states["0.1% of the rows"]["contenders"]) == {*STORES, libraries[2]}
-    for told in states.values():
-        assert told["overhead"]["fraction"] < told["overhead"]["goal"] == 0.02
-        for one in told["contenders"].values():
-            assert one["ann_recall"] > 0.99
-            single = one["single"]
+    for state in states.values():
+        assert state["overhead"]["fraction"] < state["overhead"]["goal"] == 0.02
+        for contender in state["contenders"].values():
+            assert contender["ann_recall"] > 0.99
+            single = contender["single"]
             assert 0 < single["p50_ns"] <= single["p95_ns"] <= single["p99_ns"]
             assert len(single["by_round"]["p50_ns"]) == 2
-    for one in states["optimized"]["contenders"].values():
-        assert one["batch"]["per_s"] > 0
-        assert one["batch"]["ann_recall"] > 0.99
+    for contender in states["optimized"]["contenders"].values():
+        assert contender["batch"]["per_s"] > 0
+        assert contender["batch"]["ann_recall"] > 0.99
     for name in STORES:
         assert states["optimized"]["contenders"][name]["batch_by_clients"]["2"]["per_s"] > 0
-    assert [(one["k"], one["settings"]) for one in found["sweep"]] == [
+    assert [(step["k"], step["settings"]) for step in document["sweep"]] == [
         (k, {name: {"efSearch": ef} for name in ("nmslib", "library of nmslib")})
         for k in (10, 1)
         for ef in (20, 200)
     ]
-    points = found["points"]
+    points = document["points"]
     assert len(points) == 2 * 6 + 2 * 2 * 2
     for k in (10, 1):
-        of_k = [one for one in points if one["k"] == k]
-        # Of two that are equally fast, the one that finds more.
-        best = min(of_k, key=lambda one: (one["p50_ns"], -one["ann_recall"]))
+        of_k = [point for point in points if point["k"] == k]
+        # Among equally fast points, the one with the higher ANN recall.
+        best = min(of_k, key=lambda point: (point["p50_ns"], -point["ann_recall"]))
         assert best["pareto"]
     low, high = points[0]["ann_recall_interval"]
     assert low <= points[0]["ann_recall"] <= high
-    compared = {(one["of"], one["to"], one["what"]) for one in states["optimized"]["ratios"]}
+    compared = {
+        (ratio["of"], ratio["to"], ratio["what"]) for ratio in states["optimized"]["ratios"]
+    }
     for what in ("single p50", "single p95", "single p99", "batch QPS"):
         assert {(name, f"library of {name}", what) for name in STORES} <= compared
-    assert {one["what"] for one in found["ratios"]} == {"upsert", "optimize", "both"}
+    assert {ratio["what"] for ratio in document["ratios"]} == {"upsert", "optimize", "both"}
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_index_of_lancedb_beside_its_own(
+def test_an_index_of_a_lancedb_store_and_of_its_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
@@ -99,32 +105,32 @@ def test_an_index_of_lancedb_beside_its_own(
         "--rows", "2000", "--dim", "16", "--stores", "lancedb", "--queries", "30", "-o", tmp_path
     )
     assert done.status == 0, done.stderr
-    found = json.loads((tmp_path / "bench-ann.json").read_text())
-    before, after = found["states"].values()
+    document = json.loads((tmp_path / "bench-ann.json").read_text())
+    before, after = document["states"].values()
     library = "library of lancedb"
     assert before["contenders"][library]["index"] == "exact scan"
     assert after["contenders"][library]["index"] == "IVF_SQ"
     assert "nprobes=" in after["contenders"]["lancedb"]["index"]
     assert "ANN recall@10" in done.stdout
-    assert "beside its library" in done.stdout
+    assert "relative to its library" in done.stdout
 
 
 @pytest.mark.slow
-def test_each_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_each_contender_in_its_own_process(tmp_path: Path) -> None:
     done = run(
         *("bench", "ann", "--rounds", "2", "--rows", "500", "--dim", "8", "-o", tmp_path),
         *("--stores", "exact,nmslib?M=8&efSearch=50", "--json"),
     )
     assert done.status == 0, done.stderr
     states = done.document["states"]
-    for one in states["optimized"]["contenders"].values():
-        assert one["peak_bytes"] > 10_000_000
-    # Too few rows for a graph of the store's, so there is nothing to compare.
-    assert {one["of"] for one in states["optimized"]["ratios"]} == {"exact"}
+    for contender in states["optimized"]["contenders"].values():
+        assert contender["peak_bytes"] > 10_000_000
+    # The store has too few rows for a graph, so its library is not compared.
+    assert {ratio["of"] for ratio in states["optimized"]["ratios"]} == {"exact"}
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_interrupted_run_keeps_what_it_has(
+def test_an_interrupted_run_keeps_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(self: ContenderWorker) -> None:
@@ -133,10 +139,10 @@ def test_an_interrupted_run_keeps_what_it_has(
     monkeypatch.setattr(ContenderWorker, "optimize", interrupted)
     done = ann("--rows", "300", "--dim", "8", "--stores", "exact", "-o", tmp_path)
     assert done.status == 130
-    found = json.loads((tmp_path / "bench-ann.json").read_text())
-    assert found["complete"] is False
-    assert list(found["states"]) == ["as upserted"]
-    assert "what was measured until then" in done.stderr
+    document = json.loads((tmp_path / "bench-ann.json").read_text())
+    assert document["complete"] is False
+    assert list(document["states"]) == ["as upserted"]
+    assert "results up to the interruption are in" in done.stderr
 
 
 @pytest.mark.usefixtures("quick")
@@ -147,11 +153,11 @@ def test_vectors_of_files_and_stores(tmp_path: Path) -> None:
     pa.parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
     uri = f"exact:{tmp_path / 'store'}"
     with open_store(uri, Provenance("m", "weights:w", 6)) as store:
-        ids = pa.array([f"{one:02}" for one in range(40)])
+        ids = pa.array([f"{row:02}" for row in range(40)])
         store.upsert([pa.record_batch({"id": ids, "vector": vector_array(matrix)})])
     for source in (
-        vector_files.from_file(tmp_path / "a.npy"),
-        vector_files.from_file(tmp_path / "a.parquet"),
+        vectors.from_file(tmp_path / "a.npy"),
+        vectors.from_file(tmp_path / "a.parquet"),
         vectors.from_store(uri),
     ):
         np.testing.assert_allclose(whole(source), matrix, atol=1e-6)
@@ -162,7 +168,7 @@ def test_vectors_of_files_and_stores(tmp_path: Path) -> None:
         assert (done.document["vectors"]["rows"], done.document["vectors"]["dim"]) == (36, 6)
 
 
-def test_files_that_hold_something_else(tmp_path: Path) -> None:
+def test_invalid_files_of_vectors(tmp_path: Path) -> None:
     bad = unit(30, 4)
     bad[17, 2] = np.nan
     np.save(tmp_path / "nan.npy", bad)
@@ -178,7 +184,7 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
     pa.parquet.write_table(pa.table({"a": [1]}), tmp_path / "none.parquet")
     uneven = pa.table({"vector": pa.array([[1.0, 0.0], [1.0]] * 20)})
     pa.parquet.write_table(uneven, tmp_path / "uneven.parquet")
-    for name, told in {
+    for name, message in {
         "absent.npy": "found no such file",
         "a.csv": "expected a file of vectors (.npy, .parquet, .hdf5, .h5), found a file that ends",
         "nan.npy": "found norm nan at row 17; remove that row",
@@ -193,15 +199,15 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
         "few.npy": "expected more than 9 rows, found 5",
     }.items():
         error = ann("--vectors", tmp_path / name, "-o", tmp_path / "out").error
-        assert told in error, error
+        assert message in error, error
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--stores", "faiss"], "expected stores of exact, lancedb, nmslib"),
         (["--stores", "nmslib?speed"], "found 'nmslib?speed'"),
-        (["--stores", "nmslib?m=3"], "no option 'm' in nmslib stores"),
+        (["--stores", "nmslib?m=3"], "nmslib stores have no option 'm'"),
         (["--stores", ""], "found ''"),
         (["--selectivity", "0.01"], "expected a selectivity from 0.1 to 100 percent"),
         (["--store", "exact:no/such/store"], "no/such/store"),
@@ -211,8 +217,8 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
         (["--sweep", "efSearch=x"], "found 'efSearch=x'"),
     ],
 )
-def test_refused_in_one_line(tmp_path: Path, options: list[str], told: str) -> None:
-    assert told in ann("-o", tmp_path, *options).error
+def test_errors_are_one_line(tmp_path: Path, options: list[str], message: str) -> None:
+    assert message in ann("-o", tmp_path, *options).error
     assert list(tmp_path.iterdir()) == []
 
 
@@ -223,7 +229,7 @@ def test_refused_in_one_line(tmp_path: Path, options: list[str], told: str) -> N
         ["--selectivity", "many"],
         ["--kind", "round"],
         ["--k", "0"],
-        ["--clients", "one"],
+        ["--clients", "contender"],
         ["--no-sweep", "--sweep", "efSearch=9"],
         ["--texts", __file__],
         ["--model", "a"],

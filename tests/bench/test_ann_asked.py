@@ -1,4 +1,4 @@
-"""`bench ann` asked in words, and stopped half-way."""
+"""`bench ann` with texts as queries, and interrupted runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ann(*options: str | Path) -> Any:
     return run("bench", "ann", *WORDS, *options)
 
 
-def test_texts_are_what_is_searched_for(
+def test_texts_are_the_queries(
     tiny_model: Path, pictures: Path, texts: Path, tmp_path: Path
 ) -> None:
     uri = f"exact:{tmp_path / 'store'}"
@@ -57,12 +57,12 @@ def test_no_texts(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "noise.txt").write_bytes(b"\xff\xfe\xfd")
     words = ("--store", uri, "--model", tiny_model, "-o", tmp_path / "out", "--texts")
-    assert "expected texts, one a line, found none" in ann(*words, tmp_path / "empty.txt").error
-    assert "expected texts in UTF-8, one a line" in ann(*words, tmp_path / "noise.txt").error
+    assert "expected texts, one per line, found none" in ann(*words, tmp_path / "empty.txt").error
+    assert "expected texts in UTF-8, one per line" in ann(*words, tmp_path / "noise.txt").error
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None:
-    """Ctrl-C, at so many calls of a method."""
+    """Simulates Ctrl-C at the given call of a method."""
     usual, calls = getattr(ContenderWorker, method), iter(range(1_000_000))
 
     def stopping(self: ContenderWorker, *arguments: Any) -> Any:
@@ -76,13 +76,18 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None
 @pytest.mark.parametrize(
     ("method", "call", "states", "steps"),
     [
-        ("singles", 20, ["as upserted", "optimized"], 0),  # in a round of the second state
-        ("batches", 0, ["as upserted", "optimized"], 0),  # when many queries are asked at once
-        ("configure", 3, ["as upserted", "optimized"], 0),  # before a round of the sweep is whole
-        ("batch_answers", 3, ["as upserted", "optimized"], 2),  # when its rounds are
+        ("singles", 20, ["as upserted", "optimized"], 0),  # during a round of the second state
+        ("batches", 0, ["as upserted", "optimized"], 0),  # during the batches
+        (
+            "configure",
+            3,
+            ["as upserted", "optimized"],
+            0,
+        ),  # before the first round of the sweep is complete
+        ("batch_answers", 3, ["as upserted", "optimized"], 2),  # after the rounds of the sweep
     ],
 )
-def test_what_was_measured_is_kept(
+def test_results_before_an_interruption_are_kept(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     method: str,
@@ -95,22 +100,22 @@ def test_what_was_measured_is_kept(
     words = ("--rows", "1500", "--dim", "8", "--queries", "20", "--stores", "nmslib")
     done = ann(*words, "--sweep", "efSearch=20,50", "-o", tmp_path)
     assert done.status == 130, done.stderr
-    found = json.loads((tmp_path / "bench-ann.json").read_text())
-    assert found["complete"] is False
-    assert list(found["states"]) == states[: len(found["states"])]
-    assert len(found["sweep"]) == steps
-    for point in found["points"]:
+    document = json.loads((tmp_path / "bench-ann.json").read_text())
+    assert document["complete"] is False
+    assert list(document["states"]) == states[: len(document["states"])]
+    assert len(document["sweep"]) == steps
+    for point in document["points"]:
         assert point["p50_ns"] > 0
     page = (tmp_path / "bench-ann.html").read_text(encoding="utf-8")
     assert "This run was interrupted" in page
-    refused = run("bench", "recommend", tmp_path / "bench-ann.json", "--recall", "0.9").error
-    assert "found one that was interrupted" in refused
+    error = run("bench", "recommend", tmp_path / "bench-ann.json", "--recall", "0.9").error
+    assert "found one that was interrupted" in error
     assert run("bench", "report", tmp_path / "bench-ann.json", "-o", tmp_path / "x").status == 0
 
 
 @pytest.mark.slow
 def test_a_signal_to_all_processes(tmp_path: Path) -> None:
-    """As a terminal sends it: to the command and to those that it started."""
+    """Like a terminal, sends the signal to the command and its subprocesses."""
     words = ["bench", "ann", "--rows", "2000", "--dim", "8", "--rounds", "1000", "--against"]
     command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", *words, "none"]
     with subprocess.Popen(
@@ -121,8 +126,8 @@ def test_a_signal_to_all_processes(tmp_path: Path) -> None:
             if "as upserted: round" in line:
                 break
         os.killpg(process.pid, signal.SIGINT)
-        _, told = process.communicate(timeout=600)
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
-    found = json.loads((tmp_path / "bench-ann.json").read_text())
-    assert (found["complete"], list(found["states"])) == (False, ["as upserted"])
+        _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    document = json.loads((tmp_path / "bench-ann.json").read_text())
+    assert (document["complete"], list(document["states"])) == (False, ["as upserted"])

@@ -1,4 +1,4 @@
-"""Files of ann-benchmarks: their vectors, their queries, and what they say of themselves."""
+"""HDF5 files of ann-benchmarks: vectors, queries and ground truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsicd_embed.bench.ann import vector_files
+from rsicd_embed.bench.ann import vectors
 from tests.helpers import run
 
 from .test_ann_pieces import unit, whole
@@ -35,51 +35,51 @@ def ann(file: Path, *options: str | Path) -> Any:
 
 
 @pytest.mark.parametrize("distance", ["angular", "cosine", b"angular"])
-def test_its_vectors_and_its_own_queries(tmp_path: Path, distance: Any) -> None:
+def test_vectors_and_queries_of_a_file(tmp_path: Path, distance: Any) -> None:
     file = write(tmp_path / "a.hdf5", distance)
-    np.testing.assert_allclose(whole(vector_files.from_file(file)), TRAIN / 3, atol=1e-6)
+    np.testing.assert_allclose(whole(vectors.from_file(file)), TRAIN / 3, atol=1e-6)
     done = ann(file, "-o", tmp_path / "out", "--json")
     assert done.status == 0, done.stderr
-    found = done.document
-    assert found["vectors"] == {"source": "a.hdf5", "rows": 60, "dim": 6}
-    assert found["queries"] == {
+    document = done.document
+    assert document["vectors"] == {"source": "a.hdf5", "rows": 60, "dim": 6}
+    assert document["queries"] == {
         "count": 9,
         "kinds": {"given": 9},
         "ann_recall_of_their_neighbours": 1.0,
     }
-    assert found["states"]["optimized"]["contenders"]["exact"]["ann_recall"] == 1.0
+    assert document["states"]["optimized"]["contenders"]["exact"]["ann_recall"] == 1.0
 
 
-def test_what_it_calls_nearest_is_not_believed(tmp_path: Path) -> None:
+def test_wrong_ground_truth_of_a_file_is_not_used(tmp_path: Path) -> None:
     file = write(tmp_path / "a.h5", neighbors=NEIGHBOURS[::-1])
     done = ann(file, "-o", tmp_path / "out", "--json")
     assert done.document["queries"]["ann_recall_of_their_neighbours"] < 0.9
     assert done.document["states"]["optimized"]["contenders"]["exact"]["ann_recall"] == 1.0
-    assert "what a.h5 calls the nearest rows is not" in done.stderr
+    assert "the ground truth of a.h5 is wrong and not used" in done.stderr
     assert ann(write(tmp_path / "b.h5", neighbors=None), "-o", tmp_path / "b").status == 0
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"distance": "euclidean"}, "expected the attribute distance to be angular or cosine"),
-        ({"distance": "jaccard"}, "found 'jaccard'; take a file of that measure"),
+        ({"distance": "jaccard"}, "found 'jaccard'; use a file with that metric"),
         ({"distance": None}, "found None"),
         ({"test": unit(9, 7)}, "expected queries (test) of the vectors' length 6, found 7"),
         ({"train": None}, "expected 'train' to be numbers of shape (n, dim), found none"),
         ({"train": np.zeros(9)}, "found float64 (9,)"),
         ({"test": np.zeros((0, 6))}, "expected 'test' to be numbers"),
         ({"neighbors": NEIGHBOURS[:4]}, "expected neighbors of 9 queries, found 4"),
-        ({"test": np.full((9, 6), np.nan)}, "a.hdf5, queries: expected finite vectors"),
-        ({"train": TRAIN[:3]}, "expected more than 4 rows, found 3 of length 6; take a smaller k"),
+        ({"test": np.full((9, 6), np.nan)}, "a.hdf5, queries: expected finite, non-zero vectors"),
+        ({"train": TRAIN[:3]}, "expected more than 4 rows, found 3 of length 6; use a smaller k"),
     ],
 )
-def test_refused_in_one_line(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+def test_errors_are_one_line(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     file = write(tmp_path / "a.hdf5", **changed)
-    assert told in ann(file, "-o", tmp_path / "out").error
+    assert message in ann(file, "-o", tmp_path / "out").error
 
 
-def test_what_is_no_hdf5(tmp_path: Path) -> None:
+def test_a_file_that_is_not_hdf5(tmp_path: Path) -> None:
     (tmp_path / "noise.hdf5").write_bytes(b"noise")
     assert (
         "expected an HDF5 file; it cannot be read"

@@ -1,4 +1,4 @@
-"""What `bench ann` is made of: what is right, and what is searched for."""
+"""Ground truth and workloads of `bench ann`."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ def unit(n: int, dim: int, seed: int = 0) -> np.ndarray:
     return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
 
 
-def ann_recall(found: list[int], k: int, mask: np.ndarray | None = None) -> float:
+def ann_recall(positions: list[int], k: int, mask: np.ndarray | None = None) -> float:
     kth = ground_truth.kth_best(ROWS, QUERY, k, mask)
-    (share,) = ground_truth.ann_recalls([np.array(found, np.int64)], ROWS, QUERY, kth, k, mask)
+    (share,) = ground_truth.ann_recalls([np.array(positions, np.int64)], ROWS, QUERY, kth, k, mask)
     return float(share)
 
 
-def test_of_rows_that_tie_at_the_last_place_any_will_do() -> None:
+def test_any_of_the_rows_tied_at_the_last_place_counts() -> None:
     for third in (2, 3, 4):
         assert ann_recall([0, 1, third], 3) == 1.0
     assert ann_recall([2, 3, 4], 3) == 1.0  # each is as good as the third best
     assert ann_recall([0, 1, 5], 3) == pytest.approx(2 / 3)
 
 
-def test_what_counts_and_what_does_not() -> None:
+def test_which_results_count() -> None:
     assert ann_recall([0, 0, 0], 3) == pytest.approx(1 / 3)  # a row counts once
     assert ann_recall([5, 5, 5, 0, 1, 2], 3) == 0.0  # nothing counts beyond k
     assert ann_recall([0, 1, 77, -1], 4) == 0.5
     assert ann_recall([], 3) == 0.0
     mask = np.array([False, True, False, False, False, True])
-    assert ann_recall([0, 1], 2, mask) == 0.5  # the first must not be found
-    assert ann_recall([1, 5], 5, mask) == 1.0  # there are no more
+    assert ann_recall([0, 1], 2, mask) == 0.5  # the first does not pass the filter
+    assert ann_recall([1, 5], 5, mask) == 1.0  # no other row passes
     assert ann_recall([1], 5, mask) == 0.5
 
 
-def test_the_kth_best_is_that_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kth_best_agrees_with_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ground_truth, "_BLOCK_ROWS", 7)
     base, queries = unit(50, 8), unit(5, 8, seed=1)
     base[20:30] = base[3]
@@ -66,9 +66,9 @@ def test_the_kth_best_is_that_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_ground_truth() -> None:
-    with pytest.raises(BenchError, match="no row is to be searched"):
+    with pytest.raises(BenchError, match="expected at least one row to search, found none"):
         ground_truth.kth_best(ROWS, QUERY, 1, np.zeros(6, bool))
-    with pytest.raises(BenchError, match="products are wrong by"):
+    with pytest.raises(BenchError, match="found errors of"):
         ground_truth.kth_best(2 * ROWS, QUERY, 1)
 
 
@@ -77,52 +77,58 @@ def whole(source: vectors.VectorSource) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", vectors.KINDS)
-def test_generated_vectors_are_the_same_for_a_seed(kind: str) -> None:
-    one = whole(vectors.generated(500, 32, kind, seed=1))
-    assert (one.shape, one.dtype) == ((500, 32), np.float32)
-    np.testing.assert_array_equal(one, whole(vectors.generated(500, 32, kind, seed=1)))
-    assert not np.array_equal(one, whole(vectors.generated(500, 32, kind, seed=2)))
-    np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-6)
-    best = np.sort(one @ one.T, axis=1)[:, -10]
+def test_generated_vectors_depend_on_the_seed_only(kind: str) -> None:
+    first = whole(vectors.generated(500, 32, kind, seed=1))
+    assert (first.shape, first.dtype) == ((500, 32), np.float32)
+    np.testing.assert_array_equal(first, whole(vectors.generated(500, 32, kind, seed=1)))
+    assert not np.array_equal(first, whole(vectors.generated(500, 32, kind, seed=2)))
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-6)
+    best = np.sort(first @ first.T, axis=1)[:, -10]
     assert (np.median(best) > 0.5) == (kind == "clustered")
 
 
 def test_queries_are_held_out_moved_and_far(tmp_path: Path) -> None:
     source = vectors.generated(300, 16)
-    made = workload.prepare(source, tmp_path, queries=60, k=5, seed=3)
-    assert (made.rows, made.base.shape, made.queries.shape) == (280, (280, 16), (60, 16))
-    cosines = (made.queries @ made.base.T).max(axis=1)
-    kinds = np.array(made.kinds)
-    assert {kind: made.kinds.count(kind) for kind in set(kinds)} == {
+    prepared = workload.prepare(source, tmp_path, queries=60, k=5, seed=3)
+    assert (prepared.rows, prepared.base.shape, prepared.queries.shape) == (
+        280,
+        (280, 16),
+        (60, 16),
+    )
+    cosines = (prepared.queries @ prepared.base.T).max(axis=1)
+    kinds = np.array(prepared.kinds)
+    assert {kind: prepared.kinds.count(kind) for kind in set(kinds)} == {
         workload.HELD_OUT: 20,
         workload.MOVED: 20,
         workload.FAR: 20,
     }
     assert cosines[kinds == workload.HELD_OUT].max() < 1 - 1e-3
     assert cosines[kinds == workload.MOVED].mean() > 0.85 > cosines[kinds == workload.FAR].mean()
-    rows = {row.tobytes() for row in [*made.base, *made.queries[kinds == workload.HELD_OUT]]}
+    rows = {
+        row.tobytes() for row in [*prepared.base, *prepared.queries[kinds == workload.HELD_OUT]]
+    }
     assert rows == {row.tobytes() for row in whole(source)}
     again = workload.prepare(source, tmp_path, queries=60, k=5, seed=3)
-    np.testing.assert_array_equal(made.queries, again.queries)
+    np.testing.assert_array_equal(prepared.queries, again.queries)
 
 
-def test_batches_hold_the_rows_and_what_filters_need(tmp_path: Path) -> None:
-    made = workload.prepare(vectors.generated(2000, 8), tmp_path, queries=3, k=1)
-    table = pa.Table.from_batches(list(made.batches(700)))
-    assert table.schema == made.schema
+def test_batches_have_the_rows_and_a_column_for_filters(tmp_path: Path) -> None:
+    prepared = workload.prepare(vectors.generated(2000, 8), tmp_path, queries=3, k=1)
+    table = pa.Table.from_batches(list(prepared.batches(700)))
+    assert table.schema == prepared.schema
     flat = table["vector"].combine_chunks().flatten().to_numpy()
-    np.testing.assert_array_equal(flat.reshape(-1, 8), made.base)
-    assert [int(one) for one in table["id"].to_pylist()] == list(range(made.rows))
+    np.testing.assert_array_equal(flat.reshape(-1, 8), prepared.base)
+    assert [int(id_) for id_ in table["id"].to_pylist()] == list(range(prepared.rows))
     parts = np.array(table["part"].to_pylist())
     for percent, least in ((100, 1.0), (10, 0.1), (0.1, 0.001)):
         share = np.mean(parts < workload.threshold(percent))
-        assert share == pytest.approx(least, abs=1 / made.rows)
+        assert share == pytest.approx(least, abs=1 / prepared.rows)
 
 
-def test_settings_are_read_from_the_words_of_an_index() -> None:
+def test_settings_are_parsed_from_the_description_of_an_index() -> None:
     words = "HNSW (M=16, efConstruction=200, efSearch=400) over 1900 rows"
-    assert contenders.numbers(words) == {"M": 16, "efConstruction": 200, "efSearch": 400}
-    assert contenders.numbers(str(lance_index.AnnIndex(9, 9, 20, 2, 1.0))) == {
+    assert contenders.index_settings(words) == {"M": 16, "efConstruction": 200, "efSearch": 400}
+    assert contenders.index_settings(str(lance_index.AnnIndex(9, 9, 20, 2, 1.0))) == {
         "nprobes": 20,
         "refine": 2,
     }

@@ -1,4 +1,4 @@
-"""hnswlib, faiss and usearch as lines to compare with: they find what there is to be found."""
+"""The reference libraries hnswlib, faiss and usearch return the nearest rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.helpers import run
 
 EACH = [
     pytest.param(need, name, id=name)
-    for need, some in reference_libraries.CONTENDERS.items()
-    for name in some
+    for need, names in reference_libraries.CONTENDERS.items()
+    for name in names
 ]
 
 
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Graphs that are alike in every run: built by several threads they depend on who is first."""
+    """Makes graphs reproducible: with several threads they depend on scheduling."""
     if importlib.util.find_spec("usearch"):
         from usearch.index import Index
 
@@ -49,31 +49,31 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("need", "name"), EACH)
-def test_a_library_finds_the_nearest_rows_and_keeps_them(
+def test_a_library_returns_the_nearest_rows_and_saves_its_index(
     need: str, name: str, tmp_path: Path
 ) -> None:
     pytest.importorskip(need)
-    made = workload.prepare(vectors.generated(1200, 16), tmp_path, queries=40, k=10)
-    right = ground_truth.Truth(made, 10)
+    prepared = workload.prepare(vectors.generated(1200, 16), tmp_path, queries=40, k=10)
+    right = ground_truth.GroundTruth(prepared, 10)
     kind = reference_libraries.CONTENDERS[need][name]
     built = kind(tmp_path / "own", 16)
-    for batch in made.batches(500):
+    for batch in prepared.batches(500):
         built.upsert(batch)
     built.optimize()
     thorough = dict.fromkeys(kind.knobs, 1000)
-    for one in (built, kind(tmp_path / "own", 16)):  # and as another process opens it
-        usual = right.ann_recall(one.found(one.search(made.queries, 10), 40))
+    for library in (built, kind(tmp_path / "own", 16)):  # and reopened
+        usual = right.ann_recall(library.positions(library.search(prepared.queries, 10), 40))
         assert usual["ann_recall"] > 0.8
-        one.configure(thorough)
-        (first,) = one.found(one.search(made.queries[:1], 10), 1)
-        every = one.found(one.search(made.queries, 10), 40)
+        library.configure(thorough)
+        (first,) = library.positions(library.search(prepared.queries[:1], 10), 1)
+        every = library.positions(library.search(prepared.queries, 10), 40)
         np.testing.assert_array_equal(first, every[0])
         assert right.ann_recall(every)["ann_recall"] > 0.99
-        assert one.index().startswith(("HNSW (M=16", "IVF of "))
-        one.close()
+        assert library.index().startswith(("HNSW (M=16", "IVF of "))
+        library.close()
 
 
-def test_they_stand_beside_the_stores(tmp_path: Path) -> None:
+def test_references_are_contenders_next_to_the_stores(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     done = run(
         *("bench", "ann", "--rows", "1500", "--dim", "8", "--stores", "exact", "--queries", "20"),
@@ -81,18 +81,16 @@ def test_they_stand_beside_the_stores(tmp_path: Path) -> None:
         *("--rounds", "1", "--one-process", "--json", "-o", tmp_path),
     )
     assert done.status == 0, done.stderr
-    told = done.document["states"]["optimized"]["contenders"]
-    assert list(told) == ["exact", "library of exact", "faiss HNSW", "faiss IVF"]
-    steps = [one["settings"] for one in done.document["sweep"]]
+    contenders = done.document["states"]["optimized"]["contenders"]
+    assert list(contenders) == ["exact", "library of exact", "faiss HNSW", "faiss IVF"]
+    steps = [step["settings"] for step in done.document["sweep"]]
     assert steps == [
         {"faiss HNSW": {"efSearch": 50}, "faiss IVF": {"nprobes": 1}},
         {"faiss IVF": {"nprobes": 9}},
     ]
 
 
-def test_a_library_that_is_missing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(reference_libraries.NEEDS, "hnswlib", ("no_such_module",))
     words = ("bench", "ann", "--rows", "100", "--dim", "4", "-o", tmp_path, "--against")
     error = run(*words, "hnswlib").error

@@ -6,43 +6,47 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench.combined import merged, to_first
+from rsicd_embed.bench.embed_rates import combined, ratios_to_first
 
 
-def of(peak: float | None, *names: str, complete: bool = True) -> dict[str, Any]:
-    """A run whose second candidate is twice as fast as the first."""
+def run_of(peak: float | None, *names: str, complete: bool = True) -> dict[str, Any]:
+    """Results whose second candidate is twice as fast as the first."""
     ratios = [
-        {"of": one, "to": other, "ratio": 2.0 if one > other else 0.5}
-        for one in names
-        for other in names
-        if one != other
+        {"of": first, "to": second, "ratio": 2.0 if first > second else 0.5}
+        for first in names
+        for second in names
+        if first != second
     ]
     candidates = {name: {"per_s": 1.0} for name in names}
     overhead = {"null_ns": 50.0, "fraction": 0.001 * len(names)}
     images = {"candidates": candidates, "ratios": ratios, "overhead": overhead}
-    found = {"complete": complete, "images": images, "flop_per_image": 9}
-    return found | {"peak": {"gflop_per_s": peak} if peak else None}
+    results = {"complete": complete, "images": images, "flop_per_image": 9}
+    return results | {"peak": {"gflop_per_s": peak} if peak else None}
 
 
-def test_one_stays_as_it_is() -> None:
-    run = of(3.0, "a", "b")
-    assert merged({"x": run}) == run
+def test_a_single_run_is_unchanged() -> None:
+    run = run_of(3.0, "a", "b")
+    assert combined({"x": run}) == run
     with pytest.raises(ValueError, match="at least one"):
-        merged({})
+        combined({})
 
 
-def test_each_candidate_has_its_own_name_and_first() -> None:
-    found = merged({"x": of(3.0, "a", "b"), "y": of(5.0, "a", "b"), "z": of(None, "a")})
-    images = found["images"]
+def test_candidates_are_named_and_compared_within_their_run() -> None:
+    results = combined(
+        {"x": run_of(3.0, "a", "b"), "y": run_of(5.0, "a", "b"), "z": run_of(None, "a")}
+    )
+    images = results["images"]
     assert list(images["candidates"]) == ["x: a", "x: b", "y: a", "y: b", "z: a"]
-    ratios = {name: one["ratio"] for name, one in to_first(images).items()}
+    ratios = {name: ratio["ratio"] for name, ratio in ratios_to_first(images).items()}
     assert ratios == {"x: a": 1, "x: b": 2, "y: a": 1, "y: b": 2, "z: a": 1}
     assert images["overhead"]["fraction"] == 0.002
-    assert found["peak"] == {"gflop_per_s": 5.0}
-    assert found["runs"]["x"] == {"flop_per_image": 9, "peak": {"gflop_per_s": 3.0}}
-    assert found["complete"]
-    assert "texts" not in found
+    assert results["peak"] == {"gflop_per_s": 5.0}
+    assert results["runs"]["x"] == {"flop_per_image": 9, "peak": {"gflop_per_s": 3.0}}
+    assert results["complete"]
+    assert "texts" not in results
 
 
-def test_one_that_was_interrupted() -> None:
-    assert not merged({"x": of(None, "a"), "y": of(None, "a", complete=False)})["complete"]
+def test_an_interrupted_run_is_incomplete() -> None:
+    assert not combined({"x": run_of(None, "a"), "y": run_of(None, "a", complete=False)})[
+        "complete"
+    ]

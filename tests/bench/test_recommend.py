@@ -1,4 +1,4 @@
-"""`bench recommend`: the store that does what is wanted, as a URI to use."""
+"""`bench recommend`: the store that meets a goal, as a URI."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_the_fastest_that_is_enough() -> None:
 
 def test_of_two_as_fast_the_one_that_takes_less_memory() -> None:
     close = ann()
-    one = close["states"]["optimized"]["contenders"]["exact"]["single"]
+    single = close["states"]["optimized"]["contenders"]["exact"]["single"]
     other = close["states"]["optimized"]["contenders"]["lancedb"]["single"]
-    one["p95_ns"] = 1.04 * other["p95_ns"]
+    single["p95_ns"] = 1.04 * other["p95_ns"]
     best = recommend([close], Goal(ann_recall=1)).best
     assert best is not None
     assert best.store == "exact"
@@ -53,11 +53,11 @@ def test_reasons_others_and_nearest_misses() -> None:
     advice = recommend([ann()], Goal(ann_recall=0.999, p95_ms=30, qps=800))
     assert advice.best is not None
     assert advice.best.reasons == (
-        "ANN recall@10 0.9990 (0.9980–0.9990), wanted 0.999",
-        "p95 2 ms, wanted 30 ms",
-        "5,000 queries/s with 1 client, wanted 800",
+        "ANN recall@10 0.9990 (0.9980–0.9990), goal 0.999",
+        "p95 2 ms, goal 30 ms",
+        "5,000 queries/s with 1 client, goal 800",
     )
-    assert [one.store for one in advice.others] == ["lancedb", "exact"]
+    assert [choice.store for choice in advice.others] == ["lancedb", "exact"]
     nothing = recommend([ann()], Goal(ann_recall=1, p95_ms=4))
     assert nothing.best is None
     assert nothing.misses[0].uri == "lancedb:./index"
@@ -65,7 +65,9 @@ def test_reasons_others_and_nearest_misses() -> None:
 
 
 def test_k_that_was_not_measured_and_other_records() -> None:
-    with pytest.raises(BenchError, match=r"found k of 10; run bench ann with --k 7"):
+    with pytest.raises(
+        BenchError, match=r"expected searches with k = 7, found 10; run bench ann --k 7"
+    ):
         recommend([ann()], Goal(ann_recall=0.9, k=7))
     with pytest.raises(BenchError, match="expected a record of `bench ann`, found one of serve"):
         recommend([ann(task="serve")], Goal(ann_recall=0.9))
@@ -78,12 +80,12 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0] == "nmslib:/a?efSearch=100"
     assert "100,000 vectors of length 512 (clustered) on a CPU, 2 cores" in done.stdout
     words = ("--recall", "0.99", "--memory", "300MB", "--json")
-    found = run("bench", "recommend", file, file, *words).document
-    assert found["uri"] == "exact:./index"
-    assert found["best"]["point"]["ann_recall"] == 1.0
+    document = run("bench", "recommend", file, file, *words).document
+    assert document["uri"] == "exact:./index"
+    assert document["best"]["point"]["ann_recall"] == 1.0
     none = run("bench", "recommend", file, "--recall", "1", "--p95", "500us")
     assert none.status == 1
-    assert "no store that was measured fits: nmslib:./index misses ANN recall by a factor of" in (
+    assert "no measured store meets the goal: nmslib:./index misses ANN recall by a factor of" in (
         none.stderr
     )
     assert none.stdout.count("near: ") == 3

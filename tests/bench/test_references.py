@@ -1,4 +1,4 @@
-"""The references give our vectors, from the same bytes and strings."""
+"""The references produce the same vectors as our embedder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 
 import rsicd_embed
-from rsicd_embed.bench import inputs, references
-from rsicd_embed.bench.candidates import agreement
-from rsicd_embed.bench.exported import OnnxRuntime, OpenVino, export
-from rsicd_embed.bench.reference_choice import ReferenceChoice
-from rsicd_embed.bench.torch_clip import ClipDirectory, TorchClip
-from rsicd_embed.cli.bench.bench_embed import _describe
+from rsicd_embed.bench import synthetic_inputs
+from rsicd_embed.bench.embed_rates import agreement
+from rsicd_embed.bench.reference_models import (
+    ClipDirectory,
+    OnnxRuntime,
+    OpenVino,
+    TorchClip,
+    export,
+)
+from rsicd_embed.bench.references import CLIP_NEEDS, ReferenceChoice, choose
+from rsicd_embed.cli.bench.bench_embed import describe_clip
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import BenchError
 from tests.conftest import picture
@@ -24,7 +29,7 @@ TEXTS = ["boats in a port", "a desert", "farmland", "a building", "planes"]
 
 @pytest.fixture(scope="module")
 def directory(tiny_model: Path) -> ClipDirectory:
-    described = _describe(str(tiny_model))
+    described = describe_clip(str(tiny_model))
     assert described is not None
     return described[1]
 
@@ -44,15 +49,15 @@ def graphs(directory: ClipDirectory, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def check(embedder: Embedder, reference: TorchClip | OnnxRuntime | OpenVino, least: float) -> None:
-    pixels = inputs.pixels(5, embedder.preprocess(picture(0)).shape)
+    pixels = synthetic_inputs.pixels(5, embedder.preprocess(picture(0)).shape)
     for ours, theirs in (
         (embedder.embed_pixels(pixels), reference.embed_pixels(pixels)),
         (embedder.embed_texts(TEXTS), reference.embed_texts(TEXTS)),
     ):
         assert theirs.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-5)
-        found = agreement(ours, theirs)
-        assert found["least_cosine"] > least > found["between_inputs"]
+        agreed = agreement(ours, theirs)
+        assert agreed["least_cosine"] > least > agreed["between_inputs"]
 
 
 def test_torch(embedder: Embedder, directory: ClipDirectory) -> None:
@@ -73,20 +78,20 @@ def test_openvino(
 
 
 def test_which_references_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(references.NEEDS, "torch", ("numpy",))
-    monkeypatch.setitem(references.NEEDS, "onnxruntime", ("numpy", "no_such_module"))
-    monkeypatch.setitem(references.NEEDS, "openvino", ("numpy",))
-    every = references.choose(None)
+    monkeypatch.setitem(CLIP_NEEDS, "torch", ("numpy",))
+    monkeypatch.setitem(CLIP_NEEDS, "onnxruntime", ("numpy", "no_such_module"))
+    monkeypatch.setitem(CLIP_NEEDS, "openvino", ("numpy",))
+    every = choose(None, CLIP_NEEDS)
     assert every.chosen == ("torch", "openvino")
     assert "no_such_module" in every.left_out["onnxruntime"]
-    assert references.choose("torch, torch").chosen == ("torch",)
-    assert references.choose("none") == ReferenceChoice((), {})
+    assert choose("torch, torch", CLIP_NEEDS).chosen == ("torch",)
+    assert choose("none", CLIP_NEEDS) == ReferenceChoice((), {})
     with pytest.raises(BenchError, match="reference onnxruntime needs no_such_module: pip"):
-        references.choose("torch,onnxruntime")
+        choose("torch,onnxruntime", CLIP_NEEDS)
     with pytest.raises(BenchError, match="found 'tensorrt'"):
-        references.choose("torch,tensorrt")
+        choose("torch,tensorrt", CLIP_NEEDS)
     with pytest.raises(BenchError, match="expected references of torch"):
-        references.choose(",")
+        choose(",", CLIP_NEEDS)
 
 
 def test_a_directory_that_transformers_cannot_read(

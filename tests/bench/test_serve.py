@@ -1,4 +1,4 @@
-"""The clients of `bench serve`: every answer is checked, and everything that is wrong is told."""
+"""The clients of `bench serve` check every response and report errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers import run
 
 @contextmanager
 def echo(status: str = "200 OK", swap: bool = False) -> Iterator[str]:
-    """A server that sends back a request's target, or with `swap` that of the one before."""
+    """A server that echoes a request's target or, with `swap`, the target of the previous one."""
     loop, last = asyncio.new_event_loop(), [b"nothing"]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,7 +45,7 @@ def echo(status: str = "200 OK", swap: bool = False) -> Iterator[str]:
 
         async def stop() -> None:
             server.close()
-            # Whoever is still served would be destroyed with the loop, with a warning.
+            # Pending tasks would be destroyed with the loop, with a warning.
             served = asyncio.all_tasks() - {asyncio.current_task()}
             for task in served:
                 task.cancel()
@@ -58,32 +58,35 @@ def echo(status: str = "200 OK", swap: bool = False) -> Iterator[str]:
         loop.close()
 
 
-def asked(count: int) -> list[http_load.Request]:
+def requests(count: int) -> list[http_load.Request]:
     return [http_load.get("/x", {"i": i}, f"i={i}") for i in range(count)]
 
 
 @pytest.mark.parametrize("clients", [1, 3, 50])
-def test_every_request_is_answered_and_timed(clients: int) -> None:
+def test_every_request_is_timed(clients: int) -> None:
     with echo() as url:
-        found = http_load.load(url, asked(20), clients)
-    assert len(found.each_ns) == 20
-    assert 0 < max(found.each_ns) <= found.total_ns
+        times = http_load.load(url, requests(20), clients)
+    assert len(times.each_ns) == 20
+    assert 0 < max(times.each_ns) <= times.total_ns
 
 
-def test_an_answer_that_is_anothers_is_told() -> None:
-    with echo(swap=True) as url, pytest.raises(BenchError, match="expected its answer, found 200"):
-        http_load.load(url, asked(3), 1)
+def test_a_response_to_another_request_is_an_error() -> None:
+    with (
+        echo(swap=True) as url,
+        pytest.raises(BenchError, match="its response, found 200"),
+    ):
+        http_load.load(url, requests(3), 1)
 
 
-def test_a_refusal_is_told() -> None:
+def test_a_failed_request_is_an_error() -> None:
     with echo("503 Service Unavailable") as url, pytest.raises(BenchError, match="found 503"):
-        http_load.load(url, asked(1), 1)
+        http_load.load(url, requests(1), 1)
     with pytest.raises(BenchError, match="does not answer"):
-        http_load.load(url, asked(1), 1)
+        http_load.load(url, requests(1), 1)
 
 
 def test_searches_are_all_different() -> None:
-    heads = [one.head for one in (*bench.searches(5, 3), *bench.searches(5, 3))]
+    heads = [request.head for request in (*bench.searches(5, 3), *bench.searches(5, 3))]
     assert len(set(heads)) == 10
 
 
@@ -102,17 +105,17 @@ def test_the_command_refuses_an_unknown_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_leaves_a_record(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_command_saves_a_record(tiny_model: Path, tmp_path: Path) -> None:
     words = ("bench", "serve", "--model", tiny_model, "--backend", "numpy", "--rows", "50")
     outcome = run(*words, "--clients", "4", "--rounds", "1", "-o", tmp_path, "--json")
     assert outcome.status == 0
     assert (tmp_path / "bench-serve.json").is_file()
-    found = outcome.document
+    document = outcome.document
     names = [
-        f"{clients}, {how}"
-        for how in (bench.TOGETHER, bench.ALONE)
+        f"{clients}, {server}"
+        for server in (bench.BATCHED, bench.ONE_BY_ONE)
         for clients in ("1 client", "4 clients")
     ]
-    assert list(found["candidates"]) == names
-    assert found["latency_ms"]["batched"]["p50"] > 0
-    assert found["complete"]
+    assert list(document["candidates"]) == names
+    assert document["latency_ms"]["batched"]["p50"] > 0
+    assert document["complete"]

@@ -1,4 +1,4 @@
-"""The suite of `make bench` stays out of ordinary runs, and works."""
+"""The suite of `make bench` is not part of ordinary test runs, and works."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ PROJECT = Path(__file__).parents[2]
 MAKEFILE = (PROJECT / "Makefile").read_text(encoding="utf-8")
 
 
-def test_ordinary_runs_do_without_it(request: pytest.FixtureRequest) -> None:
+def test_ordinary_runs_exclude_it(request: pytest.FixtureRequest) -> None:
     assert not request.config.pluginmanager.has_plugin("benchmark")
-    assert not [one for one in request.session.items if "benchmarks" in one.path.parts]
+    assert not [item for item in request.session.items if "benchmarks" in item.path.parts]
 
 
 def command() -> list[str]:
-    """What `make bench` runs, without make."""
-    found = re.search(r"^bench:.*\n((?:\t.*\n)+)", MAKEFILE, flags=re.MULTILINE)
-    assert found
-    text = found[1].replace("\\\n", "").replace("$(BIN)/python", sys.executable)
+    """The command of `make bench`."""
+    match = re.search(r"^bench:.*\n((?:\t.*\n)+)", MAKEFILE, flags=re.MULTILINE)
+    assert match
+    text = match[1].replace("\\\n", "").replace("$(BIN)/python", sys.executable)
     return shlex.split(text.replace("$(ARGS)", ""))
 
 
@@ -35,19 +35,19 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_it_works_and_leaves_a_record(tmp_path: Path) -> None:
-    """With short rounds; once more, compared with the first time."""
+def test_it_works_and_saves_a_record(tmp_path: Path) -> None:
+    """Runs it with short rounds, and again, compared with the first run."""
     storage = f"--benchmark-storage={tmp_path}"
     short = ("-k", "metrics or tokenise", "--benchmark-max-time=0.01", "--benchmark-min-rounds=1")
     first = run(storage, *short)
     assert first.returncode == 0, first.stdout
     (record,) = tmp_path.rglob("*.json")
     assert str(record) in first.stdout + first.stderr
-    told = json.loads(record.read_text())
-    assert {"cpu", "cores", "packages"} <= set(told["machine_info"])
-    assert "node" not in told["machine_info"]
-    assert told["git"]["commit"] == told["commit_info"]["id"]
-    assert {one["group"] for one in told["benchmarks"]} == {"texts", "metrics"}
+    document = json.loads(record.read_text())
+    assert {"cpu", "cores", "packages"} <= set(document["machine_info"])
+    assert "node" not in document["machine_info"]
+    assert document["git"]["commit"] == document["commit_info"]["id"]
+    assert {item["group"] for item in document["benchmarks"]} == {"texts", "metrics"}
     again = run(storage, *short, "--benchmark-compare")
     assert again.returncode == 0, again.stdout
     assert "test_tokenise (0001_" in again.stdout

@@ -10,8 +10,7 @@ import pytest
 from rsicd_embed.bench.ann import ground_truth
 from rsicd_embed.bench.ann.workload import Workload
 from rsicd_embed.evaluation import retrieval
-from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals
-from rsicd_embed.evaluation.metrics import class_ranks
+from rsicd_embed.evaluation.metrics import Bootstrap, class_ranks, intervals
 from rsicd_embed.testing.stores import unit
 from tests.benchmarks.conftest import DIM, K
 

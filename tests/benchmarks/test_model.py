@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rsicd_embed.bench import inputs, synthetic_jpegs
+from rsicd_embed.bench import synthetic_inputs
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.images import read_rgb
 
@@ -18,27 +18,27 @@ BATCH = 16
 @pytest.mark.benchmark(group="images")
 def test_decode(benchmark: Any, side: int) -> None:
     file = io.BytesIO()
-    synthetic_jpegs.picture(side, seed=0).save(file, "JPEG", quality=85)
+    synthetic_inputs.image(side, seed=0).save(file, "JPEG", quality=85)
     assert benchmark(read_rgb, file.getvalue()).size == (side, side)
 
 
 @pytest.mark.parametrize("side", [224, 1000])
 @pytest.mark.benchmark(group="images")
 def test_preprocess(benchmark: Any, embedder: ClipEmbedder, side: int) -> None:
-    found = benchmark(embedder.preprocess, synthetic_jpegs.picture(side, seed=0))
+    found = benchmark(embedder.preprocess, synthetic_inputs.image(side, seed=0))
     assert found.shape == (*embedder.preprocessor.crop, 3)
 
 
 @pytest.mark.benchmark(group="texts")
 def test_tokenise(benchmark: Any, embedder: ClipEmbedder) -> None:
-    assert len(benchmark(embedder.tokenizer, inputs.texts(BATCH))) == BATCH
+    assert len(benchmark(embedder.tokenizer, synthetic_inputs.texts(BATCH))) == BATCH
 
 
 @pytest.mark.parametrize("count", [1, BATCH])
 @pytest.mark.benchmark(group="images")
 def test_embed_pixels(benchmark: Any, embedder: ClipEmbedder, count: int) -> None:
     side = embedder.config.image_size
-    pixels = inputs.pixels(count, (side, side, 3))
+    pixels = synthetic_inputs.pixels(count, (side, side, 3))
     embedder.embed_pixels(pixels)  # compiles
     assert benchmark(embedder.embed_pixels, pixels).shape == (count, embedder.dim)
 
@@ -46,6 +46,6 @@ def test_embed_pixels(benchmark: Any, embedder: ClipEmbedder, count: int) -> Non
 @pytest.mark.parametrize("count", [1, BATCH])
 @pytest.mark.benchmark(group="texts")
 def test_embed_texts(benchmark: Any, embedder: ClipEmbedder, count: int) -> None:
-    texts = inputs.texts(count)
+    texts = synthetic_inputs.texts(count)
     embedder.embed_texts(texts)  # compiles
     assert benchmark(embedder.embed_texts, texts).shape == (count, embedder.dim)

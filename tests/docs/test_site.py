@@ -85,8 +85,8 @@ def test_mistakes_are_found(tmp_path: Path) -> None:
     ]
     write(tmp_path, "python-api.html", '<h2 id="rsicd_embed.ingest"></h2>')
     missing = build_docs.undocumented_names(tmp_path)
-    assert "rsicd_embed.open_store: not in the Python reference" in missing
-    assert "rsicd_embed.ingest: not in the Python reference" not in missing
+    assert "rsicd_embed.open_store: not in the Python reference; has it a docstring?" in missing
+    assert not any(line.startswith("rsicd_embed.ingest:") for line in missing)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The metrics agree with those of torchmetrics and scikit-learn, where these have them."""
+"""The metrics agree with torchmetrics and scikit-learn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KS = pytest.mark.parametrize("k", [1, 3, 5])
 
 @pytest.fixture(scope="module")
 def torch_() -> Any:
-    """PyTorch, with torchvision mended, which torchmetrics imports."""
+    """PyTorch, with the fix for torchvision, which torchmetrics imports."""
     pytest.importorskip("torch")
     from tests import reference
 
@@ -41,7 +41,7 @@ def hit_rate(torch_: Any, similarities: np.ndarray, right: np.ndarray, k: int) -
 
 @KS
 def test_hit_rates(torch_: Any, k: int) -> None:
-    """With several right candidates a query."""
+    """With several right candidates per query."""
     rng = np.random.default_rng(k)
     similarities = rng.random((40, 12), np.float32)
     right = rng.random((40, 12)) < 0.2
@@ -65,36 +65,36 @@ def test_topk_accuracy(torch_: Any, k: int) -> None:
 
 @KS
 def test_retrieval_of_images_with_several_captions(torch_: Any, k: int) -> None:
-    """One to five captions an image, no two alike, so that nothing ties."""
+    """With one to five captions per image, all different, so that there are no ties."""
     image = np.repeat(np.arange(20), 1 + np.arange(20) % 5)
     texts = tuple(str(i) for i in range(len(image)))
     captions = CaptionPairs(20, texts, np.arange(len(image)), image)
     images, vectors = unit(20, dim=16), unit(len(image), dim=16, seed=1)
-    found = rank(images, vectors, captions)
+    results = rank(images, vectors, captions)
     right = image == np.arange(20)[:, None]
     for ranks, queries in (
-        (found.i2t, (images @ vectors.T, right)),
-        (found.t2i, (vectors @ images.T, right.T)),
+        (results.i2t, (images @ vectors.T, right)),
+        (results.t2i, (vectors @ images.T, right.T)),
     ):
         assert np.mean(ranks <= k) == pytest.approx(hit_rate(torch_, *queries, k))
 
 
 @KS
 def test_ann_recalls(torch_: Any, k: int) -> None:
-    """Of searches that find some of the right rows: retrieval_recall of the k best, no ties."""
+    """With searches that return some of the nearest rows, without ties."""
     from torchmetrics.functional.retrieval import retrieval_recall
 
     rng = np.random.default_rng(k)
     base, queries = unit(60, dim=8), unit(15, dim=8, seed=1)
     cosines = queries @ base.T
-    found = [np.argsort(-(row + rng.normal(0, 0.2, 60)))[:k] for row in cosines]
+    results = [np.argsort(-(row + rng.normal(0, 0.2, 60)))[:k] for row in cosines]
     theirs = []
-    for row, rows in zip(cosines, found, strict=True):
+    for row, rows in zip(cosines, results, strict=True):
         given, best = np.zeros(60, np.float32), np.zeros(60, bool)
         given[rows], best[np.argsort(-row)[:k]] = 1, True
         theirs.append(float(retrieval_recall(torch_.tensor(given), torch_.tensor(best), top_k=k)))
     ours = ground_truth.ann_recalls(
-        found, base, queries, ground_truth.kth_best(base, queries, k), k
+        results, base, queries, ground_truth.kth_best(base, queries, k), k
     )
     assert 0 < np.mean(ours) < 1
     np.testing.assert_allclose(ours, theirs)

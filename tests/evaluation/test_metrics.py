@@ -1,4 +1,4 @@
-"""Ranks, and the metrics made of them, on matrices whose answers are known."""
+"""Ranks and metrics of matrices with known results."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rsicd_embed.evaluation.metrics import (
 )
 
 
-def test_the_best_of_several_right_ones_counts() -> None:
+def test_the_best_of_several_right_candidates_counts() -> None:
     similarities = np.array([[0.9, 0.8, 0.7, 0.6], [0.1, 0.2, 0.3, 0.4]])
     right = np.array([[False, True, False, True], [True, True, False, False]])
     assert rank_of_right(similarities, right).tolist() == [2, 3]
 
 
-def test_right_ones_are_no_rivals_of_one_another() -> None:
-    """RSICD repeats a caption five times for thousands of images."""
+def test_right_candidates_do_not_compete() -> None:
+    """Thousands of images of RSICD have the same caption five times."""
     similarities = np.array([[0.9, 0.9, 0.9, 0.1]])
     right = np.array([[True, True, True, False]])
     assert rank_of_right(similarities, right).tolist() == [1]
@@ -35,7 +35,7 @@ def test_a_tie_counts_against() -> None:
 
 
 def test_a_broken_model_is_ranked_last() -> None:
-    """NaN compares false with everything, which must not look like a victory."""
+    """Comparisons with NaN are false, which must not count as a better rank."""
     everywhere = np.full((1, 3), np.nan)
     right = np.array([[True, False, False]])
     assert rank_of_right(everywhere, right).tolist() == [3]
@@ -43,31 +43,31 @@ def test_a_broken_model_is_ranked_last() -> None:
     assert rank_of_right(np.array([[0.5, np.nan, 0.2]]), right).tolist() == [2]
 
 
-def test_nothing_right_is_behind_everything() -> None:
+def test_a_query_without_right_candidates_is_ranked_last() -> None:
     assert rank_of_right(np.ones((1, 3)), np.zeros((1, 3), bool)).tolist() == [4]
 
 
 def test_zeroshot() -> None:
     similarities = np.array([[0.5, 0.4, 0.1], [0.5, 0.4, 0.1], [0.1, 0.2, 0.3]])
-    found = topk_accuracy(similarities, np.array([0, 1, 0]), ks=(1, 2, 3))
-    assert found == pytest.approx({"top1": 1 / 3, "top2": 2 / 3, "top3": 1.0})
+    metrics = topk_accuracy(similarities, np.array([0, 1, 0]), ks=(1, 2, 3))
+    assert metrics == pytest.approx({"top1": 1 / 3, "top2": 2 / 3, "top3": 1.0})
 
 
-def test_more_than_there_are_is_certain() -> None:
+def test_a_cut_off_beyond_all_classes_gives_one() -> None:
     assert topk_accuracy(np.array([[0.1, 0.2, 0.3]]), np.array([0]), ks=(10,)) == {"top10": 1.0}
 
 
-def test_mr_is_the_mean_of_all() -> None:
-    found = retrieval_metrics(np.array([1, 6]), np.array([1, 2, 11, 5]))
-    assert found == pytest.approx(
+def test_mr_is_the_mean_of_all_rates() -> None:
+    metrics = retrieval_metrics(np.array([1, 6]), np.array([1, 2, 11, 5]))
+    assert metrics == pytest.approx(
         {"i2t_r1": 0.5, "i2t_r5": 0.5, "i2t_r10": 1, "t2i_r1": 0.25, "t2i_r5": 0.75}
         | {"t2i_r10": 0.75, "mr": (0.5 + 0.5 + 1 + 0.25 + 0.75 + 0.75) / 6}
     )
 
 
 def test_confusion() -> None:
-    found = confusion_matrix(np.array([0, 0, 2, 2, 2]), np.array([0, 2, 2, 2, 0]), 3)
-    assert found.tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 2]]
+    confusion = confusion_matrix(np.array([0, 0, 2, 2, 2]), np.array([0, 2, 2, 2, 0]), 3)
+    assert confusion.tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 2]]
 
 
 matrices = st.tuples(st.integers(1, 6), st.integers(2, 7), st.integers(0, 2**31))

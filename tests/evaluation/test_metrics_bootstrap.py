@@ -1,4 +1,4 @@
-"""Intervals: of the right width, the same again, and over images rather than captions."""
+"""Bootstrap intervals: width, coverage, and reproducibility."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.evaluation import bootstrap as module
-from rsicd_embed.evaluation.bootstrap import Bootstrap, Statistic, intervals, point, weighted_median
+from rsicd_embed.evaluation import metrics as module
+from rsicd_embed.evaluation.metrics import Bootstrap, Statistic, intervals, point, weighted_median
 
 
 def mean_of(values: np.ndarray) -> Statistic:
@@ -29,31 +29,31 @@ def test_an_accuracy_has_the_width_of_its_binomial() -> None:
     assert low < narrow[0] < 0.3 < narrow[1] < high
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_has_the_stated_coverage() -> None:
     rng = np.random.default_rng(5)
-    held = 0
+    covered = 0
     for _ in range(200):
         low, high = intervals(mean_of(rng.random(60) < 0.4), 60, Bootstrap(resamples=200))["mean"]
-        held += low <= 0.4 <= high
-    assert 0.9 <= held / 200 <= 0.99
+        covered += low <= 0.4 <= high
+    assert 0.9 <= covered / 200 <= 0.99
 
 
-def test_nothing_varies_where_all_images_are_alike() -> None:
+def test_the_interval_of_identical_images_has_no_width() -> None:
     assert intervals(mean_of(np.ones(9)), 9, Bootstrap())["mean"] == (1, 1)
     assert intervals(mean_of(np.zeros(1)), 1, Bootstrap())["mean"] == (0, 0)
 
 
-def test_the_same_seed_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     statistic = mean_of(np.random.default_rng(0).random(50))
-    found = intervals(statistic, 50, Bootstrap(resamples=333))
-    assert found == intervals(statistic, 50, Bootstrap(resamples=333))
-    assert found != intervals(statistic, 50, Bootstrap(resamples=333, seed=1))
+    result = intervals(statistic, 50, Bootstrap(resamples=333))
+    assert result == intervals(statistic, 50, Bootstrap(resamples=333))
+    assert result != intervals(statistic, 50, Bootstrap(resamples=333, seed=1))
     monkeypatch.setattr(module, "_BLOCK", 120)  # two resamples at once
     in_blocks = intervals(statistic, 50, Bootstrap(resamples=333))
-    assert in_blocks["mean"] == pytest.approx(found["mean"], rel=1e-12)
+    assert in_blocks["mean"] == pytest.approx(result["mean"], rel=1e-12)
 
 
-def test_point_is_each_image_once() -> None:
+def test_the_point_estimate_uses_each_image_once() -> None:
     values = np.array([1.0, 2.0, 6.0])
     assert point(mean_of(values), 3) == {"mean": 3.0}
 
@@ -64,5 +64,5 @@ def test_weighted_median_is_the_median_of_repeated_values(values: list[int], see
     weights = np.random.default_rng(seed).integers(0, 4, (5, len(values)))
     weights[:, 0] += 1
     wanted = [np.median(np.repeat(values, row)) for row in weights]
-    found = weighted_median(np.array(values), weights.astype(np.float64))
-    np.testing.assert_array_equal(found, wanted)
+    result = weighted_median(np.array(values), weights.astype(np.float64))
+    np.testing.assert_array_equal(result, wanted)

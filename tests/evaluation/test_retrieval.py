@@ -1,4 +1,4 @@
-"""The retrieval protocol: known answers, shared captions, and what a perfect model can reach."""
+"""The retrieval protocol: known results, shared captions, and the ceiling of a perfect model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.evaluation import retrieval
-from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals, point
-from rsicd_embed.evaluation.metrics import retrieval_metrics
+from rsicd_embed.evaluation.metrics import Bootstrap, intervals, point, retrieval_metrics
 from rsicd_embed.evaluation.retrieval import CaptionPairs, Ranks, ceiling, rank, report, statistic
 
 
 def captions_of(*of_images: str) -> CaptionPairs:
-    """A letter a caption: "ab" is an image with the captions a and b."""
+    """Each letter is a caption: "ab" is an image with the captions a and b."""
     examples = [
-        Example(str(i), f"{i}.png", {"captions": list(some)}) for i, some in enumerate(of_images)
+        Example(str(i), f"{i}.png", {"captions": list(captions)})
+        for i, captions in enumerate(of_images)
     ]
     return CaptionPairs.of(examples)
 
@@ -28,31 +28,31 @@ def captions_of(*of_images: str) -> CaptionPairs:
 def ranks(
     similarities: list[list[float]], captions: CaptionPairs, *, credit: bool = False
 ) -> Ranks:
-    """By similarities of images to distinct captions, in the order of their first use."""
+    """Ranks from similarities of images to distinct captions, in the order of their first use."""
     images = np.array(similarities, np.float32)
     return rank(
         images, np.eye(images.shape[1], dtype=np.float32), captions, credit_duplicates=credit
     )
 
 
-def as_lists(found: Ranks) -> tuple[list[int], list[int]]:
-    return found.i2t.tolist(), found.t2i.tolist()
+def as_lists(ranked: Ranks) -> tuple[list[int], list[int]]:
+    return ranked.i2t.tolist(), ranked.t2i.tolist()
 
 
 def test_two_images_with_two_captions_each() -> None:
     captions = captions_of("ab", "cd")
-    found = ranks([[0.9, 0.1, 0.8, 0.2], [0.3, 0.7, 0.6, 0.5]], captions)
+    ranked = ranks([[0.9, 0.1, 0.8, 0.2], [0.3, 0.7, 0.6, 0.5]], captions)
     # Image 0 finds its caption a first; image 1 finds b of image 0 first, then its own c.
-    # CaptionPairs a and d find their images first; b finds image 1, and c image 0.
-    assert as_lists(found) == ([1, 2], [1, 2, 2, 1])
+    # Captions a and d find their images first; b finds image 1, and c image 0.
+    assert as_lists(ranked) == ([1, 2], [1, 2, 2, 1])
 
 
 def test_images_with_different_numbers_of_captions() -> None:
     captions = captions_of("abc", "d")
-    found = ranks([[0.1, 0.2, 0.3, 0.4], [0.5, 0.1, 0.1, 0.2]], captions)
-    assert as_lists(found) == ([2, 2], [2, 1, 1, 2])
+    ranked = ranks([[0.1, 0.2, 0.3, 0.4], [0.5, 0.1, 0.1, 0.2]], captions)
+    assert as_lists(ranked) == ([2, 2], [2, 1, 1, 2])
     # Each caption is a query: image 0 weighs three times what image 1 does.
-    assert point(statistic(found, captions), 2)["t2i_r1"] == 0.5
+    assert point(statistic(ranked, captions), 2)["t2i_r1"] == 0.5
 
 
 def test_a_constant_model_reaches_nothing() -> None:
@@ -60,16 +60,16 @@ def test_a_constant_model_reaches_nothing() -> None:
     assert as_lists(ranks([[0.0] * 3] * 3, captions)) == ([3, 3, 3], [3, 3, 3])
 
 
-def test_a_shared_caption_is_right_only_where_it_stands() -> None:
+def test_a_shared_caption_is_right_only_for_its_image() -> None:
     captions = captions_of("aa", "ab")
-    found = ranks([[0.9, 0.1], [0.8, 0.2]], captions)
-    # a stands twice with image 0, once with image 1, whose copy ties for image 0.
-    assert as_lists(found) == ([2, 3], [1, 1, 2, 1])
+    ranked = ranks([[0.9, 0.1], [0.8, 0.2]], captions)
+    # a is twice a caption of image 0, and once of image 1, whose copy ties for image 0.
+    assert as_lists(ranked) == ([2, 3], [1, 1, 2, 1])
     credited = ranks([[0.9, 0.1], [0.8, 0.2]], captions, credit=True)
     assert as_lists(credited) == ([1, 1], [1, 1, 1, 1])
 
 
-def test_credit_does_not_excuse_what_is_wrong() -> None:
+def test_credit_does_not_change_wrong_pairs() -> None:
     captions = captions_of("a", "a", "b")
     similarities = [[0.1, 0.9], [0.3, 0.2], [0.5, 0.4]]
     credited = ranks(similarities, captions, credit=True)
@@ -78,12 +78,12 @@ def test_credit_does_not_excuse_what_is_wrong() -> None:
 
 
 def test_ceiling_by_hand() -> None:
-    # a is asked three times, twice for image 0: at most two of the three can be first.
-    found = ceiling(captions_of("aa", "ab"))
-    assert found["t2i_r1"] == 3 / 4
-    assert found["t2i_r5"] == 1
-    # All captions of image 0 have a copy elsewhere, which ties; image 1 has b to itself.
-    assert found["i2t_r1"] == 1 / 2
+    # a is queried three times, twice for image 0: at most two of the three can be first.
+    best = ceiling(captions_of("aa", "ab"))
+    assert best["t2i_r1"] == 3 / 4
+    assert best["t2i_r5"] == 1
+    # All captions of image 0 tie with a copy of image 1; b belongs to image 1 alone.
+    assert best["i2t_r1"] == 1 / 2
     assert set(ceiling(captions_of("aa", "ab"), credit_duplicates=True).values()) == {1.0}
     assert set(ceiling(captions_of("ab", "c")).values()) == {1.0}
 
@@ -98,8 +98,8 @@ def test_no_model_is_better_than_the_ceiling(of_images: list[str], seed: int) ->
     shape = captions.images, len(captions.distinct)
     best = ceiling(captions)
     for similarities in (np.random.default_rng(seed).random(shape), perfect(captions)):
-        found = ranks(similarities.tolist(), captions)
-        metrics = retrieval_metrics(found.i2t, found.t2i)
+        ranked = ranks(similarities.tolist(), captions)
+        metrics = retrieval_metrics(ranked.i2t, ranked.t2i)
         assert all(metrics[name] <= best[name] + 1e-12 for name in metrics)
 
 
@@ -108,8 +108,8 @@ def test_no_model_is_better_than_the_ceiling(of_images: list[str], seed: int) ->
 def test_the_ceiling_is_reached(of_images: list[str]) -> None:
     captions = captions_of(*of_images)
     best = ceiling(captions)
-    found = ranks(perfect(captions).tolist(), captions)
-    metrics = retrieval_metrics(found.i2t, found.t2i)
+    ranked = ranks(perfect(captions).tolist(), captions)
+    metrics = retrieval_metrics(ranked.i2t, ranked.t2i)
     assert {n: v for n, v in metrics.items() if n.startswith("t2i")} == pytest.approx(
         {n: v for n, v in best.items() if n.startswith("t2i")}
     )
@@ -119,13 +119,13 @@ def test_the_ceiling_is_reached(of_images: list[str]) -> None:
 
 
 def perfect(captions: CaptionPairs, *, rarest: bool = False) -> np.ndarray:
-    """Knows every pair, prefers the image that a text stands with most, or the rarest text."""
-    found = np.zeros((captions.images, len(captions.distinct)))
+    """Similarities of a perfect model that prefers a text's most frequent image, or the rarest."""
+    similarities = np.zeros((captions.images, len(captions.distinct)))
     totals = np.bincount(captions.text)
     for (text, image), count in captions.copies.items():
-        found[image, text] = 1 + (count - totals[text] if rarest else count) / 100
-        found[image, text] -= image / 10_000  # no two alike
-    return found
+        similarities[image, text] = 1 + (count - totals[text] if rarest else count) / 100
+        similarities[image, text] -= image / 10_000  # all different
+    return similarities
 
 
 @settings(deadline=None)
@@ -137,11 +137,11 @@ def test_order_changes_nothing(of_images: list[str], seed: int, credit: bool) ->
     order = rng.permutation(captions.images)
     shuffled = captions_of(*(of_images[i] for i in order))
     columns = [captions.distinct.index(text) for text in shuffled.distinct]
-    one = ranks(similarities.tolist(), captions, credit=credit)
-    other = ranks(similarities[order][:, columns].tolist(), shuffled, credit=credit)
-    np.testing.assert_array_equal(other.i2t, one.i2t[order])
-    assert retrieval_metrics(other.i2t, other.t2i) == pytest.approx(
-        retrieval_metrics(one.i2t, one.t2i)
+    original = ranks(similarities.tolist(), captions, credit=credit)
+    shuffled_ranks = ranks(similarities[order][:, columns].tolist(), shuffled, credit=credit)
+    np.testing.assert_array_equal(shuffled_ranks.i2t, original.i2t[order])
+    assert retrieval_metrics(shuffled_ranks.i2t, shuffled_ranks.t2i) == pytest.approx(
+        retrieval_metrics(original.i2t, original.t2i)
     )
 
 
@@ -155,22 +155,22 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, credit: bool) ->
     assert as_lists(ranks(similarities, captions, credit=credit)) == whole
 
 
-def test_the_point_is_the_metric_and_lies_in_its_interval() -> None:
+def test_the_point_estimate_lies_in_its_interval() -> None:
     rng = np.random.default_rng(1)
     captions = captions_of(*("".join(rng.choice(list("abcdefghij"), 2)) for _ in range(30)))
-    found = ranks(rng.random((30, len(captions.distinct))).tolist(), captions)
-    told = report(found, captions, Bootstrap(), credit_duplicates=False)
-    metrics = dict(told["metrics"])
-    assert metrics.pop("i2t_median_rank") == np.median(found.i2t)
-    assert metrics.pop("t2i_median_rank") == np.median(found.t2i)
-    assert metrics == pytest.approx(retrieval_metrics(found.i2t, found.t2i))
-    for name, (low, high) in told["intervals"].items():
-        assert low <= told["metrics"][name] <= high
-    assert (told["n"], told["captions"], told["distinct_captions"]) == (30, 60, 10)
+    ranked = ranks(rng.random((30, len(captions.distinct))).tolist(), captions)
+    scores = report(ranked, captions, Bootstrap(), credit_duplicates=False)
+    metrics = dict(scores["metrics"])
+    assert metrics.pop("i2t_median_rank") == np.median(ranked.i2t)
+    assert metrics.pop("t2i_median_rank") == np.median(ranked.t2i)
+    assert metrics == pytest.approx(retrieval_metrics(ranked.i2t, ranked.t2i))
+    for name, (low, high) in scores["intervals"].items():
+        assert low <= scores["metrics"][name] <= high
+    assert (scores["n"], scores["captions"], scores["distinct_captions"]) == (30, 60, 10)
 
 
 def test_captions_of_an_image_are_drawn_together() -> None:
-    """Five captions that stand or fall together are one observation, not five."""
+    """Five captions of an image are one observation, not five."""
     hits = np.arange(200) % 2 + 1
     together = captions_of(*["abcde"] * 200)
     alone = captions_of(*["a"] * 1000)
@@ -179,13 +179,13 @@ def test_captions_of_an_image_are_drawn_together() -> None:
     assert wide == pytest.approx(np.sqrt(5) * narrow, rel=0.15)
 
 
-def interval(found: Ranks, captions: CaptionPairs) -> float:
-    low, high = intervals(statistic(found, captions), captions.images, Bootstrap())["t2i_r1"]
+def interval(ranked: Ranks, captions: CaptionPairs) -> float:
+    low, high = intervals(statistic(ranked, captions), captions.images, Bootstrap())["t2i_r1"]
     return high - low
 
 
 def test_the_ceiling_of_rsicd(rsicd: Path) -> None:
     captions = CaptionPairs.of(captioned.load(rsicd).split("test"))
     assert (captions.images, len(captions.text), captions.shared) == (1093, 5465, 150)
-    found = ceiling(captions)
-    assert [round(found[f"t2i_r{k}"], 3) for k in (1, 5, 10)] == [0.931, 0.992, 0.998]
+    best = ceiling(captions)
+    assert [round(best[f"t2i_r{k}"], 3) for k in (1, 5, 10)] == [0.931, 0.992, 0.998]

@@ -1,4 +1,4 @@
-"""Prompts, names, ranks and what the report says of them."""
+"""Prompts, class names, ranks and scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from rsicd_embed.datasets.classes import PROMPT
 from rsicd_embed.errors import BenchError
-from rsicd_embed.evaluation.bootstrap import Bootstrap
+from rsicd_embed.evaluation.metrics import Bootstrap
 from rsicd_embed.evaluation.zeroshot import (
     ZeroShotOutcome,
     class_names,
@@ -21,37 +21,37 @@ from tests.evaldata import COLOURS, Colours
 NAMES = sorted(COLOURS)
 
 
-def test_a_class_is_where_its_prompt_is() -> None:
+def test_a_class_vector_is_the_vector_of_its_prompt() -> None:
     vectors = class_vectors(Colours(), NAMES, [PROMPT])
     np.testing.assert_array_equal(vectors, Colours().embed_texts(NAMES))
 
 
 def test_several_prompts_are_averaged_and_normalised() -> None:
     class Words(Colours):
-        """A text is the sum of what its letters x, y and z stand for."""
+        """A text is the sum of the axes of its letters x, y and z."""
 
         def embed_texts(self, texts: object) -> np.ndarray:
             counts = np.array([[text.count(c) for c in "xyz"] for text in texts], float)  # type: ignore[attr-defined]
             return (counts / np.linalg.norm(counts, axis=1, keepdims=True)).astype(np.float32)
 
-    found = class_vectors(
+    vectors = class_vectors(
         Words(), ["x", "y"], ["xxxx {category}{category}{category}", "{category}"]
     )
     # x: twice (1, 0, 0). y: (4, 3, 0)/5 and (0, 1, 0), whose mean is (.4, .8, 0).
     wanted = np.array([[1, 0, 0], [0.4, 0.8, 0] / np.sqrt(0.8)])
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
-    assert found.dtype == np.float32
+    np.testing.assert_allclose(vectors, wanted, atol=1e-6)
+    assert vectors.dtype == np.float32
 
 
 def test_other_braces_are_kept() -> None:
     seen: list[str] = []
 
-    class Hears(Colours):
+    class Listening(Colours):
         def embed_texts(self, texts: object) -> np.ndarray:
             seen.extend(texts)  # type: ignore[call-overload]
             return super().embed_texts(list(texts))  # type: ignore[call-overload]
 
-    class_vectors(Hears(), ["sea", "forest"], ["{a} {0} {category}, {category}", "{category}"])
+    class_vectors(Listening(), ["sea", "forest"], ["{a} {0} {category}, {category}", "{category}"])
     assert seen == ["{a} {0} sea, sea", "{a} {0} forest, forest", "sea", "forest"]
 
 
@@ -72,20 +72,20 @@ def test_report() -> None:
     outcome = classify(images, vectors, np.array([0, 1, 1, 1]), ["a", "b", "c"])
     assert outcome.ranks.tolist() == [1, 2, 2, 2]
     assert outcome.predicted.tolist() == [0, 0, 2, 2]
-    told = report(outcome, Bootstrap())
-    assert told["metrics"] == {"top1": 0.25, "top3": 1, "top5": 1, "top10": 1}
-    assert told["confusion"] == [[1, 0, 0], [1, 0, 2], [0, 0, 0]]
-    first, second, third = told["per_class"]
+    scores = report(outcome, Bootstrap())
+    assert scores["metrics"] == {"top1": 0.25, "top3": 1, "top5": 1, "top10": 1}
+    assert scores["confusion"] == [[1, 0, 0], [1, 0, 2], [0, 0, 0]]
+    first, second, third = scores["per_class"]
     assert (first["n"], first["top1"], first["most_mistaken_for"]) == (1, 1, None)
     assert (second["n"], second["top1"], second["top3"]) == (3, 0, 1)
     assert (second["most_mistaken_for"], second["mistaken"]) == ("c", 2)
     assert (third["n"], third["top1"]) == (0, None)
-    low, high = told["intervals"]["top1"]
+    low, high = scores["intervals"]["top1"]
     assert low <= 0.25 <= high
-    assert told["bootstrap"]["resamples"] == 2000
-    assert told["notes"] == [
+    assert scores["bootstrap"]["resamples"] == 2000
+    assert scores["notes"] == [
         *(f"top{k} of 3 classes is 1 for any model" for k in (3, 5, 10)),
-        "classes without images here: c",
+        "classes without images: c",
     ]
 
 
@@ -95,6 +95,6 @@ def test_a_tie_counts_against() -> None:
     assert outcome.ranks.tolist() == [2, 2]
 
 
-def test_only_the_ks_asked_for() -> None:
+def test_only_the_given_ks() -> None:
     outcome = ZeroShotOutcome(("a", "b"), np.array([0]), np.array([1]), np.array([0]))
     assert report(outcome, Bootstrap(), (1,))["metrics"] == {"top1": 1}

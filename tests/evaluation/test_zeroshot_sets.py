@@ -1,4 +1,4 @@
-"""Which images and classes of a data set are evaluated, and what is said where there are none."""
+"""Images and classes of a dataset that are evaluated, and errors if there are none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def eval_set(*examples: Example, by_file_name: bool = False) -> EvalSet:
     return EvalSet("toy", examples, by_file_name)
 
 
-def test_a_folder_a_class(tmp_path: Path) -> None:
+def test_one_folder_per_class(tmp_path: Path) -> None:
     opened = open_set(class_folder(tmp_path / "toy", images=2))
     assert opened.name == "toy"
     name, examples = opened.split(None)
@@ -35,7 +35,7 @@ def test_a_folder_a_class(tmp_path: Path) -> None:
     assert [e.id for e in examples][:2] == ["desert/0.png", "desert/1.png"]
 
 
-def test_a_folder_a_split(tmp_path: Path) -> None:
+def test_one_folder_per_split(tmp_path: Path) -> None:
     opened = open_set(class_folder(tmp_path, images=1, splits=("train", "test")))
     name, examples = opened.split(None)
     assert (name, [e.id for e in examples]) == (
@@ -47,19 +47,17 @@ def test_a_folder_a_split(tmp_path: Path) -> None:
         opened.split("val")
 
 
-def test_a_split_of_what_has_none(tmp_path: Path) -> None:
+def test_a_split_of_a_dataset_without_splits(tmp_path: Path) -> None:
     opened = open_set(class_folder(tmp_path, images=1))
-    with pytest.raises(
-        DatasetError, match="expected a split 'test', found none; leave --split out"
-    ):
+    with pytest.raises(DatasetError, match="expected a split 'test', found none; omit --split"):
         opened.split("test")
 
 
-def test_stray_images_are_told(tmp_path: Path) -> None:
+def test_stray_images_are_reported(tmp_path: Path) -> None:
     class_folder(tmp_path, images=1)
     stray = colour(tmp_path / "preview.png", (0, 0, 0))
-    (told,) = open_set(tmp_path).skipped
-    assert (told.uri, told.reason) == (str(stray), "not in a class folder")
+    (skipped,) = open_set(tmp_path).skipped
+    assert (skipped.uri, skipped.reason) == (str(stray), "not in a class folder")
 
 
 def test_a_class_without_images(tmp_path: Path) -> None:
@@ -75,7 +73,7 @@ def test_a_class_without_images(tmp_path: Path) -> None:
         classes.load(tmp_path / "split")
 
 
-def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
+def test_folders_that_are_not_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found nothing at"):
         open_set(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match=r"expected images .* found nothing"):
@@ -86,9 +84,9 @@ def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
 
 
 def test_one_class_or_none() -> None:
-    one = eval_set(example("a", "port"), example("b", "port"))
+    single = eval_set(example("a", "port"), example("b", "port"))
     with pytest.raises(DatasetError, match="at least two classes, found only 'port'"):
-        labelled(one, one.examples)
+        labelled(single, single.examples)
     none = eval_set(example("a"), example("b", ""))
     with pytest.raises(DatasetError, match="at least two classes, found no labels"):
         labelled(none, none.examples)
@@ -101,16 +99,16 @@ def test_classes_are_those_of_all_splits() -> None:
     chosen = labelled(opened, opened.split("test")[1])
     assert (chosen.classes, chosen.labels.tolist()) == (("port", "river"), [1])
     assert (chosen.left_out, chosen.rule) == (1, dataset.EVERY_LABEL)
-    mute = eval_set(*opened.examples, example("d", None, "val"))
+    unlabelled = eval_set(*opened.examples, example("d", None, "val"))
     with pytest.raises(DatasetError, match="expected labelled images, found none among 1"):
-        labelled(mute, mute.split("val")[1])
+        labelled(unlabelled, unlabelled.split("val")[1])
 
 
-def test_only_names_that_tell_the_class_count_where_any_does() -> None:
+def test_file_names_with_classes_restrict_the_labelled_images() -> None:
     named = [example("port_1.jpg", "port"), example("river_2.jpg", "river")]
     numbered = [example("3.jpg", "port"), example("park_4.jpg", "river")]
-    found = class_labels([*named, *numbered], by_file_name=True)
-    assert found == ["port", "river", None, None]
+    labels = class_labels([*named, *numbered], by_file_name=True)
+    assert labels == ["port", "river", None, None]
     assert class_labels(numbered, by_file_name=True) == ["port", "river"]
     opened = eval_set(*named, *numbered, by_file_name=True)
     chosen = labelled(opened, opened.examples)
@@ -119,7 +117,7 @@ def test_only_names_that_tell_the_class_count_where_any_does() -> None:
     assert (every.left_out, every.rule) == (0, dataset.EVERY_LABEL)
 
 
-def test_several_classes_of_an_image_are_refused(tmp_path: Path) -> None:
+def test_several_classes_of_an_image_are_an_error(tmp_path: Path) -> None:
     rows = ({"path": f"{i}.png", "label": label} for i, label in enumerate([["a", "b"], ["a"]]))
     opened = dataset.open_set(manifest(tmp_path / "m.jsonl", *rows))
     with pytest.raises(DatasetError, match=r"0\.png: expected one class, found \['a', 'b'\]"):
@@ -155,7 +153,7 @@ def test_the_protocol_on_rsicd(rsicd: Path) -> None:
     assert len(labelled(every, every.split("test")[1]).classes) == 31
 
 
-def test_a_json_that_is_not_one(tmp_path: Path) -> None:
+def test_invalid_json(tmp_path: Path) -> None:
     (tmp_path / "dataset_x.json").write_text(json.dumps({"images": []}))
     with pytest.raises(DatasetError, match="expected images, found none"):
         open_set(tmp_path)

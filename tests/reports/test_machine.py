@@ -1,4 +1,4 @@
-"""CPU contention: the work of other processes is separated from the benchmark's own."""
+"""CPU contention and memory usage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rsicd_embed.reports.machine import CpuTimes, cpu_contention
 def set_clock(
     patch: pytest.MonkeyPatch, *, busy: float, idle: float, own: float, guest: float = 0.0
 ) -> None:
-    """Sets CPU times in seconds; a third of what is busy is stolen by other machines."""
+    """Sets CPU times in seconds; a third of the busy time is stolen by other machines."""
     times = {
         "user": busy * 2 / 3,
         "steal": busy / 3,
@@ -47,12 +47,12 @@ def test_guests_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CpuTimes.now() == pytest.approx(CpuTimes(110, 40, 0))
 
 
-def test_no_time_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_elapsed_time(monkeypatch: pytest.MonkeyPatch) -> None:
     set_clock(monkeypatch, busy=3, idle=3, own=0)
     assert cpu_contention(CpuTimes.now()) is None
 
 
-def test_a_system_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_cpu_times(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable() -> Any:
         raise OSError
 
@@ -68,16 +68,16 @@ def test_this_machine() -> None:
     assert times.own_s > 0
 
 
-def test_usage_and_peak_of_memory_count_what_is_allocated() -> None:
-    kept = np.ones(1 << 24)  # 128 MiB
+def test_memory_usage_and_its_peak_include_allocations() -> None:
+    array = np.ones(1 << 24)  # 128 MiB
     usage, peak = machine.memory_usage(), machine.peak_memory_usage()
-    # Linux counts the two apart, each with an error of some pages for every CPU.
-    assert min(usage, peak) > kept.nbytes
+    # Linux counts them separately, each with an error of some pages per CPU.
+    assert min(usage, peak) > array.nbytes
     assert peak > 0.9 * usage
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's /proc")  # noqa: PTH110
-def test_the_peak_of_memory_can_be_reset() -> None:
+def test_the_peak_memory_can_be_reset() -> None:
     large = np.ones(1 << 26)  # 512 MiB
     peak = machine.peak_memory_usage()
     del large

@@ -1,4 +1,4 @@
-"""The pages: in a real browser, with nothing from elsewhere, and as many points as there are."""
+"""HTML pages in a real browser: self-contained, and with all points."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rsicd_embed.reports import svg, write
-from rsicd_embed.reports.pareto import points
+from rsicd_embed.reports import record_pages, svg
 from rsicd_embed.reports.record import read
+from rsicd_embed.reports.record_metrics import ann_points
 from tests.bench import records
 from tests.helpers import run
 
@@ -21,38 +21,40 @@ RECORDED = sorted(records.BENCHMARKS.glob("*/bench-*.json"))
 
 
 @pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Opens the page of some records; nothing may be complained of, or asked of anybody."""
+def open_page(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens the page of records, and fails on console messages and external requests."""
     page = browser.new_page(color_scheme="dark")
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     own = ("file://", "data:")
-    page.on("request", lambda one: one.url.startswith(own) or complaints.append(one.url))
+    page.on(
+        "request", lambda request: request.url.startswith(own) or complaints.append(request.url)
+    )
 
-    def open_page(*runs: dict[str, Any]) -> Any:
-        page.goto(write.save(tmp_path / "report.html", runs).as_uri())
+    def open_records(*runs: dict[str, Any]) -> Any:
+        page.goto(record_pages.save(tmp_path / "report.html", runs).as_uri())
         return page
 
-    yield open_page
+    yield open_records
     page.close()
     assert complaints == []
 
 
 def marks(page: Any, title: str, kind: str = "circle.point") -> int:
-    """How many there are in the section of that title."""
+    """The number of marks in the section with this title."""
     section = page.locator("section", has=page.get_by_role("heading", name=title, exact=True))
     return int(section.locator(kind).count())
 
 
-def test_all_that_was_measured_is_plotted(opened: Callable[..., Any]) -> None:
+def test_all_points_are_plotted(open_page: Callable[..., Any]) -> None:
     record = records.ann()
-    page = opened(record)
-    assert marks(page, "ANN recall@10 against latency") == len(points(record)) == 6
+    page = open_page(record)
+    assert marks(page, "ANN recall@10 against latency") == len(ann_points(record, 10)) == 6
     assert marks(page, "ANN recall@10 against latency", "polyline") == 1
     assert marks(page, "Latency, optimized") == 3 * 4
-    assert marks(page, "Queries a second", "rect.bar") == 4
-    assert marks(page, "Time to build", "rect.bar") == 4
+    assert marks(page, "Queries per second", "rect.bar") == 4
+    assert marks(page, "Build time", "rect.bar") == 4
     assert page.locator("h1").inner_text().startswith("Vector search: 100,000 vectors of length")
     titles = page.locator("circle.point title").all_text_contents()
     assert "nmslib, efSearch=20: ANN recall@10 0.9000, p50 0.2 ms, p95 0.4 ms" in titles
@@ -65,48 +67,48 @@ def test_all_that_was_measured_is_plotted(opened: Callable[..., Any]) -> None:
     assert page.evaluate(background) == "rgb(251, 251, 252)"
 
 
-def test_recorded_runs_in_one_page(opened: Callable[..., Any]) -> None:
+def test_recorded_runs_in_one_page(open_page: Callable[..., Any]) -> None:
     runs = [read(path) for path in RECORDED]
-    page = opened(*runs)
+    page = open_page(*runs)
     assert page.locator("h1").count() == len(runs) >= 10
-    assert page.locator("pre").all_text_contents() == [one["command"] for one in runs]
+    assert page.locator("pre").all_text_contents() == [run["command"] for run in runs]
     wide = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert wide
 
 
-def test_what_is_said_of_an_interrupted_run(opened: Callable[..., Any]) -> None:
-    page = opened(records.ann(complete=False))
+def test_an_interrupted_run_is_marked(open_page: Callable[..., Any]) -> None:
+    page = open_page(records.ann(complete=False))
     assert "This run was interrupted" in page.locator(".warn").inner_text()
 
 
-@pytest.mark.parametrize("path", RECORDED, ids=lambda one: one.parent.name)
-def test_every_page_is_well_formed_and_complete_in_itself(path: Path) -> None:
-    text = write.html([read(path)])
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.parent.name)
+def test_every_page_is_well_formed_and_self_contained(path: Path) -> None:
+    text = record_pages.html([read(path)])
     assert not re.search(r"(?:src|href)=\"(?!data:)|url\(|@import|<script|<link rel=.style", text)
     for drawing in re.findall(r"<svg.*?</svg>", text):
-        for one in ElementTree.fromstring(drawing).iter():
+        for element in ElementTree.fromstring(drawing).iter():
             for name in ("cx", "cy", "x", "y", "width"):
-                assert 0 <= float(one.get(name, 0)) < 1000
+                assert 0 <= float(element.get(name, 0)) < 1000
 
 
 def test_names_are_escaped() -> None:
     record = records.ann(command='rsicd-embed bench ann --store "exact:<b>&"')
-    assert "exact:&lt;b&gt;&amp;" in write.html([record])
+    assert "exact:&lt;b&gt;&amp;" in record_pages.html([record])
     drawn = svg.bars([svg.Bar("<i>", 1, "<u>")], '"')
     assert "<i>" not in drawn
     ElementTree.fromstring(drawn)
 
 
-def test_the_share_axis_tells_the_nines_apart() -> None:
+def test_the_share_axis_spreads_values_near_one() -> None:
     axis = svg.share_axis("ANN recall@10", [0.5, 1.0])
-    places = [axis.place(one) for one in (0.5, 0.9, 0.99, 0.999, 1.0)]
+    places = [axis.place(value) for value in (0.5, 0.9, 0.99, 0.999, 1.0)]
     assert places == sorted(places)
     assert places[-1] == 1.0
     assert places[2] - places[1] == pytest.approx(places[3] - places[2])
     assert [text for _, text in axis.ticks][-1] == "1"
 
 
-def test_evaluations(opened: Callable[..., Any]) -> None:
+def test_evaluations(open_page: Callable[..., Any]) -> None:
     record = copy.deepcopy(records.ann())
     for name in ("states", "sweep", "contenders", "vectors", "queries"):
         del record[name]
@@ -118,14 +120,14 @@ def test_evaluations(opened: Callable[..., Any]) -> None:
     retrieval = record | {"task": "retrieval", "ceiling": {"t2i_r1": 0.93}}
     retrieval |= {"metrics": {"t2i_r1": 0.1, "t2i_median_rank": 31.0}}
     compared = {"baseline": 0.5, "model": 0.8, "difference": 0.3, "interval": [0.2, 0.4]}
-    told = {"dataset": "ucm", "split": "test", "n": 9, "metrics": {"zeroshot_top1": compared}}
+    changes = {"dataset": "ucm", "split": "test", "n": 9, "metrics": {"zeroshot_top1": compared}}
     forgetting = {name: record[name] for name in ("machine", "settings", "command", "started")}
-    forgetting |= {"task": "forgetting", "model": "m", "baseline": "b", "datasets": [told]}
-    page = opened(zeroshot, retrieval, forgetting)
+    forgetting |= {"task": "forgetting", "model": "m", "baseline": "b", "datasets": [changes]}
+    page = open_page(zeroshot, retrieval, forgetting)
     assert page.locator("h1").all_inner_texts() == [
         "Zeroshot: m on rsicd test",
         "Retrieval: m on rsicd test",
-        "Forgetting: m beside b",
+        "Forgetting: m compared with b",
     ]
     assert page.locator("rect.bar").count() == 2 + 1 + 1
     assert "Retrieval R@k" in page.locator("main").inner_text()
@@ -137,5 +139,5 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.status == 0, done.stderr
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert text.count("<h1") == 2
-    for path, told in records.damaged(tmp_path):
-        assert told in run("bench", "report", path, "-o", tmp_path / "out").error
+    for path, message in records.damaged(tmp_path):
+        assert message in run("bench", "report", path, "-o", tmp_path / "out").error

@@ -1,41 +1,57 @@
-"""Which contenders there are: the stores, the library under each, and nobody."""
+"""Settings of `bench ann`, and the contenders they ask for: stores, libraries, references."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rsicd_embed.bench.ann.contenders import Null, Store, store_uri
-from rsicd_embed.bench.ann.libraries import LanceTable, NmslibIndex, NumPy
-from rsicd_embed.bench.ann.measure import NULL
+from rsicd_embed.bench.ann.contenders import (
+    NULL,
+    Contender,
+    LanceTable,
+    NmslibIndex,
+    NumPy,
+    Store,
+    store_uri,
+)
 from rsicd_embed.bench.ann.reference_libraries import CONTENDERS
-from rsicd_embed.bench.ann.sweep import KNOBS
-from rsicd_embed.bench.ann.sweep import steps as steps_of
 from rsicd_embed.bench.ann.worker import Make
 from rsicd_embed.bench.ann.workload import Workload, threshold
+from rsicd_embed.errors import BenchError
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.nmslib import NmslibStore
+
+# Default values of the sweep, from the fastest to the most thorough: candidates kept while walking
+# a graph; partitions searched; and rows compared exactly, as a multiple of k.
+LADDERS: Mapping[str, tuple[int, ...]] = {
+    "efSearch": (20, 50, 100, 200, 400, 800),
+    "nprobes": (5, 10, 20, 50, 100),
+    "refine": (1, 4),
+}
+# Search settings by store scheme; they are also options of a store's URI.
+KNOBS: Mapping[str, tuple[str, ...]] = {"nmslib": ("efSearch",), "lancedb": ("nprobes", "refine")}
 
 
 @dataclass(frozen=True)
 class AnnSettings:
-    """What is measured.
+    """What to measure.
 
     Attributes:
-        stores: schemes, with options if need be: `nmslib?M=32`.
-        ks: rows for each query; all that is measured for one k only is so for the first.
-        builds: how often all are built, each time anew.
-        batch_rows: rows of an upsert.
-        batch_queries: most queries at once.
-        clients: how many ask for so many at the same time, each number in turn; 1 is the first.
-        selectivity: percents of the rows that filters leave, each measured too.
-        libraries: whether each store's library is called directly, too.
-        references: other libraries to compare with, by their names in `references.CONTENDERS`.
-        sweep: what is tried of each setting that an index is searched with; nothing for no sweep.
-        one_process: not each contender in a process of its own; no memory is told then.
+        stores: schemes, optionally with options: `nmslib?M=32`.
+        ks: rows per query; some measurements use the first only.
+        builds: number of times that all contenders are built, each time from scratch.
+        batch_rows: rows per upsert.
+        batch_queries: most queries per batch.
+        clients: numbers of clients that send batches concurrently; 1 is the first.
+        selectivity: percentages of the rows that filters leave.
+        libraries: call each store's library directly as well.
+        references: other libraries, keys of `reference_libraries.CONTENDERS`.
+        sweep: values to try of each search setting; empty for no sweep.
+        one_process: run all contenders in this process; memory usage is then not measured.
     """
 
     stores: tuple[str, ...] = ("exact", "nmslib", "lancedb")
@@ -56,14 +72,14 @@ class AnnSettings:
         return self.ks[0]
 
     def as_json(self) -> dict[str, Any]:
-        """For a record."""
+        """The settings of a record."""
         return {"k": self.k, **asdict(self)}
 
     def check(self) -> None:
-        """Refuses what cannot be measured.
+        """Checks that everything can be measured.
 
         Raises:
-            BenchError: a store or a selectivity that there is not.
+            BenchError: a store is unknown, or a selectivity is out of range.
         """
         for name in self.stores:
             store_uri(name, Path())
@@ -73,66 +89,110 @@ class AnnSettings:
 
 @dataclass(frozen=True)
 class ContenderSpec:
-    """A contender and where its files are.
+    """A contender and its files.
 
     Attributes:
         name, make: see `start_worker`.
-        folder: its files; None where it writes none, and so is not built.
-        filters: whether it can search some rows only.
-        at_once: whether it can search before it is optimized.
-        steps: settings to search its index with.
+        folder: its files; None if it writes none, and is not built.
+        filters: whether it supports filters.
+        searches_unoptimized: whether it can search before it is optimized.
+        steps: combinations of search settings to try.
     """
 
     name: str
     make: Make
     folder: Path | None
     filters: bool = True
-    at_once: bool = True
+    searches_unoptimized: bool = True
     steps: Sequence[Mapping[str, int]] = ()
 
 
 def specs_of(
     workload: Workload, settings: AnnSettings, folder: Path
 ) -> tuple[list[ContenderSpec], dict[str, str]]:
-    """Contenders with files in `folder`, and which library each store is compared with."""
+    """The contenders, with files in `folder`, and the library that each store is compared with."""
     specs, pairs = [], {}
     for number, name in enumerate(settings.stores):
-        own = folder / str(number)
+        own, library_folder = folder / str(number), folder / f"{number}-library"
         uri = store_uri(name, own)
         steps = _steps(uri, settings)
         specs.append(ContenderSpec(name, partial(Store, uri, workload.dim), own, steps=steps))
-        beside = folder / f"{number}-library"
         library = f"library of {name}"
         spec = {
             "exact": ContenderSpec(library, partial(NumPy, workload.path), None, filters=False),
             "nmslib": ContenderSpec(
-                library, partial(_nmslib, beside, uri), beside, filters=False, at_once=False
+                library,
+                partial(_nmslib, library_folder, uri),
+                library_folder,
+                filters=False,
+                searches_unoptimized=False,
             ),
-            "lancedb": ContenderSpec(library, partial(LanceTable, beside), beside),
+            "lancedb": ContenderSpec(library, partial(LanceTable, library_folder), library_folder),
         }.get(name.partition("?")[0])
         if spec is not None and settings.libraries:
             specs.append(replace(spec, steps=steps))
             pairs[name] = library
-    for name in settings.references:
-        for number, (own_name, contender) in enumerate(CONTENDERS[name].items()):
-            own = folder / f"{name}-{number}"
-            made = partial(contender, own, workload.dim)
-            steps = steps_of(contender.knobs, settings.sweep) if settings.sweep else []
+    for reference in settings.references:
+        for number, (name, contender) in enumerate(CONTENDERS[reference].items()):
+            own = folder / f"{reference}-{number}"
             specs.append(
-                ContenderSpec(own_name, made, own, filters=False, at_once=False, steps=steps)
+                ContenderSpec(
+                    name,
+                    partial(contender, own, workload.dim),
+                    own,
+                    filters=False,
+                    searches_unoptimized=False,
+                    steps=combinations(contender.knobs, settings.sweep),
+                )
             )
-    specs.append(ContenderSpec(NULL, Null, None))
+    specs.append(ContenderSpec(NULL, Contender, None))
     return specs, pairs
 
 
 def _steps(uri: str, settings: AnnSettings) -> list[dict[str, int]]:
-    """What to try of a store; nothing where its URI says it."""
+    """The search settings to try of a store; none if its URI sets one of them."""
     parsed = StoreURI.parse(uri)
     knobs = KNOBS.get(parsed.scheme, ())
-    if not settings.sweep or {name for name, _ in parsed.options} & set(knobs):
+    if {name for name, _ in parsed.options} & set(knobs):
         return []
-    return steps_of(knobs, settings.sweep)
+    return combinations(knobs, settings.sweep)
 
 
 def _nmslib(folder: Path, uri: str) -> NmslibIndex:
     return NmslibIndex(folder, NmslibStore.settings(StoreURI.parse(uri)))
+
+
+def ladders(options: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The values of the sweep: the defaults, replaced by options such as `efSearch=20,50`.
+
+    Raises:
+        BenchError: an option has another name, or values that are not positive integers.
+
+    Example:
+        >>> ladders(["efSearch=20,50"])["efSearch"], ladders([])["refine"]
+        ((20, 50), (1, 4))
+    """
+    values = dict(LADDERS)
+    for option in options:
+        name, _, text = option.partition("=")
+        words = text.split(",")
+        if name not in LADDERS or not all(word.isdigit() and int(word) for word in words):
+            raise BenchError(
+                f"expected settings to try such as efSearch=20,50 (of {', '.join(LADDERS)}), "
+                f"found {option!r}"
+            )
+        values[name] = tuple(dict.fromkeys(int(word) for word in words))
+    return values
+
+
+def combinations(knobs: Sequence[str], values: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """All combinations of the values of some settings; none without settings or values.
+
+    Example:
+        >>> combinations(["nprobes", "refine"], {"nprobes": [5, 9], "refine": [2]})
+        [{'nprobes': 5, 'refine': 2}, {'nprobes': 9, 'refine': 2}]
+    """
+    if not knobs or not values:
+        return []
+    products = itertools.product(*(values[name] for name in knobs))
+    return [dict(zip(knobs, product, strict=True)) for product in products]

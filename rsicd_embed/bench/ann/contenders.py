@@ -1,4 +1,8 @@
-"""Who is timed: a store, or nobody, to know what timing itself costs."""
+"""Contenders of `bench ann`: stores, the libraries below them, and a null store.
+
+A library called directly shows what a store's guarantees cost. It does nothing beyond searching: no
+check of queries, no exact scores, no order among ties, no snapshots.
+"""
 
 from __future__ import annotations
 
@@ -6,60 +10,63 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from rsicd_embed import plugins
 from rsicd_embed.errors import BenchError
-from rsicd_embed.records import Provenance
+from rsicd_embed.records import VECTOR, Provenance, vector_matrix
 from rsicd_embed.stores.base import StoreURI, open_store
+from rsicd_embed.stores.graph import GraphSettings
+from rsicd_embed.stores.lancedb.lance_store import KEEP
 
+NULL = "null store"
 SCAN = "exact scan"
+_BLOCK_QUERIES = 32
+_TABLE = "rows"
 
 
-class Contender(Protocol):
-    """Rows that can be searched. Only `upsert`, `optimize` and `search` are timed."""
+class Contender:
+    """Rows that can be searched. Only `upsert`, `optimize` and `search` are timed.
+
+    This base class does nothing; timing it measures the cost of timing.
+    """
 
     def upsert(self, batch: pa.RecordBatch) -> None:
         """Adds rows."""
-        ...
 
     def optimize(self) -> None:
-        """Makes searching fast, once all rows are there."""
-        ...
+        """Prepares for searching, once all rows are added."""
 
     def index(self) -> str:
-        """How it searches, in words."""
-        ...
+        """The kind of index and its parameters, in words."""
+        return "none"
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Searches with these settings of its index from now on."""
-        ...
+        """Sets the search settings of the index."""
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> Any:
-        """The k best rows for each of float32 (q, dim) queries."""
-        ...
+        """Searches for the k best rows of each query, float32 (q, dim)."""
 
-    def found(self, answer: Any, queries: int) -> list[np.ndarray]:
-        """The int positions of the rows in what `search` returned, for each query."""
-        ...
+    def positions(self, results: Any, queries: int) -> list[np.ndarray]:
+        """The row positions in the results of `search`: int (at most k,) for each query."""
+        return [np.zeros(0, np.int64)] * queries
 
     def close(self) -> None:
-        """Lets go of files and memory."""
-        ...
+        """Releases files and memory."""
 
 
-class Store:
+class Store(Contender):
     """Any `VectorStore`."""
 
     def __init__(self, uri: str, dim: int) -> None:
-        self._uri, self._made_by = uri, Provenance("bench-ann", "weights:none", dim)
-        self._store = open_store(uri, self._made_by)
+        self._uri, self._provenance = uri, Provenance("bench-ann", "weights:none", dim)
+        self._store = open_store(uri, self._provenance)
 
     def upsert(self, batch: pa.RecordBatch) -> None:
-        """Upserts a batch; durable when it returns."""
+        """Upserts a batch, durably."""
         self._store.upsert([batch])
 
     def optimize(self) -> None:
@@ -67,79 +74,215 @@ class Store:
         self._store.optimize()
 
     def index(self) -> str:
-        """What `info` says."""
+        """The index as `info` describes it."""
         return self._store.info().index
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Opens it again, with these as options of its URI."""
+        """Reopens the store with the settings as options of its URI."""
         self._store.close()
-        self._store = open_store(with_options(self._uri, settings), self._made_by)
+        self._store = open_store(with_options(self._uri, settings), self._provenance)
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> pa.Table:
-        """Hits, with all columns but the vector."""
+        """Searches; hits have all columns except the vector."""
         return self._store.search(queries, k, where)
 
-    def found(self, answer: pa.Table, queries: int) -> list[np.ndarray]:
-        """From the ids of the hits."""
-        return grouped(answer["query"].to_numpy(), answer["id"].to_pylist(), queries)
+    def positions(self, results: pa.Table, queries: int) -> list[np.ndarray]:
+        """The positions, from the ids of the hits."""
+        return _positions_of_ids(results["query"].to_numpy(), results["id"].to_pylist(), queries)
 
     def close(self) -> None:
         """Closes the store."""
         self._store.close()
 
 
-class Null:
-    """Finds nothing, at once."""
+class NumPy(Contender):
+    """One matrix product with all rows, and a partition."""
 
-    def upsert(self, batch: pa.RecordBatch) -> None:
-        """Nothing."""
-
-    def optimize(self) -> None:
-        """Nothing."""
+    def __init__(self, path: Path) -> None:
+        self._matrix = np.load(path)
 
     def index(self) -> str:
-        """Nothing."""
-        return "none"
+        """Always an exact scan."""
+        return SCAN
 
-    def configure(self, settings: Mapping[str, int]) -> None:
-        """Nothing."""
+    def search(self, queries: np.ndarray, k: int, where: str | None = None) -> list[np.ndarray]:
+        """Searches; returns the positions of the k best rows."""
+        matrix, positions = self._matrix, []
+        k = min(k, len(matrix))
+        for start in range(0, len(queries), _BLOCK_QUERIES):
+            block = queries[start : start + _BLOCK_QUERIES]
+            # A matrix-vector product is faster for a single query.
+            products = block @ matrix.T if len(block) > 1 else (matrix @ block[0])[None]
+            for similarities in products:
+                best = np.argpartition(similarities, len(matrix) - k)[len(matrix) - k :]
+                positions.append(best[np.argsort(-similarities[best])])
+        return positions
 
-    def search(self, queries: np.ndarray, k: int, where: str | None = None) -> None:
-        """Nothing."""
-        return
-
-    def found(self, answer: None, queries: int) -> list[np.ndarray]:
-        """Nothing."""
-        return [np.zeros(0, np.int64)] * queries
+    def positions(self, results: list[np.ndarray], queries: int) -> list[np.ndarray]:
+        """The results themselves."""
+        return results
 
     def close(self) -> None:
-        """Nothing."""
+        """Releases the rows."""
+        del self._matrix
 
 
-def grouped(query: np.ndarray, ids: list[str], queries: int) -> list[np.ndarray]:
-    """Ids as the workload makes them → positions, for each query, in their order."""
-    positions = np.array([int(one) for one in ids], np.int64)
-    return [positions[query == one] for one in range(queries)]
+class NmslibIndex(Contender):
+    """NMSLib's HNSW index with the parameters of a store's graph."""
+
+    def __init__(self, folder: Path, graph: GraphSettings) -> None:
+        from rsicd_embed.stores._lazy_nmslib import nmslib
+
+        self._graph, self._path, self._rows = graph, folder / "index", 0
+        self._index = nmslib.init(
+            method="hnsw", space="cosinesimil", data_type=nmslib.DataType.DENSE_VECTOR
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            self._index.loadIndex(str(self._path), load_data=False)
+
+    def upsert(self, batch: pa.RecordBatch) -> None:
+        """Adds the vectors; they can be searched after `optimize`."""
+        ids = np.arange(self._rows, self._rows + len(batch), dtype=np.int32)
+        self._index.addDataPointBatch(vector_matrix(batch.column(VECTOR)), ids)
+        self._rows += len(batch)
+
+    def optimize(self) -> None:
+        """Builds and saves the index."""
+        graph = self._graph
+        self._index.createIndex(
+            {"M": graph.neighbours, "efConstruction": graph.ef_construction, "post": 0},
+            print_progress=False,
+        )
+        self._index.saveIndex(str(self._path), save_data=False)
+
+    def index(self) -> str:
+        """Parameters of the graph."""
+        return f"HNSW (M={self._graph.neighbours}, efConstruction={self._graph.ef_construction})"
+
+    def configure(self, settings: Mapping[str, int]) -> None:
+        """Sets efSearch; a store may use more for a large k.
+
+        Raises:
+            BenchError: the settings are of a graph with other parameters.
+        """
+        own = index_settings(self.index())
+        if {name: settings.get(name, value) for name, value in own.items()} != own:
+            raise BenchError(f"expected a graph with {self.index()}, found {dict(settings)}")
+        self._index.setQueryTimeParams({"efSearch": settings["efSearch"]})
+
+    def search(self, queries: np.ndarray, k: int, where: str | None = None) -> Any:
+        """Searches; returns positions and distances."""
+        if len(queries) == 1:
+            return [self._index.knnQuery(queries[0], k=k)]
+        return self._index.knnQueryBatch(queries, k=k)
+
+    def positions(self, results: Any, queries: int) -> list[np.ndarray]:
+        """The positions, without the distances."""
+        return [positions for positions, _ in results]
+
+    def close(self) -> None:
+        """Releases the index."""
+        del self._index
+
+
+class LanceTable(Contender):
+    """A LanceDB table with the columns, and the index, of a store's table."""
+
+    def __init__(self, folder: Path, index_rows: int | None = None) -> None:
+        """Opens or creates the table.
+
+        Args:
+            folder: of the database.
+            index_rows: least number of rows for an index; by default that of a store.
+        """
+        import lancedb
+
+        from rsicd_embed.stores.lancedb import lance_index
+
+        self._index_rows = lance_index.INDEX_ROWS if index_rows is None else index_rows
+        self._database = lancedb.connect(str(folder))
+        self._table: Any = None
+        self._settings: dict[str, int] = {}
+        if _TABLE in self._database.list_tables().tables:
+            self._open(self._database.open_table(_TABLE))
+
+    def upsert(self, batch: pa.RecordBatch) -> None:
+        """Adds rows, without looking for existing ones."""
+        rows = pa.Table.from_batches([batch])
+        if self._table is None:
+            self._open(self._database.create_table(_TABLE, rows))
+        else:
+            self._table.add(rows)
+
+    def optimize(self) -> None:
+        """Compacts, keeps old versions for as long as a store does, and builds the index."""
+        from lancedb.index import IvfSq
+
+        self._table.optimize(cleanup_older_than=KEEP)
+        if self._table.count_rows() >= self._index_rows:
+            self._table.create_index(VECTOR, config=IvfSq(distance_type="cosine"))
+
+    def index(self) -> str:
+        """The kind of index, if there is one."""
+        return "IVF_SQ" if self._table.list_indices() else SCAN
+
+    def configure(self, settings: Mapping[str, int]) -> None:
+        """Sets nprobes and refine; without them, the table is scanned."""
+        self._settings = dict(settings)
+
+    def search(self, queries: np.ndarray, k: int, where: str | None = None) -> pa.Table:
+        """Searches; rows have all columns except the vector, and their distances."""
+        vectors = list(queries) if len(queries) > 1 else queries[0]
+        query = self._table.search(vectors, vector_column_name=VECTOR).distance_type("cosine")
+        if self._settings:
+            query = query.nprobes(self._settings["nprobes"])
+            query = query.refine_factor(self._settings["refine"])
+        if where is not None:
+            query = query.where(where, prefilter=True)
+        return query.limit(k).select(self._columns).to_arrow()
+
+    def positions(self, results: pa.Table, queries: int) -> list[np.ndarray]:
+        """The positions, from the ids of the rows, best first."""
+        results = results.sort_by("_distance")
+        query = np.zeros(len(results), np.int64)
+        if queries > 1:
+            query = results["query_index"].to_numpy()
+        return _positions_of_ids(query, results["id"].to_pylist(), queries)
+
+    def close(self) -> None:
+        """Releases the table."""
+        self._table = None
+
+    def _open(self, table: Any) -> None:
+        self._table = table
+        self._columns = [*(name for name in table.schema.names if name != VECTOR), "_distance"]
+
+
+def _positions_of_ids(query: np.ndarray, ids: list[str], queries: int) -> list[np.ndarray]:
+    """Ids of a workload → positions for each query, in their order."""
+    positions = np.array([int(id_) for id_ in ids], np.int64)
+    return [positions[query == number] for number in range(queries)]
 
 
 def store_uri(kind: str, folder: Path) -> str:
     """`nmslib?M=32` → the URI of such a store in a folder.
 
     Raises:
-        BenchError: nothing installed provides it, or it is more than a scheme and options.
+        BenchError: the scheme is unknown, or `kind` has more than a scheme and options.
     """
     scheme, _, options = kind.partition("?")
     known = plugins.names(plugins.STORES)
     uri = f"{scheme}:{folder / 'store'}{'?' if options else ''}{options}"
     if scheme not in known or (options and not StoreURI.parse(uri).options):
         raise BenchError(
-            f"expected stores of {', '.join(known)}, with ?option=value if you like, found {kind!r}"
+            f"expected stores of {', '.join(known)}, optionally with ?option=value, found {kind!r}"
         )
     return uri
 
 
 def with_options(uri: str, settings: Mapping[str, int]) -> str:
-    """A store's URI with further options, or others in place of those it has.
+    """Adds options to a store's URI, replacing those of the same name.
 
     Example:
         >>> with_options("nmslib:./a?M=32", {"efSearch": 50})
@@ -150,11 +293,11 @@ def with_options(uri: str, settings: Mapping[str, int]) -> str:
     return str(replace(parsed, options=tuple(options.items())))
 
 
-def numbers(words: str) -> dict[str, int]:
-    """The settings in the words for an index.
+def index_settings(description: str) -> dict[str, int]:
+    """Parses the settings in the description of an index.
 
     Example:
-        >>> numbers("IVF_SQ (nprobes=20, refine=2) measured over 9 rows")
+        >>> index_settings("IVF_SQ (nprobes=20, refine=2) measured over 9 rows")
         {'nprobes': 20, 'refine': 2}
     """
-    return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", words)}
+    return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", description)}

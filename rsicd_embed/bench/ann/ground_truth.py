@@ -1,7 +1,7 @@
-"""What is right: the k best rows by cosine, recomputed here, and how many of them were found.
+"""Exact nearest rows by cosine, and the ANN recall of search results.
 
-Blocks of float32 products choose candidates, with a margin for their rounding; each is then scored
-in float64, and the two must agree to that margin.
+Float32 products of blocks select candidates, with a margin for rounding; each candidate is then
+scored in float64, and the two scores must agree within that margin.
 """
 
 from __future__ import annotations
@@ -9,33 +9,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from rsicd_embed.bench.ann.workload import PART, Workload
 from rsicd_embed.errors import BenchError
-from rsicd_embed.evaluation.bootstrap import Bootstrap, intervals
-from rsicd_embed.reports import record
+from rsicd_embed.evaluation.metrics import Bootstrap, intervals
+from rsicd_embed.reports.record_types import SearchAccuracy
+from rsicd_embed.reports.timing import significant
 
-# Twice over the rounding of a float32 product of unit vectors, up to some thousand dimensions.
+# Twice the rounding error of a float32 product of unit vectors, up to some thousand dimensions.
 MARGIN = 1e-5
-# Rows as similar as this are as good as each other: what a float32 score cannot tell apart.
+# Rows whose cosines differ by less count as tied: a float32 score cannot tell them apart.
 TIE = 1e-6
 _BLOCK_ROWS = 32_768
 _BLOCK_PAIRS = 8_192
 
 
 def cosines(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """(m, dim) with (m, dim) → float64 (m,), pair by pair."""
-    found = np.empty(len(vectors), np.float64)
+    """Cosines of pairs: (m, dim) and (m, dim) → float64 (m,)."""
+    result = np.empty(len(vectors), np.float64)
     for start in range(0, len(vectors), _BLOCK_PAIRS):
-        one = vectors[start : start + _BLOCK_PAIRS].astype(np.float64)
-        other = queries[start : start + _BLOCK_PAIRS].astype(np.float64)
-        product = np.einsum("nd,nd->n", one, other)
+        block = slice(start, start + _BLOCK_PAIRS)
+        one, other = vectors[block].astype(np.float64), queries[block].astype(np.float64)
         norms = np.einsum("nd,nd->n", one, one) * np.einsum("nd,nd->n", other, other)
-        found[start : start + _BLOCK_PAIRS] = product / np.sqrt(norms)
-    return found
+        result[block] = np.einsum("nd,nd->n", one, other) / np.sqrt(norms)
+    return result
 
 
 def kth_best(
@@ -44,13 +43,13 @@ def kth_best(
     """float64 (q,): the cosine of each query's k-th best row, or of its worst if there are fewer.
 
     Args:
-        base: float32 (n, dim) of unit norm; may be mapped from a file.
+        base: float32 (n, dim) of unit norm; may be memory-mapped.
         queries: float32 (q, dim) of unit norm.
         k: at least 1.
-        mask: bool (n,), the rows that count; None for all.
+        mask: bool (n,), the rows that pass the filter; None for all.
 
     Raises:
-        BenchError: no row counts, or the products cannot be trusted.
+        BenchError: no row passes, or float32 products are too inexact.
 
     Example:
         >>> rows = np.eye(3, dtype=np.float32)
@@ -63,18 +62,18 @@ def kth_best(
         if mask is not None:
             block = block[mask[start : start + _BLOCK_ROWS]]
         if len(block):
-            best = _merged(best, block, queries, k)
+            best = _merge(best, block, queries, k)
     if not len(best[0]):
-        raise BenchError("no ground truth is possible: no row is to be searched")
-    return np.array([one[-1] for one in best])
+        raise BenchError("expected at least one row to search, found none")
+    return np.array([scores[-1] for scores in best])
 
 
-def _merged(
+def _merge(
     best: Sequence[np.ndarray], block: np.ndarray, queries: np.ndarray, k: int
 ) -> list[np.ndarray]:
-    """The k best cosines of each query so far, the best first, with those of another block."""
+    """The k best cosines of each query so far, best first, with those of another block."""
     products = queries @ block.T
-    floor = np.array([one[k - 1] if len(one) >= k else -np.inf for one in best])
+    floor = np.array([scores[k - 1] if len(scores) >= k else -np.inf for scores in best])
     if len(block) > k:
         own = np.partition(products, len(block) - k, axis=1)[:, len(block) - k]
         floor = np.maximum(floor, own)
@@ -85,52 +84,55 @@ def _merged(
         scores[pairs] = cosines(block[row[pairs]], queries[query[pairs]])
     error = np.abs(scores - products[query, row]).max(initial=0.0)
     if not error <= MARGIN:
-        raise BenchError(f"float32 products are wrong by {error:.2g}: no ground truth is possible")
+        raise BenchError(
+            f"expected float32 products of unit vectors to be exact to {MARGIN:g}, found errors of "
+            f"{error:.2g}; the ground truth cannot be computed"
+        )
     ends = np.searchsorted(query, np.arange(len(queries) + 1))
     return [
-        -np.sort(-np.concatenate([one, scores[ends[i] : ends[i + 1]]]))[:k]
-        for i, one in enumerate(best)
+        -np.sort(-np.concatenate([before, scores[ends[i] : ends[i + 1]]]))[:k]
+        for i, before in enumerate(best)
     ]
 
 
 def ann_recalls(
-    found: Sequence[np.ndarray],
+    results: Sequence[np.ndarray],
     base: np.ndarray,
     queries: np.ndarray,
     kth: np.ndarray,
     k: int,
     mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """float64 (q,): ANN recall@k of each query, from the rows alone.
+    """float64 (q,): ANN recall@k of each query, from row positions alone.
 
-    A row counts once, if it may be found and its cosine, recomputed, is that of the k-th best row
-    or better; so of rows that tie at the k-th place any will do. Beyond k nothing counts.
+    A row counts once, if it passes the filter and its recomputed cosine reaches that of the k-th
+    best row; among rows tied at the k-th place, any will do. Results beyond k do not count.
 
     Args:
-        found: for each query the int positions of what a search gave, best first.
+        results: int positions of the results of each query, best first.
         base, queries, k, mask: as for `kth_best`.
-        kth: what it returned.
+        kth: the result of `kth_best`.
     """
-    wanted = min(k, len(base) if mask is None else int(np.count_nonzero(mask)))
-    shares = np.zeros(len(found))
-    for i, rows in enumerate(found):
-        given = np.unique(np.asarray(rows[:k], np.int64))
-        given = given[(given >= 0) & (given < len(base))]
+    relevant = min(k, len(base) if mask is None else int(np.count_nonzero(mask)))
+    shares = np.zeros(len(results))
+    for i, positions in enumerate(results):
+        rows = np.unique(np.asarray(positions[:k], np.int64))
+        rows = rows[(rows >= 0) & (rows < len(base))]
         if mask is not None:
-            given = given[mask[given]]
-        near = cosines(base[given], np.broadcast_to(queries[i], (len(given), queries.shape[1])))
-        shares[i] = min(wanted, int(np.count_nonzero(near >= kth[i] - TIE))) / wanted
+            rows = rows[mask[rows]]
+        near = cosines(base[rows], np.broadcast_to(queries[i], (len(rows), queries.shape[1])))
+        shares[i] = min(relevant, int(np.count_nonzero(near >= kth[i] - TIE))) / relevant
     return shares
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What the searches should find.
+class GroundTruth:
+    """The correct results of the searches of a workload.
 
     Attributes:
         workload: rows and queries.
-        k: rows for each query.
-        below: only rows whose part is less count; None for all.
+        k: rows per query.
+        below: filter: only rows whose part is below this; None for all.
     """
 
     workload: Workload
@@ -139,52 +141,45 @@ class Truth:
 
     @property
     def where(self) -> str | None:
-        """For the searches."""
+        """The filter of the searches."""
         return None if self.below is None else f"{PART} < {self.below}"
 
     @property
     def mask(self) -> np.ndarray | None:
-        """bool (rows,): those that count."""
+        """bool (rows,): the rows that pass the filter; None for all."""
         return None if self.below is None else self.workload.parts() < self.below
 
     @cached_property
     def kth(self) -> np.ndarray:
-        """See `kth_best`."""
+        """Cosine of each query's k-th best row; see `kth_best`."""
         return kth_best(self.workload.base, self.workload.queries, self.k, self.mask)
 
-    def of_neighbours(self) -> float | None:
-        """ANN recall@k of the rows that the source itself calls nearest; None where it says none.
+    def ann_recall_of_source(self) -> float | None:
+        """ANN recall@k of the source's own ground truth; None if it has none.
 
-        Less than 1 where the source is wrong, or names fewer than k.
+        Below 1 if the source is wrong, or lists fewer than k rows.
         """
         if self.workload.neighbours is None:
             return None
-        found = list(self.workload.neighbours)
-        base, queries = self.workload.base, self.workload.queries
-        shares = ann_recalls(found, base, queries, self.kth, self.k, self.mask)
-        return record.significant(float(shares.mean()))
+        return significant(float(self._shares(list(self.workload.neighbours)).mean()))
 
-    def ann_recall(self, found: Sequence[np.ndarray]) -> dict[str, Any]:
-        """Mean ANN recall@k, over all queries that were answered and by kind."""
-        base, queries = self.workload.base, self.workload.queries
-        shares = ann_recalls(found, base, queries, self.kth, self.k, self.mask)
-        kinds = np.array(self.workload.kinds[: len(found)])
+    def ann_recall(self, results: Sequence[np.ndarray]) -> SearchAccuracy:
+        """Mean ANN recall@k of the queries that were answered, in total and by kind."""
+        shares = self._shares(results)
+        kinds = np.array(self.workload.kinds[: len(results)])
         by_kind = {kind: shares[kinds == kind] for kind in dict.fromkeys(self.workload.kinds)}
-        low, high = _mean_interval(shares)
+        n = len(shares)
+        ends = intervals(lambda drawn: {"mean": drawn @ shares / n}, n, Bootstrap())["mean"]
         return {
-            "ann_recall": record.significant(float(shares.mean())),
-            "ann_recall_interval": [record.significant(low), record.significant(high)],
+            "ann_recall": significant(float(shares.mean())),
+            "ann_recall_interval": [significant(end) for end in ends],
             "ann_recall_by_kind": {
-                kind: record.significant(float(one.mean()))
-                for kind, one in by_kind.items()
-                if one.size
+                kind: significant(float(own.mean())) for kind, own in by_kind.items() if own.size
             },
-            "least_of_a_query": record.significant(float(shares.min())),
-            "queries": len(found),
+            "least_of_a_query": significant(float(shares.min())),
+            "queries": n,
         }
 
-
-def _mean_interval(shares: np.ndarray) -> tuple[float, float]:
-    """Bootstrap interval of the mean over queries."""
-    ends = intervals(lambda drawn: {"mean": drawn @ shares / len(shares)}, len(shares), Bootstrap())
-    return ends["mean"]
+    def _shares(self, results: Sequence[np.ndarray]) -> np.ndarray:
+        base, queries = self.workload.base, self.workload.queries
+        return ann_recalls(results, base, queries, self.kth, self.k, self.mask)

@@ -1,15 +1,15 @@
-"""Other libraries of vector search, as lines to compare with: hnswlib, faiss and usearch.
+"""Reference libraries for vector search: hnswlib, faiss and usearch.
 
-They are not what the stores are built on. Each is given graphs of the size that NMSLib's have
-(M = 16, efConstruction = 200), or partitions, and is searched with the settings of the sweep; what
-`optimized` tells of it is for efSearch = 100, or a tenth of the partitions.
+The stores are not built on them. Each gets graphs of the same size as NMSLib's (M = 16,
+efConstruction = 200), or partitions, and is searched with the settings of the sweep. In the state
+`optimized`, efSearch is 100, or a tenth of the partitions is searched.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,63 +17,53 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from rsicd_embed.bench.ann.contenders import Contender
 from rsicd_embed.records import VECTOR, vector_matrix
 
 NEEDS = {"hnswlib": ("hnswlib",), "faiss": ("faiss",), "usearch": ("usearch",)}
-# It has no wheels, and so is in no extra.
+# hnswlib has no wheels, so no extra includes it.
 PACKAGES = {"hnswlib": "hnswlib (it needs a C++ compiler)"}
 _LINKS, _EF_CONSTRUCTION, _EF_SEARCH = 16, 200, 100
 
 
-class Library(ABC):
-    """Rows that are collected, and an index over them that is built at once."""
+class ReferenceLibrary(Contender):
+    """Collects rows and builds an index over them at once."""
 
     knobs: ClassVar[tuple[str, ...]] = ("efSearch",)
 
     def __init__(self, folder: Path, dim: int) -> None:
         self._path, self._dim = folder / "index", dim
         self._collected: list[np.ndarray] = []
-        self._rows = 0
         self._index: Any = None
         folder.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             self._index = self._load()
-            self.configure(self._usual())
+            self.configure(self._defaults())
 
     def upsert(self, batch: pa.RecordBatch) -> None:
-        """Keeps the vectors until it is optimized."""
+        """Collects the vectors until `optimize`."""
         self._collected.append(vector_matrix(batch.column(VECTOR)).copy())
 
     def optimize(self) -> None:
-        """Builds the index and saves it."""
-        rows = np.concatenate(self._collected)
-        self._collected, self._rows = [], len(rows)
-        self._index = self._build(rows)
+        """Builds and saves the index."""
+        self._index = self._build(np.concatenate(self._collected))
+        self._collected = []
         self._save()
-        self.configure(self._usual())
+        self.configure(self._defaults())
 
     def index(self) -> str:
-        """Its parameters."""
-        usual = ", ".join(f"{name}={value}" for name, value in self._usual().items())
-        return f"HNSW (M={_LINKS}, efConstruction={_EF_CONSTRUCTION}, {usual})"
+        """Parameters of the index."""
+        return f"HNSW (M={_LINKS}, efConstruction={_EF_CONSTRUCTION}, efSearch={_EF_SEARCH})"
 
-    @abstractmethod
-    def configure(self, settings: Mapping[str, int]) -> None:
-        """Searches with these."""
-
-    @abstractmethod
-    def search(self, queries: np.ndarray, k: int, where: str | None = None) -> Any:
-        """Finds the k best."""
-
-    def found(self, answer: Any, queries: int) -> list[np.ndarray]:
-        """The positions, for each query; -1 where there are too few."""
-        return list(np.asarray(answer, np.int64))
+    def positions(self, results: Any, queries: int) -> list[np.ndarray]:
+        """The positions for each query; -1 where there are too few."""
+        return list(np.asarray(results, np.int64))
 
     def close(self) -> None:
-        """Lets go of the index."""
+        """Releases the index."""
         self._index = None
 
-    def _usual(self) -> dict[str, int]:
+    def _defaults(self) -> dict[str, int]:
         return {"efSearch": _EF_SEARCH}
 
     @abstractmethod
@@ -86,20 +76,20 @@ class Library(ABC):
     def _load(self) -> Any: ...
 
 
-class Hnswlib(Library):
-    """hnswlib's graph."""
+class Hnswlib(ReferenceLibrary):
+    """The HNSW graph of hnswlib."""
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Takes efSearch."""
-        self._wanted = settings["efSearch"]
+        """Sets efSearch."""
+        self._ef_search = settings["efSearch"]
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> np.ndarray:
-        """Positions of the k best; efSearch is no less than k."""
-        if self._index.ef != max(k, self._wanted):
-            self._index.set_ef(max(k, self._wanted))
-        labels, _ = self._index.knn_query(queries, k=k, num_threads=1 if len(queries) == 1 else -1)
-        found: np.ndarray = labels
-        return found
+        """Searches with an efSearch of at least k; returns positions."""
+        if self._index.ef != max(k, self._ef_search):
+            self._index.set_ef(max(k, self._ef_search))
+        threads = 1 if len(queries) == 1 else -1
+        positions: np.ndarray = self._index.knn_query(queries, k=k, num_threads=threads)[0]
+        return positions
 
     def _build(self, rows: np.ndarray) -> Any:
         index = self._empty()
@@ -121,17 +111,16 @@ class Hnswlib(Library):
         return hnswlib.Index(space="cosine", dim=self._dim)
 
 
-class Faiss(Library):
-    """faiss's HNSW graph over whole vectors."""
+class Faiss(ReferenceLibrary):
+    """The HNSW graph of faiss over uncompressed vectors."""
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Takes efSearch."""
+        """Sets efSearch."""
         self._index.hnsw.efSearch = settings["efSearch"]
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> np.ndarray:
-        """Positions of the k best."""
-        _, found = self._index.search(queries, k)
-        positions: np.ndarray = found
+        """Searches; returns positions."""
+        positions: np.ndarray = self._index.search(queries, k)[1]
         return positions
 
     def _build(self, rows: np.ndarray) -> Any:
@@ -154,54 +143,55 @@ class Faiss(Library):
 
 
 class FaissPartitions(Faiss):
-    """faiss's partitions (IVF) of whole vectors, four times the square root of the rows."""
+    """The partitions (IVF) of faiss over uncompressed vectors: four times the root of the rows."""
 
     knobs = ("nprobes",)
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Takes nprobes, the partitions that are looked at."""
+        """Sets nprobes, the number of partitions to search."""
         self._index.nprobe = settings["nprobes"]
 
     def index(self) -> str:
-        """Its parameters."""
-        return f"IVF of {self._index.nlist} partitions (nprobes={self._usual()['nprobes']})"
+        """Parameters of the index."""
+        nprobes = self._defaults()["nprobes"]
+        return f"IVF of {self._index.nlist} partitions (nprobes={nprobes})"
 
-    def _usual(self) -> dict[str, int]:
+    def _defaults(self) -> dict[str, int]:
         return {"nprobes": max(1, self._index.nlist // 10)}
 
     def _build(self, rows: np.ndarray) -> Any:
         import faiss
 
-        # No more partitions than leave the 39 rows in each that faiss asks for.
-        lists = max(1, min(4 * math.isqrt(len(rows)), len(rows) // 39))
-        measure = faiss.METRIC_INNER_PRODUCT
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(self._dim), self._dim, lists, measure)
+        # faiss wants at least 39 rows per partition.
+        partitions = max(1, min(4 * math.isqrt(len(rows)), len(rows) // 39))
+        quantizer, metric = faiss.IndexFlatIP(self._dim), faiss.METRIC_INNER_PRODUCT
+        index = faiss.IndexIVFFlat(quantizer, self._dim, partitions, metric)
         index.train(rows)
         index.add(rows)
         return index
 
 
-class Usearch(Library):
-    """usearch's graph over float32 vectors."""
+class Usearch(ReferenceLibrary):
+    """The graph of usearch over float32 vectors."""
 
     def __init__(self, folder: Path, dim: int) -> None:
-        self._mutex = threading.Lock()  # calls at the same time would share their workspace
+        self._lock = threading.Lock()  # concurrent calls would share their workspace
         super().__init__(folder, dim)
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Takes efSearch."""
+        """Sets efSearch."""
         self._index.expansion_search = settings["efSearch"]
 
     def search(self, queries: np.ndarray, k: int, where: str | None = None) -> Any:
-        """Keys and distances of the k best, and how many there are."""
-        with self._mutex:
+        """Searches; returns keys, distances and counts."""
+        with self._lock:
             return self._index.search(queries, k)
 
-    def found(self, answer: Any, queries: int) -> list[np.ndarray]:
-        """Its keys are the positions."""
-        counts = np.atleast_1d(getattr(answer, "counts", len(answer.keys)))
-        keys = np.asarray(answer.keys, np.int64).reshape(queries, -1)
-        return [one[:count] for one, count in zip(keys, counts, strict=True)]
+    def positions(self, results: Any, queries: int) -> list[np.ndarray]:
+        """The positions, which are the keys."""
+        counts = np.atleast_1d(getattr(results, "counts", len(results.keys)))
+        keys = np.asarray(results.keys, np.int64).reshape(queries, -1)
+        return [row[:count] for row, count in zip(keys, counts, strict=True)]
 
     def _build(self, rows: np.ndarray) -> Any:
         index = self._empty()
@@ -229,7 +219,7 @@ class Usearch(Library):
 
 
 # Contenders of each reference.
-CONTENDERS: Mapping[str, Mapping[str, type[Library]]] = {
+CONTENDERS: Mapping[str, Mapping[str, type[ReferenceLibrary]]] = {
     "hnswlib": {"hnswlib HNSW": Hnswlib},
     "faiss": {"faiss HNSW": Faiss, "faiss IVF": FaissPartitions},
     "usearch": {"usearch HNSW": Usearch},

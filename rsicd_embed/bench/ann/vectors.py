@@ -1,35 +1,49 @@
-"""Where the vectors of a benchmark come from: a file, a store, or nowhere, which is generated."""
+"""Sources of vectors for benchmarks: generated ones, stores, and files (NumPy, Parquet, HDF5).
+
+HDF5 files have the layout of ann-benchmarks (https://github.com/erikbern/ann-benchmarks): `train`
+and `test` are matrices of vectors and queries, `neighbors` the rows nearest to each query, the
+attribute `distance` the metric.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
-from rsicd_embed.errors import BenchError
+from rsicd_embed.errors import BenchError, one_line
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores.base import open_store
 
+if TYPE_CHECKING:
+    import h5py
+
 KINDS = ("clustered", "uniform")
-BLOCK_ROWS = 16_384
-# Length of what is added to a cluster's centre, a unit vector: two rows of a cluster have a cosine
-# of about 0.6, two of different ones of about 0.
+# Length of the noise added to a cluster's centre, a unit vector: two rows of one cluster have a
+# cosine of about 0.6, rows of different clusters of about 0.
 _SCATTER = 0.8
+_BLOCK_ROWS = 16_384
+_HDF5_SUFFIXES = (".hdf5", ".h5")
+_SUFFIXES = (".npy", ".parquet", *_HDF5_SUFFIXES)
+_METRICS = ("angular", "cosine")
 
 
 @dataclass(frozen=True)
 class VectorSource:
-    """Vectors, some thousand at a time, as they are.
+    """Vectors, read in blocks.
 
     Attributes:
         name: for the record and for errors.
-        rows, dim: how many there are, and their length.
-        blocks: gives float or int (n, dim) arrays from the beginning.
-        queries: float or int (q, dim) to search with; None to make some.
-        neighbours: int (q, any), the rows that the source itself calls nearest to each, best first.
+        rows, dim: number and length of the vectors.
+        blocks: iterates over real (n, dim) arrays.
+        queries: real (q, dim), the queries of the source; None to generate some.
+        neighbours: int (q, any), the source's own ground truth for its queries, best first.
     """
 
     name: str
@@ -40,10 +54,10 @@ class VectorSource:
     neighbours: np.ndarray | None = None
 
     def units(self) -> Iterator[np.ndarray]:
-        """float32 (n, dim) blocks of unit norm.
+        """Yields float32 (n, dim) blocks of unit norm.
 
         Raises:
-            BenchError: a row that is not finite, or zero; or other rows than there should be.
+            BenchError: a row is not finite or is zero, or the number or length of rows is wrong.
         """
         first = 0
         for block in self.blocks():
@@ -59,28 +73,33 @@ class VectorSource:
 
 
 def unit(block: np.ndarray, name: str, first: int = 0) -> np.ndarray:
-    """Numbers (n, dim) → float32 of unit norm; `name` and the number of the first are for errors.
+    """Real (n, dim) → float32 of unit norm.
+
+    Args:
+        block: the vectors.
+        name: their source, for errors.
+        first: row number of the first, for errors.
 
     Raises:
-        BenchError: a row that is not finite, or zero.
+        BenchError: a row is not finite or is zero.
     """
     wide = block.astype(np.float64)
     norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if bad.size:
         raise BenchError(
-            f"{name}: expected finite vectors that are not zero, found norm "
-            f"{norms[bad[0]]} at row {first + bad[0]}; remove that row"
+            f"{name}: expected finite, non-zero vectors, found norm {norms[bad[0]]} at row "
+            f"{first + bad[0]}; remove that row"
         )
     units: np.ndarray = (wide / norms[:, None]).astype(np.float32)
     return units
 
 
 def generated(rows: int, dim: int, kind: str = "clustered", seed: int = 0) -> VectorSource:
-    """The same vectors for the same arguments, on every machine up to rounding.
+    """Random vectors, the same for the same seed.
 
-    `uniform` directions have no structure at all: the hardest case, harder than any embeddings.
-    `clustered` ones lie about as many centres as the square root of `rows`.
+    `uniform` vectors have random directions, the hard case for an index, unlike embeddings.
+    `clustered` vectors lie around about √rows centres.
 
     Example:
         >>> generated(5, 3, "uniform").rows
@@ -92,12 +111,12 @@ def generated(rows: int, dim: int, kind: str = "clustered", seed: int = 0) -> Ve
     def blocks() -> Iterator[np.ndarray]:
         centres = np.random.default_rng([seed, 0]).standard_normal((max(1, math.isqrt(rows)), dim))
         centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-        for start in range(0, rows, BLOCK_ROWS):
-            draw = np.random.default_rng([seed, 1, start])
-            block = draw.standard_normal((min(BLOCK_ROWS, rows - start), dim))
+        for start in range(0, rows, _BLOCK_ROWS):
+            random = np.random.default_rng([seed, 1, start])
+            block = random.standard_normal((min(_BLOCK_ROWS, rows - start), dim))
             if kind == "clustered":
                 block *= _SCATTER / math.sqrt(dim)
-                block += centres[draw.integers(0, len(centres), len(block))]
+                block += centres[random.integers(0, len(centres), len(block))]
             yield block
 
     return VectorSource(kind, rows, dim, blocks)
@@ -115,16 +134,139 @@ def from_store(uri: str) -> VectorSource:
     def blocks() -> Iterator[np.ndarray]:
         with open_store(uri, create=False) as store:
             for batch in store.scan([VECTOR]):
-                yield as_matrix(batch.column(0), uri)
+                yield _matrix(batch.column(0), uri)
 
     return VectorSource(uri, rows, dim, blocks)
 
 
-def as_matrix(column: pa.Array, where: str) -> np.ndarray:
-    """Lists of numbers of one length → (n, dim)."""
+def from_file(path: Path) -> VectorSource:
+    """A .npy matrix, a Parquet file's column `vector` (or its only list column), or an HDF5 file.
+
+    Raises:
+        BenchError: there is no such file, or it has another layout or metric.
+    """
+    if path.suffix not in _SUFFIXES or not path.is_file():
+        problem = "no such file" if not path.is_file() else f"a file that ends in {path.suffix!r}"
+        raise BenchError(
+            f"{path}: expected a file of vectors ({', '.join(_SUFFIXES)}), found {problem}"
+        )
+    if path.suffix in _HDF5_SUFFIXES:
+        return _from_hdf5(path)
+    try:
+        return _from_npy(path) if path.suffix == ".npy" else _from_parquet(path)
+    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
+        raise BenchError(
+            f"{path}: expected a file of vectors; it cannot be read: {one_line(error)}"
+        ) from None
+
+
+def _from_npy(path: Path) -> VectorSource:
+    matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        shape, kind = getattr(matrix, "shape", "?"), getattr(matrix, "dtype", "?")
+        raise BenchError(f"{path}: expected numbers of shape (n, dim), found {kind} {shape}")
+    rows, dim = matrix.shape
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, rows, _BLOCK_ROWS):
+            yield matrix[start : start + _BLOCK_ROWS]
+
+    return VectorSource(path.name, rows, dim, blocks)
+
+
+def _from_parquet(path: Path) -> VectorSource:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        rows, schema = file.metadata.num_rows, file.schema_arrow
+        columns = [field.name for field in schema if _is_list_of_numbers(field.type)]
+        if VECTOR in columns:
+            columns = [VECTOR]
+        if len(columns) != 1:
+            raise BenchError(
+                f"{path}: expected a column {VECTOR!r} of lists of numbers, "
+                f"found columns {', '.join(schema.names) or 'none'}"
+            )
+        first = next(iter(file.iter_batches(1, columns=columns)), None)
+    dim = _matrix(first.column(0), str(path)).shape[1] if first is not None else 0
+
+    def blocks() -> Iterator[np.ndarray]:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BLOCK_ROWS, columns=columns):
+                yield _matrix(batch.column(0), str(path))
+
+    return VectorSource(path.name, rows, dim, blocks)
+
+
+def _is_list_of_numbers(kind: Any) -> bool:
+    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+    return bool(is_list) and bool(pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type))
+
+
+def _matrix(column: pa.Array, source: str) -> np.ndarray:
+    """Lists of numbers of equal length → (n, dim)."""
     values = column.flatten()
     lengths = column.value_lengths().unique().to_pylist()
     if column.null_count or values.null_count or len(lengths) > 1:
-        raise BenchError(f"{where}: expected vectors of one length, found lengths {lengths[:5]}")
+        raise BenchError(f"{source}: expected vectors of one length, found lengths {lengths[:5]}")
     matrix: np.ndarray = values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return matrix
+
+
+def _from_hdf5(path: Path) -> VectorSource:
+    try:
+        import h5py
+    except ImportError:
+        raise BenchError(f"{path} needs h5py: pip install 'rsicd-embed[bench]'") from None
+    try:
+        with h5py.File(path) as file:
+            return _hdf5_source(path, file)
+    except OSError as error:
+        raise BenchError(
+            f"{path}: expected an HDF5 file; it cannot be read: {one_line(error)}"
+        ) from None
+
+
+def _hdf5_source(path: Path, file: h5py.File) -> VectorSource:
+    metric = file.attrs.get("distance")
+    metric = metric.decode() if isinstance(metric, bytes) else metric
+    if metric not in _METRICS:
+        raise BenchError(
+            f"{path}: expected the attribute distance to be {' or '.join(_METRICS)}, the metric of "
+            f"the stores, found {metric!r}; use a file with that metric"
+        )
+    train, test = _hdf5_matrix(path, file, "train"), _hdf5_matrix(path, file, "test")
+    rows, dim = train.shape
+    if test.shape[1] != dim:
+        raise BenchError(
+            f"{path}: expected queries (test) of the vectors' length {dim}, found {test.shape[1]}"
+        )
+    neighbours = None
+    if "neighbors" in file:
+        stored = _hdf5_matrix(path, file, "neighbors")
+        if len(stored) != len(test):
+            raise BenchError(
+                f"{path}: expected neighbors of {len(test)} queries, found {len(stored)}; "
+                "the file is incomplete"
+            )
+        neighbours = np.asarray(stored[:], np.int64)
+
+    def blocks() -> Iterator[np.ndarray]:
+        import h5py
+
+        with h5py.File(path) as reopened:
+            for start in range(0, rows, _BLOCK_ROWS):
+                yield reopened["train"][start : start + _BLOCK_ROWS]
+
+    return VectorSource(path.name, rows, dim, blocks, np.asarray(test[:]), neighbours)
+
+
+def _hdf5_matrix(path: Path, file: h5py.File, name: str) -> Any:
+    matrix = file.get(name)
+    shape, kind = getattr(matrix, "shape", None), getattr(matrix, "dtype", None)
+    if kind is None or len(shape or ()) != 2 or not all(shape or ()) or kind.kind not in "fiu":
+        content = "none" if matrix is None else f"{kind} {shape}"
+        raise BenchError(
+            f"{path}: expected {name!r} to be numbers of shape (n, dim), found {content}"
+        )
     return matrix

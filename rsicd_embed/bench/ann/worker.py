@@ -1,4 +1,4 @@
-"""A worker with one contender: fills it, searches it, and times each query."""
+"""Workers of `bench ann`: each builds and searches one contender, and times every query."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -17,13 +17,21 @@ from rsicd_embed.reports.machine import peak_memory_usage, reset_peak_memory
 from rsicd_embed.reports.timing import sample
 
 Make = Callable[[], Contender]
-_WARM_S = 2.0
+_WARM_UP_S = 2.0
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class BuildTimes(NamedTuple):
+    """Nanoseconds of a build step, peak memory, and the nanoseconds of each batch if any."""
+
+    ns: int
+    peak_bytes: int
+    batch_ns: list[int]
+
+
 class ContenderWorker:
-    """A contender, its queries, and the position of the next one."""
+    """A contender, the queries, and the position of the next query."""
 
     def __init__(self, make: Make, queries: np.ndarray) -> None:
         self._contender = make()
@@ -32,89 +40,82 @@ class ContenderWorker:
         self._settings: dict[str, int] | None = None
 
     def ready(self) -> None:
-        """Returns once the contender has been made."""
+        """Returns once the contender is loaded."""
 
-    def fill(self, workload: Workload, batch_rows: int) -> dict[str, Any]:
-        """Upserts all rows; nanoseconds of each batch, and the peak of memory.
-
-        Making the batches is not timed.
-        """
+    def fill(self, workload: Workload, batch_rows: int) -> BuildTimes:
+        """Upserts all rows. Creating the batches is not timed."""
         reset_peak_memory()
-        taken = []
+        times = []
         for batch in workload.batches(batch_rows):
             started = time.perf_counter_ns()
             self._contender.upsert(batch)
-            taken.append(time.perf_counter_ns() - started)
-        return {"ns": sum(taken), "batch_ns": taken, "peak_bytes": peak_memory_usage()}
+            times.append(time.perf_counter_ns() - started)
+        return BuildTimes(sum(times), peak_memory_usage(), times)
 
-    def optimize(self) -> dict[str, Any]:
-        """Nanoseconds, and the peak of memory."""
+    def optimize(self) -> BuildTimes:
+        """Optimizes the contender."""
         reset_peak_memory()
         started = time.perf_counter_ns()
         self._contender.optimize()
-        taken = time.perf_counter_ns() - started
-        return {"ns": taken, "peak_bytes": peak_memory_usage()}
+        return BuildTimes(time.perf_counter_ns() - started, peak_memory_usage(), [])
 
     def index(self) -> str:
-        """How it searches."""
+        """The kind of index and its parameters, in words."""
         return self._contender.index()
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Searches with these settings from now on."""
+        """Sets the search settings."""
         self._contender.configure(settings)
         self._settings = dict(settings)
 
-    def turn_to(self, settings: Mapping[str, int], k: int) -> None:
-        """Searches with these settings, if it does not yet, and for every query once, untimed.
+    def switch_to(self, settings: Mapping[str, int], k: int) -> None:
+        """Sets the search settings if they differ, and warms up with one search per query.
 
-        A store opens anew for it: what it keeps in memory is cold.
+        A store is reopened for it, which empties its caches.
         """
         if settings != self._settings:
             self.configure(settings)
-            self.answers(k, None, _WARM_S)
+            self.answers(k, None, _WARM_UP_S)
 
     def answers(self, k: int, where: str | None, budget_s: float) -> tuple[int, list[np.ndarray]]:
-        """Nanoseconds of the first search, and the rows found for each query, one by one.
+        """Searches for each query: nanoseconds of the first search, and the positions for each.
 
-        When the time is over, the queries that are left are not asked.
+        Stops after `budget_s` seconds, without the remaining queries.
         """
-        found: list[np.ndarray] = []
+        results: list[np.ndarray] = []
         begun = time.perf_counter_ns()
         first = 0
         for at in range(len(self._queries)):
             started = time.perf_counter_ns()
-            answer = self._contender.search(self._queries[at : at + 1], k, where)
+            result = self._contender.search(self._queries[at : at + 1], k, where)
             first = first or max(1, time.perf_counter_ns() - started)
-            found += self._contender.found(answer, 1)
+            results += self._contender.positions(result, 1)
             if time.perf_counter_ns() - begun > budget_s * 1e9:
                 break
-        return first, found
+        return first, results
 
     def batch_answers(self, k: int, size: int) -> list[np.ndarray]:
-        """The rows found for the first queries, asked all at once."""
-        return self._contender.found(self._contender.search(self._queries[:size], k), size)
+        """The positions for each of the first queries, searched in one batch."""
+        return self._contender.positions(self._contender.search(self._queries[:size], k), size)
 
     def singles(self, k: int, where: str | None, calls: int) -> np.ndarray:
-        """int64 (calls,): the nanoseconds of each of so many searches for one query.
+        """int64 (calls,): nanoseconds of each search for a single query.
 
-        The queries are taken in turn, from where the last call ended.
+        Cycles through the queries, starting after the last one of the previous call.
         """
         search, queries = self._contender.search, self._queries
-        clock, at, taken = time.perf_counter_ns, self._next, np.empty(calls, np.int64)
+        clock, at, times = time.perf_counter_ns, self._next, np.empty(calls, np.int64)
         for call in range(calls):
             query = queries[at : at + 1]
             started = clock()
             search(query, k, where)
-            taken[call] = clock() - started
+            times[call] = clock() - started
             at = (at + 1) % len(queries)
         self._next = at
-        return taken
+        return times
 
     def batches(self, k: int, size: int, clients: int, calls: int) -> int:
-        """Nanoseconds that so many searches for `size` queries at once take.
-
-        Each of `clients` threads makes so many, all at the same time.
-        """
+        """Nanoseconds for `calls` searches of `size` queries by each of `clients` threads."""
         search = partial(self._contender.search, self._queries[:size], k)
         if clients == 1:
             return sample(search, calls)
@@ -125,7 +126,7 @@ class ContenderWorker:
             return time.perf_counter_ns() - started
 
     def peak_bytes(self) -> int:
-        """Of memory since this process began, or began to fill or to optimize."""
+        """Peak memory since the process, filling or optimizing started."""
         return peak_memory_usage()
 
     def end(self) -> None:
@@ -134,7 +135,7 @@ class ContenderWorker:
 
 
 class ConfiguredWorker:
-    """A contender searched for k rows with its own settings, in turns with others of its kind."""
+    """A contender with search settings of its own, alternating with others on one worker."""
 
     def __init__(
         self, worker: Worker[ContenderWorker], settings: Mapping[str, int], k: int
@@ -148,17 +149,19 @@ class ConfiguredWorker:
         **kwargs: P.kwargs,
     ) -> R:
         """Applies the settings, untimed, and returns `function(contender, …)`."""
-        self._worker.call(ContenderWorker.turn_to, self._settings, self._k)
+        self._worker.call(ContenderWorker.switch_to, self._settings, self._k)
         return self._worker.call(function, *args, **kwargs)
 
     def close(self) -> None:
-        """Ends the contender."""
+        """Closes the worker."""
         self._worker.close()
 
 
 def start_worker(
-    name: str, make: Make, workload: Workload, *, here: bool
+    name: str, make: Make, workload: Workload, *, inline: bool
 ) -> Worker[ContenderWorker]:
-    """Makes a contender, in this process or in one of its own, which may not be ready yet."""
-    making = partial(ContenderWorker, make, workload.queries)
-    return InlineWorker(name, making) if here else ProcessWorker(name, making, wait=False)
+    """Starts a worker, inline or in a process that may not be ready yet."""
+    make_worker = partial(ContenderWorker, make, workload.queries)
+    if inline:
+        return InlineWorker(name, make_worker)
+    return ProcessWorker(name, make_worker, wait=False)

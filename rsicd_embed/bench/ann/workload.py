@@ -1,4 +1,4 @@
-"""What every contender gets: the same rows, and queries that lie near to them and far off."""
+"""The workload that all contenders share: rows, and queries near to and far from them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rsicd_embed.errors import BenchError
 from rsicd_embed.records import row_schema, vector_array
 
 HELD_OUT, MOVED, FAR, GIVEN = "held out", "moved", "far", "given"
-# How far a query lies from a row, in lengths of a vector. A text lies farther from the images that
-# it describes than those from each other.
+# Length of the noise added to a row to get a query; rows are unit vectors. A text lies further from
+# the images it describes than these from each other.
 _NOISE = {MOVED: 0.5, FAR: 2.0}
 _MOST_HELD_OUT = 0.1
 PART = "part"
@@ -24,15 +24,15 @@ PARTS = 1000
 
 @dataclass(frozen=True)
 class Workload:
-    """Rows in a file, so that each process reads its own; and queries.
+    """Rows in a file, which each process maps or reads itself, and queries.
 
     Attributes:
-        path: of a .npy, float32 (rows, dim) of unit norm.
-        rows, dim: of these.
+        path: a .npy file, float32 (rows, dim) of unit norm.
+        rows, dim: its shape.
         queries: float32 (q, dim) of unit norm.
-        kinds: of each query, `HELD_OUT`, `MOVED`, `FAR` or `GIVEN`.
-        seed: of what is drawn.
-        neighbours: int (q, any), the rows that the source calls nearest; None where it says none.
+        kinds: kind of each query: `HELD_OUT`, `MOVED`, `FAR` or `GIVEN`.
+        seed: random seed.
+        neighbours: int (q, any), the source's own ground truth; None if it has none.
     """
 
     path: Path
@@ -45,22 +45,22 @@ class Workload:
 
     @property
     def base(self) -> np.ndarray:
-        """The rows, mapped."""
+        """The rows, memory-mapped."""
         matrix: np.ndarray = np.load(self.path, mmap_mode="r")
         return matrix
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the rows in a store."""
+        """Schema of the rows in a store."""
         return row_schema(self.dim, pa.schema([pa.field(PART, pa.int32())]))
 
     def parts(self) -> np.ndarray:
-        """int32 (rows,): which thousandth of the rows each belongs to, drawn."""
+        """int32 (rows,): the random thousandth of the rows that each row belongs to."""
         order = np.random.default_rng([self.seed, 3]).permutation(self.rows)
         return (order * PARTS // self.rows).astype(np.int32)
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows for a store, so many at a time; nothing stays mapped."""
+        """Yields batches of at most `rows` rows for a store; nothing stays mapped."""
         parts, mapped = self.parts(), np.load(self.path, mmap_mode="r")
         offset, schema = mapped.offset, self.schema
         del mapped
@@ -68,11 +68,11 @@ class Workload:
             count = min(rows, self.rows - start)
             at = offset + 4 * start * self.dim
             flat = np.fromfile(self.path, np.float32, count * self.dim, offset=at)
-            ids = [f"{one:09}" for one in range(start, start + count)]
+            ids = [f"{row:09}" for row in range(start, start + count)]
             columns = {
                 "id": pa.array(ids),
                 "vector": vector_array(flat.reshape(count, self.dim)),
-                "uri": pa.array([f"tiles/{one}.jpg" for one in ids]),
+                "uri": pa.array([f"tiles/{id_}.jpg" for id_ in ids]),
                 "sha256": pa.nulls(count, pa.string()),
                 "width": pa.array(np.full(count, 224, np.int32)),
                 "height": pa.array(np.full(count, 224, np.int32)),
@@ -82,10 +82,10 @@ class Workload:
 
 
 def threshold(percent: float) -> int:
-    """The least `part` that a filter for so many percent of the rows leaves out.
+    """The value of `PART` below which this percentage of the rows lies.
 
     Raises:
-        BenchError: not from 0.1 to 100.
+        BenchError: the percentage is not from 0.1 to 100.
 
     Example:
         >>> threshold(10)
@@ -97,70 +97,72 @@ def threshold(percent: float) -> int:
 
 
 def prepare(source: VectorSource, folder: Path, queries: int, k: int, seed: int = 0) -> Workload:
-    """Writes the rows into `folder`, and makes the queries, or draws of those that are given.
+    """Writes the rows into `folder` and creates the queries, or samples the source's own.
 
-    A third of the queries, but no more than a tenth of the rows, are rows that are held out; the
-    others are rows that are moved, half of them far.
+    A third of the queries, but at most a tenth of the rows, are rows that are held out. The others
+    are rows with noise, half of them with much of it.
 
     Raises:
-        BenchError: the vectors are not usable, or fewer than k are left.
+        BenchError: the vectors are invalid, or fewer than k rows are left.
     """
-    given = source.queries is not None
-    held = 0 if given else min(queries // 3, int(_MOST_HELD_OUT * source.rows))
-    rows = source.rows - held
+    has_queries = source.queries is not None
+    held_out = 0 if has_queries else min(queries // 3, int(_MOST_HELD_OUT * source.rows))
+    rows = source.rows - held_out
     if rows < max(k, 1) or source.dim < 1:
+        suffix = f", with {held_out} held out as queries" if held_out else ""
         raise BenchError(
             f"{source.name}: expected more than {max(k, 1) - 1} rows, found {rows} of length "
-            f"{source.dim}{f', with {held} held out as queries' if held else ''}; take a smaller k"
+            f"{source.dim}{suffix}; use a smaller k"
         )
-    draw = np.random.default_rng([seed, 2])
-    out = np.zeros(source.rows, bool)
-    out[draw.choice(source.rows, held, replace=False)] = True
+    random = np.random.default_rng([seed, 2])
+    is_held_out = np.zeros(source.rows, bool)
+    is_held_out[random.choice(source.rows, held_out, replace=False)] = True
     path = folder / "rows.npy"
     base = np.lib.format.open_memmap(path, "w+", np.float32, (rows, source.dim))
-    kept, first, at = [], 0, 0
+    removed, first, at = [], 0, 0
     for block in source.units():
-        chosen = out[first : first + len(block)]
-        stay = block[~chosen]
+        mask = is_held_out[first : first + len(block)]
+        stay = block[~mask]
         base[at : at + len(stay)] = stay
-        kept.append(block[chosen])
+        removed.append(block[mask])
         first, at = first + len(block), at + len(stay)
     base.flush()
     if source.queries is not None:
-        return _given(source, source.queries, queries, path, draw, seed)
-    found: dict[str, np.ndarray] = {HELD_OUT: np.concatenate(kept)}
-    left = queries - held
+        return _with_own_queries(source, source.queries, queries, path, random, seed)
+    by_kind: dict[str, np.ndarray] = {HELD_OUT: np.concatenate(removed)}
+    left = queries - held_out
     for kind, count in ((MOVED, left - left // 2), (FAR, left // 2)):
-        near = base[np.sort(draw.choice(rows, count, replace=count > rows))]
-        found[kind] = _moved(near, _NOISE[kind], draw)
-    kinds = [kind for kind, some in found.items() for _ in some]
-    order = draw.permutation(len(kinds))
-    matrix = np.ascontiguousarray(np.concatenate(list(found.values()))[order])
-    return Workload(path, rows, source.dim, matrix, tuple(kinds[one] for one in order), seed)
+        near = base[np.sort(random.choice(rows, count, replace=count > rows))]
+        by_kind[kind] = _moved(near, _NOISE[kind], random)
+    kinds = [kind for kind, vectors in by_kind.items() for _ in vectors]
+    order = random.permutation(len(kinds))
+    matrix = np.ascontiguousarray(np.concatenate(list(by_kind.values()))[order])
+    return Workload(path, rows, source.dim, matrix, tuple(kinds[i] for i in order), seed)
 
 
-def _given(
+def _with_own_queries(
     source: VectorSource,
     every: np.ndarray,
     queries: int,
     path: Path,
-    draw: np.random.Generator,
+    random: np.random.Generator,
     seed: int,
 ) -> Workload:
-    """With so many of the source's own queries, drawn."""
+    """A workload with a random sample of the source's own queries."""
     if every.ndim != 2 or every.shape[1] != source.dim or not len(every):
         raise BenchError(
             f"{source.name}: expected queries of length {source.dim}, found {every.shape}"
         )
-    chosen = np.sort(draw.permutation(len(every))[:queries])
+    chosen = np.sort(random.permutation(len(every))[:queries])
     units = unit(every[chosen], f"{source.name}, queries")
     neighbours = None if source.neighbours is None else source.neighbours[chosen]
     kinds = (GIVEN,) * len(chosen)
     return Workload(path, source.rows, source.dim, units, kinds, seed, neighbours)
 
 
-def _moved(rows: np.ndarray, far: float, draw: np.random.Generator) -> np.ndarray:
-    noise = draw.standard_normal(rows.shape)
-    moved = rows + noise * (far / np.linalg.norm(noise, axis=1, keepdims=True))
-    unit: np.ndarray = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
-    return unit
+def _moved(rows: np.ndarray, length: float, random: np.random.Generator) -> np.ndarray:
+    """Unit vectors near unit vectors: each plus noise of this length."""
+    noise = random.standard_normal(rows.shape)
+    moved = rows + noise * (length / np.linalg.norm(noise, axis=1, keepdims=True))
+    units: np.ndarray = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+    return units

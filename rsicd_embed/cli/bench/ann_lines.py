@@ -1,134 +1,143 @@
-"""The record of `rsicd-embed bench ann` as tables."""
+"""Tables of the results of `rsicd-embed bench ann`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-_MORE = "batch_by_clients"
+if TYPE_CHECKING:
+    from rsicd_embed.reports.record_types import (
+        AnnPoint,
+        AnnRecord,
+        BuiltContender,
+        RateSummary,
+        Ratio,
+        SearchedContender,
+        SearchState,
+    )
 
 
-def lines(run: dict[str, Any]) -> list[str]:
-    """Tables of builds, of each state's searches, of the curve, and of ratios."""
+def lines(run: AnnRecord) -> list[str]:
+    """Tables of builds, of each state's searches, of the Pareto curve, and of ratios."""
+    from rsicd_embed.reports.record import table
+    from rsicd_embed.reports.record_metrics import OPTIMIZED
+
     vectors, queries = run["vectors"], run["queries"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in queries["kinds"].items())
-    found = [
+    optimized = run["states"][OPTIMIZED]["contenders"] if OPTIMIZED in run["states"] else {}
+    tables = [_builds(run["contenders"], optimized)]
+    ratios = _ratio_rows("build time", run["ratios"])
+    for name, state in run["states"].items():
+        tables.append(_searches(name, state, state.get("k", run["settings"]["k"])))
+        ratios += _ratio_rows(name, state["ratios"])
+    ks = dict.fromkeys(point["k"] for point in run["points"])
+    tables += [_curve(run["points"], k) for k in ks]
+    if ratios:
+        tables.append(table([("relative to its library", "", "ratio", "95%"), *ratios]))
+    return [
         f"{vectors['rows']} vectors of length {vectors['dim']} ({vectors['source']}); "
         f"{queries['count']} queries: {kinds}",
-        "",
-        *_builds(run["contenders"], run["states"]),
+        *(line for rows in tables for line in ("", *rows)),
     ]
-    for state, told in run["states"].items():
-        found += ["", *_searches(state, told, told.get("k", run["settings"]["k"]))]
-    for k in dict.fromkeys(one["k"] for one in run["points"]):
-        found += ["", *_curve(run["points"], k)]
-    ratios = _ratio_rows("build time", run["ratios"])
-    for state, told in run["states"].items():
-        ratios += _ratio_rows(state, told["ratios"])
-    if ratios:
-        found += ["", *_table([("beside its library", "", "ratio", "95%"), *ratios])]
-    return found
 
 
-def _builds(contenders: dict[str, Any], states: dict[str, Any]) -> list[str]:
-    searched = states.get("optimized", {}).get("contenders", {})
+def _builds(
+    contenders: Mapping[str, BuiltContender], optimized: Mapping[str, SearchedContender]
+) -> list[str]:
+    from rsicd_embed.reports.record import table
+
     head = ("build", "rows/s", "median batch", "optimize s", "disk MB")
     rows: list[tuple[str, ...]] = [(*head, "peak MB: upsert", "optimize", "search")]
-    for name, one in contenders.items():
-        optimize = one.get("optimize", {})
-        peaks = [one["upsert"]["peak_bytes"], optimize.get("peak_bytes", [])]
-        most = [max((peak for peak in some if peak), default=None) for some in peaks]
-        most.append(searched.get(name, {}).get("peak_bytes"))
+    for name, built in contenders.items():
+        upsert, optimize = built["upsert"], built.get("optimize")
+        peaks = [_highest(upsert["peak_bytes"])]
+        peaks.append(_highest(optimize["peak_bytes"]) if optimize else None)
+        peaks.append(optimized[name].get("peak_bytes") if name in optimized else None)
         rows.append(
             (
                 name,
-                f"{one['upsert']['rows_per_s']:.0f}",
-                f"{one['upsert']['rows_per_s_of_median_batch']:.0f}",
+                f"{upsert['rows_per_s']:.0f}",
+                f"{upsert['rows_per_s_of_median_batch']:.0f}",
                 f"{optimize['s']:.2f}" if optimize else "",
-                _megabytes(one.get("disk_bytes")),
-                *(_megabytes(peak) for peak in most),
+                *(_megabytes(count) for count in (built.get("disk_bytes"), *peaks)),
             )
         )
-    return _table(rows)
+    return table(rows)
 
 
-def _searches(state: str, told: dict[str, Any], k: int) -> list[str]:
-    head: tuple[str, ...] = (
-        state,
-        f"ANN recall@{k}",
-        "p50 ms",
-        "p95 ms",
-        "p99 ms",
-        "first ms",
-        "QPS",
-        "at once",
-    )
-    clients = next((list(one[_MORE]) for one in told["contenders"].values() if one.get(_MORE)), [])
-    head = (*head, *(f"QPS of {count} clients" for count in clients))
-    indexed = any("index" in one for one in told["contenders"].values())
-    rows: list[tuple[str, ...]] = [(*head, "index") if indexed else head]
-    for name, one in told["contenders"].items():
-        if "single" not in one:
+def _searches(name: str, state: SearchState, k: int) -> list[str]:
+    from rsicd_embed.reports.record import table
+
+    contenders = state["contenders"]
+    clients = next((list(by) for c in contenders.values() if (by := c.get("batch_by_clients"))), [])
+    indexed = any("index" in contender for contender in contenders.values())
+    rows: list[tuple[str, ...]] = [
+        (
+            *(name, f"ANN recall@{k}", "p50 ms", "p95 ms", "p99 ms", "first ms", "QPS", "batch"),
+            *(f"QPS of {count} clients" for count in clients),
+            *(["index"] if indexed else []),
+        )
+    ]
+    for contender_name, contender in contenders.items():
+        if "single" not in contender:
             continue
-        batch = one.get("batch")
+        single, batch = contender["single"], contender.get("batch")
+        by_clients = contender.get("batch_by_clients", {})
+        times = (single["p50_ns"], single["p95_ns"], single["p99_ns"])
         rows.append(
             (
-                name,
-                f"{one['ann_recall']:.4f}",
-                *(f"{one['single'][f'{at}_ns'] / 1e6:.3f}" for at in ("p50", "p95", "p99")),
-                f"{one['first_search_ns'] / 1e6:.1f}",
-                f"{batch['per_s']:.0f}" if batch and "per_s" in batch else "",
-                f"{batch['units_per_call']:.0f}" if batch and "per_s" in batch else "",
-                *(_rate(one.get(_MORE, {}).get(count)) for count in clients),
-                *([one.get("index", "")] if indexed else []),
+                contender_name,
+                f"{contender['ann_recall']:.4f}",
+                *(f"{ns / 1e6:.3f}" for ns in times),
+                f"{contender['first_search_ns'] / 1e6:.1f}",
+                _per_s(batch),
+                f"{batch['units_per_call']:.0f}" if batch else "",
+                *(_per_s(by_clients.get(count)) for count in clients),
+                *([contender.get("index", "")] if indexed else []),
             )
         )
-    over = told["overhead"]
+    overhead = state["overhead"]
     return [
-        *_table(rows),
-        f"timing costs {over['null_ns']:.0f} ns a search, {over['fraction']:.2%} of the fastest",
+        *table(rows),
+        f"timing costs {overhead['null_ns']:.0f} ns per search, {overhead['fraction']:.2%} of the "
+        "fastest",
     ]
 
 
-def _curve(points: list[dict[str, Any]], k: int) -> list[str]:
-    """The points that no other beats, the most thorough first."""
-    best = [one for one in points if one["pareto"] and one["k"] == k]
-    best.sort(key=lambda one: (-one["ann_recall"], one["p50_ns"]))
-    head = ("nothing finds more in less time", "", f"ANN recall@{k}", "p50 ms", "p95 ms")
-    rows = [
-        (
-            one["contender"],
-            ", ".join(f"{name}={value}" for name, value in one["settings"].items()) or "as it is",
-            f"{one['ann_recall']:.4f}",
-            f"{one['p50_ns'] / 1e6:.3f}",
-            f"{one['p95_ns'] / 1e6:.3f}",
-        )
-        for one in best
-    ]
-    return _table([head, *rows])
+def _curve(points: Sequence[AnnPoint], k: int) -> list[str]:
+    """The Pareto curve, highest ANN recall first."""
+    from rsicd_embed.reports.record import table
+
+    best = [point for point in points if point["pareto"] and point["k"] == k]
+    best.sort(key=lambda point: (-point["ann_recall"], point["p50_ns"]))
+    rows = [("Pareto curve", "", f"ANN recall@{k}", "p50 ms", "p95 ms")]
+    for point in best:
+        settings = ", ".join(f"{name}={value}" for name, value in point["settings"].items())
+        times = (f"{point['p50_ns'] / 1e6:.3f}", f"{point['p95_ns'] / 1e6:.3f}")
+        ann_recall = f"{point['ann_recall']:.4f}"
+        rows.append((point["contender"], settings or "default", ann_recall, *times))
+    return table(rows)
 
 
-def _ratio_rows(state: str, ratios: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def _ratio_rows(state: str, ratios: Sequence[Ratio]) -> list[tuple[str, ...]]:
     return [
         (
-            one["of"],
-            f"{state}: {one['what']}",
-            f"{one['ratio']:.3f}",
-            "{:.3f}–{:.3f}".format(*one["interval"]) if one.get("n") != 1 else "one build",
+            ratio["of"],
+            f"{state}: {ratio.get('what')}",
+            f"{ratio['ratio']:.3f}",
+            "{:.3f}–{:.3f}".format(*ratio["interval"]) if ratio.get("n") != 1 else "one build",
         )
-        for one in ratios
+        for ratio in ratios
     ]
 
 
-def _rate(batch: dict[str, Any] | None) -> str:
-    return f"{batch['per_s']:.0f}" if batch else ""
+def _per_s(rate: RateSummary | None) -> str:
+    return f"{rate['per_s']:.0f}" if rate else ""
+
+
+def _highest(peaks: Sequence[int | None]) -> int | None:
+    return max((peak for peak in peaks if peak), default=None)
 
 
 def _megabytes(count: int | None) -> str:
     return f"{count / 1e6:.0f}" if count is not None else ""
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    from rsicd_embed.reports.record import table
-
-    return table(rows)

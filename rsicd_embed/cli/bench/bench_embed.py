@@ -1,48 +1,49 @@
-"""`rsicd-embed bench embed`: images a second of the model alone."""
+"""`rsicd-embed bench embed`: throughput of the model alone."""
 
 from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from rsicd_embed.cli.base import note
 from rsicd_embed.cli.bench.base import (
-    Recorded,
     Variant,
-    command_line,
     finish,
     model_or_shape,
+    one_process_option,
     precision_option,
     record_options,
+    shape_option,
     variants,
 )
-from rsicd_embed.cli.bench.embed_lines import lines
-from rsicd_embed.train.shapes import PUBLISHED_SHAPES
+from rsicd_embed.cli.record_output import Recorded, command_line
 
 if TYPE_CHECKING:
+    from rsicd_embed.bench.embed_rates import EmbedSettings, TimedEmbedder
     from rsicd_embed.bench.flops import Tower
-    from rsicd_embed.bench.reference_choice import ReferenceChoice
-    from rsicd_embed.bench.torch_clip import ClipDirectory
+    from rsicd_embed.bench.reference_models import ClipDirectory
+    from rsicd_embed.bench.references import ReferenceChoice
+    from rsicd_embed.reports.record_types import EmbedRecord, EmbedResults
 
-NAME = "bench-embed"
 _MATMUL_SIDE = 4096
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model, or a shape with random weights; neither for the bundled model."""
+    """A model, or a shape with random weights; the bundled model if both are None."""
 
     model: str | None
     shape: str | None
 
     @property
     def name(self) -> str:
-        """In the record."""
+        """Name in the record."""
         return self.model or self.shape or "bundled"
 
 
@@ -55,13 +56,7 @@ class ModelSource:
     help="A Hugging Face id or a directory in its CLIP layout; repeatable. "
     "[default: the bundled model]",
 )
-@click.option(
-    "--shape",
-    "shapes",
-    multiple=True,
-    type=click.Choice(PUBLISHED_SHAPES),
-    help="Instead of a model, one of this shape with random weights; repeatable.",
-)
+@shape_option("--shape", "shapes", multiple=True)
 @precision_option
 @click.option(
     "--batch-size",
@@ -70,7 +65,7 @@ class ModelSource:
     default=(64,),
     show_default="64",
     type=click.IntRange(1),
-    help="Images embedded at once; repeatable.",
+    help="Images per batch; repeatable.",
 )
 @record_options
 @click.option(
@@ -78,25 +73,23 @@ class ModelSource:
     "backends",
     multiple=True,
     metavar="NAME[:PRECISION]",
-    help="What a model runs on; repeatable. The first is what the others are compared with.",
+    help="Backend of the model; repeatable. The others are compared with the first.",
 )
 @click.option(
     "--against",
     metavar="NAMES",
-    help="References on the same weights: torch,onnxruntime,openvino or none.  "
-    "[default: those that are installed]",
+    help="References with the same weights: torch,onnxruntime,openvino or none.  "
+    "[default: those installed]",
 )
-@click.option("--texts", is_flag=True, help="Time texts too.")
+@click.option("--texts", is_flag=True, help="Time texts as well.")
 @click.option(
     "--matmul-side",
     type=click.IntRange(0),
-    help="Side of the square matrices whose product gives the float32 peak; 0 for none.  "
-    f"[default: {_MATMUL_SIDE}; 0 where there is a GPU]",
+    help="Side of the square matrices whose product gives the float32 peak; 0 to leave it out.  "
+    f"[default: {_MATMUL_SIDE}; 0 with a GPU]",
 )
-@click.option("--one-process", is_flag=True, help="Not each candidate in a process of its own.")
-@click.pass_context
+@one_process_option
 def embed(
-    context: click.Context,
     models: tuple[str, ...],
     shapes: tuple[str, ...],
     backends: tuple[str, ...],
@@ -111,14 +104,13 @@ def embed(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Time the model alone, on pixels that are ready, beside references on the same weights.
+    """Time the model alone, on decoded pixels, next to references with the same weights.
 
-    All candidates embed the same batch, from bytes to unit vectors, and must agree. Each has a
-    process of its own; every round runs all of them, in an order drawn anew. Several models or
-    batch sizes are timed one after the other.
+    All candidates embed the same batch, from bytes to unit vectors, and must agree. Each runs in
+    its own process; every round runs all of them, in a new random order. Several models or batch
+    sizes are timed one after the other.
     """
-    from rsicd_embed.bench import combined, references
-    from rsicd_embed.bench import embed_rates as bench
+    from rsicd_embed.bench import embed_rates, references
     from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
@@ -126,34 +118,30 @@ def embed(
 
     if models and shapes:
         raise click.UsageError("expected --model or --shape, found both")
-    choice = references.choose(against)
+    choice = references.choose(against, references.CLIP_NEEDS)
     record.claim(output)
     gpus = nvidia_gpus()
     if matmul_side is None:
         matmul_side = 0 if gpus else _MATMUL_SIDE
-    sources: list[ModelSource] = [ModelSource(one, None) for one in dict.fromkeys(models)]
-    sources += [ModelSource(None, one) for one in dict.fromkeys(shapes)]
+    sources = [ModelSource(model, None) for model in dict.fromkeys(models)]
+    sources += [ModelSource(None, shape) for shape in dict.fromkeys(shapes)]
+    sources = sources or [ModelSource(None, None)]
     sizes = list(dict.fromkeys(batch_sizes))
-    pairs = list(itertools.product(sources or [ModelSource(None, None)], sizes))
-    run = record.document(
+    pairs = list(itertools.product(sources, sizes))
+    head = record.document(
         "embed",
-        {"model": ", ".join(dict.fromkeys(one.name for one, _ in pairs))}
+        {"model": ", ".join(source.name for source in sources)}
         | {"batch_size": sizes[0] if len(sizes) == 1 else sizes}
         | {"rounds": rounds, "seed": seed, "texts": texts, "one_process": one_process},
-        command=command_line(context),
+        command=command_line(),
         accelerators=gpus,
     )
-    names = {source.name for source, _ in pairs}
-
-    def of(name: str) -> str:
-        return f" for {name}" if len(names) > 1 else ""
-
-    runs: dict[str, dict[str, Any]] = {}
+    runs: dict[str, EmbedResults] = {}
     left_out: dict[str, str] = {}
     tell = status_printer()
     try:
         for source, size in pairs:
-            settings = bench.EmbedSettings(size, texts, one_process, matmul_side or None)
+            settings = embed_rates.EmbedSettings(size, texts, one_process, matmul_side or None)
             label = f"{source.name}, {size} a call"
             with (
                 model_or_shape(source.model, source.shape) as model,
@@ -161,49 +149,55 @@ def embed(
             ):
                 ours = variants(model, size, backends, precision)
                 tower, candidates, missing = _candidates(ours, choice, Path(graphs), settings)
-                left_out |= {f"{one}{of(source.name)}": why for one, why in missing.items()}
-                plan = TimingPlan(rounds, seed)
-                runs[label] = bench.run(candidates, settings, plan, tower=tower, progress=tell)
+                suffix = f" for {source.name}" if len(sources) > 1 else ""
+                left_out |= {f"{name}{suffix}": reason for name, reason in missing.items()}
+                runs[label] = embed_rates.run(
+                    candidates, settings, TimingPlan(rounds, seed), tower=tower, progress=tell
+                )
             if not runs[label]["complete"]:
                 break
     except KeyboardInterrupt:
         if not runs:
             raise
-    run |= combined.merged(runs)
-    run["complete"] &= len(runs) == len(pairs)
-    run["left_out"] = left_out
-    for name, why in left_out.items():
-        note(f"left out: {name} {why}")
-    finish(output, NAME, run, lines, as_json=as_json)
+    results = embed_rates.combined(runs)
+    results["complete"] &= len(runs) == len(pairs)
+    for name, reason in left_out.items():
+        note(f"left out: {name} {reason}")
+    run = cast("EmbedRecord", {**head, **results, "left_out": left_out})
+    finish(run, output, "bench-embed", _lines, as_json=as_json)
 
 
 def _candidates(
-    ours: list[Variant], choice: ReferenceChoice, graphs: Path, settings: Any
-) -> tuple[Tower | None, dict[str, Any], dict[str, str]]:
-    """The image tower, candidates by name, and what is left out and why."""
-    from rsicd_embed.bench import inputs, references
+    ours: list[Variant], choice: ReferenceChoice, graphs: Path, settings: EmbedSettings
+) -> tuple[Tower | None, dict[str, Callable[[], TimedEmbedder]], dict[str, str]]:
+    """The image tower, the candidates by name, and the references left out with reasons."""
+    from rsicd_embed.bench import references, synthetic_inputs
 
-    found: dict[str, Any] = {variant.name: variant for variant in ours}
-    described = _describe(ours[0].model)
+    candidates: dict[str, Callable[[], TimedEmbedder]] = {v.name: v for v in ours}
+    described = describe_clip(ours[0].model)
     if described is None:
         reason = "needs a CLIP in the Hugging Face layout"
-        return None, found, choice.left_out | dict.fromkeys(choice.chosen, reason)
+        return None, candidates, choice.left_out | dict.fromkeys(choice.chosen, reason)
     tower, directory = described
     if directory is None:
-        reason = "needs a CLIP with a ViT: transformers has none with a ResNet"
-        return tower, found, choice.left_out | dict.fromkeys(choice.chosen, reason)
-    texts = inputs.texts(settings.batch_size) if settings.texts else []
-    found |= references.makers(choice.chosen, directory, graphs, settings.batch_size, texts)
-    return tower, found, choice.left_out
+        reason = "needs a CLIP with a ViT: transformers does not support its ResNets"
+        return tower, candidates, choice.left_out | dict.fromkeys(choice.chosen, reason)
+    texts = synthetic_inputs.texts(settings.batch_size) if settings.texts else []
+    candidates |= references.clip_references(
+        choice.chosen, directory, graphs, settings.batch_size, texts
+    )
+    return tower, candidates, choice.left_out
 
 
-def _describe(
-    model: str | None,
-) -> tuple[Tower, ClipDirectory | None] | None:
-    """Shape of a CLIP, and its place if a reference reads it; None for what a plug-in embeds."""
+def describe_clip(model: str | None) -> tuple[Tower, ClipDirectory | None] | None:
+    """Tower and directory of a CLIP.
+
+    Returns:
+        None for plug-in embedders; no directory for models that references cannot read.
+    """
     from rsicd_embed import plugins
     from rsicd_embed.bench.flops import ConvolutionalTower, ImageTower
-    from rsicd_embed.bench.torch_clip import ClipDirectory
+    from rsicd_embed.bench.reference_models import ClipDirectory
     from rsicd_embed.embedder import preprocess
     from rsicd_embed.embedder.clip import config
     from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
@@ -221,8 +215,8 @@ def _describe(
     vision = clip.vision
     if isinstance(vision, ResNetConfig):
         products = tuple(
-            (side**2, one.inputs * one.side**2, one.outputs)
-            for one, side in vision.maps(clip.image_size)
+            (side**2, layer.inputs * layer.side**2, layer.outputs)
+            for layer, side in vision.maps(clip.image_size)
         )
         return ConvolutionalTower(clip.image_size, products, clip.dim), None
     tower = ImageTower(
@@ -232,3 +226,43 @@ def _describe(
         path, clip.image_size, clip.context_length, pixels.scale, pixels.mean, pixels.std
     )
     return tower, directory
+
+
+def _lines(run: EmbedRecord) -> list[str]:
+    """A table for images, one for texts, and the peak."""
+    from rsicd_embed.bench.embed_rates import ratios_to_first
+    from rsicd_embed.reports.record import table
+    from rsicd_embed.reports.record_types import MODALITIES
+
+    lines = []
+    for unit in MODALITIES:
+        rates = run.get(unit)
+        if rates is None:
+            continue
+        ratios = ratios_to_first(rates)
+        rows = [("", f"{unit}/s", "95%", "best", "× first", "95%", "of peak", "least cosine")]
+        for name, rate in rates["candidates"].items():
+            ratio, peak = ratios[name], rate.get("of_float32_peak")
+            rows.append(
+                (
+                    name,
+                    f"{rate['per_s']:.1f}",
+                    "{:.1f}–{:.1f}".format(*rate["per_s_interval"]),
+                    f"{rate['per_s_best']:.1f}",
+                    f"{ratio['ratio']:.3f}",
+                    "{:.3f}–{:.3f}".format(*ratio["interval"]),
+                    f"{peak['ratio']:.1%}" if peak else "",
+                    f"{rate['agreement_with_first']['least_cosine']:.6f}",
+                )
+            )
+        lines += table(rows)
+        overhead = rates["overhead"]
+        lines.append(
+            f"timing costs {overhead['null_ns']:.0f} ns per call, "
+            f"{overhead['fraction']:.2g} of the shortest"
+        )
+    if float_peak := run.get("peak"):
+        lines.append(
+            f"float32 peak: {float_peak['gflop_per_s']:.1f} GFLOP/s ({float_peak['best']})"
+        )
+    return lines

@@ -1,34 +1,32 @@
-"""`rsicd-embed bench ingest`: images a second from files to a store, and the memory it takes."""
+"""`rsicd-embed bench ingest`: throughput from files to a store, and memory usage."""
 
 from __future__ import annotations
 
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from rsicd_embed.cli.bench.base import (
-    Recorded,
-    command_line,
     counts,
     embedding_bench_options,
     finish,
     model_or_shape,
     variants,
 )
+from rsicd_embed.cli.record_output import Recorded, command_line
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.ingest_rates import StoreKind
+    from rsicd_embed.reports.record_types import IngestMemory, IngestRecord
 
-NAME = "bench-ingest"
 _STORES = ("exact", "lancedb")
-_MEMORY = ("loaded_bytes", "ingest_peak_bytes", "peak_bytes")
 
 
 def _sides(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:
-    """`224-1000` → (224, 1000)."""
+    """Parses `224-1000` into (224, 1000)."""
     sides = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", value)
     low, high = (int(sides[1]), int(sides[2])) if sides else (0, 0)
     if not 0 < low <= high:
@@ -39,13 +37,13 @@ def _sides(context: click.Context, option: click.Parameter, value: str) -> tuple
 @click.command(cls=Recorded)
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path))
 @embedding_bench_options
-@click.option("--backend", metavar="NAME[:PRECISION]", help="What the model runs on.")
+@click.option("--backend", metavar="NAME[:PRECISION]", help="Backend of the model.")
 @click.option(
     "--images",
     default=256,
     show_default=True,
     type=click.IntRange(1),
-    help="JPEG files to generate, where no SOURCE is given.",
+    help="Number of JPEG files to generate if no SOURCE is given.",
 )
 @click.option(
     "--sides",
@@ -53,25 +51,24 @@ def _sides(context: click.Context, option: click.Parameter, value: str) -> tuple
     show_default=True,
     metavar="LOW-HIGH",
     callback=_sides,
-    help="Shortest and longest side of generated, square images.",
+    help="Range of the sides of generated, square images, in pixels.",
 )
 @click.option(
     "--store",
     "stores",
     multiple=True,
     metavar="SCHEME[:FOLDER]",
-    help="Kind of store, made anew each time in FOLDER; repeatable.  "
+    help="Kind of store, created anew in FOLDER for each sample; repeatable.  "
     f"[default: {' and '.join(_STORES)}, in a temporary folder]",
 )
 @click.option(
     "--memory-at",
     metavar="N,N,…",
     callback=counts,
-    help="Also the peak of memory when ingesting so many generated images into the first store.",
+    help="Also measure peak memory for ingesting these numbers of generated images into the first "
+    "store.",
 )
-@click.pass_context
 def ingest(
-    context: click.Context,
     sources: tuple[Path, ...],
     model: str | None,
     shape: str | None,
@@ -87,13 +84,12 @@ def ingest(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Time ingests, beside decoding alone and the model alone, over the same images.
+    """Time ingests, decoding alone and the model alone on the same images.
 
-    A SOURCE is what `ingest` takes; without one, JPEG files are generated.
+    SOURCE is as for `ingest`; without one, JPEG files are generated.
     """
     import rsicd_embed
-    from rsicd_embed.bench import ingest_rates as bench
-    from rsicd_embed.bench import memory, synthetic_jpegs
+    from rsicd_embed.bench import ingest_rates, synthetic_inputs
     from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
@@ -102,14 +98,15 @@ def ingest(
     kinds = _kinds(stores)
     record.claim(output)
     generated = {} if sources else {"sides": list(sides)}
-    run = record.document(
+    head = record.document(
         "ingest",
         {"model": model or shape or "bundled", "rounds": rounds, "seed": seed}
         | {"batch_size": batch_size, **generated},
-        command=command_line(context),
+        command=command_line(),
         accelerators=nvidia_gpus(),
     )
     tell = status_printer()
+    memory: list[IngestMemory] = []
     with (
         model_or_shape(model, shape) as source,
         tempfile.TemporaryDirectory(prefix="rsicd-embed-") as scratch,
@@ -117,20 +114,31 @@ def ingest(
         (variant,) = variants(source, batch_size, (backend,) if backend else (), precision)
         if not sources:
             tell(f"generating {images} images")
-            synthetic_jpegs.write(Path(scratch, "images"), images, sides)
+            synthetic_inputs.write_jpegs(Path(scratch, "images"), images, sides)
         opened = rsicd_embed.open_sources(sources or [Path(scratch, "images")])
         embedder = variant()
-        run["model"] = {"fingerprint": embedder.fingerprint, "dim": embedder.dim}
-        run["candidate"] = variant.name
-        run |= bench.run(embedder, opened, kinds, TimingPlan(rounds, seed, least_s=0.0), tell)
-        run["memory"] = []
-        for count in memory_at if run["complete"] else ():
-            tell(f"peak of memory at {count} images")
+        plan = TimingPlan(rounds, seed, least_s=0.0)
+        results = ingest_rates.run(embedder, opened, kinds, plan, tell)
+        for count in memory_at if results["complete"] else ():
+            tell(f"peak memory for {count} images")
             with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=scratch) as folder:
-                synthetic_jpegs.write(Path(folder), count, sides)
-                peak = memory.of_ingest(variant, Path(folder), kinds[0].scheme, kinds[0].parent)
-            run["memory"].append(peak)
-    finish(output, NAME, run, _lines, as_json=as_json)
+                synthetic_inputs.write_jpegs(Path(folder), count, sides)
+                store = kinds[0]
+                usage = ingest_rates.ingest_memory(
+                    variant, Path(folder), store.scheme, store.parent
+                )
+            memory.append(usage)
+    run = cast(
+        "IngestRecord",
+        {
+            **head,
+            "model": {"fingerprint": embedder.fingerprint, "dim": embedder.dim},
+            "candidate": variant.name,
+            **results,
+            "memory": memory,
+        },
+    )
+    finish(run, output, "bench-ingest", _lines, as_json=as_json)
 
 
 def _kinds(stores: tuple[str, ...]) -> list[StoreKind]:
@@ -138,37 +146,39 @@ def _kinds(stores: tuple[str, ...]) -> list[StoreKind]:
     from rsicd_embed.bench.ingest_rates import StoreKind
     from rsicd_embed.errors import BenchError
 
-    found = []
+    kinds = []
     for text in dict.fromkeys(stores or _STORES):
         scheme, colon, folder = text.partition(":")
         known = plugins.names(plugins.STORES)
         if scheme not in known or (colon and not Path(folder).is_dir()):
             raise BenchError(
-                f"expected a store of {', '.join(known)}, with :FOLDER if you like, found {text!r}"
+                f"expected a store of {', '.join(known)}, optionally with :FOLDER of an existing "
+                f"folder, found {text!r}"
             )
-        found.append(StoreKind(scheme, Path(folder) if colon else None))
-    return found
+        kinds.append(StoreKind(scheme, Path(folder) if colon else None))
+    return kinds
 
 
-def _lines(run: dict[str, Any]) -> list[str]:
+def _lines(run: IngestRecord) -> list[str]:
     from rsicd_embed.reports.record import table
 
     rows = [["", "images/s", "95%", "of model alone", "of slower alone", "of sum", "limited by"]]
-    for name, one in run["candidates"].items():
-        compared = run["ingests"].get(name)
-        parts = ("of_model_alone", "of_slower_alone", "of_sum")
-        shown = [f"{compared[part]['ratio']:.1%}" if compared else "" for part in parts]
-        interval = "{:.1f}–{:.1f}".format(*one["per_s_interval"])
-        limit = compared["limited_by"] if compared else ""
-        rows.append([name, f"{one['per_s']:.1f}", interval, *shown, limit])
+    for name, rate in run["candidates"].items():
+        row = [name, f"{rate['per_s']:.1f}", "{:.1f}–{:.1f}".format(*rate["per_s_interval"])]
+        shares = run["ingests"].get(name)
+        if shares:
+            ratios = (shares["of_model_alone"], shares["of_slower_alone"], shares["of_sum"])
+            row += [*(f"{ratio['ratio']:.1%}" for ratio in ratios), shares["limited_by"]]
+        rows.append(row + [""] * (len(rows[0]) - len(row)))
     lines = table(rows)
-    for name, one in run["ingests"].items():
-        busy = ", ".join(f"{stage} {seconds:.3g} s" for stage, seconds in one["stages_s"].items())
+    for name, shares in run["ingests"].items():
+        busy = ", ".join(f"{stage} {s:.3g} s" for stage, s in shares["stages_s"].items())
         lines.append(f"{name}: busy {busy}")
     if run["memory"]:
         peaks = [["images", "loaded MB", "ingest peak MB", "peak MB", "seconds"]]
-        for one in run["memory"]:
-            megabytes = [f"{one[key] / 1e6:.0f}" for key in _MEMORY]
-            peaks.append([str(one["images"]), *megabytes, f"{one['seconds']:.1f}"])
+        for usage in run["memory"]:
+            sizes = (usage["loaded_bytes"], usage["ingest_peak_bytes"], usage["peak_bytes"])
+            megabytes = [f"{size / 1e6:.0f}" for size in sizes]
+            peaks.append([str(usage["images"]), *megabytes, f"{usage['seconds']:.1f}"])
         lines += table(peaks)
     return lines

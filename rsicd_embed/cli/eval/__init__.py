@@ -1,4 +1,4 @@
-"""`rsicd-embed eval`: how good a model is, by published protocols."""
+"""`rsicd-embed eval`: accuracy of a model, by published protocols."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rsicd_embed.cli.eval.eval_zeroshot import zeroshot
 
 @click.group("eval", cls=Group)
 def evaluation() -> None:
-    """Measure how good a model is, on labelled or captioned images.
+    """Evaluate a model on labelled or captioned images.
 
-    Figures are fractions, with 95% intervals over the images. The protocol moves the score: compare
-    only what was measured by one protocol on one split.
+    Metrics are fractions, with 95% intervals over the images. Protocols affect the scores: only
+    compare results of the same protocol on the same split.
     """
 
 

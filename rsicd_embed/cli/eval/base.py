@@ -1,16 +1,17 @@
-"""What the evaluations share: options, vectors with progress, and how results are told."""
+"""Shared parts of the evaluation commands: options, embedding with progress, and output."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from rsicd_embed.cli import record_output
 from rsicd_embed.cli.base import (
     F,
     backend_option,
@@ -20,9 +21,8 @@ from rsicd_embed.cli.base import (
     precision_option,
     report_skipped,
     report_source,
-    save_and_show,
 )
-from rsicd_embed.cli.bench.base import command_line
+from rsicd_embed.cli.record_output import command_line, output_option, seed_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,32 +31,35 @@ if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.evaluation.dataset import EvalSet
     from rsicd_embed.evaluation.embedding import Embedded
+    from rsicd_embed.evaluation.metrics import Bootstrap
+    from rsicd_embed.reports.evaluation_types import EvaluationRecord, SkippedImage
+    from rsicd_embed.reports.record_types import RunRecord
 
 # `datasets.classes.PROMPT`; importing it would slow down `--help`.
 PROMPT = "An aerial photograph of {category}"
-_TOLD = 3  # one line an image would bury what comes after them
+_MOST_SKIPPED = 3  # skipped files of a dataset that are listed
 
 dataset_option = click.option(
     "--dataset",
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A folder like RSICD's (dataset_*.json beside the images), a folder with one folder of "
-    "images a class, a manifest, or a folder with one manifest with captions.",
+    help="A folder like RSICD's (dataset_*.json next to the images), a folder with one folder of "
+    "images per class, a manifest, or a folder with a manifest with captions.",
 )
 split_option = click.option(
-    "--split", help="One of the data set's splits, or all.  [default: test, or all without splits]"
+    "--split", help="Split of the dataset, or all.  [default: test, or all without splits]"
 )
 every_label_option = click.option(
     "--every-label",
     is_flag=True,
-    help="Use all labelled images of a folder like RSICD's; by default only those whose file name "
-    "tells their class, if there are any, as in the published protocol.",
+    help="Use all labelled images of a folder like RSICD's. By default, only those whose file name "
+    "contains their class are used, if there are any, as in the published protocol.",
 )
 skip_option = click.option(
     "--skip-unreadable",
     is_flag=True,
-    help="Leave out images that cannot be read, and list them; without it they are an error.",
+    help="Skip images that cannot be read and list them, instead of failing.",
 )
 prompt_option = click.option(
     "--prompt",
@@ -64,29 +67,22 @@ prompt_option = click.option(
     multiple=True,
     default=(PROMPT,),
     show_default=True,
-    help="With {category} where the class goes; several are averaged.",
+    help="Prompt with {category} for the class; several are averaged.",
 )
 
 
 def evaluation_options(command: F) -> F:
-    """What every evaluation takes last: how the model runs, intervals, and where results go."""
+    """The options of every evaluation: backend, intervals, and output."""
     for option in (
         json_option,
-        click.option(
-            "-o",
-            "--output",
-            type=click.Path(file_okay=False, path_type=Path),
-            help="Folder of the record, a JSON file named after the evaluation.",
-        ),
-        click.option(
-            "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed."
-        ),
+        output_option("evaluation"),
+        seed_option,
         click.option(
             "--resamples",
             default=2000,
             show_default=True,
             type=click.IntRange(100),
-            help="Bootstrap samples for the intervals.",
+            help="Bootstrap resamples for the intervals.",
         ),
         precision_option,
         backend_option,
@@ -97,8 +93,8 @@ def evaluation_options(command: F) -> F:
 
 
 @dataclass(frozen=True)
-class How:
-    """What `evaluation_options` says, and the seconds that parts of the work took."""
+class EvalContext:
+    """The values of `evaluation_options`, and the seconds of each step of the evaluation."""
 
     resamples: int
     seed: int
@@ -107,34 +103,34 @@ class How:
     backend: Any
     output: Path | None
     as_json: bool
-    seconds: dict[str, float]
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> How:
-        """From the command's arguments; a folder that cannot be written to is refused at once."""
-        if given["output"] is not None:
+    def of(cls, options: Mapping[str, Any]) -> EvalContext:
+        """From the options of the command; checks that the output folder is writable."""
+        if options["output"] is not None:
             from rsicd_embed.reports import record
 
-            record.claim(given["output"])
-        return cls(**given, seconds={})
+            record.claim(options["output"])
+        return cls(**options)
 
     @property
-    def bootstrap(self) -> Any:
-        """How intervals are drawn."""
-        from rsicd_embed.evaluation.bootstrap import Bootstrap
+    def bootstrap(self) -> Bootstrap:
+        """Settings of the intervals."""
+        from rsicd_embed.evaluation.metrics import Bootstrap
 
         return Bootstrap(self.resamples, self.seed)
 
     @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Adds the time a block takes to `seconds`."""
+    def timed(self, step: str) -> Iterator[None]:
+        """Adds the duration of the block to `seconds`."""
         started = time.perf_counter()
         yield
-        spent = time.perf_counter() - started
-        self.seconds[what] = round(self.seconds.get(what, 0.0) + spent, 3)
+        elapsed = time.perf_counter() - started
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + elapsed, 3)
 
     def load(self, model: str | None) -> Embedder:
-        """The embedder of `--model`."""
+        """Loads the embedder of `--model`."""
         import rsicd_embed
 
         with self.timed("load"):
@@ -145,92 +141,102 @@ class How:
     def embed(
         self, embedder: Embedder, examples: Sequence[Example], *, skip_unreadable: bool = False
     ) -> Embedded:
-        """Images as vectors, with progress; those that cannot be read are told."""
+        """Embeds images, with progress, and lists those that were skipped."""
         from rsicd_embed.cli.progress import image_progress
         from rsicd_embed.evaluation.embedding import embed_examples
 
         with self.timed("images"), image_progress("images", len(examples)) as advance:
-            found = embed_examples(
+            embedded = embed_examples(
                 embedder, examples, skip_unreadable=skip_unreadable, progress=advance
             )
-        report_skipped(found.skipped)
-        return found
+        report_skipped(embedded.skipped)
+        return embedded
 
     def embed_texts(self, embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
-        """Captions as vectors, with progress."""
+        """Embeds captions, with progress."""
         from rsicd_embed.cli.progress import image_progress
         from rsicd_embed.evaluation.embedding import embed_texts
 
         with self.timed("texts"), image_progress("captions", len(texts), "captions") as advance:
             return embed_texts(embedder, texts, advance)
 
+    def document(self, task: str, settings: Mapping[str, object]) -> RunRecord:
+        """The head of a record: command, machine and settings."""
+        from rsicd_embed.reports import record
+        from rsicd_embed.reports.machine import nvidia_gpus
+
+        shared = {"batch_size": self.batch_size, "precision": self.precision}
+        return record.document(
+            task,
+            {**settings, **shared, "backend": self.backend},
+            command=command_line(),
+            accelerators=nvidia_gpus(),
+        )
+
+    def finish(
+        self,
+        head: RunRecord,
+        lines: Callable[[EvaluationRecord], list[str]],
+        *results: Mapping[str, object],
+    ) -> None:
+        """Combines the results into a record, saves it if wanted, and prints it."""
+        record: dict[str, object] = dict(head)
+        for fields in results:
+            record |= fields
+        run = cast("EvaluationRecord", record | {"seconds": self.seconds})
+        for text in run.get("notes", ()):
+            note(f"note: {text}")
+        name = f"eval-{run['task']}"
+        record_output.finish(run, self.output, name, lines, as_json=self.as_json)
+
 
 def open_set(dataset: Path, *, every_label: bool = False) -> EvalSet:
-    """A data set; what is in its folder and is no example is told."""
-    from rsicd_embed.evaluation.dataset import open_set as read
+    """Opens a dataset, and lists files that were skipped."""
+    from rsicd_embed.evaluation import dataset as datasets
 
-    found = read(dataset, every_label=every_label)
-    report_skipped(found.skipped[:_TOLD])
-    if len(found.skipped) > _TOLD:
-        note(f"skipped {len(found.skipped) - _TOLD:,} more")
-    report_source(found.unread, found.notes)
-    return found
-
-
-def document(task: str, settings: Mapping[str, Any], how: How) -> dict[str, Any]:
-    """The head of a record: the command, the machine and what was set."""
-    from rsicd_embed.reports import record
-    from rsicd_embed.reports.machine import nvidia_gpus
-
-    shared = {"batch_size": how.batch_size, "precision": how.precision, "backend": how.backend}
-    return record.document(
-        task,
-        {**settings, **shared},
-        command=command_line(click.get_current_context()),
-        accelerators=nvidia_gpus(),
-    )
+    evalset = datasets.open_set(dataset, every_label=every_label)
+    report_skipped(evalset.skipped[:_MOST_SKIPPED])
+    if len(evalset.skipped) > _MOST_SKIPPED:
+        note(f"skipped {len(evalset.skipped) - _MOST_SKIPPED:,} more")
+    report_source(evalset.unread, evalset.notes)
+    return evalset
 
 
 def model_of(embedder: Embedder) -> dict[str, str]:
-    """What a record says of a model."""
+    """The fields of a record that identify the model."""
     return {"model": embedder.name, "fingerprint": embedder.fingerprint}
 
 
-def as_skipped(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
-    """What a record says of images that were left out."""
-    return [asdict(one) for one in skipped]
+def as_skipped(skipped: Sequence[Skipped]) -> list[SkippedImage]:
+    """Skipped images for a record."""
+    return [cast("SkippedImage", asdict(image)) for image in skipped]
 
 
-def finish(run: dict[str, Any], how: How, lines: Callable[[Any], list[str]]) -> None:
-    """Saves the record where that is asked for, and shows what is in it."""
-    run["seconds"] = how.seconds
-    for one in run.get("notes", ()):
-        note(f"note: {one}")
-    save_and_show(run, how.output, f"eval-{run['task']}", lines, as_json=how.as_json)
-
-
-def metric_table(run: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Metrics with their intervals, and further columns by their heading."""
+def metric_table(
+    run: EvaluationRecord, columns: Mapping[str, Mapping[str, float]] | None = None
+) -> list[str]:
+    """A table of metrics with their intervals, and of further columns by heading."""
     from rsicd_embed.reports.record import table
 
+    columns = columns or {}
     rows = [("", run["split"], f"{run['bootstrap']['level']:.0%}", *columns)]
     for name, value in run["metrics"].items():
-        ends = "–".join(_figure(name, one) for one in run["intervals"][name])
-        more = (_figure(name, some.get(name)) for some in columns.values())
-        rows.append((name, _figure(name, value), ends, *more))
+        ends = "–".join(_metric(name, end) for end in run["intervals"][name])
+        more = (_metric(name, values.get(name)) for values in columns.values())
+        rows.append((name, _metric(name, value), ends, *more))
     return table(rows)
 
 
-def bootstrap_line(run: Mapping[str, Any]) -> str:
-    """How the intervals were drawn."""
-    drawn = run["bootstrap"]
+def bootstrap_line(run: EvaluationRecord) -> str:
+    """A line on how the intervals were computed."""
+    bootstrap = run["bootstrap"]
     return (
-        f"intervals: {drawn['level']:.0%}, percentile bootstrap over images, "
-        f"{drawn['resamples']:,} resamples, seed {drawn['seed']}"
+        f"intervals: {bootstrap['level']:.0%}, percentile bootstrap over images, "
+        f"{bootstrap['resamples']:,} resamples, seed {bootstrap['seed']}"
     )
 
 
-def _figure(name: str, value: float | None) -> str:
+def _metric(name: str, value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:g}" if name.endswith("rank") else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""`rsicd-embed eval forgetting`: two models on several data sets."""
+"""`rsicd-embed eval forgetting`: a model compared with a baseline on several datasets."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsicd_embed.cli.base import model_option, note
-from rsicd_embed.cli.bench.base import Recorded
 from rsicd_embed.cli.eval.base import (
-    How,
+    EvalContext,
     bootstrap_line,
-    document,
     evaluation_options,
     every_label_option,
-    finish,
     open_set,
     prompt_option,
 )
+from rsicd_embed.cli.record_output import Recorded
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
-    from rsicd_embed.evaluation.forgetting import Answers, Tasks
+    from rsicd_embed.evaluation.forgetting import ModelRanks, Tasks
+    from rsicd_embed.reports.evaluation_types import DatasetChanges, EvaluationRecord
 
 _SHOWN = ("zeroshot_top1", "zeroshot_top5", "i2t_r1", "t2i_r1", "mr")
 
@@ -36,18 +35,17 @@ _SHOWN = ("zeroshot_top1", "zeroshot_top5", "i2t_r1", "t2i_r1", "mr")
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="As `eval zeroshot` takes it; repeatable. The first is the domain of the fine-tuning, "
-    "if you like.",
+    help="As for `eval zeroshot`; repeatable, for the domain of the fine-tuning and others.",
 )
 @click.option(
     "--split",
     "splits",
     multiple=True,
-    help="Of all data sets, or, given as often as --dataset, of each in turn.  "
+    help="Split of all datasets or, if given once per --dataset, of each in turn.  "
     "[default: test, or all without splits]",
 )
 @model_option("the bundled model")
-@click.option("--baseline", required=True, metavar="MODEL", help="What --model is compared with.")
+@click.option("--baseline", required=True, metavar="MODEL", help="Model to compare --model with.")
 @prompt_option
 @every_label_option
 @evaluation_options
@@ -58,81 +56,90 @@ def forgetting(
     baseline: str,
     prompts: tuple[str, ...],
     every_label: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
-    """Compare two models on several data sets: what fine-tuning gained, and what it lost.
+    """Compare two models on several datasets: what fine-tuning gained and lost.
 
-    Each data set is asked what it can be: zero-shot accuracy where it has classes, retrieval R@k
-    where it has captions. Intervals are of the difference on the same images.
+    Each dataset is evaluated as far as possible: zero-shot accuracy if it has classes, retrieval
+    R@k if it has captions. Intervals are of the difference on the same images.
     """
     share_one_heap()
-    from rsicd_embed.evaluation import forgetting as bench
+    from rsicd_embed.evaluation import forgetting as protocol
     from rsicd_embed.evaluation.zeroshot import require_prompts
 
-    how = How.of(given)
+    context = EvalContext.of(options)
     require_prompts(prompts)
     sets = [open_set(path, every_label=every_label) for path in datasets]
-    asked = [bench.tasks(*one) for one in zip(sets, _each(splits, len(sets)), strict=True)]
-    settings = {"prompts": prompts, "every_label": every_label}
-    run = document("forgetting", settings, how)
-    answers, names = [], []
-    for which in (baseline, model):
-        embedder = how.load(which)
-        answers.append([_answer(one, embedder, prompts, how) for one in asked])
-        names.append((embedder.name, embedder.fingerprint))
-    (run["baseline"], run["baseline_fingerprint"]), (run["model"], run["fingerprint"]) = names
-    with how.timed("metrics"):
-        run["datasets"] = [
+    split_of = _split_per_dataset(splits, len(sets))
+    tasks = [protocol.tasks(*pair) for pair in zip(sets, split_of, strict=True)]
+    head = context.document("forgetting", {"prompts": prompts, "every_label": every_label})
+    ranks, embedders = [], []
+    for name in (baseline, model):
+        embedder = context.load(name)
+        ranks.append([_ranks(context, embedder, each, prompts) for each in tasks])
+        embedders.append({"model": embedder.name, "fingerprint": embedder.fingerprint})
+    with context.timed("metrics"):
+        changes: list[DatasetChanges] = [
             {
-                "dataset": one.name,
-                "split": some.split,
-                "n": len(some.examples),
-                "metrics": bench.report(some, theirs, ours, how.bootstrap),
+                "dataset": evalset.name,
+                "split": each.split,
+                "n": len(each.examples),
+                "metrics": protocol.report(each, after, before, context.bootstrap),
             }
-            for one, some, ours, theirs in zip(sets, asked, *answers, strict=True)
+            for evalset, each, before, after in zip(sets, tasks, *ranks, strict=True)
         ]
-    run["bootstrap"] = how.bootstrap.as_json()
-    run["notes"] = [reason for some in asked for reason in some.left_out]
-    if run["fingerprint"] == run["baseline_fingerprint"]:
+    first, second = embedders
+    if first["fingerprint"] == second["fingerprint"]:
         note("note: both models are the same")
-    finish(run, how, _lines)
+    context.finish(
+        head,
+        _lines,
+        {"baseline": first["model"], "baseline_fingerprint": first["fingerprint"], **second},
+        {
+            "datasets": changes,
+            "bootstrap": context.bootstrap.as_json(),
+            "notes": [reason for each in tasks for reason in each.left_out],
+        },
+    )
 
 
-def _each(splits: tuple[str, ...], datasets: int) -> list[str | None]:
+def _split_per_dataset(splits: tuple[str, ...], datasets: int) -> list[str | None]:
     if len(splits) not in (0, 1, datasets):
         raise click.UsageError(
-            f"expected one --split, or one for each of {datasets} data sets, found {len(splits)}"
+            f"expected one --split, or one for each of {datasets} datasets, found {len(splits)}"
         )
     return list(splits) if len(splits) == datasets else [*(splits or (None,))] * datasets
 
 
-def _answer(asked: Tasks, embedder: Embedder, prompts: tuple[str, ...], how: How) -> Answers:
-    from rsicd_embed.evaluation import forgetting as bench
+def _ranks(
+    context: EvalContext, embedder: Embedder, tasks: Tasks, prompts: tuple[str, ...]
+) -> ModelRanks:
+    from rsicd_embed.evaluation.forgetting import model_ranks
 
-    images = how.embed(embedder, asked.examples).vectors
+    images = context.embed(embedder, tasks.examples).vectors
     texts = None
-    if asked.captioned is not None:
-        texts = how.embed_texts(embedder, asked.captioned[1].distinct)
-    with how.timed("metrics"):
-        return bench.answer(asked, embedder, images, texts, prompts)
+    if tasks.captioned is not None:
+        texts = context.embed_texts(embedder, tasks.captioned[1].distinct)
+    with context.timed("metrics"):
+        return model_ranks(tasks, embedder, images, texts, prompts)
 
 
-def _lines(run: dict[str, Any]) -> list[str]:
+def _lines(run: EvaluationRecord) -> list[str]:
     from rsicd_embed.reports.record import table
 
     level = f"{run['bootstrap']['level']:.0%}"
-    rows = [("data set", "metric", "baseline", "model", "difference", level, "")]
-    for one in run["datasets"]:
-        for name in (name for name in _SHOWN if name in one["metrics"]):
-            found = one["metrics"][name]
-            low, high = found["interval"]
+    rows = [("dataset", "metric", "baseline", "model", "difference", level, "")]
+    for changes in run["datasets"]:
+        for name in (name for name in _SHOWN if name in changes["metrics"]):
+            change = changes["metrics"][name]
+            low, high = change["interval"]
             rows.append(
                 (
-                    f"{one['dataset']} {one['split']} ({one['n']:,})",
+                    f"{changes['dataset']} {changes['split']} ({changes['n']:,})",
                     name,
-                    f"{found['baseline']:.3f}",
-                    f"{found['model']:.3f}",
-                    f"{found['difference']:+.3f}",
+                    f"{change['baseline']:.3f}",
+                    f"{change['model']:.3f}",
+                    f"{change['difference']:+.3f}",
                     f"{low:+.3f} to {high:+.3f}",
                     "gained" if low > 0 else "lost" if high < 0 else "",
                 )
@@ -143,6 +150,6 @@ def _lines(run: dict[str, Any]) -> list[str]:
         "",
         *table(rows),
         "",
-        "gained, lost: the interval of the difference leaves 0 out",
+        "gained, lost: the interval of the difference excludes 0",
         bootstrap_line(run),
     ]

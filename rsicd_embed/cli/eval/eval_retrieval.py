@@ -1,29 +1,30 @@
-"""`rsicd-embed eval retrieval`: captions find their images, and images their captions."""
+"""`rsicd-embed eval retrieval`: retrieval R@k between images and captions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rsicd_embed.cli.base import model_option
-from rsicd_embed.cli.bench.base import Recorded
 from rsicd_embed.cli.eval.base import (
-    How,
+    EvalContext,
     as_skipped,
     bootstrap_line,
     dataset_option,
-    document,
     evaluation_options,
-    finish,
     metric_table,
     model_of,
     open_set,
     skip_option,
     split_option,
 )
+from rsicd_embed.cli.record_output import Recorded
 from rsicd_embed.parallel import share_one_heap
+
+if TYPE_CHECKING:
+    from rsicd_embed.reports.evaluation_types import EvaluationRecord
 
 
 @click.command(cls=Recorded)
@@ -33,8 +34,8 @@ from rsicd_embed.parallel import share_one_heap
 @click.option(
     "--credit-duplicates",
     is_flag=True,
-    help="A caption that stands with several images is right for each of them; without it, as in "
-    "the published protocol, only for the image it is asked for.",
+    help="Count a caption shared by several images as right for each of them. By default, as in "
+    "the published protocol, it is right only for the image it is queried for.",
 )
 @skip_option
 @evaluation_options
@@ -44,43 +45,49 @@ def retrieval(
     model: str | None,
     credit_duplicates: bool,
     skip_unreadable: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Rank all images for each caption, and all captions for each image: retrieval R@k.
 
     i2t: image→text, whether one of the image's captions is among the k best; t2i: text→image,
-    whether the caption's image is; mr: the mean of the six. A tie counts against. The ceiling is
-    what a perfect model could reach, since images may share a caption.
+    whether the caption's image is; mr: the mean of the six. Ties count against the right candidate.
+    The ceiling is what a perfect model could reach, since images may share a caption.
     """
     share_one_heap()
-    from rsicd_embed.evaluation import retrieval as bench
     from rsicd_embed.evaluation.dataset import with_captions
+    from rsicd_embed.evaluation.retrieval import CaptionPairs, rank, report
 
-    how = How.of(given)
+    context = EvalContext.of(options)
     evalset = open_set(dataset)
     name, examples = evalset.split(split)
-    wanted = [examples[row] for row in with_captions(evalset, examples)]
-    run = document("retrieval", {"credit_duplicates": credit_duplicates}, how)
-    embedder = how.load(model)
-    images = how.embed(embedder, wanted, skip_unreadable=skip_unreadable)
-    captions = bench.CaptionPairs.of(images.examples)
-    texts = how.embed_texts(embedder, captions.distinct)
-    with how.timed("metrics"):
-        ranks = bench.rank(images.vectors, texts, captions, credit_duplicates=credit_duplicates)
-        told = bench.report(ranks, captions, how.bootstrap, credit_duplicates=credit_duplicates)
-    run |= {"dataset": evalset.name, "split": name, **model_of(embedder), **told}
-    run["without_captions"] = len(examples) - len(wanted)
-    run["skipped"] = as_skipped(images.skipped)
-    finish(run, how, _lines)
+    captioned = [examples[row] for row in with_captions(evalset, examples)]
+    head = context.document("retrieval", {"credit_duplicates": credit_duplicates})
+    embedder = context.load(model)
+    images = context.embed(embedder, captioned, skip_unreadable=skip_unreadable)
+    captions = CaptionPairs.of(images.examples)
+    texts = context.embed_texts(embedder, captions.distinct)
+    with context.timed("metrics"):
+        ranks = rank(images.vectors, texts, captions, credit_duplicates=credit_duplicates)
+        scores = report(ranks, captions, context.bootstrap, credit_duplicates=credit_duplicates)
+    context.finish(
+        head,
+        _lines,
+        {"dataset": evalset.name, "split": name, **model_of(embedder)},
+        scores,
+        {
+            "without_captions": len(examples) - len(captioned),
+            "skipped": as_skipped(images.skipped),
+        },
+    )
 
 
-def _lines(run: dict[str, Any]) -> list[str]:
-    mute = run["without_captions"]
-    left = f"; {mute} images without a caption left out" if mute else ""
+def _lines(run: EvaluationRecord) -> list[str]:
+    without = run["without_captions"]
+    left_out = f"; {without} images without captions left out" if without else ""
     return [
         f"{run['model']} on {run['dataset']} {run['split']}: {run['n']:,} images × "
         f"{run['captions']:,} captions, {run['distinct_captions']:,} of them distinct, "
-        f"{run['shared_captions']:,} shared by several images{left}",
+        f"{run['shared_captions']:,} shared by several images{left_out}",
         "",
         *metric_table(run, {"ceiling": run["ceiling"]}),
         "",

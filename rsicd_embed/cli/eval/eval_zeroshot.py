@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +10,13 @@ import click
 from click.core import ParameterSource
 
 from rsicd_embed.cli.base import model_option, warn
-from rsicd_embed.cli.bench.base import Recorded
 from rsicd_embed.cli.eval.base import (
-    How,
+    EvalContext,
     as_skipped,
     bootstrap_line,
     dataset_option,
-    document,
     evaluation_options,
     every_label_option,
-    finish,
     metric_table,
     model_of,
     open_set,
@@ -26,14 +24,16 @@ from rsicd_embed.cli.eval.base import (
     skip_option,
     split_option,
 )
+from rsicd_embed.cli.record_output import Recorded
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.datasets.base import Example
     from rsicd_embed.evaluation.dataset import EvalSet
+    from rsicd_embed.reports.evaluation_types import EvaluationRecord, ZeroShotScores
 
-_PICTURE = "confusion.png"
-_OF_THE_MODEL = ("model", "prompts", "raw_names", "skip_unreadable")
+_MODEL_OPTIONS = ("model", "prompts", "raw_names", "skip_unreadable")
+_Scores = tuple["ZeroShotScores", Mapping[str, object]]
 
 
 @click.command(cls=Recorded)
@@ -41,14 +41,14 @@ _OF_THE_MODEL = ("model", "prompts", "raw_names", "skip_unreadable")
 @split_option
 @model_option("the bundled model")
 @prompt_option
-@click.option("--raw-names", is_flag=True, help="Classes as the data set writes them.")
+@click.option("--raw-names", is_flag=True, help="Use class names as the dataset writes them.")
 @every_label_option
 @skip_option
 @click.option(
     "--predictions",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Score this file instead of a model: image, class, and predicted class and score, best "
-    "first, separated by tabs, a line an image.",
+    help="Score this file instead of a model: for each image, a line of image, class, and pairs of "
+    "predicted class and score, best first, separated by tabs.",
 )
 @evaluation_options
 @click.pass_context
@@ -63,139 +63,150 @@ def zeroshot(
     every_label: bool,
     skip_unreadable: bool,
     predictions: Path | None,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Classify images by the most similar prompt: top-k accuracy.
 
-    An image is of the class whose prompt its vector is most similar to; a tie counts against. On
-    RSICD this is CLIP-rsicd's protocol: the images whose file name tells their class, 30 classes.
-    With -o, confusion.png shows which classes are taken for which.
+    The predicted class is the one whose prompt is most similar to the image; ties count against the
+    right class. On RSICD this is CLIP-rsicd's protocol: the images whose file name contains their
+    class, 30 classes. With -o, confusion.png shows which classes are mistaken for which.
     """
     share_one_heap()
-    from rsicd_embed.evaluation import confusion
-    from rsicd_embed.evaluation.zeroshot import require_prompts
+    from rsicd_embed.evaluation.zeroshot import require_matplotlib, require_prompts
 
-    how = How.of(given)
-    if how.output is not None:
-        confusion.require_library()
+    evaluation = EvalContext.of(options)
+    if evaluation.output is not None:
+        require_matplotlib()
     require_prompts(prompts)
     evalset = open_set(dataset, every_label=every_label)
     name, examples = evalset.split(split)
-    settings: dict[str, Any] = {"every_label": every_label}
+    settings: dict[str, object] = {"every_label": every_label}
     if predictions is None:
         settings |= {"prompts": prompts, "raw_names": raw_names}
-    run = document("zeroshot", settings, how) | {"dataset": evalset.name, "split": name}
+    head = evaluation.document("zeroshot", settings)
     if predictions is not None:
-        _refuse(context, _OF_THE_MODEL)
-        run |= _score(predictions, evalset, examples, how)
+        _refuse_model_options(context)
+        scores, details = _score(evaluation, predictions, evalset, examples)
     else:
-        run |= _classify(
-            model, evalset, examples, prompts, how, raw=raw_names, skip_unreadable=skip_unreadable
+        scores, details = _classify(
+            evaluation,
+            model,
+            evalset,
+            examples,
+            prompts,
+            raw=raw_names,
+            skip_unreadable=skip_unreadable,
         )
-    if how.output is not None:
-        title = f"{run['dataset']} {run['split']}: top-1 {run['metrics']['top1']:.3f}"
-        _draw(run, title, how.output / _PICTURE)
-    finish(run, how, _lines)
+    if evaluation.output is not None:
+        title = f"{evalset.name} {name}: top-1 {scores['metrics']['top1']:.3f}"
+        _draw(scores, title, evaluation.output / "confusion.png")
+    subject = {"dataset": evalset.name, "split": name}
+    evaluation.finish(head, _lines, subject, scores, details)
 
 
 def _classify(
+    evaluation: EvalContext,
     model: str | None,
     evalset: EvalSet,
     examples: tuple[Example, ...],
     prompts: tuple[str, ...],
-    how: How,
     *,
     raw: bool,
     skip_unreadable: bool,
-) -> dict[str, Any]:
+) -> _Scores:
     from rsicd_embed.embedder.base import word_warnings
-    from rsicd_embed.evaluation import zeroshot as bench
     from rsicd_embed.evaluation.dataset import labelled
+    from rsicd_embed.evaluation.zeroshot import class_names, class_vectors, classify, report
 
     chosen = labelled(evalset, examples)
-    embedder = how.load(model)
+    embedder = evaluation.load(model)
     wanted = [examples[row] for row in chosen.rows]
-    found = how.embed(embedder, wanted, skip_unreadable=skip_unreadable)
-    right = {e.id: label for e, label in zip(wanted, chosen.labels, strict=True)}
-    with how.timed("texts"):
-        names = bench.class_names(chosen.classes, raw=raw)
-        vectors = bench.class_vectors(embedder, names, prompts)
+    images = evaluation.embed(embedder, wanted, skip_unreadable=skip_unreadable)
+    label_of = {e.id: label for e, label in zip(wanted, chosen.labels, strict=True)}
+    with evaluation.timed("texts"):
+        names = class_names(chosen.classes, raw=raw)
+        vectors = class_vectors(embedder, names, prompts)
     for line in word_warnings(embedder, names):
         warn(line)
-    with how.timed("metrics"):
+    with evaluation.timed("metrics"):
         import numpy as np
 
-        labels = np.array([right[example.id] for example in found.examples])
-        outcome = bench.classify(found.vectors, vectors, labels, chosen.classes)
-        told = bench.report(outcome, how.bootstrap)
-    return {
+        labels = np.array([label_of[example.id] for example in images.examples])
+        outcome = classify(images.vectors, vectors, labels, chosen.classes)
+        scores = report(outcome, evaluation.bootstrap)
+    return scores, {
         **model_of(embedder),
-        **told,
         "names": names,
         "labelled": chosen.rule,
         "left_out": chosen.left_out,
-        "skipped": as_skipped(found.skipped),
+        "skipped": as_skipped(images.skipped),
     }
 
 
-def _score(path: Path, evalset: EvalSet, examples: tuple[Example, ...], how: How) -> dict[str, Any]:
+def _score(
+    evaluation: EvalContext, path: Path, evalset: EvalSet, examples: tuple[Example, ...]
+) -> _Scores:
     from rsicd_embed.evaluation import predictions
-    from rsicd_embed.evaluation import zeroshot as bench
     from rsicd_embed.evaluation.dataset import labelled
     from rsicd_embed.evaluation.metrics import ZEROSHOT_KS
+    from rsicd_embed.evaluation.zeroshot import report
 
     chosen = labelled(evalset, examples)
     wanted = [examples[row] for row in chosen.rows]
-    found = predictions.read(path, wanted, chosen.labels, chosen.classes)
-    ks = [k for k in ZEROSHOT_KS if k <= found.depth]
-    told = bench.report(found.outcome, how.bootstrap, ks)
-    short = [f"top{k}" for k in ZEROSHOT_KS if k not in ks]
-    if short:
-        listed = f"{path.name} lists {found.depth} classes an image"
-        told["notes"].append(f"{listed}: {', '.join(short)} cannot be scored")
-    return {
+    predicted = predictions.read(path, wanted, chosen.labels, chosen.classes)
+    ks = [k for k in ZEROSHOT_KS if k <= predicted.depth]
+    scores = report(predicted.outcome, evaluation.bootstrap, ks)
+    missing = [f"top{k}" for k in ZEROSHOT_KS if k not in ks]
+    if missing:
+        listed = f"{path.name} lists {predicted.depth} classes per image"
+        scores["notes"].append(f"{listed}: {', '.join(missing)} cannot be scored")
+    scores["ties"] = "resolved by the order in the file"
+    return scores, {
         "predictions": path.name,
-        **told,
-        "ties": "the file's order counts",
         "labelled": chosen.rule,
         "left_out": chosen.left_out,
     }
 
 
-def _refuse(context: click.Context, names: tuple[str, ...]) -> None:
+def _refuse_model_options(context: click.Context) -> None:
     for option in context.command.params:
-        given = context.get_parameter_source(option.name or "")
-        if option.name in names and given == ParameterSource.COMMANDLINE:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in _MODEL_OPTIONS and source == ParameterSource.COMMANDLINE:
             raise click.UsageError(f"expected --predictions or {option.opts[0]}, found both")
 
 
-def _draw(run: dict[str, Any], title: str, path: Path) -> None:
+def _draw(scores: ZeroShotScores, title: str, path: Path) -> None:
     import numpy as np
 
-    from rsicd_embed.evaluation import confusion
+    from rsicd_embed.evaluation.zeroshot import draw_confusion
 
-    names = [one["class"] for one in run["per_class"]]
-    confusion.draw(np.array(run["confusion"]), names, title, path)
+    names = [row["class"] for row in scores["per_class"]]
+    draw_confusion(np.array(scores["confusion"]), names, title, path)
 
 
-def _lines(run: dict[str, Any]) -> list[str]:
+def _lines(run: EvaluationRecord) -> list[str]:
     from rsicd_embed.reports.record import table
 
-    who = run.get("model") or run["predictions"]
-    where = f"{run['dataset']} {run['split']}"
-    names = "as the data set writes them" if run["settings"].get("raw_names") else "readable"
-    lines = [
-        f"{who} on {where}: {run['n']:,} images of {run['classes']} classes",
-        f"images: {run['labelled']}; {run['left_out']:,} others left out",
-        *(f"prompt: {one}; class names {names}" for one in run["settings"].get("prompts", ())),
-        "",
-        *metric_table(run, {}),
-        "",
-    ]
+    settings = run["settings"]
+    subject = run.get("model") or run["predictions"]
+    names = "as in the dataset" if settings.get("raw_names") else "readable"
     tops = list(run["metrics"])
     rows = [("class", "images", *tops, "mistaken for")]
-    for one in run["per_class"]:
-        shares = ("" if one[top] is None else f"{one[top]:.3f}" for top in tops)
-        wrong = f"{one['most_mistaken_for']} {one['mistaken']}" if one["mistaken"] else ""
-        rows.append((one["class"], str(one["n"]), *shares, wrong))
-    return [*lines, *table(rows), "", f"ties: {run['ties']}", bootstrap_line(run)]
+    for row in run["per_class"]:
+        shares = [row.get(top) for top in tops]
+        accuracies = ("" if share is None else f"{share:.3f}" for share in shares)
+        mistaken = f"{row['most_mistaken_for']} {row['mistaken']}" if row["mistaken"] else ""
+        rows.append((row["class"], str(row["n"]), *accuracies, mistaken))
+    return [
+        f"{subject} on {run['dataset']} {run['split']}: {run['n']:,} images of {run['classes']} "
+        "classes",
+        f"images: {run['labelled']}; {run['left_out']:,} others left out",
+        *(f"prompt: {prompt}; class names {names}" for prompt in settings.get("prompts", ())),
+        "",
+        *metric_table(run),
+        "",
+        *table(rows),
+        "",
+        f"ties: {run['ties']}",
+        bootstrap_line(run),
+    ]

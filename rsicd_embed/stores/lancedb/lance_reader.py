@@ -34,7 +34,7 @@ _LARGEST_SHARE = 0.01  # searching for more than this share of the rows is faste
 
 @dataclass(frozen=True)
 class TableState:
-    """A version of the table, and what is cached of it.
+    """A version of the table and its cached rows.
 
     Attributes:
         version: number of the version.
@@ -140,7 +140,7 @@ class LanceReader(Closing):
         return self._open_table
 
     def _now(self) -> TableState:
-        """The newest version (or the fixed one), with what is cached of it."""
+        """The newest version (or the fixed one) and its cached rows."""
         with self._mutex, lance_errors(f"cannot read {self.uri}"):
             stamp = self._location.stamp() if self._version is None else frozenset()
             if self._state and stamp is not None and self._state.stamp == stamp:

@@ -12,7 +12,9 @@ from rsicd_embed.records import Provenance, vector_array
 from rsicd_embed.stores.base import VectorStore, open_store
 
 DIM = 8
+"""Dimension of the sample vectors."""
 MADE_BY = Provenance("small", f"weights:aaa/tokenizer:t/dim:{DIM}", DIM)
+"""Provenance of the sample vectors."""
 
 
 def unit(n: int, dim: int = DIM, seed: int = 0) -> np.ndarray:

@@ -1,0 +1,163 @@
+"""Types of the JSON records of evaluations."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from rsicd_embed.reports.record_types import RunRecord
+
+
+class BootstrapSettings(TypedDict):
+    """How intervals were drawn."""
+
+    resamples: int
+    seed: int
+    level: float
+    interval: str
+    unit: str
+
+
+# A row for each class; besides these fields, its `topK` accuracies.
+ClassScores = TypedDict(
+    "ClassScores",
+    {
+        "class": str,
+        "n": int,
+        "top1": NotRequired[float | None],
+        "most_mistaken_for": str | None,
+        "mistaken": int,
+    },
+)
+
+Metrics = dict[str, float]
+Intervals = dict[str, tuple[float, float]]
+
+
+class SkippedImage(TypedDict):
+    """An image that was left out."""
+
+    uri: str
+    reason: str
+
+
+class ZeroShotScores(TypedDict):
+    """Zero-shot scores of one model on one dataset, metrics as fractions.
+
+    `confusion[i][j]` images of class i were predicted as class j, in the order of `per_class`.
+    """
+
+    n: int
+    classes: int
+    metrics: Metrics
+    intervals: Intervals
+    bootstrap: BootstrapSettings
+    ties: str
+    per_class: list[ClassScores]
+    confusion: list[list[int]]
+    notes: list[str]
+
+
+class RetrievalScores(TypedDict):
+    """Retrieval scores of one model on one dataset, metrics as fractions."""
+
+    n: int
+    captions: int
+    distinct_captions: int
+    shared_captions: int
+    metrics: Metrics
+    intervals: Intervals
+    bootstrap: BootstrapSettings
+    ceiling: Metrics
+    ties: str
+    duplicates: str
+
+
+class FittedProbe(TypedDict):
+    """A probe: the chosen setting, `c` or `k`, and the accuracy of each candidate."""
+
+    c: NotRequired[float]
+    k: NotRequired[float]
+    tried: list[dict[str, float]]
+    converged: bool
+
+
+class ProbeScores(TypedDict):
+    """Probe scores of one model on one dataset, metrics as fractions."""
+
+    split: str
+    train_split: str
+    chosen_on: str
+    n: int
+    n_train: int
+    n_chosen_on: int
+    classes: int
+    metrics: Metrics
+    intervals: Intervals
+    bootstrap: BootstrapSettings
+    largest_class: float
+    linear: FittedProbe
+    knn: FittedProbe
+    notes: list[str]
+
+
+class MetricChange(TypedDict):
+    """One metric of two models, their difference, and its interval."""
+
+    baseline: float
+    model: float
+    difference: float
+    interval: tuple[float, float]
+
+
+class DatasetChanges(TypedDict):
+    """What a model gained and lost on one dataset."""
+
+    dataset: str
+    split: str
+    n: int
+    metrics: dict[str, MetricChange]
+
+
+class EvaluationRecord(RunRecord, total=False):
+    """A record of `eval`; which fields it has depends on the task."""
+
+    complete: bool
+    model: str
+    fingerprint: str
+    predictions: str
+    dataset: str
+    split: str
+    n: int
+    metrics: Metrics
+    intervals: Intervals
+    bootstrap: BootstrapSettings
+    seconds: dict[str, float]
+    notes: list[str]
+    skipped: list[SkippedImage]
+    ties: str
+    # zeroshot
+    classes: int
+    names: list[str]
+    labelled: str
+    left_out: int
+    per_class: list[ClassScores]
+    confusion: list[list[int]]
+    # retrieval
+    captions: int
+    distinct_captions: int
+    shared_captions: int
+    without_captions: int
+    ceiling: Metrics
+    duplicates: str
+    # probe
+    train_split: str
+    chosen_on: str
+    n_train: int
+    n_chosen_on: int
+    largest_class: float
+    linear: FittedProbe
+    knn: FittedProbe
+    # forgetting
+    baseline: str
+    baseline_fingerprint: str
+    datasets: list[DatasetChanges]
