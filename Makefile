@@ -28,7 +28,7 @@ PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-l
 test: $(VENV)/test.stamp
 	$(PYTEST) $(ARGS)
 
-test-all: $(VENV)/test.stamp
+test-all: $(VENV)/test.stamp $(VENV)/tpu.stamp
 	$(PYTEST) -m "" $(ARGS)
 
 coverage: $(VENV)/test.stamp

@@ -1,7 +1,8 @@
-"""What every test may use: small pictures, small models with random weights, and stores."""
+"""Fixtures for all tests: small images, tiny random models, and stores."""
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from rsicd_embed.testing.embedders import picture as picture
 
 from .helpers import IDS, SCHEMES, Counting, cached, run
 
-# Beside the project, unless said otherwise.
+# By default beside the project.
 DATA = Path(os.environ.get("RSICD_EMBED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 COLOURS = {"desert": (230, 190, 100), "forest": (20, 90, 20), "sea": (20, 60, 160)}
@@ -34,8 +35,11 @@ CAPTIONS = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiles a program once for all test processes; runs that follow find it too."""
-    cache = config.cache
+    """Caches XLA programs for all test processes and later runs, and optimises them little."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also where libtpu is installed
+    # Tests compile more than they compute.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
     if cache is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("xla")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -48,9 +52,15 @@ def _no_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_LINE_EVERY_S", math.inf)
 
 
+def pytest_collection_finish() -> None:
+    """Keeps imported modules out of garbage collection, which JAX's tracing triggers often."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium, where it is installed."""
+    """Debian's Chromium, if it is installed."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("needs Chromium: apt-get install chromium")
@@ -63,7 +73,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes that differ in colour, in the RSICD layout."""
+    """A dataset in the RSICD layout with three classes that differ in colour."""
     folder = tmp_path_factory.mktemp("captioned")
     (folder / "images").mkdir()
     rng = np.random.default_rng(0)
@@ -82,24 +92,24 @@ def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def rsicd() -> Path:
-    """The real RSICD, where it has been put beside the project."""
+    """The real RSICD, if it is in the data folder."""
     folder = DATA / "rsicd"
     if not folder.is_dir():
-        pytest.skip(f"needs the RSICD data set in {folder}")
+        pytest.skip(f"needs the RSICD dataset in {folder}")
     return folder
 
 
 @pytest.fixture(scope="session")
 def ucm() -> Path:
-    """The real UCM, where it has been put beside the project."""
+    """The real UCM, if it is in the data folder."""
     folder = DATA / "ucm"
     if not folder.is_dir():
-        pytest.skip(f"needs the UCM data set in {folder}")
+        pytest.skip(f"needs the UCM dataset in {folder}")
     return folder
 
 
 def write_model(directory: Path, seed: int) -> Path:
-    """Writes a tiny CLIP with random weights in the Hugging Face layout."""
+    """Writes a tiny random CLIP in the Hugging Face layout."""
     from flax import nnx
 
     from rsicd_embed.embedder import export_model as hf
@@ -118,7 +128,7 @@ def write_model(directory: Path, seed: int) -> Path:
 
 @pytest.fixture(scope="module")
 def load_each_model_once() -> Iterator[None]:
-    """For tests that run many commands in this process."""
+    """Loads each model once, for tests that run many commands in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rsicd_embed, "load_embedder", cached(rsicd_embed.load_embedder))
         yield
@@ -138,7 +148,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder with five pictures, one of them in a folder of its own."""
+    """A folder with five images, one of them in a subfolder."""
     folder = tmp_path / "pictures"
     (folder / "sub").mkdir(parents=True)
     for i, name in enumerate(IDS):
@@ -153,30 +163,30 @@ def _loaded(tiny_model: Path) -> Any:
 
 @pytest.fixture
 def embedder(_loaded: Any) -> Counting:
-    """The tiny model, which counts what it embeds."""
+    """The tiny model, counting the images it embeds."""
     return Counting(_loaded)
 
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    """A store that is not there yet."""
+    """URI of a store that does not exist yet."""
     return f"exact:{tmp_path / 'store'}"
 
 
 @pytest.fixture(params=SCHEMES)
 def each_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store of each kind that is not there yet."""
+    """URI of a store of each kind that does not exist yet."""
     return f"{request.param}:{tmp_path / 'store'}"
 
 
 @pytest.fixture
 def stored(uri: str, pictures: Path, tiny_model: Path) -> str:
-    """A store with the five pictures."""
+    """A store with the five images."""
     assert run("ingest", pictures, "--store", uri, "--model", tiny_model).status == 0
     return uri
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where rows can be written to."""
+    """Path of a row file that does not exist yet."""
     return tmp_path / "rows.parquet"

@@ -1,4 +1,4 @@
-"""What several test files share: ingests and embedders that count, rows, and the command line."""
+"""Helpers shared by test files: counting embedders, rows, and the command line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IDS = ["a.png", "b.png", "c.jpg", "d.tif", "sub/e.png"]
 
 
 class Counting:
-    """An embedder that counts the images it embeds, and does as it is told before each batch."""
+    """Counts the images that an embedder embeds, and calls `before` ahead of each batch."""
 
     def __init__(self, inner: Embedder, batch_size: int = 2) -> None:
         self._inner = inner
@@ -51,26 +51,26 @@ class Counting:
         return self._inner.embed_pixels(pixels)
 
     def taken(self) -> int:
-        """Images embedded since this was last asked."""
-        taken, self.embedded = self.embedded, 0
-        return taken
+        """Returns the number of images embedded since the last call."""
+        count, self.embedded = self.embedded, 0
+        return count
 
 
 def rows(uri: str) -> dict[str, dict[str, Any]]:
-    """The rows of a store by id."""
+    """Returns the rows of a store by id."""
     with rsicd_embed.open_store(uri) as store:
         return {row["id"]: row for row in store.scan().read_all().to_pylist()}
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """A picture as the bytes of a file."""
+    """Returns the bytes of an image file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def manifest(path: Path, *entries: dict[str, Any]) -> Path:
-    """A JSON Lines file with an entry for each image."""
+    """Writes a JSON Lines manifest with an entry per image."""
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
     return path
 
@@ -83,7 +83,7 @@ def ingest(embedder: Counting, uri: str, sources: Path | Sequence[Path], **optio
 
 
 def counts(summary: Summary) -> tuple[int, int, int, int, int]:
-    """embedded, updated, unchanged, removed, skipped."""
+    """Returns the counts (embedded, updated, unchanged, removed, skipped)."""
     return (
         summary.embedded,
         summary.updated,
@@ -95,7 +95,7 @@ def counts(summary: Summary) -> tuple[int, int, int, int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """Exit status and output of a command."""
 
     status: int
     stdout: str
@@ -103,13 +103,13 @@ class Outcome:
 
     @property
     def document(self) -> Any:
-        """The one JSON document on stdout."""
+        """The JSON document on stdout."""
         assert self.stdout.endswith("\n")
         return json.loads(self.stdout)
 
     @property
     def error(self) -> str:
-        """The one line of a failure."""
+        """The error line of a failed command."""
         assert (self.status, self.stdout) == (1, ""), self
         assert "Traceback" not in self.stderr
         lines = self.stderr.splitlines()
@@ -122,26 +122,26 @@ class Outcome:
 def overridden(
     arguments: Sequence[str | Path], *options: str | Path, repeatable: Collection[str] = ()
 ) -> list[str | Path]:
-    """Arguments of a command with options in place of those of the same name; each has a value."""
-    names = {str(one) for one in options if str(one).startswith("-")} - set(repeatable)
-    kept = [
-        one
-        for before, one in zip(["", *arguments], arguments, strict=False)
-        if str(one) not in names and str(before) not in names
+    """Replaces options of a command by those of the same name; each option has a value."""
+    names = {str(option) for option in options if str(option).startswith("-")} - set(repeatable)
+    unchanged = [
+        argument
+        for previous, argument in zip(["", *arguments], arguments, strict=False)
+        if str(argument) not in names and str(previous) not in names
     ]
-    return [*kept, *options]
+    return [*unchanged, *options]
 
 
 def run(*arguments: str | Path) -> Outcome:
-    """`rsicd-embed ARGUMENTS` in this process."""
-    result = CliRunner().invoke(main, [str(one) for one in arguments])
+    """Runs `rsicd-embed ARGUMENTS` in this process."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         traceback.print_exception(result.exception)
-        raise AssertionError(f"{arguments} let an exception through") from result.exception
+        raise AssertionError(f"{arguments} raised an unexpected exception") from result.exception
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-# Rows of all types, with odd ids.
+# Rows with columns of all types and unusual ids.
 ROWS = batch(
     ["it's", '"', "a\nb", "木/é.jpg", "", "x" * 3000, "%_"],
     unit(7, seed=3),
@@ -161,20 +161,20 @@ ROWS = batch(
 
 
 def filled(uri: str, rows: pa.RecordBatch = ROWS, made_by: Provenance = MADE_BY) -> str:
-    """A store that has these rows."""
+    """Creates a store with these rows."""
     with open_store(uri, made_by) as store:
         store.upsert([rows])
     return uri
 
 
 def content(uri: str) -> tuple[Any, ...]:
-    """All that a store holds, vectors as bytes."""
+    """Returns the whole content of a store, with vectors as bytes."""
     with open_store(uri) as store:
         return store.provenance, store.schema.to_string(), stored(store)
 
 
 def exported(file: Path, rows: pa.RecordBatch = ROWS, made_by: Provenance = MADE_BY) -> Path:
-    """A file of these rows."""
+    """Writes a row file with these rows."""
     with TemporaryDirectory() as folder:
         uri = filled(f"exact:{folder}/store", rows, made_by)
         assert run("export", "--store", uri, "-o", file).status == 0
@@ -182,12 +182,12 @@ def exported(file: Path, rows: pa.RecordBatch = ROWS, made_by: Provenance = MADE
 
 
 def import_file(file: Path, uri: str, *options: str) -> Any:
-    """What `import` of a file of rows prints."""
+    """Imports a row file and returns the printed summary."""
     return run("import", file, "--store", uri, "--json", *options).document
 
 
 def cached(load: Callable[..., Any]) -> Callable[..., Any]:
-    """`load_embedder` that loads a model once, and gives it the batch size that is asked for."""
+    """Wraps `load_embedder` so that each model is loaded once; only the batch size changes."""
     models: dict[Any, Any] = {}
 
     def load_once(
@@ -205,7 +205,7 @@ def cached(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def runs_well(code: str, *arguments: object) -> None:
-    """A Python program in a process of its own ends well, and complains of nothing."""
+    """Runs a Python program in a new process; it must succeed and print nothing on stderr."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")

@@ -23,7 +23,7 @@ QUERIES, K = 200, 10
 
 @pytest.fixture(scope="module")
 def embedder() -> Any:
-    return rsicd_embed.load_embedder()
+    return rsicd_embed.load_embedder(backend="openvino")  # the fastest on a CPU
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,8 @@ def test_the_card_has_the_measured_figures(embedder: Any, source: Source) -> Non
 
 @pytest.fixture(scope="module")
 def test_split(source: Source) -> Source:
-    return dataclasses.replace(source, examples=source.split("test"))
+    """Every other image of the test split."""
+    return dataclasses.replace(source, examples=source.split("test")[::2])
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +62,11 @@ def stores(test_split: Source, embedder: Any, tmp_path_factory: pytest.TempPathF
     uris = {kind: f"{kind}:{folder / kind}" for kind in STORES}
     first = rsicd_embed.open_store(uris["exact"], embedder=embedder)
     summary = rsicd_embed.ingest([test_split], embedder, first)
-    assert (summary.embedded, summary.skipped) == (1093, [])
+    assert (summary.embedded, summary.skipped) == (547, [])
     rsicd_embed.export_rows(first, folder / "rows.parquet")
     opened = {"exact": first}
     for kind in STORES[1:]:
-        assert rsicd_embed.import_rows([folder / "rows.parquet"], uris[kind]).imported == 1093
+        assert rsicd_embed.import_rows([folder / "rows.parquet"], uris[kind]).imported == 547
         opened[kind] = rsicd_embed.open_store(uris[kind], embedder=embedder)
     yield opened
     for store in opened.values():
@@ -113,7 +114,7 @@ def test_words_find_matching_images(stores: Any, embedder: Any) -> None:
 
 
 def test_a_picture_finds_itself(stores: Any, test_split: Source, embedder: Any) -> None:
-    sample = test_split.examples[::200]
+    sample = test_split.examples[::100]
     hits = stores["nmslib"].search(embedder.embed_images([e.path for e in sample]), k=1)
     assert hits["id"].to_pylist() == [e.id for e in sample]
     assert min(hits["score"].to_pylist()) > 0.9999

@@ -7,7 +7,6 @@ exact scan only where the graph missed a row.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import scoring
 from rsicd_embed.stores.base import StoreInfo, StoreURI
 from rsicd_embed.stores.graph import Graph, GraphHits, GraphSettings
+from rsicd_embed.stores.planner import SearchCosts, index_depth
 from rsicd_embed.stores.scoring import Candidates, require_k, unit_queries
 from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
 from rsicd_embed.stores.segments.segment_manifest import GraphEntry, Manifest
@@ -30,11 +30,12 @@ FOLD_ROWS = 100_000  # an upsert rebuilds the graph when more rows than this are
 FOLD_SHARE = 1.0  # … and more than this share of the graph's rows
 _SPARE = 10  # hits fetched beyond k, to see ties at rank k
 _LARGEST_SHARE = 0.1  # fetching more than this share of the rows is faster by an exact scan
+_COSTS = SearchCosts(fixed_us=100, per_hit_us=10, per_row_us=0.3)
 _REMEDY = "rebuild it with optimize(), or ingest again into a new folder"
 
 
 class NmslibStore(SegmentStore):
-    """A VectorStore whose searches without `where` use an HNSW graph."""
+    """A VectorStore whose searches use an HNSW graph, unless few rows match."""
 
     kind = "nmslib"
     _graph: tuple[str, Graph] | None = None  # file name and graph
@@ -85,35 +86,34 @@ class NmslibStore(SegmentStore):
 
     def _search(self, now: Snapshot, queries: np.ndarray, k: int, where: str | None) -> pa.Table:
         rows, entry = now.rows, now.manifest.graph
-        if entry is None or where is not None:
-            return scoring.search(rows, queries, k, where)
         units = unit_queries(queries, self.provenance.dim)
-        count = require_k(k)
-        fetch, live = count + _SPARE, rows.parts[0].live_rows
-        if live < entry.rows:  # compensate for the expected number of dead hits
-            fetch = math.ceil(fetch * entry.rows / live) + _SPARE
-        if fetch > _LARGEST_SHARE * entry.rows or not len(units):
-            return scoring.search(rows, queries, k, where)
+        count, masks = require_k(k), rows.masks(where)
+        fetch: int | None = None
+        if entry is not None and len(units):
+            live = entry.rows if masks[0] is None else int(np.count_nonzero(masks[0]))
+            fetch = index_depth(_COSTS, count + _SPARE, live, entry.rows)
+        if entry is None or fetch is None or fetch > _LARGEST_SHARE * entry.rows:
+            candidates = scoring.nearest(rows, units, count, masks)
+            return scoring.hit_table(rows, units, candidates, count)
         graph, ef_search = self._loaded(entry), self._settings.ef_search or entry.ef_search
         narrow = units.astype(np.float32)
-        if len(units) == len(rows.parts) == 1 and live == entry.rows:  # fast path: the usual case
+        if len(units) == len(rows.parts) == 1 and masks[0] is None:  # fast path: the usual case
             nodes, distances = graph.nearest_nodes(narrow[0], fetch, ef_search)
             close = _close(distances.tolist(), graph.reach(nodes, count))
             if close < len(nodes):
                 return scoring.single_query_hits(rows, units, graph.rows_of(nodes[:close]), count)
         hits = graph.nearest(narrow, fetch, ef_search)
-        masks = rows.masks(None)
         chosen, doubtful = _chosen(hits, masks[0], count, len(units))
-        candidates = [chosen]
+        pairs = [chosen]
         if len(rows.parts) > 1:
-            candidates.append(scoring.nearest(rows, units, count, masks, first=1))
+            pairs.append(scoring.nearest(rows, units, count, masks, first=1))
         if doubtful.size:
-            # The graph gave too few live rows, or more ties may follow: search these queries
+            # The graph gave too few matching rows, or more ties may follow: search these queries
             # exactly.
             indexed = replace(rows, parts=rows.parts[:1])
             exact = scoring.nearest(indexed, units[doubtful], count, masks[:1])
-            candidates.append(Candidates(doubtful[exact.query], exact.row))
-        return scoring.hit_table(rows, units, scoring.joined(candidates), count)
+            pairs.append(Candidates(doubtful[exact.query], exact.row))
+        return scoring.hit_table(rows, units, scoring.joined(pairs), count)
 
     def _fixed(self, manifest: Manifest) -> int:
         return 1 if manifest.graph else 0

@@ -38,13 +38,19 @@ def recalls(similarities: Sequence[np.ndarray], kth: np.ndarray, k: int) -> np.n
         kth: (q,), the exact similarity of each query's k-th best row.
         k: number of hits wanted per query.
     """
-    hits = [
-        min(k, int(np.count_nonzero(values >= limit - _ROUNDING)))
-        for values, limit in zip(similarities, kth, strict=True)
-    ]
-    return np.array(hits) / k
+    return _hit_counts(similarities, kth, k) / k
 
 
 def recall(similarities: Sequence[np.ndarray], kth: np.ndarray, k: int) -> float:
     """ANN recall@k, the mean of `recalls`."""
-    return float(recalls(similarities, kth, k).mean())
+    counts = _hit_counts(similarities, kth, k)
+    return int(counts.sum()) / (k * len(counts))
+
+
+def _hit_counts(similarities: Sequence[np.ndarray], kth: np.ndarray, k: int) -> np.ndarray:
+    return np.array(
+        [
+            min(k, int(np.count_nonzero(values >= limit - _ROUNDING)))
+            for values, limit in zip(similarities, kth, strict=True)
+        ]
+    )

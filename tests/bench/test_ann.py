@@ -102,7 +102,8 @@ def test_an_index_of_a_lancedb_store_and_of_its_library(
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
     monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
     done = ann(
-        "--rows", "2000", "--dim", "16", "--stores", "lancedb", "--queries", "30", "-o", tmp_path
+        *("--rows", "2000", "--dim", "16", "--stores", "lancedb", "--queries", "30"),
+        *("--sweep", "nprobes=20", "-o", tmp_path),
     )
     assert done.status == 0, done.stderr
     document = json.loads((tmp_path / "bench-ann.json").read_text())

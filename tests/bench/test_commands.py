@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,14 @@ import pytest
 
 from rsicd_embed.bench import embed_rates as bench_embed
 from rsicd_embed.bench import references
+from rsicd_embed.reports import timing
 from tests.helpers import run
+
+
+@pytest.fixture
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = functools.partial(timing.TimingPlan, least_s=0.005)
+    monkeypatch.setattr(timing, "TimingPlan", short)
 
 
 def embed(*options: str | Path) -> Any:
@@ -45,6 +53,7 @@ def test_embed_prints_and_saves_one_document(tiny_model: Path, tmp_path: Path) -
     assert document["peak"] is None
 
 
+@pytest.mark.usefixtures("short_samples")
 def test_embed_of_several_models_and_batch_sizes(
     tiny_model: Path, other_model: Path, tmp_path: Path
 ) -> None:
@@ -65,6 +74,7 @@ def test_embed_of_several_models_and_batch_sizes(
     assert f"{labels[3]}: rsicd-embed numpy" in done.stdout
 
 
+@pytest.mark.usefixtures("short_samples")
 def test_an_interrupted_embed_keeps_the_finished_models(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,7 +187,7 @@ def test_gradients_reach_every_parameter() -> None:
     def first(params: nnx.State) -> jax.Array:
         return nnx.merge(graph, params).encode_text(tokens)[0, 0]
 
-    slopes = named(jax.grad(first)(params))
+    slopes = named(jax.jit(jax.grad(first))(params))
     for name in (key for key in slopes if key.startswith("text")):
         # A key bias shifts all scores equally, so its gradient is 0.
         assert (np.abs(slopes[name]).max() > 1e-7) != name.endswith("key.bias"), name

@@ -118,7 +118,15 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "B/32",
+        pytest.param("B/16", marks=pytest.mark.slow),
+        "L/14",
+        pytest.param("L/14@336", marks=pytest.mark.slow),
+    ],
+)
 def test_published_shapes(name: str) -> None:
     """The shapes of all published CLIPs with a ViT, with fewer layers."""
     width, heads, patch, side, text_width, text_heads, dim = PUBLISHED[name]

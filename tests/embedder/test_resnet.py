@@ -62,7 +62,10 @@ def engines(config: ClipConfig, tensors: dict[str, np.ndarray]) -> dict[str, Tow
     }
 
 
-@pytest.mark.parametrize(("build", "side"), [(resnet18, 96), (resnet18, 64), (resnet50, 64)])
+@pytest.mark.parametrize(
+    ("build", "side"),
+    [(resnet18, 96), pytest.param(resnet18, 64, marks=pytest.mark.slow), (resnet50, 64)],
+)
 def test_features_match_torchvision(build: Any, side: int) -> None:
     """At full size, with random weights and batch norm statistics."""
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ from rsicd_embed.stores import graph as graphs
 from rsicd_embed.stores import nmslib as nmslib_store
 from rsicd_embed.stores import scoring
 from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.planner import SearchCosts
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
 
@@ -37,6 +38,7 @@ class TestNmslibWithGraph(FolderContract):
         monkeypatch.setattr(nmslib_store, "FOLD_ROWS", 0)
         monkeypatch.setattr(nmslib_store, "_LARGEST_SHARE", 1.0)
         monkeypatch.setattr(nmslib_store, "_SPARE", 1)
+        monkeypatch.setattr(nmslib_store, "_COSTS", SearchCosts(0, 0, 1))  # use it always
 
     def test_info_of_few_rows(self, store: VectorStore) -> None:
         store.upsert([batch(["a", "b"], n=[1, 2])])

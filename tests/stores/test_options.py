@@ -77,7 +77,7 @@ def test_index_is_tuned_to_the_recall_goal(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
     monkeypatch.setattr(lance_index, "_LADDER", (1, 32))
     monkeypatch.setattr(lancedb.index, "IvfSq", partial(lancedb.index.IvfSq, num_partitions=32))
-    for goal, setting in (("0.1", "nprobes=1,"), ("1", "32, refine=")):
+    for goal, setting in (("0.1", "nprobes=1,"), ("1", "nprobes=32")):
         with open_store(f"lancedb:{tmp_path / goal}?recall={goal}", MADE_BY) as store:
             store.upsert([batch([f"{i}" for i in range(3000)], unit(3000))])
             store.optimize()

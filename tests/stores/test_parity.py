@@ -13,6 +13,7 @@ from rsicd_embed.records import Provenance
 from rsicd_embed.stores import nmslib
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_reader
+from rsicd_embed.stores.planner import SearchCosts
 from rsicd_embed.testing.stores.state_machine import SETTINGS, StoreMachine
 
 from .contract import DIM, MADE_BY, batch, unit
@@ -119,3 +120,4 @@ class TestStoresAgree(StoresAgree.TestCase):
         monkeypatch.setattr(nmslib, "GRAPH_ROWS", 1)
         monkeypatch.setattr(nmslib, "_LARGEST_SHARE", 1.0)
         monkeypatch.setattr(nmslib, "_SPARE", 1)
+        monkeypatch.setattr(nmslib, "_COSTS", SearchCosts(0, 0, 1))

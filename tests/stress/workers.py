@@ -18,6 +18,7 @@ from rsicd_embed import plugins
 from rsicd_embed.stores import nmslib
 from rsicd_embed.stores.base import StoreType, StoreURI, VectorStore
 from rsicd_embed.stores.lancedb import lance_index, lance_reader
+from rsicd_embed.stores.planner import SearchCosts
 
 HANG_S = 600
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -30,7 +31,7 @@ warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
 def small_indexes() -> None:
     """Makes small stores use a graph, an index, unindexed rows and merges, like large ones."""
     nmslib.GRAPH_ROWS, nmslib.FOLD_ROWS = 50, 60
-    nmslib._SPARE, nmslib._LARGEST_SHARE = 2, 1.0
+    nmslib._SPARE, nmslib._LARGEST_SHARE, nmslib._COSTS = 2, 1.0, SearchCosts(0, 0, 1)
     lance_index.INDEX_ROWS = lance_reader.CACHE_ROWS = 150
     lance_reader._LARGEST_SHARE = 1.0
 

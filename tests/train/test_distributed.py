@@ -71,6 +71,7 @@ def together(checkpoints: Path) -> tuple[list[str], list[str]]:
     return [output for output, _ in printed], failed
 
 
+@pytest.mark.slow
 def test_two_processes_compute_the_same_as_one(results: list[dict[str, Any]]) -> None:
     assert [result["processes"] for result in results] == [2, 2]
     assert results[0]["together"] == results[1]["together"]
@@ -80,12 +81,14 @@ def test_two_processes_compute_the_same_as_one(results: list[dict[str, Any]]) ->
         assert len(set(result["together"])) == 3
 
 
+@pytest.mark.slow
 def test_each_process_feeds_its_own_rows_and_one_writes(results: list[dict[str, Any]]) -> None:
     assert [result["own"] for result in results] == [list(range(8)), list(range(8, 16))]
     assert [result["writer"] for result in results] == [True, False]
     assert all(result["agreed"] and not result["nobody"] for result in results)
 
 
+@pytest.mark.slow
 def test_one_process_resumes_the_run_of_two(
     results: list[dict[str, Any]], checkpoints: Path
 ) -> None:

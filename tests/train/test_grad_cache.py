@@ -14,9 +14,9 @@ from rsicd_embed.train.tpu_plan.step_costs import abstract_arguments
 from .steps import RESNET, VIT, batch, begin, config, flat, recipe
 
 
-def loss_and_gradient(of: Any) -> Any:
-    """Loss and gradient with random views and dropped patches."""
-    state, arrays = begin(of), batch(side=of.model.image_size + 2)
+def loss_and_gradient(of: Any, views: bool = False) -> Any:
+    """Loss and gradient of a batch; `views` draws random views of its images."""
+    state, arrays = begin(of), batch(side=of.model.image_size + 2 * views)
     return jax.jit(lambda s, b: gradients(of, s, b))(state, arrays)
 
 
@@ -27,10 +27,11 @@ def assert_close(first: Any, second: Any) -> None:
     np.testing.assert_allclose(flat(first[1]), flat(second[1]), atol=1e-5 * largest)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
-def test_parts_give_the_gradient_of_the_whole(loss: str) -> None:
-    whole = loss_and_gradient(recipe(config(step__loss=loss), keep=0.5))
-    parts = loss_and_gradient(recipe(config(step__loss=loss, step__chunk=4), keep=0.5))
+@pytest.mark.parametrize(("loss", "views"), [("softmax", True), ("sigmoid", False)])
+def test_parts_give_the_gradient_of_the_whole(loss: str, views: bool) -> None:
+    """Dropped patches too, and random views."""
+    whole = loss_and_gradient(recipe(config(step__loss=loss), keep=0.5), views)
+    parts = loss_and_gradient(recipe(config(step__loss=loss, step__chunk=4), keep=0.5), views)
     assert_close(parts, whole)
 
 

@@ -45,7 +45,8 @@ CONFIG = TrainConfig(
     batch_size=12,
     eval_every=2,
 )
-ONCE = dataclasses.replace(CONFIG, epochs=1)
+# Without random views, which take long to compile.
+ONCE = parse.replaced(CONFIG, {"epochs": 1, "augment.engine": "none"})
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +105,11 @@ def test_a_resumed_run_is_exact(source: Any, tmp_path: Path) -> None:
 
     evaluate, examples = Evaluator(source.split("val")), training(source)
     rows: dict[str, list[dict[str, Any]]] = {"whole": [], "stopped": []}
-    train(CONFIG, examples, tmp_path / "whole", evaluate, [Watch(rows["whole"].append)])
+    config = parse.replaced(CONFIG, {"augment.engine": "none"})
+    train(config, examples, tmp_path / "whole", evaluate, [Watch(rows["whole"].append)])
     with pytest.raises(StopHereError):
-        train(CONFIG, examples, tmp_path / "stopped", evaluate, [Watch(stop_after_two)])
-    train(CONFIG, examples, tmp_path / "stopped", evaluate, [Watch(rows["stopped"].append)])
+        train(config, examples, tmp_path / "stopped", evaluate, [Watch(stop_after_two)])
+    train(config, examples, tmp_path / "stopped", evaluate, [Watch(rows["stopped"].append)])
     assert [row["epoch"] for row in rows["stopped"]] == [3, 4]
     for row, other in zip(rows["whole"][3:], rows["stopped"], strict=True):
         assert row["loss"] == other["loss"]
@@ -154,7 +156,7 @@ def test_the_folder_of_another_run_is_refused(source: Any, finished: Path) -> No
     evaluate, examples = Evaluator(source.split("val")), training(source)
     fewer = dataclasses.replace(examples, train=examples.train[1:], weights=examples.weights[1:])
     with pytest.raises(TrainError, match=r"with other settings \(epochs=1, not 4\)"):
-        train(CONFIG, examples, finished, evaluate)
+        train(dataclasses.replace(ONCE, epochs=4), examples, finished, evaluate)
     with pytest.raises(TrainError, match="holds a run with other data"):
         train(ONCE, fewer, finished, evaluate)
     with (
@@ -179,7 +181,7 @@ def test_errors_are_reported_before_images_are_read(source: Any, tmp_path: Path)
     watch = Watch()
 
     def begin(**changes: Any) -> None:
-        config = parse.replaced(CONFIG, {"epochs": 1} | changes)
+        config = parse.replaced(ONCE, changes)
         train(config, examples, tmp_path, evaluate, [watch], load_embedder)
 
     for settings, complaint in (

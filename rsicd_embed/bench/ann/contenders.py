@@ -1,6 +1,6 @@
 """Contenders of `bench ann`: stores, the libraries below them, and a null store.
 
-A library called directly shows what a store's guarantees cost. It does nothing beyond searching: no
+Calling a library directly shows the cost of a store's guarantees. It only searches: there is no
 check of queries, no exact scores, no order among ties, no snapshots.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR, Provenance, vector_matrix
 from rsicd_embed.stores.base import StoreURI, open_store
 from rsicd_embed.stores.graph import GraphSettings
-from rsicd_embed.stores.lancedb.lance_store import KEEP
 
 NULL = "null store"
 SCAN = "exact scan"
@@ -216,10 +216,10 @@ class LanceTable(Contender):
             self._table.add(rows)
 
     def optimize(self) -> None:
-        """Compacts, keeps old versions for as long as a store does, and builds the index."""
+        """Compacts, removes old versions as a store does, and builds the index."""
         from lancedb.index import IvfSq
 
-        self._table.optimize(cleanup_older_than=KEEP)
+        self._table.optimize(cleanup_older_than=timedelta(milliseconds=1))
         if self._table.count_rows() >= self._index_rows:
             self._table.create_index(VECTOR, config=IvfSq(distance_type="cosine"))
 

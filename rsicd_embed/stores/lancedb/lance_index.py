@@ -106,13 +106,13 @@ class AnnIndex:
     goal: float = RECALL_GOAL
 
     def __str__(self) -> str:
-        near = f"{self.near_partitions} or " if self.near_partitions else ""
+        near = f" or {self.near_partitions} near rows" if self.near_partitions else ""
         filters = "".join(
             f", {entry.ann_recall:.3f} with filters for {entry.share:.0%}"
             for entry in self.filtered or ()
         )
         return (
-            f"IVF_SQ (nprobes={near}{self.partitions}, refine={self.refine}) "
+            f"IVF_SQ (nprobes={self.partitions}{near}, refine={self.refine}) "
             f"measured over {self.rows} rows: ANN recall@10 {self.ann_recall:.3f}{filters}"
         )
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.errors import StoreCorruptError
+from rsicd_embed.errors import StoreCorruptError, StoreError
 from rsicd_embed.files import Closing
 from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import opening, recall, scoring
 from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.lancedb import lance_index, lance_rows
 from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings, Matches
+from rsicd_embed.stores.lancedb.lance_leases import ReadLeases
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, Stamp, lance_errors, plain_schema
 from rsicd_embed.stores.lancedb.large_table import LargeTable
@@ -69,6 +70,7 @@ class LanceReader(Closing):
         self._settings = IndexSettings.of(location.uri)
         self._open_table: Any | None = table
         self._searched = SearchedTable(location.database, location.uri.table)
+        self._leases = ReadLeases(location.folder, location.uri.table)
         self._state: TableState | None = None
         self._mutex = threading.RLock()
 
@@ -81,11 +83,18 @@ class LanceReader(Closing):
         """Finds the k most similar rows for each query; see `VectorStore.search`."""
         units = unit_queries(queries, self.provenance.dim)
         count = require_k(k)
-        with self._mutex:
-            now = self._now()
-            if now.count > CACHE_ROWS:
-                return self._search_large(now, units, count, where)
-            rows = self._cached(now, vectors=True)
+        while True:
+            with self._mutex:
+                now = self._now()
+                try:
+                    if now.count > CACHE_ROWS:
+                        return self._search_large(now, units, count, where)
+                    rows = self._cached(now, vectors=True)
+                    break
+                except StoreError:
+                    # A writer may have removed the version that was being read.
+                    if self._version is not None or self._now().version == now.version:
+                        raise
         return scoring.search(rows, queries, count, where)
 
     def scan(
@@ -99,9 +108,12 @@ class LanceReader(Closing):
                 rows = self._cached(now, vectors=VECTOR in schema.names)
                 return scan(rows, schema.names, where)
             stream = self._stream(now, where, schema.names)
-        return pa.RecordBatchReader.from_batches(
-            schema, (batch for rows in stream for batch in scan(rows, schema.names, None))
-        )
+        return pa.RecordBatchReader.from_batches(schema, self._scanned(stream, schema.names))
+
+    def _scanned(self, stream: Iterator[Rows], names: list[str]) -> Iterator[pa.RecordBatch]:
+        with self._leases.lease():
+            for rows in stream:
+                yield from scan(rows, names, None)
 
     def info(self) -> StoreInfo:
         """Describes the store."""

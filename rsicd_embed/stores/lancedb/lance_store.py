@@ -23,7 +23,9 @@ from rsicd_embed.stores.lancedb.lance_reader import LanceReader, TableState
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, lance_errors
 from rsicd_embed.stores.rows import checked_ids, conform
 
-KEEP = timedelta(hours=1)  # long enough for any search that still reads an old version
+# Old versions are removed at once unless something reads them; zero makes LanceDB warn of that.
+_UNREAD_AGE = timedelta(milliseconds=1)
+_READ_AGE = timedelta(hours=1)
 
 
 class LanceStore(LanceReader):
@@ -165,7 +167,7 @@ class LanceStore(LanceReader):
         return number
 
     def _optimize(self) -> None:
-        self._table.optimize(cleanup_older_than=_kept_age(self._table))
+        self._table.optimize(cleanup_older_than=self._kept_age())
         now = self._now()
         index = lance_index.build(self._table, now.index, now.count)
         if index is not None:
@@ -176,6 +178,18 @@ class LanceStore(LanceReader):
             index = replace(index, goal=self._settings.goal)
             index = lance_index.measure(index, queries, large.search, large.search_index)
             lance_index.store(self._table, index)
+
+    def _kept_age(self) -> timedelta:
+        """The age up to which versions are kept: LanceDB refuses to remove a tagged one."""
+        kept = _READ_AGE if self._leases.any() else _UNREAD_AGE
+        tagged = set(_tags(self._table).values())
+        versions = self._table.list_versions()
+        times = [entry["timestamp"] for entry in versions if int(entry["version"]) in tagged]
+        if not times:
+            return kept
+        oldest = min(times)
+        age: timedelta = datetime.now(oldest.tzinfo) - oldest
+        return max(kept, age + timedelta(minutes=1))
 
 
 class SeenIds:
@@ -212,18 +226,6 @@ def _sorted_hashes(ids: pa.ChunkedArray) -> np.ndarray:
 
 def _tags(table: Any) -> dict[str, int]:
     return {name: int(tag["version"]) for name, tag in table.tags.list().items()}
-
-
-def _kept_age(table: Any) -> timedelta:
-    """The age up to which versions are kept: LanceDB refuses to remove a tagged one."""
-    tagged = set(_tags(table).values())
-    versions = table.list_versions()
-    times = [entry["timestamp"] for entry in versions if int(entry["version"]) in tagged]
-    if not times:
-        return KEEP
-    oldest = min(times)
-    age: timedelta = datetime.now(oldest.tzinfo) - oldest
-    return max(KEEP, age + timedelta(minutes=1))
 
 
 def _uniform(batches: Iterable[pa.RecordBatch], dim: int) -> pa.RecordBatchReader:

@@ -33,6 +33,7 @@ from rsicd_embed.stores.scoring import Candidates
 
 _MEMORY_VARIABLE = "RSICD_EMBED_MEMORY"
 _MEMORY_MB = 1024
+_MEGABYTE = 2**20
 # Shares of the memory budget: codes, attributes, and the rows that match recent filters.
 _CODES_SHARE, _ATTRIBUTES_SHARE, _ROWS_SHARE = 0.5, 0.25, 0.25
 _CACHED_FILTERS = 8
@@ -59,7 +60,7 @@ def memory_budget() -> int:
             f"{_MEMORY_VARIABLE}: expected a positive number of megabytes, found {value!r}; "
             f"unset it for {_MEMORY_MB}"
         )
-    return int(value) * 2**20
+    return int(value) * _MEGABYTE
 
 
 class LargeTable:

@@ -1,0 +1,255 @@
+"""LanceDB tables too large to cache: filters, codes and budgets leave the hits as they are."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rsicd_embed.errors import FilterError, StoreError
+from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.lancedb import lance_index, lance_reader, large_table
+from rsicd_embed.stores.lancedb.lance_index import AnnIndex, FilteredRecall
+from rsicd_embed.stores.lancedb.lance_store import LanceStore
+from rsicd_embed.stores.lancedb.large_table import LargeTable
+from rsicd_embed.stores.planner import SearchCosts
+
+from .contract import MADE_BY, batch, unit
+
+ROWS = 1200
+WHERES = (
+    "n >= 600",
+    "n % 10 = 3",
+    "n < 7",
+    "n < 0",
+    "n >= 0",
+    "label = 'b'",
+    "label IS NULL",
+    "nothing IS NULL",
+    "nothing = 1",
+    "at > TIMESTAMP '2024-01-02'",
+    "array_has(tags, 't3')",
+    '"Odd ""name""" = 2',
+    "id LIKE '%7'",
+    "1 = 1",
+    "shape = X'0102'",
+)
+
+
+def rows(start: int = 0, count: int = ROWS, seed: int = 0) -> pa.RecordBatch:
+    numbers = list(range(start, start + count))
+    columns = {
+        "n": numbers,
+        "label": [("a", "b", None)[n % 3] for n in numbers],
+        "nothing": pa.nulls(count, pa.int64()),
+        "at": [dt.datetime(2024, 1, 1) + dt.timedelta(minutes=2 * n) for n in numbers],
+        "tags": [[f"t{n % 5}"] for n in numbers],
+        'Odd "name"': [n % 4 for n in numbers],
+        "shape": pa.array([b"\1\2" if n % 2 else None for n in numbers], pa.binary()),
+    }
+    return batch([f"{n:05}" for n in numbers], unit(count, seed=seed), **columns)
+
+
+@pytest.fixture
+def pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[VectorStore, LanceStore]]:
+    """The same rows in an exact store, and in an indexed table above the limit of the cache."""
+    monkeypatch.setattr(lance_reader, "CACHE_ROWS", 100)
+    monkeypatch.setattr(lance_reader, "_LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
+    with (
+        open_store(f"exact:{tmp_path}/exact", MADE_BY) as exact,
+        open_store(f"lancedb:{tmp_path}/lancedb", MADE_BY) as large,
+    ):
+        assert isinstance(large, LanceStore)
+        for store in (exact, large):
+            store.upsert([rows()])
+            store.optimize()
+        yield exact, large
+
+
+def same_hits(pair: tuple[VectorStore, VectorStore], where: str | None, k: int = 7) -> None:
+    exact, large = pair
+    for queries in (unit(3, seed=8), unit(1, seed=9)):
+        assert large.search(queries, k, where) == exact.search(queries, k, where), where
+
+
+@pytest.mark.parametrize("path", ["rows in memory", "codes", "stream", "index"])
+def test_filters_mean_the_same_on_every_path(
+    pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    always, never = SearchCosts(0, 0, 1), SearchCosts(1e9, 0, 0)
+    costs = always if path == "index" else never
+    monkeypatch.setattr(large_table, "_BY_READING", costs)
+    monkeypatch.setattr(large_table, "_BY_CODES", costs)
+    if path != "rows in memory":
+        monkeypatch.setattr(large_table, "_ROWS_SHARE", 0.0)
+    if path == "codes":
+        monkeypatch.setattr(large_table, "_QUANTISE_US", -1.0)
+    elif path == "stream":
+        monkeypatch.setattr(large_table, "_CODES_SHARE", 0.0)
+    elif path == "index":
+        everything = FilteredRecall(0.0, 400, 1.0)
+        monkeypatch.setattr(AnnIndex, "for_share", lambda self, share: everything)
+    by_index: list[bool] = []
+    search_index = LargeTable.search_index
+
+    def watched(self: LargeTable, *arguments: Any) -> pa.Table | None:
+        hits = search_index(self, *arguments)
+        by_index.append(hits is not None)
+        return hits
+
+    monkeypatch.setattr(LargeTable, "search_index", watched)
+    for where in (*WHERES, None):
+        same_hits(pair, where)
+        same_hits(pair, where)  # what was cached by the first search
+        if where is None or where == "n >= 600":
+            assert any(by_index) == (where is None or path == "index")
+        by_index.clear()
+    state = pair[1]._state
+    assert state is not None
+    assert state.large is not None
+    assert (state.large._codes is not None) == (path == "codes")
+
+
+def test_attributes_are_cached_after_some_searches(
+    pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_table, "_FETCH_US", 1e9)
+    same_hits(pair, None)
+    same_hits(pair, "n >= 600")
+    monkeypatch.setattr(large_table, "_ATTRIBUTES_SHARE", 0.0)
+    pair[1].upsert([rows(5, 1)])
+    pair[0].upsert([rows(5, 1)])
+    same_hits(pair, None)
+    same_hits(pair, "n >= 600")
+
+
+def test_changes_by_others_are_seen(pair: tuple[VectorStore, LanceStore], tmp_path: Path) -> None:
+    exact, _ = pair
+    same_hits(pair, "n >= 600")
+    with open_store(f"lancedb:{tmp_path}/lancedb", MADE_BY) as writer:
+        for store in (exact, writer):
+            store.upsert([rows(1100, 300, seed=4)])
+            store.delete([f"{n:05}" for n in range(600, 700)])
+        same_hits(pair, "n >= 600")
+        writer.optimize()
+        same_hits(pair, "n >= 600")
+    table = lancedb.connect(tmp_path / "lancedb").open_table("images")
+    table.optimize()
+    same_hits(pair, "n >= 600")
+
+
+def test_a_column_newer_than_the_index(pair: tuple[VectorStore, LanceStore]) -> None:
+    same_hits(pair, "n < 50")
+    for store in pair:
+        store.upsert([batch(["new"], unit(1, seed=8)[:1], added=[True])])
+    same_hits(pair, "added")
+    same_hits(pair, "added IS NULL AND n < 50")
+
+
+def test_wrong_filters_name_all_columns(pair: tuple[VectorStore, LanceStore]) -> None:
+    with pytest.raises(FilterError, match="label"):
+        pair[1].search(unit(1), 5, "nope = 1")
+    with pytest.raises(FilterError, match="expected a SQL condition"):
+        pair[1].search(unit(1), 5, "")
+
+
+def test_an_index_that_another_tool_removed(
+    pair: tuple[VectorStore, LanceStore], tmp_path: Path
+) -> None:
+    lancedb.connect(tmp_path / "lancedb").open_table("images").drop_index("vector_idx")
+    same_hits(pair, None)
+    same_hits(pair, "n >= 600")
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "lots", "1.5"])
+def test_wrong_budgets_are_refused(
+    pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("RSICD_EMBED_MEMORY", value)
+    pair[1].upsert([rows(0, 1)])  # a new version, with new caches
+    with pytest.raises(StoreError, match="RSICD_EMBED_MEMORY: expected a positive number of"):
+        pair[1].search(unit(1), 5, "n < 5")
+
+
+def test_the_smallest_budget(
+    pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_table, "_QUANTISE_US", -1.0)
+    monkeypatch.setattr(large_table, "_MEGABYTE", 64)  # less than one row of anything
+    monkeypatch.setenv("RSICD_EMBED_MEMORY", "1")
+    for store in pair:
+        store.upsert([rows(0, 1)])
+    for where in (*WHERES, None):
+        same_hits(pair, where)
+
+
+def test_filters_on_the_time_are_evaluated_each_time() -> None:
+    from rsicd_embed.stores.filters import is_volatile
+
+    assert is_volatile("at > now() - INTERVAL '1 hour'")
+    assert is_volatile("at < CURRENT_TIMESTAMP")
+    assert not is_volatile("label = 'snow' AND n > 5")
+
+
+def test_measured_recall_is_kept_with_the_index(pair: tuple[VectorStore, LanceStore]) -> None:
+    index = lance_index.stored_index(pair[1]._table.schema)
+    assert index is not None
+    assert index.filtered is not None
+    assert 0.99 <= index.ann_recall <= 1.0
+    assert np.all([0.99 <= entry.ann_recall <= 1.0 for entry in index.filtered])
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_optimize_removes_old_files_unless_they_are_read(
+    pair: tuple[VectorStore, LanceStore], tmp_path: Path
+) -> None:
+    large, folder = pair[1], tmp_path / "lancedb" / "images.lance" / "data"
+    before = files(folder)
+    batches = iter(large.scan(["id"], "n >= 0"))
+    ids = next(batches)["id"].to_pylist()
+    for number in range(3):
+        large.upsert([rows(number, 1, seed=3)])
+    large.optimize()
+    during = files(folder)
+    assert before < during
+    ids += [id_ for rest in batches for id_ in rest["id"].to_pylist()]
+    assert ids == [f"{n:05}" for n in range(ROWS)]
+    (tmp_path / "lancedb" / ".images.read-left-by-a-killed-process.lock").touch()
+    large.upsert([rows(9, 1, seed=3)])
+    large.optimize()
+    assert len(during - files(folder)) >= 3
+    assert len(large._table.list_versions()) <= 2
+    assert not list((tmp_path / "lancedb").glob(".images.read-*"))
+
+
+def test_a_search_starts_again_if_its_version_is_removed(
+    pair: tuple[VectorStore, LanceStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, large = pair
+    matches, calls = LargeTable.matches, []
+
+    def removed_first(self: LargeTable, where: str) -> Any:
+        if not calls:
+            calls.append(where)
+            with open_store(f"lancedb:{tmp_path}/lancedb", MADE_BY) as writer:
+                for store in (exact, writer):
+                    store.upsert([rows(40, 300, seed=6)])
+                    store.optimize()
+        return matches(self, where)
+
+    monkeypatch.setattr(LargeTable, "matches", removed_first)
+    hits = large.search(unit(2, seed=8), 7, "n >= 600")
+    assert calls
+    assert hits == exact.search(unit(2, seed=8), 7, "n >= 600")
