@@ -103,6 +103,26 @@ def accuracy_section() -> str:
     return "\n".join(accuracy(bench_tables.read(METRICS))) + "\n"
 
 
+def sizes() -> str:
+    """Disk, memory and search time of each store with 100,000 and a million vectors."""
+    lines = [
+        "| rows × length | store | disk, GB | memory, GB | median search, ms | ANN recall@10 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in ("ann-100k", "ann-1m"):
+        run = record(name)
+        vectors, contenders = run["vectors"], run["states"]["optimized"]["contenders"]
+        for store in run["settings"]["stores"]:
+            searched = contenders[store]
+            lines.append(
+                f"| {vectors['rows']:,} × {vectors['dim']} | {store} | "
+                f"{run['contenders'][store]['disk_bytes'] / 1e9:.1f} | "
+                f"{searched['peak_bytes'] / 1e9:.1f} | {searched['single']['p50_ns'] / 1e6:.1f} | "
+                f"{searched['ann_recall']:.3f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
 def summary() -> str:
     """The README's table: one row for each kind of benchmark."""
     cold_search, search = record("cold-search"), record("ann-100k")

@@ -161,7 +161,7 @@ def test_a_broken_model_is_reported_in_one_line_and_creates_no_store(
     without("config.json")(model)
     store = tmp_path / "store"
     error = run("ingest", pictures, "--store", f"exact:{store}", "--model", model).error
-    assert error.startswith(f"error: expected config.json in {model}, found none; give ")
+    assert error.startswith(f"error: expected config.json in {model}, found none; pass ")
     assert not store.exists()
 
 
@@ -190,7 +190,7 @@ def test_folders_mistaken_for_models(
                 load_embedder(name)
     best = Path(shutil.copytree(model, "run/best"))
     Path("run/run.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"the folder of a training run: run; give run/best$"):
+    with pytest.raises(ModelError, match=r"the folder of a training run: run; pass run/best$"):
         load_embedder("run")
     shutil.rmtree(best)
     with pytest.raises(ModelError, match=r"a training run: run; it has no best model yet"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rsicd_embed.cli import progress
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.captions import load_augmented, with_augmented
 from rsicd_embed.train.backtranslation import marian
@@ -90,8 +91,13 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_images_are_filled_and_training_reads_the_file(
-    augment: Callable[..., Outcome], dataset: Path, marians: Path, tmp_path: Path
+    augment: Callable[..., Outcome],
+    dataset: Path,
+    marians: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", float("inf"))  # else slow machines print lines
     outcome = augment("--json")
     document = outcome.document
     assert document.pop("seconds") > document.pop("model_seconds") > 0

@@ -42,7 +42,7 @@ from rsicd_embed.reports.timing import (
     significant,
 )
 
-# Least cosine at which the vectors of two candidates count as equal. Bfloat16 costs about 6e-5 on
+# Minimum cosine at which the vectors of two candidates count as equal. Bfloat16 costs about 6e-5 on
 # ViT-B/32; vectors of different images are further apart than this threshold (`agreement`).
 AGREEMENT = 0.999
 NULL = "null"
@@ -197,7 +197,7 @@ def _set_batches(workers: Workers, modality: Modality, batch: Any) -> dict[str, 
 
 
 def agreement(vectors: np.ndarray, others: np.ndarray) -> Agreement:
-    """Least cosine and largest difference of two models' vectors of the same inputs.
+    """Smallest cosine and largest difference of two models' vectors of the same inputs.
 
     `between_inputs` puts them in context: the median cosine between vectors of different inputs.
     """
@@ -247,10 +247,10 @@ def _rates(
     for name, rate in rates.items():
         rate["agreement_with_first"] = agreements[name]
     ratios = [
-        rate_ratio(samples, one, other, units=units)
-        for one in names
-        for other in names
-        if one != other
+        rate_ratio(samples, first, second, units=units)
+        for first in names
+        for second in names
+        if first != second
     ]
     null = float(np.median(samples.of(NULL)))
     shortest = min(float(np.median(samples.of(name))) for name in names)

@@ -1,7 +1,7 @@
 """Floating-point operations per image, and the measured peak of a float32 matrix product.
 
-Norms, activations, softmax, pooling and residuals are not counted: they are not matrix products,
-whose peak is what the counts are compared with.
+The counts are compared with the peak of matrix products. They therefore leave out norms,
+activations, softmax, pooling and residuals.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def run(
         "images": n,
         "file_bytes": sum(example.path.stat().st_size for example in examples),
         "candidates": {name: rate_summary(samples, name, float(n), "images") for name in samplers},
-        "ingests": {name: _shares(samples, name, one.stages) for name, one in ingests.items()},
+        "ingests": {name: _shares(samples, name, timed.stages) for name, timed in ingests.items()},
     }
 
 

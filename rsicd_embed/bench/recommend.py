@@ -16,13 +16,13 @@ _CLOSE = 1.05  # stores within this factor of the fastest are compared by memory
 
 @dataclass(frozen=True)
 class Goal:
-    """What a store must reach; None where it does not matter.
+    """Requirements for a store; None where it does not matter.
 
     Attributes:
-        ann_recall: least ANN recall@k.
-        p95_ms: highest p95 latency of a single search, in milliseconds.
-        qps: least queries per second in batches, with the best number of clients.
-        memory_bytes: highest resident memory of a process that searches.
+        ann_recall: minimum ANN recall@k.
+        p95_ms: maximum p95 latency of a single search, in milliseconds.
+        qps: minimum queries per second in batches, with the best number of clients.
+        memory_bytes: maximum resident memory of a process that searches.
         k: rows per query; None for the first k of the record.
     """
 

@@ -28,7 +28,7 @@ class ClipDirectory:
     Attributes:
         path: the directory.
         image_size: side of the square input in pixels.
-        context_length: most tokens per text.
+        context_length: maximum number of tokens per text.
         scale: factor of byte values, applied before `mean` and `std`.
         mean, std: subtracted and divided by, per channel.
     """

@@ -26,6 +26,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 COLUMN_TYPES = ("text", "int64", "float64", "bool", "timestamp", "date")
 _LARGEST = 2**32 - 1  # for any whole number on the command line
 
+
+def count_option(*names: str, default: int, help: str, least: int = 1) -> Callable[[F], F]:
+    """An option for a whole number of at least `least`, which shows its default."""
+    kind = click.IntRange(least)
+    return click.option(*names, default=default, show_default=True, type=kind, help=help)
+
+
 store_option = click.option(
     "--store",
     "store_uri",
@@ -49,13 +56,7 @@ backend_option = click.option(
     type=click.Choice(BACKENDS),
     help="Engine that runs the model; openvino is the fastest on a CPU.  [default: jax]",
 )
-batch_size_option = click.option(
-    "--batch-size",
-    default=64,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Images per batch.",
-)
+batch_size_option = count_option("--batch-size", default=64, help="Images per batch.")
 
 
 def model_option(default: str) -> Callable[[F], F]:

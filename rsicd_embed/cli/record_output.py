@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rsicd_embed.cli.base import F, note, print_json, show
+from rsicd_embed.cli.base import F, count_option, note, print_json, show
 
 if TYPE_CHECKING:
     from rsicd_embed.reports.machine import CpuTimes
@@ -20,19 +20,17 @@ RecordT = TypeVar("RecordT", bound="RunRecord")
 _ARGUMENTS = "rsicd_embed.arguments"
 _CPU_TIMES = "rsicd_embed.cpu_times"
 
-seed_option = click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed."
-)
+seed_option = count_option("--seed", default=0, least=0, help="Random seed.")
 
 
-def output_option(subject: str, *, required: bool = False) -> Callable[[F], F]:
-    """`-o`, the folder of the record; `subject` is what its file is named after."""
+def output_option(*, required: bool = False) -> Callable[[F], F]:
+    """`--output`, the folder of the record."""
     return click.option(
         "-o",
         "--output",
         required=required,
         type=click.Path(file_okay=False, path_type=Path),
-        help=f"Folder for the record, a JSON file named after the {subject}, and its HTML page.",
+        help="Folder for the record, a JSON file, and its HTML page.",
     )
 
 

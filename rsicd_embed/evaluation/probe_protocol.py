@@ -199,7 +199,7 @@ def _features(
 
 def _as_json(fitted: Fitted, name: Literal["c", "k"]) -> FittedProbe:
     probe: FittedProbe = {
-        "tried": [{name: one.setting, "top1": one.top1} for one in fitted.tried],
+        "tried": [{name: tried.setting, "top1": tried.top1} for tried in fitted.tried],
         "converged": fitted.converged,
     }
     probe[name] = fitted.setting

@@ -5,7 +5,7 @@ A field marked `NotRequired` is absent from records of earlier versions or of in
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Percentile = Literal["p50_ns", "p95_ns", "p99_ns"]
 PERCENTILES: tuple[Percentile, ...] = ("p50_ns", "p95_ns", "p99_ns")
@@ -144,7 +144,7 @@ class EmbedResults(TypedDict):
     texts: NotRequired[EmbedRates]
     peak: NotRequired[FloatPeak | None]
     flop_per_image: NotRequired[int]
-    tower: NotRequired[dict[str, Any]]
+    tower: NotRequired[dict[str, object]]
     runs: NotRequired[dict[str, EmbedResults]]
 
 

@@ -115,30 +115,30 @@ def scatter(series: Sequence[Series], x: Axis, y: Axis, label: str) -> str:
     parts.append(_text(_LEFT + inner_w / 2, _HEIGHT - 6, x.label, "middle", "label"))
     rotated = f' transform="rotate(-90 14 {middle:.1f})"'
     parts.append(_text(14, middle, y.label, "middle", "label", rotated))
-    for one in series:
+    for each in series:
         placed = sorted(
             (
                 _LEFT + inner_w * x.place(mark.x),
                 _TOP + inner_h * (1 - y.place(mark.y)),
                 mark.title,
             )
-            for mark in one.marks
+            for mark in each.marks
         )
-        if one.line and len(placed) > 1:
+        if each.line and len(placed) > 1:
             path = " ".join(f"{left:.1f},{top:.1f}" for left, top, _ in placed)
-            parts.append(f'<polyline class="curve c{one.colour}" points="{path}"/>')
-        kind = f"c{one.colour}{' ring' if one.hollow else ''}"
+            parts.append(f'<polyline class="curve c{each.colour}" points="{path}"/>')
+        kind = f"c{each.colour}{' ring' if each.hollow else ''}"
         parts += [_point(left, top, 5, kind, title) for left, top, title in placed]
     return _svg(parts, _HEIGHT, label) + legend(series)
 
 
 def legend(series: Sequence[Series]) -> str:
     """Names beside their colours, each once."""
-    named = {one.name: one for one in reversed(series)}
+    named = {each.name: each for each in reversed(series)}
     items = "".join(
-        f'<li><svg viewBox="0 0 12 12" class="key"><circle class="c{one.colour}'
-        f'{" ring" if one.hollow else ""}" cx="6" cy="6" r="4.5"/></svg>{escape(name)}</li>'
-        for name, one in reversed(named.items())
+        f'<li><svg viewBox="0 0 12 12" class="key"><circle class="c{each.colour}'
+        f'{" ring" if each.hollow else ""}" cx="6" cy="6" r="4.5"/></svg>{escape(name)}</li>'
+        for name, each in reversed(named.items())
     )
     return f'<ul class="legend">{items}</ul>'
 

@@ -165,7 +165,7 @@ def spread(values: Sequence[float]) -> Spread:
 def median_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Two of the samples that enclose the median with a probability of at least `LEVEL`.
 
-    The number of samples below the median is binomial whatever the distribution (Thompson 1936).
+    The number of samples below the median is binomial for any distribution (Thompson 1936).
     Fewer than six samples cannot reach the level; the interval is then their full range. (A
     percentile bootstrap is too narrow for so few: with seven samples it drops the outermost two and
     covers the median in only 88% of cases.)
@@ -193,7 +193,7 @@ def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
     """
     if len(numerators) != len(denominators):
         raise ValueError(f"expected pairs, found {len(numerators)} and {len(denominators)} values")
-    return spread([one / other for one, other in zip(numerators, denominators, strict=True)])
+    return spread([top / bottom for top, bottom in zip(numerators, denominators, strict=True)])
 
 
 def rate_summary(samples: Samples, name: str, units: float, unit: str) -> RateSummary:
@@ -216,11 +216,11 @@ def rate_summary(samples: Samples, name: str, units: float, unit: str) -> RateSu
     }
 
 
-def rate_ratio(samples: Samples, one: str, other: str, *, units: Mapping[str, float]) -> Ratio:
-    """Rate of `one` divided by the rate of `other`: the median over rounds."""
-    scale = units[one] / units[other]
-    summary = ratio_summary(paired_ratio(samples.of(other), samples.of(one)), scale)
-    return {"of": one, "to": other, "ratio": summary["ratio"], "interval": summary["interval"]}
+def rate_ratio(samples: Samples, first: str, second: str, *, units: Mapping[str, float]) -> Ratio:
+    """Rate of `first` divided by the rate of `second`: the median over rounds."""
+    scale = units[first] / units[second]
+    summary = ratio_summary(paired_ratio(samples.of(second), samples.of(first)), scale)
+    return {"of": first, "to": second, "ratio": summary["ratio"], "interval": summary["interval"]}
 
 
 def ratio_summary(ratio: Spread, scale: float = 1.0) -> RatioSummary:

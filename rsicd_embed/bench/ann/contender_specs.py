@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rsicd_embed.bench.ann.contenders import (
     NULL,
@@ -45,7 +44,7 @@ class AnnSettings:
         ks: rows per query; some measurements use the first only.
         builds: number of times that all contenders are built, each time from scratch.
         batch_rows: rows per upsert.
-        batch_queries: most queries per batch.
+        batch_queries: maximum number of queries per batch.
         clients: numbers of clients that send batches concurrently; 1 is the first.
         selectivity: percentages of the rows that filters leave.
         libraries: call each store's library directly as well.
@@ -71,7 +70,7 @@ class AnnSettings:
         """The first of `ks`."""
         return self.ks[0]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The settings of a record."""
         return {"k": self.k, **asdict(self)}
 

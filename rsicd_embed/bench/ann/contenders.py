@@ -1,6 +1,6 @@
 """Contenders of `bench ann`: stores, the libraries below them, and a null store.
 
-A library called directly shows what a store's guarantees cost. It does nothing beyond searching: no
+Calling a library directly shows the cost of a store's guarantees. It only searches: there is no
 check of queries, no exact scores, no order among ties, no snapshots.
 """
 

@@ -31,9 +31,9 @@ def cosines(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     result = np.empty(len(vectors), np.float64)
     for start in range(0, len(vectors), _BLOCK_PAIRS):
         block = slice(start, start + _BLOCK_PAIRS)
-        one, other = vectors[block].astype(np.float64), queries[block].astype(np.float64)
-        norms = np.einsum("nd,nd->n", one, one) * np.einsum("nd,nd->n", other, other)
-        result[block] = np.einsum("nd,nd->n", one, other) / np.sqrt(norms)
+        left, right = vectors[block].astype(np.float64), queries[block].astype(np.float64)
+        norms = np.einsum("nd,nd->n", left, left) * np.einsum("nd,nd->n", right, right)
+        result[block] = np.einsum("nd,nd->n", left, right) / np.sqrt(norms)
     return result
 
 

@@ -40,7 +40,7 @@ from rsicd_embed.reports.timing import (
 
 # The benchmark's own part of a timed search must be below this fraction.
 OVERHEAD_GOAL = 0.02
-_ANSWERS_S = 30.0  # most time for the untimed answers of one contender
+_ANSWERS_S = 30.0  # time limit of the untimed answers of one contender
 _BATCH_S = 1.0  # approximate duration of the largest batch
 _PERCENTS: Mapping[Percentile, int] = dict(zip(PERCENTILES, (50, 95, 99), strict=True))
 
@@ -89,7 +89,7 @@ def search_all(
         pairs: store → library called directly, both among `workers`.
         truth: the correct results.
         plan: the rounds.
-        batch: most queries per batch.
+        batch: maximum number of queries per batch.
         batched: contenders to time with batches; None for all.
         clients: numbers of concurrent clients by contender, 1 among them; 1 by default.
         progress: called with a description of the current step.

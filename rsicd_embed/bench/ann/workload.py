@@ -17,7 +17,7 @@ HELD_OUT, MOVED, FAR, GIVEN = "held out", "moved", "far", "given"
 # Length of the noise added to a row to get a query; rows are unit vectors. A text lies further from
 # the images it describes than these from each other.
 _NOISE = {MOVED: 0.5, FAR: 2.0}
-_MOST_HELD_OUT = 0.1
+_MAX_HELD_OUT = 0.1
 PART = "part"
 PARTS = 1000
 
@@ -106,7 +106,7 @@ def prepare(source: VectorSource, folder: Path, queries: int, k: int, seed: int 
         BenchError: the vectors are invalid, or fewer than k rows are left.
     """
     has_queries = source.queries is not None
-    held_out = 0 if has_queries else min(queries // 3, int(_MOST_HELD_OUT * source.rows))
+    held_out = 0 if has_queries else min(queries // 3, int(_MAX_HELD_OUT * source.rows))
     rows = source.rows - held_out
     if rows < max(k, 1) or source.dim < 1:
         suffix = f", with {held_out} held out as queries" if held_out else ""

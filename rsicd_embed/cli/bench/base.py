@@ -17,6 +17,7 @@ from rsicd_embed.cli import record_output
 from rsicd_embed.cli.base import (
     F,
     batch_size_option,
+    count_option,
     json_option,
     model_option,
     note,
@@ -57,15 +58,9 @@ def record_options(command: F) -> F:
     """The options of every benchmark: rounds, seed, output folder and `--json`."""
     for option in (
         json_option,
-        output_option("benchmark", required=True),
+        output_option(required=True),
         seed_option,
-        click.option(
-            "--rounds",
-            default=10,
-            show_default=True,
-            type=click.IntRange(1),
-            help="Samples of each candidate.",
-        ),
+        count_option("--rounds", default=10, help="Samples of each candidate."),
     ):
         command = option(command)
     return command

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from rsicd_embed.cli.base import model_option, note
+from rsicd_embed.cli.base import count_option, model_option, note
 from rsicd_embed.cli.bench.ann_lines import lines
 from rsicd_embed.cli.bench.base import counts, finish, one_process_option, record_options
 from rsicd_embed.cli.record_output import Recorded, command_line
@@ -75,40 +75,18 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     callback=counts,
     help="Rows per query; several are measured in turn.",
 )
-@click.option(
-    "--queries",
-    default=300,
-    show_default=True,
-    type=click.IntRange(3),
-    help="Number of distinct queries.",
-)
+@count_option("--queries", default=300, least=3, help="Number of distinct queries.")
 @click.option(
     "--selectivity",
     metavar="PERCENT,…",
     callback=_percents,
     help="Also search with filters that leave these percentages of the rows, such as 100,10,1,0.1.",
 )
-@click.option(
-    "--builds",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Samples of filling and optimizing, each with new stores.",
+@count_option(
+    "--builds", default=1, help="Samples of filling and optimizing, each with new stores."
 )
-@click.option(
-    "--batch-rows",
-    default=10_000,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Rows per upsert.",
-)
-@click.option(
-    "--batch-queries",
-    default=100,
-    show_default=True,
-    type=click.IntRange(2),
-    help="Most queries per batch.",
-)
+@count_option("--batch-rows", default=10_000, help="Rows per upsert.")
+@count_option("--batch-queries", default=100, least=2, help="Maximum number of queries per batch.")
 @click.option(
     "--clients",
     metavar="N,…",

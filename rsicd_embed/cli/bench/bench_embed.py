@@ -53,7 +53,7 @@ class ModelSource:
     "models",
     multiple=True,
     metavar="MODEL",
-    help="A Hugging Face id or a directory in its CLIP layout; repeatable. "
+    help="Hugging Face id, or a directory in its CLIP layout; repeatable.  "
     "[default: the bundled model]",
 )
 @shape_option("--shape", "shapes", multiple=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from rsicd_embed.cli.base import count_option
 from rsicd_embed.cli.bench.base import (
     counts,
     embedding_bench_options,
@@ -38,12 +39,8 @@ def _sides(context: click.Context, option: click.Parameter, value: str) -> tuple
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path))
 @embedding_bench_options
 @click.option("--backend", metavar="NAME[:PRECISION]", help="Backend of the model.")
-@click.option(
-    "--images",
-    default=256,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Number of JPEG files to generate if no SOURCE is given.",
+@count_option(
+    "--images", default=256, help="Number of JPEG files to generate if no SOURCE is given."
 )
 @click.option(
     "--sides",

@@ -118,20 +118,20 @@ class Quantity(click.ParamType[float]):
     "ann_recall",
     required=True,
     type=click.FloatRange(0, 1),
-    help="Least ANN recall@k: the fraction of the k nearest rows that a search returns.",
+    help="Minimum ANN recall@k: the fraction of the k nearest rows that a search returns.",
 )
 @click.option(
-    "--p95", type=Quantity("time", _MS), help="Highest p95 latency of a search, such as 10ms."
+    "--p95", type=Quantity("time", _MS), help="Maximum p95 latency of a search, such as 10ms."
 )
 @click.option(
     "--qps",
     type=click.FloatRange(0, min_open=True),
-    help="Least queries per second, in batches.",
+    help="Minimum queries per second, in batches.",
 )
 @click.option(
     "--memory",
     type=Quantity("memory", _DECIMAL | _BINARY),
-    help="Highest memory usage of a process that searches, such as 2GB.",
+    help="Maximum memory usage of a process that searches, such as 2GB.",
 )
 @click.option("--k", type=click.IntRange(1), help="Rows per query.  [default: the record's first]")
 @click.option("--path", default="./index", show_default=True, help="Path in the printed URI.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from rsicd_embed.cli.base import backend_option, model_option
+from rsicd_embed.cli.base import backend_option, count_option, model_option
 from rsicd_embed.cli.bench.base import finish, record_options
 from rsicd_embed.cli.record_output import Recorded, command_line
 
@@ -19,21 +19,9 @@ if TYPE_CHECKING:
 @click.command(cls=Recorded)
 @model_option("the bundled model")
 @backend_option
-@click.option(
-    "--rows",
-    default=10_000,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Rows of the store.",
-)
+@count_option("--rows", default=10_000, help="Rows of the store.")
 @click.option("--scheme", default="exact", show_default=True, help="Kind of store.")
-@click.option(
-    "--clients",
-    default=32,
-    show_default=True,
-    type=click.IntRange(2),
-    help="Concurrent clients for the throughput.",
-)
+@count_option("--clients", default=32, least=2, help="Concurrent clients for the throughput.")
 @record_options
 def serve(
     model: str | None,

@@ -16,6 +16,7 @@ from rsicd_embed.cli.base import (
     F,
     backend_option,
     batch_size_option,
+    count_option,
     json_option,
     note,
     precision_option,
@@ -75,14 +76,10 @@ def evaluation_options(command: F) -> F:
     """The options of every evaluation: backend, intervals, and output."""
     for option in (
         json_option,
-        output_option("evaluation"),
+        output_option(),
         seed_option,
-        click.option(
-            "--resamples",
-            default=2000,
-            show_default=True,
-            type=click.IntRange(100),
-            help="Bootstrap resamples for the intervals.",
+        count_option(
+            "--resamples", default=2000, least=100, help="Bootstrap resamples for the intervals."
         ),
         precision_option,
         backend_option,
