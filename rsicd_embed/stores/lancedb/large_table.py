@@ -177,7 +177,7 @@ class LargeTable:
 
     def vectors(self, positions: np.ndarray) -> np.ndarray:
         """The vectors at int64 (m,) positions, as float32 (m, dim)."""
-        vectors = self._taken(positions, [VECTOR])[VECTOR].combine_chunks()
+        vectors = self._take(positions, [VECTOR])[VECTOR].combine_chunks()
         return unit_vectors(vectors, self._dim, self._uri)
 
     def _is_worth_coding(self, count: int) -> bool:
@@ -275,7 +275,7 @@ class LargeTable:
                 part = lance_rows.part_of(batch, self._schema, self._uri)
                 yield Rows(self._schema, (replace(part, live=live),))
 
-    def _taken(self, positions: np.ndarray, names: list[str]) -> pa.Table:
+    def _take(self, positions: np.ndarray, names: list[str]) -> pa.Table:
         """Columns of the rows at int64 `positions` (m,), in this order."""
         row_ids = self._row_ids[positions]
         with lance_rows.reading(self._schema, self._uri):
@@ -297,13 +297,13 @@ class LargeTable:
             table = self._cached_attributes(names)
             if table is None:
                 self._fetches = -math.inf
-        return self._taken(positions, names) if table is None else table.take(positions)
+        return self._take(positions, names) if table is None else table.take(positions)
 
     def _fetched(self, positions: np.ndarray) -> Iterator[Rows]:
         """The rows at int64 `positions` (m,), in this order, by blocks."""
         for start in range(0, len(positions), lance_rows.STREAM_ROWS):
             block = positions[start : start + lance_rows.STREAM_ROWS]
-            for batch in self._taken(block, self._schema.names).combine_chunks().to_batches():
+            for batch in self._take(block, self._schema.names).combine_chunks().to_batches():
                 yield Rows(self._schema, (lance_rows.part_of(batch, self._schema, self._uri),))
 
     def _scored(
@@ -324,7 +324,7 @@ class LargeTable:
         """
         rows = Rows(self._schema, (RowView(vectors, self._attributes.empty_table()),))
         best = scoring.above_kth(pairs.query, scoring.score_pairs(rows, units, pairs), k)
-        kept, row = np.unique(pairs.row[best], return_inverse=True)
-        part = RowView(vectors[kept], self._attributes_at(positions[kept]))
+        chosen, row = np.unique(pairs.row[best], return_inverse=True)
+        part = RowView(vectors[chosen], self._attributes_at(positions[chosen]))
         candidates = Candidates(pairs.query[best], row)
         return scoring.hit_table(Rows(self._schema, (part,)), units, candidates, k)
