@@ -208,11 +208,12 @@ class LargeTable:
             matching(pa.Table.from_batches([batch]).select(names), where)
             for _, batch in self._batches(names)
         ]
-        return np.concatenate(blocks)
+        return np.concatenate([np.zeros(0, bool), *blocks])
 
     def _cached_attributes(self, names: list[str]) -> pa.Table | None:
         """Some attributes of all rows; None if they take too much memory."""
         limit = _ATTRIBUTES_SHARE * self._budget
+        empty = pa.schema([self._attributes.field(name) for name in names]).empty_table()
         if not self._columns.keys() >= set(names):
             batches: list[pa.RecordBatch] = []
             size = 0
@@ -223,10 +224,9 @@ class LargeTable:
                 batches.append(batch.select(names))
             if size + sum(column.nbytes for column in self._columns.values()) > limit:
                 self._columns.clear()
-            table = pa.Table.from_batches(batches).combine_chunks()
+            table = pa.Table.from_batches(batches).combine_chunks() if batches else empty
             self._columns |= dict(zip(names, table.columns, strict=True))
-        fields = [self._attributes.field(name) for name in names]
-        return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
+        return pa.table([self._columns[name] for name in names], schema=empty.schema)
 
     @cached_property
     def _row_ids(self) -> np.ndarray:
@@ -234,7 +234,8 @@ class LargeTable:
         query = self._table.search().select(["id"]).with_row_id(True)
         with lance_rows.reading(self._schema, self._uri):
             batches = query.to_batches(batch_size=lance_rows.STREAM_ROWS)
-            return np.concatenate([batch.column(_ROW_ID).to_numpy() for batch in batches])
+            row_ids = [batch.column(_ROW_ID).to_numpy() for batch in batches]
+            return np.concatenate([np.zeros(0, np.uint64), *row_ids])
 
     @cached_property
     def _order(self) -> np.ndarray:
