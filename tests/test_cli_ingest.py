@@ -25,7 +25,7 @@ def test_skipped_images_are_listed_and_the_run_succeeds(
     assert (outcome.status, outcome.document["embedded"]) == (0, 4)
     (skipped,) = outcome.document["skipped"]
     assert skipped["uri"] == str(pictures / "b.png")
-    assert skipped["reason"].startswith("not a picture")
+    assert skipped["reason"].startswith("not an image")
     assert outcome.stderr == f"skipped {skipped['uri']}: {skipped['reason']}\n"
     plain = run(*ingest)
     assert plain.stdout.startswith("0 embedded, 0 updated, 4 unchanged, 0 removed, 1 skipped in ")
@@ -36,7 +36,7 @@ def test_skipped_images_are_listed_and_the_run_succeeds(
 def test_strict_fails_and_keeps_embedded_rows(uri: str, pictures: Path, tiny_model: Path) -> None:
     (pictures / "b.png").write_text("no picture")
     outcome = run("ingest", pictures, "--store", uri, "--model", tiny_model, "--strict", "--json")
-    assert outcome.error.startswith(f"error: {pictures / 'b.png'}: not a picture")
+    assert outcome.error.startswith(f"error: {pictures / 'b.png'}: not an image")
     assert sorted(rows(uri)) == ["a.png"]
 
 

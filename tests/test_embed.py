@@ -66,7 +66,7 @@ def test_a_failure_leaves_the_old_file(pictures: Path, tiny_model: Path, tmp_pat
     output.write_text("old")
     (pictures / "b.png").write_text("broken")
     failed = run("embed", pictures, "-o", output, "--model", tiny_model, "--strict")
-    assert "b.png: not a picture" in failed.error
+    assert "b.png: not an image" in failed.error
     assert output.read_text() == "old"
 
 

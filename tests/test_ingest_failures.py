@@ -24,7 +24,7 @@ def test_an_unreadable_image_is_reported_and_the_others_embedded(
     summary = ingest(embedder, each_uri, pictures)
     assert counts(summary) == (4, 0, 0, 0, 1)
     assert summary.skipped[0].uri == str(pictures / "b.png")
-    assert summary.skipped[0].reason.startswith("not a picture")
+    assert summary.skipped[0].reason.startswith("not an image")
     assert "b.png" not in rows(each_uri)
 
 

@@ -204,7 +204,7 @@ def test_unusable_data(tmp_path: Path) -> None:
         list(images.epoch(0, 3))
     split[1].path.write_bytes(b"rubbish")
     for cache in ("memory", "disk"):
-        with pytest.raises(TrainError, match=r"beach_1\.png: not a picture.*repair or remove"):
+        with pytest.raises(TrainError, match=r"beach_1\.png: not an image.*repair or remove"):
             opened(split, cache=cache)
     split[1].path.unlink()
     for cache in ("memory", "disk", "none"):

@@ -91,7 +91,7 @@ def test_errors_in_a_worker_are_reported(tmp_path: Path) -> None:
     split = examples(tmp_path, CAPTIONS)
     with opened(split, workers=1, cache="none") as images:
         split[3].path.write_bytes(b"rubbish")
-        with pytest.raises(TrainError, match=r"beach_3\.png: not a picture"):
+        with pytest.raises(TrainError, match=r"beach_3\.png: not an image"):
             list(images.epoch(0, 2))
 
 

@@ -65,7 +65,7 @@ def test_invalid_requests(folder: Path, tmp_path: Path) -> None:
     outcome = run(*arguments[:-1], tmp_path / "views.txt")
     assert (outcome.status, "expected a file of .png" in outcome.stderr) == (2, True)
     (folder / "2.png").write_bytes(b"rubbish")
-    assert "2.png: not a picture" in run(*arguments, "--images", "3").error
+    assert "2.png: not an image" in run(*arguments, "--images", "3").error
 
 
 def test_long_captions_are_wrapped_and_truncated() -> None:

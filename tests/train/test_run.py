@@ -235,7 +235,7 @@ def test_val_is_read_before_the_first_step(source: Any, tmp_path: Path) -> None:
     rubbish.write_bytes(b"rubbish")
     broken = dataclasses.replace(examples.val[0], file=str(rubbish))
     steps: list[Any] = []
-    with pytest.raises(TrainError, match=r"rubbish\.png: not a picture"):
+    with pytest.raises(TrainError, match=r"rubbish\.png: not an image"):
         train(
             CONFIG,
             dataclasses.replace(examples, val=(*examples.val, broken)),
@@ -302,5 +302,5 @@ def test_unusable_val_is_reported_before_training(
         Evaluator([Example("mute", str(path))])
     broken = tmp_path / "broken.png"
     broken.write_text("rubbish")
-    with pytest.raises(DatasetError, match=r"broken\.png: not a picture"):
+    with pytest.raises(DatasetError, match=r"broken\.png: not an image"):
         Evaluator([Example("broken", str(broken), {"captions": ["a"]})])(load_embedder(tiny_model))

@@ -133,7 +133,7 @@ def test_torchvision_views_cannot_be_taught() -> None:
 def test_an_unreadable_image(embedder: Any, images: Any, tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     path.write_text("rubbish")
-    with pytest.raises(TrainError, match=r"broken\.png: not a picture"):
+    with pytest.raises(TrainError, match=r"broken\.png: not an image"):
         teach(embedder, [Example("x", str(path))], images.captions, CONFIG, tmp_path / "out")
     Image.new("RGB", (8, 8)).save(path)
     teach(embedder, [Example("x", str(path))], images.captions, CONFIG, tmp_path / "out")
