@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 import rsicd_embed
+from rsicd_embed.cli import progress
 from rsicd_embed.testing.embedders import picture as picture
 
 from .helpers import IDS, SCHEMES, Counting, cached, run
@@ -42,6 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("xla")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+
+@pytest.fixture(autouse=True)
+def _no_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents progress lines on stderr, which slow machines would print after ten seconds."""
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", math.inf)
 
 
 def pytest_collection_finish() -> None:

@@ -13,6 +13,7 @@ def test_progress_in_a_log_is_a_line_every_ten_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 0.0
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 10.0)
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
     with progress.image_progress("ingest", 400) as advance:
         for _ in range(100):
