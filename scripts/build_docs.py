@@ -32,6 +32,7 @@ PUBLIC_MODULES = (
     "rsicd_embed.embedder",
     "rsicd_embed.stores",
     "rsicd_embed.evaluation",
+    "rsicd_embed.pictures",
     "rsicd_embed.testing",
     "rsicd_embed.errors",
     "rsicd_embed.lancedb",

@@ -1,10 +1,10 @@
 """How a filtered search is done: exactly over the matching rows, or through the index.
 
 An index cannot skip rows that do not match, so more of its hits are fetched and the matching ones
-are kept: twice as many as needed if half of the rows match, a thousand times as many if one in a
-thousand does. An exact search, on the other hand, takes time for every matching row. How many rows
-match is always known, since a filter is evaluated over the attributes of all rows first (which
-takes about 15 ms per million rows, once per filter). So the planner compares two costs:
+are kept: if half of the rows match, twice the number needed; if one in a thousand does, a thousand
+times that number. An exact search, on the other hand, takes time for every matching row. The number
+of matching rows is known, since a filter is evaluated over the attributes of all rows first, which
+takes about 15 ms per million rows, once per filter. So the planner compares two costs:
 
     index:  fixed + per_hit * depth,  depth = margin * wanted * rows / matches
     exact:  per_row * matches
@@ -28,7 +28,7 @@ class SearchCosts:
     """Rough costs of the parts of a search in a store.
 
     Attributes:
-        fixed_us: search of the index, whatever its depth.
+        fixed_us: search of the index, at any depth.
         per_hit_us: each hit that the index returns.
         per_row_us: each matching row of an exact search.
     """

@@ -29,7 +29,7 @@ _ROUNDING = 2e-5
 class QuantisedVectors:
     """int8 codes of n vectors, and what bounds their similarity to a query.
 
-    Vector i is `mean + scales[i] * codes[i]`, rotated back, but for a difference of length
+    Vector i differs from `mean + scales[i] * codes[i]`, rotated back, by a vector of length
     `errors[i]`.
 
     Attributes:

@@ -219,7 +219,7 @@ def test_unrelated_json_leaves_a_plain_folder(tmp_path: Path, name: str, text: s
     source = open_source(tmp_path)
     assert [example.id for example in source.examples] == ["a.jpg"]
     assert source.notes == (f"{tmp_path / name} lists no images with captions",)
-    with pytest.raises(DatasetError, match=f"or one manifest with captions .*, found {name}; give"):
+    with pytest.raises(DatasetError, match=f"or one manifest with captions .*, found {name}; pass"):
         captions.load(tmp_path)
 
 

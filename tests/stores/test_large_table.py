@@ -155,6 +155,16 @@ def test_a_column_newer_than_the_index(pair: tuple[VectorStore, LanceStore]) -> 
     same_hits(pair, "added IS NULL AND n < 50")
 
 
+def test_an_empty_table(
+    pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance_reader, "CACHE_ROWS", -1)
+    for store in pair:
+        store.delete([f"{n:05}" for n in range(ROWS)])
+    for where in (*WHERES, None):
+        same_hits(pair, where)
+
+
 def test_wrong_filters_name_all_columns(pair: tuple[VectorStore, LanceStore]) -> None:
     with pytest.raises(FilterError, match="label"):
         pair[1].search(unit(1), 5, "nope = 1")

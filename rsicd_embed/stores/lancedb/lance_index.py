@@ -65,7 +65,7 @@ IndexSearch = Callable[["AnnIndex", np.ndarray, int, Matches | None], pa.Table |
 
 @dataclass(frozen=True)
 class FilteredRecall:
-    """What the index reaches when a share of the rows matches a filter.
+    """The recall of the index with filters that a share of the rows matches.
 
     Attributes:
         share: share of the rows, in (0, 1).
@@ -215,7 +215,7 @@ def measure(
         index = replace(index, ann_recall=float(recalls.mean()))
         if index.ann_recall >= index.goal:
             break
-        tried.append((partitions, recalls, np.array([min(found, default=-1) for found in scores])))
+        tried.append((partitions, recalls, np.array([min(hits, default=-1) for hits in scores])))
     index = _with_near_setting(index, tried)
     filtered: list[FilteredRecall] = []
     for share in _SHARES:

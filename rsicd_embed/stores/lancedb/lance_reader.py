@@ -44,7 +44,7 @@ class TableState:
         index: the index, if there is one.
         rows: all rows, if they are cached.
         has_vectors: whether the cached rows include vectors.
-        large: what is cached of a table that is too large for `rows`.
+        large: caches of a table that is too large for `rows`.
         stamp: `LanceLocation.stamp` from before the version was read.
     """
 

@@ -181,15 +181,15 @@ class LanceStore(LanceReader):
 
     def _kept_age(self) -> timedelta:
         """The age up to which versions are kept: LanceDB refuses to remove a tagged one."""
-        kept = _READ_AGE if self._leases.any() else _UNREAD_AGE
+        least = _READ_AGE if self._leases.any() else _UNREAD_AGE
         tagged = set(_tags(self._table).values())
         versions = self._table.list_versions()
         times = [entry["timestamp"] for entry in versions if int(entry["version"]) in tagged]
         if not times:
-            return kept
+            return least
         oldest = min(times)
         age: timedelta = datetime.now(oldest.tzinfo) - oldest
-        return max(kept, age + timedelta(minutes=1))
+        return max(least, age + timedelta(minutes=1))
 
 
 class SeenIds:

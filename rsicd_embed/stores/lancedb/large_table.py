@@ -177,7 +177,7 @@ class LargeTable:
 
     def vectors(self, positions: np.ndarray) -> np.ndarray:
         """The vectors at int64 (m,) positions, as float32 (m, dim)."""
-        vectors = self._taken(positions, [VECTOR])[VECTOR].combine_chunks()
+        vectors = self._take(positions, [VECTOR])[VECTOR].combine_chunks()
         return unit_vectors(vectors, self._dim, self._uri)
 
     def _is_worth_coding(self, count: int) -> bool:
@@ -208,11 +208,12 @@ class LargeTable:
             matching(pa.Table.from_batches([batch]).select(names), where)
             for _, batch in self._batches(names)
         ]
-        return np.concatenate(blocks)
+        return np.concatenate([np.zeros(0, bool), *blocks])
 
     def _cached_attributes(self, names: list[str]) -> pa.Table | None:
         """Some attributes of all rows; None if they take too much memory."""
         limit = _ATTRIBUTES_SHARE * self._budget
+        empty = pa.schema([self._attributes.field(name) for name in names]).empty_table()
         if not self._columns.keys() >= set(names):
             batches: list[pa.RecordBatch] = []
             size = 0
@@ -223,10 +224,9 @@ class LargeTable:
                 batches.append(batch.select(names))
             if size + sum(column.nbytes for column in self._columns.values()) > limit:
                 self._columns.clear()
-            table = pa.Table.from_batches(batches).combine_chunks()
+            table = pa.Table.from_batches(batches).combine_chunks() if batches else empty
             self._columns |= dict(zip(names, table.columns, strict=True))
-        fields = [self._attributes.field(name) for name in names]
-        return pa.table([self._columns[name] for name in names], schema=pa.schema(fields))
+        return pa.table([self._columns[name] for name in names], schema=empty.schema)
 
     @cached_property
     def _row_ids(self) -> np.ndarray:
@@ -234,7 +234,8 @@ class LargeTable:
         query = self._table.search().select(["id"]).with_row_id(True)
         with lance_rows.reading(self._schema, self._uri):
             batches = query.to_batches(batch_size=lance_rows.STREAM_ROWS)
-            return np.concatenate([batch.column(_ROW_ID).to_numpy() for batch in batches])
+            row_ids = [batch.column(_ROW_ID).to_numpy() for batch in batches]
+            return np.concatenate([np.zeros(0, np.uint64), *row_ids])
 
     @cached_property
     def _order(self) -> np.ndarray:
@@ -274,7 +275,7 @@ class LargeTable:
                 part = lance_rows.part_of(batch, self._schema, self._uri)
                 yield Rows(self._schema, (replace(part, live=live),))
 
-    def _taken(self, positions: np.ndarray, names: list[str]) -> pa.Table:
+    def _take(self, positions: np.ndarray, names: list[str]) -> pa.Table:
         """Columns of the rows at int64 `positions` (m,), in this order."""
         row_ids = self._row_ids[positions]
         with lance_rows.reading(self._schema, self._uri):
@@ -296,13 +297,13 @@ class LargeTable:
             table = self._cached_attributes(names)
             if table is None:
                 self._fetches = -math.inf
-        return self._taken(positions, names) if table is None else table.take(positions)
+        return self._take(positions, names) if table is None else table.take(positions)
 
     def _fetched(self, positions: np.ndarray) -> Iterator[Rows]:
         """The rows at int64 `positions` (m,), in this order, by blocks."""
         for start in range(0, len(positions), lance_rows.STREAM_ROWS):
             block = positions[start : start + lance_rows.STREAM_ROWS]
-            for batch in self._taken(block, self._schema.names).combine_chunks().to_batches():
+            for batch in self._take(block, self._schema.names).combine_chunks().to_batches():
                 yield Rows(self._schema, (lance_rows.part_of(batch, self._schema, self._uri),))
 
     def _scored(
@@ -323,7 +324,7 @@ class LargeTable:
         """
         rows = Rows(self._schema, (RowView(vectors, self._attributes.empty_table()),))
         best = scoring.above_kth(pairs.query, scoring.score_pairs(rows, units, pairs), k)
-        kept, row = np.unique(pairs.row[best], return_inverse=True)
-        part = RowView(vectors[kept], self._attributes_at(positions[kept]))
+        chosen, row = np.unique(pairs.row[best], return_inverse=True)
+        part = RowView(vectors[chosen], self._attributes_at(positions[chosen]))
         candidates = Candidates(pairs.query[best], row)
         return scoring.hit_table(Rows(self._schema, (part,)), units, candidates, k)
