@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import os
@@ -50,12 +49,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def _no_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents progress lines on stderr, which slow machines would print after ten seconds."""
     monkeypatch.setattr(progress, "_LINE_EVERY_S", math.inf)
-
-
-def pytest_collection_finish() -> None:
-    """Keeps imported modules out of garbage collection, which JAX's tracing triggers often."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="module")

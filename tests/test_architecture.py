@@ -19,7 +19,6 @@ ROOT = Path(rsicd_embed.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "arguments": {"errors"},
-    "closing": set(),
     "parallel": set(),
     "files": {"errors"},
     "_lazy_torchvision": set(),
@@ -38,7 +37,7 @@ MAY_IMPORT = {
         "embedder.clip.backends._lazy_openvino",
     },
     "stores": {
-        "errors", "lazy_exports", "arguments", "closing", "files", "records", "parallel", "plugins",
+        "errors", "lazy_exports", "arguments", "files", "records", "parallel", "plugins",
         "stores.base",
     },
     # LanceDB's embedding functions join stores and embedders.
@@ -54,7 +53,7 @@ MAY_IMPORT = {
         "stores",
     },
     "train": {
-        "errors", "closing", "files", "records", "parallel", "_lazy_torchvision", "datasets",
+        "errors", "files", "records", "parallel", "_lazy_torchvision", "datasets",
         "embedder", "images", "embedder.base",
     },
     "find": {"errors", "files", "parallel", "embedder.base"},
@@ -66,7 +65,7 @@ MAY_IMPORT = {
         "embedder.base", "reports",
     },
     "bench": {
-        "errors", "arguments", "closing", "files", "records", "parallel", "plugins",
+        "errors", "arguments", "files", "records", "parallel", "plugins",
         "_lazy_torchvision", "embedder.clip.backends._lazy_openvino", "datasets", "images",
         "embedder.base", "stores.base", "stores", "indexing", "reports",
         "evaluation",
