@@ -247,7 +247,7 @@ def test_other_model_is_refused(exact: VectorStore, words: Words) -> None:
         fingerprint = "weights:other/tokenizer:t/dim:16"
 
     assert rsicd_embed.sql("SELECT count(*) FROM images", exact, Other()).num_rows == 1
-    with pytest.raises(FingerprintError, match="holds vectors of model 'words'"):
+    with pytest.raises(FingerprintError, match="vectors of an earlier version of model 'words'"):
         rsicd_embed.sql("SELECT similarity('a') FROM images", exact, Other())
 
 

@@ -22,12 +22,18 @@ from rsicd_embed.errors import (
     StoreNotFoundError,
     StoreURIError,
 )
-from rsicd_embed.stores import opening
+from rsicd_embed.stores import nmslib, opening
 from rsicd_embed.stores.base import open_store, require_versioned
+from rsicd_embed.stores.planner import SearchCosts
 
 from .contract import MADE_BY, batch, stored, unit
 
 SCHEMES = ("exact", "nmslib")
+
+
+@pytest.fixture(autouse=True)
+def search_graphs_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nmslib, "_COSTS", SearchCosts(0, 0, 1))
 
 
 @pytest.fixture(params=SCHEMES)
