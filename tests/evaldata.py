@@ -1,4 +1,4 @@
-"""Small data sets whose evaluation has a known answer, and an embedder that sees colours only."""
+"""Small datasets with known results, and an embedder that sees only colours."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ COLOURS = {"desert": (230, 190, 60), "forest": (20, 120, 20), "sea": (20, 60, 20
 
 
 class Colours:
-    """An `Embedder` of three dimensions: a picture's mean colour, the colour that a text names.
+    """An `Embedder` of three dimensions: an image's mean colour, or the colour that a text names.
 
-    `blind` are words it does not know; their texts, like all others without a colour, are yellow.
+    Texts without a known word are yellow; the words in `blind` are unknown.
     """
 
     name = "colours"
@@ -35,7 +35,7 @@ class Colours:
         return unit(pixels.reshape(-1, 3))
 
     def embed_images(self, images: Iterable[ImageLike]) -> np.ndarray:
-        return self.embed_pixels(np.stack([self.preprocess(read_rgb(one)) for one in images]))
+        return self.embed_pixels(np.stack([self.preprocess(read_rgb(image)) for image in images]))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         named = [next((w for w in self._words if w in text), None) for text in texts]
@@ -49,14 +49,14 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def colour(path: Path, rgb: tuple[int, int, int]) -> Path:
-    """Writes a picture of one colour."""
+    """Writes an image of a single colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4), rgb).save(path)
     return path
 
 
 def shade(rgb: tuple[int, int, int], i: int) -> tuple[int, int, int]:
-    """Nearly the same colour, another one for each i."""
+    """Nearly the same colour, different for each i."""
     red, green, blue = rgb
     return red + i % 5, green + i % 3, blue + i % 7
 

@@ -66,21 +66,21 @@ def embed_examples(
         DatasetError: an image cannot be read and `skip_unreadable` is off, or none can be read.
     """
     read = partial(_pixels_or_reason if skip_unreadable else pixels, embedder)
-    kept: list[Example] = []
+    usable: list[Example] = []
     skipped: list[Skipped] = []
     vectors = [np.empty((0, embedder.dim), np.float32)]
     views = ordered_map(read, examples, ahead=2 * embedder.batch_size)
     for batch in batched(zip(examples, views, strict=True), embedder.batch_size):
         readable = [(example, view) for example, view in batch if isinstance(view, np.ndarray)]
         skipped += [Skipped(example.uri, view) for example, view in batch if isinstance(view, str)]
-        kept += [example for example, _ in readable]
+        usable += [example for example, _ in readable]
         if readable:
             vectors.append(embedder.embed_pixels(np.stack([view for _, view in readable])))
         progress(len(batch))
-    if not kept:
+    if not usable:
         reason = f"; {skipped[0].uri}: {skipped[0].reason}" if skipped else ""
         raise DatasetError(f"expected images to evaluate on, found none{reason}")
-    return Embedded(tuple(kept), np.concatenate(vectors), tuple(skipped))
+    return Embedded(tuple(usable), np.concatenate(vectors), tuple(skipped))
 
 
 def embed_texts(

@@ -90,8 +90,8 @@ def test_all_stores_end_to_end(tmp_path: Path) -> None:
     compared = {
         (ratio["of"], ratio["to"], ratio["what"]) for ratio in states["optimized"]["ratios"]
     }
-    for what in ("single p50", "single p95", "single p99", "batch QPS"):
-        assert {(name, f"library of {name}", what) for name in STORES} <= compared
+    for quantity in ("single p50", "single p95", "single p99", "batch QPS"):
+        assert {(name, f"library of {name}", quantity) for name in STORES} <= compared
     assert {ratio["what"] for ratio in document["ratios"]} == {"upsert", "optimize", "both"}
 
 

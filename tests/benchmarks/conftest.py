@@ -1,4 +1,4 @@
-"""How the suite keeps its figures, and what its benchmarks share."""
+"""How the suite saves its figures, and fixtures that its benchmarks share."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ _CHANGES = ("load_1min", "git")  # from run to run on the same machine
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuses ordinary runs, which do without the plugin."""
+    """Refuses to run without the plugin, as in `make test`."""
     if not config.pluginmanager.has_plugin("benchmark"):
         raise pytest.UsageError("expected the plugin pytest-benchmark, found none; run: make bench")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
-    """As the records of `rsicd-embed bench` have it: without the names of hosts and users."""
-    known = machine.describe(machine.nvidia_gpus())
-    return {name: value for name, value in known.items() if name not in _CHANGES}
+    """Describes the machine as `rsicd-embed bench` does: without names of hosts and users."""
+    description = machine.describe(machine.nvidia_gpus())
+    return {name: value for name, value in description.items() if name not in _CHANGES}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
-    """Adds the state of the source, and what the machine had to do before."""
-    known = machine.describe()
-    output_json |= {name: known[name] for name in _CHANGES}
+    """Adds the version of the source, and the load of the machine."""
+    description = machine.describe()
+    output_json |= {name: description[name] for name in _CHANGES}
 
 
 @pytest.fixture(scope="session")
 def embedder() -> ClipEmbedder:
     """The bundled model, on its default backend."""
-    found = rsicd_embed.load_embedder()
-    assert isinstance(found, ClipEmbedder)
-    return found
+    bundled = rsicd_embed.load_embedder()
+    assert isinstance(bundled, ClipEmbedder)
+    return bundled
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> workload.Workload:
+def rows(tmp_path_factory: pytest.TempPathFactory) -> workload.Workload:
     """Rows and queries, the same in every run."""
     source = vectors.generated(ROWS, DIM)
     return workload.prepare(source, tmp_path_factory.mktemp("rows"), QUERIES, K)

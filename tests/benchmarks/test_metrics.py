@@ -1,4 +1,4 @@
-"""What evaluations and `bench ann` compute, at the size of RSICD's test split."""
+"""Computations of evaluations and of `bench ann`, at the size of RSICD's test split."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ IMAGES, CAPTIONS, CLASSES = 1093, 5, 30
 
 @pytest.fixture(scope="module")
 def captions() -> retrieval.CaptionPairs:
-    """Five for each image, no two alike."""
+    """Five distinct captions per image."""
     texts = np.arange(IMAGES * CAPTIONS)
-    distinct = tuple(str(one) for one in texts)
+    distinct = tuple(map(str, texts))
     return retrieval.CaptionPairs(IMAGES, distinct, texts, texts // CAPTIONS)
 
 
@@ -46,12 +46,12 @@ def test_bootstrap(benchmark: Any, captions: retrieval.CaptionPairs) -> None:
 
 
 @pytest.mark.benchmark(group="metrics")
-def test_ground_truth(benchmark: Any, made: Workload) -> None:
-    assert len(benchmark(ground_truth.kth_best, made.base, made.queries, K)) == len(made.queries)
+def test_ground_truth(benchmark: Any, rows: Workload) -> None:
+    assert len(benchmark(ground_truth.kth_best, rows.base, rows.queries, K)) == len(rows.queries)
 
 
 @pytest.mark.benchmark(group="metrics")
-def test_ann_recalls(benchmark: Any, made: Workload) -> None:
-    kth = ground_truth.kth_best(made.base, made.queries, K)
-    found = list(np.argsort(-(made.queries @ made.base.T), axis=1)[:, :K])
-    assert benchmark(ground_truth.ann_recalls, found, made.base, made.queries, kth, K).min() == 1
+def test_ann_recalls(benchmark: Any, rows: Workload) -> None:
+    kth = ground_truth.kth_best(rows.base, rows.queries, K)
+    nearest = list(np.argsort(-(rows.queries @ rows.base.T), axis=1)[:, :K])
+    assert benchmark(ground_truth.ann_recalls, nearest, rows.base, rows.queries, kth, K).min() == 1

@@ -1,4 +1,4 @@
-"""From a file's bytes and a text to vectors, step by step."""
+"""The steps from an image file or a text to a vector."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_decode(benchmark: Any, side: int) -> None:
 @pytest.mark.parametrize("side", [224, 1000])
 @pytest.mark.benchmark(group="images")
 def test_preprocess(benchmark: Any, embedder: ClipEmbedder, side: int) -> None:
-    found = benchmark(embedder.preprocess, synthetic_inputs.image(side, seed=0))
-    assert found.shape == (*embedder.preprocessor.crop, 3)
+    pixels = benchmark(embedder.preprocess, synthetic_inputs.image(side, seed=0))
+    assert pixels.shape == (*embedder.preprocessor.crop, 3)
 
 
 @pytest.mark.benchmark(group="texts")

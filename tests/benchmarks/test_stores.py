@@ -23,23 +23,23 @@ UPSERTED, ROUNDS = 2_000, 10
 
 @pytest.fixture(scope="module", params=SCHEMES)
 def store(
-    request: pytest.FixtureRequest, made: Workload, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, rows: Workload, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VectorStore]:
     """All rows, optimized."""
     with open_store(f"{request.param}:{tmp_path_factory.mktemp('store')}/rows", MADE_BY) as store:
-        store.upsert(made.batches(ROWS))
+        store.upsert(rows.batches(ROWS))
         store.optimize()
         yield store
 
 
 @pytest.mark.parametrize("where", [None, TENTH], ids=["all", "tenth"])
 @pytest.mark.benchmark(group="searches for one query")
-def test_search(benchmark: Any, store: VectorStore, made: Workload, where: str | None) -> None:
+def test_search(benchmark: Any, store: VectorStore, rows: Workload, where: str | None) -> None:
     queries = itertools.cycle(range(QUERIES))
 
     def search() -> pa.Table:
         at = next(queries)
-        return store.search(made.queries[at : at + 1], K, where)
+        return store.search(rows.queries[at : at + 1], K, where)
 
     assert benchmark(search).num_rows == K
 
@@ -47,26 +47,26 @@ def test_search(benchmark: Any, store: VectorStore, made: Workload, where: str |
 @pytest.mark.parametrize("where", [None, TENTH], ids=["all", "tenth"])
 @pytest.mark.benchmark(group=f"searches for {QUERIES} queries at once")
 def test_search_batch(
-    benchmark: Any, store: VectorStore, made: Workload, where: str | None
+    benchmark: Any, store: VectorStore, rows: Workload, where: str | None
 ) -> None:
-    assert benchmark(store.search, made.queries, K, where).num_rows == K * QUERIES
+    assert benchmark(store.search, rows.queries, K, where).num_rows == K * QUERIES
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.benchmark(group=f"upserts of {UPSERTED:,} rows")
-def test_upsert(benchmark: Any, made: Workload, tmp_path: Path, scheme: str) -> None:
-    """Into a store that is new each time."""
-    rows = next(made.batches(UPSERTED))
+def test_upsert(benchmark: Any, rows: Workload, tmp_path: Path, scheme: str) -> None:
+    """Each round upserts into a new store."""
+    batch = next(rows.batches(UPSERTED))
     numbers = itertools.count()
 
     def empty() -> tuple[tuple[VectorStore], dict[str, Any]]:
         return (open_store(f"{scheme}:{tmp_path / str(next(numbers))}", MADE_BY),), {}
 
-    found = benchmark.pedantic(
-        lambda store: store.upsert([rows]),
+    count = benchmark.pedantic(
+        lambda store: store.upsert([batch]),
         setup=empty,
         teardown=lambda store: store.close(),
         rounds=ROUNDS,
         warmup_rounds=1,
     )
-    assert found == UPSERTED
+    assert count == UPSERTED

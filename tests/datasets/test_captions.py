@@ -49,14 +49,14 @@ def karpathy(folder: Path, splits: list[Any]) -> None:
         (folder / entry["filename"]).touch()
 
 
-def told(source: Source) -> dict[str, Any]:
+def described(source: Source) -> dict[str, Any]:
     return {e.id: (e.captions, e.split, e.label or None) for e in source.examples}
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_rows_of_one_image_are_joined(tmp_path: Path, kind: str) -> None:
     source = captions.load(written(tmp_path, kind))
-    assert told(source) == {
+    assert described(source) == {
         "a.png": (("a port", "many boats"), "train", "port"),
         "b.png": (("a desert",), "val", "desert"),
         "c.png": (("a river",), "test", None),
@@ -130,7 +130,7 @@ def test_images_without_a_split_among_others_are_reported(tmp_path: Path, kind: 
 def test_rows_of_one_image_may_leave_values_blank(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("path,caption,split,label\na.png,x,train,\na.png,y, ,port\nb.png,z,val, \n")
-    assert told(captions.load(path)) == {
+    assert described(captions.load(path)) == {
         "a.png": (("x", "y"), "train", "port"),
         "b.png": (("z",), "val", None),
     }

@@ -87,7 +87,7 @@ def test_batches_without_negatives_are_counted(
     with TemporaryDirectory() as folder, opened(examples(Path(folder), captions)) as images:
         for number in range(2):
             groups = [batch.groups for batch in images.epoch(number, size)]
-            lacking = [(one[:, None] == one[None]).any(axis=-1).all() for one in groups]
+            lacking = [(group[:, None] == group[None]).any(axis=-1).all() for group in groups]
             assert images.without_negatives(number, size) == sum(lacking)
 
 

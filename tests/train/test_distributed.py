@@ -94,8 +94,8 @@ def test_one_process_resumes_the_run_of_two(
 ) -> None:
     assert [result["step"] for result in results] == [2, 2]
     of = recipe(config(**SETTINGS))
-    with Checkpoints(checkpoints) as here:
-        state, step = here.restore(begin(of))
+    with Checkpoints(checkpoints) as saved:
+        state, step = saved.restore(begin(of))
     assert step == 2
     _, metrics = make_step(of)(state, batch(2))
     assert float(metrics["loss"]) == pytest.approx(results[0]["together"][2], abs=1e-5)
