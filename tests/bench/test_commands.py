@@ -25,6 +25,7 @@ def embed(*options: str | Path) -> Any:
     return run("bench", "embed", "--rounds", "2", "--batch-size", "4", *options)
 
 
+@pytest.mark.slow
 def test_embed_prints_and_saves_one_document(tiny_model: Path, tmp_path: Path) -> None:
     """Runs in one process, which is faster; the slow test below has one per candidate."""
     out = tmp_path / "runs"
@@ -155,6 +156,7 @@ def ingest(*options: str | Path) -> Any:
     return run("bench", "ingest", "--rounds", "2", "--batch-size", "4", *options)
 
 
+@pytest.mark.slow
 def test_ingest_of_generated_images_and_its_memory(tiny_model: Path, tmp_path: Path) -> None:
     done = ingest(
         *("--model", tiny_model, "--images", "6", "--sides", "20-40", "--memory-at", "5,9"),

@@ -313,6 +313,7 @@ def test_missing_config_keys_are_refused() -> None:
         ClipConfig(TINY, TEXT, 24, 64, 32, 600, 32, 599)
 
 
+@pytest.mark.slow
 def test_bench_embed_needs_no_reference(saved: Path, tmp_path: Path) -> None:
     done = run(
         *("bench", "embed", "--model", saved, "--backend", "numpy", "--one-process"),

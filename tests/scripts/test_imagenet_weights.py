@@ -96,6 +96,7 @@ def make_model(monkeypatch: pytest.MonkeyPatch, *args: object) -> None:
     runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_the_script_makes_a_model(
     state: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

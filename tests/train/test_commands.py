@@ -118,6 +118,7 @@ def test_every_preset_loads_and_is_listed_with_its_published_metrics() -> None:
 # ------------------------------------------------------------------ train
 
 
+@pytest.mark.slow
 def test_training_with_a_teacher_shows_progress(
     captioned_folder: Path, other_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +170,7 @@ def test_the_cluster_is_detected_only_on_request(
 # ------------------------------------------------------------------ arms
 
 
+@pytest.mark.slow
 def test_three_arms_in_one_plot(augmented_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "arms"
     best = run("train", "arms", "--dataset", augmented_folder, "--out", out, *TINY, "--json")

@@ -45,6 +45,7 @@ def test_parts_with_other_models_and_settings(model: Any, more: dict[str, Any]) 
     assert_close(parts, whole)
 
 
+@pytest.mark.slow
 def test_parts_need_less_memory() -> None:
     def temporary(**settings: Any) -> int:
         of = recipe(config(batch_size=256, **settings))

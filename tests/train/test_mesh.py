@@ -16,6 +16,8 @@ from rsicd_embed.errors import TrainError
 from .on_eight_devices import CASES
 from .steps import config, recipe
 
+pytestmark = pytest.mark.slow
+
 # Compile quickly; results do not change.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 

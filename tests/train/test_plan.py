@@ -305,6 +305,7 @@ def test_plan_uses_the_settings_of_train(compiler: list[int], tmp_path: Path) ->
     assert plan["largest_global_batch"] % (8 * 4) == 0
 
 
+@pytest.mark.slow
 def test_step_flops_exclude_recomputation() -> None:
     def needed(**settings: Any) -> float:
         work = StepWorkload(TrainConfig(ModelConfig(shape="tiny"), step=StepConfig(**settings)))
@@ -318,6 +319,7 @@ def test_step_flops_exclude_recomputation() -> None:
     assert 0.8 * whole < compiled_step.flops < 1.2 * whole
 
 
+@pytest.mark.slow
 def test_compiled_flops_count_every_iteration() -> None:
     """XLA counts a loop's body once; a plan counts all parts of a batch."""
 

@@ -98,6 +98,7 @@ class StopHereError(Exception):
     """An interruption."""
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_exact(source: Any, tmp_path: Path) -> None:
     def stop_after_two(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:

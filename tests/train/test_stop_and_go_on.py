@@ -52,9 +52,8 @@ def same_run(run: Path, other: Path) -> None:
         assert path.read_bytes() == (other / "best" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_the_middle_of_an_epoch(
     number: signal.Signals, whole: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
