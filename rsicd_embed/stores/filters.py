@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.errors import FilterError
 
+T = TypeVar("T")
+CACHED_FILTERS = 8
 _TABLE = "rows"
 _LEAVES = {"Column", "Literal"}
 _VOLATILE = {"random", "rand", "uuid"}
@@ -59,6 +63,28 @@ _CHANGING = re.compile(r"\b(now|current_\w+|today)\b", re.IGNORECASE)
 def is_volatile(where: str) -> bool:
     """Whether a condition may match other rows when it is evaluated again."""
     return _CHANGING.search(where) is not None
+
+
+class RecentFilters(Generic[T]):
+    """The results of the last few conditions: a filter often stays while queries change."""
+
+    def __init__(self) -> None:
+        self._results: dict[str, T] = {}
+        self._mutex = threading.Lock()
+
+    def result(self, where: str, evaluate: Callable[[str], T]) -> T:
+        """The cached result, or that of `evaluate`; always the latter if it depends on the time."""
+        if not isinstance(where, str) or is_volatile(where):
+            return evaluate(where)
+        with self._mutex:
+            result = self._results.pop(where, None)
+        if result is None:
+            result = evaluate(where)
+        with self._mutex:
+            self._results[where] = result  # the latest is last
+            if len(self._results) > CACHED_FILTERS:
+                del self._results[next(iter(self._results))]
+        return result
 
 
 def matching(table: pa.Table, where: str) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import HIT_COLUMNS, VECTOR, vector_array, vector_matrix
-from rsicd_embed.stores.filters import is_volatile, matching
+from rsicd_embed.stores.filters import RecentFilters, matching
 from rsicd_embed.stores.quantised import QuantisedVectors
 
 _SCAN_ROWS = 8192
-_CACHED_MASKS = 8  # conditions; a mask is a byte per row
 
 
 @dataclass(frozen=True)
@@ -115,13 +114,11 @@ class Rows:
         """
         if where is None:
             return [part.live for part in self.parts]
-        is_cacheable = isinstance(where, str) and not is_volatile(where)
-        return self._cached_masks(where) if is_cacheable else self._evaluated_masks(where)
+        return self._recent_masks.result(where, self._evaluated_masks)
 
     @cached_property
-    def _cached_masks(self) -> Callable[[str], list[np.ndarray | None]]:
-        """`_evaluated_masks` of recent conditions: a filter often stays while queries change."""
-        return lru_cache(_CACHED_MASKS)(self._evaluated_masks)
+    def _recent_masks(self) -> RecentFilters[list[np.ndarray | None]]:
+        return RecentFilters()
 
     def _evaluated_masks(self, where: str) -> list[np.ndarray | None]:
         # The condition only sees live rows: a dead one could make it fail (a cast, a division).

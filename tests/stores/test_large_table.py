@@ -14,6 +14,7 @@ import pytest
 
 from rsicd_embed.errors import FilterError, StoreError
 from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.filters import CACHED_FILTERS, RecentFilters
 from rsicd_embed.stores.lancedb import lance_index, lance_reader, large_table
 from rsicd_embed.stores.lancedb.lance_index import AnnIndex, FilteredRecall
 from rsicd_embed.stores.lancedb.lance_store import LanceStore
@@ -202,12 +203,25 @@ def test_the_smallest_budget(
         same_hits(pair, where)
 
 
-def test_filters_on_the_time_are_evaluated_each_time() -> None:
-    from rsicd_embed.stores.filters import is_volatile
+def test_recent_filters_are_evaluated_once() -> None:
+    recent: RecentFilters[int] = RecentFilters()
+    calls: list[str] = []
 
-    assert is_volatile("at > now() - INTERVAL '1 hour'")
-    assert is_volatile("at < CURRENT_TIMESTAMP")
-    assert not is_volatile("label = 'snow' AND n > 5")
+    def evaluate(where: str) -> int:
+        calls.append(where)
+        return len(calls)
+
+    assert [recent.result(where, evaluate) for where in ("a", "b", "a")] == [1, 2, 1]
+    for number in range(CACHED_FILTERS - 1):
+        recent.result(f"c{number}", evaluate)
+    assert recent.result("a", evaluate) == 1  # used more recently than b
+    assert recent.result("b", evaluate) == CACHED_FILTERS + 2
+
+
+@pytest.mark.parametrize("where", ["at > now() - INTERVAL '1 hour'", "at < CURRENT_TIMESTAMP"])
+def test_filters_on_the_time_are_evaluated_each_time(where: str) -> None:
+    recent: RecentFilters[object] = RecentFilters()
+    assert recent.result(where, lambda _: object()) is not recent.result(where, lambda _: object())
 
 
 def test_measured_recall_is_kept_with_the_index(pair: tuple[VectorStore, LanceStore]) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import pyarrow as pa
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import scoring
-from rsicd_embed.stores.filters import is_volatile, matching
+from rsicd_embed.stores.filters import CACHED_FILTERS, RecentFilters, matching
 from rsicd_embed.stores.lancedb import lance_rows
 from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex, Matches
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
@@ -36,7 +36,6 @@ _MEMORY_MB = 1024
 _MEGABYTE = 2**20
 # Shares of the memory budget: codes, attributes, and the rows that match recent filters.
 _CODES_SHARE, _ATTRIBUTES_SHARE, _ROWS_SHARE = 0.5, 0.25, 0.25
-_CACHED_FILTERS = 8
 _ROW_ID = "_rowid"
 # Costs of searches with codes, and without.
 _BY_CODES = SearchCosts(fixed_us=5_000, per_hit_us=4, per_row_us=0.08)
@@ -79,7 +78,7 @@ class LargeTable:
         self._codes: QuantisedVectors | None = None
         self._spent_us = 0.0  # on exact searches that codes would have made faster
         self._fetches: float = 0  # of attributes, before they are cached
-        self._cached_matches = lru_cache(_CACHED_FILTERS)(self._evaluated)
+        self._recent: RecentFilters[Matches] = RecentFilters()
 
     def matches(self, where: str) -> Matches:
         """Finds the rows that satisfy a condition.
@@ -87,8 +86,7 @@ class LargeTable:
         Raises:
             FilterError: see `filters.matching`.
         """
-        is_cacheable = isinstance(where, str) and not is_volatile(where)
-        return self._cached_matches(where) if is_cacheable else self._evaluated(where)
+        return self._recent.result(where, self._evaluated)
 
     def search(self, units: np.ndarray, k: int, matches: Matches | None) -> pa.Table:
         """Finds the k best rows for each query exactly.
@@ -188,7 +186,7 @@ class LargeTable:
     def _is_cacheable(self, matches: Matches) -> bool:
         """Whether the matching rows are few enough to be cached with the filter."""
         row_bytes = 4 * self._dim + 200
-        limit = _ROWS_SHARE * self._budget / _CACHED_FILTERS
+        limit = _ROWS_SHARE * self._budget / CACHED_FILTERS
         return bool(matches.count * row_bytes <= limit)
 
     def _evaluated(self, where: str) -> Matches:
