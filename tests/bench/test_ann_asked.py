@@ -117,9 +117,15 @@ def test_results_before_an_interruption_are_kept(
 def test_a_signal_to_all_processes(tmp_path: Path) -> None:
     """Like a terminal, sends the signal to the command and its subprocesses."""
     words = ["bench", "ann", "--rows", "2000", "--dim", "8", "--rounds", "1000", "--against"]
-    command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()", *words, "none"]
+    # Shells ignore SIGINT in background jobs, which may include these tests.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from rsicd_embed.cli import main; main()"
+    command = [sys.executable, "-c", code, *words, "none"]
     with subprocess.Popen(
-        [*command, "-o", str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "-o", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

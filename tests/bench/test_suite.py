@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -29,8 +30,15 @@ def command() -> list[str]:
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
+    # pytest-benchmark times nothing in a worker of pytest-xdist.
+    environment = {name: os.environ[name] for name in os.environ if "XDIST" not in name}
     return subprocess.run(
-        [*command(), *options], cwd=PROJECT, capture_output=True, text=True, check=False
+        [*command(), *options],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
