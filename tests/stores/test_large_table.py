@@ -120,6 +120,16 @@ def test_filters_mean_the_same_on_every_path(
     assert (state.large._codes is not None) == (path == "codes")
 
 
+def test_queries_that_share_hits(
+    pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, large = pair
+    monkeypatch.setattr(large_table, "_FETCH_US", 0)  # attributes are not cached
+    queries = np.repeat(unit(2, seed=8), 40, axis=0)
+    for where in (None, "n >= 600", "n < 7"):
+        assert large.search(queries, 10, where) == exact.search(queries, 10, where)
+
+
 def test_attributes_are_cached_after_some_searches(
     pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -275,16 +275,15 @@ class LargeTable:
 
     def _take(self, positions: np.ndarray, names: list[str]) -> pa.Table:
         """Columns of the rows at int64 `positions` (m,), in this order."""
-        row_ids = self._row_ids[positions]
+        # LanceDB returns each row once, in an order of its own.
+        distinct, back = np.unique(self._row_ids[positions], return_inverse=True)
         with lance_rows.reading(self._schema, self._uri):
-            table = self._searched.take(self._version, row_ids, names)
-        if len(table) != len(positions):
+            table = self._searched.take(self._version, distinct, names)
+        if len(table) != len(distinct):
             raise StoreError(
-                f"{self._uri}: expected {len(positions)} rows, found {len(table)}; open it again"
+                f"{self._uri}: expected {len(distinct)} rows, found {len(table)}; open it again"
             )
-        back = np.empty(len(positions), np.int64)
-        back[np.argsort(row_ids)] = np.argsort(table[_ROW_ID].to_numpy())
-        return table.select(names).take(back)
+        return table.select(names).take(np.argsort(table[_ROW_ID].to_numpy())[back])
 
     def _attributes_at(self, positions: np.ndarray) -> pa.Table:
         """The attributes of the rows at int64 `positions` (m,), from memory if that pays."""
