@@ -121,7 +121,7 @@ def known_models() -> dict[str, KnownModel]:
     """
     models = dict(_read(_OURS))
     path = _user_list()
-    return models if path is None else models | _read(path)
+    return models if path is None else {**models, **_read(path)}
 
 
 def _user_list() -> Path | None:
