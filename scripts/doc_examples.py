@@ -55,7 +55,6 @@ PROJECT = Path(__file__).parents[1]
 HOME = "/home/ada"
 TILES_STORE = "lancedb:./earth"
 INGEST_TILES = ["ingest", "demo/tiles/tiles.jsonl", "--store", TILES_STORE]
-_EMBEDDING = ("ingest", "embed", "eval")
 
 _FENCE = re.compile(
     r"(?:^<!-- example: (?P<directive>[^\n]*?) -->\n)?"
@@ -213,12 +212,9 @@ class Workspace:
         Raises:
             ExampleError: it does not end with the status that is expected.
         """
-        engine = ["--backend", "openvino"] if words[0] in _EMBEDDING else []  # the fastest
         with contextlib.chdir(self.folder):
             environment = {"COLUMNS": "100"}
-            result = CliRunner().invoke(
-                program, [*words, *engine], prog_name="rsicd-embed", env=environment
-            )
+            result = CliRunner().invoke(program, words, prog_name="rsicd-embed", env=environment)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise ExampleError(f"rsicd-embed {shlex.join(words)}") from result.exception
         if (result.exit_code in (1, 2)) != fails:

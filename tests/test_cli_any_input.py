@@ -66,6 +66,7 @@ BASE: dict[str, list[str]] = {
     "eval retrieval": ["--dataset", "absent"],
     "eval probe": ["--dataset", "absent"],
     "eval forgetting": ["--dataset", "absent", "--baseline", "absent"],
+    "eval suite": ["--dataset", "absent"],
     "bench ann": ["--vectors", "absent", "-o", "bench"],
     "bench embed": ["--model", "absent", "-o", "bench"],
     "bench ingest": ["absent", "--model", "absent", "-o", "bench"],

@@ -182,6 +182,8 @@ def _report(
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
             f"({rate:.1f} {unit}/s); {rows} rows in {store_uri}"
         )
+        if summary.engine:
+            note(f"engine: {summary.engine}")
     if summary.stretched:
         from rsicd_embed.images import STRETCH_RULE
 

@@ -8,6 +8,7 @@ from rsicd_embed.cli.base import Group
 from rsicd_embed.cli.eval.eval_forgetting import forgetting
 from rsicd_embed.cli.eval.eval_probe import probe
 from rsicd_embed.cli.eval.eval_retrieval import retrieval
+from rsicd_embed.cli.eval.eval_suite import suite
 from rsicd_embed.cli.eval.eval_zeroshot import zeroshot
 
 
@@ -20,5 +21,5 @@ def evaluation() -> None:
     """
 
 
-for command in (zeroshot, retrieval, probe, forgetting):
+for command in (zeroshot, retrieval, probe, forgetting, suite):
     evaluation.add_command(command)

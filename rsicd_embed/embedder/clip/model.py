@@ -15,12 +15,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from rsicd_embed.embedder.clip.backends.engine_choice import keep_libtpu_quiet
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet import ResNet
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.embedder.clip.transformer import BertTower, TextTower, VisionTransformer
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError
+
+keep_libtpu_quiet()  # before JAX looks for devices
 
 LOGIT_SCALE_INIT = math.log(1 / 0.07)
 
