@@ -111,7 +111,7 @@ def augment_captions(
     from rsicd_embed.datasets import captions, splits
     from rsicd_embed.files import cache_folder
     from rsicd_embed.train.backtranslation import paraphrase
-    from rsicd_embed.train.backtranslation.translations import Translations
+    from rsicd_embed.train.backtranslation.marian import Translations
 
     languages = tuple(dict.fromkeys(via))
     there = _models("--from-english", from_english, languages, paraphrase.FROM_ENGLISH)

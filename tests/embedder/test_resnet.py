@@ -14,7 +14,7 @@ import torch
 from flax import nnx
 from safetensors.numpy import load_file
 
-from rsicd_embed.bench import references
+from rsicd_embed.bench import reference_models
 from rsicd_embed.embedder import export_model
 from rsicd_embed.embedder.clip import config as clip_config
 from rsicd_embed.embedder.clip import tensors as clip_tensors
@@ -323,5 +323,5 @@ def test_bench_embed_needs_no_reference(saved: Path, tmp_path: Path) -> None:
     record = done.document
     assert list(record["images"]["candidates"]) == ["rsicd-embed numpy"]
     assert record["flop_per_image"] > 0
-    assert set(record["left_out"]) == set(references.CLIP_NEEDS)
+    assert set(record["left_out"]) == set(reference_models.CLIP_NEEDS)
     assert "a CLIP with a ViT: transformers does not support its ResNets" in str(record["left_out"])
