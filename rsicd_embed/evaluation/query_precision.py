@@ -106,9 +106,9 @@ def report(
     keys = np.array([_key(label) for label in labels])
     of_query = [{_key(name) for name in query.classes} for query in queries]
     relevant = np.array([np.isin(keys, list(names)) for names in of_query])
-    scored = np.flatnonzero(relevant.any(axis=1))
+    scored = [i for i, images_of in enumerate(relevant) if images_of.any()]
     unknown = sorted(set().union(*of_query) - set(keys.tolist()))
-    if not scored.size:
+    if not scored:
         raise DatasetError(
             f"expected images of the classes {', '.join(unknown)[:80]}, found "
             f"{', '.join(sorted(set(labels)))[:80] or 'none'}; the classes of the queries are "

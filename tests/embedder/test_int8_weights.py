@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -24,6 +24,9 @@ WEIGHTS = arrays.arrays(
 )
 
 
+@settings(
+    max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(WEIGHTS)
 def test_values_are_within_half_a_step_and_survive_a_second_time(weight: np.ndarray) -> None:
     values, scale = quantize(weight)
@@ -78,7 +81,9 @@ def test_damaged_files_are_refused(quantized: Path, tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         assert "cannot be read" in refusal()
     save_file(stored, path, metadata=metadata | {"version": "2"})
-    assert "expected weights in the format rsicd-embed-int8 1, found rsicd-embed-int8 2" in refusal()
+    assert (
+        "expected weights in the format rsicd-embed-int8 1, found rsicd-embed-int8 2" in refusal()
+    )
     save_file(stored, path)
     assert "found no format" in refusal()
     save_file({n: t for n, t in stored.items() if n != f"{name}.scale"}, path, metadata=metadata)

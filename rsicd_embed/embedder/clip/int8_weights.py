@@ -1,10 +1,10 @@
 """Weights with eight bits per value, in `model.int8.safetensors`.
 
 Version 1 is a safetensors file with the metadata `format: rsicd-embed-int8` and `version: 1`. Each
-tensor NAME of two or more axes is stored as int8, next to `NAME.scale`, float32 (n,), with one value
-per output channel (the first axis): a weight is its int8 times the scale of its channel. All other
-tensors are float32. Models compute with the float32 weights, so their fingerprint is that of an
-exported float32 copy.
+tensor NAME of two or more axes is stored as int8, next to `NAME.scale`, float32 (n,), with one
+value per output channel (the first axis): a weight is its int8 times the scale of its channel. All
+other tensors are float32. Models compute with the float32 weights, so their fingerprint is that of
+an exported float32 copy.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def quantize(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def dequantize(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Restores a float32 weight from the result of `quantize`."""
-    return np.multiply(values, scale.reshape(-1, *[1] * (values.ndim - 1)), dtype=np.float32)
+    by_channel = scale.reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray(np.multiply(values, by_channel, dtype=np.float32))
 
 
 def write(tensors: Mapping[str, np.ndarray], path: Path) -> None:
