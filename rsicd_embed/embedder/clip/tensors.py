@@ -1,4 +1,8 @@
-"""Names and shapes of a CLIP's tensors in a Hugging Face checkpoint, and their validation."""
+"""Names and shapes of a CLIP's tensors, and their validation.
+
+The names are those of transformers' CLIPModel, ResNetModel and BertModel, extended to SigLIP's
+towers and CLIP's modified ResNet. Other formats are converted to them.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig, TowerConfig
-from rsicd_embed.embedder.clip.resnet_config import Convolution, ResNetConfig
+from rsicd_embed.embedder.clip.resnet_config import STRIDE, Convolution, ResNetConfig
 from rsicd_embed.errors import WeightsError
 
 # Buffers in older checkpoints that are not parameters.
 BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 RESNET_STEM = "vision_model.embedder.embedder.convolution"
+ATTENTION_POOL = "vision_model.attention_pool"
+PROBE = "vision_model.head.probe"
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -21,21 +27,34 @@ Shapes = dict[str, tuple[int, ...]]
 def shapes(config: ClipConfig) -> Shapes:
     """Shapes of all tensors of a checkpoint in PyTorch's layout: linear (out, in), conv OIHW."""
     if isinstance(config.vision, ResNetConfig):
-        image = resnet_shapes(config.vision)
+        image = resnet_shapes(config.vision, config.image_size)
     else:
-        image = _vit_shapes(config.vision, config.patch_size, config.patches)
-    return {
-        **image,
-        **_text_shapes(config),
-        "visual_projection.weight": (config.dim, config.vision.width),
-        "text_projection.weight": (config.dim, config.text.width),
-        "logit_scale": (),
-    }
+        image = _vit_shapes(config, config.vision)
+    tensors = {**image, **_text_shapes(config), **_projections(config), "logit_scale": ()}
+    return tensors | ({"logit_bias": ()} if config.siglip else {})
 
 
-def resnet_shapes(vision: ResNetConfig) -> Shapes:
+def _projections(config: ClipConfig) -> Shapes:
+    image = _linear("visual_projection", config.vision.width, config.dim)
+    if not config.image_bias:
+        del image["visual_projection.bias"]
+    text = _linear("text_projection", config.text.width, config.dim)
+    hidden = config.text.projection_width if isinstance(config.text, BertConfig) else 0
+    if hidden:
+        text = {
+            "text_projection.0.weight": (hidden, config.text.width),
+            "text_projection.2.weight": (config.dim, hidden),
+        }
+    elif not config.siglip:
+        del text["text_projection.bias"]
+    return text if config.siglip else image | text
+
+
+def resnet_shapes(vision: ResNetConfig, image_size: int = 224) -> Shapes:
     """Shapes of a ResNet image tower's tensors, by the names of transformers' ResNetModel."""
-    tensors = _convolution(RESNET_STEM, vision.stem)
+    tensors: Shapes = {}
+    for name, convolution in zip(resnet_stem(vision), vision.stem, strict=True):
+        tensors |= _convolution(name, convolution)
     for stage, blocks in enumerate(vision.stages()):
         for place, block in enumerate(blocks):
             name = resnet_block(stage, place)
@@ -43,7 +62,20 @@ def resnet_shapes(vision: ResNetConfig) -> Shapes:
                 tensors |= _convolution(f"{name}.layer.{layer}.convolution", convolution)
             if block.shortcut is not None:
                 tensors |= _convolution(f"{name}.shortcut.convolution", block.shortcut)
+    if vision.attention_heads:
+        positions = (image_size // STRIDE) ** 2 + 1
+        tensors[f"{ATTENTION_POOL}.position_embedding.weight"] = (positions, vision.width)
+        for part in ("q_proj", "k_proj", "v_proj"):
+            tensors |= _linear(f"{ATTENTION_POOL}.{part}", vision.width, vision.width)
     return tensors
+
+
+def resnet_stem(vision: ResNetConfig) -> list[str]:
+    """Names of the stem's convolutions."""
+    if not vision.attention_heads:
+        return [RESNET_STEM]
+    name = RESNET_STEM.removesuffix(".convolution")
+    return [f"{name}.{layer}.convolution" for layer in range(len(vision.stem))]
 
 
 def resnet_block(stage: int, place: int) -> str:
@@ -56,15 +88,29 @@ def _convolution(name: str, shape: Convolution) -> Shapes:
     return {f"{name}.weight": kernel, f"{name}.bias": (shape.outputs,)}
 
 
-def _vit_shapes(vision: TowerConfig, side: int, patches: int) -> Shapes:
-    name = "vision_model.embeddings"
-    return {
-        f"{name}.class_embedding": (vision.width,),
-        f"{name}.patch_embedding.weight": (vision.width, 3, side, side),
-        f"{name}.position_embedding.weight": (patches + 1, vision.width),
-        **_norm("vision_model.pre_layrnorm", vision.width),  # the reference's own spelling
-        **_norm("vision_model.post_layernorm", vision.width),
+def _vit_shapes(config: ClipConfig, vision: TowerConfig) -> Shapes:
+    name, width = "vision_model.embeddings", vision.width
+    patches = (width, 3, config.patch_size, config.patch_size)
+    tensors = {
+        f"{name}.patch_embedding.weight": patches,
+        f"{name}.position_embedding.weight": (config.patches + (not config.siglip), width),
+        **_norm("vision_model.post_layernorm", width),
         **_blocks("vision_model", vision),
+    }
+    if config.siglip:
+        return {
+            **tensors,
+            f"{name}.patch_embedding.bias": (width,),
+            PROBE: (width,),
+            **_attention("vision_model.head.self_attn", width),
+            **_norm("vision_model.head.layernorm", width),
+            **_linear("vision_model.head.mlp.fc1", width, vision.mlp_width),
+            **_linear("vision_model.head.mlp.fc2", vision.mlp_width, width),
+        }
+    return {
+        **tensors,
+        f"{name}.class_embedding": (width,),
+        **_norm("vision_model.pre_layrnorm", width),  # the reference's own spelling
     }
 
 
@@ -94,13 +140,17 @@ def _linear(name: str, inputs: int, outputs: int) -> Shapes:
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
+def _attention(name: str, width: int) -> Shapes:
+    parts = [_linear(f"{name}.{part}_proj", width, width) for part in ("q", "k", "v", "out")]
+    return {name: shape for part in parts for name, shape in part.items()}
+
+
 def _blocks(model: str, tower: TowerConfig) -> Shapes:
     tensors: Shapes = {}
     for layer in range(tower.layers):
         name = f"{model}.encoder.layers.{layer}"
         tensors |= _norm(f"{name}.layer_norm1", tower.width)
-        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            tensors |= _linear(f"{name}.self_attn.{projection}", tower.width, tower.width)
+        tensors |= _attention(f"{name}.self_attn", tower.width)
         tensors |= _norm(f"{name}.layer_norm2", tower.width)
         tensors |= _linear(f"{name}.mlp.fc1", tower.width, tower.mlp_width)
         tensors |= _linear(f"{name}.mlp.fc2", tower.mlp_width, tower.width)
