@@ -10,9 +10,11 @@ from typing import Any, Literal, get_args
 from rsicd_embed.embedder.clip import resnet_config
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.errors import ModelError
+from rsicd_embed.records import later_fields
 
 Activation = Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"]
 """CLIP's `x * sigmoid(1.702 x)`, the exact GELU, or its tanh approximation, which SigLIP uses."""
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 Pooling = Literal["mean", "first"]
 
 # Up to transformers 4.30 every CLIP config had 2 here, regardless of the tokenizer's end token. The
@@ -27,19 +29,6 @@ _SIGLIP = "siglip"
 _OTHER_TOWERS = "rsicd-embed-clip"
 _VIT_TOWER = "clip_vision_model"  # `model_type` in vision_config
 _BERT = "bert"  # `model_type` in text_config
-
-
-def later_fields(config: Any, *names: str) -> str:
-    """Text of a dataclass like `repr`, in which fields at their defaults are left out if named.
-
-    Fingerprints hash this text, so fields that were added later must not change it.
-    """
-    shown = [
-        f"{field.name}={getattr(config, field.name)!r}"
-        for field in dataclasses.fields(config)
-        if field.name not in names or getattr(config, field.name) != field.default
-    ]
-    return f"{type(config).__name__}({', '.join(shown)})"
 
 
 @dataclass(frozen=True)
@@ -213,9 +202,9 @@ def _require_whole(values: Mapping[str, Any]) -> None:
 
 
 def _tower(config: Mapping[str, Any]) -> TowerConfig:
-    if config["hidden_act"] not in get_args(Activation):
+    if config["hidden_act"] not in ACTIVATIONS:
         raise ModelError(
-            f"config.json: expected hidden_act {', '.join(get_args(Activation))}, "
+            f"config.json: expected hidden_act {', '.join(ACTIVATIONS)}, "
             f"found {config['hidden_act']!r}"
         )
     eps = config["layer_norm_eps"]
@@ -314,8 +303,9 @@ def to_hf(
         pad_token_id: the tokenizer's padding; None for that of the text tower.
     """
     if pad_token_id is None:
-        bert = isinstance(config.text, BertConfig)
-        pad_token_id = config.text.pad_token_id if bert else config.eos_token_id
+        pad_token_id = (
+            config.text.pad_token_id if isinstance(config.text, BertConfig) else config.eos_token_id
+        )
 
     def tower(shape: TowerConfig | BertConfig) -> dict[str, Any]:
         return {

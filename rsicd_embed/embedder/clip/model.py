@@ -1,8 +1,8 @@
 """CLIP and SigLIP in flax nnx: an image tower, a text tower, and a joint embedding.
 
 See Radford et al. 2021 (arXiv:2103.00020) and Zhai et al. 2023 (arXiv:2303.15343). Vectors equal
-those of transformers and open_clip, the references in the tests. Axes: b images or texts, t tokens, p patches, d joint
-dimensions.
+those of transformers and open_clip, the references in the tests. Axes: b images or texts, t tokens,
+p patches, d joint dimensions.
 """
 
 from __future__ import annotations

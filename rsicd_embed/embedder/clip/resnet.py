@@ -95,7 +95,7 @@ class ResidualBlock(nnx.Module):
         for convolution in inner:
             y = jax.nn.relu(convolution(y))
         y = _pooled(last, self.block.convolutions[-1], y)
-        if self.block.shortcut is not None:
+        if self.block.shortcut is not None and self.shortcut is not None:
             x = _pooled(self.shortcut, self.block.shortcut, x)
         return jax.nn.relu(y + x)
 

@@ -6,16 +6,21 @@ towers and CLIP's modified ResNet. Other formats are converted to them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig, TowerConfig
+from rsicd_embed.embedder.clip.formats.rules import Naming, Plain, StoredShape
 from rsicd_embed.embedder.clip.resnet_config import STRIDE, Convolution, ResNetConfig
 from rsicd_embed.errors import WeightsError
 
-# Buffers in older checkpoints that are not parameters.
-BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
+# What transformers, open_clip and OpenAI have stored besides parameters.
+_BUFFER = re.compile(
+    r"input_resolution|context_length|vocab_size|(text\.)?attn_mask|.*\.num_batches_tracked"
+    r"|.*\.(position_ids|token_type_ids)"
+)
 
 RESNET_STEM = "vision_model.embedder.embedder.convolution"
 ATTENTION_POOL = "vision_model.attention_pool"
@@ -172,30 +177,45 @@ def _bert_layers(model: str, tower: BertConfig) -> Shapes:
     return tensors
 
 
-def checked(config: ClipConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Validates the tensors of a checkpoint, and converts them to float32.
+def checked(
+    config: ClipConfig, tensors: Mapping[str, np.ndarray], naming: Naming = Plain
+) -> dict[str, np.ndarray]:
+    """Validates the tensors of a checkpoint, and converts them to float32 by canonical name.
+
+    Args:
+        config: the model.
+        tensors: the checkpoint's tensors, by its own names, which messages use.
+        naming: where the checkpoint has each tensor.
 
     Raises:
         WeightsError: tensors are missing, unused, of another shape or not finite.
     """
     wanted = shapes(config)
-    problems = [f"missing {name}" for name in sorted(set(wanted) - set(tensors))]
-    problems += [f"unused {name}" for name in sorted(set(tensors) - set(wanted) - set(BUFFERS))]
-    valid = {}
-    for name, expected in wanted.items():
-        if name not in tensors:
-            continue
-        # ascontiguousarray would turn a scalar into a vector.
-        tensor = np.asarray(tensors[name], dtype=np.float32, order="C")
-        # Some checkpoints store the scalar as a vector of length one.
-        tensor = tensor.reshape(()) if expected == () and tensor.size == 1 else tensor
-        if tensor.shape != expected:
-            problems.append(f"{name}: expected shape {expected}, found {tensor.shape}")
-        elif not np.isfinite(tensor).all():
+    rules = {name: naming(name) for name in wanted}
+    stored = {k: v for name in wanted for k, v in rules[name].stored(wanted[name]).items()}
+    unused = [name for name in tensors if name not in stored and not _BUFFER.fullmatch(name)]
+    problems = [f"missing {name}" for name in sorted(set(stored) - set(tensors))]
+    problems += [f"unused {name}" for name in sorted(unused)]
+    for name in (name for name in stored if name in tensors):
+        expected, found = stored[name], tensors[name].shape
+        if not _fits(found, expected):
+            shape = str(expected).replace("None", "any")
+            problems.append(f"{name}: expected shape {shape}, found {found}")
+        elif not np.isfinite(tensors[name]).all():
             problems.append(f"{name}: NaN or infinity")
-        else:
-            valid[name] = tensor
     if problems:
         shown = "; ".join(problems[:8]) + (f"; {len(problems) - 8} more" if problems[8:] else "")
         raise WeightsError(f"the weights do not match the config: {shown}")
-    return valid
+    # ascontiguousarray would turn a scalar into a vector.
+    return {
+        name: np.asarray(rules[name].read(tensors, shape), np.float32, order="C")
+        for name, shape in wanted.items()
+    }
+
+
+def _fits(found: tuple[int, ...], expected: StoredShape) -> bool:
+    if all(size == 1 for size in expected):  # some checkpoints store the scalar as a vector
+        return all(size == 1 for size in found)
+    return len(found) == len(expected) and all(
+        size in (None, have) for have, size in zip(found, expected, strict=True)
+    )

@@ -157,9 +157,7 @@ class VisionTransformer(nnx.Module):
         self, config: ClipConfig, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
         init, width, siglip = nnx.initializers.normal(0.02), tower.width, config.siglip
-        self.patch_embed = PatchEmbed(
-            config.patch_size, width, bias=siglip, dtype=dtype, rngs=rngs
-        )
+        self.patch_embed = PatchEmbed(config.patch_size, width, bias=siglip, dtype=dtype, rngs=rngs)
         if not siglip:
             class_init = nnx.initializers.normal(width**-0.5)
             self.class_embed = nnx.Param(class_init(rngs.params(), (width,), jnp.float32))

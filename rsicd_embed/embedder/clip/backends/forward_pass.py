@@ -183,9 +183,9 @@ def _vit(ops: Ops[T], tensors: Tensors, pixels: T, tower: TowerConfig, *, siglip
     name = "vision_model.embeddings"
     x = ops.patches(pixels, tensors[f"{name}.patch_embedding.weight"])
     if siglip:
-        bias = tensors[f"{name}.patch_embedding.bias"]
-        positions = tensors[f"{name}.position_embedding.weight"] + bias
-        x = _blocks(ops, tensors, "vision_model", ops.positioned(x, positions), tower, causal=False)
+        x = ops.positioned(x, tensors[f"{name}.patch_embedding.bias"][None])
+        x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
+        x = _blocks(ops, tensors, "vision_model", x, tower, causal=False)
         return _attention_head(ops, tensors, _norm(ops, tensors, _POST_NORM, x, tower), tower)
     x = ops.prepend(x, tensors[f"{name}.class_embedding"])
     x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
@@ -202,9 +202,7 @@ def _attention_head(ops: Ops[T], tensors: Tensors, x: T, tower: TowerConfig) -> 
     y = ops.first(ops.attention(query, key, value, heads=tower.heads))
     x = _linear(ops, tensors, f"{attention}.out_proj", y)
     y = _linear(ops, tensors, f"{name}.mlp.fc1", _norm(ops, tensors, f"{name}.layernorm", x, tower))
-    return ops.add(
-        x, _linear(ops, tensors, f"{name}.mlp.fc2", ops.activate(y, tower.activation))
-    )
+    return ops.add(x, _linear(ops, tensors, f"{name}.mlp.fc2", ops.activate(y, tower.activation)))
 
 
 def _resnet(ops: Ops[T], tensors: Tensors, pixels: T, tower: ResNetConfig) -> T:

@@ -29,7 +29,8 @@ class _OpenvinoOps:
 
     def constant(self, tensor: np.ndarray) -> _Node:
         """A constant that shares the tensor's memory, which must outlive the graph."""
-        return op.constant(tensor, shared_memory=True)
+        # OpenVINO copies what it may not write to.
+        return op.constant(tensor, shared_memory=tensor.flags.writeable)
 
     def add(self, x: _Node, y: _Node) -> _Node:
         return op.add(x, y)
