@@ -55,6 +55,7 @@ BASE: dict[str, list[str]] = {
     "store drop-column": ["label", "--store", "exact:store"],
     "store restore": ["name", "--store", "exact:store"],
     "reembed": ["--store", "exact:store", "--model", "model"],
+    "models": [],
     "train": ["--dataset", "absent", "--out", "run"],
     "train plan": ["--topology", "absent"],
     "train presets": [],

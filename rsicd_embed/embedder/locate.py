@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rsicd_embed import plugins
+from rsicd_embed.embedder import known_models
 from rsicd_embed.embedder.clip import weight_files
 from rsicd_embed.embedder.clip.config import ACTIVATIONS, Activation
 from rsicd_embed.embedder.hub import download, fetch
@@ -51,9 +53,10 @@ def locate(
     """Locates a model, and downloads it if necessary.
 
     Args:
-        model: None or "bundled", a directory, a checkpoint file, or a Hugging Face id `owner/name`,
-            optionally with `@revision` and `:path/to/file.pt`. Only names of that form are looked
-            up on the Hub. `?activation=gelu` at the end is the same as `activation`.
+        model: None or "bundled", a directory, a checkpoint file, a name that `known_models` lists,
+            or a Hugging Face id `owner/name`, optionally with `@revision` and `:path/to/file.pt`.
+            Only ids are looked up on the Hub. `?activation=gelu` at the end is the same as
+            `activation`.
         layout: the files of the checkpoint.
         activation: that of the model's transformers, for checkpoints that do not say it.
 
@@ -64,12 +67,8 @@ def locate(
     """
     match = _ACTIVATION.fullmatch(str(model))
     if match:
-        model, said = match["model"], match["activation"]
-        if activation not in (None, said):
-            raise ModelError(
-                f"expected the activation that the model's name says, {said}, found {activation}"
-            )
-        activation = said  # type: ignore[assignment]
+        model = match["model"]
+        activation = _agreed(activation, match["activation"], "the model's name")
     if activation not in (None, *ACTIVATIONS):
         raise ModelError(f"expected activation {' or '.join(ACTIVATIONS)}, found {activation!r}")
     suffix = f"?activation={activation}" if activation else ""
@@ -83,6 +82,12 @@ def locate(
         _refuse_other_folder(path)
         file = _only_checkpoint(path) if layout == CLIP else None
         return Located(path, str(path.resolve()) + suffix, file, activation)
+    if known := known_models.find(text):
+        agreed = _agreed(activation, known.activation, f"the list of models for {text}")
+        return replace(locate(known.location, layout, activation=agreed), name=text)
+    folder, colon, inside = text.rpartition(":")
+    if colon and layout == CLIP and (Path(folder).expanduser() / inside).is_file():
+        path = Path(folder).expanduser() / inside
     described = path.name in weight_files.FILES and (path.parent / layout.settings[0]).is_file()
     if path.is_file() and is_checkpoint(path.name) and layout == CLIP and not described:
         return Located(path.parent, str(path.resolve()) + suffix, path.name, activation)
@@ -93,6 +98,9 @@ def locate(
             f"found {_description(text, path, layout)}"
         )
     if hub["file"]:
+        known = known_models.published_at(hub["repo"], hub["file"])
+        listed = known.activation if known else None
+        activation = _agreed(activation, listed, "the list of models for this file")
         local = fetch(hub["repo"], hub["revision"], hub["file"])
         return Located(local.parent, text + suffix, local.name, activation)
     others = (OPEN_CLIP,) if layout == CLIP else ()
@@ -101,6 +109,17 @@ def locate(
     except ModelError as error:
         raise ModelError(f"{error}{_suggestion(path)}") from error
     return Located(directory, text + suffix, None, activation)
+
+
+def _agreed(given: str | None, said: str | None, source: str) -> Any:
+    """Whichever activation is not None.
+
+    Raises:
+        ModelError: both are given, and differ.
+    """
+    if None not in (given, said) and given != said:
+        raise ModelError(f"expected activation {said}, which {source} says, found {given}")
+    return given or said
 
 
 def _only_checkpoint(folder: Path) -> str | None:
@@ -161,18 +180,18 @@ def _description(text: str, path: Path, layout: CheckpointLayout) -> str:
 
 
 def _suggestion(path: Path) -> str:
-    """Suggests similar directories, such as `; did you mean models/clip?`; empty if none."""
+    """Suggests similar directories and listed models: `; did you mean models/clip?`, or nothing."""
     missing = next((part for part in (path, *path.parents) if part.parent.is_dir()), path)
     try:
         names = [folder.name for folder in missing.parent.iterdir() if folder.is_dir()]
     except OSError:
         return ""
     if missing.parent == path.parent == Path():
-        names.append(BUNDLED)
+        names += known_models.known_models()
     rest = path.relative_to(missing)
     near = [
         str(missing.with_name(name) / rest)
         for name in difflib.get_close_matches(missing.name, names)
-        if name == BUNDLED or (missing.with_name(name) / rest).is_dir()
+        if name in known_models.known_models() or (missing.with_name(name) / rest).is_dir()
     ]
     return f"; did you mean {' or '.join(near)}?" if near else ""
