@@ -267,3 +267,22 @@ def _in_microseconds(kind: pa.DataType) -> pa.DataType:
     if pt.is_struct(kind):
         return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
     return kind
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a type is any kind of list."""
+    return bool(
+        pt.is_list(kind)
+        or pt.is_large_list(kind)
+        or pt.is_list_view(kind)
+        or pt.is_large_list_view(kind)
+        or pt.is_fixed_size_list(kind)
+    )
+
+
+def is_number_list(kind: pa.DataType) -> bool:
+    """Whether a type is a list of numbers that can be read as a vector; not a view."""
+    is_plain = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+    return bool(is_plain) and bool(
+        pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type)
+    )

@@ -9,7 +9,7 @@ them and small datasets (`Workspace`). What a block's language means:
     console   commands after `$ `, and what they print
     sh        commands whose output is not shown
     python    code; the blocks of a document share their names
-    toml      training settings, or part of a pyproject.toml
+    toml      training settings, or part of a pyproject.toml; other files need `file`
     csv, json, jsonl
               a file's content; it must parse
     text      not checked: formats and drawings
@@ -192,7 +192,7 @@ class Workspace:
                 case "python":
                     self._python(block)
                 case "toml":
-                    _check_toml(block.code)
+                    _check_toml(block)
                 case "csv":
                     rows = list(csv.reader(block.code.splitlines()))
                     _require(len({len(row) for row in rows}) == 1, f"uneven rows: {rows}")
@@ -398,13 +398,13 @@ def rewritten(text: str, workspace: Workspace) -> str:
     return "".join([*parts, text[end:]])
 
 
-def _check_toml(code: str) -> None:
+def _check_toml(block: Block) -> None:
     from rsicd_embed.train.config import defaults
     from rsicd_embed.train.config.parse import read, replaced
 
-    settings = tomllib.loads(code)
-    if "project" not in settings:
-        Path("settings.toml").write_text(code, encoding="utf-8")
+    settings = tomllib.loads(block.code)
+    if "project" not in settings and not block.after("file"):
+        Path("settings.toml").write_text(block.code, encoding="utf-8")
         replaced(defaults(None), read("settings.toml"))
 
 

@@ -33,8 +33,7 @@ from rsicd_embed.embedder.tokenizer import (
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import ModelError
 from rsicd_embed.files import read_json
-from rsicd_embed.train.config import ModelConfig
-from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.config import SHAPES, ModelConfig
 
 # The model card may name the licence of the weights.
 _WITH_CARD = replace(CLIP, optional=(*CLIP.optional, "README.md"))
