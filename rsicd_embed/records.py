@@ -108,6 +108,19 @@ class Fingerprint:
         return "/".join(f"{name}:{value}" for name, value in dataclasses.asdict(self).items())
 
 
+def later_fields(config: Any, *names: str) -> str:
+    """Text of a dataclass like `repr`, in which fields at their defaults are left out if named.
+
+    Fingerprints hash this text, so fields that were added later must not change it.
+    """
+    shown = [
+        f"{field.name}={getattr(config, field.name)!r}"
+        for field in dataclasses.fields(config)
+        if field.name not in names or getattr(config, field.name) != field.default
+    ]
+    return f"{type(config).__name__}({', '.join(shown)})"
+
+
 class VectorMaker(Protocol):
     """The properties of an embedder that identify it to a store."""
 

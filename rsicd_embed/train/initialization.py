@@ -81,8 +81,8 @@ def from_scratch(shape: str, tokens: FastTokenizer, seed: int) -> Start:
 
 def from_checkpoint(model: str) -> Start:
     """Loads a checkpoint, named as for `--model`."""
-    directory = locate(model, _WITH_CARD).directory
-    read = parts.read(directory)
+    located = locate(model, _WITH_CARD)
+    directory, read = located.directory, parts.read(located)
     params = weights.params_from_hf(read.config, read.tensors)
     return Start(
         read.config,
