@@ -65,6 +65,7 @@ BASE: dict[str, list[str]] = {
     "eval zeroshot": ["--dataset", "absent"],
     "eval retrieval": ["--dataset", "absent"],
     "eval probe": ["--dataset", "absent"],
+    "eval queries": ["--dataset", "absent"],
     "eval forgetting": ["--dataset", "absent", "--baseline", "absent"],
     "eval suite": ["--dataset", "absent"],
     "bench ann": ["--vectors", "absent", "-o", "bench"],

@@ -16,7 +16,7 @@ from rsicd_embed.embedder.clip.backends import (
     Precision,
 )
 from rsicd_embed.embedder.clip.backends.engine_choice import engines
-from rsicd_embed.embedder.clip.parts import ModelParts
+from rsicd_embed.embedder.clip.model_parts import ModelParts
 from rsicd_embed.errors import ModelError, one_line
 
 
