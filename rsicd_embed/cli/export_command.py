@@ -11,6 +11,7 @@ from rsicd_embed.cli.base import (
     as_of_option,
     embedding_options,
     json_option,
+    model_option,
     note,
     print_json,
     report_skipped,
@@ -80,7 +81,7 @@ def embed(
 
 @click.command()
 @click.option("--store", "store_uri", metavar="URI", help="Store to export rows from.")
-@click.option("--model", metavar="MODEL", help="Model to export, as for ingest.")
+@model_option(None)
 @click.option(
     "-o",
     "--output",

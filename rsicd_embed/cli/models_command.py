@@ -35,7 +35,9 @@ def models(name: str | None, as_json: bool) -> None:
         for line in _details(chosen[0]):
             show(line)
     else:
-        rows = [("name", "architecture", "dim", "licence", "saw in training", "published")]
+        rows: list[tuple[str, ...]] = [
+            ("name", "architecture", "dim", "licence", "saw in training", "published")
+        ]
         rows += [_row(model) for model in chosen]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:

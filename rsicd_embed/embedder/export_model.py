@@ -117,8 +117,8 @@ def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32")
     """
     if out.exists():
         raise ModelError(f"expected no file or folder at {out}, found one; choose another -o")
-    source = locate(model).directory
-    loaded = parts.read(source)
+    located = locate(model)
+    source, loaded = located.directory, parts.read(located)
     params = weights.params_from_hf(loaded.config, loaded.tensors)
     with storage_errors(f"cannot write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -57,6 +57,16 @@ def load(directory: Path) -> Tensors:
     raise WeightsError(f"expected {', '.join(readers)} in {directory}, found none")
 
 
+def load_file(path: Path) -> Tensors:
+    """Reads one checkpoint file: safetensors, or PyTorch's of any kind.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    safe = path.suffix.lower() == ".safetensors"
+    return _safetensors(path) if safe else torch_pickle.load(path)
+
+
 def shard_names(index: Path) -> list[str]:
     """The files listed in a `model.safetensors.index.json`, all in its folder.
 
