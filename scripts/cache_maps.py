@@ -62,10 +62,10 @@ class MapCache:
             ModelError: it does not exist, or belongs to another model or other images.
         """
         path = folder / _SETTINGS
-        found = json.loads(path.read_text())["of"] if path.exists() else "none"
-        if found != key:
+        stored = json.loads(path.read_text())["of"] if path.exists() else "none"
+        if stored != key:
             raise ModelError(
-                f"{folder}: expected maps of {key}, found {found}; run scripts.cache_maps"
+                f"{folder}: expected maps of {key}, found {stored}; run scripts.cache_maps"
             )
         return cls(folder, np.load(folder / "scale.npy"))
 
@@ -147,7 +147,7 @@ class Trunk:
 
 
 def cache(model: ModelParts, data: TrainingData, folder: Path, views: int) -> None:
-    """Computes all views of the train split, and the val split as it is."""
+    """Computes all views of the train split and view 0 of the val split."""
     trunk, side = Trunk(model), model.config.image_size
     folder.mkdir(parents=True, exist_ok=True)
 
