@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import VECTOR
-from rsicd_embed.stores import scoring
+from rsicd_embed.stores import recall, scoring
 from rsicd_embed.stores.filters import CACHED_FILTERS, RecentFilters, matching
 from rsicd_embed.stores.lancedb import lance_rows
 from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex, Matches
@@ -44,6 +44,7 @@ _STREAM_US = 3.0  # reading a row as part of a stream of all
 _QUANTISE_US = 5.0  # reading and coding a row
 _FETCH_US = 12_000  # reading the attributes of some hits, and per row those of all rows
 _ATTRIBUTES_US = 0.5
+_SAMPLED = 4096  # rows that queries are compared with, to see how near to rows they are
 _MOST_FETCHED = 0.25  # share of rows above which all are streamed instead
 
 
@@ -139,8 +140,10 @@ class LargeTable:
             if len(hits.query) < k * len(units):
                 return None
             vectors = unit_vectors(hits.vectors, self._dim, self._uri)
+            attributes = self._attributes_at(self._positions(hits.row_id))
+            rows = Rows(self._schema, (RowView(vectors, attributes),))
             pairs = Candidates(hits.query, np.arange(len(vectors)))
-            return self._scored(vectors, self._positions(hits.row_id), pairs, units, k)
+            return scoring.hit_table(rows, units, pairs, k)
         wanted = (k + SPARE_HITS) * index.refine
         costs = _BY_READING if self._codes is None else _BY_CODES
         depth = index_depth(costs, wanted, matches.count, self._count)
@@ -158,6 +161,41 @@ class LargeTable:
         positions, row = np.unique(positions[is_near], return_inverse=True)
         pairs = Candidates(query[is_near], row)
         return self._scored(self.vectors(positions), positions, pairs, units, k)
+
+    def kth_scores(
+        self, units: np.ndarray, k: int, masks: Sequence[np.ndarray | None]
+    ) -> np.ndarray:
+        """Scores the k-th best of some rows for each query, reading all vectors once.
+
+        Args:
+            units: float64 (q, dim) unit queries.
+            k: at least 1.
+            masks: bool (rows,), the rows to search; None for all.
+
+        Returns:
+            float32 (masks, q), in general precise to 1e-6; -2 if there are fewer than k rows.
+        """
+        queries = units.astype(np.float32)
+        best = np.full((len(masks), len(queries), k), -2, np.float32)
+        for rows, batch in self._batches([VECTOR]):
+            similarities = queries @ unit_vectors(batch.column(VECTOR), self._dim, self._uri).T
+            for kept, mask in zip(best, masks, strict=True):
+                searched = similarities if mask is None else similarities[:, mask[rows]]
+                better = np.flatnonzero((searched > kept[:, :1]).any(axis=1))
+                every = np.concatenate([kept[better], searched[better]], axis=1)
+                kept[better] = np.sort(np.partition(every, -k, axis=1)[:, -k:], axis=1)
+        kth: np.ndarray = best[:, :, 0]
+        return kth
+
+    def nearness(self, units: np.ndarray) -> np.ndarray:
+        """float32 (q,): similarity of float (q, dim) unit queries to the nearest sampled row."""
+        similarities: np.ndarray = self._sampled @ units.astype(np.float32).T
+        return similarities.max(axis=0)
+
+    @cached_property
+    def _sampled(self) -> np.ndarray:
+        """float32 (m, dim): some of the rows."""
+        return self.vectors(np.sort(recall.sample(self._count, _SAMPLED)))
 
     def quantise(self) -> bool:
         """Codes all vectors, for faster exact searches; False if that takes too much memory."""
@@ -294,7 +332,10 @@ class LargeTable:
             table = self._cached_attributes(names)
             if table is None:
                 self._fetches = -math.inf
-        return self._take(positions, names) if table is None else table.take(positions)
+        if table is None:
+            return self._take(positions, names)
+        batch = table.to_batches()[0] if len(table) else None  # faster to take from than a table
+        return pa.Table.from_batches([batch.take(pa.array(positions))]) if batch else table
 
     def _fetched(self, positions: np.ndarray) -> Iterator[Rows]:
         """The rows at int64 `positions` (m,), in this order, by blocks."""
