@@ -65,7 +65,8 @@ def by_query(hits: pa.Table, queries: int) -> list[list[str]]:
 def test_recall_is_measured_and_reported(store: VectorStore) -> None:
     info = store.info()
     assert re.match(
-        r"IVF_SQ \(nprobes=\d+( or down to \d+ near rows)?, refine=[248]\) measured over 3000 rows: "
+        r"IVF_SQ \(nprobes=\d+( or down to \d+ near rows)?, refine=[248]\) "
+        r"measured over 3000 rows: "
         r"ANN recall@10 (0\.99\d|1\.000)(, (0\.99\d|1\.000) with filters for \d+%)*$",
         info.index,
     )

@@ -35,6 +35,7 @@ _REFINES, _REFINED_PARTITIONS = (2, 4, 8), 60
 _LEAST_SHARE = 0.05  # of the measured queries, for which a level is worth having
 _LEAST_GAIN = 0.001  # in recall, for which more rows are refined
 _SOME = 3  # every third query is searched with filters, and to choose the rows to refine
+_SIMILAR = 0.8  # a filter that matches at least this part of a share is like one of that share
 _SHARES = (0.5, 0.1, 0.01)  # of the rows, for which recall with a filter is measured
 _REBUILD = 2.0  # growth or shrinkage of the table after which the index is rebuilt
 _MEASURE = 1.1  # … and after which it is measured again
@@ -142,7 +143,8 @@ class AnnIndex:
 
     def for_share(self, share: float) -> FilteredRecall | None:
         """The setting for a filter that matches a share of the rows; None if recall is too low."""
-        chosen = next((entry for entry in self.filtered or () if entry.share <= share), None)
+        entries = (entry for entry in self.filtered or () if _SIMILAR * entry.share <= share)
+        chosen = next(entries, None)
         return chosen if chosen and chosen.ann_recall >= self.goal else None
 
 
@@ -207,6 +209,12 @@ def build(table: Any, index: AnnIndex | None, rows: int) -> AnnIndex | None:
     if index.levels is not None and 1 / _MEASURE <= rows / index.rows <= _MEASURE:
         return None
     return replace(index, rows=rows, levels=())
+
+
+def drop(table: Any) -> None:
+    """Removes the index, if there is one; its files may be damaged."""
+    if any(index.name == _NAME for index in table.list_indices()):
+        table.drop_index(_NAME)
 
 
 def config(kind: str) -> Any:
@@ -279,8 +287,8 @@ def _with_refine(index: AnnIndex, chosen: np.ndarray, recalls: _Recalls) -> AnnI
 def _with_levels(index: AnnIndex, nearness: np.ndarray, recalls: _Recalls) -> AnnIndex:
     """The index with the fewest partitions that suffice for queries of each level.
 
-    Each step of the ladder serves as many of the nearest queries as possible, as long as the mean
-    recall of all that are served so far reaches the goal.
+    Each step of the ladder serves as many of the nearest remaining queries as possible, as long as
+    their mean recall reaches the goal.
 
     Args:
         index: the index.
@@ -295,13 +303,13 @@ def _with_levels(index: AnnIndex, nearness: np.ndarray, recalls: _Recalls) -> An
         missing = served + np.flatnonzero(reached[served:] < 1)
         if len(missing):
             reached[missing] = recalls(index, missing)
-        running = np.cumsum(reached) / np.arange(1, count + 1)
-        end = max(np.flatnonzero(running >= index.goal) + 1, default=0)
-        if end == count:
+        running = np.cumsum(reached[served:]) / np.arange(1, count - served + 1)
+        length = int(max(np.flatnonzero(running >= index.goal) + 1, default=0))
+        if served + length == count:
             break
-        if end - served >= _LEAST_SHARE * count:
-            levels.append(NearLevel(float(nearness[end - 1]), partitions))
-            served = int(end)
+        if length >= _LEAST_SHARE * count:
+            served += length
+            levels.append(NearLevel(float(nearness[served - 1]), partitions))
     return replace(index, levels=tuple(levels), ann_recall=float(reached.mean()))
 
 

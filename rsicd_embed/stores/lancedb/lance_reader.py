@@ -216,7 +216,14 @@ class LanceReader(Closing):
                 if k <= recall.K and matches is None and index.levels:
                     nearness = float(large.nearness(units).min())
                     index = replace(index, partitions=index.partitions_for(nearness))
-                hits = large.search_index(index, units, k, matches)
+                try:
+                    with lance_errors(f"cannot read {self.uri}"):
+                        hits = large.search_index(index, units, k, matches)
+                except StoreError:
+                    if self._location.checksums.is_index_whole():
+                        raise
+                    hits = None
+                    self._state = replace(now, index=None)  # until it is rebuilt
                 if hits is not None:
                     return hits
             self._location.checksums.verify_rows()

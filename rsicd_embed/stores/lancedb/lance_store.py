@@ -168,6 +168,8 @@ class LanceStore(LanceReader):
         return number
 
     def _optimize(self) -> None:
+        if not self._location.checksums.is_index_whole():
+            lance_index.drop(self._table)
         self._table.optimize(cleanup_older_than=self._kept_age())
         now = self._now()
         index = lance_index.build(self._table, now.index, now.count)

@@ -37,14 +37,15 @@ _MEGABYTE = 2**20
 # Shares of the memory budget: codes, attributes, and the rows that match recent filters.
 _CODES_SHARE, _ATTRIBUTES_SHARE, _ROWS_SHARE = 0.5, 0.25, 0.25
 _ROW_ID = "_rowid"
-# Costs of searches with codes, and without.
-_BY_CODES = SearchCosts(fixed_us=5_000, per_hit_us=4, per_row_us=0.08)
-_BY_READING = SearchCosts(fixed_us=5_000, per_hit_us=4, per_row_us=12)
 _STREAM_US = 3.0  # reading a row as part of a stream of all
+# Costs of searches with codes, and without; the index also takes time for each partition.
+_BY_CODES = SearchCosts(4_000, per_hit_us=2, per_row_us=0.16, per_scanned_row_us=0.022)
+_BY_READING = SearchCosts(4_000, per_hit_us=2, per_row_us=12, per_scanned_row_us=_STREAM_US)
+_PARTITION_US = 75
 _QUANTISE_US = 5.0  # reading and coding a row
 _FETCH_US = 12_000  # reading the attributes of some hits, and per row those of all rows
 _ATTRIBUTES_US = 0.5
-_SAMPLED = 4096  # rows that queries are compared with, to see how near to rows they are
+_SAMPLED = 2048  # rows that queries are compared with, to see how near to rows they are
 _MOST_FETCHED = 0.25  # share of rows above which all are streamed instead
 
 
@@ -145,10 +146,13 @@ class LargeTable:
             pairs = Candidates(hits.query, np.arange(len(vectors)))
             return scoring.hit_table(rows, units, pairs, k)
         wanted = (k + SPARE_HITS) * index.refine
-        costs = _BY_READING if self._codes is None else _BY_CODES
-        depth = index_depth(costs, wanted, matches.count, self._count)
         setting = index.for_share(matches.count / self._count)
-        if setting is None or depth is None or matches.rows is not None:
+        if setting is None or matches.rows is not None:
+            return None
+        costs = _BY_READING if self._codes is None else _BY_CODES
+        costs = replace(costs, fixed_us=costs.fixed_us + _PARTITION_US * setting.partitions)
+        depth = index_depth(costs, wanted, matches.count, self._count)
+        if depth is None:
             return None
         hits = self._searched.nearest(self._version, units, depth, setting.partitions)
         positions = self._positions(hits.row_id)
@@ -165,32 +169,18 @@ class LargeTable:
     def kth_scores(
         self, units: np.ndarray, k: int, masks: Sequence[np.ndarray | None]
     ) -> np.ndarray:
-        """Scores the k-th best of some rows for each query, reading all vectors once.
-
-        Args:
-            units: float64 (q, dim) unit queries.
-            k: at least 1.
-            masks: bool (rows,), the rows to search; None for all.
-
-        Returns:
-            float32 (masks, q), in general precise to 1e-6; -2 if there are fewer than k rows.
-        """
-        queries = units.astype(np.float32)
-        best = np.full((len(masks), len(queries), k), -2, np.float32)
-        for rows, batch in self._batches([VECTOR]):
-            similarities = queries @ unit_vectors(batch.column(VECTOR), self._dim, self._uri).T
-            for kept, mask in zip(best, masks, strict=True):
-                searched = similarities if mask is None else similarities[:, mask[rows]]
-                better = np.flatnonzero((searched > kept[:, :1]).any(axis=1))
-                every = np.concatenate([kept[better], searched[better]], axis=1)
-                kept[better] = np.sort(np.partition(every, -k, axis=1)[:, -k:], axis=1)
-        kth: np.ndarray = best[:, :, 0]
-        return kth
+        """Scores the k-th best row for each query; see `lance_rows.kth_scores`."""
+        blocks = (
+            (rows, unit_vectors(batch.column(VECTOR), self._dim, self._uri))
+            for rows, batch in self._batches([VECTOR])
+        )
+        return lance_rows.kth_scores(blocks, units, k, masks)
 
     def nearness(self, units: np.ndarray) -> np.ndarray:
         """float32 (q,): similarity of float (q, dim) unit queries to the nearest sampled row."""
-        similarities: np.ndarray = self._sampled @ units.astype(np.float32).T
-        return similarities.max(axis=0)
+        # A matrix product would leave a thread of BLAS spinning, which then slows LanceDB down.
+        narrow = units.astype(np.float32)
+        return np.array([np.vecdot(self._sampled, query).max() for query in narrow], np.float32)
 
     @cached_property
     def _sampled(self) -> np.ndarray:
@@ -334,8 +324,7 @@ class LargeTable:
                 self._fetches = -math.inf
         if table is None:
             return self._take(positions, names)
-        batch = table.to_batches()[0] if len(table) else None  # faster to take from than a table
-        return pa.Table.from_batches([batch.take(pa.array(positions))]) if batch else table
+        return table.take(positions)
 
     def _fetched(self, positions: np.ndarray) -> Iterator[Rows]:
         """The rows at int64 `positions` (m,), in this order, by blocks."""
