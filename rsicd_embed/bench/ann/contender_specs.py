@@ -52,6 +52,7 @@ class AnnSettings:
         references: other libraries, keys of `reference_libraries.CONTENDERS`.
         indexes: kinds of LanceDB's index, of `INDEX_KINDS`.
         sweep: values to try of each search setting; empty for no sweep.
+        optimized_only: do not search before optimizing.
         one_process: run all contenders in this process; memory usage is then not measured.
     """
 
@@ -66,6 +67,7 @@ class AnnSettings:
     references: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     sweep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    optimized_only: bool = False
     one_process: bool = False
 
     @property

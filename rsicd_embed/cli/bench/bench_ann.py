@@ -116,6 +116,7 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     help="Also build LanceDB's indexes of these kinds and search them with all settings: IVF_SQ, "
     "IVF_PQ, IVF_RQ, IVF_HNSW_SQ.",
 )
+@click.option("--optimized-only", is_flag=True, help="Do not search before optimizing.")
 @click.option("--no-libraries", is_flag=True, help="Do not call the stores' libraries directly.")
 @one_process_option
 @click.option(
@@ -146,6 +147,7 @@ def ann(
     against: str | None,
     indexes: str | None,
     seed: int,
+    optimized_only: bool,
     no_libraries: bool,
     one_process: bool,
     scratch: Path | None,
@@ -190,6 +192,7 @@ def ann(
         references=choice.chosen,
         indexes=tuple(dict.fromkeys(kind.strip() for kind in (indexes or "").split(",") if kind)),
         sweep={} if no_sweep else ladders(sweep),
+        optimized_only=optimized_only,
         one_process=one_process,
     )
     settings.check()
