@@ -135,7 +135,7 @@ def filtered(run: dict[str, Any]) -> Iterator[str]:
 
 def settings_of_indexes(run: dict[str, Any]) -> Iterator[str]:
     """The fastest setting of each contender that reaches an ANN recall of 0.99, or its best."""
-    points = [point for point in run["points"] if point["settings"]]
+    points = [point for point in run.get("points", ()) if point["settings"]]
     if points:
         yield "\n| index | optimize, s | disk, MB | setting | ANN recall@10 | p50, ms |"
         yield "|---|---|---|---|---|---|"
