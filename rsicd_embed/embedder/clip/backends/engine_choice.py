@@ -12,7 +12,6 @@ import os
 import platform
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +63,8 @@ def has_accelerator() -> bool:
 @cache
 def _has_plugin() -> bool:
     """Whether a plug-in for other devices than TPUs is installed: CUDA, ROCm, Metal and so on."""
+    from importlib.metadata import entry_points  # slow to import
+
     if entry_points(group="jax_plugins"):
         return True
     plugins = importlib.util.find_spec("jax_plugins")
