@@ -177,10 +177,11 @@ def _report(
         print_json(summary.as_json())
     else:
         rate = done / summary.seconds if summary.seconds else 0.0
+        engine = f", {summary.engine}" if summary.engine and done else ""
         show(
             f"{counts}, {summary.unchanged} unchanged, {summary.removed} removed, "
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
-            f"({rate:.1f} {unit}/s); {rows} rows in {store_uri}"
+            f"({rate:.1f} {unit}/s{engine}); {rows} rows in {store_uri}"
         )
     if summary.stretched:
         from rsicd_embed.images import STRETCH_RULE
@@ -215,7 +216,7 @@ def _print_profile(summary: Summary, done: int, unit: str) -> None:
 
 @click.command()
 @store_option
-@click.option("--model", required=True, metavar="MODEL", help="The new model.")
+@model_option(None, required=True)
 @click.option("--drop-unreadable", is_flag=True, help="Delete rows whose image is unreadable.")
 @batch_size_option
 @precision_option

@@ -69,7 +69,32 @@ class RetrievalScores(TypedDict):
     bootstrap: BootstrapSettings
     ceiling: Metrics
     ties: str
+    argsort: Metrics
+    argsort_ties: str
     duplicates: str
+
+
+class QueryPrecision(TypedDict):
+    """Precision of the best results of one query, and the number of images that answer it."""
+
+    query: str
+    classes: list[str]
+    relevant: int
+    precision: float
+
+
+class QueryScores(TypedDict):
+    """Scores of a list of queries on one set of images; metrics are means over the queries."""
+
+    n: int
+    queries: int
+    k: int
+    metrics: Metrics
+    intervals: Intervals
+    bootstrap: BootstrapSettings
+    without_hits: int
+    per_query: list[QueryPrecision]
+    notes: list[str]
 
 
 class FittedProbe(TypedDict):
@@ -118,6 +143,29 @@ class DatasetChanges(TypedDict):
     metrics: dict[str, MetricChange]
 
 
+class SuiteModel(TypedDict):
+    """A model of a suite, and the engine that it ran on."""
+
+    model: str
+    fingerprint: str
+    engine: str | None
+
+
+class SuiteResult(TypedDict):
+    """One model on one dataset, metrics as fractions.
+
+    `seen` says whether images of the dataset were in the training data; None if unknown.
+    """
+
+    model: str
+    dataset: str
+    split: str
+    n: int
+    seen: bool | None
+    metrics: Metrics
+    intervals: Intervals
+
+
 class EvaluationRecord(RunRecord, total=False):
     """A record of `eval`; which fields it has depends on the task."""
 
@@ -148,6 +196,8 @@ class EvaluationRecord(RunRecord, total=False):
     shared_captions: int
     without_captions: int
     ceiling: Metrics
+    argsort: Metrics
+    argsort_ties: str
     duplicates: str
     # probe
     train_split: str
@@ -157,7 +207,15 @@ class EvaluationRecord(RunRecord, total=False):
     largest_class: float
     linear: FittedProbe
     knn: FittedProbe
+    # queries
+    queries: int
+    k: int
+    without_hits: int
+    per_query: list[QueryPrecision]
     # forgetting
     baseline: str
     baseline_fingerprint: str
     datasets: list[DatasetChanges]
+    # suite
+    models: list[SuiteModel]
+    results: list[SuiteResult]

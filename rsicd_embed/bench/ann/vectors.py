@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pt
 
 from rsicd_embed.errors import BenchError, one_line
-from rsicd_embed.records import VECTOR
+from rsicd_embed.records import VECTOR, is_number_list
 from rsicd_embed.stores.base import open_store
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ KINDS = ("clustered", "uniform")
 # Length of the noise added to a cluster's centre, a unit vector: two rows of one cluster have a
 # cosine of about 0.6, rows of different clusters of about 0.
 _SCATTER = 0.8
+_VARIATION = 0.4  # of copies, relative to the differences between vectors
 _BLOCK_ROWS = 16_384
 _HDF5_SUFFIXES = (".hdf5", ".h5")
 _SUFFIXES = (".npy", ".parquet", *_HDF5_SUFFIXES)
@@ -122,6 +122,31 @@ def generated(rows: int, dim: int, kind: str = "clustered", seed: int = 0) -> Ve
     return VectorSource(kind, rows, dim, blocks)
 
 
+def enlarged(source: VectorSource, rows: int, seed: int = 0) -> VectorSource:
+    """A source with varied copies of its vectors after them, up to a number of rows.
+
+    A copy is moved by a part of the difference of two other vectors, so that copies vary in the
+    directions in which the vectors do.
+
+    Raises:
+        BenchError: the source has more rows, or is empty.
+    """
+    if not 0 < source.rows <= rows:
+        raise BenchError(f"{source.name}: expected 1 to {rows} vectors, found {source.rows}")
+
+    def blocks() -> Iterator[np.ndarray]:
+        units = np.concatenate(list(source.units()))
+        yield units
+        for start in range(source.rows, rows, _BLOCK_ROWS):
+            random = np.random.default_rng([seed, 4, start])
+            drawn = random.integers(0, len(units), (3, min(_BLOCK_ROWS, rows - start)))
+            origin, one, other = units[drawn]
+            yield origin + np.float32(_VARIATION) * (one - other)
+
+    name = f"{source.name} and {rows - source.rows} varied copies"
+    return replace(source, name=name, rows=rows, blocks=blocks, neighbours=None)
+
+
 def from_store(uri: str) -> VectorSource:
     """The vectors of a store, without its other columns.
 
@@ -179,7 +204,7 @@ def _from_parquet(path: Path) -> VectorSource:
 
     with pyarrow.parquet.ParquetFile(path) as file:
         rows, schema = file.metadata.num_rows, file.schema_arrow
-        columns = [field.name for field in schema if _is_list_of_numbers(field.type)]
+        columns = [field.name for field in schema if is_number_list(field.type)]
         if VECTOR in columns:
             columns = [VECTOR]
         if len(columns) != 1:
@@ -196,11 +221,6 @@ def _from_parquet(path: Path) -> VectorSource:
                 yield _matrix(batch.column(0), str(path))
 
     return VectorSource(path.name, rows, dim, blocks)
-
-
-def _is_list_of_numbers(kind: Any) -> bool:
-    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-    return bool(is_list) and bool(pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type))
 
 
 def _matrix(column: pa.Array, source: str) -> np.ndarray:
