@@ -106,6 +106,12 @@ def embed(
     help="Data type of the model's weights.",
 )
 @click.option(
+    "--quantize",
+    type=click.Choice(["int8"]),
+    help="Store the model's weights with eight bits per value, in a file that only rsicd-embed "
+    "reads. They are converted to float32 when the model is loaded.",
+)
+@click.option(
     "--push-to", metavar="OWNER/NAME", help="Also upload the model to a private Hub repo."
 )
 @json_option
@@ -117,6 +123,7 @@ def export(
     kind: str | None,
     as_of: str | None,
     dtype: str,
+    quantize: str | None,
     push_to: str | None,
     as_json: bool,
 ) -> None:
@@ -132,10 +139,12 @@ def export(
     if store_uri is None:
         if where or as_of:
             raise click.UsageError("--where and --as-of go with --store")
-        _export_model(str(model), output, dtype, push_to, as_json)
+        if quantize and dtype != "float32":
+            raise click.UsageError(f"expected --dtype {dtype} or --quantize, found both")
+        _export_model(str(model), output, quantize or dtype, push_to, as_json)
         return
-    if push_to:
-        raise click.UsageError("--push-to goes with --model")
+    if push_to or quantize:
+        raise click.UsageError(f"{'--push-to' if push_to else '--quantize'} goes with --model")
     named = output.suffix.lower().removeprefix(".")
     if (kind or named) != named or named not in EXPORTS or output.is_dir():
         expected = f"*.{kind}" if kind else " or ".join(f"*.{known}" for known in EXPORTS)

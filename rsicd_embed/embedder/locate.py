@@ -9,10 +9,11 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rsicd_embed import plugins
+from rsicd_embed.embedder import known_models
 from rsicd_embed.embedder.clip import weight_files
 from rsicd_embed.embedder.layout import CLIP, CheckpointLayout
 from rsicd_embed.errors import ModelError, RsicdEmbedError, first_line, one_line
@@ -36,8 +37,8 @@ def locate(model: str | Path | None, layout: CheckpointLayout = CLIP) -> Located
     """Locates a model, and downloads it if necessary.
 
     Args:
-        model: None or "bundled", a directory, or a Hugging Face id `owner/name`, optionally with
-            `@revision`. Only names of that form are looked up on the Hub.
+        model: None or "bundled", a directory, a name that `known_models` lists, or a Hugging Face
+            id `owner/name`, optionally with `@revision`. Only ids are looked up on the Hub.
         layout: the files of the checkpoint.
 
     Raises:
@@ -53,6 +54,8 @@ def locate(model: str | Path | None, layout: CheckpointLayout = CLIP) -> Located
     if path.is_dir():
         _refuse_other_folder(path)
         return Located(path, str(path.resolve()))
+    if known := known_models.find(text):
+        return replace(locate(known.location, layout), name=text)
     match = _HUB_ID.fullmatch(text)
     if path.exists() or match is None or _FILE.fullmatch(text):
         raise ModelError(
@@ -101,19 +104,19 @@ def _description(text: str, path: Path, layout: CheckpointLayout) -> str:
 
 
 def _suggestion(path: Path) -> str:
-    """Suggests similar directories, such as `; did you mean models/clip?`; empty if none."""
+    """Suggests similar directories and listed models: `; did you mean models/clip?`, or nothing."""
     missing = next((part for part in (path, *path.parents) if part.parent.is_dir()), path)
     try:
         names = [folder.name for folder in missing.parent.iterdir() if folder.is_dir()]
     except OSError:
         return ""
     if missing.parent == path.parent == Path():
-        names.append(BUNDLED)
+        names += known_models.known_models()
     rest = path.relative_to(missing)
     near = [
         str(missing.with_name(name) / rest)
         for name in difflib.get_close_matches(missing.name, names)
-        if name == BUNDLED or (missing.with_name(name) / rest).is_dir()
+        if name in known_models.known_models() or (missing.with_name(name) / rest).is_dir()
     ]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

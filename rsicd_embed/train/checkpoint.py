@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,11 @@ from rsicd_embed.files import Closing, storage_errors
 from rsicd_embed.train.distributed import abstract, any_process
 from rsicd_embed.train.state import TrainState
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 _SUMS = "checksums"
+_ABANDONED = ("Event loop is closed", "Encountered error while reading array index")
 
 
 class Checkpoints(Closing):
@@ -93,6 +98,7 @@ class Checkpoints(Closing):
             if not reason:
                 leaves = self._manager.restore(step, args=ocp.args.StandardRestore(item))
         except Exception as error:  # damaged bytes raise all kinds of errors
+            ignore_abandoned_tasks()
             reason = f"it is damaged: {first_line(error):.200}"
         if not any_process(bool(reason)):  # processes must agree before they compute together
             sums = leaves.pop(_SUMS)
@@ -124,6 +130,24 @@ class Checkpoints(Closing):
             "it belongs to another model or optimiser "
             f"({differences[0]}; {len(differences)} differences); give another --out"
         )
+
+
+def ignore_abandoned_tasks() -> None:
+    """Silences the tasks that Orbax abandons when a checkpoint cannot be read or written.
+
+    Each would print a traceback when it ends or is collected, which may be minutes later. The
+    first error has reached the caller by then.
+    """
+    previous = sys.unraisablehook
+    if getattr(previous, "ignores_abandoned_tasks", False):
+        return
+
+    def hook(error: UnraisableHookArgs) -> None:
+        if not str(error.exc_value).startswith(_ABANDONED):
+            previous(error)
+
+    hook.ignores_abandoned_tasks = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 def has_checkpoints(directory: Path) -> bool:

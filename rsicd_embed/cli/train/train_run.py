@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,8 +18,6 @@ from rsicd_embed.cli.train.train_settings import training_extra
 from rsicd_embed.train.observers import Observer, Row, TensorBoard, WeightsAndBiases
 
 if TYPE_CHECKING:
-    from sys import UnraisableHookArgs
-
     from rsicd_embed.train.config import TrainConfig
     from rsicd_embed.train.input.training_data import TrainingData
     from rsicd_embed.train.stopping import Interrupt
@@ -156,18 +153,13 @@ def suppress_orbax_tracebacks(*, debug: bool) -> Iterator[None]:
     if debug:
         yield
         return
-    log, previous_hook = logging.getLogger("absl"), sys.unraisablehook
+    from rsicd_embed.train.checkpoint import ignore_abandoned_tasks
+
+    ignore_abandoned_tasks()
+    log = logging.getLogger("absl")
     level = log.level
-
-    def hook(error: UnraisableHookArgs) -> None:
-        # Raised by writes that TensorStore abandoned.
-        if str(error.exc_value) != "Event loop is closed":
-            previous_hook(error)
-
     log.setLevel(logging.CRITICAL)
-    sys.unraisablehook = hook
     try:
         yield
     finally:
         log.setLevel(level)
-        sys.unraisablehook = previous_hook
