@@ -86,7 +86,7 @@ def test_composed_queries(stored: str, tiny_model: Path, pictures: Path) -> None
         Part(id="a.png"), Part("rain", weight=-0.5),
     ]  # fmt: skip
     with open_store(stored) as store:
-        embedder = rsicd_embed.load_embedder(tiny_model, backend="numpy")
+        embedder = rsicd_embed.load_embedder(tiny_model)
         hits = rsicd_embed.search(Query(parts, k=3, offset=1), store, embedder)
     assert [(hit["rank"], hit["id"]) for hit in document["hits"]] == list(
         zip(hits["rank"].to_pylist(), hits["id"].to_pylist(), strict=True)

@@ -145,7 +145,8 @@ def write_hits(
     elif kind in ("csv", "geojson", "parquet"):
         batches = hits.to_batches(max_chunksize=_BATCH_ROWS)
         if output is None:
-            table_files.write(batches, hits.schema, kind, click.get_binary_stream("stdout"))  # type: ignore[arg-type]
+            for piece in table_files.encoded(batches, hits.schema, kind):  # type: ignore[arg-type]
+                click.echo(piece, nl=False)
         else:
             table_files.save(batches, hits.schema, kind, output)  # type: ignore[arg-type]
     elif output is not None:

@@ -73,7 +73,9 @@ def fit(vectors: np.ndarray, labels: np.ndarray, classes: int, c: float) -> Clas
         classes: number of classes.
         c: inverse regularisation strength.
     """
-    x = vectors.astype(np.float64)
+    # The weights are a combination of the examples, so fewer examples need fewer coordinates.
+    basis, _ = np.linalg.qr(vectors.T.astype(np.float64))
+    x = vectors @ basis
     n, dim = x.shape
     truth = np.zeros((n, classes))
     truth[np.arange(n), labels] = 1
@@ -91,7 +93,7 @@ def fit(vectors: np.ndarray, labels: np.ndarray, classes: int, c: float) -> Clas
     start = np.zeros(dim * classes + classes)
     options = {"maxiter": _ITERATIONS, "gtol": 1e-4 * max(1.0, c), "ftol": 1e-9}
     flat = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
-    return Classifier(flat[:-classes].reshape(dim, classes), flat[-classes:])
+    return Classifier(basis @ flat[:-classes].reshape(dim, classes), flat[-classes:])
 
 
 def cross_validate(vectors: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> Validated:

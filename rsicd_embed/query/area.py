@@ -197,7 +197,8 @@ def _self_crossing(points: np.ndarray) -> np.ndarray | None:
         """Sign (edges, points): on which side of each edge each point is."""
         x, y = (end - start).T
         dx, dy = (point[None] - start[:, None]).transpose(2, 0, 1)
-        return np.sign(x[:, None] * dy - y[:, None] * dx)
+        signs: np.ndarray = np.sign(x[:, None] * dy - y[:, None] * dx)
+        return signs
 
     apart = side(a, b, a) * side(a, b, b) < 0  # [i, j]: edge j straddles the line of edge i
     crossing = np.argwhere(apart & apart.T)

@@ -3,7 +3,7 @@
 The vector of a query is the normalised weighted sum of its parts' unit vectors. Parts to look for
 have a weight of 1 unless another one is given, and parts to avoid one of −½: it takes nearly all
 images of the avoided kind out of the first hits, while −1 would lose many of the wanted ones too
-(`scripts/bench_composed.py` measures both).
+(`scripts/bench_queries.py` measures both).
 """
 
 from __future__ import annotations

@@ -73,17 +73,24 @@ def _replace(path: Path, fill: Callable[[BinaryIO], None]) -> None:
 
 def write(rows: Iterable[pa.RecordBatch], schema: pa.Schema, kind: Format, file: BinaryIO) -> None:
     """Writes rows to an open file; see `save`."""
-    names = [name for name in schema.names if name not in (VECTOR, "query")]
-    schema = pa.schema([schema.field(name) for name in names])
-    batches = (batch.select(names) for batch in rows)
-    if kind == "parquet":
-        with pq.ParquetWriter(file, schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
+    if kind != "parquet":
+        file.writelines(encoded(rows, schema, kind))
         return
+    schema = _shown(schema)
+    with pq.ParquetWriter(file, schema) as writer:
+        for batch in rows:
+            writer.write_batch(batch.select(schema.names))
+
+
+def encoded(rows: Iterable[pa.RecordBatch], schema: pa.Schema, kind: Format) -> Iterator[bytes]:
+    """Encodes rows piece by piece, in any format but Parquet; see `save`."""
+    schema = _shown(schema)
     encode = {"json": _json, "csv": _csv, "geojson": _geojson}[kind]
-    for piece in encode(_pieces(batches), schema):
-        file.write(piece)
+    return encode(_pieces(batch.select(schema.names) for batch in rows), schema)
+
+
+def _shown(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name not in (VECTOR, "query")])
 
 
 def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[list[dict[str, Any]]]:

@@ -124,7 +124,7 @@ def test_validation_is_honest() -> None:
     right = predicted.argmax(axis=1) == fresh_truth
     assert good.accuracy == pytest.approx(right.mean(), abs=0.08)
     assert predicted.max(axis=1).mean() == pytest.approx(right.mean(), abs=0.08)
-    chance = cross_validate(vectors, np.random.default_rng(0).integers(0, 3, 240), 3, seed=0)
+    chance = cross_validate(vectors, np.random.default_rng(5).integers(0, 3, 240), 3, seed=0)
     assert chance.accuracy < 0.48
 
 

@@ -1,10 +1,10 @@
-"""Effect and cost of composed queries: "X not Y" on a labelled dataset, and time per query.
+"""Effect and cost of composed queries ("X not Y" on a labelled dataset), and cost of labels.
 
-    python scripts/bench_composed.py RSICD_FOLDER --split test -o composed.json
+    python scripts/bench_queries.py RSICD_FOLDER --split test -o composed.json
 
 For all ordered pairs of classes (X, Y), the share of X and of Y in the first 20 hits of the query
 "X", with "not Y" at several weights. Then the median time of plain and composed queries, taken in
-turns, on a store of random vectors.
+turns, on stores of random vectors, and the time in which all of their rows are labelled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 import rsicd_embed
 from rsicd_embed import Part, Query
+from rsicd_embed.curation.labels import label_few_shot
 from rsicd_embed.datasets.classes import readable
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.json_output import as_json
@@ -77,6 +78,14 @@ def times_ms(store: VectorStore, embedder: Embedder, rounds: int) -> dict[str, f
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
+def few_shot_s(store: VectorStore) -> float:
+    """Seconds to learn five classes from 50 examples each, and to label all rows."""
+    examples = {str(i): f"class {i % 5}" for i in range(250)}
+    started = time.perf_counter()
+    label_few_shot(store, examples)
+    return time.perf_counter() - started
+
+
 def main() -> None:
     """Prints both tables, and writes them as JSON."""
     parser = argparse.ArgumentParser(
@@ -86,6 +95,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--model")
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--schemes", default="exact,nmslib,lancedb")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
@@ -104,13 +114,14 @@ def main() -> None:
     rows = pa.table({"id": [str(i) for i in range(options.rows)], "vector": vector_array(units)})
     medians = {}
     with tempfile.TemporaryDirectory() as folder:
-        for scheme in ("exact", "nmslib", "lancedb"):
+        for scheme in options.schemes.split(","):
             with rsicd_embed.open_store(f"{scheme}:{folder}/{scheme}", made_by) as store:
                 store.upsert(rows.to_batches())
                 store.optimize()
                 times_ms(store, embedder, 5)
                 medians[scheme] = times_ms(store, embedder, options.rounds)
-            print(scheme, {name: round(ms, 2) for name, ms in medians[scheme].items()})
+                medians[scheme]["few_shot_s"] = few_shot_s(store)
+            print(scheme, {name: round(value, 2) for name, value in medians[scheme].items()})
     if options.output:
         document = {"model": made_by.model, "x_not_y": table, "p50_ms": medians}
         options.output.write_bytes(as_json(document))
