@@ -26,13 +26,20 @@ if TYPE_CHECKING:
     from rsicd_embed.indexing.export_rows import export_rows
     from rsicd_embed.indexing.import_rows import import_rows
     from rsicd_embed.indexing.ingest import ingest
+    from rsicd_embed.pictures.gallery import show
+    from rsicd_embed.query.area import Area
+    from rsicd_embed.query.composed import Part, Query
     from rsicd_embed.query.run import sql
+    from rsicd_embed.query.search import search
     from rsicd_embed.stores.base import open_store
 
     __version__: str
     """Version of the installed package."""
 
 __all__ = [
+    "Area",
+    "Part",
+    "Query",
     "RsicdEmbedError",
     "__version__",
     "export_rows",
@@ -41,6 +48,8 @@ __all__ = [
     "load_embedder",
     "open_sources",
     "open_store",
+    "search",
+    "show",
     "sql",
 ]
 
@@ -64,7 +73,11 @@ if not TYPE_CHECKING:
             "rsicd_embed.indexing.export_rows": ("export_rows",),
             "rsicd_embed.indexing.import_rows": ("import_rows",),
             "rsicd_embed.indexing.ingest": ("ingest",),
+            "rsicd_embed.pictures.gallery": ("show",),
+            "rsicd_embed.query.area": ("Area",),
+            "rsicd_embed.query.composed": ("Part", "Query"),
             "rsicd_embed.query.run": ("sql",),
+            "rsicd_embed.query.search": ("search",),
             "rsicd_embed.stores.base": ("open_store",),
         },
     )

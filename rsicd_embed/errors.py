@@ -21,7 +21,8 @@ Every message is a single line: what was expected, what was found, and what to d
         ├── StoreCorruptError      files of the store are damaged
         ├── FingerprintError       the store's vectors come from another model
         ├── SchemaError            rows or columns do not match the store
-        ├── QueryError             a query vector or k is invalid
+        ├── QueryError             a query is invalid
+        │   └── UnknownRowError    it refers to a row that the store lacks
         ├── FilterError            a `where` condition is invalid
         └── SQLError               a SQL query is invalid
 """
@@ -50,6 +51,7 @@ __all__ = [
     "StoreURIError",
     "TrainError",
     "TrainStoppedError",
+    "UnknownRowError",
     "WeightsError",
 ]
 
@@ -140,7 +142,11 @@ class SchemaError(StoreError):
 
 
 class QueryError(StoreError):
-    """A query vector or k is invalid."""
+    """A query is invalid: its vector, its parts, or k."""
+
+
+class UnknownRowError(QueryError):
+    """A query refers to the id of a row that the store lacks."""
 
 
 class FilterError(StoreError):

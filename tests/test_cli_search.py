@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rsicd_embed
-from rsicd_embed.cli.search_command import _short
+from rsicd_embed import Part, Query
+from rsicd_embed.cli.hit_output import _short
 from rsicd_embed.cli.terminal_text import number_text, shows_links, value_text
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.records import Provenance
@@ -67,11 +68,54 @@ def test_where_is_applied_before_k(stored: str) -> None:
     assert run(*search, "width > 999").document["hits"] == []
 
 
+def test_composed_queries(stored: str, tiny_model: Path, pictures: Path) -> None:
+    search = ("search", "--store", stored, "--json", "-k", 3)
+    composed = (
+        "port",
+        "2*beach",
+        "--not",
+        "rain",
+        "--like",
+        "a.png",
+        "--image",
+        pictures / "b.png",
+    )
+    document = run(*search, *composed, "--offset", 1).document
+    parts = [
+        Part("port"), Part("beach", weight=2.0), Part(image=str(pictures / "b.png")),
+        Part(id="a.png"), Part("rain", weight=-0.5),
+    ]  # fmt: skip
+    with open_store(stored) as store:
+        embedder = rsicd_embed.load_embedder(tiny_model)
+        hits = rsicd_embed.search(Query(parts, k=3, offset=1), store, embedder)
+    assert [(hit["rank"], hit["id"]) for hit in document["hits"]] == list(
+        zip(hits["rank"].to_pylist(), hits["id"].to_pylist(), strict=True)
+    )
+    assert document["query"].startswith("port, 2*beach, ")
+    assert document["parts"][1] == {"text": "beach", "weight": 2.0}
+    best = run(*search, "port").document["hits"][0]
+    above = run(*search, "port", "--all", "--min-score", best["score"]).document["hits"]
+    assert above == [best]
+    likes = run(*search, "--like", "a.png").document["hits"]
+    assert "a.png" not in [hit["id"] for hit in likes]
+    assert run(*search, "--like", "a.png", "--with-examples").document["hits"][0]["id"] == "a.png"
+
+
 def test_mistaken_arguments_are_refused(stored: str, pictures: Path) -> None:
     before = (pictures / "a.png").read_bytes()
     assert run("search", "port", "--store", stored, "--html", pictures / "a.png").status == 2
     assert (pictures / "a.png").read_bytes() == before
     assert run("search", "  ", "--store", stored).status == 2
+    assert run("search", "--store", stored).status == 2
+    for mistake, message in (
+        (("--not", "port"), "to look for"),
+        (("port", "--not", "2*port"), "cancel out"),
+        (("--like", "nobody"), "no row with the id 'nobody'"),
+        (("port", "--min-score", 2), "from -1 to 1"),
+        (("port", "--within", "0,0,1,1"), "expected rows with coordinates"),
+        (("port", "--within", "nowhere.geojson"), "No such file"),
+    ):
+        assert message in run("search", *mistake, "--store", stored).error
 
 
 @pytest.mark.filterwarnings("default")
@@ -262,3 +306,33 @@ def test_scores_are_explained(stored: str) -> None:
     assert "5 rows" in last
     nothing = run(*search, "--where", "width > 999", "--json").document
     assert (nothing["hits"], nothing["explain"]["best_deviations"]) == ([], None)
+
+
+def test_formats(stored: str, tmp_path: Path) -> None:
+    search = ("search", "port", "--store", stored, "-k", 3)
+    hits = run(*search, "--json").document["hits"]
+    assert run(*search, "--format", "json").document["hits"] == hits
+    lines = run(*search, "--format", "csv").stdout.splitlines()
+    assert lines[0].startswith("rank,id,score,uri,")
+    assert [line.split(",")[1] for line in lines[1:]] == [hit["id"] for hit in hits]
+    outputs = {}
+    for suffix in ("json", "csv", "parquet", "html", "txt"):
+        outputs[suffix] = tmp_path / f"hits.{suffix}"
+        done = run(*search, "-o", outputs[suffix])
+        assert (done.status, done.stdout) == (0, ""), done
+    assert json.loads(outputs["json"].read_text())["hits"] == hits
+    ids = pyarrow.parquet.read_table(outputs["parquet"])["id"].to_pylist()
+    assert ids == [hit["id"] for hit in hits]
+    assert outputs["csv"].read_text().splitlines() == lines
+    assert outputs["html"].read_text().count("data:image/jpeg") == 3
+    assert [line.split()[2] for line in outputs["txt"].read_text().splitlines()] == ids
+    for mistake in (
+        ("-o", "a.png"), ("--format", "csv", "-o", "a.json"), ("--format", "html"),
+        ("--json", "--format", "csv"),
+    ):  # fmt: skip
+        assert run(*search, *mistake).status == 2
+    assert "expected rows with coordinates" in run(*search, "--format", "geojson").error
+    exported = tmp_path / "rows.csv"
+    rows = run("export", "--store", stored, "-o", exported, "--where", "width > 1", "--json")
+    assert rows.document["rows"] == len(exported.read_text().splitlines()) - 1 == 5
+    assert "vector" not in exported.read_text()

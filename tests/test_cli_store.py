@@ -1,10 +1,10 @@
-"""`rsicd-embed store drop-column`."""
+"""`rsicd-embed store`: delete, copy, rename, restore and drop-column."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .helpers import content, manifest, rows, run
+from .helpers import SCHEMES, content, manifest, rows, run
 
 
 def test_drop_column(each_uri: str, tiny_model: Path, pictures: Path) -> None:
@@ -56,3 +56,64 @@ def test_later_manifest_with_other_object_type(
     assert run("store", "drop-column", "properties", "--store", each_uri).status == 0
     assert run("ingest", later, *options).status == 0
     assert rows(each_uri)["b.png"]["properties"] == {"x": {"y": "text"}}
+
+
+def test_delete(each_uri: str, tiny_model: Path, pictures: Path) -> None:
+    run("ingest", pictures, "--store", each_uri, "--model", tiny_model)
+    before = rows(each_uri)
+    delete = ("store", "delete", "--store", each_uri, "--where", "id LIKE '%.png'")
+    dry = run(*delete, "--id", "c.jpg", "--id", "nobody", "--dry-run", "--json").document
+    assert dry == {
+        "deleted": 0, "ids": ["a.png", "b.png", "c.jpg", "sub/e.png"], "unknown": ["nobody"],
+        "rows": 5, "dry_run": True,
+    }  # fmt: skip
+    assert rows(each_uri) == before
+    assert "would delete 3 rows; 5 rows" in run(*delete, "--dry-run").stdout
+    done = run(*delete, "--id", "c.jpg", "--id", "nobody")
+    assert "deleted 4 rows; 1 rows in the store" in done.stdout
+    assert "no row with the id 'nobody'" in done.stderr
+    assert rows(each_uri) == {"d.tif": before["d.tif"]}
+    assert run("store", "delete", "--store", each_uri).status == 2
+    assert "no column labl" in run("store", "delete", "--store", each_uri, "--where", "labl").error
+
+
+def test_copy_to_every_scheme(stored: str, tmp_path: Path) -> None:
+    for scheme in SCHEMES:
+        target = f"{scheme}:{tmp_path / scheme / 'copy'}"
+        document = run("store", "copy", target, "--store", stored, "--json").document
+        assert (document["rows"], document["copy"]) == (5, target)
+        assert rows(target) == rows(stored)
+        search = ("search", "port", "--json", "--store")
+        assert run(*search, target).document["hits"] == run(*search, stored).document["hits"]
+        assert "exists and has 5 rows" in run("store", "copy", target, "--store", stored).error
+
+
+def test_rename(each_uri: str, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+    run("ingest", pictures, "--store", each_uri, "--model", tiny_model)
+    run("store", "tag", "first", "--store", each_uri)
+    before, target = rows(each_uri), f"{each_uri.partition(':')[0]}:{tmp_path / 'new' / 'name'}"
+    if each_uri.startswith("lancedb"):
+        target = f"{each_uri}#other"
+    assert run("store", "rename", target, "--store", each_uri).status == 0
+    assert rows(target) == before
+    assert list(run("store", "tags", "--store", target, "--json").document["tags"]) == ["first"]
+    assert "no store at" in run("store", "rename", target, "--store", each_uri).error
+    run("ingest", pictures, "--store", each_uri, "--model", tiny_model)
+    assert "exists; choose" in run("store", "rename", target, "--store", each_uri).error
+    other = "nmslib:" if each_uri.startswith("exact") else "exact:"
+    error = run("store", "rename", f"{other}{tmp_path / 'x'}", "--store", each_uri).error
+    assert "use rsicd-embed store copy" in error
+    assert rows(each_uri) == rows(target) == before
+
+
+def test_restore_says_what_it_leaves(each_uri: str, tiny_model: Path, pictures: Path) -> None:
+    run("ingest", pictures / "a.png", "--store", each_uri, "--model", tiny_model)
+    run("store", "tag", "first", "--store", each_uri)
+    run("ingest", pictures, "--store", each_uri, "--model", tiny_model)
+    restore = ("store", "restore", "first", "--store", each_uri)
+    text = run(*restore, "--tag-left", "second").stdout
+    assert "restored first, 1 rows" in text
+    assert "left: 5 rows" in text and "4 with ids that first lacks (tagged second)" in text
+    document = run("store", "restore", "second", "--store", each_uri, "--json").document
+    assert (document["rows"], document["left"]["rows"]) == (5, 1)
+    assert (document["left"]["ids_not_restored"], document["left"]["tag"]) == (0, None)

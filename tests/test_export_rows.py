@@ -69,7 +69,7 @@ def test_impossible_output_paths_are_refused(tmp_path: Path, uri: str) -> None:
         run("export", "--store", uri, "-o", nowhere).error
     )
     assert not nowhere.parent.exists()
-    for wrong in ("rows.csv", "rows", "rows.npy"):
+    for wrong in ("rows.xlsx", "rows", "rows.npy"):
         outcome = run("export", "--store", uri, "-o", tmp_path / wrong)
         assert outcome.status == 2
         assert "expected an output named *.parquet" in outcome.stderr

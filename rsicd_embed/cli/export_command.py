@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -22,8 +22,10 @@ from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.backends import Backend, Precision
+    from rsicd_embed.query.table_files import Format
 
 SUFFIXES = (".parquet", ".npy")
+EXPORTS = ("parquet", "csv", "geojson", "json")
 
 
 @click.command()
@@ -87,17 +89,14 @@ def embed(
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="For --store, a .parquet file; an earlier export is replaced. "
-    "For --model, a new directory.",
+    help="For --store, a file; an earlier export is replaced. For --model, a new directory.",
 )
 @click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["parquet"]),
-    default="parquet",
-    show_default=True,
-    help="File format of exported rows.",
+    type=click.Choice(EXPORTS),
+    help="File format of exported rows; only parquet has their vectors.  [default: by the suffix]",
 )
 @as_of_option
 @click.option(
@@ -122,7 +121,7 @@ def export(
     model: str | None,
     output: Path,
     where: str | None,
-    kind: str,
+    kind: str | None,
     as_of: str | None,
     dtype: str,
     quantize: str | None,
@@ -132,7 +131,8 @@ def export(
     """Export a store's rows or a model.
 
     Rows are written to a Parquet file, from which import fills any other store, bit by bit and
-    without the model. Models of any format are written to a directory in the Hugging Face layout.
+    without the model; or, for other programs, to CSV, GeoJSON or JSON without their vectors.
+    Models of any format are written to a directory in the Hugging Face layout.
     Nothing is uploaded unless --push-to is given.
     """
     if (store_uri is None) == (model is None):
@@ -146,9 +146,14 @@ def export(
         return
     if push_to or quantize:
         raise click.UsageError(f"{'--push-to' if push_to else '--quantize'} goes with --model")
-    if output.suffix.lower() != f".{kind}" or output.is_dir():
-        raise click.UsageError(f"expected an output named *.{kind}: {output}")
-    _export_rows(store_uri, output, where, as_of, as_json)
+    named = output.suffix.lower().removeprefix(".")
+    if (kind or named) != named or named not in EXPORTS or output.is_dir():
+        expected = f"*.{kind}" if kind else " or ".join(f"*.{known}" for known in EXPORTS)
+        raise click.UsageError(f"expected an output named {expected}: {output}")
+    if named == "parquet":
+        _export_rows(store_uri, output, where, as_of, as_json)
+    else:
+        _export_table(store_uri, output, cast("Format", named), where, as_of, as_json)
 
 
 def _export_model(model: str, output: Path, dtype: str, repo: str | None, as_json: bool) -> None:
@@ -212,4 +217,29 @@ def _export_rows(
             f"({exported.bytes / 1e6:.1f} MB) in {exported.seconds:.1f} s ({rate:.1f} rows/s)"
         )
     if not exported.rows:
+        note("no rows: the store is empty, or no row matches --where")
+
+
+def _export_table(
+    store_uri: str,
+    output: Path,
+    kind: Format,
+    where: str | None,
+    as_of: str | None,
+    as_json: bool,
+) -> None:
+    import rsicd_embed
+    from rsicd_embed.cli.search_command import store_version
+    from rsicd_embed.query import table_files
+    from rsicd_embed.records import VECTOR
+
+    with rsicd_embed.open_store(store_uri) as newest, store_version(newest, as_of) as store:
+        columns = [name for name in store.schema.names if name != VECTOR]
+        with store.scan(columns, where) as reader:
+            rows = table_files.save(reader, reader.schema, kind, output)
+    if as_json:
+        print_json({"store": store_uri, "output": str(output), "format": kind, "rows": rows})
+    else:
+        show(f"{rows} rows without vectors in {output}")
+    if not rows:
         note("no rows: the store is empty, or no row matches --where")

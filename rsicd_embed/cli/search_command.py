@@ -1,7 +1,8 @@
-"""`rsicd-embed search`: the images of a store most similar to a text or an image."""
+"""`rsicd-embed search`: the images of a store most similar to texts, images and rows."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,41 +13,45 @@ from rsicd_embed.cli.base import (
     json_option,
     model_option,
     note,
-    print_json,
     require_text,
     show,
     store_option,
     warn,
 )
-from rsicd_embed.cli.terminal_text import value_text
+from rsicd_embed.cli.hit_output import Destination, format_options, write_hits
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder
+    from rsicd_embed.query.composed import Part, Query
     from rsicd_embed.stores.base import VectorStore
     from rsicd_embed.stores.score_distribution import ScoreDistribution
 
-_SHEETS = (".html", ".htm")
-# Columns that the text output prints elsewhere or leaves out.
-_HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height", "score_percentile")
-
 
 @click.command()
-@click.argument("text", required=False)
-@click.option("--image", type=click.Path(path_type=Path), help="Query image, instead of TEXT.")
+@click.argument("texts", metavar="[TEXT]…", nargs=-1)
+@click.option("--image", "images", metavar="FILE", multiple=True, help="Query image; repeatable.")
+@click.option("--not", "avoided", metavar="TEXT", multiple=True, help="Text to avoid; repeatable.")
+@click.option("--like", metavar="ID", multiple=True, help="Similar to this row; repeatable.")
+@click.option("--unlike", metavar="ID", multiple=True, help="Dissimilar to this row; repeatable.")
 @store_option
 @as_of_option
 @model_option("the model that made the store")
 @click.option(
     "-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Number of hits."
 )
+@click.option("--all", "every", is_flag=True, help="All hits, of at least --min-score, not -k.")
+@click.option("--offset", default=0, type=click.IntRange(0), help="Number of best hits to skip.")
+@click.option("--min-score", type=float, metavar="S", help="Lowest score of a hit, from -1 to 1.")
 @click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
 @click.option(
-    "--html",
-    "sheet",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the hits and their images to one HTML file.",
+    "--within",
+    metavar="PLACE",
+    help="Only rows inside minlon,minlat,maxlon,maxlat or the polygons of a GeoJSON file.",
 )
-@click.option("--open", "open_sheet", is_flag=True, help="Open that file in a browser.")
+@click.option(
+    "--with-examples", is_flag=True, help="Let rows of --like and --unlike be hits themselves."
+)
+@format_options
 @click.option(
     "--explain",
     is_flag=True,
@@ -55,66 +60,106 @@ _HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height", "
 )
 @json_option
 def search(
-    text: str | None,
-    image: Path | None,
+    texts: tuple[str, ...],
+    images: tuple[str, ...],
+    avoided: tuple[str, ...],
+    like: tuple[str, ...],
+    unlike: tuple[str, ...],
     store_uri: str,
     model: str | None,
     k: int,
+    every: bool,
+    offset: int,
+    min_score: float | None,
     where: str | None,
+    within: str | None,
+    with_examples: bool,
     as_of: str | None,
+    kind: str | None,
+    output: Path | None,
     sheet: Path | None,
     open_sheet: bool,
+    preview: bool,
     explain: bool,
     as_json: bool,
 ) -> None:
-    """Search a store by text or by image."""
+    """Search a store by texts, images and rows.
+
+    All parts make one ranked list. A part counts twice as much as another one if its text, file or
+    id begins with 2*, and so on; --not and --unlike count half, against a hit. Rows given as
+    examples are left out of the hits.
+
+    \b
+    rsicd-embed search harbour "2*boats" --not "oil tanks" --store lancedb:./tiles
+    """
+    import pyarrow as pa
+
     import rsicd_embed
     from rsicd_embed.embedder.base import word_warnings
-    from rsicd_embed.records import python_rows
+    from rsicd_embed.query.composed import parse_all, query_vector
+    from rsicd_embed.query.search import hits as ranked_hits
     from rsicd_embed.stores import score_distribution
 
-    if (text is None) == (image is None):
-        raise click.UsageError("expected either TEXT or --image FILE")
-    if text is not None:
+    for text in (*texts, *avoided):
         require_text(text)
-    if sheet is not None and sheet.suffix.lower() not in _SHEETS:
-        raise click.UsageError(f"expected a page named *{' or *'.join(_SHEETS)}: {sheet}")
+    destination = Destination.of(kind, output, sheet, open_sheet, as_json, preview)
+    parts = parse_all(texts=texts, images=images, like=like, avoided=avoided, unlike=unlike)
+    if not parts:
+        raise click.UsageError("expected TEXT, --image FILE or --like ID")
+    query = rsicd_embed.Query(
+        parts,
+        k=None if every else k,
+        offset=offset,
+        where=where,
+        within=None if within is None else rsicd_embed.Area.parse(within),
+        min_score=min_score,
+        with_examples=with_examples,
+    )
     with rsicd_embed.open_store(store_uri) as newest, store_version(newest, as_of) as store:
-        embedder = load_model_of(store, store_uri, model)
-        if text is not None:
-            queries = embedder.embed_texts([text])
-        else:
-            queries = embedder.embed_images([str(image)])
-        hits = python_rows(store.search(queries, k=k, where=where))
-        scores = score_distribution.measure(store, queries) if explain else None
-    warnings = word_warnings(embedder, [] if text is None else [text])
+        load = cache(lambda: load_model_of(store, store_uri, model))
+        name = load().name if model else store.provenance.model
+        vector = query_vector(query.parts, store, load)
+        hits = ranked_hits(query, vector, store)
+        scores = score_distribution.measure(store, vector[None]) if explain else None
+        warnings = word_warnings(load(), query.texts) if query.texts else []
     for line in warnings:
         warn(line)
     if scores is not None:
-        hits = [hit | {"score_percentile": scores.percentile(hit["score"])} for hit in hits]
-    if sheet is not None or open_sheet:
-        _draw(hits, text if text is not None else f"like {image}", sheet, open_sheet=open_sheet)
-    if as_json:
-        print_json(
-            {
-                "query": text if text is not None else str(image),
-                "model": embedder.name,
-                "store": store_uri,
-                "hits": [{n: v for n, v in hit.items() if n != "query"} for hit in hits],
-                "warnings": warnings,
-                **({} if scores is None else {"explain": _statistics(scores, hits)}),
-            }
-        )
-        return
-    for hit in hits:
-        attributes = "  ".join(_attributes(hit))
-        percentile = f"{hit['score_percentile']:.2f}%  " if scores is not None else ""
-        line = f"{hit['rank']:>3}  {hit['score']:+.4f}  {percentile}{hit['id']}  {attributes}"
-        show(line.rstrip(), uri=hit["uri"])
-    if scores is not None and hits:
-        show(_explanation(scores, hits))
-    if not hits:
-        note("no hits: the store is empty, or no row matches --where")
+        percentiles = [scores.percentile(score) for score in hits["score"].to_pylist()]
+        hits = hits.append_column("score_percentile", pa.array(percentiles, pa.float64()))
+    best = hits["score"][0].as_py() if len(hits) else None
+    by_example = len(query.parts) == 1 and not query.texts
+    head = {
+        "query": query.title,
+        "parts": [_part_as_json(part) for part in query.parts],
+        "model": name,
+        "store": store_uri,
+    }
+    tail = {"warnings": warnings}
+    if scores is not None:
+        tail["explain"] = _statistics(scores, best)
+    write_hits(hits, destination, f"{'like ' * by_example}{query.title}", head, tail)
+    if destination.kind == "table" and scores is not None and best is not None:
+        show(_explanation(scores, best))
+    if not len(hits):
+        note(f"no hits: {_reason(query)}")
+
+
+def _part_as_json(part: Part) -> dict[str, Any]:
+    named = {"text": part.text, "image": part.image, "id": part.id}
+    return {n: v for n, v in named.items() if v is not None} | {"weight": part.weight}
+
+
+def _reason(query: Query) -> str:
+    """Why there may be no hits."""
+    options = {
+        "--where": query.where is not None,
+        "--within": query.within is not None,
+        "--min-score": query.min_score is not None,
+    }
+    limits = " and ".join(name for name, given in options.items() if given) or "--where"
+    offset = ", or --offset skips all" if query.offset else ""
+    return f"the store is empty, or no row matches {limits}{offset}"
 
 
 def load_model_of(store: VectorStore, store_uri: str, model: str | None) -> Embedder:
@@ -156,58 +201,22 @@ def store_version(store: VectorStore, version: str | None) -> VectorStore:
     return require_versioned(store).as_of(version)
 
 
-def _statistics(scores: ScoreDistribution, hits: list[dict[str, Any]]) -> dict[str, Any]:
+def _statistics(scores: ScoreDistribution, best: float | None) -> dict[str, Any]:
     """The `explain` object of the JSON output."""
     return {
         "rows": scores.rows,
         "mean": scores.mean,
         "median": scores.median,
         "standard_deviation": scores.standard_deviation,
-        "best_deviations": scores.deviations(hits[0]["score"]) if hits else None,
+        "best_deviations": None if best is None else scores.deviations(best),
     }
 
 
-def _explanation(scores: ScoreDistribution, hits: list[dict[str, Any]]) -> str:
-    best = scores.deviations(hits[0]["score"])
-    above = "" if best is None else f"; the best hit is {best:.1f} standard deviations above it"
+def _explanation(scores: ScoreDistribution, best: float) -> str:
+    deviations = scores.deviations(best)
+    above = f"; the best hit is {deviations:.1f} standard deviations above it"
     return (
         f"%: share of the store's {scores.rows:,} rows that score below the hit. Their mean score "
-        f"for this query is {scores.mean:+.4f} ± {scores.standard_deviation:.4f}{above}"
+        f"for this query is {scores.mean:+.4f} ± {scores.standard_deviation:.4f}"
+        f"{'' if deviations is None else above}"
     )
-
-
-def _draw(hits: list[dict[str, Any]], title: str, path: Path | None, *, open_sheet: bool) -> None:
-    """Writes a contact sheet, to a new temporary folder if `path` is None, and may open it."""
-    import tempfile
-
-    from rsicd_embed.pictures import sheets
-
-    if path is None:
-        path = Path(tempfile.mkdtemp(prefix="rsicd-embed-"), "hits.html")
-    cards = [
-        sheets.ContactCard(
-            hit["uri"] or b"",
-            (f"{hit['rank']}  {hit['score']:+.4f}", *_attributes(hit), hit["id"]),
-        )
-        for hit in hits
-    ]
-    sheets.save_contact_page(title, cards, path)
-    note(f"pictures: {path}")
-    if open_sheet and click.launch(path.absolute().as_uri()):
-        note("no browser could be started; open that file yourself")
-
-
-def _attributes(hit: dict[str, Any]) -> list[str]:
-    """A hit's attributes as `name=value`."""
-    return [
-        f"{name}={_short(value)}"
-        for name, value in hit.items()
-        if name not in _HIDDEN and value is not None
-    ]
-
-
-def _short(value: Any) -> str:
-    """Formats a value; of a list of texts, such as captions, only the first."""
-    if isinstance(value, list) and (not value or isinstance(value[0], str)):
-        value = value[0] if value else ""
-    return value_text(value)

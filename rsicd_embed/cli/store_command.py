@@ -1,4 +1,4 @@
-"""`rsicd-embed info` and `store …`: contents of a store, its tagged versions, unwanted columns."""
+"""`rsicd-embed info` and `store …`: contents and versions of a store, unwanted rows and columns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsicd_embed.cli.base import Group, json_option, print_json, show, store_option
+from rsicd_embed.cli.base import (
+    Group,
+    as_of_option,
+    json_option,
+    print_json,
+    show,
+    store_option,
+    warn,
+)
 from rsicd_embed.cli.terminal_text import number_text
 
 if TYPE_CHECKING:
-    from rsicd_embed.stores.base import Versioned
+    from rsicd_embed.stores.base import VectorStore, Versioned
+
+_MOST_LISTED = 20  # ids printed by a dry run
 
 
 @click.command()
@@ -42,7 +52,7 @@ def info(store_uri: str, as_json: bool) -> None:
 
 @click.group(cls=Group)
 def store() -> None:
-    """Tag and restore versions of a store; drop columns."""
+    """Tag, restore, copy and rename a store; delete rows and columns."""
 
 
 @store.command()
@@ -84,16 +94,114 @@ def tags(store_uri: str, as_json: bool) -> None:
 
 @store.command()
 @click.argument("version")
+@click.option("--tag-left", metavar="NAME", help="Tag the state that is left, before restoring.")
 @store_option
-def restore(version: str, store_uri: str) -> None:
-    """Restore a tagged version.
+@json_option
+def restore(version: str, tag_left: str | None, store_uri: str, as_json: bool) -> None:
+    """Restore a tagged version, and say what is left.
 
     LanceDB stores also restore VERSION by number, while they still have it.
     """
     with _open_versioned(store_uri) as opened:
+        left, left_model = _ids(opened), opened.provenance.model
+        if tag_left is not None:
+            opened.tag(tag_left)
         opened.restore(version)
-        model = opened.provenance.model
-        show(f"{store_uri}: restored {version}, {len(opened)} rows of model {model}")
+        restored, model = _ids(opened), opened.provenance.model
+    only_left = len(left - restored)
+    if as_json:
+        facts = {"rows": len(left), "model": left_model, "ids_not_restored": only_left}
+        print_json(
+            {"restored": version, "rows": len(restored), "model": model}
+            | {"left": facts | {"tag": tag_left}}
+        )
+        return
+    show(f"{store_uri}: restored {version}, {len(restored)} rows of model {model}")
+    kept = f"tagged {tag_left}" if tag_left else "not tagged; --tag-left NAME would have kept it"
+    show(
+        f"left: {len(left)} rows of model {left_model}, "
+        f"{only_left} with ids that {version} lacks ({kept})"
+    )
+
+
+@store.command()
+@click.option("--where", metavar="SQL", help="Delete the rows that match this SQL predicate.")
+@click.option("--id", "ids", metavar="ID", multiple=True, help="Delete this row; repeatable.")
+@click.option("--dry-run", is_flag=True, help="Only report which rows would be deleted.")
+@store_option
+@json_option
+def delete(
+    where: str | None, ids: tuple[str, ...], dry_run: bool, store_uri: str, as_json: bool
+) -> None:
+    """Delete rows by condition or id.
+
+    Image files are not touched; ingesting them again brings their rows back.
+    """
+    import rsicd_embed
+    from rsicd_embed.indexing.housekeeping import delete_rows
+
+    if where is None and not ids:
+        raise click.UsageError("expected --where SQL or --id ID")
+    with rsicd_embed.open_store(store_uri) as opened:
+        deletion = delete_rows(opened, ids=ids, where=where, dry_run=dry_run)
+        rows = len(opened)
+    for id_ in deletion.unknown:
+        warn(f"no row with the id {id_!r}")
+    if as_json:
+        print_json(
+            {"deleted": 0 if dry_run else len(deletion.ids), "ids": deletion.ids}
+            | {"unknown": deletion.unknown, "rows": rows, "dry_run": dry_run}
+        )
+        return
+    for id_ in deletion.ids[:_MOST_LISTED] if dry_run else ():
+        show(id_)
+    if dry_run and len(deletion.ids) > _MOST_LISTED:
+        show(f"… and {len(deletion.ids) - _MOST_LISTED} more")
+    verb = "would delete" if dry_run else "deleted"
+    show(f"{store_uri}: {verb} {len(deletion.ids)} rows; {rows} rows in the store")
+
+
+@store.command()
+@click.argument("target", metavar="URI")
+@store_option
+@as_of_option
+@json_option
+def copy(target: str, store_uri: str, as_of: str | None, as_json: bool) -> None:
+    """Copy a store's rows to a new store at URI, of any scheme.
+
+    Tags and earlier versions are not copied.
+    """
+    import rsicd_embed
+    from rsicd_embed.cli.progress import image_progress
+    from rsicd_embed.cli.search_command import store_version
+    from rsicd_embed.indexing.housekeeping import copy_store
+
+    with (
+        rsicd_embed.open_store(store_uri) as newest,
+        store_version(newest, as_of) as source,
+        image_progress("copy", len(source), "rows") as advance,
+        copy_store(source, target, advance) as copied,
+    ):
+        rows, model = len(copied), source.provenance.model
+    if as_json:
+        print_json({"store": store_uri, "copy": target, "rows": rows, "model": model})
+        return
+    show(f"{target}: {rows} rows of model {model}, copied from {store_uri}")
+
+
+@store.command()
+@click.argument("target", metavar="URI")
+@store_option
+@json_option
+def rename(target: str, store_uri: str, as_json: bool) -> None:
+    """Rename a local store to URI, with its tags, without copying it."""
+    from rsicd_embed.stores.renaming import rename_store
+
+    rename_store(store_uri, target)
+    if as_json:
+        print_json({"store": store_uri, "renamed": target})
+        return
+    show(f"{store_uri} is now {target}")
 
 
 @store.command("drop-column")
@@ -114,6 +222,11 @@ def drop_column(names: tuple[str, ...], store_uri: str, as_json: bool) -> None:
         print_json({"dropped": list(dict.fromkeys(names)), "columns": columns})
         return
     show(f"{store_uri}: dropped {', '.join(names)}; columns: {', '.join(columns)}")
+
+
+def _ids(opened: VectorStore) -> set[str]:
+    with opened.scan(["id"]) as reader:
+        return set(reader.read_all()["id"].to_pylist())
 
 
 def _open_versioned(uri: str) -> Versioned:

@@ -153,9 +153,10 @@ def _clip(line: str, font: _Font, width: int) -> str:
 
 _CARD_SIDE = 320  # pixels
 _QUALITY = 82
-_STYLE = """
+_PAGE_STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
-body { max-width: 76rem; margin: 1.5rem auto; padding: 0 1rem; }
+body { max-width: 76rem; margin: 1.5rem auto; padding: 0 1rem; }"""
+_STYLE = """
 h1 { font-size: 1.3rem; }
 ol { list-style: none; padding: 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); }
@@ -179,13 +180,23 @@ class ContactCard:
 def contact_page(title: str, cards: Sequence[ContactCard]) -> str:
     """Returns an HTML document; an unreadable image is replaced by the reason."""
     heading = html.escape(title)
-    items = "\n".join(map(_list_item, cards)) or "<li><p>no hits</p></li>"
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{heading}</title>\n<style>{_STYLE}</style>\n<h1>{heading}</h1>\n"
-        f"<ol>\n{items}\n</ol>\n</html>\n"
+        f"<title>{heading}</title>\n<style>{_PAGE_STYLE}{_STYLE}</style>\n<h1>{heading}</h1>\n"
+        f"{_list(cards)}</html>\n"
     )
+
+
+def contact_fragment(title: str, cards: Sequence[ContactCard]) -> str:
+    """Returns the same as part of another document, such as a notebook, with styles of its own."""
+    heading = f"<h1>{html.escape(title)}</h1>\n" if title else ""
+    return f"<div><style>@scope {{{_STYLE}}}</style>\n{heading}{_list(cards)}</div>\n"
+
+
+def _list(cards: Sequence[ContactCard]) -> str:
+    items = "\n".join(map(_list_item, cards)) or "<li><p>no hits</p></li>"
+    return f"<ol>\n{items}\n</ol>\n"
 
 
 def save_contact_page(title: str, cards: Sequence[ContactCard], path: Path) -> None:

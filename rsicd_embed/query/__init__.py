@@ -5,6 +5,9 @@ The engine is DataFusion, whose dialect `where` uses too. The rows are the table
     similarity('a harbour full of boats')      similarity_image('harbour.jpg')
 
 are the cosine similarity of a row to a text or an image: float32, equal to the score of `search`.
+Further parts follow by name, and a number before a `*` is a weight, as in `search`:
+
+    similarity('2*harbour', not => 'oil tanks', also => 'boats', like => 'a row.png')
 
 How a store is read:
 - Columns: only those that DataFusion's optimised plan needs, so no vectors without a similarity.

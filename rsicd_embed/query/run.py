@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
-from rsicd_embed.embedder.base import Embedder, provenance, require_embedder, word_warnings
+from rsicd_embed.embedder.base import Embedder, require_embedder, word_warnings
 from rsicd_embed.errors import SQLError
 from rsicd_embed.query.pushdown import store_condition
+from rsicd_embed.query.search import model_loader
 from rsicd_embed.query.session import TABLE, Session
 from rsicd_embed.query.similarity import (
     Call,
     Similarities,
     find_calls,
     placeholders,
-    with_first_argument,
+    with_literals,
 )
 from rsicd_embed.query.table import StoreTable
-from rsicd_embed.records import VECTOR, require_same_model
+from rsicd_embed.records import VECTOR
 from rsicd_embed.stores.base import VectorStore, require_store
 
 
@@ -51,19 +53,19 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
     # the query needs besides its similarities.
     table = StoreTable(store)
     session = Session(table, placeholders())
-    frame = session.plan(query)
+    frame = session.plan(with_literals(query, calls))
     names = [_column_name(name, calls) for name in frame.schema().names]
     plan = frame.logical_plan()
     if calls:
+        embedder = cache(embedder)
         similar = Similarities(calls, store.provenance.dim, of_scores=VECTOR not in table.columns)
         table = StoreTable(store, similar.column if similar.of_scores else None, similar.type)
         session = Session(table, similar.functions())
-        frame = _plan_with_rows(session, with_first_argument(query, calls, VECTOR), calls)
-        loaded = embedder()
-        require_same_model(store.provenance, provenance(loaded), store.uri)
-        for line in word_warnings(loaded, similar.texts):
-            warnings.warn(line, stacklevel=2)
-        similar.embed(loaded)
+        frame = _plan_with_rows(session, with_literals(query, calls, VECTOR), calls)
+        similar.embed(store, embedder)
+        if similar.texts:
+            for line in word_warnings(embedder(), similar.texts):
+                warnings.warn(line, stacklevel=2)
     fields = [
         pa.field(name, field.type, field.nullable)
         for name, field in zip(names, session.result_schema(frame), strict=True)
@@ -95,12 +97,7 @@ def sql(query: str, store: VectorStore, embedder: Embedder | None = None) -> pa.
     if embedder is not None:
         require_embedder(embedder)
 
-    def load() -> Embedder:
-        from rsicd_embed.embedder.loading import load_for_a_query
-
-        return load_for_a_query(store.provenance.model) if embedder is None else embedder
-
-    return run(query, store, load).read_all()
+    return run(query, store, model_loader(store, embedder)).read_all()
 
 
 def _batches(
@@ -146,8 +143,5 @@ def _plan_with_rows(session: Session, query: str, calls: Sequence[Call]) -> Any:
 def _column_name(name: str, calls: Sequence[Call]) -> str:
     """DataFusion's name of a result column, with calls in it shown as the user wrote them."""
     for call in calls:
-        literal = call.argument.replace("'", "''")
-        name = name.replace(
-            f'{call.function}(Utf8("{call.argument}"))', f"{call.function}('{literal}')"
-        )
+        name = name.replace(f'{call.function}(Utf8("{call.argument}"))', call.shown)
     return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,12 +13,23 @@ import pyarrow as pa
 
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import SQLError
+from rsicd_embed.query.composed import AVOIDED, WANTED, Part, query_vector, require_positive
 from rsicd_embed.query.session import function
 from rsicd_embed.records import vector_array, vector_matrix
+from rsicd_embed.stores.base import VectorStore
 from rsicd_embed.stores.scoring import cosines_with, unit_queries
 
 TEXT, IMAGE = "similarity", "similarity_image"
 FUNCTIONS = {TEXT: "'a text'", IMAGE: "'image.jpg'"}
+# Names of further arguments: kind of the part, and its weight.
+_NAMED = {
+    "also": ("text", WANTED),
+    "not": ("text", AVOIDED),
+    "image": ("image", WANTED),
+    "not_image": ("image", AVOIDED),
+    "like": ("id", WANTED),
+    "unlike": ("id", AVOIDED),
+}
 
 # Tokens as DataFusion splits them.
 _TOKEN = re.compile(
@@ -43,13 +54,26 @@ class Call:
 
     Attributes:
         function: name of the function.
-        argument: the text, or the path of the image.
-        start: position of the arguments in the SQL text.
+        argument: the text, or the path of the image; all arguments as written if there are several.
+        parts: what is compared with.
+        start, end: position of the arguments in the SQL text.
     """
 
     function: str
     argument: str
+    parts: tuple[Part, ...]
     start: int
+    end: int
+
+    @property
+    def literal(self) -> str:
+        """The argument as a SQL literal."""
+        return "'" + self.argument.replace("'", "''") + "'"
+
+    @property
+    def shown(self) -> str:
+        """The call as the user wrote it."""
+        return f"{self.function}({self.literal if len(self.parts) == 1 else self.argument})"
 
 
 @dataclass(frozen=True)
@@ -70,7 +94,8 @@ def find_calls(query: str) -> list[Call]:
     """Finds the calls in a query in order, ignoring strings, quoted names and comments.
 
     Raises:
-        SQLError: a call whose argument is not one string literal.
+        SQLError: a call whose arguments are not string literals, with names after the first.
+        QueryError: a text is blank, or there is nothing to look for.
     """
     tokens = list(_tokens(query))
     calls = []
@@ -78,26 +103,64 @@ def find_calls(query: str) -> list[Call]:
         following = [token.text for token in tokens[index + 1 : index + 2]]
         qualified = index > 0 and tokens[index - 1].text == "."
         if token.name in FUNCTIONS and following == ["("] and not qualified:
-            argument = _argument(token.name, tokens[index + 2 : index + 4])
-            calls.append(Call(token.name, argument, tokens[index + 1].end))
+            start = tokens[index + 1].end
+            arguments = _arguments(token.name, tokens[index + 2 :])
+            end = arguments[-1].end
+            kind = "text" if token.name == TEXT else "image"
+            first = Part.parse(kind, arguments[0].value)
+            rest = (
+                Part.parse(_NAMED[a.name][0], a.value, _NAMED[a.name][1]) for a in arguments[1:]
+            )
+            parts = (first, *rest)
+            require_positive(parts)
+            argument = arguments[0].value if len(parts) == 1 else query[start:end].strip()
+            calls.append(Call(token.name, argument, parts, start, end))
     return calls
 
 
-def with_first_argument(query: str, calls: Sequence[Call], column: str) -> str:
-    """Inserts a column as the first argument of each call."""
+def with_literals(query: str, calls: Sequence[Call], column: str | None = None) -> str:
+    """Replaces the arguments of each call by one literal, and a column before it if given."""
     pieces, end = [], 0
     for call in calls:
-        pieces += [query[end : call.start], f'"{column}", ']
-        end = call.start
+        pieces += [query[end : call.start], f'"{column}", ' if column else "", call.literal]
+        end = call.end
     return "".join([*pieces, query[end:]])
 
 
-def _argument(name: str, tokens: Sequence[_Token]) -> str:
-    """The string argument of a call; `tokens` are the two after its parenthesis."""
-    if [token.kind for token in tokens[:1]] == ["string"] and tokens[1:] and tokens[1].text == ")":
-        return tokens[0].text[1:-1].replace("''", "'")
+@dataclass(frozen=True)
+class _Argument:
+    name: str
+    value: str
+    end: int
+
+
+def _arguments(name: str, tokens: Sequence[_Token]) -> list[_Argument]:
+    """The arguments of a call; `tokens` are those after its opening parenthesis."""
+    arguments: list[_Argument] = []
+    place = 0
+    while True:
+        key = ""
+        if arguments:
+            key = tokens[place].text.lower() if tokens[place:] else ""
+            arrow = "".join(token.text for token in tokens[place + 1 : place + 3])
+            if key not in _NAMED or arrow != "=>":
+                named = ", ".join(f"{known} => '…'" for known in _NAMED)
+                raise SQLError(
+                    f"expected further arguments of {name} by name, from {named}; found {key[:60]}"
+                )
+            place += 3
+        value, after = tokens[place : place + 1], tokens[place + 1 : place + 2]
+        if not (value and value[0].kind == "string" and after and after[0].text in (",", ")")):
+            raise _not_a_string(name, tokens[place : place + 2])
+        arguments.append(_Argument(key, value[0].text[1:-1].replace("''", "'"), value[0].end))
+        if after[0].text == ")":
+            return arguments
+        place += 2
+
+
+def _not_a_string(name: str, tokens: Sequence[_Token]) -> SQLError:
     hint = "; double quotes are for names" if tokens and tokens[0].text.startswith('"') else ""
-    raise SQLError(
+    return SQLError(
         f"expected {name}({FUNCTIONS[name]}), with one string in single quotes, "
         f"found {name}({' '.join(token.text for token in tokens)[:60]}…{hint}"
     )
@@ -130,7 +193,7 @@ def _end_of_comment(query: str, start: int) -> int:
 
 
 class Similarities:
-    """The distinct texts and images of a query, which rows are scored against.
+    """The distinct texts, images and composed queries that rows are scored against.
 
     Args:
         calls: the calls in the query.
@@ -140,25 +203,23 @@ class Similarities:
     """
 
     def __init__(self, calls: Sequence[Call], dim: int, *, of_scores: bool) -> None:
-        targets = dict.fromkeys((call.function, call.argument) for call in calls)
-        self._indices = {target: index for index, target in enumerate(targets)}
-        self._queries = np.zeros((len(targets), dim))
+        self._parts = {(call.function, call.argument): call.parts for call in calls}
+        self._indices = {target: index for index, target in enumerate(self._parts)}
+        self._queries = np.zeros((len(self._parts), dim))
         self.of_scores = of_scores
-        self.type = pa.list_(pa.float32(), len(targets) if of_scores else dim)
+        self.type = pa.list_(pa.float32(), len(self._parts) if of_scores else dim)
 
     @property
     def texts(self) -> list[str]:
         """The distinct texts."""
-        return [argument for name, argument in self._indices if name == TEXT]
+        parts = (part for parts in self._parts.values() for part in parts)
+        return list(dict.fromkeys(part.text for part in parts if part.text is not None))
 
-    def embed(self, embedder: Embedder) -> None:
-        """Embeds each text and image; to be called before rows are read."""
+    def embed(self, store: VectorStore, embedder: Callable[[], Embedder]) -> None:
+        """Makes the vectors to compare with; to be called before rows are read."""
         # One at a time, like `search`, as the last bits of a batch may differ.
-        vectors = [
-            embedder.embed_texts([argument]) if name == TEXT else embedder.embed_images([argument])
-            for name, argument in self._indices
-        ]
-        self._queries = unit_queries(np.concatenate(vectors), self._queries.shape[1])
+        vectors = [query_vector(parts, store, embedder) for parts in self._parts.values()]
+        self._queries = unit_queries(np.stack(vectors), self._queries.shape[1])
 
     def column(self, vectors: pa.Array) -> pa.Array:
         """Replaces each vector by the list of its scores with all texts and images."""

@@ -12,13 +12,23 @@ from urllib.parse import quote
 from fastapi import APIRouter, FastAPI, File, Form, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from rsicd_embed.errors import FindError, ModelError, RequestError, StoreError
+from rsicd_embed.errors import (
+    FindError,
+    ModelError,
+    QueryError,
+    RequestError,
+    StoreError,
+    UnknownRowError,
+)
 from rsicd_embed.find.finding import OVERLAP, Question
 from rsicd_embed.find.patches import MAX_OVERLAP
 from rsicd_embed.json_output import as_json
+from rsicd_embed.query.composed import Part, parse_all
+from rsicd_embed.query.composed import Query as ComposedQuery
 from rsicd_embed.server import schemas as s
 from rsicd_embed.server.conditions import Condition
 from rsicd_embed.server.engine import SearchQuery, SearchResult
@@ -39,6 +49,8 @@ _MEDIA_TYPES = {
     ".png": "image/png",
 }
 
+_Texts = Annotated[tuple[s.Text, ...], Field(max_length=s.LIMITS.parts)]
+_Ids = Annotated[tuple[s.Id, ...], Field(max_length=s.LIMITS.parts)]
 _Filters = Annotated[
     str,
     Form(
@@ -74,6 +86,7 @@ def create_app(service: Service, access: Access = LOOPBACK) -> App:
     )
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(FindError, _find_error)
+    app.add_exception_handler(QueryError, _query_error)
     app.add_exception_handler(StoreError, _unavailable)
     app.add_exception_handler(ModelError, _unavailable)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -95,33 +108,62 @@ def _search_routes(service: Service) -> APIRouter:
 
     @router.get("/search", response_model=s.Hits, responses=_SEARCH_ERRORS)
     async def search_by_words(
-        text: Annotated[s.Text, Query(examples=["a harbour full of boats"])],
+        text: Annotated[_Texts, Query(examples=["a harbour full of boats"])] = (),
+        avoided: Annotated[_Texts, Query(alias="not", description="Texts to avoid.")] = (),
+        like: Annotated[_Ids, Query(description="Ids of similar rows.")] = (),
+        unlike: Annotated[_Ids, Query(description="Ids of dissimilar rows.")] = (),
         k: Annotated[s.Count, Query()] = 10,
+        offset: Annotated[s.Offset, Query()] = 0,
+        min_score: Annotated[s.Score | None, Query()] = None,
+        within: Annotated[
+            str | None, Query(max_length=200, description="minlon,minlat,maxlon,maxlat")
+        ] = None,
     ) -> Response:
-        """Search by a text."""
-        hits = await service.search(SearchQuery(k, text=text))
-        return response(text, hits, service.warnings(text))
+        """Search by texts and rows; `2*harbour` counts twice."""
+        query = s.make_query(
+            parse_all(texts=text, avoided=avoided, like=like, unlike=unlike),
+            k=k,
+            offset=offset,
+            min_score=min_score,
+            within=within,
+        )
+        hits = await service.search(SearchQuery(query))
+        return response(query.title, hits, service.warnings(*query.texts))
 
     @router.post("/search", response_model=s.Hits, responses=_SEARCH_ERRORS)
-    async def search(query: s.Search) -> Response:
-        """Search by a text, or for images similar to a row's, with filters."""
-        filters = _conditions(query.filters)
-        hits = await service.search(
-            SearchQuery(query.k, text=query.text, id=query.id, filters=filters)
-        )
-        texts = () if query.text is None else (query.text,)
-        return response(query.text or query.id, hits, service.warnings(*texts))
+    async def search(request: s.Search) -> Response:
+        """Search by texts and rows, with weights and filters."""
+        query = request.query()
+        hits = await service.search(SearchQuery(query, _conditions(request.filters)))
+        return response(query.title, hits, service.warnings(*query.texts))
 
     @router.post("/search/image", response_model=s.Hits, responses=_IMAGE_ERRORS)
     async def search_by_image(
         image: Annotated[UploadFile, File(description="The query image.")],
         k: Annotated[s.Count, Form()] = 10,
+        offset: Annotated[s.Offset, Form()] = 0,
+        min_score: Annotated[s.Score | None, Form()] = None,
+        within: Annotated[
+            str | None, Form(max_length=200, description="minlon,minlat,maxlon,maxlat")
+        ] = None,
+        parts: Annotated[
+            str, Form(max_length=s.LIMITS.body_bytes, description="Further parts, as JSON.")
+        ] = "[]",
         filters: _Filters = "[]",
     ) -> Response:
-        """Search for images similar to an uploaded one."""
-        query = SearchQuery(k, filters=_conditions(s.parse_filters(filters)))
-        hits = await service.search_image(await image.read(), query)
-        return response(image.filename, hits, [])
+        """Search for images similar to an uploaded one, which may be one part of several."""
+        more = [item.part() for item in s.parse_parts(parts)]
+        texts = [part.text for part in more if part.text is not None]
+
+        def query(uploaded: Part) -> ComposedQuery:
+            return s.make_query(
+                [uploaded, *more], k=k, offset=offset, min_score=min_score, within=within
+            )
+
+        conditions = _conditions(s.parse_filters(filters))
+        hits = await service.search_image(await image.read(), query, conditions)
+        title = ", ".join([image.filename or "an image", *map(str, more)])
+        return response(title, hits, service.warnings(*texts))
 
     return router
 
@@ -257,6 +299,10 @@ async def _request_error(_: Request, error: Exception) -> Response:
 
 async def _find_error(_: Request, error: Exception) -> Response:
     return _error(422, str(error))
+
+
+async def _query_error(_: Request, error: Exception) -> Response:
+    return _error(404 if isinstance(error, UnknownRowError) else 422, str(error))
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:

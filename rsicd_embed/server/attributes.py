@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.datasets.classes import readable
+from rsicd_embed.query.area import coordinate_columns
 from rsicd_embed.server.conditions import OPERATORS, filterable, zone_of
 from rsicd_embed.stores.base import VectorStore
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 # A column with more distinct texts is not offered as a list of values.
 _MOST_VALUES = 60
-# Names of coordinate columns, in degrees.
-_PLACES = (("lon", "lat"), ("longitude", "latitude"), ("lng", "lat"))
 # Columns of class names, and values that are names; others may be codes or sentences.
 _CLASSES = re.compile("label|class|category", re.IGNORECASE)
 _CLASS_NAME = re.compile("[A-Za-z]+([ _-][A-Za-z]+)*")
@@ -58,13 +57,11 @@ def describe(store: VectorStore) -> StoreColumns:
         if name in ranges:
             column["min"], column["max"] = (_json_value(value, type_) for value in ranges[name])
         columns.append(column)
-    by_lower = {name.lower(): name for name in numbers}
-    places: list[Place] = [
-        {"lon": by_lower[lon], "lat": by_lower[lat]}
-        for lon, lat in _PLACES
-        if {lon, lat} <= set(by_lower)
-    ]
-    return {"rows": rows, "columns": columns, "place": places[0] if places else None}
+    names_of_place = coordinate_columns(store.schema)
+    place: Place | None = None
+    if names_of_place is not None:
+        place = {"lon": names_of_place[0], "lat": names_of_place[1]}
+    return {"rows": rows, "columns": columns, "place": place}
 
 
 def _class_names(column: str, values: list[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,7 +14,9 @@ from PIL import Image
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import FilterError, QueryError, RequestError, StoreError
 from rsicd_embed.files import Closing
-from rsicd_embed.records import VECTOR, python_rows, require_same_model
+from rsicd_embed.query.composed import Part, Query, query_vectors
+from rsicd_embed.query.search import condition, select
+from rsicd_embed.records import python_rows, require_same_model
 from rsicd_embed.server import attributes, conditions
 from rsicd_embed.server.conditions import Condition
 from rsicd_embed.stores.base import VectorStore, open_store
@@ -36,20 +38,9 @@ _WARM_TEXTS = (
 
 @dataclass(frozen=True)
 class SearchQuery:
-    """A search by exactly one of a text, an image and a stored id.
+    """A composed query, and conditions from a client that all hits meet."""
 
-    Attributes:
-        k: maximum number of hits.
-        text: the text.
-        pixels: the image, as returned by the model's `preprocess`.
-        id: the id.
-        filters: conditions that all hits meet.
-    """
-
-    k: int
-    text: str | None = None
-    pixels: np.ndarray | None = None
-    id: str | None = None
+    query: Query
     filters: tuple[Condition, ...] = ()
 
 
@@ -149,13 +140,10 @@ class Engine(Closing):
                 embedder.embed_pixels(np.stack([pixels] * size))
             for text in _WARM_TEXTS:
                 embedder.embed_texts([text] * size)
-        self.search([SearchQuery(1, text="a port")])
+        self.search([SearchQuery(Query([Part("a port")], k=1))])
 
     def search(self, queries: Sequence[SearchQuery]) -> list[list[SearchResult] | Exception]:
-        """Returns the hits of each query, or the error that explains why there are none.
-
-        A search by id leaves out its own row.
-        """
+        """Returns the hits of each query, or the error that explains why there are none."""
         return self._with_retry(lambda served: _search(served, queries))
 
     def files(self, ids: Sequence[str]) -> list[StoredFile | Exception]:
@@ -194,51 +182,33 @@ def _search(
     served: ServedStore, queries: Sequence[SearchQuery]
 ) -> list[list[SearchResult] | Exception]:
     results: list[list[SearchResult] | Exception] = [[] for _ in queries]
-    vectors = _vectors(served, queries)
+    vectors = query_vectors(
+        [item.query.parts for item in queries], served.store, lambda: served.embedder
+    )
     groups: dict[str | None, list[int]] = {}  # queries with the same `where` run together
     schema = served.store.schema
-    for i, query in enumerate(queries):
-        if vectors[i] is None:
-            results[i] = _unknown(str(query.id))
+    for i, (item, vector) in enumerate(zip(queries, vectors, strict=True)):
+        if isinstance(vector, QueryError):
+            results[i] = vector
             continue
         try:
-            groups.setdefault(conditions.where(query.filters, schema), []).append(i)
-        except RequestError as error:
+            where = conditions.where(item.filters, schema)
+            groups.setdefault(condition(replace(item.query, where=where), schema), []).append(i)
+        except (RequestError, QueryError) as error:
             results[i] = error
     for where, members in groups.items():
-        # One more for searches by id, which leave out their own row.
-        k = max(queries[i].k + (queries[i].id is not None) for i in members)
+        depth = max(queries[i].query.depth for i in members)
         try:
-            table = served.store.search(np.stack([vectors[i] for i in members]), k=k, where=where)
+            stacked = np.stack([vectors[i] for i in members])
+            table = served.store.search(stacked, k=depth, where=where)
         except (FilterError, QueryError) as error:
             for i in members:
                 results[i] = RequestError(422, str(error))
             continue
-        for i, hits in zip(members, _hits_by_query(table, len(members)), strict=True):
-            results[i] = _results(hits, queries[i])
+        starts = np.searchsorted(table["query"].to_numpy(), np.arange(len(members) + 1))
+        for i, start, end in zip(members, starts, starts[1:], strict=False):
+            results[i] = _results(select(table.slice(start, end - start), queries[i].query))
     return results
-
-
-def _vectors(served: ServedStore, queries: Sequence[SearchQuery]) -> list[Any]:
-    """The vector of each query, float32 (dim,), or None for an unknown id."""
-    texts = list(dict.fromkeys(query.text for query in queries if query.text is not None))
-    by_text = dict(zip(texts, served.embedder.embed_texts(texts) if texts else (), strict=True))
-    pixels = [query.pixels for query in queries if query.pixels is not None]
-    by_pixels = iter(served.embedder.embed_pixels(np.stack(pixels)) if pixels else ())
-    ids = [query.id for query in queries if query.id is not None]
-    by_id = {
-        row["id"]: np.asarray(row[VECTOR], np.float32)
-        for row in (_rows(served.store, ids, ["id", VECTOR]) if ids else ())
-    }
-    vectors: list[Any] = []
-    for query in queries:
-        if query.text is not None:
-            vectors.append(by_text[query.text])
-        elif query.pixels is not None:
-            vectors.append(next(by_pixels))
-        else:
-            vectors.append(by_id.get(str(query.id)))
-    return vectors
 
 
 def _rows(store: VectorStore, ids: Sequence[str], columns: list[str]) -> list[dict[str, Any]]:
@@ -247,24 +217,13 @@ def _rows(store: VectorStore, ids: Sequence[str], columns: list[str]) -> list[di
         return python_rows(reader.read_all())
 
 
-def _hits_by_query(table: pa.Table, queries: int) -> list[list[dict[str, Any]]]:
-    """Splits hits in long form by query."""
-    hits: list[list[dict[str, Any]]] = [[] for _ in range(queries)]
-    for hit in python_rows(table):
-        hits[hit.pop("query")].append(hit)
-    return hits
-
-
-def _results(hits: list[dict[str, Any]], query: SearchQuery) -> list[SearchResult]:
-    """The first k hits without the query's own row, ranked again."""
-    own_id = query.id
-    chosen = [hit for hit in hits if own_id is None or hit["id"] != own_id][: query.k]
-    fields = ("rank", "id", "score")
+def _results(hits: pa.Table) -> list[SearchResult]:
+    fields = ("query", "rank", "id", "score")
     return [
         SearchResult(
-            rank, hit["id"], hit["score"], {n: v for n, v in hit.items() if n not in fields}
+            hit["rank"], hit["id"], hit["score"], {n: v for n, v in hit.items() if n not in fields}
         )
-        for rank, hit in enumerate(chosen, start=1)
+        for hit in python_rows(hits)
     ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NotRequired, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -12,13 +13,16 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
-    model_validator,
     with_config,
 )
 from typing_extensions import TypedDict
 
 from rsicd_embed.errors import RequestError
+from rsicd_embed.query.area import Area
+from rsicd_embed.query.composed import WANTED, Part, Query
 from rsicd_embed.server.conditions import Condition, Kind, Operator
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Limits:
         text_chars: characters of a text; models read far fewer.
         id_chars: characters of an id.
         hits: hits of a search.
+        offset: hits skipped before them.
+        parts: texts, images and ids of a query.
         filters: filters of a search.
         against: alternative texts of `find`.
         body_bytes: size of a request without an image.
@@ -49,6 +55,8 @@ class Limits:
     text_chars: int = 1000
     id_chars: int = 4096
     hits: int = 200
+    offset: int = 10_000
+    parts: int = 64
     filters: int = 16
     against: int = 20
     body_bytes: int = 64 * 1024
@@ -107,34 +115,102 @@ _FILTERS: TypeAdapter[list[Filter]] = TypeAdapter(Filters)
 
 
 def parse_filters(text: str) -> list[Filter]:
-    """Parses the JSON filters of a form field.
+    """Parses the JSON filters of a form field; RequestError 422 if they are not valid."""
+    return _parse(_FILTERS, text, "filters")
 
-    Raises:
-        RequestError: 422: the filters are not valid.
-    """
+
+def _parse(adapter: TypeAdapter[T], text: str, field: str) -> T:
     try:
-        return _FILTERS.validate_json(text)
+        return adapter.validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(["filters", *map(str, first["loc"])])
+        place = ".".join([field, *map(str, first["loc"])])
         raise RequestError(422, f"{place}: {first['msg']}") from error
 
 
+class QueryPart(BaseModel):
+    """A text or the id of a row; a negative weight means that hits should not resemble it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Text | None = None
+    id: Id | None = None
+    weight: Annotated[float, Field(allow_inf_nan=False)] = WANTED
+
+    def part(self) -> Part:
+        """Converts the part for the engine."""
+        return Part(self.text, None, self.id, self.weight)
+
+
+Parts = Annotated[list[QueryPart], Field(max_length=LIMITS.parts)]
+_PARTS: TypeAdapter[list[QueryPart]] = TypeAdapter(Parts)
+
+
+def parse_parts(text: str) -> list[QueryPart]:
+    """Parses the JSON parts of a form field; RequestError 422 if they are not valid."""
+    return _parse(_PARTS, text, "parts")
+
+
+Offset = Annotated[int, Field(ge=0, le=LIMITS.offset, description="Best hits to skip.")]
+Within = Annotated[
+    list[float] | dict[str, Any] | None,
+    Field(description="[minlon, minlat, maxlon, maxlat], or a GeoJSON polygon."),
+]
+
+
 class Search(BaseModel):
-    """A search by a text or by the id of a row."""
+    """A search by texts and ids of rows; `text` and `id` are parts of weight 1."""
 
     model_config = ConfigDict(extra="forbid")
 
     text: Annotated[Text | None, Field(examples=["a harbour full of boats"])] = None
     id: Id | None = None
+    parts: Annotated[Parts, Field(examples=[[{"text": "oil tanks", "weight": -0.5}]])] = []
     k: Count = 10
+    offset: Offset = 0
+    min_score: Score | None = None
+    within: Within = None
+    with_examples: Annotated[bool, Field(description="Rows given by id may be hits.")] = False
     filters: Filters = []
 
-    @model_validator(mode="after")
-    def _either_text_or_id(self) -> Search:
-        if (self.text is None) == (self.id is None):
-            raise ValueError("expected either text or id")
-        return self
+    def query(self) -> Query:
+        """Converts the search for the engine.
+
+        Raises:
+            QueryError: nothing to look for, or an invalid area.
+        """
+        given = [Part(self.text)] if self.text is not None else []
+        given += [Part(id=self.id)] if self.id is not None else []
+        return make_query(
+            [*given, *(item.part() for item in self.parts)],
+            k=self.k,
+            offset=self.offset,
+            min_score=self.min_score,
+            within=self.within,
+            with_examples=self.with_examples,
+        )
+
+
+def make_query(
+    parts: Sequence[Part],
+    *,
+    k: int,
+    offset: int = 0,
+    min_score: float | None = None,
+    within: list[float] | dict[str, Any] | str | None = None,
+    with_examples: bool = False,
+) -> Query:
+    """Makes a query of a request's fields.
+
+    Raises:
+        QueryError: nothing to look for, or an invalid area.
+    """
+    area = None
+    if isinstance(within, dict):
+        area = Area.of_geojson(within, "within")
+    elif within is not None:
+        area = Area.of_box(within)
+    return Query(parts, k, offset, None, area, min_score, with_examples)
 
 
 @with_config(ConfigDict(extra="allow"))

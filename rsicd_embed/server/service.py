@@ -9,7 +9,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -20,8 +19,10 @@ from rsicd_embed.errors import RequestError
 from rsicd_embed.find import finding, heatmap
 from rsicd_embed.find.finding import Finding, Question
 from rsicd_embed.images import ImageLike
+from rsicd_embed.query.composed import Part, Query
 from rsicd_embed.server import image_files
 from rsicd_embed.server.batching import Batcher, Policy
+from rsicd_embed.server.conditions import Condition
 from rsicd_embed.server.engine import Engine, SearchQuery, SearchResult, StoredFile
 from rsicd_embed.server.middleware import Metrics
 from rsicd_embed.server.schemas import LIMITS, ColumnList, FindResponse, Limits, Ready
@@ -111,12 +112,20 @@ class Service:
         return word_warnings(self.engine.open().embedder, texts)
 
     async def search(self, query: SearchQuery) -> list[SearchResult]:
-        """Returns the hits of a query by text or id."""
+        """Returns the hits of a query."""
         await self._warm.wait()
         return await self._searches.ask(query)
 
-    async def search_image(self, data: bytes, query: SearchQuery) -> list[SearchResult]:
-        """Returns the hits of a query by an uploaded image."""
+    async def search_image(
+        self, data: bytes, query: Callable[[Part], Query], filters: tuple[Condition, ...]
+    ) -> list[SearchResult]:
+        """Returns the hits of a query with an uploaded image as a further part.
+
+        Args:
+            data: the image's file.
+            query: makes the query of the image's part.
+            filters: conditions that all hits meet.
+        """
         await self._warm.wait()
 
         def preprocess() -> np.ndarray:
@@ -124,7 +133,7 @@ class Service:
             return self.engine.open().embedder.preprocess(image)
 
         pixels = await self._run(self._images, preprocess)
-        return await self._searches.ask(replace(query, pixels=pixels))
+        return await self._searches.ask(SearchQuery(query(Part(image=pixels)), filters))
 
     async def find(self, source: bytes | str, question: Question, k: int) -> FindResponse:
         """Finds a text in an uploaded image, or in the image of the row with an id."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 from datafusion import SessionContext
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rsicd_embed.errors import SQLError
-from rsicd_embed.query.similarity import Call, find_calls, with_first_argument
+from rsicd_embed.errors import QueryError, SQLError
+from rsicd_embed.query.composed import Part
+from rsicd_embed.query.similarity import Call, find_calls, with_literals
 
 
 def calls_in(query: str) -> list[tuple[str, str]]:
@@ -21,7 +22,7 @@ def calls_in(query: str) -> list[tuple[str, str]]:
         ("SELECT similarity('a port')", ["a port"]),
         ("SELECT SIMILARITY ( 'it''s' )", ["it's"]),
         ("select similarity/* why /* not */ */('x'/**/) + similarity(--\n'x')", ["x", "x"]),
-        ("select avg(similarity('')) from (select similarity('''') from images)", ["", "'"]),
+        ("select avg(similarity('.')) from (select similarity('''') from images)", [".", "'"]),
         ("select \"similarity\"('x'), `similarity`('y')", ["x", "y"]),
         ("select 'similarity(''x'')', \"similarity('x')\", `similarity('x')`", []),
         ("select 1 -- similarity('x')\n, 2 /* similarity('x') /* */ similarity('y') */", []),
@@ -44,17 +45,50 @@ def test_find_calls(query: str, arguments: list[str]) -> None:
 def test_images_and_positions() -> None:
     query = "SELECT similarity_image('a.png') - similarity( 'b')"
     first, second = find_calls(query)
-    assert first == Call("similarity_image", "a.png", query.index("'a.png'"))
-    assert (second.argument, second.start) == ("b", query.index(" 'b'"))
-    assert with_first_argument(query, find_calls(query), "vector") == (
-        "SELECT similarity_image(\"vector\", 'a.png') - similarity(\"vector\",  'b')"
+    assert first == Call(
+        "similarity_image",
+        "a.png",
+        (Part(image="a.png"),),
+        query.index("'a.png'"),
+        query.index(") -"),
     )
+    assert (second.argument, second.start, second.end) == ("b", query.index(" 'b'"), len(query) - 1)
+    assert with_literals(query, find_calls(query), "vector") == (
+        "SELECT similarity_image(\"vector\", 'a.png') - similarity(\"vector\", 'b')"
+    )
+
+
+def test_further_arguments() -> None:
+    query = "SELECT similarity('2*port', NOT => 'it''s', like=>'.5*a' , not_image => 'b.png' ) AS x"
+    (call,) = find_calls(query)
+    assert call.parts == (
+        Part("port", weight=2.0),
+        Part("it's", weight=-0.5),
+        Part(id="a", weight=0.5),
+        Part(image="b.png", weight=-0.5),
+    )
+    assert call.shown in query.replace(" )", ")")
+    assert with_literals(query, [call]) == f"SELECT similarity({call.literal} ) AS x"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["'b'", "more => 'b'", "not = 'b'", "not 'b'", "not =>", "", "not => 'b', 'c'"],
+)
+def test_further_arguments_need_a_name(rest: str) -> None:
+    with pytest.raises(SQLError, match="similarity"):
+        find_calls(f"SELECT similarity('a', {rest}) FROM images")
+
+
+def test_empty_texts_are_refused() -> None:
+    with pytest.raises(QueryError, match="not empty"):
+        find_calls("SELECT similarity(' ')")
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        "similarity()", "similarity(label)", "similarity(3)", "similarity('a', 'b')",
+        "similarity()", "similarity(label)", "similarity(3)",
         "similarity('a' || 'b')", "similarity(NULL)", "similarity($1)", "similarity(E'a')",
         "similarity(vector, 'a')", "similarity(similarity('a'))", "similarity(lower('a'))",
         "similarity(", "similarity('a'", "similarity($$a$$)", "similarity(*)",
@@ -93,6 +127,7 @@ TRIVIA = st.one_of(
 @given(st.lists(st.tuples(TRIVIA, PIECES), min_size=1, max_size=6), TEXTS)
 def test_rest_of_the_query_is_unchanged(pieces: list[tuple[str, str]], text: str) -> None:
     """DataFusion reads equal constants before and after the change."""
+    assume(text.strip())
     context = SessionContext()
     constants = ", ".join(
         f"{trivia}{piece}{'' if ' AS ' in piece else f' AS c{place}'}"
@@ -108,6 +143,6 @@ def test_rest_of_the_query_is_unchanged(pieces: list[tuple[str, str]], text: str
         return
     call = plain.replace("struct(", "similarity(")
     assert calls_in(call) == [("similarity", text)]
-    changed = with_first_argument(call, find_calls(call), "vector")
+    changed = with_literals(call, find_calls(call), "vector")
     assert changed.count('"vector", ') == 1 + call.count('"vector", ')
     assert context.sql(changed.replace('similarity("vector", ', "struct(")).collect() == expected

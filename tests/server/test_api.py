@@ -18,6 +18,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 import rsicd_embed
+from rsicd_embed import Area, Part, Query
 from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.find import finding
@@ -77,6 +78,62 @@ def test_search_by_id_excludes_that_row(client: Any, archive: Archive) -> None:
     hits = client.post("/api/search", json=filtered).json()["hits"]
     assert {hit["label"] for hit in hits} == {LABEL["value"]}
     assert archive.ids[1] not in {hit["id"] for hit in hits}
+
+
+def test_composed_queries(client: Any, archive: Archive) -> None:
+    parts = [Part("a port"), Part("rain", weight=-0.5), Part(id=archive.ids[3])]
+    query = Query(parts, k=4, offset=2, within=Area((-180, -60, 100, 60)), where="year > 2001")
+    with rsicd_embed.open_store(archive.uri) as store:
+        expected = rsicd_embed.search(query, store, load_for_a_query(archive.model))
+    body = {
+        "text": "a port",
+        "parts": [{"text": "rain", "weight": -0.5}, {"id": archive.ids[3]}],
+        "k": 4,
+        "offset": 2,
+        "within": [-180, -60, 100, 60],
+        "filters": [{"column": "year", "operator": ">", "value": 2001}],
+    }
+    got = client.post("/api/search", json=body).json()
+    assert [hit["id"] for hit in got["hits"]] == expected["id"].to_pylist() != []
+    assert [hit["rank"] for hit in got["hits"]] == [3, 4, 5, 6][: len(expected)]
+    assert got["query"] == f"a port, not rain, like {archive.ids[3]}"
+    ring = [[-180, -60], [100, -60], [100, 60], [-180, 60], [-180, -60]]
+    polygon = {"type": "Polygon", "coordinates": [ring]}
+    wide = {"type": "MultiPolygon", "coordinates": [[[[-180, -60], [0, -60], [0, 60], [-180, 60],
+            [-180, -60]]], [[[0, -60], [100, -60], [100, 60], [0, 60], [0, -60]]]]}  # fmt: skip
+    assert client.post("/api/search", json=body | {"within": wide}).json() == got
+    assert "antimeridian" in client.post("/api/search", json=body | {"within": polygon}).text
+    params = {"text": "a port", "not": "rain", "like": archive.ids[3], "k": 12}
+    listed = client.get("/api/search", params=params | {"min_score": -1}).json()["hits"]
+    assert archive.ids[3] not in [hit["id"] for hit in listed]
+    least = listed[5]["score"]
+    best = client.get("/api/search", params=params | {"min_score": least}).json()["hits"]
+    assert best == listed[:6]
+    assert (
+        client.get("/api/search", params=params | {"offset": 2, "k": 3}).json()["hits"]
+        == (listed[2:5])
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"k": 3}, 422, "expected at least one text, image or id to look for, found none"),
+        ({"parts": [{"text": "a", "weight": -1}]}, 422, "found 1 to avoid"),
+        ({"parts": [{"text": "a", "weight": 0}]}, 422, "weight other than 0"),
+        ({"parts": [{"text": "a", "id": "b"}]}, 422, "expected one of text, image and id"),
+        ({"text": "a", "parts": [{"text": "a", "weight": -1}]}, 422, "cancel out"),
+        ({"text": "a", "parts": [{"id": "nobody", "weight": -1}]}, 404, "no row with the id"),
+        ({"text": "a", "within": [1, 2]}, 422, "expected minlon,minlat,maxlon,maxlat"),
+        ({"text": "a", "within": {"type": "Point"}}, 422, "within: expected GeoJSON"),
+        ({"text": "a", "min_score": 2}, 422, "min_score"),
+        ({"text": "a", "offset": 10**6}, 422, "offset"),
+    ],
+)
+def test_wrong_composed_queries(client: Any, body: Any, status: int, message: str) -> None:
+    got = client.post("/api/search", json=body)
+    assert got.status_code == status
+    assert message in got.json()["error"]
 
 
 def test_search_by_image(client: Any, archive: Archive) -> None:

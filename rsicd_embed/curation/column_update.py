@@ -1,0 +1,106 @@
+"""Writing computed columns to all rows of a store, in one atomic step and bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsicd_embed.errors import SchemaError
+from rsicd_embed.records import FIXED_COLUMNS
+from rsicd_embed.stores.base import VectorStore, require_versioned
+
+Compute = Callable[[pa.RecordBatch], Mapping[str, pa.Array]]
+
+
+def require_new_columns(store: VectorStore, columns: pa.Schema, *, overwrite: bool) -> None:
+    """Checks, before any work, that columns can be written.
+
+    Raises:
+        SchemaError: a column exists, unless `overwrite`, or has another type.
+    """
+    for field in columns:
+        if field.name in FIXED_COLUMNS:
+            raise SchemaError(f"column {field.name!r} is not for labels; choose another name")
+        if field.name not in store.schema.names:
+            continue
+        kind = store.schema.field(field.name).type
+        if not overwrite:
+            raise SchemaError(
+                f"column {field.name!r} exists already; choose another with --column, or replace "
+                "its values with --overwrite"
+            )
+        if kind != field.type:
+            raise SchemaError(
+                f"column {field.name!r} has the type {kind}, expected {field.type}; choose another "
+                "name, or drop it: rsicd-embed store drop-column"
+            )
+
+
+def update_columns(
+    store: VectorStore, columns: pa.Schema, compute: Compute, where: str | None = None
+) -> int:
+    """Computes columns for the rows that match `where`; other rows keep their values.
+
+    Other processes see the rows before the update or after it, and cannot write meanwhile. Tagged
+    states stay as they are. An index is built again.
+
+    Args:
+        store: the store.
+        columns: names and types of the columns.
+        compute: returns the columns of a batch of rows, which has all columns of the store.
+        where: SQL condition that selects rows.
+
+    Returns:
+        The number of rows with computed values.
+
+    Raises:
+        StoreError: the store has no versions, or cannot be written.
+        FilterError: `where` is invalid.
+    """
+    versioned = require_versioned(store)
+    names = [*store.schema.names, *(n for n in columns.names if n not in store.schema.names)]
+    schema = pa.unify_schemas([store.schema, columns]) if columns.names else store.schema
+    schema = pa.schema([schema.field(name) for name in names])
+    updated = 0
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        # Runs while the store is locked, so that no other write is lost.
+        nonlocal updated
+        chosen = None
+        if where is not None:
+            with store.scan(["id"], where) as reader:
+                chosen = reader.read_all()["id"].combine_chunks()
+        with store.scan() as reader:
+            for batch in reader:
+                if not len(batch):
+                    continue
+                matches = None if chosen is None else pc.is_in(batch["id"], chosen)
+                updated += len(batch) if matches is None else pc.sum(matches).as_py()
+                values = dict(compute(batch))
+                yield pa.record_batch(
+                    [_column(batch, name, values, matches, schema) for name in names], schema
+                )
+
+    if len(store):
+        versioned.replace(batches(), store.provenance)
+        versioned.optimize()
+    return updated
+
+
+def _column(
+    batch: pa.RecordBatch,
+    name: str,
+    values: Mapping[str, pa.Array],
+    matches: pa.Array | None,
+    schema: pa.Schema,
+) -> pa.Array:
+    kind = schema.field(name).type
+    if name not in values:
+        return batch[name]
+    if matches is None:
+        return values[name].cast(kind)
+    known = name in batch.schema.names
+    before = batch[name] if known else pa.nulls(len(batch), kind)
+    return pc.if_else(matches, values[name].cast(kind), before)

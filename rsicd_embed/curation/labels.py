@@ -1,0 +1,231 @@
+"""Labels for all rows of a store: zero-shot from class names, or few-shot from examples."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rsicd_embed.curation.column_update import require_new_columns, update_columns
+from rsicd_embed.curation.logistic import Validated, cross_validate, softmax
+from rsicd_embed.datasets.classes import PROMPT, readable
+from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.errors import DatasetError
+from rsicd_embed.evaluation.zeroshot import class_vectors
+from rsicd_embed.records import VECTOR, require_same_model, vector_matrix
+from rsicd_embed.stores.base import VectorStore
+
+_LOGIT_SCALE = 100.0  # of CLIP, for models that have none
+_MOST_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Result of labelling.
+
+    Attributes:
+        labelled: number of rows with a label; 0 after a dry run.
+        classes: all classes, sorted for examples, as listed otherwise.
+        column: the column of labels; their probabilities are in `{column}_probability`.
+        counts: number of rows per class, the most frequent first.
+        validated: how well held-out examples were predicted; None without examples.
+    """
+
+    labelled: int
+    classes: tuple[str, ...]
+    column: str
+    counts: dict[str, int]
+    validated: Validated | None = None
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Reads class names, one per line.
+
+    Raises:
+        DatasetError: the file cannot be read, or has fewer than two names, or one twice.
+    """
+    lines = [line.strip() for line in _text(path).splitlines()]
+    names = [line for line in lines if line]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise DatasetError(f"{path}: expected each class once, found {repeated[0]!r} again")
+    if len(names) < 2:
+        raise DatasetError(f"{path}: expected at least two classes, found {len(names)}")
+    return tuple(names)
+
+
+def read_examples(path: Path) -> dict[str, str]:
+    """Reads a CSV file with the columns `id` and `label` → label by id.
+
+    Raises:
+        DatasetError: the file cannot be read, lacks a column, gives an id two labels, or has fewer
+            than two classes with two examples each.
+    """
+    reader = csv.DictReader(_text(path).splitlines())
+    if not {"id", "label"} <= set(reader.fieldnames or ()):
+        raise DatasetError(
+            f"{path}: expected the columns id and label, found "
+            f"{', '.join(reader.fieldnames or ()) or 'none'}"
+        )
+    labels: dict[str, str] = {}
+    for row in reader:
+        id_, label = row["id"] or "", (row["label"] or "").strip()
+        if not id_ or not label:
+            raise DatasetError(f"{path}: line {reader.line_num}: expected an id and a label")
+        if labels.setdefault(id_, label) != label:
+            raise DatasetError(f"{path}: {id_!r} has the labels {labels[id_]!r} and {label!r}")
+    _require_classes(labels, str(path))
+    return labels
+
+
+def label_zero_shot(
+    store: VectorStore,
+    embedder: Embedder,
+    classes: Sequence[str],
+    *,
+    column: str = "label",
+    prompts: Sequence[str] = (PROMPT,),
+    where: str | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> Labelling:
+    """Labels each row with the class whose prompts its vector is most similar to.
+
+    Probabilities are those of the model: the softmax of similarities times its logit scale.
+
+    Args:
+        store: the store.
+        embedder: the model that made its vectors.
+        classes: at least two class names; `GolfCourse` is embedded as "golf course".
+        column: name of the column of labels.
+        prompts: templates with `{category}`, whose vectors are averaged.
+        where: SQL condition; other rows keep their labels.
+        overwrite: whether existing columns may be written.
+        dry_run: only count the labels.
+
+    Raises:
+        FingerprintError: another model made the vectors.
+        SchemaError: the columns exist.
+        BenchError: a prompt lacks `{category}`.
+    """
+    require_same_model(store.provenance, provenance(embedder), store.uri)
+    columns = _columns(column)
+    require_new_columns(store, columns, overwrite=overwrite or dry_run)
+    weights = class_vectors(embedder, [readable(name) for name in classes], prompts).T
+    scale = np.float32(getattr(embedder, "logit_scale", _LOGIT_SCALE))
+    return _write(
+        store,
+        tuple(classes),
+        column,
+        lambda vectors: softmax(scale * (vectors @ weights)),
+        where,
+        dry_run,
+    )
+
+
+def label_few_shot(
+    store: VectorStore,
+    examples: Mapping[str, str],
+    *,
+    column: str = "label",
+    where: str | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    seed: int = 0,
+) -> Labelling:
+    """Labels each row by a logistic regression on the vectors of examples.
+
+    Args:
+        store: the store.
+        examples: label by id, at least two classes with two examples each.
+        column, where, overwrite, dry_run: see `label_zero_shot`.
+        seed: random seed of the folds that measure the accuracy.
+
+    Raises:
+        DatasetError: an id is not in the store, or there are too few classes or examples.
+        SchemaError: the columns exist.
+    """
+    _require_classes(examples, "the examples")
+    columns = _columns(column)
+    require_new_columns(store, columns, overwrite=overwrite or dry_run)
+    wanted = pa.array(sorted(examples), pa.string())
+    vectors: dict[str, np.ndarray] = {}
+    with store.scan(["id", VECTOR]) as reader:
+        for batch in reader:
+            chosen = batch.filter(pa.compute.is_in(batch["id"], wanted))
+            vectors |= dict(
+                zip(chosen["id"].to_pylist(), vector_matrix(chosen[VECTOR]), strict=True)
+            )
+    unknown = [id_ for id_ in examples if id_ not in vectors]
+    if unknown:
+        listed = ", ".join(map(repr, unknown[:_MOST_LISTED]))
+        raise DatasetError(
+            f"{len(unknown)} of {len(examples)} examples are not in the store: {listed}"
+            f"{' and others' if len(unknown) > _MOST_LISTED else ''}; correct their ids"
+        )
+    classes = tuple(sorted(set(examples.values())))
+    ids = sorted(examples)
+    labels = np.array([classes.index(examples[id_]) for id_ in ids])
+    validated = cross_validate(np.stack([vectors[id_] for id_ in ids]), labels, len(classes), seed)
+    probabilities = validated.classifier.probabilities
+    return _write(store, classes, column, probabilities, where, dry_run, validated)
+
+
+def _columns(column: str) -> pa.Schema:
+    return pa.schema([(column, pa.string()), (f"{column}_probability", pa.float32())])
+
+
+def _write(
+    store: VectorStore,
+    classes: tuple[str, ...],
+    column: str,
+    probabilities: object,
+    where: str | None,
+    dry_run: bool,
+    validated: Validated | None = None,
+) -> Labelling:
+    assert callable(probabilities)
+    names, counts = pa.array(classes), np.zeros(len(classes), int)
+
+    def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+        likely: np.ndarray = probabilities(vector_matrix(batch[VECTOR]))
+        best = likely.argmax(axis=1)
+        return {
+            column: names.take(pa.array(best)),
+            f"{column}_probability": pa.array(likely.max(axis=1).astype(np.float32)),
+        }
+
+    def count() -> None:
+        with store.scan([VECTOR], where) as reader:
+            for batch in (batch for batch in reader if len(batch)):
+                likely = probabilities(vector_matrix(batch[VECTOR]))
+                counts[:] += np.bincount(likely.argmax(axis=1), minlength=len(classes))
+
+    labelled = 0 if dry_run else update_columns(store, _columns(column), compute, where)
+    count()
+    by_class = {classes[i]: int(counts[i]) for i in np.argsort(-counts, kind="stable")}
+    return Labelling(labelled, classes, column, by_class, validated)
+
+
+def _require_classes(labels: Mapping[str, str], source: str) -> None:
+    counts = Counter(labels.values())
+    single = [name for name, count in counts.items() if count < 2]
+    if len(counts) < 2 or single:
+        found = f"one of {single[0]!r}" if single and len(counts) > 1 else f"{len(counts)} classes"
+        raise DatasetError(
+            f"{source}: expected at least two classes with two examples each, found {found}"
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: expected a text file in UTF-8") from None

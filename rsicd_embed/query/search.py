@@ -1,0 +1,114 @@
+"""Run composed queries on any store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsicd_embed.embedder.base import Embedder, require_embedder
+from rsicd_embed.query.composed import Query, query_vector
+from rsicd_embed.records import HIT_COLUMNS, VECTOR, vector_matrix
+from rsicd_embed.stores.base import VectorStore, require_store
+from rsicd_embed.stores.scoring import cosines_with, unit_queries
+
+
+def search(query: Query, store: VectorStore, embedder: Embedder | None = None) -> pa.Table:
+    """Runs a query composed of texts, images and rows.
+
+    Args:
+        query: the query, such as `Query([Part("a harbour"), Part("oil tanks", weight=-0.5)])`.
+        store: store to search.
+        embedder: embeds the texts and images; None loads the store's model if there are any.
+
+    Returns:
+        Hits as `VectorStore.search` returns them; ranks count from the best hit, also after an
+        offset.
+
+    Raises:
+        QueryError: an unknown id, parts that cancel out, or no coordinates for `within`.
+        FilterError: an invalid `where`.
+        FingerprintError: the store's vectors were made by another model.
+        ImageError: an image cannot be read.
+        ModelError: the model that made the store cannot be loaded.
+        ArgumentError: a URI instead of a store, or a name instead of an embedder.
+    """
+    require_store(store)
+    if embedder is not None:
+        require_embedder(embedder)
+    return hits(query, query_vector(query.parts, store, model_loader(store, embedder)), store)
+
+
+def model_loader(store: VectorStore, embedder: Embedder | None) -> Callable[[], Embedder]:
+    """Returns the embedder when called, or loads the store's model for None."""
+
+    def load() -> Embedder:
+        from rsicd_embed.embedder.loading import load_for_a_query
+
+        return load_for_a_query(store.provenance.model) if embedder is None else embedder
+
+    return load
+
+
+def condition(query: Query, schema: pa.Schema) -> str | None:
+    """The SQL condition of a query's `where` and `within`; None without either.
+
+    Raises:
+        QueryError: rows of this schema have no coordinates for `within`.
+    """
+    if query.within is None:
+        return query.where
+    inside = query.within.condition(schema)
+    return inside if query.where is None else f"({query.where}) AND ({inside})"
+
+
+def hits(query: Query, vector: np.ndarray, store: VectorStore) -> pa.Table:
+    """The hits of a query whose vector is known; see `search`."""
+    where = condition(query, store.schema)
+    if query.k is None:
+        return select(_all_hits(query, vector, store, where), query)
+    return select(store.search(vector, k=query.depth, where=where), query)
+
+
+def select(ranked: pa.Table, query: Query) -> pa.Table:
+    """The hits that a query returns of a table with at least those and its examples, best first."""
+    if query.excluded:
+        ranked = ranked.filter(pc.invert(pc.is_in(ranked["id"], pa.array(query.excluded))))
+    if query.min_score is not None:
+        ranked = ranked.filter(pc.greater_equal(ranked["score"], _float32(query.min_score)))
+    if query.k is not None and (query.offset or len(ranked) > query.k):
+        ranked = ranked.slice(query.offset, query.k)
+    elif query.offset:
+        ranked = ranked.slice(query.offset)
+    if query.excluded or query.offset:
+        ranks = np.arange(query.offset + 1, query.offset + 1 + len(ranked), dtype=np.int32)
+        column = ranked.schema.get_field_index("rank")
+        ranked = ranked.set_column(column, ranked.schema.field(column), pa.array(ranks))
+    return ranked
+
+
+def _float32(score: float) -> pa.Scalar:
+    return pa.scalar(np.float32(score), pa.float32())
+
+
+def _all_hits(query: Query, vector: np.ndarray, store: VectorStore, where: str | None) -> pa.Table:
+    """All rows at or above the minimum score, best first; reads each row's vector once."""
+    least = np.float32(-1 if query.min_score is None else query.min_score)
+    unit = unit_queries(vector, store.provenance.dim)[0]
+    batches = []
+    with store.scan(None, where) as reader:
+        schema = reader.schema.remove(reader.schema.get_field_index(VECTOR))
+        schema = pa.schema([*((f.name, f.type) for f in schema), ("score", pa.float32())])
+        for batch in reader:
+            if len(batch):
+                scores = cosines_with(vector_matrix(batch[VECTOR]), unit)
+                rows = batch.drop_columns([VECTOR]).append_column(schema.field("score"), scores)
+                batches.append(rows.filter(pa.array(scores >= least)))
+    table = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
+    table = table.sort_by([("score", "descending"), ("id", "ascending")])
+    ranks = np.arange(1, len(table) + 1, dtype=np.int32)
+    table = table.append_column("query", pa.array(np.zeros_like(ranks)))
+    table = table.append_column("rank", pa.array(ranks))
+    return table.select([*HIT_COLUMNS, *(name for name in schema.names if name not in HIT_COLUMNS)])

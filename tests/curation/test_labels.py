@@ -1,0 +1,163 @@
+"""Labels: zero-shot and few-shot, their accuracy, and atomic columns in every store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rsicd_embed.curation import labels
+from rsicd_embed.curation.column_update import update_columns
+from rsicd_embed.curation.logistic import cross_validate, fit
+from rsicd_embed.errors import DatasetError, SchemaError
+from rsicd_embed.records import vector_array, vector_matrix
+from rsicd_embed.stores.base import VectorStore, open_store
+from tests.helpers import SCHEMES, run
+from tests.query.conftest import DIM, MADE_BY, Words, direction
+
+CLASSES = ("port", "river", "desert")
+
+
+def clustered(n: int, seed: int = 0, noise: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (n, DIM) unit vectors around the directions of `CLASSES`, and int (n,) classes."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, len(CLASSES), n)
+    centres = np.concatenate([direction(f"An aerial photograph of {name}") for name in CLASSES])
+    vectors = centres[truth] + noise * random.standard_normal((n, DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), truth
+
+
+@pytest.fixture(params=SCHEMES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> VectorStore:
+    vectors, truth = clustered(200)
+    table = pa.table(
+        {
+            "id": [f"{i}" for i in range(200)],
+            "vector": vector_array(vectors),
+            "truth": [CLASSES[i] for i in truth],
+            "captions": [["a"] * (i % 3) for i in range(200)],
+        }
+    )
+    with open_store(f"{request.param}:{tmp_path / 'store'}", MADE_BY) as opened:
+        opened.upsert(table.to_batches())
+        opened.tag("before")
+        yield opened
+
+
+def read(store: VectorStore) -> pa.Table:
+    return store.scan().read_all().sort_by("id")
+
+
+def test_zero_shot(store: VectorStore, words: Words) -> None:
+    before = read(store)
+    result = labels.label_zero_shot(store, words, CLASSES, where="id < '5'", dry_run=True)
+    assert (result.labelled, store.schema) == (0, before.schema)
+    result = labels.label_zero_shot(store, words, CLASSES, where="id < '5'")
+    rows = read(store)
+    assert rows.select(before.column_names).equals(before)
+    chosen = [id_ < "5" for id_ in rows["id"].to_pylist()]
+    assert result.labelled == sum(chosen) == sum(result.counts.values())
+    texts = np.concatenate([direction(f"An aerial photograph of {name}") for name in CLASSES])
+    logits = 100 * vector_matrix(rows["vector"]) @ texts.T
+    likely = np.exp(logits - logits.max(axis=1, keepdims=True))
+    likely /= likely.sum(axis=1, keepdims=True)
+    for i, is_chosen in enumerate(chosen):
+        expected = CLASSES[likely[i].argmax()] if is_chosen else None
+        assert rows["label"][i].as_py() == expected
+        if is_chosen:
+            assert rows["label_probability"][i].as_py() == pytest.approx(likely[i].max(), abs=1e-4)
+    with pytest.raises(SchemaError, match="exists already; choose another with --column"):
+        labels.label_zero_shot(store, words, CLASSES)
+    labels.label_zero_shot(store, words, CLASSES, overwrite=True)
+    assert read(store)["label"].null_count == 0
+    assert store.as_of("before").scan().read_all().sort_by("id").equals(before)
+
+
+def test_few_shot(store: VectorStore) -> None:
+    rows = read(store)
+    examples = dict(zip(rows["id"].to_pylist()[:40], rows["truth"].to_pylist()[:40], strict=True))
+    result = labels.label_few_shot(store, examples, column="kind")
+    labelled = read(store)
+    right = np.mean(
+        [a == b for a, b in zip(*(labelled[n].to_pylist() for n in ("kind", "truth")), strict=True)]
+    )
+    assert result.validated.accuracy == pytest.approx(right, abs=0.12)
+    assert right > 0.85
+    assert result.classes == tuple(sorted(CLASSES))
+    assert sum(result.counts.values()) == result.labelled == 200
+    with pytest.raises(DatasetError, match="2 of 6 examples are not in the store: 'x', 'y'"):
+        labels.label_few_shot(
+            store, {"x": "a", "y": "b", "0": "a", "1": "b", "2": "a", "3": "b"}, column="other"
+        )
+
+
+def test_updates_run_while_the_store_is_locked(store: VectorStore) -> None:
+    """A write during an update is refused or lands after it; it is never lost."""
+    columns = pa.schema([("mark", pa.int64())])
+    assert update_columns(
+        store, columns, lambda batch: {"mark": pa.array(range(len(batch)), pa.int64())}
+    ) == len(store)
+    with pytest.raises(ZeroDivisionError):
+        update_columns(store, columns, lambda batch: {"mark": pa.array([1 // 0])})
+    assert read(store)["mark"].null_count == 0
+
+
+def test_logistic_regression_agrees_with_scikit_learn() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    vectors, truth = clustered(150, noise=0.4)
+    for c in (1.0, 100.0):
+        ours = fit(vectors, truth, 3, c).probabilities(vectors)
+        model = linear_model.LogisticRegression(C=c, max_iter=2000, tol=1e-8)
+        theirs = model.fit(vectors.astype(float), truth).predict_proba(vectors)
+        np.testing.assert_allclose(ours, theirs, atol=5e-3)
+
+
+def test_validation_is_honest() -> None:
+    """Labels without any relation to the vectors are predicted at chance."""
+    vectors, truth = clustered(240, noise=0.3)
+    good = cross_validate(vectors, truth, 3, seed=0)
+    fresh, fresh_truth = clustered(4000, seed=9, noise=0.3)
+    predicted = good.classifier.probabilities(fresh)
+    right = predicted.argmax(axis=1) == fresh_truth
+    assert good.accuracy == pytest.approx(right.mean(), abs=0.08)
+    assert predicted.max(axis=1).mean() == pytest.approx(right.mean(), abs=0.08)
+    chance = cross_validate(vectors, np.random.default_rng(5).integers(0, 3, 240), 3, seed=0)
+    assert chance.accuracy < 0.48
+
+
+@pytest.mark.parametrize(
+    ("read_file", "text", "message"),
+    [
+        (labels.read_classes, "port\n\n", "at least two classes, found 1"),
+        (labels.read_classes, "port\nriver\nport\n", "found 'port' again"),
+        (labels.read_examples, "id,class\na,b\n", "expected the columns id and label"),
+        (labels.read_examples, "id,label\na,x\nb,x\n", "found 1 classes"),
+        (labels.read_examples, "id,label\na,x\nb,x\nc,y\n", "found one of 'y'"),
+        (labels.read_examples, "id,label\na,x\na,y\n", "has the labels 'x' and 'y'"),
+        (labels.read_examples, "id,label\na,\n", "line 2: expected an id and a label"),
+    ],
+)
+def test_wrong_files(
+    read_file: Callable[[Path], object], text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        read_file(tmp_path / "file")
+
+
+def test_command(stored: str, tmp_path: Path) -> None:
+    (tmp_path / "classes").write_text("port\nGolfCourse\n")
+    command = ("label", "--store", stored, "--classes", tmp_path / "classes", "--column", "kind")
+    document = run(*command, "--prompts", "aerial", "--json").document
+    assert (document["labelled"], document["column"]) == (5, "kind")
+    assert document["classes"] == ["port", "GolfCourse"]
+    assert "exists already" in run(*command).error
+    assert "expected prompts named" in run(*command, "--prompts", "areal").error
+    (tmp_path / "e.csv").write_text("id,label\na.png,x\nb.png,x\nc.jpg,y\nd.tif,y\n")
+    few = run("label", "--store", stored, "--examples", tmp_path / "e.csv")
+    assert "labelled 5 rows in column label" in few.stdout
+    assert "uncertain" in few.stderr
+    assert run("label", "--store", stored).status == 2

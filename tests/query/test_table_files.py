@@ -1,0 +1,89 @@
+"""Rows as JSON, CSV, GeoJSON and Parquet for other programs."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rsicd_embed.errors import QueryError
+from rsicd_embed.query import table_files
+
+ROWS = pa.table(
+    {
+        "query": pa.array([0, 0, 0], pa.int32()),
+        "rank": pa.array([1, 2, 3], pa.int32()),
+        "id": ["a.png", '=HYPERLINK("http://x")', "+1"],
+        "score": pa.array([0.5, -0.25, float("nan")], pa.float32()),
+        "lon": [10.5, None, 400.0],
+        "lat": [-3.0, 4.0, 5.0],
+        "label": ['say "hi", you', None, "@SUM(A1)\n-1"],
+        "captions": [["a port"], [], None],
+        "flag": [True, False, None],
+        "at": [dt.datetime(2024, 5, 17), None, None],
+    }
+)
+
+
+def written(kind: table_files.Format, rows: pa.Table = ROWS) -> bytes:
+    file = io.BytesIO()
+    table_files.write(rows.to_batches(max_chunksize=2), rows.schema, kind, file)
+    return file.getvalue()
+
+
+def test_csv_cannot_be_executed() -> None:
+    head, *rows = csv.reader(io.StringIO(written("csv").decode(), newline=""))
+    assert head == [name for name in ROWS.column_names if name != "query"]
+    assert rows[0] == [
+        "1", "a.png", "0.5", "10.5", "-3.0", 'say "hi", you', '["a port"]', "true",
+        "2024-05-17 00:00:00",
+    ]  # fmt: skip
+    assert rows[1][1] == '\'=HYPERLINK("http://x")'
+    assert rows[1][2] == "-0.25"  # a number, not a formula
+    assert (rows[2][1], rows[2][5]) == ("'+1", "'@SUM(A1)\n-1")
+    hostile = pa.table({"=cmd": ["x"]})
+    assert written("csv", hostile).startswith(b"'=cmd")
+
+
+def test_geojson() -> None:
+    document = json.loads(written("geojson"))
+    assert document["type"] == "FeatureCollection"
+    first, second, third = document["features"]
+    assert first["geometry"] == {"type": "Point", "coordinates": [10.5, -3.0]}
+    assert first["id"] == "a.png"
+    assert first["properties"]["captions"] == ["a port"]
+    assert set(first["properties"]).isdisjoint({"lon", "lat", "id", "query"})
+    assert second["geometry"] is third["geometry"] is None
+    with pytest.raises(QueryError, match="expected rows with coordinates"):
+        written("geojson", ROWS.drop_columns(["lon"]))
+
+
+def test_json_and_parquet(tmp_path: Path) -> None:
+    rows = json.loads(written("json"))["rows"]
+    assert [row["id"] for row in rows] == ROWS["id"].to_pylist()
+    assert rows[2]["score"] is None
+    assert table_files.save(ROWS.to_batches(), ROWS.schema, "parquet", tmp_path / "x.parquet") == 3
+    read = pq.read_table(tmp_path / "x.parquet")
+    assert read.column_names == ROWS.column_names[1:]
+    names = [name for name in read.column_names if name != "score"]  # NaN equals nothing
+    assert read.select(names).equals(ROWS.select(names))
+
+
+@pytest.mark.parametrize("kind", table_files.FORMATS)
+def test_no_rows(kind: table_files.Format) -> None:
+    assert written(kind, ROWS.slice(0, 0))
+
+
+def test_failed_writes_leave_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "hits.geojson"
+    path.write_text("mine")
+    with pytest.raises(QueryError):
+        table_files.save([], pa.schema([("id", pa.string())]), "geojson", path)
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
