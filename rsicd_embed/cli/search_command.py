@@ -135,7 +135,7 @@ def search(
         "model": name,
         "store": store_uri,
     }
-    tail = {"warnings": warnings}
+    tail: dict[str, Any] = {"warnings": warnings}
     if scores is not None:
         tail["explain"] = _statistics(scores, best)
     write_hits(hits, destination, f"{'like ' * by_example}{query.title}", head, tail)

@@ -79,9 +79,9 @@ class Part:
         """
         match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*\*(.+)", value, re.DOTALL)
         if match is None:
-            return cls(**{kind: value}, weight=default)  # type: ignore[arg-type]
+            return cls(**{kind: value}, weight=default)
         rest = match[2].strip() if kind == "text" else match[2]
-        return cls(**{kind: rest}, weight=default * float(match[1]))  # type: ignore[arg-type]
+        return cls(**{kind: rest}, weight=default * float(match[1]))
 
     def __str__(self) -> str:
         what = "text" if self.text is not None else "image" if self.id is None else "id"

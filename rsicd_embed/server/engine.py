@@ -185,7 +185,7 @@ def _search(
     vectors = query_vectors(
         [item.query.parts for item in queries], served.store, lambda: served.embedder
     )
-    groups: dict[str | None, list[int]] = {}  # queries with the same `where` run together
+    groups: dict[str | None, dict[int, np.ndarray]] = {}  # queries with the same `where`
     schema = served.store.schema
     for i, (item, vector) in enumerate(zip(queries, vectors, strict=True)):
         if isinstance(vector, QueryError):
@@ -193,13 +193,13 @@ def _search(
             continue
         try:
             where = conditions.where(item.filters, schema)
-            groups.setdefault(condition(replace(item.query, where=where), schema), []).append(i)
+            groups.setdefault(condition(replace(item.query, where=where), schema), {})[i] = vector
         except (RequestError, QueryError) as error:
             results[i] = error
     for where, members in groups.items():
         depth = max(queries[i].query.depth for i in members)
         try:
-            stacked = np.stack([vectors[i] for i in members])
+            stacked = np.stack(list(members.values()))
             table = served.store.search(stacked, k=depth, where=where)
         except (FilterError, QueryError) as error:
             for i in members:

@@ -74,7 +74,7 @@ def test_command(uri: str, tiny_model: Path, pictures: Path, tmp_path: Path) -> 
     assert rows(uri) == before
     done = run(*command, "-o", tmp_path / "list.csv", "--write", "duplicate_of")
     assert done.status == 0
-    listed = list(csv.DictReader((tmp_path / "list.csv").open()))
+    listed = list(csv.DictReader((tmp_path / "list.csv").read_text().splitlines()))
     assert {row["id"] for row in listed} == {i for g in document["groups"] for i in g["ids"]}
     kept = [id_ for id_, row in rows(uri).items() if row["duplicate_of"] is None]
     assert len(kept) == len(before) - document["duplicates"]
