@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 import rsicd_embed
-from scripts import doc_examples
-from scripts.doc_examples import PROJECT, Block, ExampleError, Workspace, blocks
+from scripts import doc_blocks, doc_examples
+from scripts.doc_blocks import PROJECT, Block, ExampleError, blocks
+from scripts.doc_examples import Workspace
 
-DOCUMENTS = [path.relative_to(PROJECT).as_posix() for path in doc_examples.documents()]
+DOCUMENTS = [path.relative_to(PROJECT).as_posix() for path in doc_blocks.documents()]
 
 
 @pytest.fixture(scope="module")
