@@ -200,3 +200,17 @@ def test_siglips_are_exported_for_transformers(tmp_path: Path) -> None:
     assert not any(info.values()), info
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(theirs.state_dict()[name], tensor)
+
+
+def test_training_starts_from_every_kind(tmp_path: Path) -> None:
+    from rsicd_embed.train.config import ModelConfig
+    from rsicd_embed.train.initialization import from_checkpoint, shape_of
+    from tests.embedder import test_siglip as siglip
+
+    model = reference.model(reference.settings(reference.RESNET))
+    torch.save(model.state_dict(), tmp_path / "rn.pt")
+    siglip.write(tmp_path / "siglip", siglip.model(siglip.tiny()), "siglip2")
+    for name in (f"{tmp_path / 'rn.pt'}?activation=gelu", str(tmp_path / "siglip")):
+        start = from_checkpoint(name)
+        assert shape_of(ModelConfig(name)) == start.shape
+        assert start.origin == parts.read(locate(name)).fingerprint
