@@ -132,8 +132,8 @@ def export(
 
     Rows are written to a Parquet file, from which import fills any other store, bit by bit and
     without the model; or, for other programs, to CSV, GeoJSON or JSON without their vectors.
-    Models of any format are written to a directory in the Hugging Face layout.
-    Nothing is uploaded unless --push-to is given.
+    Models of any format are written to a directory, in the Hugging Face layout if transformers has
+    the architecture, else in open_clip's or our own. Nothing is uploaded unless --push-to is given.
     """
     if (store_uri is None) == (model is None):
         raise click.UsageError("expected either --store or --model")

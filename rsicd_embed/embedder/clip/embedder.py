@@ -44,8 +44,10 @@ class ClipEmbedder:
         self.tokenizer = parts.tokenizer
         self.preprocessor = parts.preprocessor
         self.fingerprint = parts.fingerprint
-        # Factor applied to cosines before a softmax.
+        # Factor of cosines before a softmax; before a sigmoid for a SigLIP, which adds a bias.
         self.logit_scale = float(np.exp(parts.tensors["logit_scale"]))
+        bias = parts.tensors.get("logit_bias")
+        self.logit_bias = None if bias is None else float(bias)
         self._towers = towers
         self._directory = directory
 
