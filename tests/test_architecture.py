@@ -25,10 +25,13 @@ MAY_IMPORT = {
     "embedder.clip.backends._lazy_openvino": set(),
     "plugins": {"errors"},
     "json_output": set(),
+    "geography": {"errors"},
     "lazy_exports": set(),
     "records": {"errors"},
     "images": {"errors"},
-    "datasets": {"errors", "arguments", "files", "records", "parallel", "images"},
+    "datasets": {
+        "errors", "arguments", "files", "records", "parallel", "images", "geography",
+    },
     "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
     "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
     "embedder": {
@@ -108,6 +111,9 @@ LIBRARIES = {
     "uvicorn": {"server"},
     "prometheus_client": {"server"},
     "click": {"cli"},
+    "rasterio": {"images", "datasets"},
+    "pyproj": {"geography"},
+    "shapely": {"geography"},
     "rich": {"cli"},
 }
 

@@ -7,8 +7,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -95,13 +96,100 @@ column_types_option = click.option(
 )
 
 
-def embedding_options(command: F) -> F:
+def _numbers(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[float, ...] | None:
+    """Parses numbers with commas between them."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(n) if parameter.name == "bands" else float(n) for n in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected numbers such as {parameter.metavar}") from None
+
+
+_SCENE_OPTIONS = (
+    click.option(
+        "--tile",
+        metavar="SIDE",
+        help="Cut georeferenced scenes into tiles of this side: pixels, or metres such as 500m.",
+    ),
+    click.option("--stride", metavar="SIDE", help="Distance between tiles.  [default: SIDE]"),
+    click.option(
+        "--bands",
+        metavar="4,3,2",
+        callback=_numbers,
+        help="Numbers of the bands that are red, green and blue.  [default: as labelled]",
+    ),
+    click.option(
+        "--stretch",
+        metavar="LOW,HIGH",
+        help="Percentiles of each scene that become black and white, or samples as LOW:HIGH.  "
+        "[default: 2,98; 8-bit scenes as they are]",
+    ),
+    click.option(
+        "--gsd", "gsd_m", type=float, metavar="METRES", help="Resample tiles to this pixel size."
+    ),
+    click.option(
+        "--max-nodata",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="Leave out tiles with a larger share of nodata.",
+    ),
+    click.option("--crs", metavar="CRS", help="Coordinate system of scenes that name none."),
+    click.option(
+        "--bounds",
+        metavar="LEFT,BOTTOM,RIGHT,TOP",
+        callback=_numbers,
+        help="Bounds of images without georeference, in --crs or in degrees.",
+    ),
+)
+
+
+def _with_tiling(command: Callable[..., None]) -> Callable[..., None]:
+    """Passes the scene options as one `Tiling`; None without any."""
+
+    @wraps(command)
+    def call(
+        *args: Any,
+        tile: str | None,
+        stride: str | None,
+        bands: tuple[int, ...] | None,
+        stretch: str | None,
+        gsd_m: float | None,
+        max_nodata: float,
+        crs: str | None,
+        bounds: tuple[float, ...] | None,
+        **options: Any,
+    ) -> None:
+        given = (tile, stride, bands, stretch, gsd_m, crs, bounds)
+        tiling = None
+        if any(value is not None for value in given):
+            from rsicd_embed.datasets.scenes import Tiling
+
+            if bounds is not None and len(bounds) != 4:
+                raise click.UsageError(f"expected four --bounds, found {len(bounds)}")
+            try:
+                tiling = Tiling(
+                    tile, stride, bands, stretch, gsd_m, max_nodata, crs, cast(Any, bounds)
+                )
+            except RsicdEmbedError as error:
+                raise click.UsageError(str(error)) from None
+        command(*args, tiling=tiling, **options)
+
+    return call
+
+
+def embedding_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the arguments of commands that embed images: sources, model, engine and `--json`."""
+    command = _with_tiling(command)
     for option in (
         json_option,
         precision_option,
         backend_option,
         batch_size_option,
+        *_SCENE_OPTIONS[::-1],
         click.option("--strict", is_flag=True, help="Fail on the first unreadable image."),
         column_types_option,
         click.option("--split", help="Only images of this split."),

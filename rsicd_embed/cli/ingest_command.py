@@ -28,6 +28,7 @@ from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
+    from rsicd_embed.datasets.scenes import Tiling
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.indexing import Summary
 
@@ -47,6 +48,7 @@ def ingest(
     model: str | None,
     split: str | None,
     column_types: dict[str, str],
+    tiling: Tiling | None,
     strict: bool,
     prune: bool,
     profile: bool,
@@ -58,8 +60,9 @@ def ingest(
     """Embed images into a store.
 
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, or a folder with a dataset_*.json
-    (RSICD, UCM, Sydney). Images that are already in the store are not embedded again, so an
-    interrupted run continues where it stopped.
+    (RSICD, UCM, Sydney). With --tile, --bands or --stretch its images are georeferenced scenes, of
+    which each tile becomes a row. Images that are already in the store are not embedded again, so
+    an interrupted run continues where it stopped.
 
     To store vectors that export or embed wrote to a file, use import.
     """
@@ -69,7 +72,7 @@ def ingest(
 
     _refuse_row_files(sources, store_uri)
     opened = rsicd_embed.open_sources(
-        sources, split=split, allow_empty=prune, column_types=column_types
+        sources, split=split, allow_empty=prune, column_types=column_types, tiling=tiling
     )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
@@ -185,7 +188,12 @@ def _report(
     if summary.stretched:
         from rsicd_embed.images import STRETCH_RULE
 
-        note(f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}")
+        warn(
+            f"images scaled to 8 bits one by one: {summary.stretched}; {STRETCH_RULE}. Use "
+            "--stretch for one range per scene, or --stretch LOW:HIGH for one range of all"
+        )
+    if summary.blank:
+        note(f"tiles left out because of nodata: {summary.blank:,}; see --max-nodata")
     if profile:
         _print_profile(summary, done, unit)
     if summary.displaced:
