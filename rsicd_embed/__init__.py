@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rsicd_embed.errors import RsicdEmbedError
-from rsicd_embed.lazy_exports import lazy_exports
+from rsicd_embed.plugins import lazy_exports
 
 if TYPE_CHECKING:
     from rsicd_embed.datasets.scenes import Tiling

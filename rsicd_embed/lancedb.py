@@ -157,7 +157,7 @@ def _signature(directory: Path) -> Signature:
 
 @lru_cache(maxsize=8)
 def _provenance(located: Located, signature: Signature) -> Provenance:
-    model = parts.read(located.directory)
+    model = parts.read(located)
     return Provenance(located.name, model.fingerprint, model.config.dim)
 
 

@@ -108,6 +108,19 @@ class Fingerprint:
         return "/".join(f"{name}:{value}" for name, value in dataclasses.asdict(self).items())
 
 
+def later_fields(config: Any, *names: str) -> str:
+    """Text of a dataclass like `repr`, in which fields at their defaults are left out if named.
+
+    Fingerprints hash this text, so fields that were added later must not change it.
+    """
+    shown = [
+        f"{field.name}={getattr(config, field.name)!r}"
+        for field in dataclasses.fields(config)
+        if field.name not in names or getattr(config, field.name) != field.default
+    ]
+    return f"{type(config).__name__}({', '.join(shown)})"
+
+
 class VectorMaker(Protocol):
     """The properties of an embedder that identify it to a store."""
 
@@ -254,3 +267,22 @@ def _in_microseconds(kind: pa.DataType) -> pa.DataType:
     if pt.is_struct(kind):
         return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
     return kind
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a type is any kind of list."""
+    return bool(
+        pt.is_list(kind)
+        or pt.is_large_list(kind)
+        or pt.is_list_view(kind)
+        or pt.is_large_list_view(kind)
+        or pt.is_fixed_size_list(kind)
+    )
+
+
+def is_number_list(kind: pa.DataType) -> bool:
+    """Whether a type is a list of numbers that can be read as a vector; not a view."""
+    is_plain = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+    return bool(is_plain) and bool(
+        pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type)
+    )

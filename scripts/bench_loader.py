@@ -22,6 +22,7 @@ from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.reports import record
 from rsicd_embed.reports.machine import CpuTimes, cpu_contention
 from rsicd_embed.train.config import (
+    SHAPES,
     AugmentConfig,
     Cache,
     DataConfig,
@@ -34,7 +35,6 @@ from rsicd_embed.train.initialization import Start, from_scratch, learn_vocabula
 from rsicd_embed.train.input.captioned_images import CaptionedImages
 from rsicd_embed.train.input.training_data import training_source, weighted
 from rsicd_embed.train.objective import contrastive
-from rsicd_embed.train.shapes import SHAPES
 from rsicd_embed.train.state import initial_state
 from rsicd_embed.train.step import Recipe, make_step
 

@@ -42,11 +42,10 @@ from rsicd_embed.reports.timing import (
     ratio_summary,
     sampler,
 )
-from rsicd_embed.train.config import StepConfig, TrainConfig
+from rsicd_embed.train.config import SHAPES, StepConfig, TrainConfig
 from rsicd_embed.train.distributed import layout
 from rsicd_embed.train.input.captioned_images import batch_side
 from rsicd_embed.train.objective import contrastive
-from rsicd_embed.train.shapes import SHAPES
 from rsicd_embed.train.state import initial_state
 from rsicd_embed.train.step import Recipe, make_step
 from rsicd_embed.train.tpu_plan.step_costs import step_flops

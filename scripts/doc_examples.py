@@ -9,7 +9,7 @@ them and small datasets (`Workspace`). What a block's language means:
     console   commands after `$ `, and what they print
     sh        commands whose output is not shown
     python    code; the blocks of a document share their names
-    toml      training settings, or part of a pyproject.toml
+    toml      training settings, or part of a pyproject.toml; other files need `file`
     csv, json, jsonl
               a file's content; it must parse
     text      not checked: formats and drawings
@@ -37,31 +37,34 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 from click.testing import CliRunner
 from PIL import Image
 
 from rsicd_embed.cli import main as program
 from scripts import doc_scene
+from scripts.doc_blocks import (
+    PROJECT,
+    Block,
+    ExampleError,
+    blocks,
+    check_options,
+    check_other_command,
+    check_toml,
+    documents,
+    require,
+    shell_lines,
+)
 
-PROJECT = Path(__file__).parents[1]
 # How the workspace is called in printed paths.
 HOME = "/home/ada"
 TILES_STORE = "lancedb:./earth"
 INGEST_TILES = ["ingest", "demo/tiles/tiles.jsonl", "--store", TILES_STORE]
 _EMBEDDING = ("ingest", "embed", "eval")
 
-_FENCE = re.compile(
-    r"(?:^<!-- example: (?P<directive>[^\n]*?) -->\n)?"
-    r"^(?P<indent>[ ]*)```(?P<language>[\w-]*)\n(?P<code>.*?)^[ ]*```$",
-    flags=re.DOTALL | re.MULTILINE,
-)
 _PROGRESS = re.compile(r"^\w+: \d+/\d+.*\n", flags=re.MULTILINE)
 # Numbers that differ from run to run.
 _VARYING = (
@@ -72,58 +75,6 @@ _VARYING = (
 )
 _FRACTION = re.compile(r"-?\d+\.\d+")
 _TOLERANCE = 0.002
-
-
-def documents() -> list[Path]:
-    """The documents whose blocks are run."""
-    return [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/*.md"))]
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a document.
-
-    Attributes:
-        language: the word after the fence.
-        code: what is between the fences.
-        directive: words of the comment above it, or none.
-        span: where `code` is in the document.
-        line: the line that it begins at, for messages.
-    """
-
-    language: str
-    code: str
-    directive: tuple[str, ...]
-    span: tuple[int, int]
-    line: int
-
-    def after(self, word: str) -> list[str]:
-        """The words of the directive after its first, which must be `word`."""
-        return list(self.directive[1:]) if self.directive[:1] == (word,) else []
-
-
-def blocks(text: str) -> list[Block]:
-    """The fenced blocks of a document, in order.
-
-    Example:
-        >>> [block] = blocks("<!-- example: head 2 -->\\n```sh\\nmake demo\\n```\\n")
-        >>> block.language, block.code, block.after("head")
-        ('sh', 'make demo\\n', ['2'])
-    """
-    return [
-        Block(
-            match["language"],
-            match["code"],
-            tuple(shlex.split(match["directive"] or "")),
-            match.span("code"),
-            text.count("\n", 0, match.start("code")),
-        )
-        for match in _FENCE.finditer(text)
-    ]
-
-
-class ExampleError(Exception):
-    """A block of a document does not do what the document says."""
 
 
 class Workspace:
@@ -194,10 +145,10 @@ class Workspace:
                 case "python":
                     self._python(block)
                 case "toml":
-                    _check_toml(block.code)
+                    check_toml(block)
                 case "csv":
                     rows = list(csv.reader(block.code.splitlines()))
-                    _require(len({len(row) for row in rows}) == 1, f"uneven rows: {rows}")
+                    require(len({len(row) for row in rows}) == 1, f"uneven rows: {rows}")
                 case "json":
                     json.loads(block.code)
                 case "jsonl":
@@ -238,7 +189,7 @@ class Workspace:
         for n, line in enumerate(lines, 1):
             words = shlex.split(line)[1:]
             fails = block.directive == ("fails",) and n == len(lines)
-            _require(words[0] == "rsicd-embed", f"expected rsicd-embed, found {line!r}")
+            require(words[0] == "rsicd-embed", f"expected rsicd-embed, found {line!r}")
             if words[1:] == INGEST_TILES and self.ingested is not None:
                 output = self.ingested
             elif words[1] == "serve":
@@ -321,64 +272,6 @@ def same(shown: str, real: str) -> bool:
     return all(abs(float(a) - float(b)) <= _TOLERANCE for a, b in pairs)
 
 
-def shell_lines(code: str) -> list[list[str]]:
-    """The words of each command, with continued lines joined and comments left out."""
-    joined = code.replace("\\\n", " ")
-    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
-
-
-def check_options(words: list[str]) -> None:
-    """Checks that rsicd-embed has a command and its options, without running it.
-
-    Raises:
-        ExampleError: there is no such command or option.
-    """
-    command: click.Command = program
-    parent = None
-    rest = list(words)
-    try:
-        while isinstance(command, click.Group) and rest and rest[0] in command.commands:
-            parent = click.Context(command, parent=parent, info_name=command.name)
-            command = command.commands[rest.pop(0)]
-        if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-            raise ExampleError(f"{shlex.join(words)}: no command {rest[0]}")
-        with _every_path_exists():
-            command.make_context(command.name, rest, parent=parent)
-    except click.ClickException as error:
-        raise ExampleError(f"{shlex.join(words)}: {error.format_message()}") from error
-
-
-def check_other_command(words: list[str]) -> None:
-    """Checks a command that is not rsicd-embed's: pip, make, git clone, or a script of ours.
-
-    Raises:
-        ExampleError: there is no such extra, target or script.
-    """
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    line = shlex.join(words)
-    if words[0] == "make":
-        makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
-        targets = [word for word in words[1:] if "=" not in word]
-        for target in targets:
-            _require(f"\n{target}:" in makefile, f"{line}: no target {target}")
-    elif words[:2] == ["pip", "install"]:
-        for extras in re.findall(r"\[([\w,]+)\]", line):
-            for extra in extras.split(","):
-                known = project["project"]["optional-dependencies"]
-                _require(extra in known or "jax" in line, f"{line}: no extra {extra}")
-    elif Path(words[0]).name in ("python", "python3"):
-        name = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
-        if words[1:3] != ["-m", "venv"]:
-            path = PROJECT / name
-            _require(path.is_file(), f"{line}: no {name}")
-            text = path.read_text(encoding="utf-8")
-            for option in (word for word in words if re.fullmatch("--[a-z][a-z-]+", word)):
-                _require(f'"{option}"' in text, f"{line}: {name} has no {option}")
-    else:
-        known_commands = ("git", "cd", "source", "bash")
-        _require(words[0] in known_commands, f"expected a command that is checked, found {line!r}")
-
-
 def rewritten(text: str, workspace: Workspace) -> str:
     """A document with the real output in each of its blocks; runs all of them."""
     parts, end = [], 0
@@ -388,32 +281,6 @@ def rewritten(text: str, workspace: Workspace) -> str:
         parts.append(block.code if real is None or same(block.code, real) else real)
         end = block.span[1]
     return "".join([*parts, text[end:]])
-
-
-def _check_toml(code: str) -> None:
-    from rsicd_embed.train.config import defaults
-    from rsicd_embed.train.config.parse import read, replaced
-
-    settings = tomllib.loads(code)
-    if "project" not in settings:
-        Path("settings.toml").write_text(code, encoding="utf-8")
-        replaced(defaults(None), read("settings.toml"))
-
-
-@contextlib.contextmanager
-def _every_path_exists() -> Iterator[None]:
-    """Lets options that name files pass that do not exist here."""
-    convert = click.Path.convert
-    try:
-        click.Path.convert = lambda self, value, param, ctx: value  # type: ignore[method-assign]
-        yield
-    finally:
-        click.Path.convert = convert  # type: ignore[method-assign]
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ExampleError(message)
 
 
 # Tiles of the demo by plain names, and by class.

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from scripts.doc_examples import PROJECT, TILES_STORE, Workspace, blocks
+from scripts.doc_blocks import PROJECT, blocks
+from scripts.doc_examples import TILES_STORE, Workspace
 
 PICTURES = PROJECT / "docs" / "images"
 _MOST_BYTES = 300_000

@@ -18,9 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import rsicd_embed
-from rsicd_embed.bench import http_load, synthetic_inputs
-from rsicd_embed.bench.http_load import Request
-from rsicd_embed.bench.serve_rates import Server, searches, serving
+from rsicd_embed.bench import synthetic_inputs
+from rsicd_embed.bench.serve_rates import (
+    Request,
+    Server,
+    get_request,
+    post_request,
+    searches,
+    send_all,
+    serving,
+)
 from rsicd_embed.reports.timing import significant
 
 _ROUNDS = 40
@@ -38,7 +45,7 @@ def form(path: str, fields: dict[str, str], image: bytes) -> Request:
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     )
     lines.append(head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode())
-    return http_load.post(path, f"multipart/form-data; boundary={_BOUNDARY}", b"".join(lines))
+    return post_request(path, f"multipart/form-data; boundary={_BOUNDARY}", b"".join(lines))
 
 
 def requests(count: int, ids: list[str], images: list[bytes], draw: random.Random) -> list[Request]:
@@ -52,17 +59,15 @@ def requests(count: int, ids: list[str], images: list[bytes], draw: random.Rando
             mix.append(form("/api/search/image", {"k": "5"}, draw.choice(images)))
         elif kind < 25:
             side = draw.choice([160, 320])
-            mix.append(http_load.get("/api/pictures", {"id": draw.choice(ids), "side": side}))
+            mix.append(get_request("/api/pictures", {"id": draw.choice(ids), "side": side}))
         elif kind < 40:
             query: dict[str, Any] = {"id": draw.choice(ids), "k": 10}
             query["filters"] = [
                 {"column": "width", "operator": ">=", "value": draw.randint(1, 300)}
             ]
-            mix.append(
-                http_load.post("/api/search", "application/json", json.dumps(query).encode())
-            )
+            mix.append(post_request("/api/search", "application/json", json.dumps(query).encode()))
         elif kind < 42:
-            mix.append(http_load.get("/api/columns", {}, '"columns"'))
+            mix.append(get_request("/api/columns", {}, '"columns"'))
         else:
             mix += searches(1, 10)
     return mix
@@ -73,7 +78,7 @@ def soak(server: Server, count: int, ids: list[str], images: list[bytes]) -> dic
     draw, resident = random.Random(0), []
     each = max(1, count // _ROUNDS)
     for i in range(_ROUNDS):
-        http_load.load(server.url, requests(each, ids, images, draw), 16)
+        send_all(server.url, requests(each, ids, images, draw), 16)
         resident.append(server.resident_bytes())
         print(f"{(i + 1) * each} requests, {resident[-1] / 1e6:.0f} MB", file=sys.stderr)
     early = max(resident[_ROUNDS // 4 : _ROUNDS // 2])

@@ -108,8 +108,8 @@ def write_model(directory: Path, seed: int) -> Path:
     from rsicd_embed.embedder import export_model as hf
     from rsicd_embed.embedder.clip.model import Clip
     from rsicd_embed.embedder.preprocess import Preprocessor
+    from rsicd_embed.train.config import SHAPES
     from rsicd_embed.train.initialization import learn_vocabulary
-    from rsicd_embed.train.shapes import SHAPES
 
     shape = SHAPES["tiny"]
     _, params = nnx.split(Clip(shape, rngs=nnx.Rngs(seed)))

@@ -26,7 +26,6 @@ MAY_IMPORT = {
     "plugins": {"errors"},
     "json_output": set(),
     "geography": {"errors"},
-    "lazy_exports": set(),
     "records": {"errors"},
     "images": {"errors"},
     "datasets": {
@@ -35,12 +34,12 @@ MAY_IMPORT = {
     "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
     "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
     "embedder": {
-        "errors", "lazy_exports", "arguments", "files", "plugins", "records", "parallel", "images",
+        "errors", "arguments", "files", "plugins", "records", "parallel", "images",
         "embedder.base",
         "embedder.clip.backends._lazy_openvino",
     },
     "stores": {
-        "errors", "lazy_exports", "arguments", "files", "records", "parallel", "plugins",
+        "errors", "arguments", "files", "records", "parallel", "plugins",
         "stores.base",
     },
     # LanceDB's embedding functions join stores and embedders.
@@ -60,11 +59,11 @@ MAY_IMPORT = {
         "embedder", "images", "embedder.base",
     },
     "find": {"errors", "files", "parallel", "embedder.base"},
-    "pictures": {"errors", "lazy_exports", "files", "images"},
+    "pictures": {"errors", "plugins", "files", "images"},
     # Shared by evaluation and benchmarks: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
     "evaluation": {
-        "errors", "lazy_exports", "arguments", "files", "records", "parallel", "datasets", "images",
+        "errors", "plugins", "arguments", "files", "records", "parallel", "datasets", "images",
         "embedder.base", "reports",
     },
     "bench": {

@@ -168,8 +168,10 @@ def test_a_broken_model_is_reported_in_one_line_and_creates_no_store(
 def test_a_file_or_missing_path_is_not_a_model(tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_text("x")
-    with pytest.raises(ModelError, match=r"found a file: .*model\.bin"):
+    with pytest.raises(ModelError, match=r"model\.bin: expected a zip file written by torch"):
         load_embedder(file)
+    with pytest.raises(ModelError, match=r"found a file: .*model\.onnx"):
+        load_embedder(file.rename(tmp_path / "model.onnx"))
     for name in ("a b", "no-slash", "/nowhere/at/all", "a/b/c", "../a"):
         with pytest.raises(ModelError, match="found no such directory"):
             load_embedder(name)

@@ -18,7 +18,7 @@ from rsicd_embed.cli import progress
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.captions import load_augmented, with_augmented
 from rsicd_embed.train.backtranslation import marian
-from rsicd_embed.train.backtranslation.translations import Translations
+from rsicd_embed.train.backtranslation.marian import Translations
 
 from .conftest import picture
 from .helpers import Outcome, manifest, overridden, run

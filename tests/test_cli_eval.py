@@ -16,7 +16,7 @@ from tests.helpers import manifest, run
 
 TOP = {"top1": 1, "top3": 1, "top5": 1, "top10": 1}
 RETRIEVAL = {f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)} | {"mr"}
-COMMANDS = ("zeroshot", "retrieval", "probe", "forgetting")
+COMMANDS = ("zeroshot", "retrieval", "probe", "forgetting", "queries")
 
 
 @pytest.fixture
@@ -263,3 +263,29 @@ def test_a_real_model(toy: Path, tiny_model: Path) -> None:
     assert 0 <= document["metrics"]["top1"] <= document["metrics"]["top3"] == 1
     metrics = evaluated("retrieval", "--dataset", toy, "--model", tiny_model)["metrics"]
     assert 0 <= metrics["mr"] <= 1
+
+
+@pytest.mark.usefixtures("colours")
+def test_queries(toy: Path, tmp_path: Path) -> None:
+    other = class_folder(tmp_path / "folders")
+    file = tmp_path / "queries.csv"
+    file.write_text("query,classes\na blue sea,sea\nsand in the desert,desert;sea\npalms,oasis\n")
+    out = tmp_path / "out"
+    arguments = ("queries", file, "--dataset", toy, "--dataset", other, "-k", "4")
+    document = evaluated(*arguments, "-o", out)
+    assert (document["task"], document["dataset"], document["split"]) == (
+        "queries",
+        "toy, folders",
+        "test, all",
+    )
+    assert (document["n"], document["queries"], document["metrics"]) == (24, 2, {"p4": 1.0})
+    assert document["notes"] == ["classes without images: oasis; queries left out: 1"]
+    assert "a blue sea" in (out / "eval-queries.html").read_text()
+    blind = evaluated(*arguments, "--model", "blind")
+    assert [row["precision"] for row in blind["per_query"]] == [0.0, 1.0]
+    assert blind["without_hits"] == 1
+    lines = run("eval", *arguments, "--model", "blind").stdout.splitlines()
+    assert lines[0] == "colours on toy, folders test, all: 2 queries, 24 images"
+    assert lines[3].split() == ["a", "blue", "sea", "0.00", "sea"]
+    everyday = evaluated("queries", "--dataset", toy)  # of RSICD's classes, toy has two
+    assert {c for q in everyday["per_query"] for c in q["classes"]} >= {"desert", "forest"}

@@ -22,15 +22,19 @@ def run(*words: object) -> Result:
     return CliRunner().invoke(main, ["export", *map(str, words)])
 
 
-@pytest.mark.parametrize(("dtype", "cosine"), [("float32", 1 - 1e-6), ("float16", 0.9999)])
+@pytest.mark.parametrize(
+    ("option", "dtype", "cosine"),
+    [("dtype", "float32", 1 - 1e-6), ("dtype", "float16", 0.9999), ("quantize", "int8", 0.999)],
+)
 def test_the_copy_gives_the_same_vectors(
-    tiny_model: Path, tmp_path: Path, dtype: str, cosine: float
+    tiny_model: Path, tmp_path: Path, option: str, dtype: str, cosine: float
 ) -> None:
     out = tmp_path / "copy"
-    result = run("--model", tiny_model, "-o", out, "--dtype", dtype, "--json")
+    result = run("--model", tiny_model, "-o", out, f"--{option}", dtype, "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
-    assert document["bytes"] == (out / "model.safetensors").stat().st_size
+    (weights,) = out.glob("*.safetensors")
+    assert (document["dtype"], document["bytes"]) == (dtype, weights.stat().st_size)
     assert "no model card" in result.stderr
     before, after = load_embedder(tiny_model), load_embedder(out)
     assert after.fingerprint == document["fingerprint"]
@@ -82,6 +86,9 @@ def test_wrong_usage(tiny_model: Path, tmp_path: Path) -> None:
     assert run("-o", out, "--model", tiny_model, "--store", "exact:x").exit_code == 2
     assert run("-o", out, "--model", tiny_model, "--where", "width > 1").exit_code == 2
     assert run("-o", out, "--store", "exact:x", "--push-to", "me/model").exit_code == 2
+    assert run("-o", out, "--store", "exact:x", "--quantize", "int8").exit_code == 2
+    both = ("--dtype", "float16", "--quantize", "int8")
+    assert run("-o", out, "--model", tiny_model, *both).exit_code == 2
     assert not out.exists()
 
 

@@ -1,26 +1,29 @@
 """Text searches over HTTP: latency with one client, throughput with many.
 
 Two servers of the same store run side by side, one that batches concurrent searches and one that
-answers them one by one; the rounds alternate between them.
+answers them one by one; the rounds alternate between them. The clients share one thread and use
+plain sockets: a client library would need more CPU time per request than the server, on the same
+CPUs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.error import URLError
+from urllib.parse import urlencode, urlsplit
 from urllib.request import urlopen
 
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.bench import http_load
 from rsicd_embed.bench.ann.vectors import generated
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import Provenance, vector_array
@@ -38,6 +41,7 @@ from rsicd_embed.stores.base import open_store
 
 BATCHED, ONE_BY_ONE = "batched", "one by one"
 _TIMEOUT_S = 120.0
+_LOAD_TIMEOUT_S = 600.0
 _CPU_SEARCHES = 1000
 
 
@@ -182,15 +186,15 @@ def _candidate(clients: int, server: str) -> str:
 _numbers = itertools.count()
 
 
-def searches(count: int, k: int) -> list[http_load.Request]:
+def searches(count: int, k: int) -> list[Request]:
     """Searches for texts that are all different, so that no response can be cached."""
     texts = [f"a harbour with {next(_numbers)} boats" for _ in range(count)]
-    return [http_load.get("/api/search", {"text": text, "k": k}, f'"{text}"') for text in texts]
+    return [get_request("/api/search", {"text": text, "k": k}, f'"{text}"') for text in texts]
 
 
 def _sampler(server: Server, clients: int, k: int) -> Sampler:
     def take(calls: int) -> int:
-        times = http_load.load(server.url, searches(calls, k), clients)
+        times = send_all(server.url, searches(calls, k), clients)
         if clients == 1:
             server.latencies_ns += times.each_ns
         return times.total_ns
@@ -211,5 +215,99 @@ def _latency(each_ns: list[int]) -> LatencyMs:
 def _cpu_ms(server: Server, settings: ServeSettings) -> float:
     """CPU time per search with many clients, which other load on the machine hardly affects."""
     before = server.cpu_s()
-    http_load.load(server.url, searches(_CPU_SEARCHES, settings.k), settings.clients)
+    send_all(server.url, searches(_CPU_SEARCHES, settings.k), settings.clients)
     return significant((server.cpu_s() - before) * 1000 / _CPU_SEARCHES, 4)
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request.
+
+    Attributes:
+        head: method and headers, including the empty line.
+        body: the request body.
+        expected: bytes that the response must contain, to detect mixed-up responses.
+    """
+
+    head: bytes
+    body: bytes = b""
+    expected: bytes = b""
+
+
+@dataclass(frozen=True)
+class LoadTimes:
+    """Nanoseconds for all requests together, and for each."""
+
+    total_ns: int
+    each_ns: tuple[int, ...]
+
+
+def get_request(path: str, parameters: dict[str, str | int], expected: str = "") -> Request:
+    """A GET request."""
+    target = f"{path}?{urlencode(parameters)}" if parameters else path
+    head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    return Request(head.encode(), b"", expected.encode())
+
+
+def post_request(path: str, content_type: str, body: bytes, expected: str = "") -> Request:
+    """A POST request."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return Request(head.encode(), body, expected.encode())
+
+
+def send_all(url: str, requests: Sequence[Request], clients: int) -> LoadTimes:
+    """Sends requests from concurrent clients, each of which waits for a response before the next.
+
+    Raises:
+        BenchError: a response is missing, is not a 200, or belongs to another request.
+    """
+    return asyncio.run(_send_all(url, requests, clients))
+
+
+async def _send_all(url: str, requests: Sequence[Request], clients: int) -> LoadTimes:
+    address = urlsplit(url)
+    host, port = str(address.hostname), int(address.port or 80)
+    connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    pending: Iterator[Request] = iter(requests)
+    each: list[int] = []
+    try:
+        connections += await asyncio.gather(
+            *(asyncio.open_connection(host, port) for _ in range(min(clients, len(requests))))
+        )
+        started = time.perf_counter_ns()
+        work = (_client(reader, writer, pending, each) for reader, writer in connections)
+        await asyncio.wait_for(asyncio.gather(*work), _LOAD_TIMEOUT_S)
+        total = time.perf_counter_ns() - started
+    except (OSError, EOFError, TimeoutError) as error:
+        raise BenchError(f"{url} does not answer: {str(error) or type(error).__name__}") from error
+    finally:
+        for _, writer in connections:
+            writer.close()
+    return LoadTimes(total, tuple(each))
+
+
+async def _client(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    requests: Iterable[Request],
+    each: list[int],
+) -> None:
+    for request in requests:
+        started = time.perf_counter_ns()
+        writer.write(request.head + request.body)
+        status, length = _parse_head(await reader.readuntil(b"\r\n\r\n"))
+        body = await reader.readexactly(length)
+        each.append(time.perf_counter_ns() - started)
+        if status != 200 or request.expected not in body:
+            line = request.head.split(b"\r\n")[0].decode()
+            raise BenchError(f"{line}: expected its response, found {status}: {body[:200]!r}")
+
+
+def _parse_head(head: bytes) -> tuple[int, int]:
+    """Status and content length of a response."""
+    lines = head.lower().split(b"\r\n")
+    lengths = [int(line[15:]) for line in lines if line.startswith(b"content-length:")]
+    return int(lines[0].split()[1]), lengths[0] if lengths else 0

@@ -11,6 +11,7 @@ from rsicd_embed.cli.eval import evaluation
 from rsicd_embed.cli.export_command import embed, export
 from rsicd_embed.cli.find_command import find
 from rsicd_embed.cli.ingest_command import import_, ingest, reembed
+from rsicd_embed.cli.models_command import models
 from rsicd_embed.cli.search_command import search
 from rsicd_embed.cli.serve_command import serve
 from rsicd_embed.cli.sql_command import sql
@@ -36,6 +37,7 @@ for command in (
     import_,
     store,
     reembed,
+    models,
     train,
     augment_captions,
     evaluation,

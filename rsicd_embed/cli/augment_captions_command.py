@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rsicd_embed.cli.base import json_option, note, print_json, show
+from rsicd_embed.cli.base import count_option, json_option, note, print_json, show
 from rsicd_embed.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -53,28 +53,14 @@ ALL = "all"
     metavar="[LANG=]MODEL",
     help="Marian model back into English.  [default: Helsinki-NLP/opus-mt-ROMANCE-en]",
 )
-@click.option(
+@count_option(
     "--captions",
     "count",
     default=5,
-    show_default=True,
-    type=click.IntRange(1),
     help="Number of distinct captions that each image should have.",
 )
-@click.option(
-    "--batch-size",
-    default=32,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Captions translated at once.",
-)
-@click.option(
-    "--num-beams",
-    default=4,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Width of the beam search.",
-)
+@count_option("--batch-size", default=32, help="Captions translated at once.")
+@count_option("--num-beams", default=4, help="Width of the beam search.")
 @click.option(
     "--device", help="Torch device, such as cpu or cuda.  [default: a GPU if there is one]"
 )
@@ -111,7 +97,7 @@ def augment_captions(
     from rsicd_embed.datasets import captions, splits
     from rsicd_embed.files import cache_folder
     from rsicd_embed.train.backtranslation import paraphrase
-    from rsicd_embed.train.backtranslation.translations import Translations
+    from rsicd_embed.train.backtranslation.marian import Translations
 
     languages = tuple(dict.fromkeys(via))
     there = _models("--from-english", from_english, languages, paraphrase.FROM_ENGLISH)

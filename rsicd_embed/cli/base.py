@@ -60,13 +60,47 @@ backend_option = click.option(
 batch_size_option = count_option("--batch-size", default=64, help="Images per batch.")
 
 
-def model_option(default: str) -> Callable[[F], F]:
-    """Returns `--model`, whose help names `default` as the model used when it is not given."""
-    return click.option(
+def model_option(default: str | None, *, required: bool = False) -> Callable[[F], F]:
+    """Returns `--model` and `--activation`, which becomes a part of the model's name.
+
+    Args:
+        default: the model used when it is not given, for the help; None for none.
+        required: whether it must be given.
+    """
+    model = click.option(
         "--model",
         metavar="MODEL",
-        help=f"Hugging Face id, or a directory in its CLIP layout.  [default: {default}]",
+        required=required,
+        callback=_with_activation,
+        help="Hugging Face id, model directory or checkpoint file."
+        + (f"  [default: {default}]" if default else ""),
     )
+    activation = click.option(
+        "--activation",
+        type=click.Choice(["quick_gelu", "gelu"]),
+        is_eager=True,
+        expose_value=False,
+        callback=_remember_activation,
+        help="Activation of a checkpoint file that does not say it.",
+    )
+    return lambda command: model(activation(command))
+
+
+def _remember_activation(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> None:
+    context.meta["rsicd_embed.activation"] = value
+
+
+def _with_activation(
+    context: click.Context, parameter: click.Parameter, model: str | None
+) -> str | None:
+    activation = context.meta.get("rsicd_embed.activation")
+    if activation is None:
+        return model
+    if model is None:
+        raise click.UsageError("--activation goes with --model")
+    return f"{model}?activation={activation}"
 
 
 def _column_types(

@@ -11,6 +11,7 @@ from rsicd_embed.cli.base import (
     as_of_option,
     embedding_options,
     json_option,
+    model_option,
     note,
     print_json,
     report_skipped,
@@ -84,7 +85,7 @@ def embed(
 
 @click.command()
 @click.option("--store", "store_uri", metavar="URI", help="Store to export rows from.")
-@click.option("--model", metavar="MODEL", help="Model to export, as for ingest.")
+@model_option(None)
 @click.option(
     "-o",
     "--output",
@@ -111,6 +112,12 @@ def embed(
     help="Data type of the model's weights.",
 )
 @click.option(
+    "--quantize",
+    type=click.Choice(["int8"]),
+    help="Store the model's weights with eight bits per value, in a file that only rsicd-embed "
+    "reads. They are converted to float32 when the model is loaded.",
+)
+@click.option(
     "--push-to", metavar="OWNER/NAME", help="Also upload the model to a private Hub repo."
 )
 @json_option
@@ -122,6 +129,7 @@ def export(
     kind: str,
     as_of: str | None,
     dtype: str,
+    quantize: str | None,
     push_to: str | None,
     as_json: bool,
 ) -> None:
@@ -136,10 +144,12 @@ def export(
     if store_uri is None:
         if where or as_of:
             raise click.UsageError("--where and --as-of go with --store")
-        _export_model(str(model), output, dtype, push_to, as_json)
+        if quantize and dtype != "float32":
+            raise click.UsageError(f"expected --dtype {dtype} or --quantize, found both")
+        _export_model(str(model), output, quantize or dtype, push_to, as_json)
         return
-    if push_to:
-        raise click.UsageError("--push-to goes with --model")
+    if push_to or quantize:
+        raise click.UsageError(f"{'--push-to' if push_to else '--quantize'} goes with --model")
     if output.suffix.lower() != f".{kind}" or output.is_dir():
         raise click.UsageError(f"expected an output named *.{kind}: {output}")
     _export_rows(store_uri, output, where, as_of, as_json)

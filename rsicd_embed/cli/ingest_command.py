@@ -223,7 +223,7 @@ def _print_profile(summary: Summary, done: int, unit: str) -> None:
 
 @click.command()
 @store_option
-@click.option("--model", required=True, metavar="MODEL", help="The new model.")
+@model_option(None, required=True)
 @click.option("--drop-unreadable", is_flag=True, help="Delete rows whose image is unreadable.")
 @batch_size_option
 @precision_option

@@ -180,18 +180,18 @@ def _draw(hits: list[dict[str, Any]], title: str, path: Path | None, *, open_she
     """Writes a contact sheet, to a new temporary folder if `path` is None, and may open it."""
     import tempfile
 
-    from rsicd_embed.pictures import contact_page
+    from rsicd_embed.pictures import sheets
 
     if path is None:
         path = Path(tempfile.mkdtemp(prefix="rsicd-embed-"), "hits.html")
     cards = [
-        contact_page.ContactCard(
+        sheets.ContactCard(
             hit["uri"] or b"",
             (f"{hit['rank']}  {hit['score']:+.4f}", *_attributes(hit), hit["id"]),
         )
         for hit in hits
     ]
-    contact_page.save(title, cards, path)
+    sheets.save_contact_page(title, cards, path)
     note(f"pictures: {path}")
     if open_sheet and click.launch(path.absolute().as_uri()):
         note("no browser could be started; open that file yourself")

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.errors import DatasetError
+from rsicd_embed.records import is_list
 
 PATH_COLUMNS = ("uri", "path", "image", "filename", "file_name")
 TEXT_COLUMNS = frozenset({"id", *PATH_COLUMNS, "label", "split", "caption", "captions"})
@@ -109,17 +110,6 @@ def as_text(kind: pa.DataType) -> pa.DataType:
     if pt.is_null(kind) or pt.is_struct(kind) or pt.is_map(kind):
         return kind
     return pa.list_(as_text(kind.value_type)) if is_list(kind) else pa.string()
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is any kind of list."""
-    return bool(
-        pt.is_list(kind)
-        or pt.is_large_list(kind)
-        or pt.is_list_view(kind)
-        or pt.is_large_list_view(kind)
-        or pt.is_fixed_size_list(kind)
-    )
 
 
 def of_cells(cells: pa.ChunkedArray) -> pa.DataType:

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.datasets.base import Example, Source
-from rsicd_embed.datasets.column_types import TEXT_COLUMNS, is_list, shown, survives
+from rsicd_embed.datasets.column_types import TEXT_COLUMNS, shown, survives
 from rsicd_embed.errors import DatasetError, SchemaError
+from rsicd_embed.records import is_list
 
 _S = TypeVar("_S", bound=Sized)
 

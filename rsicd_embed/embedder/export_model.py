@@ -15,8 +15,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from rsicd_embed.embedder import preprocess, training_words
 from rsicd_embed.embedder.clip import config as clip_config
-from rsicd_embed.embedder.clip import parts, weight_files, weights
-from rsicd_embed.embedder.clip.weight_files import SAFETENSORS
+from rsicd_embed.embedder.clip import int8_weights, parts, weight_files, weights
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ModelError, one_line
 from rsicd_embed.files import storage_errors, sync_file, sync_folder
@@ -39,11 +38,12 @@ def save(
         params: parameters of `model.Clip`.
         tokens: the tokenizer.
         pixels: the image preprocessing.
-        dtype: dtype of the stored weights.
+        dtype: dtype of the stored weights; np.int8 stores them as described in `int8_weights`.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    quantize = dtype is np.int8
     tensors: dict[str, np.ndarray] = {
-        name: np.asarray(jax.device_get(tensor)).astype(dtype)
+        name: np.asarray(jax.device_get(tensor)).astype(np.float32 if quantize else dtype)
         for name, tensor in weights.params_to_hf(params).items()
     }
     tokens.no_truncation()
@@ -74,11 +74,14 @@ def save(
     for name, content in contents.items():
         (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     tokens.save(str(directory / "tokenizer.json"))
-    weight_files.save_safetensors(tensors, directory / weight_files.SAFETENSORS)
+    if quantize:
+        int8_weights.write(tensors, directory / int8_weights.FILE)
+    else:
+        weight_files.save_safetensors(tensors, directory / weight_files.SAFETENSORS)
 
 
 CARD = "README.md"
-DTYPES = {"float32": np.float32, "float16": np.float16}
+DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32")
     """
     if out.exists():
         raise ModelError(f"expected no file or folder at {out}, found one; choose another -o")
-    source = locate(model).directory
-    loaded = parts.read(source)
+    located = locate(model)
+    source, loaded = located.directory, parts.read(located)
     params = weights.params_from_hf(loaded.config, loaded.tensors)
     with storage_errors(f"cannot write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +142,8 @@ def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32")
             written = parts.read(directory)
             directory.rename(out)
         sync_folder(out.parent)
-    size = (out / SAFETENSORS).stat().st_size
+    file = int8_weights.FILE if dtype == "int8" else weight_files.SAFETENSORS
+    size = (out / file).stat().st_size
     return ExportedModel(out, written.fingerprint, size, (out / CARD).exists())
 
 

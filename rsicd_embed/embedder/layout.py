@@ -12,6 +12,13 @@ from rsicd_embed.errors import ModelError, WeightsError
 
 Has = Callable[[str], bool]
 
+_CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a file's name is that of a PyTorch checkpoint or of safetensors."""
+    return name.lower().endswith(_CHECKPOINTS)
+
 
 @dataclass(frozen=True)
 class CheckpointLayout:
@@ -91,8 +98,18 @@ CLIP = CheckpointLayout(
     example="openai/clip-vit-base-patch32",
     settings=("config.json", "preprocessor_config.json"),
     vocabularies=(("tokenizer.json",), ("vocab.json", "merges.txt")),
-    optional=("tokenizer_config.json", training_words.FILE),
+    optional=("tokenizer_config.json", "spiece.model", training_words.FILE),
     weights=weight_files.FILES,
+)
+
+# The layout of open_clip's models on the Hub. Their tokenizer is CLIP's unless there is another.
+OPEN_CLIP = CheckpointLayout(
+    kind="CLIP",
+    example="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+    settings=("open_clip_config.json",),
+    vocabularies=((),),
+    optional=("tokenizer.json", "tokenizer_config.json", training_words.FILE),
+    weights=("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
 )
 
 # The shape of a CLIP model, without weights.

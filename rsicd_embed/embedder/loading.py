@@ -12,6 +12,7 @@ from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.embedder.clip import parts
 from rsicd_embed.embedder.clip.backends import Backend, Precision
 from rsicd_embed.embedder.clip.backends.towers import towers
+from rsicd_embed.embedder.clip.config import Activation
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ArgumentError, ModelError
@@ -33,19 +34,24 @@ def load_embedder(
     batch_size: int = 64,
     precision: Precision | None = None,
     backend: Backend | None = None,
+    activation: Activation | None = None,
 ) -> Embedder:
     """Loads an embedder.
 
     Args:
-        model: None or "bundled" for the bundled model; a directory in the Hugging Face CLIP layout;
-            a Hugging Face id, optionally with `@revision`; or `NAME:ARGUMENT` for the entry point
-            NAME of group `rsicd_embed.embedders`.
+        model: None or "bundled" for the bundled model; a directory in the Hugging Face layout of a
+            CLIP or SigLIP, or in open_clip's; a checkpoint file of open_clip or OpenAI; a Hugging
+            Face id, optionally with `@revision` and `:path/to/file.pt`; or `NAME:ARGUMENT` for the
+            entry point NAME of group `rsicd_embed.embedders`.
         batch_size: number of images per batch, across all local devices.
         precision: compute dtype of a CLIP; None for float32 on CPUs and bfloat16 elsewhere.
         backend: engine that runs a CLIP; None for jax.
+        activation: of the transformers, "quick_gelu" or "gelu", for a checkpoint file that does not
+            say it.
 
     Raises:
-        ModelError: the model does not exist or is not a CLIP, or the backend cannot run it.
+        ModelError: the model does not exist or is not a CLIP, the backend cannot run it, or nothing
+            says what its activation is.
         WeightsError: the weights do not match the config.
         ArgumentError: `model` is neither a name nor a path.
     """
@@ -55,9 +61,17 @@ def load_embedder(
         raise ModelError(f"expected a batch size ≥ 1, found {batch_size!r}")
     name, argument = _entry_point(model)
     if name is None:
-        return load_clip(argument, batch_size=batch_size, precision=precision, backend=backend)
-    if precision is not None or backend is not None:
-        option = "precision" if precision is not None else "backend"
+        return load_clip(
+            argument,
+            batch_size=batch_size,
+            precision=precision,
+            backend=backend,
+            activation=activation,
+        )
+    options = {"precision": precision, "backend": backend, "activation": activation}
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        option = given[0]
         raise ModelError(f"expected no {option} with {model}: only CLIP models accept one")
     load = cast(Load, plugins.load(plugins.EMBEDDERS, name))
     return load(str(argument), batch_size=batch_size)
@@ -78,10 +92,11 @@ def load_clip(
     batch_size: int = 64,
     precision: Precision | None = None,
     backend: Backend | None = None,
+    activation: Activation | None = None,
 ) -> ClipEmbedder:
     """Loads a CLIP model; see `load_embedder`."""
-    located = locate(model)
-    model_parts = parts.read(located.directory)
+    located = locate(model, activation=activation)
+    model_parts = parts.read(located)
     engine = towers(model_parts, backend or "jax", precision)
     return ClipEmbedder(
         model_parts,

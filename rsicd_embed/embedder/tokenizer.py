@@ -1,4 +1,4 @@
-"""CLIP tokenizer, equal to Hugging Face's CLIPTokenizer, without importing transformers."""
+"""Tokenizers of CLIP and SigLIP, equal to transformers' and open_clip's, without importing them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
@@ -15,10 +16,16 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from rsicd_embed.arguments import require_items
+from rsicd_embed.embedder.clip.config import LEGACY_EOS_TOKEN_ID
+from rsicd_embed.embedder.text_cleaning import Cleaning, cleaner
 from rsicd_embed.errors import ArgumentError, ModelError
+from rsicd_embed.files import read_json
 
 # Sequences are padded to a multiple of this, so that few shapes need compiling.
 _BUCKET = 16
+
+# Classes of transformers that clean texts.
+_CLEANINGS: dict[Any, Cleaning] = {"SiglipTokenizer": "siglip", "Siglip2Tokenizer": "lowercase"}
 
 BEGIN_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
@@ -37,9 +44,20 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class Tokenizer:
-    """A tokenizer that adds begin and end tokens, truncates and pads."""
+    """A tokenizer that cleans texts, adds begin and end tokens, truncates and pads."""
 
-    def __init__(self, tokenizer: FastTokenizer, *, context_length: int, pad_id: int) -> None:
+    def __init__(
+        self,
+        tokenizer: FastTokenizer,
+        *,
+        context_length: int,
+        pad_id: int,
+        cleaning: Cleaning = "none",
+        whole_context: bool = False,
+    ) -> None:
+        """Wraps a tokenizer; `whole_context` always pads to the context, as SigLIP needs it."""
+        self.cleaning, self.whole_context = cleaning, whole_context
+        self._clean = cleaner(cleaning)
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(context_length)
@@ -63,8 +81,10 @@ class Tokenizer:
         # The library's own serialisation may change between versions.
         vocabulary = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items())
         merges = json.loads(self._tokenizer.to_str())["model"].get("merges")
-        probes = [self._tokenizer.encode(text).ids for text in _PROBES]
+        probes = [self._tokenizer.encode(self._clean(text)).ids for text in _PROBES]
         content = json.dumps([self.context_length, self.pad_id, vocabulary, merges, probes])
+        if self.cleaning != "none" or self.whole_context:
+            content += f" {self.cleaning} {self.whole_context}"
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def __call__(
@@ -77,7 +97,8 @@ class Tokenizer:
 
         Args:
             texts: the texts.
-            length: t; by default the length of the longest text, rounded up to a `multiple`.
+            length: t; by default the length of the longest text, rounded up to a `multiple`. It
+                is always the whole context for models that need it.
             multiple: see `length`.
 
         Raises:
@@ -91,7 +112,7 @@ class Tokenizer:
                     f"expected texts in Unicode, found a lone surrogate in {text[:60]!a} at "
                     f"position {position}; correct it"
                 )
-        encodings = self._tokenizer.encode_batch(texts)
+        encodings = self._tokenizer.encode_batch([self._clean(text) for text in texts])
         cut = sum(bool(encoding.overflowing) for encoding in encodings)
         if cut:
             warnings.warn(
@@ -99,7 +120,9 @@ class Tokenizer:
                 f"{self.context_length} tokens and were cut",
                 stacklevel=3,
             )
-        if length is None:
+        if self.whole_context:
+            length = self.context_length
+        elif length is None:
             longest = max((len(encoding.ids) for encoding in encodings), default=1)
             length = min(-(-longest // multiple) * multiple, self.context_length)
         ids = np.full((len(encodings), length), self.pad_id, dtype=np.int32)
@@ -141,8 +164,24 @@ def clip_pipeline(model: models.Model) -> FastTokenizer:
     return tokenizer
 
 
-def load(directory: Path, *, context_length: int, vocab_size: int, eos_token_id: int) -> Tokenizer:
-    """Reads `tokenizer.json`, or `vocab.json` and `merges.txt`, from a Hugging Face directory.
+def load(
+    directory: Path,
+    *,
+    context_length: int,
+    vocab_size: int,
+    eos_token_id: int,
+    siglip: bool = False,
+    cleaning: Cleaning | None = None,
+) -> Tokenizer:
+    """Reads `tokenizer.json`, or `vocab.json` and `merges.txt`, from a model's directory.
+
+    Args:
+        directory: the model's.
+        context_length: maximum number of tokens.
+        vocab_size: number of tokens of the model.
+        eos_token_id: the end token that the model expects; 2 for any.
+        siglip: the model is a SigLIP: there may be no begin token, and any end token.
+        cleaning: of the texts; None for what `tokenizer_config.json` implies.
 
     Raises:
         ModelError: the tokenizer is missing or damaged, or produces ids outside the vocabulary.
@@ -170,13 +209,25 @@ def load(directory: Path, *, context_length: int, vocab_size: int, eos_token_id:
             "the tokenizer belongs to another model"
         )
     encoded = tokenizer.encode("a").ids
-    if len(encoded) < 3 or (eos_token_id != 2 and encoded[-1] != eos_token_id):
+    if len(encoded) < (2 if siglip else 3) or not (
+        siglip or eos_token_id in (LEGACY_EOS_TOKEN_ID, encoded[-1])
+    ):
         raise ModelError(
             f"{path}: expected begin and end tokens around a text (end {eos_token_id}), "
             f"found {encoded} for 'a'; the tokenizer belongs to another model"
         )
+    settings = _settings(directory)
+    if cleaning is None:
+        implied = _CLEANINGS.get(settings.get("tokenizer_class"), "lowercase" if siglip else "none")
+        cleaning = settings.get("text_cleaning", implied)
+    if siglip and settings.get("padding_side", "right") != "right":
+        raise ModelError(f"{directory}: expected padding on the right, found it on the left")
     return Tokenizer(
-        tokenizer, context_length=context_length, pad_id=_pad_id(directory, tokenizer, encoded[-1])
+        tokenizer,
+        context_length=context_length,
+        pad_id=_pad_id(settings, tokenizer, encoded[-1]),
+        cleaning=cleaning,
+        whole_context=siglip,
     )
 
 
@@ -190,14 +241,13 @@ def _read_vocabulary(
     return json.loads(vocabulary.read_text(encoding="utf-8")), [(a, b) for a, b in pairs]
 
 
-def _pad_id(directory: Path, tokenizer: FastTokenizer, default: int) -> int:
+def _settings(directory: Path) -> dict[str, Any]:
     path = directory / "tokenizer_config.json"
-    if not path.is_file():
-        return default
-    try:
-        token = json.loads(path.read_text(encoding="utf-8")).get("pad_token")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path} is not JSON: {error}") from error
+    return read_json(path) if path.is_file() else {}
+
+
+def _pad_id(settings: Mapping[str, Any], tokenizer: FastTokenizer, default: int) -> int:
+    token = settings.get("pad_token")
     token = token.get("content") if isinstance(token, dict) else token
     pad_id = tokenizer.token_to_id(token) if isinstance(token, str) else None
     return default if pad_id is None else int(pad_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rsicd_embed.lazy_exports import lazy_exports
+from rsicd_embed.plugins import lazy_exports
 
 if TYPE_CHECKING:
     from rsicd_embed.evaluation.dataset import EvalSet, Labelled, labelled, open_set, with_captions

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rsicd_embed.lazy_exports import lazy_exports
+from rsicd_embed.plugins import lazy_exports
 
 if TYPE_CHECKING:
-    from rsicd_embed.pictures.image_grid import GridCell, GridRow, draw_grid
+    from rsicd_embed.pictures.sheets import GridCell, GridRow, draw_grid
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
-        {"rsicd_embed.pictures.image_grid": ("GridCell", "GridRow", "draw_grid")},
+        {"rsicd_embed.pictures.sheets": ("GridCell", "GridRow", "draw_grid")},
     )
 
 __all__ = ["GridCell", "GridRow", "draw_grid"]

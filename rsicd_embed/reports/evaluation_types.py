@@ -72,6 +72,29 @@ class RetrievalScores(TypedDict):
     duplicates: str
 
 
+class QueryPrecision(TypedDict):
+    """Precision of the best results of one query, and the number of images that answer it."""
+
+    query: str
+    classes: list[str]
+    relevant: int
+    precision: float
+
+
+class QueryScores(TypedDict):
+    """Scores of a list of queries on one set of images; metrics are means over the queries."""
+
+    n: int
+    queries: int
+    k: int
+    metrics: Metrics
+    intervals: Intervals
+    bootstrap: BootstrapSettings
+    without_hits: int
+    per_query: list[QueryPrecision]
+    notes: list[str]
+
+
 class FittedProbe(TypedDict):
     """A probe: the chosen setting, `c` or `k`, and the accuracy of each candidate."""
 
@@ -157,6 +180,11 @@ class EvaluationRecord(RunRecord, total=False):
     largest_class: float
     linear: FittedProbe
     knn: FittedProbe
+    # queries
+    queries: int
+    k: int
+    without_hits: int
+    per_query: list[QueryPrecision]
     # forgetting
     baseline: str
     baseline_fingerprint: str

@@ -16,7 +16,8 @@ from rsicd_embed.reports.record_types import RunRecord, RunSettings
 # Increases when a field changes its meaning; new fields may appear without.
 FORMAT = 1
 
-TASKS = ("ann", "embed", "ingest", "serve", "zeroshot", "retrieval", "probe", "forgetting")
+_EVALUATIONS = ("zeroshot", "retrieval", "probe", "forgetting", "queries")
+TASKS = ("ann", "embed", "ingest", "serve", *_EVALUATIONS)
 _HEAD = {"task": str, "command": str, "machine": dict, "settings": dict}
 
 

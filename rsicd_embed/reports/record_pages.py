@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Literal, cast
 
 from rsicd_embed.reports import ann_page, record, svg
-from rsicd_embed.reports.evaluation_types import ClassScores, DatasetChanges, EvaluationRecord
+from rsicd_embed.reports.evaluation_types import (
+    ClassScores,
+    DatasetChanges,
+    EvaluationRecord,
+    QueryPrecision,
+)
 from rsicd_embed.reports.page import Report, Section, page, table
 from rsicd_embed.reports.record_types import (
     MODALITIES,
@@ -27,6 +32,7 @@ _MEANING = {
     "retrieval": "Retrieval R@k: fraction of queries with a correct answer among the first k "
     "(not ANN recall@k, which measures an index).",
     "probe": "Accuracy of a linear probe and of nearest neighbours on frozen features.",
+    "queries": "Fraction of right images among the first k results of a query, averaged.",
 }
 _MEMORY: Mapping[Literal["loaded_bytes", "ingest_peak_bytes", "peak_bytes"], str] = {
     "loaded_bytes": "loaded",
@@ -197,6 +203,8 @@ def _evaluation(run: EvaluationRecord) -> Report:
         sections.append(_metrics(run, metrics))
     if classes := run.get("per_class"):
         sections.append(_classes(classes))
+    if queries := run.get("per_query"):
+        sections.append(_queries(queries))
     sections += [_changes(changes) for changes in run.get("datasets", ())]
     if notes := run.get("notes"):
         rows = [("",), *((note,) for note in notes)]
@@ -234,6 +242,13 @@ def _classes(classes: Sequence[ClassScores]) -> Section:
         "often mistaken for."
     )
     return Section("Classes", caption, svg.bars(bars, "classes"))
+
+
+def _queries(queries: Sequence[QueryPrecision]) -> Section:
+    ranked = sorted(queries, key=lambda scores: scores["precision"])
+    bars = [Bar(q["query"], q["precision"], f"{q['precision']:.2f}") for q in ranked]
+    caption = "Precision per query, lowest first."
+    return Section("Queries", caption, svg.bars(bars, "queries"))
 
 
 def _changes(changes: DatasetChanges) -> Section:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.records import VECTOR, require_unit_vectors
+from rsicd_embed.records import VECTOR, is_number_list, require_unit_vectors
 from rsicd_embed.rowfile.row_file import RowFile
 
 
@@ -92,8 +92,7 @@ def _require_columns(file: RowFile, split: str | None) -> None:
                 f"{file.path}: expected text in column {name!r}, found {kind or 'no such column'}"
             )
     kind = file.schema.field(VECTOR).type
-    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-    if not is_list or not pt.is_floating(kind.value_type):
+    if not (is_number_list(kind) and pt.is_floating(kind.value_type)):
         raise DatasetError(
             f"{file.path}: expected vectors as lists of {file.provenance.dim} float32, found {kind}"
         )

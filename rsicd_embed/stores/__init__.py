@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rsicd_embed.lazy_exports import lazy_exports
+from rsicd_embed.plugins import lazy_exports
 
 if TYPE_CHECKING:
     from rsicd_embed.files import storage_errors, sync_folder, write_file

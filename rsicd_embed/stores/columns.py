@@ -12,7 +12,7 @@ import pyarrow.types as pt
 
 from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import SchemaError
-from rsicd_embed.records import FIXED_COLUMNS, HIT_COLUMNS
+from rsicd_embed.records import FIXED_COLUMNS, HIT_COLUMNS, is_list
 
 _REMEDY = "cast it, or give the column another name"
 _RESERVED = tuple(name for name in HIT_COLUMNS if name != "id")
@@ -52,7 +52,7 @@ def canonical(kind: pa.DataType, column: str) -> pa.DataType:
         return pa.string()
     if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
         return pa.binary()
-    if _is_list(kind):
+    if is_list(kind):
         return pa.list_(canonical(kind.value_type, column))
     if pt.is_struct(kind):
         _require_field_names([field.name for field in kind], column)
@@ -72,7 +72,7 @@ def canonical(kind: pa.DataType, column: str) -> pa.DataType:
 
 def is_known(kind: pa.DataType) -> bool:
     """Whether a canonical type can have values, unlike that of all-null columns and of `{}`."""
-    if _is_list(kind):
+    if is_list(kind):
         return is_known(kind.value_type)
     return bool(kind.num_fields) if pt.is_struct(kind) else not pt.is_null(kind)
 
@@ -184,7 +184,7 @@ def _misfit(kind: pa.DataType, expected: pa.DataType, place: str) -> str | None:
             if problem := _misfit(field.type, expected.field(field.name).type, inside):
                 return problem
         return None
-    if _is_list(kind) and pt.is_list(expected):
+    if is_list(kind) and pt.is_list(expected):
         return _misfit(kind.value_type, expected.value_type, place)
     if _fits(kind, expected):
         return None
@@ -215,15 +215,5 @@ def _has_struct(kind: pa.DataType) -> bool:
     return (
         bool(kind.num_fields)
         if pt.is_struct(kind)
-        else _is_list(kind) and _has_struct(kind.value_type)
-    )
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        pt.is_list(kind)
-        or pt.is_large_list(kind)
-        or pt.is_list_view(kind)
-        or pt.is_large_list_view(kind)
-        or pt.is_fixed_size_list(kind)
+        else is_list(kind) and _has_struct(kind.value_type)
     )

@@ -14,6 +14,7 @@ from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import (
     FIXED_COLUMNS,
     VECTOR,
+    is_number_list,
     require_unit_vectors,
     vector_array,
 )
@@ -122,8 +123,7 @@ def unit_vectors(column: pa.Array, dim: int, place: str) -> np.ndarray:
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     kind = column.type
-    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-    if not is_list or not (pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type)):
+    if not is_number_list(kind):
         raise SchemaError(f"{place}: expected vectors as lists of {dim} float32, found {kind}")
     if pt.is_fixed_size_list(kind):
         lengths = [kind.list_size]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rsicd_embed.lazy_exports import lazy_exports
+from rsicd_embed.plugins import lazy_exports
 
 # Makes failing asserts show their values.
 pytest.register_assert_rewrite("rsicd_embed.testing.embedders", "rsicd_embed.testing.stores")

@@ -33,8 +33,7 @@ from rsicd_embed.embedder.tokenizer import (
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import ModelError
 from rsicd_embed.files import read_json
-from rsicd_embed.train.config import ModelConfig
-from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.config import SHAPES, ModelConfig
 
 # The model card may name the licence of the weights.
 _WITH_CARD = replace(CLIP, optional=(*CLIP.optional, "README.md"))
@@ -82,8 +81,8 @@ def from_scratch(shape: str, tokens: FastTokenizer, seed: int) -> Start:
 
 def from_checkpoint(model: str) -> Start:
     """Loads a checkpoint, named as for `--model`."""
-    directory = locate(model, _WITH_CARD).directory
-    read = parts.read(directory)
+    located = locate(model, _WITH_CARD)
+    directory, read = located.directory, parts.read(located)
     params = weights.params_from_hf(read.config, read.tensors)
     return Start(
         read.config,

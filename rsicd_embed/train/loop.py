@@ -25,7 +25,7 @@ from rsicd_embed.train.input.training_data import TrainingData
 from rsicd_embed.train.journal import Journal, StepLog, score, warn_if_never_better, warn_if_worse
 from rsicd_embed.train.objective import contrastive, distilled
 from rsicd_embed.train.observers import Observer, Row, grouped
-from rsicd_embed.train.parameters import frozen
+from rsicd_embed.train.optimizers import frozen
 from rsicd_embed.train.run_folder import Run, open_run
 from rsicd_embed.train.state import (
     TrainState,

@@ -38,13 +38,12 @@ from rsicd_embed.files import (
 from rsicd_embed.train import initialization
 from rsicd_embed.train.card import DataCard, model_card
 from rsicd_embed.train.checkpoint import has_checkpoints
-from rsicd_embed.train.config import TrainConfig, parse
+from rsicd_embed.train.config import SHAPES, TrainConfig, parse
 from rsicd_embed.train.distributed import is_writer, wait_for_all
 from rsicd_embed.train.initialization import Start
 from rsicd_embed.train.input.caption_draws import trained_words
 from rsicd_embed.train.input.training_data import TrainingData
 from rsicd_embed.train.observers import Row
-from rsicd_embed.train.shapes import SHAPES
 
 _MANIFEST, _LOCK = "run.json", ".lock"
 

@@ -15,8 +15,7 @@ from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.distributed import DeviceLayout
 from rsicd_embed.train.objective import Objective
-from rsicd_embed.train.optimizers import optimizer
-from rsicd_embed.train.parameters import Named, frozen, named, unnamed
+from rsicd_embed.train.optimizers import Named, frozen, named, optimizer, unnamed
 
 _LARGEST = float(np.finfo(np.float16).max)
 _OWN = "loss."  # prefix of the names of an objective's own parameters

@@ -21,8 +21,7 @@ from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.distributed import DeviceLayout, place
 from rsicd_embed.train.input.augment import VIEWS, random_patches, random_view, view_keys
 from rsicd_embed.train.objective import Arrays, Embeddings, Metrics, Objective
-from rsicd_embed.train.optimizers import optimizer, schedule
-from rsicd_embed.train.parameters import Named, unnamed
+from rsicd_embed.train.optimizers import Named, optimizer, schedule, unnamed
 from rsicd_embed.train.recompute import BatchParts, recomputed, value_and_grad
 from rsicd_embed.train.state import TrainState, split_own
 

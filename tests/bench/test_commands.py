@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rsicd_embed.bench import embed_rates as bench_embed
-from rsicd_embed.bench import references
+from rsicd_embed.bench import reference_models
 from rsicd_embed.reports import timing
 from tests.helpers import run
 
@@ -99,8 +99,8 @@ def test_an_interrupted_embed_keeps_the_finished_models(
 
 @pytest.mark.slow
 def test_embed_against_all_references(tiny_model: Path, tmp_path: Path) -> None:
-    for name in references.CLIP_NEEDS:
-        if name not in references.choose(None, references.CLIP_NEEDS).chosen:
+    for name in reference_models.CLIP_NEEDS:
+        if name not in reference_models.choose(None, reference_models.CLIP_NEEDS).chosen:
             pytest.skip(f"{name} is not installed")
     done = embed("--model", tiny_model, "--texts", "--matmul-side", "512", "-o", tmp_path)
     assert done.status == 0, done.stderr
@@ -134,7 +134,7 @@ def test_errors_of_embed_are_one_line(tmp_path: Path, options: list[str], messag
 
 
 def test_embed_names_a_missing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(references.CLIP_NEEDS, "torch", ("no_such_module",))
+    monkeypatch.setitem(reference_models.CLIP_NEEDS, "torch", ("no_such_module",))
     error = embed("-o", tmp_path, "--against", "torch").error
     assert "reference torch needs no_such_module: pip install 'rsicd-embed[bench]'" in error
 

@@ -12,13 +12,15 @@ import rsicd_embed
 from rsicd_embed.bench import synthetic_inputs
 from rsicd_embed.bench.embed_rates import agreement
 from rsicd_embed.bench.reference_models import (
+    CLIP_NEEDS,
     ClipDirectory,
     OnnxRuntime,
     OpenVino,
+    ReferenceChoice,
     TorchClip,
+    choose,
     export,
 )
-from rsicd_embed.bench.references import CLIP_NEEDS, ReferenceChoice, choose
 from rsicd_embed.cli.bench.bench_embed import describe_clip
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import BenchError

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from rsicd_embed.bench import http_load
 from rsicd_embed.bench import serve_rates as bench
 from rsicd_embed.errors import BenchError
 from rsicd_embed.stores.base import open_store
@@ -58,14 +57,14 @@ def echo(status: str = "200 OK", swap: bool = False) -> Iterator[str]:
         loop.close()
 
 
-def requests(count: int) -> list[http_load.Request]:
-    return [http_load.get("/x", {"i": i}, f"i={i}") for i in range(count)]
+def requests(count: int) -> list[bench.Request]:
+    return [bench.get_request("/x", {"i": i}, f"i={i}") for i in range(count)]
 
 
 @pytest.mark.parametrize("clients", [1, 3, 50])
 def test_every_request_is_timed(clients: int) -> None:
     with echo() as url:
-        times = http_load.load(url, requests(20), clients)
+        times = bench.send_all(url, requests(20), clients)
     assert len(times.each_ns) == 20
     assert 0 < max(times.each_ns) <= times.total_ns
 
@@ -75,14 +74,14 @@ def test_a_response_to_another_request_is_an_error() -> None:
         echo(swap=True) as url,
         pytest.raises(BenchError, match="its response, found 200"),
     ):
-        http_load.load(url, requests(3), 1)
+        bench.send_all(url, requests(3), 1)
 
 
 def test_a_failed_request_is_an_error() -> None:
     with echo("503 Service Unavailable") as url, pytest.raises(BenchError, match="found 503"):
-        http_load.load(url, requests(1), 1)
+        bench.send_all(url, requests(1), 1)
     with pytest.raises(BenchError, match="does not answer"):
-        http_load.load(url, requests(1), 1)
+        bench.send_all(url, requests(1), 1)
 
 
 def test_searches_are_all_different() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable
@@ -12,10 +13,11 @@ import pytest
 
 import rsicd_embed
 from rsicd_embed.images import read_rgb
-from scripts import doc_examples
-from scripts.doc_examples import PROJECT, Block, ExampleError, Workspace, blocks
+from scripts import doc_blocks, doc_examples
+from scripts.doc_blocks import PROJECT, Block, ExampleError, blocks
+from scripts.doc_examples import Workspace
 
-DOCUMENTS = [path.relative_to(PROJECT).as_posix() for path in doc_examples.documents()]
+DOCUMENTS = [path.relative_to(PROJECT).as_posix() for path in doc_blocks.documents()]
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +44,22 @@ def run_document(original: Workspace, tmp_path: Path) -> Callable[[str], Workspa
     return run
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "README.md" else [pytest.mark.slow])
-        for name in DOCUMENTS
-        if name != "docs/sources.md"
-    ],
-)
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_examples_parse(name: str, tmp_path: Path) -> None:
+    """Options exist, code compiles, and files are well-formed; the slow tests run all of it."""
+    (tmp_path / "images").mkdir()  # for the files that blocks write
+    workspace = Workspace(tmp_path)
+    for block in blocks((PROJECT / name).read_text(encoding="utf-8")):
+        if block.language == "python":
+            compile(block.code, f"{name}:{block.line}", "exec", dont_inherit=True)
+        elif block.language not in ("console", "sh"):
+            workspace.run(block)
+        elif block.directive != ("fails",):
+            workspace.run(dataclasses.replace(block, directive=("parse",)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "docs/sources.md"])
 def test_examples_run(name: str, run_document: Callable[[str], Workspace]) -> None:
     run_document(name)
 

@@ -28,7 +28,7 @@ from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import WeightsError
 from rsicd_embed.testing.embedders import EmbedderContract
-from rsicd_embed.train.parameters import frozen, named
+from rsicd_embed.train.optimizers import frozen, named
 from tests.reference import BertModel, BertModelConfig
 
 WORDS = "a an the river port boats with many aerial photograph of green trees ##s ##land farm"

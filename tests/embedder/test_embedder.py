@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ class TestExamplePlugin(EmbedderContract):
 
     @pytest.fixture
     def embedder(self, monkeypatch: pytest.MonkeyPatch) -> Any:
-        point = EntryPoint("colour", "examples.embedder_plugin:load", plugins.EMBEDDERS)
-        monkeypatch.setattr(plugins, "entry_points", lambda **_: [point])
+        point = metadata.EntryPoint("colour", "examples.embedder_plugin:load", plugins.EMBEDDERS)
+        monkeypatch.setattr(metadata, "entry_points", lambda **_: [point])
         return load_embedder("colour:", batch_size=4)
 
     def test_the_bundled_model_recognises_colours(self, embedder: Any) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.evaluation import dataset, predictions
+from rsicd_embed.evaluation import dataset
 from rsicd_embed.evaluation.metrics import Bootstrap
-from rsicd_embed.evaluation.zeroshot import report
+from rsicd_embed.evaluation.zeroshot import read_predictions, report
 
 CLASSES = ("a", "b", "c")
 EXAMPLES = [Example(f"{i}.png", f"{i}.png") for i in range(2)]
@@ -26,7 +26,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_ranks_are_positions_in_the_file(file: Path) -> None:
     file.write_text(GOOD)
-    predicted = predictions.read(file, EXAMPLES, LABELS, CLASSES)
+    predicted = read_predictions(file, EXAMPLES, LABELS, CLASSES)
     assert predicted.depth == 2
     assert predicted.outcome.ranks.tolist() == [1, 2]
     assert predicted.outcome.predicted.tolist() == [0, 2]
@@ -34,12 +34,12 @@ def test_ranks_are_positions_in_the_file(file: Path) -> None:
 
 def test_a_byte_order_mark_is_ignored(file: Path) -> None:
     file.write_text(GOOD, "utf-8-sig")
-    assert predictions.read(file, EXAMPLES, LABELS, CLASSES).depth == 2
+    assert read_predictions(file, EXAMPLES, LABELS, CLASSES).depth == 2
 
 
 def test_a_class_that_is_not_listed_is_ranked_last(file: Path) -> None:
     file.write_text("1.png\tb\ta\t.9\tc\t.1\n0.png\ta\tb\t.9\tc\t.1\n")
-    predicted = predictions.read(file, EXAMPLES, LABELS, CLASSES)
+    predicted = read_predictions(file, EXAMPLES, LABELS, CLASSES)
     assert predicted.outcome.ranks.tolist() == [3, 3]
 
 
@@ -62,15 +62,15 @@ def test_a_class_that_is_not_listed_is_ranked_last(file: Path) -> None:
 def test_invalid_files(file: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(DatasetError, match=message):
-        predictions.read(file, EXAMPLES, LABELS, CLASSES)
+        read_predictions(file, EXAMPLES, LABELS, CLASSES)
 
 
 def test_a_file_that_is_not_text(file: Path) -> None:
     with pytest.raises(DatasetError, match="cannot be read as text"):
-        predictions.read(file, EXAMPLES, LABELS, CLASSES)
+        read_predictions(file, EXAMPLES, LABELS, CLASSES)
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DatasetError, match="cannot be read as text"):
-        predictions.read(file, EXAMPLES, LABELS, CLASSES)
+        read_predictions(file, EXAMPLES, LABELS, CLASSES)
 
 
 def test_the_published_baseline(rsicd: Path) -> None:
@@ -80,7 +80,7 @@ def test_the_published_baseline(rsicd: Path) -> None:
     chosen = dataset.labelled(opened, examples)
     wanted = [examples[row] for row in chosen.rows]
     path = rsicd / "published_baseline_predictions.tsv"
-    predicted = predictions.read(path, wanted, chosen.labels, chosen.classes)
+    predicted = read_predictions(path, wanted, chosen.labels, chosen.classes)
     assert (len(wanted), len(chosen.classes), predicted.depth) == (1027, 30, 10)
     metrics = report(predicted.outcome, Bootstrap())["metrics"]
     assert {name: round(value, 3) for name, value in metrics.items()} == {

@@ -11,8 +11,8 @@ import pytest
 import rsicd_embed
 from rsicd_embed.errors import ModelError
 from rsicd_embed.train import initialization
+from rsicd_embed.train.config import SHAPES, ModelShape
 from rsicd_embed.train.initialization import learn_vocabulary
-from rsicd_embed.train.shapes import SHAPES, ModelShape
 from tests.conftest import CAPTIONS, picture
 
 TEXTS = ["boats in a harbour", "a desert", "planes at an airport"]

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train import plot
-from rsicd_embed.train.journal import Journal
+from rsicd_embed.train.journal import Journal, plot
 from rsicd_embed.train.observers import TensorBoard, WeightsAndBiases
 
 STEPS = [{"step": n, "epoch": (n + 9) // 10, "loss": 5 / n} for n in range(1, 41)]
@@ -34,14 +33,14 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_plots_of_one_run_and_of_two(run: Path) -> None:
-    plot.draw({"run": run}, run / "one.png")
-    plot.draw({"a": run, "b": run}, run / "two.png")
+    plot({"run": run}, run / "one.png")
+    plot({"a": run, "b": run}, run / "two.png")
     first, second = (Image.open(run / name).convert("RGB") for name in ("one.png", "two.png"))
     assert first.size == second.size
     assert first.width > 1000
     assert first.tobytes() != second.tobytes()  # the second run has its own colour and labels
     with pytest.raises(TrainError, match=r"expected the log of a run in .*absent, found none"):
-        plot.draw({"absent": run / "absent"}, run / "none.png")
+        plot({"absent": run / "absent"}, run / "none.png")
     assert not (run / "none.png").exists()
 
 
@@ -68,7 +67,7 @@ def test_labels_name_the_loss(
     journal = Journal(tmp_path, 0, 0)
     journal.add_steps([row | figures for row in STEPS])
     journal.add_epoch(EPOCHS[0])
-    plot.draw({"run": tmp_path}, tmp_path / "curves.png")
+    plot({"run": tmp_path}, tmp_path / "curves.png")
     axes = drawn[0].axes[0]
     lines, labels = axes.get_legend_handles_labels()
     assert labels == [words, "val (softmax)"]

@@ -9,7 +9,7 @@ from flax import nnx
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.parameters import frozen, named
+from rsicd_embed.train.optimizers import frozen, named
 
 from .steps import RESNET, VIT, config
 

@@ -15,8 +15,7 @@ from click.testing import CliRunner, Result
 from rsicd_embed.cli import main
 from rsicd_embed.cli.train.train_plan import lines
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import ModelConfig, StepConfig, TrainConfig
-from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.config import SHAPES, ModelConfig, StepConfig, TrainConfig
 from rsicd_embed.train.step import jitted_step
 from rsicd_embed.train.tpu_plan import compile_for_tpu, topology
 from rsicd_embed.train.tpu_plan import plan as planning

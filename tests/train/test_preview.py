@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsicd_embed.pictures import image_grid
+from rsicd_embed.pictures import sheets
 
 from ..conftest import picture
 from ..helpers import run
@@ -71,7 +71,7 @@ def test_invalid_requests(folder: Path, tmp_path: Path) -> None:
 def test_long_captions_are_wrapped_and_truncated() -> None:
     image = picture(0, (300, 100))
     short, long, word = (
-        image_grid.draw_grid([image_grid.GridRow([image_grid.GridCell(image, text)])])
+        sheets.draw_grid([sheets.GridRow([sheets.GridCell(image, text)])])
         for text in ("a port", "many boats lie there " * 30, "x" * 400)
     )
     assert short.height < long.height < short.height + 100

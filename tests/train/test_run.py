@@ -55,7 +55,7 @@ def source(captioned_folder: Path) -> Any:
 
 
 def test_a_run_learns_and_exports_the_model_it_measured(source: Any, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, epochs=16, eval_every=8)
+    config = parse.replaced(ONCE, {"epochs": 16, "eval_every": 8})
     evaluate = Evaluator(source.split("val"))
     rows: list[dict[str, Any]] = []
     best = train(config, training(source), tmp_path, evaluate, [Watch(rows.append)])

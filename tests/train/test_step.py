@@ -15,7 +15,7 @@ from rsicd_embed.embedder.clip.model import Clip
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.input.augment import random_patches
 from rsicd_embed.train.objective import Embeddings, Objective
-from rsicd_embed.train.parameters import named, unnamed
+from rsicd_embed.train.optimizers import named, unnamed
 from rsicd_embed.train.state import averaged
 from rsicd_embed.train.step import MAX_LOGIT_SCALE, gradients, jitted_step, make_step
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from rsicd_embed.errors import StoreCorruptError, StoreError
-from rsicd_embed.train.backtranslation.translations import Translations
+from rsicd_embed.train.backtranslation.marian import Translations
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rsicd_embed.train.backtranslation.translations import Translations
+from rsicd_embed.train.backtranslation.marian import Translations
 
 class Dying(dict):
     def items(self):

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pt
 
 from rsicd_embed.errors import BenchError, one_line
-from rsicd_embed.records import VECTOR
+from rsicd_embed.records import VECTOR, is_number_list
 from rsicd_embed.stores.base import open_store
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ def _from_parquet(path: Path) -> VectorSource:
 
     with pyarrow.parquet.ParquetFile(path) as file:
         rows, schema = file.metadata.num_rows, file.schema_arrow
-        columns = [field.name for field in schema if _is_list_of_numbers(field.type)]
+        columns = [field.name for field in schema if is_number_list(field.type)]
         if VECTOR in columns:
             columns = [VECTOR]
         if len(columns) != 1:
@@ -196,11 +195,6 @@ def _from_parquet(path: Path) -> VectorSource:
                 yield _matrix(batch.column(0), str(path))
 
     return VectorSource(path.name, rows, dim, blocks)
-
-
-def _is_list_of_numbers(kind: Any) -> bool:
-    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-    return bool(is_list) and bool(pt.is_floating(kind.value_type) or pt.is_integer(kind.value_type))
 
 
 def _matrix(column: pa.Array, source: str) -> np.ndarray:

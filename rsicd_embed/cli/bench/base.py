@@ -24,7 +24,7 @@ from rsicd_embed.cli.base import (
 )
 from rsicd_embed.cli.record_output import RecordT, cpu_times_at_start, output_option, seed_option
 from rsicd_embed.embedder.clip.backends import PRECISIONS
-from rsicd_embed.train.shapes import PUBLISHED_SHAPES
+from rsicd_embed.train.config import PUBLISHED_SHAPES
 
 if TYPE_CHECKING:
     from rsicd_embed.embedder.base import Embedder

@@ -154,7 +154,7 @@ def ann(
     A library promises less than a store: no filters or deletions (NMSLib), no exact scores, no
     order among ties. It gets the settings that the store chose.
     """
-    from rsicd_embed.bench import references
+    from rsicd_embed.bench import reference_models
     from rsicd_embed.bench.ann import ann_run, reference_libraries
     from rsicd_embed.bench.ann.contender_specs import AnnSettings, ladders
     from rsicd_embed.bench.ann.ground_truth import GroundTruth
@@ -165,7 +165,9 @@ def ann(
 
     if sweep and no_sweep:
         raise click.UsageError("expected --sweep or --no-sweep, found both")
-    choice = references.choose(against, reference_libraries.NEEDS, reference_libraries.PACKAGES)
+    choice = reference_models.choose(
+        against, reference_libraries.NEEDS, reference_libraries.PACKAGES
+    )
     settings = AnnSettings(
         stores=tuple(dict.fromkeys(store.strip() for store in stores.split(","))),
         ks=ks,

@@ -27,8 +27,7 @@ from rsicd_embed.cli.record_output import Recorded, command_line
 if TYPE_CHECKING:
     from rsicd_embed.bench.embed_rates import EmbedSettings, TimedEmbedder
     from rsicd_embed.bench.flops import Tower
-    from rsicd_embed.bench.reference_models import ClipDirectory
-    from rsicd_embed.bench.references import ReferenceChoice
+    from rsicd_embed.bench.reference_models import ClipDirectory, ReferenceChoice
     from rsicd_embed.reports.record_types import EmbedRecord, EmbedResults
 
 _MATMUL_SIDE = 4096
@@ -110,7 +109,7 @@ def embed(
     its own process; every round runs all of them, in a new random order. Several models or batch
     sizes are timed one after the other.
     """
-    from rsicd_embed.bench import embed_rates, references
+    from rsicd_embed.bench import embed_rates, reference_models
     from rsicd_embed.cli.progress import status_printer
     from rsicd_embed.reports import record
     from rsicd_embed.reports.machine import nvidia_gpus
@@ -118,7 +117,7 @@ def embed(
 
     if models and shapes:
         raise click.UsageError("expected --model or --shape, found both")
-    choice = references.choose(against, references.CLIP_NEEDS)
+    choice = reference_models.choose(against, reference_models.CLIP_NEEDS)
     record.claim(output)
     gpus = nvidia_gpus()
     if matmul_side is None:
@@ -171,7 +170,7 @@ def _candidates(
     ours: list[Variant], choice: ReferenceChoice, graphs: Path, settings: EmbedSettings
 ) -> tuple[Tower | None, dict[str, Callable[[], TimedEmbedder]], dict[str, str]]:
     """The image tower, the candidates by name, and the references left out with reasons."""
-    from rsicd_embed.bench import references, synthetic_inputs
+    from rsicd_embed.bench import reference_models, synthetic_inputs
 
     candidates: dict[str, Callable[[], TimedEmbedder]] = {v.name: v for v in ours}
     described = describe_clip(ours[0].model)
@@ -183,7 +182,7 @@ def _candidates(
         reason = "needs a CLIP with a ViT: transformers does not support its ResNets"
         return tower, candidates, choice.left_out | dict.fromkeys(choice.chosen, reason)
     texts = synthetic_inputs.texts(settings.batch_size) if settings.texts else []
-    candidates |= references.clip_references(
+    candidates |= reference_models.clip_references(
         choice.chosen, directory, graphs, settings.batch_size, texts
     )
     return tower, candidates, choice.left_out

@@ -7,6 +7,7 @@ import click
 from rsicd_embed.cli.base import Group
 from rsicd_embed.cli.eval.eval_forgetting import forgetting
 from rsicd_embed.cli.eval.eval_probe import probe
+from rsicd_embed.cli.eval.eval_queries import queries
 from rsicd_embed.cli.eval.eval_retrieval import retrieval
 from rsicd_embed.cli.eval.eval_zeroshot import zeroshot
 
@@ -20,5 +21,5 @@ def evaluation() -> None:
     """
 
 
-for command in (zeroshot, retrieval, probe, forgetting):
+for command in (zeroshot, retrieval, probe, forgetting, queries):
     evaluation.add_command(command)

@@ -146,14 +146,13 @@ def _classify(
 def _score(
     evaluation: EvalContext, path: Path, evalset: EvalSet, examples: tuple[Example, ...]
 ) -> _Scores:
-    from rsicd_embed.evaluation import predictions
     from rsicd_embed.evaluation.dataset import labelled
     from rsicd_embed.evaluation.metrics import ZEROSHOT_KS
-    from rsicd_embed.evaluation.zeroshot import report
+    from rsicd_embed.evaluation.zeroshot import read_predictions, report
 
     chosen = labelled(evalset, examples)
     wanted = [examples[row] for row in chosen.rows]
-    predicted = predictions.read(path, wanted, chosen.labels, chosen.classes)
+    predicted = read_predictions(path, wanted, chosen.labels, chosen.classes)
     ks = [k for k in ZEROSHOT_KS if k <= predicted.depth]
     scores = report(predicted.outcome, evaluation.bootstrap, ks)
     missing = [f"top{k}" for k in ZEROSHOT_KS if k not in ks]

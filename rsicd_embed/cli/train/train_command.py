@@ -128,9 +128,9 @@ def arms(
             best[name] = row
     if not best:  # another process reports
         return
-    from rsicd_embed.train import plot
+    from rsicd_embed.train import journal
 
-    plot.draw({name: out / name for name in _ARMS}, out / "arms.png")
+    journal.plot({name: out / name for name in _ARMS}, out / "arms.png")
     if as_json:
         print_json(best)
         return

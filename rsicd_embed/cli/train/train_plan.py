@@ -13,8 +13,7 @@ from rsicd_embed.cli.base import json_option, note, print_json, show
 from rsicd_embed.cli.train.train_settings import config_options, read_config
 from rsicd_embed.embedder.clip.backends import PRECISIONS
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
-from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.config import SHAPES, ModelConfig, TrainConfig, parse
 
 if TYPE_CHECKING:
     from rsicd_embed.train.tpu_plan.plan import TpuPlan

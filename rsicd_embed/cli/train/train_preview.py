@@ -53,32 +53,32 @@ def preview(
     from PIL import Image
 
     from rsicd_embed.images import read_rgb
-    from rsicd_embed.pictures import image_grid
+    from rsicd_embed.pictures import sheets
 
-    if output.suffix.lower() not in image_grid.SUFFIXES:
+    if output.suffix.lower() not in sheets.SUFFIXES:
         raise click.BadParameter(
-            f"expected a file of {', '.join(image_grid.SUFFIXES)}, found {output.name!r}",
+            f"expected a file of {', '.join(sheets.SUFFIXES)}, found {output.name!r}",
             param_hint="-o",
         )
-    image_grid.require_preview_path(output)
+    sheets.require_preview_path(output)
     config = read_config(config_file, assignments, {"seed": seed})
     with training_extra():
         from rsicd_embed.train.input.preview import samples
     data = read_data(datasets, config)
     drawn = samples(data, config, images=images, views=views, size=_SIZE)
     rows = [
-        image_grid.GridRow(
+        sheets.GridRow(
             [
-                image_grid.GridCell(read_rgb(sample.example.path), note=sample.example.id),
+                sheets.GridCell(read_rgb(sample.example.path), note=sample.example.id),
                 *(
-                    image_grid.GridCell(Image.fromarray(view.pixels), view.caption)
+                    sheets.GridCell(Image.fromarray(view.pixels), view.caption)
                     for view in sample.views
                 ),
             ]
         )
         for sample in drawn
     ]
-    image_grid.save_preview(rows, output)
+    sheets.save_preview(rows, output)
     if as_json:
         print_json(
             {

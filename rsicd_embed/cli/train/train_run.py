@@ -37,7 +37,7 @@ def run(
 
     with training_extra():
         from rsicd_embed.evaluation.evaluator import Evaluator
-        from rsicd_embed.train import distributed, plot
+        from rsicd_embed.train import distributed, journal
         from rsicd_embed.train.config import parse
         from rsicd_embed.train.loop import train
 
@@ -56,7 +56,7 @@ def run(
         best = train(config, data, out, evaluate, observers, rsicd_embed.load_embedder)
     if not distributed.is_writer():
         return None
-    plot.draw({out.name: out}, out / "curves.png")
+    journal.plot({out.name: out}, out / "curves.png")
     return best
 
 

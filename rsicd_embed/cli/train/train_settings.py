@@ -12,8 +12,7 @@ import click
 
 from rsicd_embed.cli.base import F
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import TrainConfig, defaults, parse
-from rsicd_embed.train.shapes import SHAPES
+from rsicd_embed.train.config import SHAPES, TrainConfig, defaults, parse
 
 if TYPE_CHECKING:
     from rsicd_embed.train.input.training_data import TrainingData

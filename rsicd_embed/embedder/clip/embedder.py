@@ -12,7 +12,7 @@ from PIL import Image
 from rsicd_embed.embedder import training_words
 from rsicd_embed.embedder.base import UnfamiliarWord, read_pixels, require_texts
 from rsicd_embed.embedder.clip.backends.towers import Towers
-from rsicd_embed.embedder.clip.parts import ModelParts
+from rsicd_embed.embedder.clip.model_parts import ModelParts
 from rsicd_embed.images import ImageLike
 from rsicd_embed.parallel import batched
 

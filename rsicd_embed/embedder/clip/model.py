@@ -1,8 +1,8 @@
-"""CLIP in flax nnx: a ViT or ResNet, a causal transformer or a BERT, and a joint embedding.
+"""CLIP and SigLIP in flax nnx: an image tower, a text tower, and a joint embedding.
 
-See Radford et al. 2021 (arXiv:2103.00020). With a ViT it is numerically equal to Hugging Face's
-CLIPModel, the reference in the tests. Axes: b images or texts, t tokens, p patches, d joint
-dimensions.
+See Radford et al. 2021 (arXiv:2103.00020) and Zhai et al. 2023 (arXiv:2303.15343). Vectors equal
+those of transformers and open_clip, the references in the tests. Axes: b images or texts, t tokens,
+p patches, d joint dimensions.
 """
 
 from __future__ import annotations
@@ -18,17 +18,38 @@ from jaxtyping import Array, Float, Int
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet import ResNet
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
-from rsicd_embed.embedder.clip.transformer import BertTower, TextTower, VisionTransformer
+from rsicd_embed.embedder.clip.transformer import (
+    BertTower,
+    TextTower,
+    VisionTransformer,
+    activate,
+)
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError
 
 LOGIT_SCALE_INIT = math.log(1 / 0.07)
+LOGIT_BIAS_INIT = -10.0  # SigLIP's
 
 
 def normalise(pixels: jax.Array, preprocessor: Preprocessor) -> jax.Array:
     """Normalises uint8 (b, h, w, 3) on the device; equals `Preprocessor.normalise` to 1e-6."""
     mean, std = jnp.asarray(preprocessor.mean), jnp.asarray(preprocessor.std)
     return (pixels.astype(jnp.float32) * preprocessor.scale - mean) / std
+
+
+class TwoLayerProjection(nnx.Module):
+    """Two linear layers without biases, and a GELU between them."""
+
+    def __init__(
+        self, width: int, hidden: int, dim: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
+        self.up = nnx.Linear(width, hidden, use_bias=False, dtype=dtype, rngs=rngs)
+        self.down = nnx.Linear(hidden, dim, use_bias=False, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b w"]) -> Float[Array, "b d"]:
+        """Projects pooled features."""
+        y: Array = self.down(activate("gelu", self.up(x)))
+        return y
 
 
 class Clip(nnx.Module):
@@ -39,15 +60,9 @@ class Clip(nnx.Module):
     ) -> None:
         self.image: VisionTransformer | ResNet
         if isinstance(config.vision, ResNetConfig):
-            self.image = ResNet(config.vision, dtype=dtype, rngs=rngs)
+            self.image = ResNet(config.vision, config.image_size, dtype=dtype, rngs=rngs)
         else:
-            self.image = VisionTransformer(
-                config.vision,
-                patch_size=config.patch_size,
-                patches=config.patches,
-                dtype=dtype,
-                rngs=rngs,
-            )
+            self.image = VisionTransformer(config, config.vision, dtype=dtype, rngs=rngs)
         self.text: TextTower | BertTower
         if isinstance(config.text, BertConfig):
             self.text = BertTower(
@@ -60,15 +75,25 @@ class Clip(nnx.Module):
         else:
             self.text = TextTower(config, config.text, dtype=dtype, rngs=rngs)
 
-        def projection(width: int) -> nnx.Linear:
+        def projection(width: int, *, bias: bool) -> nnx.Linear:
             init = nnx.initializers.normal(width**-0.5)
             return nnx.Linear(
-                width, config.dim, use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs
+                width, config.dim, use_bias=bias, kernel_init=init, dtype=dtype, rngs=rngs
             )
 
-        self.image_projection = projection(config.vision.width)
-        self.text_projection = projection(config.text.width)
+        if not config.siglip:
+            self.image_projection = projection(config.vision.width, bias=config.image_bias)
+        self.text_projection: nnx.Linear | TwoLayerProjection
+        hidden = config.text.projection_width if isinstance(config.text, BertConfig) else 0
+        if hidden:
+            self.text_projection = TwoLayerProjection(
+                config.text.width, hidden, config.dim, dtype=dtype, rngs=rngs
+            )
+        else:
+            self.text_projection = projection(config.text.width, bias=config.siglip)
         self.logit_scale = nnx.Param(jnp.asarray(LOGIT_SCALE_INIT, jnp.float32))
+        if config.siglip:  # added to the scaled cosines before a sigmoid
+            self.logit_bias = nnx.Param(jnp.asarray(LOGIT_BIAS_INIT, jnp.float32))
 
     def encode_image(
         self, pixels: Float[Array, "b side side 3"], keep: Int[Array, "b p"] | None = None
@@ -88,7 +113,8 @@ class Clip(nnx.Module):
             features = self.image(pixels)
         else:
             raise ModelError("expected keep to be None for a ResNet, which has no patches")
-        return _unit(self.image_projection(features))
+        siglip = isinstance(self.image, VisionTransformer) and self.image.head is not None
+        return _unit(features if siglip else self.image_projection(features))
 
     def encode_text(self, tokens: Int[Array, "b t"]) -> Float[Array, "b d"]:
         """Embeds int32 tokens with begin and end tokens, t ≤ context, as float32 unit vectors."""

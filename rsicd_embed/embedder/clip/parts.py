@@ -1,62 +1,41 @@
-"""Reads and checks a CLIP directory without JAX, and computes its fingerprint."""
+"""Reads and checks a model without JAX."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-
-import numpy as np
 
 from rsicd_embed.embedder import preprocess, tokenizer
 from rsicd_embed.embedder.clip import config, weight_files
 from rsicd_embed.embedder.clip import tensors as clip_tensors
 from rsicd_embed.embedder.clip.config import ClipConfig
+from rsicd_embed.embedder.clip.formats import naming, open_clip_config, read_checkpoint
+from rsicd_embed.embedder.clip.model_parts import ModelParts as ModelParts
 from rsicd_embed.embedder.layout import CLIP
+from rsicd_embed.embedder.locate import Located
 from rsicd_embed.embedder.preprocess import Preprocessor
-from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import ModelError
 from rsicd_embed.files import read_json
-from rsicd_embed.records import Fingerprint
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class ModelParts:
-    """A model: configuration, float32 tensors by Hugging Face name, tokenizer and preprocessing."""
+def read(model: Located | Path) -> ModelParts:
+    """Reads the configuration, weights, tokenizer and preprocessing of a model.
 
-    config: ClipConfig
-    tensors: Mapping[str, np.ndarray]
-    tokenizer: Tokenizer
-    preprocessor: Preprocessor
-
-    @property
-    def fingerprint(self) -> str:
-        """`str(Fingerprint)`, independent of the files and dtypes of the checkpoint."""
-        sha = hashlib.sha256(repr(self.config).encode())
-        for name in sorted(self.tensors):
-            sha.update(name.encode())
-            sha.update(np.ascontiguousarray(self.tensors[name]).data)
-        return str(
-            Fingerprint(
-                weights=sha.hexdigest()[:16],
-                preprocessing=self.preprocessor.digest(),
-                tokenizer=self.tokenizer.digest(),
-                dim=self.config.dim,
-            )
-        )
-
-
-def read(directory: Path) -> ModelParts:
-    """Reads the configuration, weights, tokenizer and preprocessing of a model directory.
+    Args:
+        model: as `locate` returns it, or a directory in the Hugging Face or open_clip layout.
 
     Raises:
-        ModelError: files are missing or malformed; the message names all of them.
+        ModelError: files are missing or malformed; the message names all of them. Or nothing says
+            what the activation is.
         WeightsError: the weights cannot be read or do not match the config.
     """
+    located = model if isinstance(model, Located) else Located(model, str(model))
+    if located.file is not None or (located.directory / open_clip_config.FILE).is_file():
+        return read_checkpoint.read(located)
+    directory = located.directory
     CLIP.require(directory)
     problems: list[ModelError] = []
 
@@ -77,14 +56,17 @@ def read(directory: Path) -> ModelParts:
             context_length=shape.context_length,
             vocab_size=shape.vocab_size,
             eos_token_id=shape.eos_token_id,
+            siglip=shape.siglip,
         )
     )
+    if shape:
+        attempt(lambda: read_checkpoint.require_activation(located, shape))
     if problems:
         raise _joined(problems)
     assert shape and pixels and tokens  # otherwise there would be problems
-    return ModelParts(
-        shape, clip_tensors.checked(shape, weight_files.load(directory)), tokens, pixels
-    )
+    stored = weight_files.load(directory)
+    tensors = clip_tensors.checked(shape, stored, naming.transformers(shape, stored))
+    return ModelParts(shape, tensors, tokens, pixels)
 
 
 def _require_same_size(directory: Path, shape: ClipConfig, pixels: Preprocessor) -> None:

@@ -19,15 +19,37 @@ from rsicd_embed.embedder.clip.config import (
 )
 
 
-def activate(name: str, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
-    """CLIP's `quick_gelu`, or the exact `gelu`."""
+def activate(name: str, x: Float[Array, "*b w"]) -> Float[Array, "*b w"]:
+    """Applies a `config.Activation`."""
     if name == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
-    return jax.nn.gelu(x, approximate=False)
+    return jax.nn.gelu(x, approximate=name == "gelu_pytorch_tanh")
+
+
+def attend(
+    query: Float[Array, "b q w"],
+    key: Float[Array, "b k w"],
+    value: Float[Array, "b k w"],
+    *,
+    heads: int,
+    causal: bool = False,
+    seen: Bool[Array, "b k"] | None = None,
+) -> Float[Array, "b q w"]:
+    """Multi-head attention with the softmax in float32; see `Attention`."""
+    batch, length, width = query.shape
+    query, key, value = (x.reshape(batch, -1, heads, width // heads) for x in (query, key, value))
+    scale = (width // heads) ** -0.5
+    scores = jnp.einsum("bqhc,bkhc->bhqk", query * scale, key).astype(jnp.float32)
+    if causal:
+        scores = jnp.where(jnp.tri(length, dtype=bool), scores, -jnp.inf)
+    if seen is not None:
+        scores = jnp.where(seen[:, None, None, :], scores, -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(batch, length, width)
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention, with the softmax always in float32."""
+    """Multi-head attention, with the softmax always in float32."""
 
     def __init__(
         self, tower: TowerConfig | BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs
@@ -48,28 +70,19 @@ class Attention(nnx.Module):
         *,
         causal: bool = False,
         seen: Bool[Array, "b t"] | None = None,
-    ) -> Float[Array, "b t w"]:
+        query: Float[Array, "b q w"] | None = None,
+    ) -> Float[Array, "b q w"]:
         """Applies attention.
 
         Args:
             x: features of each position.
             causal: attend only to the same and earlier positions.
             seen: True for positions to attend to, at least one per row; None for all.
+            query: features that attend to `x`; None for `x` itself.
         """
-        batch, length, width = x.shape
-        query, key, value = (
-            project(x).reshape(batch, length, self.heads, width // self.heads)
-            for project in (self.query, self.key, self.value)
-        )
-        scale = (width // self.heads) ** -0.5
-        scores = jnp.einsum("bqhc,bkhc->bhqk", query * scale, key).astype(jnp.float32)
-        if causal:
-            scores = jnp.where(jnp.tri(length, dtype=bool), scores, -jnp.inf)
-        if seen is not None:
-            scores = jnp.where(seen[:, None, None, :], scores, -jnp.inf)
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        mixed = jnp.einsum("bhqk,bkhc->bqhc", weights, value)
-        return self.out(mixed.reshape(batch, length, width))
+        query = self.query(x if query is None else query)
+        key, value = self.key(x), self.value(x)
+        return self.out(attend(query, key, value, heads=self.heads, causal=causal, seen=seen))
 
 
 class Block(nnx.Module):
@@ -98,9 +111,12 @@ class PatchEmbed(nnx.Module):
     As a convolution it takes three times as long on a CPU (64 images of 224 px, patches of 32 px).
     """
 
-    def __init__(self, side: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, side: int, width: int, *, bias: bool, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
         kernel = nnx.initializers.normal(0.02)(rngs.params(), (side, side, 3, width), jnp.float32)
         self.kernel = nnx.Param(kernel)
+        self.bias = nnx.data(nnx.Param(jnp.zeros((width,), jnp.float32)) if bias else None)
         self.dtype = dtype
 
     def __call__(self, pixels: Float[Array, "b side side 3"]) -> Float[Array, "b p w"]:
@@ -109,60 +125,80 @@ class PatchEmbed(nnx.Module):
         batch, rows = pixels.shape[0], pixels.shape[1] // side
         cut = pixels.astype(self.dtype).reshape(batch, rows, side, rows, side, channels)
         flat = cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * rows, -1)
-        return flat @ self.kernel[...].astype(self.dtype).reshape(-1, width)
+        x = flat @ self.kernel[...].astype(self.dtype).reshape(-1, width)
+        return x if self.bias is None else x + self.bias[...].astype(self.dtype)
+
+
+class AttentionHead(nnx.Module):
+    """SigLIP's pooling: a learnt query attends to all patches, then a perceptron."""
+
+    def __init__(self, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        block = Block(tower, dtype=dtype, rngs=rngs)
+        self.activation, self.attention, self.norm = tower.activation, block.attention, block.norm2
+        self.up, self.down = block.up, block.down
+        self.probe = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (tower.width,)))
+
+    def __call__(self, x: Float[Array, "b p w"]) -> Float[Array, "b w"]:
+        """Pools the features of patches."""
+        probe = self.probe[...].astype(x.dtype)
+        query = jnp.broadcast_to(probe, (x.shape[0], 1, x.shape[2]))
+        y = self.attention(x, query=query)[:, 0]
+        pooled: Array = y + self.down(activate(self.activation, self.up(self.norm(y))))
+        return pooled
 
 
 class VisionTransformer(nnx.Module):
-    """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) with an initial norm."""
+    """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929).
+
+    CLIP's has a class token, which is pooled, and an initial norm; SigLIP's an `AttentionHead`.
+    """
 
     def __init__(
-        self,
-        tower: TowerConfig,
-        *,
-        patch_size: int,
-        patches: int,
-        dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        self, config: ClipConfig, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
-        init = nnx.initializers.normal(0.02)
-        self.patch_embed = PatchEmbed(patch_size, tower.width, dtype=dtype, rngs=rngs)
-        self.class_embed = nnx.Param(
-            nnx.initializers.normal(tower.width**-0.5)(rngs.params(), (tower.width,), jnp.float32)
-        )
-        self.position_embed = nnx.Param(
-            init(rngs.params(), (patches + 1, tower.width), jnp.float32)
-        )
-        self.norm_pre = nnx.LayerNorm(tower.width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
+        init, width, siglip = nnx.initializers.normal(0.02), tower.width, config.siglip
+        self.patch_embed = PatchEmbed(config.patch_size, width, bias=siglip, dtype=dtype, rngs=rngs)
+        if not siglip:
+            class_init = nnx.initializers.normal(width**-0.5)
+            self.class_embed = nnx.Param(class_init(rngs.params(), (width,), jnp.float32))
+        positions = config.patches + (not siglip)
+        self.position_embed = nnx.Param(init(rngs.params(), (positions, width), jnp.float32))
+        if not siglip:
+            self.norm_pre = nnx.LayerNorm(width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List([Block(tower, dtype=dtype, rngs=rngs) for _ in range(tower.layers)])
-        self.norm_post = nnx.LayerNorm(tower.width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
+        self.norm_post = nnx.LayerNorm(width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
+        head = AttentionHead(tower, dtype=dtype, rngs=rngs) if siglip else None
+        self.head: AttentionHead | None = nnx.data(head)
 
     def __call__(
         self, pixels: Float[Array, "b side side 3"], keep: Int[Array, "b p"] | None = None
     ) -> Float[Array, "b w"]:
         """Pooled features; `keep` selects the patches to use (FLIP, arXiv:2212.00794)."""
-        patches = self.patch_embed(pixels)
-        batch, _, width = patches.shape
-        positions = self.position_embed[...].astype(patches.dtype)
-        x = patches + positions[1:]
+        x = self.patch_embed(pixels)
+        positions = self.position_embed[...].astype(x.dtype)
+        x = x + (positions if self.head is not None else positions[1:])
         if keep is not None:
             x = jnp.take_along_axis(x, keep[:, :, None], axis=1)
-        first = self.class_embed[...].astype(x.dtype) + positions[0]
-        x = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, width)), x], axis=1)
-        x = self.norm_pre(x)
+        if self.head is None:
+            first = self.class_embed[...].astype(x.dtype) + positions[0]
+            first = jnp.broadcast_to(first, (x.shape[0], 1, x.shape[2]))
+            x = self.norm_pre(jnp.concatenate([first, x], axis=1))
         for block in self.blocks:
             x = block(x, causal=False)
-        pooled: Array = self.norm_post(x[:, 0])
+        pooled: Array = (
+            self.norm_post(x[:, 0]) if self.head is None else self.head(self.norm_post(x))
+        )
         return pooled
 
 
 class TextTower(nnx.Module):
-    """A causal transformer, pooled at the end-of-text token."""
+    """A transformer: causal and pooled at the end token, or SigLIP's, pooled at the last token."""
 
     def __init__(
         self, config: ClipConfig, tower: TowerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
         init = nnx.initializers.normal(0.02)
-        self.eos_token_id = config.eos_token_id
+        self.siglip, self.eos_token_id = config.siglip, config.eos_token_id
         self.token_embed = nnx.Embed(
             config.vocab_size, tower.width, embedding_init=init, dtype=dtype, rngs=rngs
         )
@@ -173,12 +209,14 @@ class TextTower(nnx.Module):
         self.norm_post = nnx.LayerNorm(tower.width, epsilon=tower.eps, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b w"]:
-        """Pooled features; tokens after the end token have no effect, as attention is causal."""
+        """Pooled features. CLIP ignores tokens after the end; SigLIP needs a full context."""
         x = self.token_embed(tokens)
         x = x + self.position_embed[: tokens.shape[1]].astype(x.dtype)
         for block in self.blocks:
-            x = block(x, causal=True)
-        if self.eos_token_id == LEGACY_EOS_TOKEN_ID:
+            x = block(x, causal=not self.siglip)
+        if self.siglip:
+            end = jnp.full(tokens.shape[:1], tokens.shape[1] - 1)
+        elif self.eos_token_id == LEGACY_EOS_TOKEN_ID:
             end = jnp.argmax(tokens, axis=1)
         else:
             end = jnp.argmax(tokens == self.eos_token_id, axis=1)
@@ -216,7 +254,7 @@ class BertLayer(nnx.Module):
 
 
 class BertTower(nnx.Module):
-    """A BERT (Devlin et al. 2018, arXiv:1810.04805), pooled by the mean over tokens."""
+    """A BERT; see `BertConfig`."""
 
     def __init__(
         self,
@@ -228,7 +266,7 @@ class BertTower(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         init = nnx.initializers.normal(0.02)
-        self.pad_token_id = tower.pad_token_id
+        self.pad_token_id, self.pooling = tower.pad_token_id, tower.pooling
         self.token_embed = nnx.Embed(
             vocab_size, tower.width, embedding_init=init, dtype=dtype, rngs=rngs
         )
@@ -247,6 +285,8 @@ class BertTower(nnx.Module):
         x = self.norm_pre(x + self.position_embed[: tokens.shape[1]].astype(x.dtype))
         for layer in self.layers:
             x = layer(x, seen=seen)
+        if self.pooling == "first":
+            return x[:, 0]
         weights = seen.astype(jnp.float32)
         weights = weights / jnp.maximum(weights.sum(axis=1, keepdims=True), 1.0)
         pooled: Array = jnp.einsum("btw,bt->bw", x.astype(jnp.float32), weights)

@@ -1,7 +1,7 @@
 """Reads the checkpoint files of a Hugging Face directory as tensors by PyTorch name.
 
-The first that exists is read: model.safetensors, its shards, flax_model.msgpack,
-pytorch_model.bin.
+The first that exists is read: model.safetensors, its shards, model.int8.safetensors,
+flax_model.msgpack, pytorch_model.bin.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from rsicd_embed.embedder.clip import torch_pickle
+from rsicd_embed.embedder.clip import int8_weights, torch_pickle
 from rsicd_embed.errors import WeightsError, one_line
 from rsicd_embed.files import read_json
 
@@ -25,7 +25,7 @@ SAFETENSORS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 FLAX = "flax_model.msgpack"
 TORCH = "pytorch_model.bin"
-FILES = (SAFETENSORS, INDEX, FLAX, TORCH)
+FILES = (SAFETENSORS, INDEX, int8_weights.FILE, FLAX, TORCH)
 
 _DTYPES: dict[str, Any] = {
     "F64": np.float64,
@@ -34,6 +34,7 @@ _DTYPES: dict[str, Any] = {
     "BF16": ml_dtypes.bfloat16,
     "I64": np.int64,
     "I32": np.int32,
+    "I8": np.int8,
 }
 
 
@@ -46,6 +47,7 @@ def load(directory: Path) -> Tensors:
     readers: dict[str, Callable[[Path], Tensors]] = {
         SAFETENSORS: _safetensors,
         INDEX: _shards,
+        int8_weights.FILE: lambda path: int8_weights.restored(path, _safetensors(path)),
         FLAX: _flax,
         TORCH: torch_pickle.load,
     }
@@ -53,6 +55,16 @@ def load(directory: Path) -> Tensors:
         if (directory / name).is_file():
             return read(directory / name)
     raise WeightsError(f"expected {', '.join(readers)} in {directory}, found none")
+
+
+def load_file(path: Path) -> Tensors:
+    """Reads one checkpoint file: safetensors, or PyTorch's of any kind.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    safe = path.suffix.lower() == ".safetensors"
+    return _safetensors(path) if safe else torch_pickle.load(path)
 
 
 def shard_names(index: Path) -> list[str]:

@@ -12,6 +12,7 @@ from flax import nnx
 
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.model import Clip
+from rsicd_embed.embedder.clip.tensors import ATTENTION_POOL, PROBE
 
 # The parameters of `Clip`, and the path of one, such as ("image", "blocks", 0, "up", "bias").
 Params: TypeAlias = "nnx.State[Any, Any]"
@@ -39,6 +40,16 @@ _BERT_LAYER = {
     ("output_norm",): "output.LayerNorm",
 }
 _TOWER = {
+    ("image", "attention_pool", "query"): "attention_pool.q_proj",
+    ("image", "attention_pool", "key"): "attention_pool.k_proj",
+    ("image", "attention_pool", "value"): "attention_pool.v_proj",
+    ("image", "head", "attention", "query"): "head.self_attn.q_proj",
+    ("image", "head", "attention", "key"): "head.self_attn.k_proj",
+    ("image", "head", "attention", "value"): "head.self_attn.v_proj",
+    ("image", "head", "attention", "out"): "head.self_attn.out_proj",
+    ("image", "head", "norm"): "head.layernorm",
+    ("image", "head", "up"): "head.mlp.fc1",
+    ("image", "head", "down"): "head.mlp.fc2",
     ("image", "norm_pre"): "pre_layrnorm",  # the reference's spelling
     ("image", "norm_post"): "post_layernorm",
     ("text", "norm_post"): "final_layer_norm",
@@ -52,8 +63,15 @@ _WHOLE = {
     ("image", "position_embed"): "vision_model.embeddings.position_embedding.weight",
     ("text", "position_embed"): "text_model.embeddings.position_embedding.weight",
     ("image_projection", "kernel"): "visual_projection.weight",
+    ("image_projection", "bias"): "visual_projection.bias",
+    ("image", "head", "probe"): PROBE,
+    ("image", "attention_pool", "position_embed"): f"{ATTENTION_POOL}.position_embedding.weight",
     ("text_projection", "kernel"): "text_projection.weight",
+    ("text_projection", "bias"): "text_projection.bias",
+    ("text_projection", "up", "kernel"): "text_projection.0.weight",
+    ("text_projection", "down", "kernel"): "text_projection.2.weight",
     ("logit_scale",): "logit_scale",
+    ("logit_bias",): "logit_bias",
 }
 
 # Names that differ for a BERT.
@@ -95,6 +113,8 @@ def _entry(path: ParamPath, *, bert: bool) -> _Entry:
         module = f"encoder.layers.{path[2]}.{_BLOCK[path[3:-1]]}"
     elif path[1] == "layers":
         module = f"encoder.layer.{path[2]}.{_BERT_LAYER[path[3:-1]]}"
+    elif path[:2] == ("image", "stem") and len(path) == 4:
+        module = f"embedder.embedder.{path[2]}.convolution"
     elif path[1] == "stages":
         module = f"encoder.stages.{path[2]}.layers.{path[3]}.{_residual(path[4:-1])}.convolution"
     else:

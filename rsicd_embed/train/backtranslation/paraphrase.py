@@ -19,7 +19,7 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import DatasetError, ModelError, TrainError
 from rsicd_embed.parallel import batched
 from rsicd_embed.train.backtranslation import marian
-from rsicd_embed.train.backtranslation.translations import Translations
+from rsicd_embed.train.backtranslation.marian import Translations
 
 # CLIP-rsicd's models; the Hub has neither opus-mt-en-pt nor opus-mt-pt-en.
 LANGUAGES = ("fr", "es", "it", "pt")

@@ -19,10 +19,16 @@ from rsicd_embed.embedder.clip.config import (
     TowerConfig,
 )
 from rsicd_embed.embedder.clip.resnet_config import Convolution, ResNetConfig
-from rsicd_embed.embedder.clip.tensors import RESNET_STEM, resnet_block
+from rsicd_embed.embedder.clip.tensors import (
+    ATTENTION_POOL,
+    PROBE,
+    resnet_block,
+    resnet_stem,
+)
 from rsicd_embed.embedder.preprocess import Preprocessor
 
 Tensors = Mapping[str, np.ndarray]
+_POST_NORM = "vision_model.post_layernorm"
 T = TypeVar("T")
 
 
@@ -53,6 +59,14 @@ class Ops(Protocol[T]):
         """Gathers rows of `table` (n, w) by int32 (b, t): (b, t, w)."""
         ...
 
+    def repeat(self, token: np.ndarray, x: T) -> T:
+        """Repeats `token` (w,) for every item of `x` (b, t, w): (b, 1, w)."""
+        ...
+
+    def with_mean(self, x: T) -> T:
+        """Prepends the mean over t to (b, t, w): (b, t + 1, w)."""
+        ...
+
     def at(self, x: T, places: T) -> T:
         """Selects from (b, t, w) one position per row, given by int32 (b,): (b, w)."""
         ...
@@ -72,7 +86,7 @@ class Ops(Protocol[T]):
     def attention(
         self, query: T, key: T, value: T, *, heads: int, causal: bool = False, seen: T | None = None
     ) -> T:
-        """Multi-head attention over (b, t, w), scaled by the square root of a head's width.
+        """Multi-head attention of (b, q, w) over (b, t, w), scaled by a head's width's square root.
 
         With `seen`, floats (b, t), positions with 0 are masked.
         """
@@ -83,7 +97,7 @@ class Ops(Protocol[T]):
         ...
 
     def activate(self, x: T, name: str) -> T:
-        """Applies `quick_gelu` or the exact `gelu`."""
+        """Applies a `config.Activation`."""
         ...
 
     def maps(self, pixels: T) -> T:
@@ -100,6 +114,14 @@ class Ops(Protocol[T]):
 
     def max_pool(self, x: T) -> T:
         """3×3 max-pooling with stride 2 and padding that never wins."""
+        ...
+
+    def average_pool(self, x: T, side: int) -> T:
+        """Averages squares of maps, without overlap."""
+        ...
+
+    def positions(self, x: T) -> T:
+        """Flattens maps, row by row: (b, positions, c)."""
         ...
 
     def mean(self, x: T) -> T:
@@ -119,8 +141,8 @@ def image_vectors(
     if isinstance(config.vision, ResNetConfig):
         x = _resnet(ops, tensors, x, config.vision)
     else:
-        x = _vit(ops, tensors, x, config.vision)
-    return ops.unit(ops.linear(x, tensors["visual_projection.weight"], None))
+        x = _vit(ops, tensors, x, config.vision, siglip=config.siglip)
+    return ops.unit(x if config.siglip else _project(ops, tensors, "visual_projection", x))
 
 
 def text_vectors(ops: Ops[T], config: ClipConfig, tensors: Tensors, tokens: T, pooled: T) -> T:
@@ -131,9 +153,12 @@ def text_vectors(ops: Ops[T], config: ClipConfig, tensors: Tensors, tokens: T, p
         name = "text_model.embeddings"
         x = ops.lookup(tensors[f"{name}.token_embedding.weight"], tokens)
         x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
-        x = _blocks(ops, tensors, "text_model", x, config.text, causal=True)
+        x = _blocks(ops, tensors, "text_model", x, config.text, causal=not config.siglip)
         x = _norm(ops, tensors, "text_model.final_layer_norm", ops.at(x, pooled), config.text)
-    return ops.unit(ops.linear(x, tensors["text_projection.weight"], None))
+    if "text_projection.0.weight" in tensors:
+        x = ops.activate(_project(ops, tensors, "text_projection.0", x), "gelu")
+        return ops.unit(_project(ops, tensors, "text_projection.2", x))
+    return ops.unit(_project(ops, tensors, "text_projection", x))
 
 
 def pooled_positions(config: ClipConfig, tokens: np.ndarray) -> np.ndarray:
@@ -141,8 +166,11 @@ def pooled_positions(config: ClipConfig, tokens: np.ndarray) -> np.ndarray:
 
     Returns:
         For CLIP's text tower int32 (b,), the position of the end token (see
-        `LEGACY_EOS_TOKEN_ID`); for a BERT float32 (b, t), 1 for tokens and 0 for padding.
+        `LEGACY_EOS_TOKEN_ID`), for SigLIP's that of the last token; for a BERT float32 (b, t), 1
+        for tokens and 0 for padding.
     """
+    if config.siglip:
+        return np.full(len(tokens), tokens.shape[1] - 1, np.int32)
     if isinstance(config.text, BertConfig):
         seen: np.ndarray = (tokens != config.text.pad_token_id).astype(np.float32)
         return seen
@@ -151,21 +179,41 @@ def pooled_positions(config: ClipConfig, tokens: np.ndarray) -> np.ndarray:
     return ends.astype(np.int32)
 
 
-def _vit(ops: Ops[T], tensors: Tensors, pixels: T, tower: TowerConfig) -> T:
+def _vit(ops: Ops[T], tensors: Tensors, pixels: T, tower: TowerConfig, *, siglip: bool) -> T:
     name = "vision_model.embeddings"
     x = ops.patches(pixels, tensors[f"{name}.patch_embedding.weight"])
+    if siglip:
+        x = ops.positioned(x, tensors[f"{name}.patch_embedding.bias"][None])
+        x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
+        x = _blocks(ops, tensors, "vision_model", x, tower, causal=False)
+        return _attention_head(ops, tensors, _norm(ops, tensors, _POST_NORM, x, tower), tower)
     x = ops.prepend(x, tensors[f"{name}.class_embedding"])
     x = ops.positioned(x, tensors[f"{name}.position_embedding.weight"])
     x = _norm(ops, tensors, "vision_model.pre_layrnorm", x, tower)
     x = _blocks(ops, tensors, "vision_model", x, tower, causal=False)
-    return _norm(ops, tensors, "vision_model.post_layernorm", ops.first(x), tower)
+    return _norm(ops, tensors, _POST_NORM, ops.first(x), tower)
+
+
+def _attention_head(ops: Ops[T], tensors: Tensors, x: T, tower: TowerConfig) -> T:
+    name = "vision_model.head"
+    attention = f"{name}.self_attn"
+    query = _linear(ops, tensors, f"{attention}.q_proj", ops.repeat(tensors[PROBE], x))
+    key, value = (_linear(ops, tensors, f"{attention}.{part}_proj", x) for part in "kv")
+    y = ops.first(ops.attention(query, key, value, heads=tower.heads))
+    x = _linear(ops, tensors, f"{attention}.out_proj", y)
+    y = _linear(ops, tensors, f"{name}.mlp.fc1", _norm(ops, tensors, f"{name}.layernorm", x, tower))
+    return ops.add(x, _linear(ops, tensors, f"{name}.mlp.fc2", ops.activate(y, tower.activation)))
 
 
 def _resnet(ops: Ops[T], tensors: Tensors, pixels: T, tower: ResNetConfig) -> T:
     def convolution(name: str, x: T, shape: Convolution) -> T:
+        x = x if shape.pool == 1 else ops.average_pool(x, shape.pool)
         return ops.convolution(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], shape)
 
-    x = ops.max_pool(ops.relu(convolution(RESNET_STEM, ops.maps(pixels), tower.stem)))
+    x = ops.maps(pixels)
+    for name, shape in zip(resnet_stem(tower), tower.stem, strict=True):
+        x = ops.relu(convolution(name, x, shape))
+    x = ops.average_pool(x, 2) if tower.attention_heads else ops.max_pool(x)
     for stage, blocks in enumerate(tower.stages()):
         for place, block in enumerate(blocks):
             name, y = resnet_block(stage, place), x
@@ -175,7 +223,14 @@ def _resnet(ops: Ops[T], tensors: Tensors, pixels: T, tower: ResNetConfig) -> T:
             if block.shortcut is not None:
                 x = convolution(f"{name}.shortcut.convolution", x, block.shortcut)
             x = ops.relu(ops.add(x, y))
-    return ops.mean(x)
+    if not tower.attention_heads:
+        return ops.mean(x)
+    x = ops.with_mean(ops.positions(x))
+    x = ops.positioned(x, tensors[f"{ATTENTION_POOL}.position_embedding.weight"])
+    query, key, value = (
+        _linear(ops, tensors, f"{ATTENTION_POOL}.{part}_proj", x) for part in "qkv"
+    )
+    return ops.first(ops.attention(query, key, value, heads=tower.attention_heads))
 
 
 def _bert(ops: Ops[T], tensors: Tensors, tokens: T, seen: T, tower: BertConfig) -> T:
@@ -195,7 +250,7 @@ def _bert(ops: Ops[T], tensors: Tensors, tokens: T, seen: T, tower: BertConfig) 
         y = _linear(ops, tensors, f"{name}.intermediate.dense", x)
         y = _linear(ops, tensors, f"{name}.output.dense", ops.activate(y, tower.activation))
         x = _norm(ops, tensors, f"{name}.output.LayerNorm", ops.add(x, y), tower)
-    return ops.mean_of(x, seen)
+    return ops.mean_of(x, seen) if tower.pooling == "mean" else ops.first(x)
 
 
 def _blocks(
@@ -213,6 +268,10 @@ def _blocks(
         y = ops.activate(_linear(ops, tensors, f"{name}.mlp.fc1", y), tower.activation)
         x = ops.add(x, _linear(ops, tensors, f"{name}.mlp.fc2", y))
     return x
+
+
+def _project(ops: Ops[T], tensors: Tensors, name: str, x: T) -> T:
+    return ops.linear(x, tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
 
 
 def _linear(ops: Ops[T], tensors: Tensors, name: str, x: T) -> T:

@@ -45,8 +45,13 @@ class _NumpyOps:
         return np.add(x, positions[: x.shape[1]])
 
     def prepend(self, x: Array, token: Array) -> Array:
-        first = np.broadcast_to(token, (len(x), 1, len(token)))
-        return np.concatenate([first, x], axis=1)
+        return np.concatenate([self.repeat(token, x), x], axis=1)
+
+    def repeat(self, token: Array, x: Array) -> Array:
+        return np.broadcast_to(token, (len(x), 1, len(token)))
+
+    def with_mean(self, x: Array) -> Array:
+        return np.concatenate([x.mean(axis=1, keepdims=True), x], axis=1)
 
     def lookup(self, table: Array, tokens: Array) -> Array:
         return np.take(table, tokens, axis=0)
@@ -83,7 +88,7 @@ class _NumpyOps:
     ) -> Array:
         batch, length, width = query.shape
         q, k, v = (
-            x.reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3)
+            x.reshape(batch, -1, heads, width // heads).transpose(0, 2, 1, 3)
             for x in (query, key, value)
         )
         scores = q @ k.transpose(0, 1, 3, 2) * np.float32((width // heads) ** -0.5)
@@ -105,6 +110,9 @@ class _NumpyOps:
             # exp may overflow to infinity, for which the sigmoid is correctly 0.
             with np.errstate(over="ignore"):
                 return np.asarray(x / (1 + np.exp(np.float32(-1.702) * x)))
+        if name == "gelu_pytorch_tanh":
+            inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+            return np.asarray(np.float32(0.5) * x * (1 + np.tanh(inner)))
         return x * np.float32(0.5) * (1 + np.asarray(_erf(x * np.float32(2**-0.5)), np.float32))
 
     def maps(self, pixels: Array) -> Array:
@@ -132,6 +140,14 @@ class _NumpyOps:
         for row, column in np.ndindex(3, 3):
             np.maximum(largest, windows[..., row, column, :], out=largest)
         return largest
+
+    def average_pool(self, x: Array, side: int) -> Array:
+        batch, high, wide, channels = x.shape
+        squares = x.reshape(batch, high // side, side, wide // side, side, channels)
+        return np.asarray(squares.mean(axis=(2, 4)))
+
+    def positions(self, x: Array) -> Array:
+        return x.reshape(len(x), -1, x.shape[-1])
 
     def mean(self, x: Array) -> Array:
         means: Array = x.mean(axis=(1, 2))

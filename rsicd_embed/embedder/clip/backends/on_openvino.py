@@ -29,7 +29,8 @@ class _OpenvinoOps:
 
     def constant(self, tensor: np.ndarray) -> _Node:
         """A constant that shares the tensor's memory, which must outlive the graph."""
-        return op.constant(tensor, shared_memory=True)
+        # OpenVINO copies what it may not write to.
+        return op.constant(tensor, shared_memory=tensor.flags.writeable)
 
     def add(self, x: _Node, y: _Node) -> _Node:
         return op.add(x, y)
@@ -54,9 +55,15 @@ class _OpenvinoOps:
         return op.add(x, rows)
 
     def prepend(self, x: _Node, token: np.ndarray) -> _Node:
+        return op.concat([self.repeat(token, x), x], 1)
+
+    def repeat(self, token: np.ndarray, x: _Node) -> _Node:
         batch = op.gather(op.shape_of(x, "i32"), _ints(0), np.int32(0))
         shape = op.concat([batch, _ints(1, len(token))], 0)
-        return op.concat([op.broadcast(self.constant(token), shape), x], 1)
+        return op.broadcast(self.constant(token), shape)
+
+    def with_mean(self, x: _Node) -> _Node:
+        return op.concat([op.reduce_mean(x, _ints(1), True), x], 1)
 
     def lookup(self, table: np.ndarray, tokens: _Node) -> _Node:
         return op.gather(self.constant(table), tokens, np.int32(0))
@@ -105,7 +112,7 @@ class _OpenvinoOps:
     def activate(self, x: _Node, name: str) -> _Node:
         if name == "quick_gelu":
             return op.multiply(x, op.sigmoid(op.multiply(x, np.float32(1.702))))
-        return op.gelu(x, "erf")
+        return op.gelu(x, "tanh" if name == "gelu_pytorch_tanh" else "erf")
 
     def maps(self, pixels: _Node) -> _Node:
         return op.transpose(pixels, [0, 3, 1, 2])
@@ -122,6 +129,14 @@ class _OpenvinoOps:
 
     def max_pool(self, x: _Node) -> _Node:
         return op.max_pool(x, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3]).output(0)
+
+    def average_pool(self, x: _Node, side: int) -> _Node:
+        square, none = [side, side], [0, 0]
+        return op.avg_pool(x, square, none, none, square, exclude_pad=True)
+
+    def positions(self, x: _Node) -> _Node:
+        flat = op.reshape(x, [0, 0, -1], special_zero=True)  # (b, c, positions)
+        return op.transpose(flat, [0, 2, 1])
 
     def mean(self, x: _Node) -> _Node:
         return op.reduce_mean(x, _ints(2, 3), False)

@@ -13,7 +13,7 @@ from rsicd_embed.embedder.clip.backends import (
     Backend,
     Precision,
 )
-from rsicd_embed.embedder.clip.parts import ModelParts
+from rsicd_embed.embedder.clip.model_parts import ModelParts
 from rsicd_embed.errors import ModelError
 
 

@@ -1,0 +1,1 @@
+"""Formats of other projects' checkpoints: tensor names, configs and TorchScript archives."""
