@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "rowfile": {"errors", "files", "records"},
     "indexing": {
         "errors", "arguments", "files", "records", "parallel", "datasets", "images",
-        "embedder.base", "stores.base", "rowfile",
+        "embedder.base", "stores.base", "rowfile", "geography",
     },
     # SQL with similarities needs the store's scores and its embedder, which it loads by default.
     "query": {
@@ -112,7 +112,7 @@ LIBRARIES = {
     "click": {"cli"},
     "rasterio": {"images", "datasets"},
     "pyproj": {"geography"},
-    "shapely": {"geography"},
+    "shapely": {"geography", "indexing"},
     "rich": {"cli"},
 }
 

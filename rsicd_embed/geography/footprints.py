@@ -116,6 +116,31 @@ def pixels_per_metre(georeference: Georeference, width: int, height: int) -> tup
     return 1 / float(metres[0]), 1 / float(metres[1])
 
 
+def to_wgs84(geometry: pa.Array, crs: str | None) -> pa.Array:
+    """Converts geometries to WKB in longitudes and latitudes.
+
+    Args:
+        geometry: WKB or WKT.
+        crs: their coordinate reference system; None for WGS 84.
+
+    Raises:
+        DatasetError: a geometry is invalid, or the coordinate reference system is unknown.
+    """
+    if crs is None and pa.types.is_binary(geometry.type):
+        return geometry
+    import shapely
+
+    values = geometry.to_numpy(zero_copy_only=False)
+    try:
+        read = shapely.from_wkt if pa.types.is_string(geometry.type) else shapely.from_wkb
+        shapes = read(values)
+    except (shapely.errors.ShapelyError, TypeError) as error:
+        raise DatasetError(f"expected geometries as WKB or WKT: {first_line(error)}") from None
+    if crs is not None:
+        shapes = shapely.transform(shapes, _to_lonlat(crs).transform, interleaved=False)
+    return pa.array(shapely.to_wkb(shapes), pa.binary())
+
+
 def _to_lonlat(crs: str) -> Transformer:
     from pyproj import Transformer
     from pyproj.exceptions import ProjError
@@ -154,7 +179,8 @@ def _curved(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         np.abs(axis[:, 4:8] - (axis[:, :4] + axis[:, [1, 2, 3, 0]]) / 2).max(axis=1)
         for axis in (lon, lat)
     ]
-    return np.maximum(*off) > _CURVED * size
+    curved: np.ndarray = np.maximum(*off) > _CURVED * size
+    return curved
 
 
 def _has_pole(georeference: Georeference, boxes: np.ndarray) -> np.ndarray:

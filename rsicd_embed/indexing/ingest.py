@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -168,8 +167,8 @@ def _ingest_one(
                     sha256 = hashlib.sha256(picture.image.tobytes()).hexdigest()
                 if picture.nodata > source.max_nodata:
                     return None
-                share = {"nodata": round(picture.nodata, 4)}
-                example = replace(example, attributes=ChainMap(share, example.attributes))
+                attributes = {**example.attributes, "nodata": round(picture.nodata, 4)}
+                example = replace(example, attributes=attributes)
             else:
                 with stages("read"):
                     data = _image_bytes(example)

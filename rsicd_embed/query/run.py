@@ -60,7 +60,7 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
         session = Session(table, similar.functions())
         frame = _plan_with_rows(session, with_first_argument(query, calls, VECTOR), calls)
         loaded = embedder()
-        require_same_model(store.provenance, provenance(loaded), store.uri)
+        require_same_model(store.provenance, provenance(loaded), store.uri, for_queries=True)
         for line in word_warnings(loaded, similar.texts):
             warnings.warn(line, stacklevel=2)
         similar.embed(loaded)

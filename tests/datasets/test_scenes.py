@@ -164,9 +164,9 @@ def test_ingest_reads_back_and_leaves_out_nodata(
     values[:, :40] = 0
     path = write_scene(tmp_path / "s.tif", values, nodata=0)
     uri, options = f"lancedb:{tmp_path / 'st'}", ("--tile", "32", "--store")
-    first = run("ingest", path, *options, uri, "--model", tiny_model, "--json").json
+    first = run("ingest", path, *options, uri, "--model", tiny_model, "--json").document
     assert (first["embedded"], first["blank"], first["skipped"]) == (4, 2, [])
-    again = run("ingest", path, *options, uri, "--model", tiny_model, "--json").json
+    again = run("ingest", path, *options, uri, "--model", tiny_model, "--json").document
     assert (again["embedded"], again["unchanged"], again["blank"]) == (0, 4, 2)
     stored = rows(uri)
     assert stored["s.tif#32,0,32,32"]["nodata"] == 0.25
@@ -191,7 +191,8 @@ def test_images_without_georeference(tmp_path: Path) -> None:
     assert source.examples[0].attributes.get("lon") is None
     world = tiles_of(plain, tile=32, bounds=(10, 50, 12, 52)).examples[0].attributes
     assert (world["lon"], world["lat"], world["crs"]) == (10.5, 51.5, "EPSG:4326")
-    plain.with_suffix(".pgw").write_text("10\n0\n0\n-10\n500005\n5499995\n")
+    (tmp_path / "q.pgw").write_text("10\n0\n0\n-10\n500005\n5499995\n")
+    plain = plain.rename(tmp_path / "q.png")
     world = tiles_of(plain, tile=32, crs="EPSG:32633").examples[0].attributes
     assert world["lon"] == pytest.approx(15 + 160 / 111_320 / np.cos(np.deg2rad(49.65)), abs=1e-5)
     assert "PROJ knows" in tiles_of(plain, tile=32, crs="EPSG:999999").notes[0]
