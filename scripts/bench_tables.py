@@ -114,6 +114,42 @@ def ann(run: dict[str, Any]) -> Iterator[str]:
             low, high = ratio["interval"]
             value = f"{ratio['ratio']:.2f} ({low:.2f}–{high:.2f})"
             yield f"| {ratio['of']} | {ratio['what']} | {value} |"
+    yield from filtered(run)
+    yield from settings_of_indexes(run)
+
+
+def filtered(run: dict[str, Any]) -> Iterator[str]:
+    """Searches with filters, by the share of the rows that match."""
+    states = {name: state for name, state in run["states"].items() if state.get("where")}
+    if states:
+        yield "\n| filter that matches | | ANN recall@10 | p50, ms | p95, ms |"
+        yield "|---|---|---|---|---|"
+    for share, state in states.items():
+        for name, searched in state["contenders"].items():
+            single = searched["single"]
+            yield (
+                f"| {share} | {name} | {searched['ann_recall']:.4f} | "
+                f"{single['p50_ns'] / 1e6:.2f} | {single['p95_ns'] / 1e6:.2f} |"
+            )
+
+
+def settings_of_indexes(run: dict[str, Any]) -> Iterator[str]:
+    """The fastest setting of each contender that reaches an ANN recall of 0.99, or its best."""
+    points = [point for point in run.get("points", ()) if point["settings"]]
+    if points:
+        yield "\n| index | optimize, s | disk, MB | setting | ANN recall@10 | p50, ms |"
+        yield "|---|---|---|---|---|---|"
+    for name in dict.fromkeys(point["contender"] for point in points):
+        own = [point for point in points if point["contender"] == name]
+        good = [point for point in own if point["ann_recall"] >= 0.99]
+        best = max(own, key=lambda point: (point["ann_recall"], -point["p50_ns"]))
+        chosen = min(good, key=lambda point: point["p50_ns"]) if good else best
+        built = run["contenders"][name]
+        settings = ", ".join(f"{key}={value}" for key, value in chosen["settings"].items())
+        yield (
+            f"| {name} | {built['optimize']['s']:.1f} | {built['disk_bytes'] / 1e6:,.0f} | "
+            f"{settings} | {chosen['ann_recall']:.4f} | {chosen['p50_ns'] / 1e6:.2f} |"
+        )
 
 
 def serve(run: dict[str, Any]) -> Iterator[str]:

@@ -123,6 +123,40 @@ def sizes() -> str:
     return "\n".join(lines) + "\n"
 
 
+def growth() -> str:
+    """Ingest, memory, disk and search time of a LanceDB store, by its number of rows."""
+    runs = [record(path.name) for path in bench_tables.FOLDER.glob("growth-*")]
+    runs.sort(key=lambda run: run["vectors"]["rows"])
+    shares = [name for name in runs[0]["states"] if "%" in name]
+    columns = ["rows", "rows/s", "optimize, s", "memory, MB: ingest", "optimize", "search"]
+    columns += ["disk, GB", "ANN recall@10", "p50, ms", *(f"p50, {share}" for share in shares)]
+    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+    for run in runs:
+        built, states = run["contenders"]["lancedb"], run["states"]
+        searched = {name: state["contenders"]["lancedb"] for name, state in states.items()}
+        steps, optimized = (built["upsert"], built["optimize"]), searched.pop("optimized")
+        peaks = (*(max(step["peak_bytes"]) for step in steps), optimized["peak_bytes"])
+        cells = [
+            f"{run['vectors']['rows']:,}",
+            f"{built['upsert']['rows_per_s']:,.0f}",
+            f"{built['optimize']['s']:.1f}",
+            *(f"{peak / 1e6:,.0f}" for peak in peaks),
+            f"{built['disk_bytes'] / 1e9:.3g}",
+            f"{optimized['ann_recall']:.3f}",
+            *(f"{s['single']['p50_ns'] / 1e6:.1f}" for s in (optimized, *searched.values())),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    built, rows = runs[-1]["contenders"]["lancedb"], runs[-1]["vectors"]["rows"]
+    factor = 1e8 / rows
+    lines.append(
+        f"\nFrom the last row, 100 million vectors of this length would take "
+        f"{built['disk_bytes'] * factor / 1e9:,.0f} GB of disk, "
+        f"{built['upsert']['s'] * factor / 60:.0f} minutes to write and at least "
+        f"{built['optimize']['s'] * factor / 3600:.1f} hours to optimize."
+    )
+    return "\n".join(lines) + "\n"
+
+
 def summary() -> str:
     """The README's table: one row for each kind of benchmark."""
     cold_search, search = record("cold-search"), record("ann-100k")

@@ -21,6 +21,7 @@ def documents() -> dict[Path, str]:
     docs = PROJECT / "docs"
     parts: dict[Path, tuple[str, ...]] = {
         PROJECT / "README.md": (readme_tables.summary(),),
+        docs / "growth.md": (readme_tables.growth(),),
         docs / "stores.md": (readme_tables.sizes(),),
         docs / "models.md": (readme_tables.accuracy_section(),),
         docs / "benchmarks.md": (readme_tables.section(),),

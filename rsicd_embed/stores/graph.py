@@ -128,19 +128,23 @@ class Graph:
                 f"{free} bytes are free; free some space and try again"
             )
 
-    def nearest(self, queries: np.ndarray, k: int, ef_search: int) -> GraphHits:
+    def nearest(
+        self, queries: np.ndarray, k: int, ef_search: int, wanted: int | None = None
+    ) -> GraphHits:
         """Finds approximately the k nearest distinct rows, and all rows equal to those.
 
         Args:
             queries: float32 (q, dim), finite, q ≥ 1.
             k: number of distinct rows per query.
-            ef_search: number of nodes to keep in view, at least 4 k of which are used.
+            ef_search: number of nodes to keep in view, at least k and 4 `wanted` of which are used.
+            wanted: number of hits that will be used, default k.
         """
+        least = max(k, 4 * (wanted or k), ef_search)
         if len(queries) == 1:  # avoids starting threads
-            results = [self.nearest_nodes(queries[0], k, ef_search)]
+            results = [self.nearest_nodes(queries[0], k, least)]
         else:
             with self._mutex:
-                self._set_ef_search(k, ef_search)
+                self._set_ef_search(least)
                 results = self._index.knnQueryBatch(queries, k=k)
         counts = [len(distances) for _, distances in results]
         nodes, distances = map(np.concatenate, zip(*results, strict=True))
@@ -161,7 +165,7 @@ class Graph:
             int32 (m,) nodes and float32 (m,) cosine distances, m ≤ k, nearest first.
         """
         with self._mutex:
-            self._set_ef_search(k, ef_search)
+            self._set_ef_search(max(k, ef_search))
             nodes, distances = self._index.knnQuery(query, k=k)
         return nodes, distances
 
@@ -187,9 +191,8 @@ class Graph:
         rows: np.ndarray = self._rows[starts]
         return rows
 
-    def _set_ef_search(self, k: int, ef_search: int) -> None:
+    def _set_ef_search(self, ef_search: int) -> None:
         """Sets efSearch for the next query; the caller holds the mutex."""
-        ef_search = max(ef_search, 4 * k)
         if self._ef_search != ef_search:
             self._index.setQueryTimeParams({"efSearch": ef_search})
             self._ef_search = ef_search

@@ -98,11 +98,11 @@ class NmslibStore(SegmentStore):
         graph, ef_search = self._loaded(entry), self._settings.ef_search or entry.ef_search
         narrow = units.astype(np.float32)
         if len(units) == len(rows.parts) == 1 and masks[0] is None:  # fast path: the usual case
-            nodes, distances = graph.nearest_nodes(narrow[0], fetch, ef_search)
+            nodes, distances = graph.nearest_nodes(narrow[0], fetch, max(ef_search, 4 * fetch))
             close = _close(distances.tolist(), graph.reach(nodes, count))
             if close < len(nodes):
                 return scoring.single_query_hits(rows, units, graph.rows_of(nodes[:close]), count)
-        hits = graph.nearest(narrow, fetch, ef_search)
+        hits = graph.nearest(narrow, fetch, ef_search, count)
         chosen, doubtful = _chosen(hits, masks[0], count, len(units))
         pairs = [chosen]
         if len(rows.parts) > 1:

@@ -2,16 +2,17 @@
 
 An index cannot skip rows that do not match, so more of its hits are fetched and the matching ones
 are kept: if half of the rows match, twice the number needed; if one in a thousand does, a thousand
-times that number. An exact search, on the other hand, takes time for every matching row. The number
-of matching rows is known, since a filter is evaluated over the attributes of all rows first, which
-takes about 15 ms per million rows, once per filter. So the planner compares two costs:
+times that number. An exact search, on the other hand, takes time for every matching row, until
+reading all rows is faster than picking the matching ones. The number of matching rows is known,
+since a filter is evaluated over the attributes of all rows first, which takes about 15 ms per
+million rows, once per filter. So the planner compares two costs:
 
-    index:  fixed + per_hit * depth,  depth = margin * wanted * rows / matches
-    exact:  per_row * matches
+    index:  fixed + per_hit * depth,  depth = (wanted + spread) * rows / matches
+    exact:  min(per_row * matches, per_scanned_row * rows)
 
 Frequent matches go through the index and rare ones are searched exactly. The depth assumes that
-matches are spread evenly among a query's neighbours. If fewer hits match than were wanted, they are
-not, and the search falls back to the exact one.
+matches are spread at random among a query's neighbours; `spread` is four standard deviations of
+their number. If fewer hits match than were wanted, the search falls back to the exact one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_MARGIN = 1.5  # hits fetched beyond the expected number, since matches are not spread evenly
+_DEVIATIONS = 4  # of the number of matches among some hits
 _DEEPEST = 10_000  # hits; an index that returns more is slower than a scan
 
 
@@ -31,11 +32,19 @@ class SearchCosts:
         fixed_us: search of the index, at any depth.
         per_hit_us: each hit that the index returns.
         per_row_us: each matching row of an exact search.
+        per_scanned_row_us: each row of an exact search that reads them all; None if that is never
+            faster.
     """
 
     fixed_us: float
     per_hit_us: float
     per_row_us: float
+    per_scanned_row_us: float | None = None
+
+    def exact_us(self, matches: int, rows: int) -> float:
+        """The cost of an exact search for `matches` of `rows` rows."""
+        picked = self.per_row_us * matches
+        return min(picked, (self.per_scanned_row_us or math.inf) * rows)
 
 
 def index_depth(costs: SearchCosts, wanted: int, matches: int, rows: int) -> int | None:
@@ -52,8 +61,10 @@ def index_depth(costs: SearchCosts, wanted: int, matches: int, rows: int) -> int
     """
     if matches <= wanted:
         return None
-    depth = wanted if matches == rows else math.ceil(_MARGIN * wanted * rows / matches)
+    share = matches / rows
+    spread = _DEVIATIONS * math.sqrt(wanted * (1 - share))
+    depth = math.ceil((wanted + spread) / share)
     if depth > min(_DEEPEST, rows):
         return None
     index_us = costs.fixed_us + costs.per_hit_us * depth
-    return depth if index_us < costs.per_row_us * matches else None
+    return depth if index_us < costs.exact_us(matches, rows) else None

@@ -15,10 +15,10 @@ _NOISE = (0.0, 0.5, 2.0)
 _ROUNDING = 1e-6
 
 
-def sample(count: int) -> np.ndarray:
-    """Up to SAMPLE distinct positions below `count` as int64, always the same for a count."""
+def sample(count: int, size: int = SAMPLE) -> np.ndarray:
+    """Up to `size` distinct positions below `count` as int64, always the same for a count."""
     random = np.random.default_rng(_SEED)
-    return random.choice(count, size=min(SAMPLE, count), replace=False)
+    return random.choice(count, size=min(size, count), replace=False)
 
 
 def queries_near(rows: np.ndarray) -> np.ndarray:

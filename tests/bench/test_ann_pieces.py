@@ -76,6 +76,21 @@ def whole(source: vectors.VectorSource) -> np.ndarray:
     return np.concatenate(list(source.units()))
 
 
+def test_varied_copies_enlarge_a_source() -> None:
+    source = vectors.generated(300, 16)
+    larger = vectors.enlarged(source, 1000, seed=1)
+    rows = np.concatenate(list(larger.units()))
+    assert larger.rows == len(rows) == 1000
+    np.testing.assert_allclose(rows[:300], np.concatenate(list(source.units())), atol=1e-7)
+    near = (rows[300:] @ rows[:300].T).max(axis=1)
+    assert near.min() > 0.5
+    assert np.mean(near > 1 - 1e-6) < 0.02  # if a vector is drawn twice
+    again = np.concatenate(list(vectors.enlarged(source, 1000, seed=1).units()))
+    np.testing.assert_array_equal(rows, again)
+    with pytest.raises(BenchError, match="expected 1 to 200 vectors, found 300"):
+        vectors.enlarged(source, 200)
+
+
 @pytest.mark.parametrize("kind", vectors.KINDS)
 def test_generated_vectors_depend_on_the_seed_only(kind: str) -> None:
     first = whole(vectors.generated(500, 32, kind, seed=1))

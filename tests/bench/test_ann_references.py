@@ -90,6 +90,25 @@ def test_references_are_contenders_next_to_the_stores(tmp_path: Path) -> None:
     ]
 
 
+def test_kinds_of_index_are_contenders(tmp_path: Path) -> None:
+    words = ("bench", "ann", "--rows", "600", "--dim", "8", "--stores", "exact", "--rounds", "1")
+    words += ("--one-process", "--against", "none", "--no-libraries", "--optimized-only")
+    done = run(
+        *(*words, "--queries", "9", "--indexes", "IVF_SQ", "--sweep", "nprobes=1,9"),
+        *("--sweep", "refine=4", "--json", "-o", tmp_path),
+    )
+    assert done.status == 0, done.stderr
+    assert list(done.document["states"]) == ["optimized"]
+    assert done.document["contenders"]["LanceDB IVF_SQ"]["disk_bytes"] > 0
+    searched = done.document["states"]["optimized"]["contenders"]["LanceDB IVF_SQ"]
+    assert searched["index"] == "IVF_SQ"
+    steps = [step["contenders"]["LanceDB IVF_SQ"]["ann_recall"] for step in done.document["sweep"]]
+    assert len(steps) == 2
+    assert steps[1] == 1.0
+    error = run(*words, "--indexes", "IVF", "-o", tmp_path).error
+    assert "expected kinds of index of IVF_SQ, IVF_PQ, IVF_RQ, IVF_HNSW_SQ, found 'IVF'" in error
+
+
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(reference_libraries.NEEDS, "hnswlib", ("no_such_module",))
     words = ("bench", "ann", "--rows", "100", "--dim", "4", "-o", tmp_path, "--against")

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.stores.lancedb import lance_index, lance_reader
-from rsicd_embed.stores.lancedb.lance_index import Matches
+from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_rows
+from rsicd_embed.stores.lancedb.lance_index import AnnIndex, Matches
 from rsicd_embed.stores.lancedb.large_table import LargeTable
 
 from .contract import MADE_BY, batch, unit
@@ -65,7 +65,8 @@ def by_query(hits: pa.Table, queries: int) -> list[list[str]]:
 def test_recall_is_measured_and_reported(store: VectorStore) -> None:
     info = store.info()
     assert re.match(
-        r"IVF_SQ \(nprobes=\d+( or \d+ near rows)?, refine=4\) measured over 3000 rows: "
+        r"IVF_SQ \(nprobes=\d+( or down to \d+ near rows)?, refine=[248]\) "
+        r"measured over 3000 rows: "
         r"ANN recall@10 (0\.99\d|1\.000)(, (0\.99\d|1\.000) with filters for \d+%)*$",
         info.index,
     )
@@ -141,7 +142,7 @@ def test_settings_increase_until_the_goal_is_reached(
         store.upsert([batch([str(i) for i in range(ROWS)], unit(ROWS))])
         store.optimize()
         info = store.info()
-        assert re.search(r"nprobes=32( or \d near rows)?, refine=4", info.index)
+        assert re.search(r"nprobes=32( or down to \d near rows)?, refine=[248]", info.index)
         assert info.ann_recall is not None
         assert info.ann_recall >= 0.99
 
@@ -166,3 +167,46 @@ def test_foreign_metadata(store: VectorStore, tmp_path: Path, metadata: str) -> 
     )
     store.optimize()
     assert store.info().index.startswith("IVF_SQ")
+
+
+def test_kth_scores_are_those_of_an_exact_search() -> None:
+    vectors, queries = unit(700), unit(20, seed=1).astype(np.float64)
+    mask = np.random.default_rng(0).random(700) < 0.2
+    few = np.arange(700) < 4
+    blocks = [(slice(at, at + 100), vectors[at : at + 100]) for at in range(0, 700, 100)]
+    every, masked, missing = lance_rows.kth_scores(blocks, queries, 5, [None, mask, few])
+    similarities = queries @ vectors.T
+    np.testing.assert_allclose(every, np.sort(similarities)[:, -5], atol=1e-6)
+    np.testing.assert_allclose(masked, np.sort(similarities[:, mask])[:, -5], atol=1e-6)
+    assert set(missing.tolist()) == {-2}
+
+
+def test_each_level_gets_the_fewest_partitions_that_suffice() -> None:
+    """The recall of a query is 1 from as many partitions on as it needs, and 0 before."""
+    nearness = np.linspace(1, 0, 90)
+    needed = np.repeat([4, 20, 300], 30)
+
+    def recalls(index: AnnIndex, chosen: np.ndarray) -> np.ndarray:
+        reached: np.ndarray = (index.partitions >= needed[chosen]).astype(float)
+        return reached
+
+    index = lance_index._with_levels(AnnIndex(9, 9, 0, 2, 0.0), nearness, recalls)
+    assert [level.partitions for level in index.levels or ()] == [5, 20]
+    assert index.partitions == 340
+    assert index.ann_recall == 1.0
+    found = [index.partitions_for(value) for value in nearness]
+    assert found == [5] * 30 + [20] * 30 + [340] * 30
+
+
+def test_the_index_of_an_earlier_version_is_still_used(store: VectorStore, tmp_path: Path) -> None:
+    table = lancedb.connect(tmp_path / "store").open_table("images")
+    earlier = {"built_rows": ROWS, "rows": ROWS, "partitions": 7, "refine": 4, "ann_recall": 0.995}
+    earlier |= {"near_partitions": 3, "near_score": 0.5, "filtered": [[0.5, 9, 0.99]], "goal": 0.99}
+    value = {"path": "vector", "metadata": {"rsicd-embed.index": json.dumps(earlier)}}
+    table.update_field_metadata(value)
+    assert store.info().index.startswith("IVF_SQ (nprobes=7, refine=4) measured over 3000 rows")
+    assert len(store.search(unit(1), k=10)) == 10
+    store.optimize()  # measures the levels
+    index = lance_index.stored_index(lancedb.connect(tmp_path / "store")["images"].schema)
+    assert index is not None
+    assert index.levels is not None

@@ -86,10 +86,11 @@ def same_hits(pair: tuple[VectorStore, VectorStore], where: str | None, k: int =
 def test_filters_mean_the_same_on_every_path(
     pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    always, never = SearchCosts(0, 0, 1), SearchCosts(1e9, 0, 0)
+    always, never = SearchCosts(0, 0, 1e6), SearchCosts(1e9, 0, 0)
     costs = always if path == "index" else never
     monkeypatch.setattr(large_table, "_BY_READING", costs)
     monkeypatch.setattr(large_table, "_BY_CODES", costs)
+    monkeypatch.setattr(large_table, "_PARTITION_US", 0)
     if path != "rows in memory":
         monkeypatch.setattr(large_table, "_ROWS_SHARE", 0.0)
     if path == "codes":
@@ -97,6 +98,7 @@ def test_filters_mean_the_same_on_every_path(
     elif path == "stream":
         monkeypatch.setattr(large_table, "_CODES_SHARE", 0.0)
     elif path == "index":
+        monkeypatch.setattr(large_table, "_CODES_SHARE", 0.0)
         everything = FilteredRecall(0.0, 400, 1.0)
         monkeypatch.setattr(AnnIndex, "for_share", lambda self, share: everything)
     by_index: list[bool] = []
@@ -189,6 +191,40 @@ def test_an_index_that_another_tool_removed(
     lancedb.connect(tmp_path / "lancedb").open_table("images").drop_index("vector_idx")
     same_hits(pair, None)
     same_hits(pair, "n >= 600")
+
+
+@pytest.mark.parametrize("damage", ["removed", "empty", "overwritten"])
+def test_damaged_index_files(
+    pair: tuple[VectorStore, LanceStore], tmp_path: Path, damage: str
+) -> None:
+    exact, large = pair
+    large.close()
+    for path in (tmp_path / "lancedb" / "images.lance" / "_indices").rglob("*.idx"):
+        if damage == "removed":
+            path.unlink()
+        else:
+            path.write_bytes(b"" if damage == "empty" else bytes(path.stat().st_size))
+    with open_store(f"lancedb:{tmp_path}/lancedb", MADE_BY) as again:
+        for where in ("n < 50", "n >= 600", None):
+            same_hits((exact, again), where)
+        again.optimize()
+        assert again.info().index.startswith("IVF_SQ")
+        same_hits((exact, again), None)
+
+
+def test_rows_that_lancedb_itself_appended(
+    pair: tuple[VectorStore, LanceStore], tmp_path: Path
+) -> None:
+    same_hits(pair, "n >= 600")
+    table = lancedb.connect(tmp_path / "lancedb").open_table("images")
+    added = pa.Table.from_batches([rows(ROWS, 50, seed=8)])
+    table.add(added)
+    pair[0].upsert([rows(ROWS, 50, seed=8)])
+    for where in ("n >= 600", "n >= 1200", None):
+        same_hits(pair, where)
+    table.optimize(cleanup_older_than=dt.timedelta(milliseconds=1), delete_unverified=True)
+    for where in ("n >= 600", "n >= 1200", None):
+        same_hits(pair, where)
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "lots", "1.5"])

@@ -122,6 +122,7 @@ class _Run:
                 )
                 self._add_build(spec.name, "upsert", times)
             searchable = [spec for spec in specs if spec.searches_unoptimized]
+            search = search and not self.settings.optimized_only
             if search and not self._search(UPSERTED, searchable):
                 return False
             for spec in draw.sample(built, len(built)):

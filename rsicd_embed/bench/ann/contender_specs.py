@@ -24,6 +24,7 @@ from rsicd_embed.errors import BenchError
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.nmslib import NmslibStore
 
+INDEX_KINDS = ("IVF_SQ", "IVF_PQ", "IVF_RQ", "IVF_HNSW_SQ")
 # Default values of the sweep, from the fastest to the most thorough: candidates kept while walking
 # a graph; partitions searched; and rows compared exactly, as a multiple of k.
 LADDERS: Mapping[str, tuple[int, ...]] = {
@@ -49,7 +50,9 @@ class AnnSettings:
         selectivity: percentages of the rows that filters leave.
         libraries: call each store's library directly as well.
         references: other libraries, keys of `reference_libraries.CONTENDERS`.
+        indexes: kinds of LanceDB's index, of `INDEX_KINDS`.
         sweep: values to try of each search setting; empty for no sweep.
+        optimized_only: do not search before optimizing.
         one_process: run all contenders in this process; memory usage is then not measured.
     """
 
@@ -62,7 +65,9 @@ class AnnSettings:
     selectivity: tuple[float, ...] = ()
     libraries: bool = True
     references: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
     sweep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    optimized_only: bool = False
     one_process: bool = False
 
     @property
@@ -78,12 +83,16 @@ class AnnSettings:
         """Checks that everything can be measured.
 
         Raises:
-            BenchError: a store is unknown, or a selectivity is out of range.
+            BenchError: a store or kind of index is unknown, or a selectivity is out of range.
         """
         for name in self.stores:
             store_uri(name, Path())
         for percent in self.selectivity:
             threshold(percent)
+        if unknown := [kind for kind in self.indexes if kind not in INDEX_KINDS]:
+            raise BenchError(
+                f"expected kinds of index of {', '.join(INDEX_KINDS)}, found {', '.join(unknown)!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,13 @@ def specs_of(
                     steps=combinations(contender.knobs, settings.sweep),
                 )
             )
+    for kind in settings.indexes:
+        own = folder / kind
+        make = partial(LanceTable, own, index_rows=0, kind=kind)
+        steps = combinations(KNOBS["lancedb"], settings.sweep)
+        specs.append(
+            ContenderSpec(f"LanceDB {kind}", make, own, searches_unoptimized=False, steps=steps)
+        )
     specs.append(ContenderSpec(NULL, Contender, None))
     return specs, pairs
 

@@ -189,18 +189,22 @@ class NmslibIndex(Contender):
 class LanceTable(Contender):
     """A LanceDB table with the columns, and the index, of a store's table."""
 
-    def __init__(self, folder: Path, index_rows: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, index_rows: int | None = None, kind: str | None = None
+    ) -> None:
         """Opens or creates the table.
 
         Args:
             folder: of the database.
             index_rows: least number of rows for an index; by default that of a store.
+            kind: kind of index, such as IVF_RQ; by default that of a store.
         """
         import lancedb
 
         from rsicd_embed.stores.lancedb import lance_index
 
         self._index_rows = lance_index.INDEX_ROWS if index_rows is None else index_rows
+        self._kind = kind or lance_index.KIND
         self._database = lancedb.connect(str(folder))
         self._table: Any = None
         self._settings: dict[str, int] = {}
@@ -217,15 +221,15 @@ class LanceTable(Contender):
 
     def optimize(self) -> None:
         """Compacts, removes old versions as a store does, and builds the index."""
-        from lancedb.index import IvfSq
+        from rsicd_embed.stores.lancedb import lance_index
 
         self._table.optimize(cleanup_older_than=timedelta(milliseconds=1))
         if self._table.count_rows() >= self._index_rows:
-            self._table.create_index(VECTOR, config=IvfSq(distance_type="cosine"))
+            self._table.create_index(VECTOR, config=lance_index.config(self._kind))
 
     def index(self) -> str:
         """The kind of index, if there is one."""
-        return "IVF_SQ" if self._table.list_indices() else SCAN
+        return self._kind if self._table.list_indices() else SCAN
 
     def configure(self, settings: Mapping[str, int]) -> None:
         """Sets nprobes and refine; without them, the table is scanned."""

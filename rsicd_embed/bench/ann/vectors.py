@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ KINDS = ("clustered", "uniform")
 # Length of the noise added to a cluster's centre, a unit vector: two rows of one cluster have a
 # cosine of about 0.6, rows of different clusters of about 0.
 _SCATTER = 0.8
+_VARIATION = 0.4  # of copies, relative to the differences between vectors
 _BLOCK_ROWS = 16_384
 _HDF5_SUFFIXES = (".hdf5", ".h5")
 _SUFFIXES = (".npy", ".parquet", *_HDF5_SUFFIXES)
@@ -119,6 +120,31 @@ def generated(rows: int, dim: int, kind: str = "clustered", seed: int = 0) -> Ve
             yield block
 
     return VectorSource(kind, rows, dim, blocks)
+
+
+def enlarged(source: VectorSource, rows: int, seed: int = 0) -> VectorSource:
+    """A source with varied copies of its vectors after them, up to a number of rows.
+
+    A copy is moved by a part of the difference of two other vectors, so that copies vary in the
+    directions in which the vectors do.
+
+    Raises:
+        BenchError: the source has more rows, or is empty.
+    """
+    if not 0 < source.rows <= rows:
+        raise BenchError(f"{source.name}: expected 1 to {rows} vectors, found {source.rows}")
+
+    def blocks() -> Iterator[np.ndarray]:
+        units = np.concatenate(list(source.units()))
+        yield units
+        for start in range(source.rows, rows, _BLOCK_ROWS):
+            random = np.random.default_rng([seed, 4, start])
+            drawn = random.integers(0, len(units), (3, min(_BLOCK_ROWS, rows - start)))
+            origin, one, other = units[drawn]
+            yield origin + np.float32(_VARIATION) * (one - other)
+
+    name = f"{source.name} and {rows - source.rows} varied copies"
+    return replace(source, name=name, rows=rows, blocks=blocks, neighbours=None)
 
 
 def from_store(uri: str) -> VectorSource:

@@ -49,7 +49,10 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
 )
 @model_option("the bundled model; for --texts")
 @click.option(
-    "--rows", type=click.IntRange(1), help=f"Number of generated vectors.  [default: {_ROWS}]"
+    "--rows",
+    type=click.IntRange(1),
+    help="Number of generated vectors; with --store or --vectors, add varied copies of those up to "
+    f"this number.  [default: {_ROWS}]",
 )
 @click.option(
     "--dim", type=click.IntRange(1), help=f"Length of generated vectors.  [default: {_DIM}]"
@@ -107,6 +110,13 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     help="Other libraries to compare with: hnswlib,faiss,usearch or none.  "
     "[default: those installed]",
 )
+@click.option(
+    "--indexes",
+    metavar="KIND,…",
+    help="Also build LanceDB's indexes of these kinds and search them with all settings: IVF_SQ, "
+    "IVF_PQ, IVF_RQ, IVF_HNSW_SQ.",
+)
+@click.option("--optimized-only", is_flag=True, help="Do not search before optimizing.")
 @click.option("--no-libraries", is_flag=True, help="Do not call the stores' libraries directly.")
 @one_process_option
 @click.option(
@@ -135,7 +145,9 @@ def ann(
     sweep: tuple[str, ...],
     no_sweep: bool,
     against: str | None,
+    indexes: str | None,
     seed: int,
+    optimized_only: bool,
     no_libraries: bool,
     one_process: bool,
     scratch: Path | None,
@@ -178,7 +190,9 @@ def ann(
         selectivity=selectivity,
         libraries=not no_libraries,
         references=choice.chosen,
+        indexes=tuple(dict.fromkeys(kind.strip() for kind in (indexes or "").split(",") if kind)),
         sweep={} if no_sweep else ladders(sweep),
+        optimized_only=optimized_only,
         one_process=one_process,
     )
     settings.check()
@@ -252,10 +266,10 @@ def _source(
     from rsicd_embed.bench.ann import vectors
 
     options = {name: value for name, value in generate.items() if value is not None}
-    if (uri is not None) + (file is not None) + bool(options) > 1:
-        raise click.UsageError("expected one of --store, --vectors, and --rows with --dim, --kind")
-    if uri is not None:
-        return vectors.from_store(uri)
-    if file is not None:
-        return vectors.from_file(file)
+    is_given = uri is not None or file is not None
+    if (uri is not None and file is not None) or (is_given and options.keys() - {"rows"}):
+        raise click.UsageError("expected one of --store, --vectors, and --dim with --kind")
+    if is_given:
+        source = vectors.from_file(file) if file is not None else vectors.from_store(str(uri))
+        return vectors.enlarged(source, options["rows"], seed) if options else source
     return vectors.generated(**{"rows": _ROWS, "dim": _DIM, **options}, seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from typing import Any
 
@@ -32,6 +33,11 @@ def defer(name: str) -> None:
     names["__getattr__"] = load
     sys.modules[name] = module
 
+
+# LanceDB reads up to 2 GB ahead of what it processes; with this, building the index of 1,000,000
+# vectors of length 256 takes 0.7 GB instead of 0.9, and no longer.
+_READ_AHEAD = "LANCE_DEFAULT_IO_BUFFER_SIZE"
+os.environ.setdefault(_READ_AHEAD, str(64 * 2**20))
 
 defer(_CLIENT)
 

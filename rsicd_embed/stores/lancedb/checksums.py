@@ -22,7 +22,7 @@ from rsicd_embed.errors import StoreCorruptError
 
 FILE = "_rsicd_embed.json"
 _TAGS = "_refs/"
-_LARGE = ("data/", "_indices/")  # these folders may take long to read
+_ROWS, _INDEXES = "data/", "_indices/"  # these folders may take long to read
 _SUFFIXES = {".manifest", ".txn", ".lance", ".arrow", ".bin", ".idx"}  # of files that never change
 _BLOCK_BYTES = 1 << 20
 _REMEDY = "restore it from a backup, or delete the table and ingest again"
@@ -52,11 +52,20 @@ class Checksums:
     def verify_metadata(self) -> None:
         """Verifies the files that opening the table reads; StoreCorruptError if one is damaged."""
         names = self._read().files
-        self._verify(name for name in names if not name.startswith((*_LARGE, _TAGS)))
+        self._verify(name for name in names if not name.startswith((_ROWS, _INDEXES, _TAGS)))
 
     def verify_rows(self) -> None:
-        """Verifies rows and indexes; StoreCorruptError if a file is damaged."""
-        self._verify(name for name in self._read().files if name.startswith(_LARGE))
+        """Verifies rows; StoreCorruptError if a file is damaged."""
+        self._verify(name for name in self._read().files if name.startswith(_ROWS))
+
+    def is_index_whole(self) -> bool:
+        """Whether all recorded files of indexes are there, and none is damaged."""
+        names = [name for name in self._read().files if name.startswith(_INDEXES)]
+        try:
+            self._verify(names, required=True)
+        except StoreCorruptError:
+            return False
+        return True
 
     def verify_tags(self) -> None:
         """Verifies the tags' files; StoreCorruptError if one is damaged or missing."""

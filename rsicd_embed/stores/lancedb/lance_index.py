@@ -2,19 +2,19 @@
 
 IVF_SQ builds in seconds, and refining (comparing more rows exactly) makes up for its errors. How
 many partitions to search is measured on the table's own rows, and kept in the metadata of its
-vector column.
+vector column. A query that resembles rows needs fewer partitions than one that does not, such as
+a text, so there is a setting for each of several levels of similarity to a sample of the rows.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import recall
@@ -27,9 +27,15 @@ from rsicd_embed.stores.row_view import Rows
 INDEX_ROWS = 200_000
 RECALL_GOAL = 0.99
 SPARE_HITS = 2  # beyond k, so that rounding does not hide a better one
-_LADDER = (5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 400)  # partitions
-_REFINE = 4  # more does not improve recall, less is not faster
-_NEAR_SHARE = 1 / 3  # of the measured queries, for which fewer partitions are worth a first try
+KIND = "IVF_SQ"
+# LanceDB's kinds of index, and the names of their configurations.
+KINDS = {"IVF_SQ": "IvfSq", "IVF_PQ": "IvfPq", "IVF_RQ": "IvfRq", "IVF_HNSW_SQ": "HnswSq"}
+_LADDER = (3, 5, 8, 12, 20, 30, 42, 60, 84, 120, 170, 240, 340, 480)  # partitions
+_REFINES, _REFINED_PARTITIONS = (2, 4, 8), 60
+_LEAST_SHARE = 0.05  # of the measured queries, for which a level is worth having
+_LEAST_GAIN = 0.001  # in recall, for which more rows are refined
+_SOME = 3  # every third query is searched with filters, and to choose the rows to refine
+_SIMILAR = 0.8  # a filter that matches at least this part of a share is like one of that share
 _SHARES = (0.5, 0.1, 0.01)  # of the rows, for which recall with a filter is measured
 _REBUILD = 2.0  # growth or shrinkage of the table after which the index is rebuilt
 _MEASURE = 1.1  # … and after which it is measured again
@@ -58,8 +64,9 @@ class Matches:
         return cls(live, int(np.count_nonzero(live)))
 
 
-# The k best of some rows (None: of all) for each query, exactly or through the index.
-ExactSearch = Callable[[np.ndarray, int, Matches | None], pa.Table]
+# For each mask of rows (None: all), the score of each query's k-th best row: (masks, q).
+KthScores = Callable[[np.ndarray, int, Sequence[np.ndarray | None]], np.ndarray]
+# The k best of some rows (None: of all) for each query through the index.
 IndexSearch = Callable[["AnnIndex", np.ndarray, int, Matches | None], pa.Table | None]
 
 
@@ -79,17 +86,30 @@ class FilteredRecall:
 
 
 @dataclass(frozen=True)
+class NearLevel:
+    """The setting for queries near to rows.
+
+    Attributes:
+        least: their least similarity to a sample of the rows, as `LargeTable.nearness` gives it.
+        partitions: partitions searched per query.
+    """
+
+    least: float
+    partitions: int
+
+
+@dataclass(frozen=True)
 class AnnIndex:
     """The settings of an index.
 
     Attributes:
         built_rows: number of rows when it was built.
         rows: number of rows when it was measured.
-        partitions: partitions searched per query.
+        partitions: partitions searched for the queries that need most.
         refine: multiple of k rows that are compared exactly.
         ann_recall: ANN recall@10 with these settings.
-        near_partitions: partitions that suffice for queries near to rows; None if all are needed.
-        near_score: similarity of the tenth hit among these from which on they do.
+        levels: partitions that suffice for queries of a level of similarity to rows, by descending
+            similarity; None if they were not measured, as by earlier versions.
         filtered: settings for searches with a filter, by descending share; None if they were
             not measured, as by earlier versions.
         goal: ANN recall@10 that the index is tuned to.
@@ -100,13 +120,13 @@ class AnnIndex:
     partitions: int
     refine: int
     ann_recall: float
-    near_partitions: int | None = None
-    near_score: float = 1.0
+    levels: tuple[NearLevel, ...] | None = None
     filtered: tuple[FilteredRecall, ...] | None = None
     goal: float = RECALL_GOAL
 
     def __str__(self) -> str:
-        near = f" or {self.near_partitions} near rows" if self.near_partitions else ""
+        fewest = min((level.partitions for level in self.levels or ()), default=self.partitions)
+        near = f" or down to {fewest} near rows" if fewest < self.partitions else ""
         filters = "".join(
             f", {entry.ann_recall:.3f} with filters for {entry.share:.0%}"
             for entry in self.filtered or ()
@@ -116,9 +136,15 @@ class AnnIndex:
             f"measured over {self.rows} rows: ANN recall@10 {self.ann_recall:.3f}{filters}"
         )
 
+    def partitions_for(self, nearness: float) -> int:
+        """The number of partitions for queries of a similarity to a sample of the rows."""
+        levels = (level.partitions for level in self.levels or () if nearness >= level.least)
+        return next(levels, self.partitions)
+
     def for_share(self, share: float) -> FilteredRecall | None:
         """The setting for a filter that matches a share of the rows; None if recall is too low."""
-        chosen = next((entry for entry in self.filtered or () if entry.share <= share), None)
+        entries = (entry for entry in self.filtered or () if _SIMILAR * entry.share <= share)
+        chosen = next(entries, None)
         return chosen if chosen and chosen.ann_recall >= self.goal else None
 
 
@@ -149,7 +175,7 @@ class IndexSettings:
         index = replace(index, refine=self.refine or index.refine)
         if self.partitions is None:
             return index
-        return replace(index, partitions=self.partitions, near_partitions=None)
+        return replace(index, partitions=self.partitions, levels=())
 
 
 def stored_index(schema: pa.Schema) -> AnnIndex | None:
@@ -158,12 +184,13 @@ def stored_index(schema: pa.Schema) -> AnnIndex | None:
     try:
         if not raw:
             return None
-        index = AnnIndex(**json.loads(raw))
-        entries: Any = index.filtered
-        if entries is None:
-            return index
-        return replace(index, filtered=tuple(FilteredRecall(*entry) for entry in entries))
-    except (ValueError, TypeError):
+        known = {field.name for field in fields(AnnIndex)}
+        stored = {name: value for name, value in json.loads(raw).items() if name in known}
+        for name, kind in (("filtered", FilteredRecall), ("levels", NearLevel)):
+            if stored.get(name) is not None:
+                stored[name] = tuple(kind(*entry) for entry in stored[name])
+        return AnnIndex(**stored)
+    except (ValueError, TypeError, AttributeError):
         return None
 
 
@@ -177,85 +204,124 @@ def build(table: Any, index: AnnIndex | None, rows: int) -> AnnIndex | None:
         return None
     missing = table.index_stats(_NAME) is None
     if index is None or missing or not 1 / _REBUILD <= rows / index.built_rows <= _REBUILD:
-        table.create_index(
-            VECTOR, config=lancedb.index.IvfSq(distance_type="cosine"), replace=True, name=_NAME
-        )
-        return AnnIndex(rows, rows, 0, _REFINE, 0.0)
-    if index.filtered is not None and 1 / _MEASURE <= rows / index.rows <= _MEASURE:
+        table.create_index(VECTOR, config=config(KIND), replace=True, name=_NAME)
+        return AnnIndex(rows, rows, 0, _REFINES[-1], 0.0)
+    if index.levels is not None and 1 / _MEASURE <= rows / index.rows <= _MEASURE:
         return None
-    return replace(index, rows=rows, refine=_REFINE, near_partitions=None)
+    return replace(index, rows=rows, levels=())
+
+
+def drop(table: Any) -> None:
+    """Removes the index, if there is one; its files may be damaged."""
+    if any(index.name == _NAME for index in table.list_indices()):
+        table.drop_index(_NAME)
+
+
+def config(kind: str) -> Any:
+    """LanceDB's default configuration of a kind of index, one of `KINDS`."""
+    return getattr(lancedb.index, KINDS[kind])(distance_type="cosine")
 
 
 def store(table: Any, index: AnnIndex) -> None:
     """Writes the settings of an index to the metadata of its table."""
-    entries = [[*asdict(entry).values()] for entry in index.filtered or ()]
-    value = asdict(index) | {"filtered": entries}
+    value = asdict(index)
+    for name in ("filtered", "levels"):
+        value[name] = [[*entry.values()] for entry in value[name] or ()]
     metadata = {_KEY.decode(): json.dumps(value)}
     table.update_field_metadata({"path": VECTOR, "metadata": metadata})
 
 
 def measure(
-    index: AnnIndex, queries: np.ndarray, exact: ExactSearch, approximate: IndexSearch
+    index: AnnIndex,
+    queries: np.ndarray,
+    nearness: np.ndarray,
+    kth_scores: KthScores,
+    approximate: IndexSearch,
 ) -> AnnIndex:
     """Finds the fewest partitions that reach the goal, without and with filters.
 
     Args:
         index: the index, with its goal.
         queries: float32 (q, dim) unit queries.
-        exact: exact search.
+        nearness: (q,), their similarity to a sample of the rows.
+        kth_scores: exact search.
         approximate: search through the index.
     """
-    units = queries.astype(np.float64)
-    kth = _kth_scores(exact(units, recall.K, None))
-    tried: list[tuple[int, np.ndarray, np.ndarray]] = []
-    for partitions in _LADDER:
-        index = replace(index, partitions=partitions)
-        scores = _scores(approximate(index, units, recall.K, None), len(units))
-        recalls = recall.recalls(scores, kth, recall.K)
-        index = replace(index, ann_recall=float(recalls.mean()))
-        if index.ann_recall >= index.goal:
-            break
-        tried.append((partitions, recalls, np.array([min(hits, default=-1) for hits in scores])))
-    index = _with_near_setting(index, tried)
-    filtered: list[FilteredRecall] = []
-    for share in _SHARES:
-        entry = _measure_filtered(index, share, units, exact, approximate)
+    nearest_first = np.argsort(-nearness, kind="stable")
+    units, nearness = queries[nearest_first].astype(np.float64), nearness[nearest_first]
+    filters = [
+        Matches.of(np.random.default_rng(_SEED).random(index.rows) < share) for share in _SHARES
+    ]
+    kth, *kth_filtered = kth_scores(units, recall.K, [None, *(each.live for each in filters)])
+
+    def recalls(index: AnnIndex, chosen: np.ndarray) -> np.ndarray:
+        hits = approximate(index, units[chosen], recall.K, None)
+        return recall.recalls(_scores(hits, len(chosen)), kth[chosen], recall.K)
+
+    index = _with_refine(replace(index, levels=()), np.arange(0, len(units), _SOME), recalls)
+    index = _with_levels(index, nearness, recalls)
+    entries: list[FilteredRecall] = []
+    for share, matches, scores in zip(_SHARES, filters, kth_filtered, strict=True):
+        entry = _measure_filtered(
+            index, share, matches, units[::_SOME], scores[::_SOME], approximate
+        )
         if entry is None:
             break
-        filtered.append(entry)
-    return replace(index, filtered=tuple(filtered))
+        entries.append(entry)
+    return replace(index, filtered=tuple(entries))
 
 
-def _with_near_setting(
-    index: AnnIndex, tried: list[tuple[int, np.ndarray, np.ndarray]]
-) -> AnnIndex:
-    """Adds the fewest partitions with which the queries nearest to rows reach the goal.
+# Recall of each of some queries (int positions) with the settings of an index.
+_Recalls = Callable[[AnnIndex, np.ndarray], np.ndarray]
+
+
+def _with_refine(index: AnnIndex, chosen: np.ndarray, recalls: _Recalls) -> AnnIndex:
+    """The index with the fewest rows to refine that hardly reduce the recall of some queries."""
+    index = replace(index, partitions=_REFINED_PARTITIONS)
+    best = recalls(replace(index, refine=_REFINES[-1]), chosen).mean()
+    trials = (replace(index, refine=refine) for refine in _REFINES[:-1])
+    good = (trial for trial in trials if recalls(trial, chosen).mean() >= best - _LEAST_GAIN)
+    return next(good, replace(index, refine=_REFINES[-1]))
+
+
+def _with_levels(index: AnnIndex, nearness: np.ndarray, recalls: _Recalls) -> AnnIndex:
+    """The index with the fewest partitions that suffice for queries of each level.
+
+    Each step of the ladder serves as many of the nearest remaining queries as possible, as long as
+    their mean recall reaches the goal.
 
     Args:
         index: the index.
-        tried: partitions, with the recall and the tenth score of each query.
+        nearness: (q,), in descending order.
+        recalls: measures the recall of queries.
     """
-    for partitions, recalls, scores in tried:
-        nearest_first = np.argsort(-scores)
-        running = np.cumsum(recalls[nearest_first]) / np.arange(1, len(scores) + 1)
-        reached = np.flatnonzero(running >= index.goal)
-        if len(reached) and reached[-1] + 1 >= _NEAR_SHARE * len(scores):
-            score = float(scores[nearest_first[reached[-1]]])
-            return replace(index, near_partitions=partitions, near_score=score)
-    return index
+    count, served, levels = len(nearness), 0, []
+    reached = np.zeros(count)
+    for partitions in _LADDER:
+        index = replace(index, partitions=partitions)
+        # More partitions only add hits, so queries without a miss are not searched again.
+        missing = served + np.flatnonzero(reached[served:] < 1)
+        if len(missing):
+            reached[missing] = recalls(index, missing)
+        running = np.cumsum(reached[served:]) / np.arange(1, count - served + 1)
+        length = int(max(np.flatnonzero(running >= index.goal) + 1, default=0))
+        if served + length == count:
+            break
+        if length >= _LEAST_SHARE * count:
+            served += length
+            levels.append(NearLevel(float(nearness[served - 1]), partitions))
+    return replace(index, levels=tuple(levels), ann_recall=float(reached.mean()))
 
 
 def _measure_filtered(
     index: AnnIndex,
     share: float,
+    matches: Matches,
     units: np.ndarray,
-    exact: ExactSearch,
+    kth: np.ndarray,
     approximate: IndexSearch,
 ) -> FilteredRecall | None:
     """The fewest partitions that reach the goal with a filter; None if it is searched exactly."""
-    matches = Matches.of(np.random.default_rng(_SEED).random(index.rows) < share)
-    kth = _kth_scores(exact(units, recall.K, matches))
-    matches.rows = None  # what an exact search cached would be preferred to the index
     entry = None
     for partitions in [step for step in _LADDER if step >= index.partitions]:
         trial = FilteredRecall(share, partitions, index.goal)
@@ -267,11 +333,6 @@ def _measure_filtered(
         if entry.ann_recall >= index.goal:
             break
     return entry
-
-
-def _kth_scores(hits: pa.Table) -> np.ndarray:
-    scores: np.ndarray = hits.filter(pc.equal(hits["rank"], recall.K))["score"].to_numpy()
-    return scores
 
 
 def _scores(hits: pa.Table | None, queries: int) -> list[np.ndarray]:

@@ -21,7 +21,7 @@ from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import opening, recall, scoring
 from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.lancedb import lance_index, lance_rows
-from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings, Matches
+from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings
 from rsicd_embed.stores.lancedb.lance_leases import ReadLeases
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, Stamp, lance_errors, plain_schema
@@ -213,7 +213,17 @@ class LanceReader(Closing):
             matches = None if where is None else large.matches(where)
             if now.index is not None and 0 < k <= _LARGEST_SHARE * now.count and len(units):
                 index = self._settings.applied(now.index)
-                hits = _search_index(large, index, units, k, matches)
+                if k <= recall.K and matches is None and index.levels:
+                    nearness = float(large.nearness(units).min())
+                    index = replace(index, partitions=index.partitions_for(nearness))
+                try:
+                    with lance_errors(f"cannot read {self.uri}"):
+                        hits = large.search_index(index, units, k, matches)
+                except StoreError:
+                    if self._location.checksums.is_index_whole():
+                        raise
+                    hits = None
+                    self._state = replace(now, index=None)  # until it is rebuilt
                 if hits is not None:
                     return hits
             self._location.checksums.verify_rows()
@@ -226,15 +236,3 @@ class LanceReader(Closing):
             now = self._state = replace(now, large=large)
         assert now.large is not None
         return now.large
-
-
-def _search_index(
-    large: LargeTable, index: AnnIndex, units: np.ndarray, k: int, matches: Matches | None
-) -> pa.Table | None:
-    """The k best hits of the index; None if it finds too few, or an exact search is cheaper."""
-    if matches is None and index.near_partitions and len(units) == 1 and k <= recall.K:
-        near = replace(index, partitions=index.near_partitions)
-        hits = large.search_index(near, units, recall.K, None)
-        if hits is not None and hits["score"][-1].as_py() >= index.near_score:
-            return hits.slice(0, k)
-    return large.search_index(index, units, k, matches)

@@ -125,3 +125,34 @@ def _best(rows: Rows, queries: np.ndarray, k: int) -> tuple[RowView, ...]:
     columns = [batch.column(name) for name in schema.names]
     attributes = pa.Table.from_arrays(columns, schema=schema)
     return (RowView(rows.vectors(positions), attributes),)
+
+
+def kth_scores(
+    blocks: Iterable[tuple[slice, np.ndarray]],
+    units: np.ndarray,
+    k: int,
+    masks: Sequence[np.ndarray | None],
+) -> np.ndarray:
+    """Scores the k-th best of some rows for each query, reading all vectors once.
+
+    Args:
+        blocks: positions of rows, and their float32 (n, dim) unit vectors.
+        units: float64 (q, dim) unit queries.
+        k: at least 1.
+        masks: bool (rows,), the rows to search; None for all.
+
+    Returns:
+        float32 (masks, q), precise to 1e-6; -2 if there are fewer than k rows.
+    """
+    queries = units.astype(np.float32)
+    best = np.full((len(masks), len(queries), k), -2, np.float32)
+    for rows, vectors in blocks:
+        similarities = queries @ vectors.T
+        for kept, mask in zip(best, masks, strict=True):
+            searched = similarities if mask is None else similarities[:, mask[rows]]
+            # Soon few queries find better rows in a block.
+            better = np.flatnonzero(searched.max(axis=1, initial=-2) > kept[:, 0])
+            every = np.concatenate([kept[better], searched[better]], axis=1)
+            kept[better] = np.sort(np.partition(every, -k, axis=1)[:, -k:], axis=1)
+    kth: np.ndarray = best[:, :, 0]
+    return kth

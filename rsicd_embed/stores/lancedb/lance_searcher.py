@@ -77,16 +77,14 @@ class SearchedTable:
         if refine is not None:
             query, columns = query.refine_factor(refine), [VECTOR, *columns]
         hits = (await query.select(columns).to_arrow()).combine_chunks()
-        number = np.zeros(len(hits), np.int64)
+        number, distance = np.zeros(len(hits), np.int64), hits["_distance"].to_numpy()
         if len(queries) > 1:
             number = hits["query_index"].to_numpy().astype(np.int64)
-        order = np.lexsort((hits["_distance"].to_numpy(), number))
-        hits = hits.take(order)
-        return IndexHits(
-            number[order],
-            hits["_rowid"].to_numpy(),
-            hits[VECTOR].combine_chunks() if refine is not None else None,
-        )
+        if len(queries) > 1 or (distance[1:] < distance[:-1]).any():
+            order = np.lexsort((distance, number))
+            hits, number = hits.take(order), number[order]
+        vectors = hits[VECTOR].combine_chunks() if refine is not None else None
+        return IndexHits(number, hits["_rowid"].to_numpy(), vectors)
 
     def take(self, version: int, row_ids: np.ndarray, names: list[str]) -> pa.Table:
         """Reads columns of rows by their ids, in any order; `_rowid` is one more column."""

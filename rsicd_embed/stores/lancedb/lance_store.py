@@ -26,6 +26,7 @@ from rsicd_embed.stores.rows import checked_ids, conform
 # Old versions are removed at once unless something reads them; zero makes LanceDB warn of that.
 _UNREAD_AGE = timedelta(milliseconds=1)
 _READ_AGE = timedelta(hours=1)
+_QUERIES = 300  # to measure the index
 
 
 class LanceStore(LanceReader):
@@ -167,16 +168,22 @@ class LanceStore(LanceReader):
         return number
 
     def _optimize(self) -> None:
+        if not self._location.checksums.is_index_whole():
+            lance_index.drop(self._table)
         self._table.optimize(cleanup_older_than=self._kept_age())
         now = self._now()
         index = lance_index.build(self._table, now.index, now.count)
         if index is not None:
             now = self._now()
             large = self._large(now)
-            large.quantise()  # exact searches are the larger part of a measurement
-            queries = recall.queries_near(large.vectors(recall.sample(now.count)))
-            index = replace(index, goal=self._settings.goal)
-            index = lance_index.measure(index, queries, large.search, large.search_index)
+            queries = recall.queries_near(large.vectors(recall.sample(now.count, _QUERIES)))
+            index = lance_index.measure(
+                replace(index, goal=self._settings.goal),
+                queries,
+                large.nearness(queries),
+                large.kth_scores,
+                large.search_index,
+            )
             lance_index.store(self._table, index)
 
     def _kept_age(self) -> timedelta:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import VECTOR
-from rsicd_embed.stores import scoring
+from rsicd_embed.stores import recall, scoring
 from rsicd_embed.stores.filters import CACHED_FILTERS, RecentFilters, matching
 from rsicd_embed.stores.lancedb import lance_rows
 from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex, Matches
@@ -37,13 +37,15 @@ _MEGABYTE = 2**20
 # Shares of the memory budget: codes, attributes, and the rows that match recent filters.
 _CODES_SHARE, _ATTRIBUTES_SHARE, _ROWS_SHARE = 0.5, 0.25, 0.25
 _ROW_ID = "_rowid"
-# Costs of searches with codes, and without.
-_BY_CODES = SearchCosts(fixed_us=5_000, per_hit_us=4, per_row_us=0.08)
-_BY_READING = SearchCosts(fixed_us=5_000, per_hit_us=4, per_row_us=12)
 _STREAM_US = 3.0  # reading a row as part of a stream of all
+# Costs of searches with codes, and without; the index also takes time for each partition.
+_BY_CODES = SearchCosts(4_000, per_hit_us=2, per_row_us=0.16, per_scanned_row_us=0.022)
+_BY_READING = SearchCosts(4_000, per_hit_us=2, per_row_us=12, per_scanned_row_us=_STREAM_US)
+_PARTITION_US = 75
 _QUANTISE_US = 5.0  # reading and coding a row
 _FETCH_US = 12_000  # reading the attributes of some hits, and per row those of all rows
 _ATTRIBUTES_US = 0.5
+_SAMPLED = 2048  # rows that queries are compared with, to see how near to rows they are
 _MOST_FETCHED = 0.25  # share of rows above which all are streamed instead
 
 
@@ -139,13 +141,18 @@ class LargeTable:
             if len(hits.query) < k * len(units):
                 return None
             vectors = unit_vectors(hits.vectors, self._dim, self._uri)
+            attributes = self._attributes_at(self._positions(hits.row_id))
+            rows = Rows(self._schema, (RowView(vectors, attributes),))
             pairs = Candidates(hits.query, np.arange(len(vectors)))
-            return self._scored(vectors, self._positions(hits.row_id), pairs, units, k)
+            return scoring.hit_table(rows, units, pairs, k)
         wanted = (k + SPARE_HITS) * index.refine
-        costs = _BY_READING if self._codes is None else _BY_CODES
-        depth = index_depth(costs, wanted, matches.count, self._count)
         setting = index.for_share(matches.count / self._count)
-        if setting is None or depth is None or matches.rows is not None:
+        if setting is None or matches.rows is not None:
+            return None
+        costs = _BY_READING if self._codes is None else _BY_CODES
+        costs = replace(costs, fixed_us=costs.fixed_us + _PARTITION_US * setting.partitions)
+        depth = index_depth(costs, wanted, matches.count, self._count)
+        if depth is None:
             return None
         hits = self._searched.nearest(self._version, units, depth, setting.partitions)
         positions = self._positions(hits.row_id)
@@ -158,6 +165,27 @@ class LargeTable:
         positions, row = np.unique(positions[is_near], return_inverse=True)
         pairs = Candidates(query[is_near], row)
         return self._scored(self.vectors(positions), positions, pairs, units, k)
+
+    def kth_scores(
+        self, units: np.ndarray, k: int, masks: Sequence[np.ndarray | None]
+    ) -> np.ndarray:
+        """Scores the k-th best row for each query; see `lance_rows.kth_scores`."""
+        blocks = (
+            (rows, unit_vectors(batch.column(VECTOR), self._dim, self._uri))
+            for rows, batch in self._batches([VECTOR])
+        )
+        return lance_rows.kth_scores(blocks, units, k, masks)
+
+    def nearness(self, units: np.ndarray) -> np.ndarray:
+        """float32 (q,): similarity of float (q, dim) unit queries to the nearest sampled row."""
+        # A matrix product would leave a thread of BLAS spinning, which then slows LanceDB down.
+        narrow = units.astype(np.float32)
+        return np.array([np.vecdot(self._sampled, query).max() for query in narrow], np.float32)
+
+    @cached_property
+    def _sampled(self) -> np.ndarray:
+        """float32 (m, dim): some of the rows."""
+        return self.vectors(np.sort(recall.sample(self._count, _SAMPLED)))
 
     def quantise(self) -> bool:
         """Codes all vectors, for faster exact searches; False if that takes too much memory."""
@@ -294,7 +322,9 @@ class LargeTable:
             table = self._cached_attributes(names)
             if table is None:
                 self._fetches = -math.inf
-        return self._take(positions, names) if table is None else table.take(positions)
+        if table is None:
+            return self._take(positions, names)
+        return table.take(positions)
 
     def _fetched(self, positions: np.ndarray) -> Iterator[Rows]:
         """The rows at int64 `positions` (m,), in this order, by blocks."""
