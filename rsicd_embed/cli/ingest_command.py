@@ -255,7 +255,7 @@ def _report(
         from rsicd_embed.images import STRETCH_RULE
 
         warn(
-            f"images scaled to 8 bits one by one: {summary.stretched}; {STRETCH_RULE}. Use "
+            f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}. Use "
             "--stretch for one range per scene, or --stretch LOW:HIGH for one range of all"
         )
     if summary.blank:

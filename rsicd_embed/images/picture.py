@@ -141,6 +141,9 @@ def read_picture(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
             `max_pixels`, or has no pixels.
     """
     if isinstance(source, str | Path) and (window := SceneWindow.parse(str(source))):
+        width, height = window.size or window.box[2:]
+        if width * height > max_pixels:
+            raise ImageError(too_large(max_pixels, f"{width}×{height}"))
         picture, nodata = window.read()
         return Picture(picture, nodata=nodata)
     data = source if isinstance(source, bytes | Image.Image) else read_bytes(Path(source))

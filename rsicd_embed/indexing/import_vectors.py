@@ -17,14 +17,14 @@ import pyarrow.types as pt
 
 from rsicd_embed.arguments import require_items
 from rsicd_embed.datasets.base import Skipped
-from rsicd_embed.datasets.column_types import is_list, plain
+from rsicd_embed.datasets.column_types import plain
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import DatasetError, FingerprintError, ImageError, one_line
 from rsicd_embed.geography.footprints import to_wgs84
 from rsicd_embed.indexing.import_rows import Phase, silent
 from rsicd_embed.indexing.ingest import Summary
 from rsicd_embed.indexing.writer import Stages
-from rsicd_embed.records import FIXED_COLUMNS, VECTOR, declared, vector_array
+from rsicd_embed.records import FIXED_COLUMNS, VECTOR, declared, is_list, vector_array
 from rsicd_embed.stores.base import open_store
 
 _STEP_BYTES = 1 << 27  # of one upsert
@@ -226,7 +226,7 @@ class _VectorFile:
                 why[np.asarray(ids.is_null())] = "no id"
                 self._list(why, start, reasons, skipped)
                 start += len(batch)
-                good = np.equal(why, None).astype(bool)
+                good = np.array([reason is None for reason in why], bool)
                 norms.add(lengths[good])
                 rows = pa.array(good)
                 columns = {"id": ids.filter(rows), VECTOR: vector_array(vectors[good])}
@@ -242,7 +242,7 @@ class _VectorFile:
     def _list(
         self, why: np.ndarray, start: int, reasons: dict[str, int], skipped: list[Skipped]
     ) -> None:
-        for row in np.flatnonzero(np.not_equal(why, None)):
+        for row in np.flatnonzero([reason is not None for reason in why]):
             reason = str(why[row])
             reasons[reason] = reasons.get(reason, 0) + 1
             if reasons[reason] <= _MOST_LISTED:

@@ -80,8 +80,8 @@ def read(file: StoredFile, most_bytes: int) -> bytes:
             large, or changed.
     """
     path = _local_path(file)
-    if window := SceneWindow.parse(str(path)):
-        return _window(window, file.sha256)
+    if SceneWindow.parse(str(path)):
+        return _window(path, file.sha256)
     try:
         # Non-blocking, in case the path is now a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -99,10 +99,10 @@ def read(file: StoredFile, most_bytes: int) -> bytes:
     return data
 
 
-def _window(window: SceneWindow, sha256: str | None) -> bytes:
+def _window(path: Path, sha256: str | None) -> bytes:
     """Reads a window of a scene as a PNG."""
     try:
-        picture = window.read()[0]
+        picture = read_rgb(path)
     except ImageError as error:
         raise RequestError(404, f"the image's scene cannot be read: {error}") from error
     if not sha256 or hashlib.sha256(picture.tobytes()).hexdigest() != sha256:
