@@ -21,6 +21,7 @@ from rsicd_embed.errors import RsicdEmbedError
 from rsicd_embed.plugins import lazy_exports
 
 if TYPE_CHECKING:
+    from rsicd_embed.datasets.scenes import Tiling
     from rsicd_embed.datasets.sources import open_sources
     from rsicd_embed.embedder.loading import load_embedder
     from rsicd_embed.indexing.export_rows import export_rows
@@ -41,6 +42,7 @@ __all__ = [
     "Part",
     "Query",
     "RsicdEmbedError",
+    "Tiling",
     "__version__",
     "export_rows",
     "import_rows",
@@ -68,6 +70,7 @@ if not TYPE_CHECKING:
     _load, _listed = lazy_exports(
         __name__,
         {
+            "rsicd_embed.datasets.scenes": ("Tiling",),
             "rsicd_embed.datasets.sources": ("open_sources",),
             "rsicd_embed.embedder.loading": ("load_embedder",),
             "rsicd_embed.indexing.export_rows": ("export_rows",),

@@ -154,6 +154,14 @@ class Provenance:
         return cls(embedder.name, embedder.fingerprint, embedder.dim)
 
 
+_DECLARED = "declared:"
+
+
+def declared(model: str, dim: int) -> Provenance:
+    """The provenance of vectors that are said to come from a model, which nobody has checked."""
+    return Provenance(model, f"{_DECLARED}{model.replace('/', '|')}/dim:{dim}", dim)
+
+
 def provenance_header(provenance: Provenance, version: int) -> dict[str, Any]:
     """The JSON header in the metadata of a file or table; `read_header` reads it."""
     return {"format": version, **dataclasses.asdict(provenance)}
@@ -201,14 +209,32 @@ def differences(first: Provenance, second: Provenance) -> str:
     )
 
 
-def require_same_model(stored: Provenance, given: Provenance, store: str) -> None:
+def require_same_model(
+    stored: Provenance, given: Provenance, store: str, *, for_queries: bool = False
+) -> None:
     """Checks that a store and a model have the same fingerprint.
+
+    Args:
+        stored: what made the store's vectors.
+        given: the model.
+        store: the store, for the error message.
+        for_queries: trust a store whose vectors are declared to be of a model of this name and
+            dimension; only what made a vector can be added to it.
 
     Raises:
         FingerprintError: they differ.
     """
     if stored.fingerprint == given.fingerprint:
         return
+    is_declared = stored.fingerprint == declared(given.model, given.dim).fingerprint
+    if for_queries and is_declared:
+        return
+    if stored.fingerprint.startswith(_DECLARED) and stored.model == given.model:
+        raise FingerprintError(
+            f"{store} holds vectors declared to be of model {stored.model!r} with dimension "
+            f"{stored.dim}, which nobody has checked, and the model's has {given.dim}; "
+            "use another store"
+        )
     differing = differences(stored, given)
     if stored.model == given.model:
         where = f"--store {store} " if ":" in store else ""

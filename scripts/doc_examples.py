@@ -86,6 +86,7 @@ class Workspace:
         classes        two folders of tiles, one for each class
         broken         an image and two files that are none
         PATH/TO/rsicd  a captioned dataset of 36 tiles, in the layout of RSICD
+        scene.tif      a georeferenced scene of four 16-bit bands
     """
 
     def __init__(self, folder: Path) -> None:
@@ -117,6 +118,7 @@ class Workspace:
         (folder / "broken" / "notes.jpg").write_text("not an image")
         cut = (folder / "images" / "coast.jpg").read_bytes()[:500]
         (folder / "broken" / "truncated.jpg").write_bytes(cut)
+        doc_scene.write(folder / "scene.tif")
         workspace = cls(folder)
         workspace.ingested = workspace.command(INGEST_TILES)
         return workspace
@@ -220,17 +222,7 @@ class Workspace:
             self._execute(block.code)
 
     def _execute(self, code: str) -> None:
-        stand_ins = doc_scene.modules()
-        real = {name: sys.modules.pop(name, None) for name in stand_ins}
-        sys.modules.update(stand_ins)
-        try:
-            exec(compile(code, "<document>", "exec", dont_inherit=True), self._names)
-        finally:
-            for name, module in real.items():
-                if module is None:
-                    del sys.modules[name]
-                else:
-                    sys.modules[name] = module
+        exec(compile(code, "<document>", "exec", dont_inherit=True), self._names)
 
     @contextlib.contextmanager
     def server(self, words: list[str]) -> Iterator[tuple[str, str]]:

@@ -25,9 +25,12 @@ MAY_IMPORT = {
     "embedder.clip.backends._lazy_openvino": set(),
     "plugins": {"errors"},
     "json_output": set(),
+    "geography": {"errors"},
     "records": {"errors"},
     "images": {"errors"},
-    "datasets": {"errors", "arguments", "files", "records", "parallel", "images"},
+    "datasets": {
+        "errors", "arguments", "files", "records", "parallel", "images", "geography",
+    },
     "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
     "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
     "embedder": {
@@ -44,7 +47,7 @@ MAY_IMPORT = {
     "rowfile": {"errors", "files", "records"},
     "indexing": {
         "errors", "arguments", "files", "records", "parallel", "datasets", "images",
-        "embedder.base", "stores.base", "rowfile",
+        "embedder.base", "stores.base", "rowfile", "geography",
     },
     # SQL with similarities needs the store's scores and its embedder, which it loads by default.
     "query": {
@@ -110,6 +113,9 @@ LIBRARIES = {
     "uvicorn": {"server"},
     "prometheus_client": {"server"},
     "click": {"cli"},
+    "rasterio": {"images", "datasets"},
+    "pyproj": {"geography"},
+    "shapely": {"geography", "indexing"},
     "rich": {"cli"},
 }
 

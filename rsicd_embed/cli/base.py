@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rsicd_embed.cli.scene_options import SCENE_OPTIONS, with_tiling
 from rsicd_embed.cli.terminal_text import link, printable
 from rsicd_embed.embedder.clip.backends import BACKENDS, PRECISIONS
 from rsicd_embed.errors import RsicdEmbedError, one_line
@@ -129,13 +130,15 @@ column_types_option = click.option(
 )
 
 
-def embedding_options(command: F) -> F:
+def embedding_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the arguments of commands that embed images: sources, model, engine and `--json`."""
+    command = with_tiling(command)
     for option in (
         json_option,
         precision_option,
         backend_option,
         batch_size_option,
+        *SCENE_OPTIONS[::-1],
         click.option("--strict", is_flag=True, help="Fail on the first unreadable image."),
         column_types_option,
         click.option("--split", help="Only images of this split."),

@@ -21,6 +21,7 @@ from rsicd_embed.cli.base import (
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
+    from rsicd_embed.datasets.scenes import Tiling
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.query.table_files import Format
 
@@ -43,6 +44,7 @@ def embed(
     model: str | None,
     split: str | None,
     column_types: dict[str, str],
+    tiling: Tiling | None,
     strict: bool,
     batch_size: int,
     precision: Precision | None,
@@ -61,7 +63,9 @@ def embed(
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.indexing.export_rows import write_vectors
 
-    opened = rsicd_embed.open_sources(sources, split=split, column_types=column_types)
+    opened = rsicd_embed.open_sources(
+        sources, split=split, column_types=column_types, tiling=tiling
+    )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
     )

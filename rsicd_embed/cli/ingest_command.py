@@ -28,8 +28,11 @@ from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
+    from rsicd_embed.datasets.scenes import Tiling
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.indexing import Summary
+    from rsicd_embed.indexing.import_rows import Phase
+    from rsicd_embed.indexing.import_vectors import VectorLayout
 
 profile_option = click.option(
     "--profile", is_flag=True, help="Print the time of each stage, and the slowest stage."
@@ -47,6 +50,7 @@ def ingest(
     model: str | None,
     split: str | None,
     column_types: dict[str, str],
+    tiling: Tiling | None,
     strict: bool,
     prune: bool,
     profile: bool,
@@ -58,8 +62,9 @@ def ingest(
     """Embed images into a store.
 
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, or a folder with a dataset_*.json
-    (RSICD, UCM, Sydney). Images that are already in the store are not embedded again, so an
-    interrupted run continues where it stopped.
+    (RSICD, UCM, Sydney). With --tile, --bands or --stretch its images are georeferenced scenes, of
+    which each tile becomes a row. Images that are already in the store are not embedded again, so
+    an interrupted run continues where it stopped.
 
     To store vectors that export or embed wrote to a file, use import.
     """
@@ -69,7 +74,7 @@ def ingest(
 
     _refuse_row_files(sources, store_uri)
     opened = rsicd_embed.open_sources(
-        sources, split=split, allow_empty=prune, column_types=column_types
+        sources, split=split, allow_empty=prune, column_types=column_types, tiling=tiling
     )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
@@ -111,6 +116,18 @@ def _refuse_row_files(sources: tuple[Path, ...], store_uri: str) -> None:
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @store_option
 @model_option("any model")
+@click.option(
+    "--preset",
+    type=click.Choice(["major-tom", "earth-embeddings", "clay"]),
+    help="Columns of published embeddings of the Earth.",
+)
+@click.option("--vector-column", metavar="NAME", help="Column of vectors in anyone's Parquet.")
+@click.option(
+    "--id-column", "id_columns", metavar="NAME", multiple=True, help="Column of ids; repeatable."
+)
+@click.option(
+    "--map", "columns", metavar="NEW=OLD", multiple=True, help="Rename a column; repeatable."
+)
 @click.option("--split", help="Only rows of this split.")
 @click.option("--strict", is_flag=True, help="Fail if a file contains an id twice.")
 @profile_option
@@ -119,6 +136,10 @@ def import_(
     files: tuple[Path, ...],
     store_uri: str,
     model: str | None,
+    preset: str | None,
+    vector_column: str | None,
+    id_columns: tuple[str, ...],
+    columns: tuple[str, ...],
     split: str | None,
     strict: bool,
     profile: bool,
@@ -129,19 +150,67 @@ def import_(
     A FILE is a Parquet file that export or embed wrote. Vectors are copied bit by bit, without the
     model, and are refused if the store contains those of another model. Rows that the store already
     has are skipped, so an interrupted import continues where it stopped.
+
+    With --vector-column or --preset, a FILE is anyone's Parquet or GeoParquet file with vectors of
+    the model named by --model. They are normalised, and recorded as declared.
     """
     share_one_heap()
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
 
-    if model:
-        _require_model(files, model)
-    summary = rsicd_embed.import_rows(
-        files, store_uri, split=split, strict=strict, phase=partial(image_progress, unit="rows")
-    )
+    phase = partial(image_progress, unit="rows")
+    if preset or vector_column or id_columns or columns:
+        if model is None or split or strict:
+            raise click.UsageError(
+                "expected --model with the columns of other people's vectors, without --split "
+                "and --strict"
+            )
+        layout = _layout(preset, vector_column, id_columns, columns)
+        summary = _import_vectors(files, store_uri, model, layout, phase)
+    else:
+        if model:
+            _require_model(files, model)
+        summary = rsicd_embed.import_rows(files, store_uri, split=split, strict=strict, phase=phase)
     with rsicd_embed.open_store(store_uri) as store:
         rows = len(store)
     _report(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
+
+
+def _layout(
+    preset: str | None,
+    vector_column: str | None,
+    id_columns: tuple[str, ...],
+    columns: tuple[str, ...],
+) -> VectorLayout:
+    from rsicd_embed.indexing.import_vectors import PRESETS, VectorLayout
+
+    pairs = [text.partition("=") for text in columns]
+    if wrong := next(
+        (text for text, (_, _, old) in zip(columns, pairs, strict=True) if not old), 0
+    ):
+        raise click.UsageError(f"expected --map NEW=OLD, found {wrong!r}")
+    base = PRESETS[preset] if preset else VectorLayout()
+    return VectorLayout(
+        vector_column or base.vector,
+        id_columns or base.ids,
+        {**base.columns, **{new: old for new, _, old in pairs}},
+    )
+
+
+def _import_vectors(
+    files: tuple[Path, ...], store_uri: str, model: str, layout: VectorLayout, phase: Phase
+) -> Summary:
+    """Imports other people's vectors, and checks the model if it can be loaded."""
+    from rsicd_embed.embedder.loading import load_for_a_query
+    from rsicd_embed.errors import ModelError
+    from rsicd_embed.indexing.import_vectors import import_vectors
+
+    try:
+        embedder = load_for_a_query(model)
+    except ModelError as error:
+        embedder = None
+        note(f"the declared model is not checked, as it cannot be loaded here: {error}")
+    return import_vectors(files, store_uri, model, layout, embedder=embedder, phase=phase)
 
 
 def _require_model(files: tuple[Path, ...], model: str) -> None:
@@ -186,7 +255,12 @@ def _report(
     if summary.stretched:
         from rsicd_embed.images import STRETCH_RULE
 
-        note(f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}")
+        warn(
+            f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}. Use "
+            "--stretch for one range per scene, or --stretch LOW:HIGH for one range of all"
+        )
+    if summary.blank:
+        note(f"tiles left out because of nodata: {summary.blank:,}; see --max-nodata")
     if profile:
         _print_profile(summary, done, unit)
     if summary.displaced:

@@ -184,7 +184,7 @@ def load_model_of(store: VectorStore, store_uri: str, model: str | None) -> Embe
             f"the model that made {store_uri} cannot be loaded; if it has moved, "
             f"pass its new path with --model: {error}"
         ) from error
-    require_same_model(made_by, provenance(embedder), store_uri)
+    require_same_model(made_by, provenance(embedder), store_uri, for_queries=True)
     return embedder
 
 

@@ -113,7 +113,7 @@ def label_zero_shot(
         SchemaError: the columns exist.
         BenchError: a prompt lacks `{category}`.
     """
-    require_same_model(store.provenance, provenance(embedder), store.uri)
+    require_same_model(store.provenance, provenance(embedder), store.uri, for_queries=True)
     columns = _columns(column)
     require_new_columns(store, columns, overwrite=overwrite or dry_run)
     weights = class_vectors(embedder, [readable(name) for name in classes], prompts).T

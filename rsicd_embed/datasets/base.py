@@ -25,7 +25,8 @@ class Example:
 
     Attributes:
         id: stable across runs; by default the path relative to the source.
-        file: path or URL of the image file; a string, since a Path takes five times the memory.
+        file: path or URL of the image file, or of a window of a scene (see `images.SceneWindow`);
+            a string, since a Path takes five times the memory.
         attributes: values of the source's columns, by column name.
     """
 
@@ -116,6 +117,7 @@ class Source:
         notes: messages for the user about how the source was read, one line each.
         inferred: columns derived from folder names; values already in a store take precedence.
         rows: the table behind the examples, for manifests.
+        max_nodata: largest share of pixels without data in a tile of a scene.
     """
 
     root: Path
@@ -126,6 +128,7 @@ class Source:
     notes: tuple[str, ...] = ()
     inferred: tuple[str, ...] = ()
     rows: ManifestRows | None = field(default=None, repr=False, compare=False)
+    max_nodata: float = 1.0
 
     def __repr__(self) -> str:
         """One line, not all examples."""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.arguments import require_items
-from rsicd_embed.datasets import captioned, classes, folder, manifest, splits
+from rsicd_embed.datasets import captioned, classes, folder, manifest, scenes, splits
 from rsicd_embed.datasets.base import Example, Source, why_missing
 from rsicd_embed.datasets.column_types import (
     DECLARABLE,
@@ -32,6 +32,7 @@ from rsicd_embed.datasets.conversion import (
     retyped,
     written_column,
 )
+from rsicd_embed.datasets.scenes import Tiling
 from rsicd_embed.errors import DatasetError, SchemaError
 from rsicd_embed.records import FIXED_COLUMNS
 
@@ -75,6 +76,7 @@ def open_sources(
     split: str | None = None,
     allow_empty: bool = False,
     column_types: Mapping[str, str] | None = None,
+    tiling: Tiling | None = None,
 ) -> list[Source]:
     """Opens several sources with distinct ids and common column types.
 
@@ -87,6 +89,7 @@ def open_sources(
         allow_empty: accept folders without images.
         column_types: column name → type to read it as: "text", "int64", "float64", "bool",
             "timestamp" or "date".
+        tiling: read images as georeferenced scenes, and cut them into tiles.
 
     Raises:
         DatasetError: a source is missing or malformed, or two sources conflict.
@@ -96,6 +99,8 @@ def open_sources(
     sources = [open_source(Path(path), allow_empty=allow_empty) for path in paths]
     if split is not None:
         sources = [_only(source, split) for source in sources]
+    if tiling is not None:
+        sources = [scenes.cut(source, tiling) for source in sources]
     seen: dict[str, Example] = {}
     for example in (example for source in sources for example in source.examples):
         other = seen.setdefault(example.id, example)

@@ -15,6 +15,7 @@ from rsicd_embed.images.picture import (
     read_picture,
     read_rgb,
 )
+from rsicd_embed.images.scene_windows import SceneWindow, file_of
 
 __all__ = [
     "FORMATS",
@@ -26,7 +27,9 @@ __all__ = [
     "Header",
     "ImageLike",
     "Picture",
+    "SceneWindow",
     "Stretch",
+    "file_of",
     "read_bytes",
     "read_header",
     "read_picture",

@@ -19,6 +19,7 @@ from rsicd_embed.errors import ImageError, one_line
 from rsicd_embed.images import image_codecs, tiff, tiff_header
 from rsicd_embed.images.bit_depth import Stretch, to_8_bits
 from rsicd_embed.images.image_codecs import too_large, without_text
+from rsicd_embed.images.scene_windows import SceneWindow
 
 # Formats that every installation reads, and the only ones that the server accepts. Other decoders
 # are rarely needed and widen the attack surface.
@@ -110,10 +111,12 @@ class Picture:
         image: upright 8-bit RGB.
         stretch: how samples of more than 8 bits, or of signed or float type, were scaled; None
             for samples of up to 8 bits, which keep their values.
+        nodata: share of pixels without data, for a window of a scene.
     """
 
     image: Image.Image
     stretch: Stretch | None = None
+    nodata: float = 0.0
 
 
 def read_rgb(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -129,13 +132,20 @@ def read_picture(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
     (`bit_depth.to_8_bits`). TIFFs with several pages or bands are handled by `tiff.read`.
 
     Args:
-        source: a path, the bytes of a file, or a Pillow image.
+        source: a path, the address of a window of a scene (see `SceneWindow`), the bytes of a file,
+            or a Pillow image.
         max_pixels: largest accepted number of pixels.
 
     Raises:
         ImageError: the file is missing, damaged, of an unsupported format or layout, larger than
             `max_pixels`, or has no pixels.
     """
+    if isinstance(source, str | Path) and (window := SceneWindow.parse(str(source))):
+        width, height = window.size or window.box[2:]
+        if width * height > max_pixels:
+            raise ImageError(too_large(max_pixels, f"{width}×{height}"))
+        picture, nodata = window.read()
+        return Picture(picture, nodata=nodata)
     data = source if isinstance(source, bytes | Image.Image) else read_bytes(Path(source))
     try:
         if isinstance(data, Image.Image):

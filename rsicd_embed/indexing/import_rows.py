@@ -31,7 +31,8 @@ _STEP_BYTES = 1 << 27
 Phase = Callable[[str, int], AbstractContextManager[Progress]]
 
 
-def _silent(name: str, rows: int) -> AbstractContextManager[Progress]:
+def silent(name: str, rows: int) -> AbstractContextManager[Progress]:
+    """A phase without a progress bar."""
     return nullcontext(lambda rows: None)
 
 
@@ -41,7 +42,7 @@ def import_rows(
     *,
     split: str | None = None,
     strict: bool = False,
-    phase: Phase = _silent,
+    phase: Phase = silent,
 ) -> Summary:
     """Imports Parquet files written by `export_rows` or `rsicd-embed embed` into a store.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rsicd_embed.arguments import require_items, require_object
@@ -14,7 +14,7 @@ from rsicd_embed.datasets.base import Example, Skipped, Source, why_missing
 from rsicd_embed.datasets.sources import resolve
 from rsicd_embed.embedder.base import Embedder, engine_of, require_embedder
 from rsicd_embed.errors import ImageError
-from rsicd_embed.images import STRETCH_RULE, read_bytes, read_picture
+from rsicd_embed.images import STRETCH_RULE, SceneWindow, read_bytes, read_picture
 from rsicd_embed.indexing.reconcile import (
     keep_stored,
     known_rows,
@@ -40,6 +40,7 @@ class Summary:
         imported: number of rows from files that were new or differed from the store's.
         removed: number of rows whose image no longer exists (`prune`).
         skipped: images that could not be read, with reasons.
+        blank: number of tiles of scenes that were left out, as too few of their pixels have data.
         stretched: number of embedded images of more than 8 bits per sample, or of signed or float
             type, which were scaled to 8 bits (see `images.STRETCH_RULE`).
         displaced: existing images whose row was replaced by another image with the same id.
@@ -55,6 +56,7 @@ class Summary:
     unchanged: int = 0
     imported: int = 0
     removed: int = 0
+    blank: int = 0
     stretched: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     displaced: list[Displaced] = field(default_factory=list)
@@ -156,17 +158,29 @@ def _ingest_one(
 ) -> dict[str, str]:
     """Ingests one source; returns id → sha256 of the embedded images."""
 
-    def load(example: Example) -> Loaded | Example | Skipped:
-        """Reads an image on a thread; returns the example if the store has the same bytes."""
+    def load(example: Example) -> Loaded | Example | Skipped | None:
+        """Reads an image on a thread; returns the example if the store has the same bytes,
+        and None for a tile with too little data."""
         uri = example.uri
         try:
-            with stages("read"):
-                data = _image_bytes(example)
-                sha256 = hashlib.sha256(data).hexdigest()
+            window = SceneWindow.parse(example.file)
+            if window:
+                with stages("decode"):
+                    picture = read_picture(example.file)
+                    sha256 = hashlib.sha256(picture.image.tobytes()).hexdigest()
+                if picture.nodata > source.max_nodata:
+                    return None
+                attributes = {**example.attributes, "nodata": round(picture.nodata, 4)}
+                example = replace(example, attributes=attributes)
+            else:
+                with stages("read"):
+                    data = _image_bytes(example)
+                    sha256 = hashlib.sha256(data).hexdigest()
             if known.get(example.id) == sha256:
                 return example
-            with stages("decode"):
-                picture = read_picture(data)
+            if not window:
+                with stages("decode"):
+                    picture = read_picture(data)
             with stages("resize"):
                 pixels = embedder.preprocess(picture.image)
             width, height = picture.image.size
@@ -191,6 +205,8 @@ def _ingest_one(
                 summary.embedded += 1
                 summary.stretched += outcome.stretched
                 new[outcome.example.id] = outcome.sha256
+            elif outcome is None:
+                summary.blank += 1
             elif isinstance(outcome, Skipped):
                 summary.skipped.append(outcome)
                 if strict:

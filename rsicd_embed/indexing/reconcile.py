@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.datasets.base import Example, Source, plain_path
+from rsicd_embed.images import file_of
 from rsicd_embed.records import python_rows
 from rsicd_embed.stores.base import VectorStore
 
@@ -148,7 +149,7 @@ def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
         for id_, uri in zip(batch["id"].to_pylist(), batch["uri"].to_pylist(), strict=True):
             if id_ in present or not uri:
                 continue
-            path = Path(uri)
+            path = Path(file_of(uri))
             if any(path.is_relative_to(root) for root in roots) and _is_gone(path):
                 gone.append(id_)
     return gone
@@ -157,7 +158,7 @@ def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
 def is_another(uri: str, other: str) -> bool:
     """Whether a file exists at `uri` and is not the one at `other`."""
     try:
-        return not Path(uri).samefile(other)
+        return not Path(file_of(uri)).samefile(file_of(other))
     except (OSError, ValueError):
         return False
 

@@ -220,7 +220,7 @@ def query_vectors(
     by_image: dict[int, np.ndarray] = {}
     if texts or images:
         model = embedder()
-        require_same_model(store.provenance, provenance(model), store.uri)
+        require_same_model(store.provenance, provenance(model), store.uri, for_queries=True)
         if texts:
             by_text = dict(zip(texts, model.embed_texts(texts), strict=True))
         by_image = _embed_images(images, model)

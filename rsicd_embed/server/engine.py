@@ -120,7 +120,7 @@ class Engine(Closing):
     def _embedder_of(self, store: VectorStore) -> Embedder:
         if self._embedder is None or self._embedder.fingerprint != store.provenance.fingerprint:
             embedder = self._load(self._model or store.provenance.model)
-            require_same_model(store.provenance, provenance(embedder), self.uri)
+            require_same_model(store.provenance, provenance(embedder), self.uri, for_queries=True)
             self._embedder = embedder
         return self._embedder
 

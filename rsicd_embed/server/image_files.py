@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from rsicd_embed.errors import ImageError, RequestError
-from rsicd_embed.images import FORMATS, read_header, read_rgb
+from rsicd_embed.images import FORMATS, SceneWindow, read_header, read_rgb
 from rsicd_embed.server.engine import StoredFile
 from rsicd_embed.server.schemas import Limits
 
@@ -80,6 +80,8 @@ def read(file: StoredFile, most_bytes: int) -> bytes:
             large, or changed.
     """
     path = _local_path(file)
+    if SceneWindow.parse(str(path)):
+        return _window(path, file.sha256)
     try:
         # Non-blocking, in case the path is now a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -95,6 +97,19 @@ def read(file: StoredFile, most_bytes: int) -> bytes:
     elif path.resolve() != path:
         raise RequestError(404, "the image's path contains a link, and its hash is unknown")
     return data
+
+
+def _window(path: Path, sha256: str | None) -> bytes:
+    """Reads a window of a scene as a PNG."""
+    try:
+        picture = read_rgb(path)
+    except ImageError as error:
+        raise RequestError(404, f"the image's scene cannot be read: {error}") from error
+    if not sha256 or hashlib.sha256(picture.tobytes()).hexdigest() != sha256:
+        raise RequestError(404, "the image's scene has changed since it was embedded")
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _content(descriptor: int, most_bytes: int) -> bytes:

@@ -18,7 +18,7 @@ from rsicd_embed.embedder.base import Embedder, word_warnings
 from rsicd_embed.errors import RequestError
 from rsicd_embed.find import finding, heatmap
 from rsicd_embed.find.finding import Finding, Question
-from rsicd_embed.images import ImageLike
+from rsicd_embed.images import ImageLike, SceneWindow
 from rsicd_embed.query.composed import Part, Query
 from rsicd_embed.server import image_files
 from rsicd_embed.server.batching import Batcher, Policy
@@ -180,7 +180,7 @@ class Service:
             self._thumbnails_bytes -= len(self._thumbnails.popitem(last=False)[1])
 
     async def original(self, id_: str) -> tuple[bytes, str]:
-        """Returns a row's file, unchanged, and its name.
+        """Returns a row's file, unchanged, or its window of a scene as a PNG, and its name.
 
         Raises:
             RequestError: 403: the server hides paths, and with them whatever files contain besides
@@ -190,7 +190,8 @@ class Service:
             raise RequestError(403, "this server does not offer original files, only JPEGs")
         file = await self._files.ask(id_)
         data = await self._run(self._images, lambda: image_files.read(file, self.limits.file_bytes))
-        return data, str(file.uri).rpartition("/")[2]
+        name = str(file.uri).rpartition("/")[2]
+        return data, f"{name}.png" if SceneWindow.parse(name) else name
 
     async def columns(self) -> ColumnList:
         """Describes the columns to filter by; cached for some seconds."""

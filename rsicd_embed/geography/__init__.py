@@ -1,0 +1,1 @@
+"""Footprints of image tiles on the globe, places to search, and geographic files."""

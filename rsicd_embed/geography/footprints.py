@@ -1,0 +1,246 @@
+"""Footprints of image tiles in WGS 84: centres, polygons and ground resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from rsicd_embed.errors import DatasetError, first_line
+
+if TYPE_CHECKING:
+    from pyproj import Transformer
+
+# Corners of a tile counter-clockwise from the lower left, the middles of its edges, its centre.
+_X = np.array([0, 1, 1, 0, 0.5, 1, 0.5, 0, 0.5])
+_Y = np.array([1, 1, 0, 0, 1, 0.5, 0, 0.5, 0.5])
+_STEPS = 16  # points per edge of tiles whose edges are curved in longitude and latitude
+_CURVED = 0.01  # of the tile's size
+
+Affine = tuple[float, float, float, float, float, float]
+"""x = a·column + b·row + c; y = d·column + e·row + f."""
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """The position of an image on the globe.
+
+    Attributes:
+        crs: coordinate reference system, as `EPSG:32618`, or WKT where it has no code.
+        transform: from pixels to coordinates of `crs`.
+    """
+
+    crs: str
+    transform: Affine
+
+
+@dataclass(frozen=True)
+class Footprints:
+    """Footprints of n tiles; missing where the projection is undefined.
+
+    Attributes:
+        lon: longitudes of the centres in degrees, float64 (n,), from -180 to 180.
+        lat: latitudes of the centres, float64 (n,).
+        gsd_m: side of a pixel on the ground in metres, float64 (n,).
+        geometry: polygons as WKB; those that cross the antimeridian are split in two.
+    """
+
+    lon: pa.Array
+    lat: pa.Array
+    gsd_m: pa.Array
+    geometry: pa.Array
+
+
+def footprints(georeference: Georeference, boxes: np.ndarray) -> Footprints:
+    """Computes the footprints of tiles.
+
+    Polygons have four corners, and more where edges are visibly curved, as near a pole.
+
+    Args:
+        georeference: position of the image.
+        boxes: (n, 4): left, top, right, bottom in pixels of the image.
+
+    Raises:
+        DatasetError: the coordinate reference system is unknown.
+    """
+    import shapely
+    from pyproj import Geod
+
+    to_lonlat = _to_lonlat(georeference.crs)
+    left, top, right, bottom = boxes.T.astype(np.float64)[:, :, np.newaxis]
+    columns, rows = left + (right - left) * _X, top + (bottom - top) * _Y
+    lon, lat = _project(to_lonlat, georeference, columns, rows)
+    defined = np.isfinite(lon).all(axis=1) & np.isfinite(lat).all(axis=1)
+    lon, lat = np.where(defined[:, np.newaxis], (lon, lat), 0)
+    lon = _unwrapped(lon)
+    geod = Geod(ellps="WGS84")
+    _, _, across = geod.inv(lon[:, 7], lat[:, 7], lon[:, 5], lat[:, 5])
+    _, _, down = geod.inv(lon[:, 6], lat[:, 6], lon[:, 4], lat[:, 4])
+    area = np.asarray(across) * np.asarray(down)
+    gsd = np.sqrt(area / ((right - left) * (bottom - top))[:, 0])
+    rings = np.stack([lon[:, [0, 1, 2, 3, 0]], lat[:, [0, 1, 2, 3, 0]]], axis=-1)
+    polygons = shapely.polygons(rings)
+    for i in np.flatnonzero(defined & (_curved(lon, lat) | _has_pole(georeference, boxes))):
+        polygons[i] = _dense(to_lonlat, georeference, boxes[i], lon[i, 8])
+    west, _, east, _ = shapely.bounds(polygons).T
+    for i in np.flatnonzero((west < -180) | (east > 180)):
+        polygons[i] = _split(polygons[i])
+    polygons = shapely.orient_polygons(polygons)
+    missing = ~defined
+    return Footprints(
+        pa.array(lon[:, 8], mask=missing),
+        pa.array(lat[:, 8], mask=missing),
+        pa.array(gsd, mask=missing),
+        pa.array(shapely.to_wkb(polygons), pa.binary(), mask=missing),
+    )
+
+
+def pixels_per_metre(georeference: Georeference, width: int, height: int) -> tuple[float, float]:
+    """Pixels per metre on the ground along an image's rows and columns, at its centre.
+
+    Raises:
+        DatasetError: the coordinate reference system is unknown, or undefined at the centre.
+    """
+    from pyproj import Geod
+
+    x, y = width / 2, height / 2
+    columns, rows = np.array([x - 0.5, x + 0.5, x, x]), np.array([y, y, y - 0.5, y + 0.5])
+    to_lonlat = _to_lonlat(georeference.crs)
+    lon, lat = _project(to_lonlat, georeference, columns, rows)
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        raise DatasetError(f"expected a place on the globe, found none in {georeference.crs:.60}")
+    _, _, metres = Geod(ellps="WGS84").inv(lon[[0, 2]], lat[[0, 2]], lon[[1, 3]], lat[[1, 3]])
+    return 1 / float(metres[0]), 1 / float(metres[1])
+
+
+def to_wgs84(geometry: pa.Array, crs: str | None) -> pa.Array:
+    """Converts geometries to WKB in longitudes and latitudes.
+
+    Args:
+        geometry: WKB or WKT.
+        crs: their coordinate reference system; None for WGS 84.
+
+    Raises:
+        DatasetError: a geometry is invalid, or the coordinate reference system is unknown.
+    """
+    if crs is None and pa.types.is_binary(geometry.type):
+        return geometry
+    import shapely
+
+    values = geometry.to_numpy(zero_copy_only=False)
+    try:
+        read = shapely.from_wkt if pa.types.is_string(geometry.type) else shapely.from_wkb
+        shapes = read(values)
+    except (shapely.errors.ShapelyError, TypeError) as error:
+        raise DatasetError(f"expected geometries as WKB or WKT: {first_line(error)}") from None
+    if crs is not None:
+        shapes = shapely.transform(shapes, _to_lonlat(crs).transform, interleaved=False)
+    return pa.array(shapely.to_wkb(shapes), pa.binary())
+
+
+def _to_lonlat(crs: str) -> Transformer:
+    from pyproj import Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    except ProjError as error:
+        raise DatasetError(
+            f"expected a coordinate reference system that PROJ knows, found {crs:.60}: "
+            f"{first_line(error):.100}; name it with --crs, such as --crs EPSG:32633"
+        ) from None
+
+
+def _project(
+    to_lonlat: Transformer, georeference: Georeference, columns: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    a, b, c, d, e, f = georeference.transform
+    x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    lon, lat = to_lonlat.transform(x, y)
+    return np.asarray(lon), np.asarray(lat)
+
+
+def _unwrapped(lon: np.ndarray) -> np.ndarray:
+    """Longitudes within 180° of each tile's centre, the last column, which is normalised."""
+    centre = lon[:, -1:]
+    turns = np.round(centre / 360) * 360
+    centre = np.where(np.abs(centre) > 180, centre - turns, centre)
+    away = lon - centre
+    return np.where(np.abs(away) > 180, lon - np.round(away / 360) * 360, lon)
+
+
+def _curved(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """bool (n,): whether the middle of an edge is away from the line between its corners."""
+    size = np.maximum(np.ptp(lon[:, :4], axis=1), np.ptp(lat[:, :4], axis=1))
+    off = [
+        np.abs(axis[:, 4:8] - (axis[:, :4] + axis[:, [1, 2, 3, 0]]) / 2).max(axis=1)
+        for axis in (lon, lat)
+    ]
+    curved: np.ndarray = np.maximum(*off) > _CURVED * size
+    return curved
+
+
+def _has_pole(georeference: Georeference, boxes: np.ndarray) -> np.ndarray:
+    """bool (n,): whether a pole lies inside each box."""
+    from pyproj import CRS, Transformer
+
+    inside = np.zeros(len(boxes), bool)
+    crs = CRS.from_user_input(georeference.crs)
+    if crs.is_geographic:
+        return inside
+    a, b, c, d, e, f = georeference.transform
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform([0, 0], [90, -90])
+    determinant = a * e - b * d
+    for x_pole, y_pole in zip(np.asarray(x) - c, np.asarray(y) - f, strict=True):
+        column = (e * x_pole - b * y_pole) / determinant
+        row = (a * y_pole - d * x_pole) / determinant
+        if np.isfinite(column) and np.isfinite(row):
+            left, top, right, bottom = boxes.T
+            inside |= (left < column) & (column < right) & (top < row) & (row < bottom)
+    return inside
+
+
+def _dense(to_lonlat: Transformer, georeference: Georeference, box: np.ndarray, lon: float) -> Any:
+    """The polygon of a tile with many points per edge; with a pole inside, down to the pole."""
+    import shapely
+
+    left, top, right, bottom = (float(edge) for edge in box)
+    steps = np.arange(_STEPS) / _STEPS
+    columns = _along([left, right, right, left], steps)
+    rows = _along([bottom, bottom, top, top], steps)
+    lons, lats = _project(to_lonlat, georeference, columns, rows)
+    turns = np.unwrap([*lons, lons[0]], period=360)
+    if abs(turns[-1] - turns[0]) < 180:  # no pole inside
+        turns = turns + np.round((lon - turns.mean()) / 360) * 360
+        return shapely.make_valid(shapely.Polygon(zip(turns, [*lats, lats[0]], strict=True)))
+    pole = np.copysign(90, lats.mean())
+    order = np.argsort((lons + 180) % 360)
+    lons, lats = ((lons + 180) % 360 - 180)[order], lats[order]
+    edge = np.interp(180, [lons[-1], lons[0] + 360], [lats[-1], lats[0]])
+    ring = [(-180, pole), (-180, edge), *zip(lons, lats, strict=True), (180, edge), (180, pole)]
+    return shapely.make_valid(shapely.Polygon(ring))
+
+
+def _along(corners: Sequence[float], steps: np.ndarray) -> np.ndarray:
+    ends = [*corners[1:], corners[0]]
+    edges = [start + (end - start) * steps for start, end in zip(corners, ends, strict=True)]
+    return np.concatenate(edges)
+
+
+def _split(polygon: Any) -> Any:
+    """Cuts a polygon at ±180° and moves what is beyond to the other side."""
+    import shapely
+    from shapely.affinity import translate
+
+    parts = [
+        part
+        for turn in (-360, 0, 360)
+        for part in shapely.get_parts(
+            translate(polygon & shapely.box(turn - 180, -90, turn + 180, 90), -turn)
+        )
+        if part.area > 0
+    ]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

@@ -1,0 +1,245 @@
+"""Windows of georeferenced scenes (GeoTIFF, COG, JPEG 2000, …), read as pictures.
+
+The address of a window names everything that its pixels depend on, so the picture of a row is read
+back from its uri alone: `/data/scene.tif#window=0,224,224,224&bands=4,3,2&stretch=120,3400`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from rsicd_embed.errors import ImageError, one_line
+from rsicd_embed.images.bit_depth import Stretch, scaled
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "BMP", "HFA")
+_MOST_OPEN = 8
+_CACHE_BYTES = 256 << 20  # of decoded blocks
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+_ADDRESS = re.compile(
+    r"(?P<file>.+)#window=(?P<box>\d+,\d+,\d+,\d+)(?:&size=(?P<size>\d+,\d+))?"
+    rf"&bands=(?P<bands>\d+(?:,\d+)*)(?:&stretch=(?P<stretch>{_NUMBER},{_NUMBER}))?",
+    re.DOTALL,
+)
+
+# GDAL's warnings about metadata reach the user through Python's logging otherwise.
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class SceneWindow:
+    """A rectangle of a scene, and how it becomes an RGB picture.
+
+    Attributes:
+        file: path or URL of the scene.
+        box: left, top, width, height in pixels of the scene.
+        bands: numbers of one band (grey) or three (red, green, blue), from 1.
+        size: width and height of the picture; None for those of the box.
+        stretch: the samples that become 0 and 255; None for 8-bit scenes.
+    """
+
+    file: str
+    box: tuple[int, int, int, int]
+    bands: tuple[int, ...]
+    size: tuple[int, int] | None = None
+    stretch: Stretch | None = None
+
+    def __str__(self) -> str:
+        size = f"&size={_joined(self.size)}" if self.size else ""
+        limits = (self.stretch.low, self.stretch.high) if self.stretch else ()
+        stretch = f"&stretch={','.join(f'{limit:.15g}' for limit in limits)}" if limits else ""
+        return f"{self.file}#window={_joined(self.box)}{size}&bands={_joined(self.bands)}{stretch}"
+
+    @classmethod
+    def parse(cls, address: str) -> SceneWindow | None:
+        """The window that an address names; None for the path of a file."""
+        match = _ADDRESS.fullmatch(address) if "#window=" in address else None
+        if match is None:
+            return None
+        left, top, width, height = _integers(match["box"])
+        size = _integers(match["size"]) if match["size"] else None
+        low, high = map(float, (match["stretch"] or "0,0").split(","))
+        return cls(
+            match["file"],
+            (left, top, width, height),
+            _integers(match["bands"]),
+            (size[0], size[1]) if size else None,
+            Stretch(low, high) if match["stretch"] else None,
+        )
+
+    def read(self) -> tuple[Image.Image, float]:
+        """Reads the picture, with pixels without data black, and their share of all pixels.
+
+        Raises:
+            ImageError: the scene cannot be opened, or the window cannot be read.
+        """
+        from rasterio.windows import Window
+
+        left, top, width, height = self.box
+        columns, rows = self.size or (width, height)
+        if not (columns and rows):
+            raise ImageError(f"expected a window with pixels, found {width}×{height}")
+        with open_scene(self.file) as scene:
+            if left + width > scene.width or top + height > scene.height:
+                raise ImageError(
+                    f"expected a scene of at least {left + width}×{top + height} pixels, "
+                    f"found {scene.width}×{scene.height}; it has changed"
+                )
+            require_bands(scene, self.bands)
+            samples, valid = read_samples(
+                scene, self.bands, Window(left, top, width, height), (rows, columns)
+            )
+        if self.stretch:
+            samples = scaled(samples, self.stretch)
+        elif samples.dtype != np.uint8:
+            raise ImageError("expected a stretch for samples of more than 8 bits, found none")
+        nodata = 0.0
+        if valid is not None:
+            samples = np.where(valid[..., np.newaxis], samples, np.uint8(0))
+            nodata = 1 - float(valid.mean())
+        if len(self.bands) == 1:
+            samples = np.repeat(samples, 3, axis=2)
+        return Image.fromarray(np.ascontiguousarray(samples)), nodata
+
+
+def file_of(address: str) -> str:
+    """The file that contains the picture of a row's uri."""
+    window = SceneWindow.parse(address)
+    return window.file if window else address
+
+
+@contextmanager
+def open_scene(file: str) -> Iterator[DatasetReader]:
+    """Opens a scene for one thread at a time; the last few stay open.
+
+    Raises:
+        ImageError: it cannot be read, also while the context is active, or rasterio is missing.
+    """
+    try:
+        import rasterio
+        from rasterio.errors import RasterioError
+    except ImportError as error:
+        raise ImageError("scenes need rasterio; pip install 'rsicd-embed[geo]'") from error
+    entry = _entry(file)
+    try:
+        with (
+            entry.lock,
+            warnings.catch_warnings(),
+            rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS"),
+        ):
+            warnings.simplefilter("ignore")  # scenes without georeference
+            if entry.scene is None or entry.scene.closed:
+                entry.scene = rasterio.open(file)
+            if entry.scene.driver not in DRIVERS:
+                raise ImageError(
+                    f"expected a scene in {', '.join(DRIVERS)}, found {entry.scene.driver}"
+                )
+            yield entry.scene
+    except RasterioError as error:
+        reason = one_line(error)
+        if "not recognized" in reason:
+            reason = "not a scene that GDAL reads (GeoTIFF, JPEG 2000, PNG, JPEG, WebP, …)"
+        elif "Read failed" in reason or "read" in reason.lower():
+            cause = error.__cause__ or error.__context__
+            reason = f"damaged image: {one_line(cause or error)}"
+        raise ImageError(reason) from error
+    except MemoryError as error:
+        raise ImageError("too large for this machine's memory; use smaller tiles") from error
+
+
+@dataclass
+class _OpenScene:
+    lock: threading.Lock
+    scene: DatasetReader | None = None
+
+
+_opened: OrderedDict[tuple[str, int, int], _OpenScene] = OrderedDict()
+_mutex = threading.Lock()
+
+
+def _entry(file: str) -> _OpenScene:
+    """The open scene of a file, unless the file has changed since."""
+    try:
+        status = Path(file).stat()
+        key = (file, status.st_mtime_ns, status.st_size)
+    except (OSError, ValueError) as error:
+        if "://" not in file:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise ImageError(f"cannot be read: {reason}") from error
+        key = (file, 0, 0)
+    with _mutex:
+        entry = _opened.pop(key, None) or _OpenScene(threading.Lock())
+        _opened[key] = entry
+        # Handles close once no thread uses them.
+        while len(_opened) > _MOST_OPEN:
+            _opened.popitem(last=False)
+    return entry
+
+
+def require_bands(scene: DatasetReader, bands: tuple[int, ...]) -> None:
+    """Checks that a scene has real-valued bands of these numbers.
+
+    Raises:
+        ImageError: it does not.
+    """
+    missing = [band for band in bands if not 1 <= band <= scene.count]
+    if missing:
+        raise ImageError(f"expected bands from 1 to {scene.count}, found {missing[0]}")
+    kinds = [scene.dtypes[band - 1] for band in bands]
+    if unread := next((kind for kind in kinds if "complex" in kind), None):
+        raise ImageError(f"expected real samples, found {unread}; convert them to amplitudes")
+
+
+def read_samples(
+    scene: DatasetReader, bands: tuple[int, ...], window: object, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads bands of a window, resampled to a shape; overviews are used where they suffice.
+
+    Args:
+        scene: an open scene.
+        bands: numbers of the bands, from 1.
+        window: a rasterio window; None for the whole scene.
+        shape: height and width of the result.
+
+    Returns:
+        The samples (height, width, bands), and bool (height, width), False for pixels without
+        data in all bands, masked, transparent or not finite; None if all have data.
+    """
+    from rasterio.enums import MaskFlags, Resampling
+
+    whole = (scene.height, scene.width) if window is None else (window.height, window.width)  # type: ignore[attr-defined]
+    method = Resampling.average if shape[0] < whole[0] else Resampling.cubic
+    options = {"window": window, "out_shape": (len(bands), *shape)}
+    samples = np.empty((*shape, len(bands)), np.result_type(*(scene.dtypes[b - 1] for b in bands)))
+    scene.read(list(bands), resampling=method, out=samples.transpose(2, 0, 1), window=window)
+    valid = None
+    if any(scene.mask_flag_enums[band - 1] != [MaskFlags.all_valid] for band in bands):
+        valid = (scene.read_masks(list(bands), **options) > 0).any(axis=0)
+    if samples.dtype.kind == "f":
+        finite = np.isfinite(samples).all(axis=2)
+        if not finite.all():
+            valid = finite if valid is None else valid & finite
+            samples = np.nan_to_num(samples, nan=0, posinf=0, neginf=0)
+    return samples, None if valid is None or valid.all() else valid
+
+
+def _joined(numbers: tuple[int, ...]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))

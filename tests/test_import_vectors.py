@@ -1,0 +1,163 @@
+"""Import of other people's vectors."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import rsicd_embed
+from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.errors import DatasetError, FingerprintError, StoreError
+from rsicd_embed.indexing import Summary
+from rsicd_embed.indexing.import_vectors import PRESETS, VectorLayout, import_vectors
+from rsicd_embed.records import declared, require_same_model
+
+from .helpers import SCHEMES, rows, run
+
+shapely = pytest.importorskip("shapely")
+VECTORS = np.random.default_rng(0).normal(size=(4, 8)) * 30
+BOX = shapely.box(10, 50, 12, 51)
+FLOAT, DEFAULT = pa.float32(), VectorLayout()
+
+
+def write(path: Path, columns: dict[str, Any], **metadata: str) -> Path:
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+    return path
+
+
+def lists(vectors: Any, kind: pa.DataType = FLOAT, size: int = -1) -> pa.Array:
+    return pa.array([None if v is None else list(v) for v in vectors], pa.list_(kind, size))
+
+
+def load(path: Path, uri: str, layout: VectorLayout = DEFAULT, **options: Any) -> Summary:
+    return import_vectors([path], uri, "someone/model", layout, **options)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+@pytest.mark.parametrize("size", [-1, 8])
+def test_vectors_are_normalised(scheme: str, kind: pa.DataType, size: int, tmp_path: Path) -> None:
+    stored_as = VECTORS.astype(kind.to_pandas_dtype())
+    columns = {"id": list("abcd"), "embedding": lists(stored_as, kind, size), "n": [1, 2, 3, 4]}
+    uri = f"{scheme}:{tmp_path / 'st'}"
+    summary = load(write(tmp_path / "v.parquet", columns), uri)
+    norms = np.linalg.norm(stored_as.astype(float), axis=1)
+    assert f"{norms.min():.4g} to {norms.max():.4g}" in summary.notes[0]
+    assert (summary.imported, summary.skipped) == (4, [])
+    stored = rows(uri)
+    for i, id_ in enumerate("abcd"):
+        expected = stored_as[i].astype(float) / norms[i]
+        np.testing.assert_allclose(stored[id_]["vector"], expected, atol=1e-6)
+        assert stored[id_]["n"] == i + 1
+    with rsicd_embed.open_store(uri) as store:
+        assert store.provenance == declared("someone/model", 8)
+    assert load(tmp_path / "v.parquet", uri).imported == 4 and len(rows(uri)) == 4
+
+
+def test_rows_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
+    nan = [np.nan] * 8
+    vectors = [VECTORS[0], VECTORS[1][:5], nan, np.zeros(8), None, VECTORS[2]]
+    path = write(tmp_path / "v.parquet", {"id": list("abcdef"), "embedding": lists(vectors)})
+    summary = load(path, f"exact:{tmp_path / 'st'}")
+    assert summary.imported == 2
+    assert [skipped.reason for skipped in summary.skipped] == [
+        "row 2: expected a vector of length 8, found one of 5",
+        "row 3: the vector has NaN or infinite values",
+        "row 4: the vector is all zero",
+        "row 5: expected a vector of length 8, found none",
+    ]
+    columns = {"id": [f"{i}" for i in range(40)], "embedding": lists([VECTORS[0], *[nan] * 39])}
+    skipped = load(write(tmp_path / "w.parquet", columns), f"exact:{tmp_path / 'st'}").skipped
+    assert len(skipped) == 11 and skipped[-1].reason.startswith("29 more: the vector has NaN")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets(preset: str, tmp_path: Path) -> None:
+    day = dt.datetime(2023, 1, 19, 16, 18, 11)
+    files: dict[str, dict[str, Any]] = {
+        "major-tom": {
+            "unique_id": ["u"], "embedding": lists(VECTORS[:1], pa.float16()),
+            "timestamp": ["20230119T161811"], "grid_row_u": pa.array([5], pa.int16()),
+            "geometry": [BOX.wkb], "centre_lat": pa.array([50.5], pa.float32()),
+            "centre_lon": pa.array([11], pa.float32()), "utm_crs": ["EPSG:32632"],
+            "pixel_bbox": [[1, 2, 3, 4]],
+        },
+        "earth-embeddings": {
+            "grid_cell": ["9U"], "product_id": ["u"], "embedding": lists(VECTORS[:1]),
+            "timestamp": pa.array([day], pa.timestamp("ns")), "centre_lat": [50.5],
+            "centre_lon": [11.0], "geometry_wkt": [BOX.wkt], "parquet_row": [3],
+        },
+        "clay": {
+            "source_url": ["u"], "date": pa.array([day.date()]), "geometry": [BOX.wkb],
+            "embeddings": lists(VECTORS[:1], size=8),
+        },
+    }  # fmt: skip
+    path, uri = write(tmp_path / "v.parquet", files[preset]), f"lancedb:{tmp_path / 'st'}"
+    layout = PRESETS[preset]
+    assert load(path, uri, layout).imported == 1
+    (row,) = rows(uri).values()
+    assert row["id"] == {"earth-embeddings": "u/9U"}.get(preset, "u")
+    assert (row["lon"], row["lat"]) == (11, 50.5)
+    assert shapely.from_wkb(row["geometry"]).equals(BOX)
+    when = day.replace(tzinfo=dt.UTC)
+    assert row["datetime"] == (
+        when if preset != "clay" else dt.datetime(2023, 1, 19, tzinfo=dt.UTC)
+    )
+    kept = {"major-tom": "grid_row_u", "earth-embeddings": "parquet_row", "clay": "uri"}
+    assert row[kept[preset]] is not None
+
+
+def test_geoparquet_of_another_reference_system(tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    frame = geopandas.GeoDataFrame({"id": ["a"]}, geometry=[BOX], crs=4326).to_crs(32632)
+    frame["embedding"] = [VECTORS[0].tolist()]
+    frame.rename_geometry("shape").to_parquet(tmp_path / "v.parquet")
+    uri = f"exact:{tmp_path / 'st'}"
+    load(tmp_path / "v.parquet", uri)
+    row = rows(uri)["a"]
+    assert shapely.hausdorff_distance(shapely.from_wkb(row["geometry"]), BOX) < 1e-8
+    assert row["lon"] == pytest.approx(11, abs=1e-3)
+
+
+def test_wrong_files_and_models_are_refused(
+    tmp_path: Path, embedder: Embedder, pictures: Path
+) -> None:
+    uri = f"exact:{tmp_path / 'st'}"
+    path = write(tmp_path / "v.parquet", {"id": ["a"], "embedding": lists(VECTORS[:1])})
+    with pytest.raises(DatasetError, match="expected a column 'x', found id, embedding; name"):
+        load(path, uri, VectorLayout("x"))
+    with pytest.raises(DatasetError, match="expected lists of floats in 'id', found string"):
+        load(path, uri, VectorLayout("id"))
+    with pytest.raises(DatasetError, match="cannot be read as Parquet"):
+        load(pictures / "a.png", uri)
+    with pytest.raises(FingerprintError, match=f"of length {embedder.dim}, as of .*, found 8"):
+        load(path, uri, embedder=embedder)
+    noise = np.random.default_rng(1).normal(size=(1, embedder.dim))
+    columns = {"id": ["a"], "uri": [str(pictures / "a.png")], "embedding": lists(noise)}
+    other = write(tmp_path / "w.parquet", columns)
+    with pytest.raises(FingerprintError, match="median cosine"):
+        load(other, uri, embedder=embedder)
+    columns["embedding"] = lists(7 * embedder.embed_images([pictures / "a.png"]))
+    assert load(write(other, columns), uri, embedder=embedder).imported == 1
+    with pytest.raises(StoreError, match="someone/model"):
+        load(path, uri)
+    with rsicd_embed.open_store(uri) as store, pytest.raises(FingerprintError):
+        require_same_model(store.provenance, provenance(embedder), uri)
+
+
+def test_search_by_text_in_a_declared_store(tmp_path: Path, tiny_model: Path) -> None:
+    model = rsicd_embed.load_embedder(tiny_model, backend="numpy")
+    columns = {"key": ["a", "b"], "emb": lists(3 * model.embed_texts(["a port", "a beach"]))}
+    path, uri = write(tmp_path / "v.parquet", columns), f"nmslib:{tmp_path / 'st'}"
+    command = ("import", path, "--store", uri, "--vector-column", "emb", "--id-column", "key")
+    assert "expected --model" in run(*command).stderr
+    done = run(*command, "--model", tiny_model, "--json")
+    assert done.document["imported"] == 2
+    hits = run("search", "a beach", "--store", uri, "--json").document["hits"]
+    assert (hits[0]["id"], round(hits[0]["score"], 4)) == ("b", 1)
