@@ -64,14 +64,14 @@ class RsicdClip(EmbeddingFunction):
     Attributes:
         model: None for the bundled model, a Hugging Face id (with `@revision`), or a directory.
         batch_size: number of images per batch.
-        backend: jax, openvino or numpy.
+        backend: auto, jax, openvino or numpy.
         precision: float32 or bfloat16; None to choose by device.
         fingerprint: set by `create`.
     """
 
     model: str | None = None
     batch_size: int = 64
-    backend: Backend = "jax"
+    backend: Backend = "auto"
     precision: Precision | None = None
     fingerprint: str | None = None
     max_retries: int = 0

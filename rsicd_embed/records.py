@@ -211,9 +211,11 @@ def require_same_model(stored: Provenance, given: Provenance, store: str) -> Non
         return
     differing = differences(stored, given)
     if stored.model == given.model:
+        where = f"--store {store} " if ":" in store else ""
         raise FingerprintError(
             f"{store} holds vectors of an earlier version of model {stored.model!r} "
-            f"({differing}); restore that version, or use another store"
+            f"({differing}); restore that version, or embed the images again: "
+            f"rsicd-embed reembed {where}--model {given.model}"
         )
     raise FingerprintError(
         f"{store} holds vectors of model {stored.model!r}, not {given.model!r} ({differing}); "

@@ -207,6 +207,23 @@ def agreement(run: dict[str, Any]) -> Iterator[str]:
         yield f"| {metric['figure']} | {ends} |"
 
 
+def queries(run: dict[str, Any]) -> Iterator[str]:
+    """Everyday queries, by their precision."""
+    k = run["k"]
+    low, high = run["intervals"][f"p{k}"]
+    yield (
+        f"{run['model']} on {run['dataset']} {run['split']}, {run['n']:,} images: precision@{k} of "
+        f"{run['queries']} queries {run['metrics'][f'p{k}']:.3f} ({low:.3f}–{high:.3f}), "
+        f"{run['without_hits']} without a right result."
+    )
+    yield "\n| precision | queries |\n|---|---|"
+    by_precision: dict[str, list[str]] = {}
+    for row in sorted(run["per_query"], key=lambda row: -row["precision"]):
+        by_precision.setdefault(f"{row['precision']:.1f}", []).append(row["query"])
+    for value, texts in by_precision.items():
+        yield f"| {value} | {', '.join(sorted(texts))} |"
+
+
 SHOWN = {
     "agreement": agreement,
     "embed": embed,
@@ -215,6 +232,7 @@ SHOWN = {
     "cold-search": cold,
     "first-picture": cold,
     "ann": ann,
+    "queries": queries,
     "loader": loader,
     "serve": serve,
     "train-step": train_step,

@@ -63,7 +63,6 @@ from scripts.doc_blocks import (
 HOME = "/home/ada"
 TILES_STORE = "lancedb:./earth"
 INGEST_TILES = ["ingest", "demo/tiles/tiles.jsonl", "--store", TILES_STORE]
-_EMBEDDING = ("ingest", "embed", "eval")
 
 _PROGRESS = re.compile(r"^\w+: \d+/\d+.*\n", flags=re.MULTILINE)
 # Numbers that differ from run to run.
@@ -164,12 +163,9 @@ class Workspace:
         Raises:
             ExampleError: it does not end with the status that is expected.
         """
-        engine = ["--backend", "openvino"] if words[0] in _EMBEDDING else []  # the fastest
         with contextlib.chdir(self.folder):
             environment = {"COLUMNS": "100"}
-            result = CliRunner().invoke(
-                program, [*words, *engine], prog_name="rsicd-embed", env=environment
-            )
+            result = CliRunner().invoke(program, words, prog_name="rsicd-embed", env=environment)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise ExampleError(f"rsicd-embed {shlex.join(words)}") from result.exception
         if (result.exit_code in (1, 2)) != fails:

@@ -28,8 +28,17 @@ from transformers import (  # noqa: E402
     CLIPImageProcessor,
     CLIPModel,
     CLIPTokenizer,
+    SiglipConfig,
+    SiglipModel,
+    SiglipTokenizer,
+    XLMRobertaConfig,
 )
+from transformers.convert_slow_tokenizer import T5Converter  # noqa: E402
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil  # noqa: E402
+from transformers.models.siglip.image_processing_pil_siglip import (  # noqa: E402
+    SiglipImageProcessorPil,
+)
+from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer  # noqa: E402
 
 __all__ = [
     "BertModel",
@@ -39,6 +48,13 @@ __all__ = [
     "CLIPImageProcessorPil",
     "CLIPModel",
     "CLIPTokenizer",
+    "Siglip2Tokenizer",
+    "SiglipConfig",
+    "SiglipImageProcessorPil",
+    "SiglipModel",
+    "SiglipTokenizer",
+    "T5Converter",
+    "XLMRobertaConfig",
     "resnet18",
     "resnet50",
 ]

@@ -67,6 +67,7 @@ BASE: dict[str, list[str]] = {
     "eval probe": ["--dataset", "absent"],
     "eval queries": ["--dataset", "absent"],
     "eval forgetting": ["--dataset", "absent", "--baseline", "absent"],
+    "eval suite": ["--dataset", "absent"],
     "bench ann": ["--vectors", "absent", "-o", "bench"],
     "bench embed": ["--model", "absent", "-o", "bench"],
     "bench ingest": ["absent", "--model", "absent", "-o", "bench"],

@@ -16,7 +16,7 @@ from tests.helpers import manifest, run
 
 TOP = {"top1": 1, "top3": 1, "top5": 1, "top10": 1}
 RETRIEVAL = {f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)} | {"mr"}
-COMMANDS = ("zeroshot", "retrieval", "probe", "forgetting", "queries")
+COMMANDS = ("zeroshot", "retrieval", "probe", "forgetting", "queries", "suite")
 
 
 @pytest.fixture
@@ -101,10 +101,47 @@ def test_retrieval(toy: Path) -> None:
     # Colours identify the class, not the image: four images share each caption.
     assert document["metrics"]["i2t_r10"] == 1
     assert document["metrics"]["t2i_r1"] <= document["ceiling"]["t2i_r1"]
+    assert document["argsort"]["mr"] > document["metrics"]["mr"]  # four images tie
     credited = evaluated("retrieval", "--dataset", toy, "--credit-duplicates")
     assert set(credited["ceiling"].values()) == {1}
     assert credited["metrics"]["mr"] > document["metrics"]["mr"]
     assert credited["duplicates"] != document["duplicates"]
+
+
+@pytest.mark.usefixtures("colours")
+def test_suite(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models on two datasets have the metrics of the single commands, in one table and page."""
+    pytest.importorskip("sklearn")
+    listed = tmp_path / "models.toml"
+    listed.write_text('[colours]\nsource = "a/b"\nseen = ["TOY"]\n')
+    monkeypatch.setenv("RSICD_EMBED_MODELS", str(listed))
+    folders, out = class_folder(tmp_path / "folders"), tmp_path / "out"
+    both = ("--dataset", toy, "--dataset", folders, "--model", "colours", "--model", "blind")
+    document = evaluated("suite", *both, "-o", out)
+    results = {(each["model"], each["dataset"]): each for each in document["results"]}
+    assert len(document["models"]) == 2 and set(results) == {
+        ("colours", "toy"),
+        ("colours", "folders"),
+    }
+    whole, blind = (
+        next(each for each in document["results"][i:] if each["dataset"] == "toy") for i in (0, 2)
+    )
+    retrieval = evaluated("retrieval", "--dataset", toy)
+    assert whole["metrics"].items() > retrieval["metrics"].items()
+    assert whole["intervals"].items() > retrieval["intervals"].items()
+    assert whole["metrics"]["mr_argsort"] == retrieval["argsort"]["mr"]
+    assert whole["metrics"]["zeroshot_top1"] == 1
+    assert blind["metrics"]["zeroshot_top1"] == pytest.approx(2 / 3)
+    probe = evaluated("probe", "--dataset", toy)["metrics"]
+    assert whole["metrics"].items() > probe.items()
+    assert whole["seen"] and results["colours", "folders"]["seen"] is False
+    assert "mr" not in results["colours", "folders"]["metrics"]
+    page = (out / "eval-suite.html").read_text()
+    assert "zero-shot top-1" in page and "folders all" in page
+    text = run("eval", "suite", *both, "--task", "zeroshot").stdout
+    assert "toy test (12 images)" in text and "linear probe" not in text and "seen: *" in text
+    error = run("eval", "suite", "--dataset", folders, "--task", "retrieval").error
+    assert "expected captions" in error
 
 
 @pytest.mark.usefixtures("colours")

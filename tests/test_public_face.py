@@ -53,7 +53,7 @@ def test_embedder_repr(tiny_model: Path) -> None:
     embedder = rsicd_embed.load_embedder(tiny_model, batch_size=3, backend="numpy")
     text = repr(embedder)
     assert text.startswith(f"<ClipEmbedder '{tiny_model}': dim {embedder.dim}, ")
-    assert text.endswith(" px, NumpyTowers, batches of 3>")
+    assert text.endswith(" px, numpy float32, batches of 3>")
 
 
 def test_source_repr(pictures: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,19 @@ def test_rows_written_meanwhile_are_kept(
     assert len(calls) == 2
     assert done["rows"] == 7
     assert len(run("store", "tags", "--store", stored, "--json").document["tags"]) == 1
+
+
+def test_a_store_of_a_models_earlier_version_names_the_command(
+    uri: str, images: Path, tiny_model: Path, other_model: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    source = str(images / "manifest.csv")
+    assert run("ingest", source, "--store", uri, "--model", str(model)).status == 0
+    shutil.copytree(other_model, model, dirs_exist_ok=True)
+    error = run("search", "a port", "--store", uri, "--model", str(model)).error
+    assert "vectors of an earlier version of model" in error
+    command = f"rsicd-embed reembed --store {uri} --model {model}"
+    assert error.endswith(f"or embed the images again: {command}")
+    assert run(*command.split()[1:]).status == 0
+    assert run("search", "a port", "--store", uri, "--model", str(model)).status == 0

@@ -54,7 +54,7 @@ precision_option = click.option(
 backend_option = click.option(
     "--backend",
     type=click.Choice(BACKENDS),
-    help="Engine that runs the model; openvino is the fastest on a CPU.  [default: jax]",
+    help="Engine that runs the model; auto is the fastest on this machine.  [default: auto]",
 )
 batch_size_option = count_option("--batch-size", default=64, help="Images per batch.")
 

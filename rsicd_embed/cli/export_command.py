@@ -132,8 +132,9 @@ def export(
     """Export a store's rows or a model.
 
     Rows are written to a Parquet file, from which import fills any other store, bit by bit and
-    without the model. Models of any format are written to a directory in the Hugging Face layout.
-    Nothing is uploaded unless --push-to is given.
+    without the model. Models of any format are written to a directory, in the Hugging Face layout
+    if transformers has the architecture, else in open_clip's or our own. Nothing is uploaded unless
+    --push-to is given.
     """
     if (store_uri is None) == (model is None):
         raise click.UsageError("expected either --store or --model")

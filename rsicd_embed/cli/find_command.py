@@ -111,6 +111,7 @@ def find(
                 "model": embedder.name,
                 "against": list(finding.texts[1:]),
                 "logit_scale": finding.logit_scale,
+                "logit_bias": finding.logit_bias,
                 "count": len(finding.boxes),
                 "patches": finding.best(k),
                 "warnings": warnings,

@@ -177,10 +177,11 @@ def _report(
         print_json(summary.as_json())
     else:
         rate = done / summary.seconds if summary.seconds else 0.0
+        engine = f", {summary.engine}" if summary.engine and done else ""
         show(
             f"{counts}, {summary.unchanged} unchanged, {summary.removed} removed, "
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
-            f"({rate:.1f} {unit}/s); {rows} rows in {store_uri}"
+            f"({rate:.1f} {unit}/s{engine}); {rows} rows in {store_uri}"
         )
     if summary.stretched:
         from rsicd_embed.images import STRETCH_RULE

@@ -107,11 +107,6 @@ def serve(
 
 
 def _load(model: str, backend: Backend | None) -> Embedder:
-    """Loads a model on OpenVINO if it is installed, else on JAX."""
     import rsicd_embed
-    from rsicd_embed import plugins
 
-    name, colon, _ = model.partition(":")
-    if backend is None and not (colon and name in plugins.names(plugins.EMBEDDERS)):
-        backend = "openvino" if importlib.util.find_spec("openvino") else "jax"
     return rsicd_embed.load_embedder(model, batch_size=_BATCH_SIZE, backend=backend)

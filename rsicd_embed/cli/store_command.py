@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 @store_option
 @json_option
 def info(store_uri: str, as_json: bool) -> None:
-    """Show a store's rows, model, index and columns."""
+    """Show a store's rows, model, index and columns.
+
+    The engine is the one that ingest would use on this machine.
+    """
     import rsicd_embed
+    from rsicd_embed.embedder.loading import engine_for
 
     with rsicd_embed.open_store(store_uri) as opened:
         facts = dataclasses.asdict(opened.info())
+    facts["engine"] = engine_for(facts["model"])
     if as_json:
         print_json(facts)
         return

@@ -93,6 +93,12 @@ def provenance(embedder: Embedder) -> Provenance:
     return Provenance.of(embedder)
 
 
+def engine_of(embedder: object) -> str | None:
+    """The engine and precision that an embedder reports; None if it reports none."""
+    engine = getattr(embedder, "engine", None)
+    return engine if isinstance(engine, str) else None
+
+
 @dataclass(frozen=True)
 class UnfamiliarWord:
     """A word that is absent or rare in a model's training captions.

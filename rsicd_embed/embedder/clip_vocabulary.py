@@ -9,12 +9,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
-from tokenizers.processors import TemplateProcessing
 
 from rsicd_embed.embedder.hub import fetch
-from rsicd_embed.embedder.tokenizer import WORD_END
+from rsicd_embed.embedder.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, WORD_END, clip_bpe
 from rsicd_embed.errors import ModelError
 
 SIZE = 49408
@@ -24,7 +23,6 @@ _SHA256 = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"
 _PACKAGES = ("open_clip", "clip")
 _PACKAGED = "bpe_simple_vocab_16e6.txt.gz"
 _REPO = "openai/clip-vit-base-patch32"
-_BEGIN, _END = "<start_of_text>", "<end_of_text>"  # open_clip's spelling
 
 # Cases are ignored, so 'ſ ends a word like 's.
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -45,22 +43,14 @@ def clip_tokenizer(directory: Path) -> FastTokenizer:
     alphabet = _alphabet()
     tokens = [*alphabet, *(byte + WORD_END for byte in alphabet)]
     tokens += [left + right for left, right in merges]
-    ids = {token: i for i, token in enumerate([*tokens, _BEGIN, _END])}
-    tokenizer = FastTokenizer(models.BPE(ids, list(merges), end_of_word_suffix=WORD_END))
+    names = [*tokens, BEGIN_OF_TEXT, END_OF_TEXT]
+    tokenizer = clip_bpe({token: i for i, token in enumerate(names)}, merges)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    special = [(_BEGIN, ids[_BEGIN]), (_END, ids[_END])]
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token, _ in special])
-    tokenizer.post_processor = TemplateProcessing(
-        single=f"{_BEGIN} $A {_END}",
-        pair=f"{_BEGIN} $A {_END} $B:1 {_END}:1",
-        special_tokens=special,
-    )
-    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -135,6 +134,8 @@ def _user_list() -> Path | None:
 
 @cache
 def _read(path: Path) -> Mapping[str, KnownModel]:
+    import tomllib  # only for models by name, not for the bundled one
+
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from rsicd_embed.arguments import shown
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.embedder.clip import parts
 from rsicd_embed.embedder.clip.backends import Backend, Precision
+from rsicd_embed.embedder.clip.backends.engine_choice import engines
 from rsicd_embed.embedder.clip.backends.towers import towers
 from rsicd_embed.embedder.clip.config import Activation
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
@@ -45,7 +46,7 @@ def load_embedder(
             entry point NAME of group `rsicd_embed.embedders`.
         batch_size: number of images per batch, across all local devices.
         precision: compute dtype of a CLIP; None for float32 on CPUs and bfloat16 elsewhere.
-        backend: engine that runs a CLIP; None for jax.
+        backend: engine that runs a CLIP; None or "auto" for the fastest on this machine.
         activation: of the transformers, "quick_gelu" or "gelu", for a checkpoint file that does not
             say it.
 
@@ -86,6 +87,11 @@ def load_for_a_query(model: str | Path | None = None) -> Embedder:
     return load_embedder(model, backend="numpy" if name is None else None)
 
 
+def engine_for(model: str) -> str | None:
+    """The engine that `--backend auto` tries first for a model; None for a plug-in's embedder."""
+    return str(next(engines())) if _entry_point(model)[0] is None else None
+
+
 def load_clip(
     model: str | Path | None = None,
     *,
@@ -97,7 +103,7 @@ def load_clip(
     """Loads a CLIP model; see `load_embedder`."""
     located = locate(model, activation=activation)
     model_parts = parts.read(located)
-    engine = towers(model_parts, backend or "jax", precision)
+    engine = towers(model_parts, backend or "auto", precision)
     return ClipEmbedder(
         model_parts,
         engine,

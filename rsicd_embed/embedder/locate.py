@@ -80,16 +80,16 @@ def locate(
     path = Path(text).expanduser()
     if path.is_dir():
         _refuse_other_folder(path)
-        file = _only_checkpoint(path) if layout == CLIP else None
+        file = _only_checkpoint(path) if layout.kind == CLIP.kind else None
         return Located(path, str(path.resolve()) + suffix, file, activation)
     if known := known_models.find(text):
         agreed = _agreed(activation, known.activation, f"the list of models for {text}")
         return replace(locate(known.location, layout, activation=agreed), name=text)
     folder, colon, inside = text.rpartition(":")
-    if colon and layout == CLIP and (Path(folder).expanduser() / inside).is_file():
+    if colon and layout.kind == CLIP.kind and (Path(folder).expanduser() / inside).is_file():
         path = Path(folder).expanduser() / inside
     described = path.name in weight_files.FILES and (path.parent / layout.settings[0]).is_file()
-    if path.is_file() and is_checkpoint(path.name) and layout == CLIP and not described:
+    if path.is_file() and is_checkpoint(path.name) and layout.kind == CLIP.kind and not described:
         return Located(path.parent, str(path.resolve()) + suffix, path.name, activation)
     hub = _HUB_ID.fullmatch(text)
     if path.exists() or hub is None or (_FILE.fullmatch(text) and not hub["file"]):
@@ -103,7 +103,7 @@ def locate(
         activation = _agreed(activation, listed, "the list of models for this file")
         local = fetch(hub["repo"], hub["revision"], hub["file"])
         return Located(local.parent, text + suffix, local.name, activation)
-    others = (OPEN_CLIP,) if layout == CLIP else ()
+    others = (OPEN_CLIP,) if layout.kind == CLIP.kind else ()
     try:
         directory = download(hub["repo"], hub["revision"], layout, *others)
     except ModelError as error:

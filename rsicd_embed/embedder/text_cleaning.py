@@ -56,5 +56,5 @@ _CLEANERS: dict[Cleaning, Callable[[str], str]] = {
     "whitespace": _whitespace,
     "canonicalize": _canonicalize,
     "siglip": _siglip,
-    "lowercase": str.lower,
+    "lowercase": lambda text: "".join(map(str.lower, text)),  # letter by letter: Σ is always σ
 }

@@ -26,7 +26,9 @@ Statistic = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 _BLOCK = 1 << 20  # counts in memory at once, 8 MB
 
 
-def rank_of_right(similarities: np.ndarray, right: np.ndarray) -> np.ndarray:
+def rank_of_right(
+    similarities: np.ndarray, right: np.ndarray, *, in_order: bool = False
+) -> np.ndarray:
     """Rank of the best correct candidate of each query, from 1; ties count against it.
 
     An incorrect candidate with the same similarity ranks above it, so that a model that gives every
@@ -36,6 +38,8 @@ def rank_of_right(similarities: np.ndarray, right: np.ndarray) -> np.ndarray:
     Args:
         similarities: float (queries, candidates).
         right: bool (queries, candidates).
+        in_order: candidates with the same similarity rank in their order instead, as in papers that
+            sort with a stable `argsort`.
 
     Returns:
         int (queries,).
@@ -43,8 +47,14 @@ def rank_of_right(similarities: np.ndarray, right: np.ndarray) -> np.ndarray:
     Example:
         >>> rank_of_right(np.array([[.9, .5, .5]]), np.array([[False, True, False]]))
         array([3])
+        >>> rank_of_right(np.array([[.9, .5, .5]]), np.array([[0, 1, 0]], bool), in_order=True)
+        array([2])
     """
     best = np.where(right, similarities, -np.inf).max(axis=1, keepdims=True)
+    if in_order:
+        first = (right & (similarities == best)).argmax(axis=1)[:, None]
+        later = np.arange(similarities.shape[1]) > first
+        similarities = np.where(later & (similarities == best), -np.inf, similarities)
     ranks: np.ndarray = 1 + (~right & ~(similarities < best)).sum(axis=1)
     return ranks
 

@@ -27,6 +27,7 @@ from rsicd_embed.evaluation.metrics import (
 from rsicd_embed.reports.evaluation_types import RetrievalScores
 
 TIES = "a wrong candidate as similar as the best right one ranks above it"
+ARGSORT = "candidates of the same similarity rank in the dataset's order, as by a stable argsort"
 OWN = "a caption shared by several images is right only for the image it is queried for"
 CREDITED = "a caption shared by several images is right for each of them"
 
@@ -86,6 +87,7 @@ def rank(
     captions: CaptionPairs,
     *,
     credit_duplicates: bool = False,
+    in_order: bool = False,
 ) -> Ranks:
     """Ranks all captions for each image, and all images for each caption.
 
@@ -97,6 +99,7 @@ def rank(
             text therefore tie exactly.
         captions: which caption belongs to which image.
         credit_duplicates: a text is right for every image that has it as a caption.
+        in_order: ties rank in the order of the captions or images; see `metrics.rank_of_right`.
     """
     text, image = captions.text, captions.image
     i2t = np.empty(captions.images, np.int64)
@@ -106,7 +109,8 @@ def rank(
         right[image[in_block] - block.start, text[in_block]] = True
         own = image[None, :] == np.arange(block.start, block.stop)[:, None]
         similarities = (images[block] @ texts.T)[:, text]
-        i2t[block] = rank_of_right(similarities, right[:, text] if credit_duplicates else own)
+        own = right[:, text] if credit_duplicates else own
+        i2t[block] = rank_of_right(similarities, own, in_order=in_order)
     t2i = np.empty(len(text), np.int64)
     by_text: dict[int, list[int]] = {}
     for text_place, image_place in captions.copies:
@@ -116,7 +120,7 @@ def rank(
         if credit_duplicates:
             for row, text_place in enumerate(text[block]):
                 right[row, by_text[text_place]] = True
-        t2i[block] = rank_of_right(texts[text[block]] @ images.T, right)
+        t2i[block] = rank_of_right(texts[text[block]] @ images.T, right, in_order=in_order)
     return Ranks(i2t, t2i)
 
 
@@ -168,9 +172,14 @@ def statistic(ranks: Ranks, captions: CaptionPairs, ks: Sequence[int] = RETRIEVA
 
 
 def report(
-    ranks: Ranks, captions: CaptionPairs, bootstrap: Bootstrap, *, credit_duplicates: bool
+    ranks: Ranks,
+    in_order: Ranks,
+    captions: CaptionPairs,
+    bootstrap: Bootstrap,
+    *,
+    credit_duplicates: bool,
 ) -> RetrievalScores:
-    """Scores of one model on one dataset, for a record."""
+    """Scores of one model on one dataset, for a record; `in_order` are ranks as in `ARGSORT`."""
     metrics = statistic(ranks, captions)
     return {
         "n": captions.images,
@@ -182,6 +191,8 @@ def report(
         "bootstrap": bootstrap.as_json(),
         "ceiling": ceiling(captions, credit_duplicates=credit_duplicates),
         "ties": TIES,
+        "argsort": retrieval_metrics(in_order.i2t, in_order.t2i),
+        "argsort_ties": ARGSORT,
         "duplicates": CREDITED if credit_duplicates else OWN,
     }
 

@@ -68,10 +68,11 @@ class Finding:
     Attributes:
         size: (width, height) of the image, in pixels.
         texts: the text, then its alternatives.
-        logit_scale: factor of the cosines in the softmax over the texts.
+        logit_scale: factor of the cosines in the softmax over the texts, or in the sigmoid.
         boxes: int32 (n, 4): left, top, right, bottom, in pixels.
         scores: float32 (n,): cosine similarity with the text.
         probabilities: float64 (n,): see `probabilities`; 1 without alternatives.
+        logit_bias: added in the sigmoid of a SigLIP; None for a softmax.
     """
 
     size: tuple[int, int]
@@ -80,6 +81,7 @@ class Finding:
     boxes: np.ndarray
     scores: np.ndarray
     probabilities: np.ndarray
+    logit_bias: float | None = None
 
     def order(self) -> np.ndarray:
         """Indices of the patches by descending score, ties in the order of `boxes`."""
@@ -131,14 +133,15 @@ def find(
         batches.append(vectors @ text_vectors)
         progress(len(vectors))
     similarities = np.clip(np.concatenate(batches), -1, 1)
-    scale = logit_scale(embedder)
+    scale, bias = logit_scale(embedder), logit_bias(embedder)
     return Finding(
         size=image.size,
         texts=texts,
         logit_scale=scale,
+        logit_bias=bias,
         boxes=boxes,
         scores=similarities[:, 0],
-        probabilities=probabilities(similarities, scale),
+        probabilities=probabilities(similarities, scale, bias),
     )
 
 
@@ -183,15 +186,22 @@ def logit_scale(embedder: object) -> float:
     return float(getattr(embedder, "logit_scale", LOGIT_SCALE))
 
 
-def probabilities(similarities: np.ndarray, scale: float) -> np.ndarray:
-    """Computes the probability of the first text by a softmax over all texts.
+def logit_bias(embedder: object) -> float | None:
+    """What a SigLIP adds to scaled cosines before a sigmoid; None for other models."""
+    bias: float | None = getattr(embedder, "logit_bias", None)
+    return bias
 
-    Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision",
-    section 3.1.
+
+def probabilities(similarities: np.ndarray, scale: float, bias: float | None = None) -> np.ndarray:
+    """Computes the probability of the first text.
+
+    Without a bias it is a softmax over all texts (Radford et al. 2021, arXiv:2103.00020, section
+    3.1), with one the sigmoid of the first alone (Zhai et al. 2023, arXiv:2303.15343).
 
     Args:
         similarities: float (n, texts): cosines of n patches with each text.
         scale: factor of the cosines.
+        bias: added to the scaled cosines before a sigmoid; None for a softmax.
 
     Returns:
         float64 (n,) in [0, 1].
@@ -201,6 +211,9 @@ def probabilities(similarities: np.ndarray, scale: float) -> np.ndarray:
         [0.5, 0.99995]
     """
     logits = scale * np.asarray(similarities, np.float64)
+    if bias is not None:
+        alone: np.ndarray = 1 / (1 + np.exp(-(logits[:, 0] + bias)))
+        return alone
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     first: np.ndarray = weights[:, 0] / weights.sum(axis=1)
     return first

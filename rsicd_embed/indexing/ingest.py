@@ -12,7 +12,7 @@ from rsicd_embed.arguments import require_items, require_object
 from rsicd_embed.datasets import classes
 from rsicd_embed.datasets.base import Example, Skipped, Source, why_missing
 from rsicd_embed.datasets.sources import resolve
-from rsicd_embed.embedder.base import Embedder, require_embedder
+from rsicd_embed.embedder.base import Embedder, engine_of, require_embedder
 from rsicd_embed.errors import ImageError
 from rsicd_embed.images import STRETCH_RULE, read_bytes, read_picture
 from rsicd_embed.indexing.reconcile import (
@@ -47,6 +47,7 @@ class Summary:
         notes: messages for the user about how the sources were read, one line each.
         seconds: wall time.
         stages: busy seconds by stage, summed over threads (see `writer.Stages`).
+        engine: engine and precision that embedded the images, if the embedder reports them.
     """
 
     embedded: int = 0
@@ -61,6 +62,7 @@ class Summary:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
+    engine: str | None = None
 
     @property
     def images_per_s(self) -> float:
@@ -121,7 +123,8 @@ def ingest(
     started = time.perf_counter()
     sources = [classes.give_way(source, store.schema, "the store") for source in sources]
     sources = resolve(sources, column_types, store.schema)
-    summary, stages = Summary(notes=[note for source in sources for note in source.notes]), Stages()
+    notes = [note for source in sources for note in source.notes]
+    summary, stages = Summary(notes=notes, engine=engine_of(embedder)), Stages()
     known = known_rows(store)
     summary.notes += under_other_ids(store, sources, known)
     for left, source in zip(reversed(range(len(sources))), sources, strict=True):

@@ -69,6 +69,8 @@ class RetrievalScores(TypedDict):
     bootstrap: BootstrapSettings
     ceiling: Metrics
     ties: str
+    argsort: Metrics
+    argsort_ties: str
     duplicates: str
 
 
@@ -141,6 +143,29 @@ class DatasetChanges(TypedDict):
     metrics: dict[str, MetricChange]
 
 
+class SuiteModel(TypedDict):
+    """A model of a suite, and the engine that it ran on."""
+
+    model: str
+    fingerprint: str
+    engine: str | None
+
+
+class SuiteResult(TypedDict):
+    """One model on one dataset, metrics as fractions.
+
+    `seen` says whether images of the dataset were in the training data; None if unknown.
+    """
+
+    model: str
+    dataset: str
+    split: str
+    n: int
+    seen: bool | None
+    metrics: Metrics
+    intervals: Intervals
+
+
 class EvaluationRecord(RunRecord, total=False):
     """A record of `eval`; which fields it has depends on the task."""
 
@@ -171,6 +196,8 @@ class EvaluationRecord(RunRecord, total=False):
     shared_captions: int
     without_captions: int
     ceiling: Metrics
+    argsort: Metrics
+    argsort_ties: str
     duplicates: str
     # probe
     train_split: str
@@ -189,3 +216,6 @@ class EvaluationRecord(RunRecord, total=False):
     baseline: str
     baseline_fingerprint: str
     datasets: list[DatasetChanges]
+    # suite
+    models: list[SuiteModel]
+    results: list[SuiteResult]

@@ -25,6 +25,7 @@ from rsicd_embed.reports.record_types import (
     RunRecord,
     ServeRecord,
 )
+from rsicd_embed.reports.suite_table import SEEN, suite_rows
 from rsicd_embed.reports.svg import Bar, Mark
 
 _MEANING = {
@@ -190,6 +191,8 @@ def _number(value: float) -> str:
 
 def _evaluation(run: EvaluationRecord) -> Report:
     title = f"{run['task'].capitalize()}: {run.get('model', 'predictions')}"
+    if "results" in run:
+        title = f"Suite: {', '.join(model['model'] for model in run['models'])}"
     if "dataset" in run:
         title += f" on {run['dataset']} {run['split']}"
     if "baseline" in run:
@@ -206,6 +209,9 @@ def _evaluation(run: EvaluationRecord) -> Report:
     if queries := run.get("per_query"):
         sections.append(_queries(queries))
     sections += [_changes(changes) for changes in run.get("datasets", ())]
+    sections += [
+        Section(name, SEEN, table(rows)) for name, rows in suite_rows(run.get("results", ()))
+    ]
     if notes := run.get("notes"):
         rows = [("",), *((note,) for note in notes)]
         sections.append(Section("Notes", "Caveats of these metrics.", table(rows)))
@@ -213,9 +219,11 @@ def _evaluation(run: EvaluationRecord) -> Report:
 
 
 def _metrics(run: EvaluationRecord, metrics: Mapping[str, float]) -> Section:
-    intervals, ceiling = run.get("intervals", {}), run.get("ceiling", {})
+    intervals = run.get("intervals", {})
+    columns = {"argsort": run.get("argsort"), "ceiling": run.get("ceiling")}
+    more = {name: values for name, values in columns.items() if values}
     bars: list[Bar] = []
-    rows = [("", run["split"], "95%", *(("ceiling",) if ceiling else ()))]
+    rows = [("", run["split"], "95%", *more)]
     for name, value in metrics.items():
         ends = intervals.get(name)
         if not _is_rank(name):
@@ -223,8 +231,8 @@ def _metrics(run: EvaluationRecord, metrics: Mapping[str, float]) -> Section:
             colour = len(bars) // 3 % svg.SERIES
             bars.append(Bar(name, value, f"{value:.3f}", low, high, colour))
         interval = "–".join(_metric(name, end) for end in ends) if ends else ""
-        best = (_metric(name, ceiling[name]) if name in ceiling else "",) if ceiling else ()
-        rows.append((name, _metric(name, value), interval, *best))
+        others = (_metric(name, v[name]) if name in v else "" for v in more.values())
+        rows.append((name, _metric(name, value), interval, *others))
     caption = f"{_MEANING.get(run['task'], '')} Lines are 95% bootstrap intervals."
     return Section("Metrics", caption, svg.bars(bars, "metrics") + table(rows))
 

@@ -182,6 +182,9 @@ class FindResponse(TypedDict):
     height: int
     against: list[str]
     logit_scale: float
+    logit_bias: Annotated[
+        float | None, Field(description="Of a SigLIP, whose probabilities need no other texts.")
+    ]
     count: Annotated[int, Field(description="Number of patches scored.")]
     patches: list[Patch]
     heat_map: Annotated[str, Field(description="A transparent PNG as a data URI.")]

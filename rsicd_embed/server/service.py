@@ -208,9 +208,9 @@ class SingleThreadEmbedder:
         self.name, self.dim, self.fingerprint = inner.name, inner.dim, inner.fingerprint
         self.batch_size = inner.batch_size
         self._inner, self._executor = inner, executor
-        scale = getattr(inner, "logit_scale", None)
-        if scale is not None:
-            self.logit_scale = scale
+        for name in ("logit_scale", "logit_bias"):
+            if getattr(inner, name, None) is not None:
+                setattr(self, name, getattr(inner, name))
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """Runs on the calling thread."""
@@ -241,6 +241,7 @@ def _find_response(result: Finding, k: int, warnings: list[str]) -> FindResponse
         "height": height,
         "against": list(result.texts[1:]),
         "logit_scale": result.logit_scale,
+        "logit_bias": result.logit_bias,
         "count": len(result.boxes),
         "patches": result.best(k),
         "heat_map": "data:image/png;base64," + base64.b64encode(png.getvalue()).decode(),

@@ -67,7 +67,10 @@ def shape_of(model: ModelConfig) -> ClipConfig:
     if model.init is None:
         return SHAPES[model.shape]
     located = locate(model.init, CLIP_SHAPE)
-    return clip_config.from_hf(read_json(located.directory / "config.json"))
+    config = located.directory / "config.json"
+    if located.file is not None or not config.is_file():  # its shape is that of its tensors
+        return parts.read(locate(model.init)).config
+    return clip_config.from_hf(read_json(config))
 
 
 def from_scratch(shape: str, tokens: FastTokenizer, seed: int) -> Start:

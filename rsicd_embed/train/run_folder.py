@@ -91,7 +91,7 @@ class Run:
                 aside,
                 self.start.shape,
                 params,
-                self.start.tokenizer.stored(),
+                self.start.tokenizer,
                 self.start.preprocessor,
                 dtype=np.float16,
             )

@@ -112,7 +112,7 @@ def jitted_step(recipe: Recipe) -> Any:
         (loss, metrics), slope = gradients(recipe, state, batch)
         updates, memory = update.update(slope, state.optimizer, state.trained)
         trained = optax.apply_updates(state.trained, updates)
-        if "logit_scale" in trained:
+        if "logit_scale" in trained and "logit_bias" not in state.frozen | trained:
             trained["logit_scale"] = jnp.clip(trained["logit_scale"], 0.0, MAX_LOGIT_SCALE)
         new = TrainState(
             trained,
@@ -155,6 +155,8 @@ def gradients(
     def loss(trained: Named, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Metrics]:
         model, own = split_own(state.frozen | trained)
         scale = jnp.exp(model["logit_scale"])
+        if "bias" in own and "logit_bias" in model:  # a SigLIP has its own
+            own = own | {"bias": model["logit_bias"]}
         return recipe.objective.loss(Embeddings(*pair, scale, own), batch)
 
     rows = rows_of(recipe, state, batch)

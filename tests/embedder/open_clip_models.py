@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,29 @@ def hub_folder(folder: Path, built: Any, config: dict[str, Any], **preprocess: A
     state = {name: value.contiguous() for name, value in built.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     return folder
+
+
+def random_texts(count: int) -> Iterator[str]:
+    """Random texts of words, scripts, emoji, HTML and broken encodings."""
+    draw = random.Random(0)
+    ranges = [
+        (0x20, 0x7F), (0xA0, 0x250), (0x370, 0x400), (0x400, 0x530), (0x590, 0x700),
+        (0x900, 0xA00), (0xE00, 0xE80), (0x3040, 0x3100), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3),
+        (0x2010, 0x2070), (0x2190, 0x2600), (0xFB00, 0xFB07), (0xFF01, 0xFF60),
+        (0x1F300, 0x1F650), (0x1F900, 0x1FA00),
+    ]  # fmt: skip
+    words = "a river's don't HARBOUR &amp; &lt;b&gt; ‘so’ naïve cafe\u0301 schÃ¶n 12,5 km² \t\n"
+    for _ in range(count):
+        parts = []
+        for _ in range(draw.randint(0, 12)):
+            if draw.random() < 0.5:
+                parts.append(draw.choice(words.split(" ")))
+            else:
+                low, high = draw.choice(ranges)
+                parts.append(
+                    "".join(chr(draw.randrange(low, high)) for _ in range(draw.randint(1, 6)))
+                )
+        yield draw.choice((" ", "", "  ")).join(parts)
 
 
 __all__ = ["CLIP", "CustomTextCLIP", "image_transform_v2", "open_clip"]

@@ -87,7 +87,7 @@ def test_all_local_devices_share_the_work(tiny_model: Path) -> None:
     code = (
         "import jax, numpy as np, sys, rsicd_embed as r\n"
         "from tests.conftest import picture\n"
-        f"e = r.load_embedder({str(tiny_model)!r}, batch_size=20)\n"
+        f"e = r.load_embedder({str(tiny_model)!r}, batch_size=20, backend='jax')\n"
         "v = e.embed_images([picture(i) for i in range(27)])\n"
         "t = e.embed_texts(['boats', 'a desert', 'a port'])\n"
         "print(jax.device_count(), e._towers.devices)\n"
@@ -123,7 +123,7 @@ def test_engines_and_precisions_agree(
     tiny_model: Path, backend: Any, precision: Any, least: float
 ) -> None:
     images, texts = [picture(i) for i in range(4)], ["boats", "a desert"]
-    ours = load_embedder(tiny_model)
+    ours = load_embedder(tiny_model, backend="jax")
     other = load_embedder(tiny_model, backend=backend, precision=precision)
     assert ours.fingerprint == other.fingerprint
     for first, two in (
@@ -139,7 +139,7 @@ def test_engines_and_precisions_agree(
     ("options", "message"),
     [
         ({"precision": "float8"}, "expected precision float32 or bfloat16, found 'float8'"),
-        ({"backend": "torch"}, "expected backend jax, openvino or numpy, found 'torch'"),
+        ({"backend": "torch"}, "expected backend auto, jax, openvino or numpy, found 'torch'"),
         ({"backend": "numpy", "precision": "bfloat16"}, "numpy computes in float32"),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_batch_too_large_for_the_device(
 
     monkeypatch.setattr("rsicd_embed.embedder.clip.backends.on_jax._encode_image", full)
     with pytest.raises(ModelError, match=r"a batch of 64 does not fit .* try a batch size of 32"):
-        load_embedder(tiny_model, batch_size=64).embed_images([picture(0)] * 64)
+        load_embedder(tiny_model, batch_size=64, backend="jax").embed_images([picture(0)] * 64)
 
 
 def test_long_texts_are_cut_to_the_context(embedder: Embedder) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import io
 import json
-import random
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -388,35 +387,12 @@ def test_folders_with_several_checkpoints_or_another_vocabulary(
         parts.read(locate(folder))
 
 
-def texts(count: int) -> Iterator[str]:
-    """Random texts of words, scripts, emoji, HTML and broken encodings."""
-    draw = random.Random(0)
-    ranges = [
-        (0x20, 0x7F), (0xA0, 0x250), (0x370, 0x400), (0x400, 0x530), (0x590, 0x700),
-        (0x900, 0xA00), (0xE00, 0xE80), (0x3040, 0x3100), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3),
-        (0x2010, 0x2070), (0x2190, 0x2600), (0xFB00, 0xFB07), (0xFF01, 0xFF60),
-        (0x1F300, 0x1F650), (0x1F900, 0x1FA00),
-    ]  # fmt: skip
-    words = "a river's don't HARBOUR &amp; &lt;b&gt; ‘so’ naïve cafe\u0301 schÃ¶n 12,5 km² \t\n"
-    for _ in range(count):
-        parts_ = []
-        for _ in range(draw.randint(0, 12)):
-            if draw.random() < 0.5:
-                parts_.append(draw.choice(words.split(" ")))
-            else:
-                low, high = draw.choice(ranges)
-                parts_.append(
-                    "".join(chr(draw.randrange(low, high)) for _ in range(draw.randint(1, 6)))
-                )
-        yield draw.choice((" ", "", "  ")).join(parts_)
-
-
 def test_tokens_match_open_clip(tmp_path: Path) -> None:
     ours = Tokenizer(
         clip_vocabulary.clip_tokenizer(tmp_path), context_length=77, pad_id=0, cleaning="lower"
     )
     theirs = reference.open_clip.get_tokenizer("ViT-B-32")
-    samples = list(texts(5000))
+    samples = list(reference.random_texts(5000))
     with pytest.warns(UserWarning, match="were cut"):
         ids = ours(samples, length=77)
     np.testing.assert_array_equal(ids, theirs(samples).numpy())

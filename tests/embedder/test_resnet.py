@@ -329,4 +329,4 @@ def test_bench_embed_needs_no_reference(saved: Path, tmp_path: Path) -> None:
     assert list(record["images"]["candidates"]) == ["rsicd-embed numpy"]
     assert record["flop_per_image"] > 0
     assert set(record["left_out"]) == set(reference_models.CLIP_NEEDS)
-    assert "a CLIP with a ViT: transformers does not support its ResNets" in str(record["left_out"])
+    assert "a CLIP with a ViT in the Hugging Face layout" in str(record["left_out"])

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.evaluation import retrieval
-from rsicd_embed.evaluation.metrics import Bootstrap, intervals, point, retrieval_metrics
+from rsicd_embed.evaluation.metrics import (
+    Bootstrap,
+    intervals,
+    point,
+    rank_of_right,
+    retrieval_metrics,
+)
 from rsicd_embed.evaluation.retrieval import CaptionPairs, Ranks, ceiling, rank, report, statistic
 
 
@@ -159,7 +165,7 @@ def test_the_point_estimate_lies_in_its_interval() -> None:
     rng = np.random.default_rng(1)
     captions = captions_of(*("".join(rng.choice(list("abcdefghij"), 2)) for _ in range(30)))
     ranked = ranks(rng.random((30, len(captions.distinct))).tolist(), captions)
-    scores = report(ranked, captions, Bootstrap(), credit_duplicates=False)
+    scores = report(ranked, ranked, captions, Bootstrap(), credit_duplicates=False)
     metrics = dict(scores["metrics"])
     assert metrics.pop("i2t_median_rank") == np.median(ranked.i2t)
     assert metrics.pop("t2i_median_rank") == np.median(ranked.t2i)
@@ -189,3 +195,14 @@ def test_the_ceiling_of_rsicd(rsicd: Path) -> None:
     assert (captions.images, len(captions.text), captions.shared) == (1093, 5465, 150)
     best = ceiling(captions)
     assert [round(best[f"t2i_r{k}"], 3) for k in (1, 5, 10)] == [0.931, 0.992, 0.998]
+
+
+def test_ties_in_order_are_those_of_a_stable_argsort() -> None:
+    rng = np.random.default_rng(2)
+    similarities = rng.integers(0, 4, (50, 12)).astype(np.float32)  # with many ties
+    right = rng.random((50, 12)) < 0.2
+    right[:, 3] |= ~right.any(axis=1)
+    order = np.argsort(-similarities, axis=1, kind="stable")
+    expected = 1 + np.take_along_axis(right, order, axis=1).argmax(axis=1)
+    assert np.array_equal(rank_of_right(similarities, right, in_order=True), expected)
+    assert (rank_of_right(similarities, right) >= expected).all()

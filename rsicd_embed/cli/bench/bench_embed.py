@@ -179,7 +179,7 @@ def _candidates(
         return None, candidates, choice.left_out | dict.fromkeys(choice.chosen, reason)
     tower, directory = described
     if directory is None:
-        reason = "needs a CLIP with a ViT: transformers does not support its ResNets"
+        reason = "needs a CLIP with a ViT in the Hugging Face layout"
         return tower, candidates, choice.left_out | dict.fromkeys(choice.chosen, reason)
     texts = synthetic_inputs.texts(settings.batch_size) if settings.texts else []
     candidates |= reference_models.clip_references(
@@ -198,7 +198,7 @@ def describe_clip(model: str | None) -> tuple[Tower, ClipDirectory | None] | Non
     from rsicd_embed.bench.flops import ConvolutionalTower, ImageTower
     from rsicd_embed.bench.reference_models import ClipDirectory
     from rsicd_embed.embedder import preprocess
-    from rsicd_embed.embedder.clip import config
+    from rsicd_embed.embedder.clip import config, parts
     from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
     from rsicd_embed.embedder.locate import locate
     from rsicd_embed.files import read_json
@@ -208,9 +208,14 @@ def describe_clip(model: str | None) -> tuple[Tower, ClipDirectory | None] | Non
         if name != "clip":
             return None
         model = argument
-    path = locate(model).directory
-    clip = config.from_hf(read_json(path / "config.json"))
-    pixels = preprocess.from_hf(read_json(path / "preprocessor_config.json"))
+    located = locate(model)
+    path = located.directory
+    if located.file is not None or not (path / "config.json").is_file():
+        read = parts.read(located)
+        clip, pixels = read.config, read.preprocessor
+    else:
+        clip = config.from_hf(read_json(path / "config.json"))
+        pixels = preprocess.from_hf(read_json(path / "preprocessor_config.json"))
     vision = clip.vision
     if isinstance(vision, ResNetConfig):
         products = tuple(
@@ -221,6 +226,8 @@ def describe_clip(model: str | None) -> tuple[Tower, ClipDirectory | None] | Non
     tower = ImageTower(
         clip.image_size, clip.patch_size, vision.width, vision.layers, vision.mlp_width, clip.dim
     )
+    if located.file is not None or config.hf_architecture(clip) != "CLIPModel":
+        return tower, None
     directory = ClipDirectory(
         path, clip.image_size, clip.context_length, pixels.scale, pixels.mean, pixels.std
     )

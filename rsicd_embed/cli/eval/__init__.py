@@ -9,6 +9,7 @@ from rsicd_embed.cli.eval.eval_forgetting import forgetting
 from rsicd_embed.cli.eval.eval_probe import probe
 from rsicd_embed.cli.eval.eval_queries import queries
 from rsicd_embed.cli.eval.eval_retrieval import retrieval
+from rsicd_embed.cli.eval.eval_suite import suite
 from rsicd_embed.cli.eval.eval_zeroshot import zeroshot
 
 
@@ -21,5 +22,5 @@ def evaluation() -> None:
     """
 
 
-for command in (zeroshot, retrieval, probe, forgetting, queries):
+for command in (zeroshot, retrieval, probe, forgetting, queries, suite):
     evaluation.add_command(command)

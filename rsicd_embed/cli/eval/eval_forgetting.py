@@ -70,7 +70,7 @@ def forgetting(
     context = EvalContext.of(options)
     require_prompts(prompts)
     sets = [open_set(path, every_label=every_label) for path in datasets]
-    split_of = _split_per_dataset(splits, len(sets))
+    split_of = split_per_dataset(splits, len(sets))
     tasks = [protocol.tasks(*pair) for pair in zip(sets, split_of, strict=True)]
     head = context.document("forgetting", {"prompts": prompts, "every_label": every_label})
     ranks, embedders = [], []
@@ -103,7 +103,8 @@ def forgetting(
     )
 
 
-def _split_per_dataset(splits: tuple[str, ...], datasets: int) -> list[str | None]:
+def split_per_dataset(splits: tuple[str, ...], datasets: int) -> list[str | None]:
+    """The split of each dataset: none, one for all, or one for each."""
     if len(splits) not in (0, 1, datasets):
         raise click.UsageError(
             f"expected one --split, or one for each of {datasets} datasets, found {len(splits)}"

@@ -67,8 +67,19 @@ def retrieval(
     captions = CaptionPairs.of(images.examples)
     texts = context.embed_texts(embedder, captions.distinct)
     with context.timed("metrics"):
-        ranks = rank(images.vectors, texts, captions, credit_duplicates=credit_duplicates)
-        scores = report(ranks, captions, context.bootstrap, credit_duplicates=credit_duplicates)
+        ranks, in_order = (
+            rank(
+                images.vectors,
+                texts,
+                captions,
+                credit_duplicates=credit_duplicates,
+                in_order=in_order,
+            )
+            for in_order in (False, True)
+        )
+        scores = report(
+            ranks, in_order, captions, context.bootstrap, credit_duplicates=credit_duplicates
+        )
     context.finish(
         head,
         _lines,
@@ -89,9 +100,10 @@ def _lines(run: EvaluationRecord) -> list[str]:
         f"{run['captions']:,} captions, {run['distinct_captions']:,} of them distinct, "
         f"{run['shared_captions']:,} shared by several images{left_out}",
         "",
-        *metric_table(run, {"ceiling": run["ceiling"]}),
+        *metric_table(run, {"argsort": run["argsort"], "ceiling": run["ceiling"]}),
         "",
         f"ties: {run['ties']}",
+        f"argsort: {run['argsort_ties']}",
         f"duplicates: {run['duplicates']}",
         bootstrap_line(run),
     ]

@@ -44,8 +44,10 @@ class ClipEmbedder:
         self.tokenizer = parts.tokenizer
         self.preprocessor = parts.preprocessor
         self.fingerprint = parts.fingerprint
-        # Factor applied to cosines before a softmax.
+        # Factor of cosines before a softmax; before a sigmoid for a SigLIP, which adds a bias.
         self.logit_scale = float(np.exp(parts.tensors["logit_scale"]))
+        bias = parts.tensors.get("logit_bias")
+        self.logit_bias = None if bias is None else float(bias)
         self._towers = towers
         self._directory = directory
 
@@ -54,12 +56,16 @@ class ClipEmbedder:
         """Length of a vector."""
         return self.config.dim
 
+    @property
+    def engine(self) -> str:
+        """The engine and its precision, such as `openvino bfloat16`."""
+        return str(self._towers.engine)
+
     def __repr__(self) -> str:
         size = self.config.image_size
-        engine = type(self._towers).__name__
         return (
             f"<{type(self).__name__} {self.name!r}: dim {self.dim}, {size}×{size} px, "
-            f"{engine}, batches of {self.batch_size}>"
+            f"{self.engine}, batches of {self.batch_size}>"
         )
 
     def preprocess(self, image: Image.Image) -> np.ndarray:

@@ -74,10 +74,10 @@ def restored(path: Path, stored: Tensors) -> Tensors:
         WeightsError: it has another format or version, or scales are missing or of another shape.
     """
     metadata = _metadata(path)
-    found = f"{metadata.get('format', 'no format')} {metadata.get('version', '')}".strip()
-    if found != f"{_FORMAT} {_VERSION}":
+    version = f"{metadata.get('format', 'no format')} {metadata.get('version', '')}".strip()
+    if version != f"{_FORMAT} {_VERSION}":
         raise WeightsError(
-            f"{path}: expected weights in the format {_FORMAT} {_VERSION}, found {found}; "
+            f"{path}: expected weights in the format {_FORMAT} {_VERSION}, found {version}; "
             "export the model again, or install the version of rsicd-embed that wrote it"
         )
     scales = {name: stored[name] for name in stored if name.endswith(_SUFFIX)}

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from rsicd_embed.embedder.clip.backends.engine_choice import keep_libtpu_quiet
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet import ResNet
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
@@ -26,6 +27,8 @@ from rsicd_embed.embedder.clip.transformer import (
 )
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ModelError
+
+keep_libtpu_quiet()  # before JAX looks for devices
 
 LOGIT_SCALE_INIT = math.log(1 / 0.07)
 LOGIT_BIAS_INIT = -10.0  # SigLIP's

@@ -10,7 +10,7 @@ export function show(answer, source) {
   whole.alt = `The image searched for “${answer.query}”`;
   $("heat").src = answer.heat_map;
   $("status").textContent = `${count(answer.count, "patch", "patches")} compared with “${answer.query}”, in ${(answer.ms / 1000).toFixed(1)} s`;
-  $("versus").textContent = `Probabilities against: ${answer.against.join(", ")}`;
+  $("versus").textContent = answer.logit_bias === null ? `Probabilities against: ${answer.against.join(", ")}` : "";
   $("boxes").replaceChildren(...answer.patches.map((patch) => frame(patch, answer)));
   $("patches").replaceChildren(...answer.patches.map(item));
   mark(0);

@@ -48,7 +48,7 @@ _AREA: dict[Engine, tuple[float, float]] = {
     "device": (0.5, 1.0), "torchvision": (0.8, 1.0), "none": (1.0, 1.0),
 }  # fmt: skip
 
-PARTS = ("image", "text", "image_projection", "text_projection", "logit_scale")
+PARTS = ("image", "text", "image_projection", "text_projection", "logit_scale", "logit_bias")
 _FROZEN = re.compile(rf"(image|text):\d+|{'|'.join(PARTS)}")
 
 

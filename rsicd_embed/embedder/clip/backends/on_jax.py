@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rsicd_embed.embedder.clip import weights
-from rsicd_embed.embedder.clip.backends import Precision
+from rsicd_embed.embedder.clip.backends import EmbedderEngine, Precision
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip, normalise
 from rsicd_embed.embedder.clip.weights import Params
@@ -92,7 +92,9 @@ class JaxTowers:
         """Copies the model to every local device; `precision` as in `compute_dtype`."""
         keep_compiled_programs()
         self._placement = place_on(jax.local_devices())
-        model = weights.build(config, params, dtype=compute_dtype(precision))
+        dtype = compute_dtype(precision)
+        self.engine = EmbedderEngine("jax", cast(Precision, jnp.dtype(dtype).name))
+        model = weights.build(config, params, dtype=dtype)
         graph, state = nnx.split(model)
         state = jax.device_put(state, self._placement.everywhere)
         self._image = partial(_encode_image, graph, preprocessor, state)

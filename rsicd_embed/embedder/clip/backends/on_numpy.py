@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsicd_embed.embedder.clip.backends import forward_pass
+from rsicd_embed.embedder.clip.backends import EmbedderEngine, forward_pass
 from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.preprocess import Preprocessor
@@ -169,6 +169,7 @@ def _windows(x: Array, side: int, stride: int, padding: int, *, fill: float) -> 
 class NumpyTowers:
     """See `towers.Towers`."""
 
+    engine = EmbedderEngine("numpy", "float32")
     devices = 1
     fixed_shapes = False
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.embedder.clip.backends import Precision, forward_pass
+from rsicd_embed.embedder.clip.backends import EmbedderEngine, Precision, forward_pass
 from rsicd_embed.embedder.clip.backends._lazy_openvino import core, op, ov
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
 from rsicd_embed.embedder.clip.resnet_config import Convolution
@@ -160,6 +160,7 @@ class OpenvinoTowers:
         precision: Precision = "float32",
     ) -> None:
         self._config, self._tensors = config, tensors
+        self.engine = EmbedderEngine("openvino", precision)
         ops, side = _OpenvinoOps(), config.image_size
         pixels = op.parameter([-1, side, side, 3], np.uint8)
         tokens = op.parameter([-1, -1], np.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from typing import Protocol
 
 import numpy as np
@@ -11,14 +12,21 @@ from rsicd_embed.embedder.clip.backends import (
     BACKENDS,
     PRECISIONS,
     Backend,
+    EmbedderEngine,
     Precision,
 )
+from rsicd_embed.embedder.clip.backends.engine_choice import engines
 from rsicd_embed.embedder.clip.model_parts import ModelParts
-from rsicd_embed.errors import ModelError
+from rsicd_embed.errors import ModelError, one_line
 
 
 class Towers(Protocol):
     """A CLIP's image and text tower on an engine. Vectors are float32 (b, dim) of unit length."""
+
+    @property
+    def engine(self) -> EmbedderEngine:
+        """The engine, and the precision that it computes in."""
+        ...
 
     @property
     def devices(self) -> int:
@@ -57,7 +65,7 @@ def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> 
 
     Args:
         parts: the model.
-        backend: the engine.
+        backend: the engine, or "auto" for the first of `engines` that runs the model rightly.
         precision: compute dtype; None for bfloat16 on TPUs and GPUs and float32 on CPUs.
 
     Raises:
@@ -66,6 +74,14 @@ def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> 
     """
     if precision not in (None, *PRECISIONS):
         raise ModelError(f"expected precision {' or '.join(PRECISIONS)}, found {precision!r}")
+    if backend == "auto":
+        *faster, last = engines(precision)
+        for engine in faster:
+            try:
+                return towers(parts, engine.backend, engine.precision)
+            except (ModelError, RuntimeError, ImportError) as error:  # OpenVINO's are RuntimeErrors
+                warnings.warn(f"{engine} is not used: {one_line(error)}", stacklevel=2)
+        return towers(parts, last.backend, last.precision)
     if backend == "jax":
         from rsicd_embed.embedder.clip import weights
         from rsicd_embed.embedder.clip.backends.on_jax import JaxTowers

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from rsicd_embed.embedder.clip.config import Activation, BertConfig, ClipConfig, TowerConfig
+from rsicd_embed.embedder.clip.config import (
+    Activation,
+    BertConfig,
+    ClipConfig,
+    TowerConfig,
+    hf_architecture,
+)
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.errors import ModelError
 
@@ -236,6 +242,8 @@ def to_config(config: ClipConfig) -> dict[str, Any]:
     else:
         vision |= _tower(config.vision) | {"patch_size": config.patch_size}
         vision["head_width"] = config.vision.width // config.vision.heads
+    if config.siglip:
+        raise ModelError(f"open_clip has no such model: {config}")
     text: dict[str, Any] = {"context_length": config.context_length}
     if isinstance(config.text, BertConfig):
         size = "large" if config.text.width > 768 else "base"
@@ -244,6 +252,7 @@ def to_config(config: ClipConfig) -> dict[str, Any]:
         text |= {
             "hf_model_name": name,
             "hf_tokenizer_name": name,
+            "hf_model_pretrained": False,
             "hf_pooler_type": poolers[config.text.pooling],
             "hf_proj_type": "mlp" if config.text.projection_width else "linear",
         }
@@ -252,10 +261,19 @@ def to_config(config: ClipConfig) -> dict[str, Any]:
     activations = {
         tower.activation for tower in (config.vision, config.text) if isinstance(tower, TowerConfig)
     }
-    if activations - {"gelu", "quick_gelu"} or len(activations) > 1 or config.siglip:
+    if activations - {"gelu", "quick_gelu"} or len(activations) > 1:
         raise ModelError(f"open_clip has no such model: {config}")
     quick = {"quick_gelu": True} if "quick_gelu" in activations else {}
     return {"embed_dim": config.dim, **quick, "vision_cfg": vision, "text_cfg": text}
+
+
+def has_architecture(config: ClipConfig) -> bool:
+    """Whether open_clip has a model that transformers does not have."""
+    try:
+        to_config(config)
+    except ModelError:
+        return False
+    return hf_architecture(config) is None
 
 
 def _tower(tower: TowerConfig) -> dict[str, Any]:
