@@ -139,6 +139,9 @@ def peak_memory_usage() -> int:
     """Peak resident memory of this process in bytes since its start or `reset_peak_memory`."""
     import resource
 
+    with suppress(OSError):  # on Linux, ru_maxrss includes the process that started this one
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -145,6 +145,23 @@ def test_attributes_are_cached_after_some_searches(
     same_hits(pair, "n >= 600")
 
 
+def test_rows_of_a_filter_that_stays_are_cached(
+    pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = FilteredRecall(0.0, 400, 1.0)
+    monkeypatch.setattr(AnnIndex, "for_share", lambda self, share: everything)
+    monkeypatch.setattr(large_table, "_PARTITION_US", 0)
+    monkeypatch.setattr(large_table, "_BY_READING", SearchCosts(0, 1, 1))
+    same_hits(pair, "n >= 600")
+    state = pair[1]._state
+    assert state is not None
+    assert state.large is not None
+    assert state.large.matches("n >= 600").rows is None
+    for _ in range(10):
+        same_hits(pair, "n >= 600")
+    assert state.large.matches("n >= 600").rows is not None
+
+
 def test_changes_by_others_are_seen(pair: tuple[VectorStore, LanceStore], tmp_path: Path) -> None:
     exact, _ = pair
     same_hits(pair, "n >= 600")

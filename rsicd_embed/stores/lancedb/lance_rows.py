@@ -18,6 +18,7 @@ from rsicd_embed.stores.row_view import Rows, RowView, without_vector
 from rsicd_embed.stores.rows import unit_vectors
 
 STREAM_ROWS = 16_384
+_BLOCK_QUERIES = 128  # compared with a block of rows at a time
 _SPARE_ROWS = 65_536  # rows kept beyond those wanted before the worse ones are dropped
 
 
@@ -146,9 +147,10 @@ def kth_scores(
     """
     queries = units.astype(np.float32)
     best = np.full((len(masks), len(queries), k), -2, np.float32)
-    for rows, vectors in blocks:
-        similarities = queries @ vectors.T
-        for kept, mask in zip(best, masks, strict=True):
+    parts = [slice(at, at + _BLOCK_QUERIES) for at in range(0, len(queries), _BLOCK_QUERIES)]
+    for (rows, vectors), part in ((block, part) for block in blocks for part in parts):
+        similarities = queries[part] @ vectors.T
+        for kept, mask in zip(best[:, part], masks, strict=True):
             searched = similarities if mask is None else similarities[:, mask[rows]]
             # Soon few queries find better rows in a block.
             better = np.flatnonzero(searched.max(axis=1, initial=-2) > kept[:, 0])

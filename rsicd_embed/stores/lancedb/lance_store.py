@@ -26,7 +26,7 @@ from rsicd_embed.stores.rows import checked_ids, conform
 # Old versions are removed at once unless something reads them; zero makes LanceDB warn of that.
 _UNREAD_AGE = timedelta(milliseconds=1)
 _READ_AGE = timedelta(hours=1)
-_QUERIES = 300  # to measure the index
+_QUERIES = 600  # to measure the index
 
 
 class LanceStore(LanceReader):

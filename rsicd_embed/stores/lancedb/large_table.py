@@ -154,6 +154,10 @@ class LargeTable:
         depth = index_depth(costs, wanted, matches.count, self._count)
         if depth is None:
             return None
+        matches.spent_us += costs.fixed_us + costs.per_hit_us * depth
+        reading_us = _BY_READING.per_row_us * matches.count
+        if self._is_cacheable(matches) and matches.spent_us > reading_us:
+            return None
         hits = self._searched.nearest(self._version, units, depth, setting.partitions)
         positions = self._positions(hits.row_id)
         is_live = matches.live[positions]
