@@ -226,7 +226,6 @@ def test_errors_are_one_line(tmp_path: Path, options: list[str], message: str) -
 @pytest.mark.parametrize(
     "options",
     [
-        ["--rows", "9", "--store", "exact:a"],
         ["--selectivity", "many"],
         ["--kind", "round"],
         ["--k", "0"],
