@@ -75,7 +75,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "only a tokenizer": (
         without("config.json", "preprocessor_config.json", "model.safetensors"),
         "expected config.json, preprocessor_config.json, model.safetensors (or model.safetensors"
-        ".index.json, flax_model.msgpack, pytorch_model.bin) in",
+        ".index.json, model.int8.safetensors, flax_model.msgpack, pytorch_model.bin) in",
     ),
     "two broken files": (
         lambda model: [(model / name).write_text("{") for name in (

@@ -67,12 +67,10 @@ def test_ingest_search_info(scheme: str, pictures: Path, tiny_model: Path, tmp_p
     "arguments",
     [
         ["search", "--store", "exact:x"],
-        ["search", "port", "--image", "a.png", "--store", "exact:x"],
         ["search", "port", "--store", "exact:x", "-k", "0"],
         ["search", "port", "--store", "exact:x", "-k", "-1"],
         ["search", "port", "--store", "exact:x", "-k", "many"],
         ["search", "port"],
-        ["search", "port", "twice", "--store", "exact:x"],
         ["ingest", "--store", "exact:x"],
         ["ingest", "."],
         ["ingest", ".", "--store", "exact:x", "--batch-size", "0"],
@@ -80,7 +78,6 @@ def test_ingest_search_info(scheme: str, pictures: Path, tiny_model: Path, tmp_p
         ["info", "--store", "exact:x", "--unknown"],
         ["unknown"],
         ["search", "port\udcff", "--store", "exact:x"],
-        ["search", "--image", "a.png", "--image", "b.png", "--store", "exact:x"],
         ["search", "port", "--store", "exact:x", "--store", "exact:y"],
         ["search", "port", "--store=exact:x", "-k", "3", "-k3"],
         ["search", "port", "--store", "exact:x", "--where", "true", "--where", "false"],
@@ -109,7 +106,7 @@ def test_wrong_usage_is_status_2(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search", "--image", "a", "--image", "b"], "--image takes one value, found 2"),
+        (["search", "a", "--where", "b", "--where", "c"], "--where takes one value, found 2"),
         (["ingest", ""], "expected a path, found an empty text"),
         (["search", "a", "-k", str(2**32)], "expected at most 4294967295"),
     ],

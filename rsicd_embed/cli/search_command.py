@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("texts", metavar="[TEXT]…", nargs=-1)
-@click.option("--image", "images", metavar="FILE", multiple=True, help="Query image; repeatable.")
+@click.option(
+    "--image",
+    "images",
+    metavar="FILE",
+    type=click.Path(),
+    multiple=True,
+    help="Query image; repeatable.",
+)
 @click.option("--not", "avoided", metavar="TEXT", multiple=True, help="Text to avoid; repeatable.")
 @click.option("--like", metavar="ID", multiple=True, help="Similar to this row; repeatable.")
 @click.option("--unlike", metavar="ID", multiple=True, help="Dissimilar to this row; repeatable.")

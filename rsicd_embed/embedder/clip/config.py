@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 from rsicd_embed.embedder.clip import resnet_config
 from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.errors import ModelError
-from rsicd_embed.records import later_fields
 
 Activation = Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"]
 """CLIP's `x * sigmoid(1.702 x)`, the exact GELU, or its tanh approximation, which SigLIP uses."""
@@ -67,6 +66,8 @@ class BertConfig:
     projection_width: int = 0
 
     def __repr__(self) -> str:
+        from rsicd_embed.records import later_fields  # imports pyarrow
+
         return later_fields(self, "pooling", "projection_width")
 
 
@@ -101,6 +102,8 @@ class ClipConfig:
     siglip: bool = False
 
     def __repr__(self) -> str:
+        from rsicd_embed.records import later_fields  # imports pyarrow
+
         return later_fields(self, "siglip")
 
     def __post_init__(self) -> None:
