@@ -26,7 +26,7 @@ def page(program: click.Group, name: str) -> str:
         program: the command with all its subcommands.
         name: how it is called.
     """
-    context = click.Context(program, info_name=name)
+    context = click.Context(program, info_name=name, **program.context_settings)
     parts = [_INTRODUCTION]
     for command in sorted(program.commands):
         parts += _sections(program.commands[command], context, level=2)

@@ -92,7 +92,8 @@ def check_options(words: list[str]) -> None:
     rest = list(words)
     try:
         while isinstance(command, click.Group) and rest and rest[0] in command.commands:
-            parent = click.Context(command, parent=parent, info_name=command.name)
+            settings = command.context_settings
+            parent = click.Context(command, parent=parent, info_name=command.name, **settings)
             command = command.commands[rest.pop(0)]
         if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
             raise ExampleError(f"{shlex.join(words)}: no command {rest[0]}")

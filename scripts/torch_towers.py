@@ -21,7 +21,8 @@ Tensors = Mapping[str, Tensor]
 
 def resnet_stem(tensors: Tensors, tower: ResNetConfig, pixels: Tensor) -> Tensor:
     """Normalised pixels (b, 3, side, side) → maps before the first stage."""
-    x = functional.relu(_convolution(tensors, RESNET_STEM, pixels, tower.stem))
+    (stem,) = tower.stem
+    x = functional.relu(_convolution(tensors, RESNET_STEM, pixels, stem))
     return functional.max_pool2d(x, 3, stride=2, padding=1)
 
 

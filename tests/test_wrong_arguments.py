@@ -103,6 +103,7 @@ CALLS: dict[str, tuple[Callable[[Context], object], str]] = {
         lambda c: r.import_rows([exported(c)], c.store),
         "expected a store URI such as 'lancedb:./tiles', found an object of type ",
     ),
+    "show, a name": (lambda c: r.show("tiles"), "expected an Arrow table of hits"),
     "sql, a URI": (lambda c: r.sql("SELECT 1", "exact:./x"), "rsicd_embed.open_store('exact:./x')"),
     "sql, a model": (lambda c: r.sql("SELECT 1", c.store, "bundled"), "load_embedder('bundled')"),
     "sql, queries": (lambda c: r.sql(["SELECT 1"], c.store), "a SQL query as a string"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,13 +86,13 @@ class Tiling:
             )
         if self.stretch is not None:
             self._limits(self.stretch)
-        if self.gsd_m is not None and not self.gsd_m > 0:
+        if self.gsd_m is not None and not 0 < self.gsd_m < math.inf:
             raise DatasetError(f"expected metres per pixel above 0, found {self.gsd_m}")
         if not 0 <= self.max_nodata <= 1:
             raise DatasetError(f"expected a share of nodata from 0 to 1, found {self.max_nodata}")
         if self.bounds is not None:
             left, bottom, right, top = self.bounds
-            if not (left < right and bottom < top):
+            if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
                 raise DatasetError(f"expected left < right and bottom < top, found {self.bounds}")
 
     @staticmethod
@@ -303,7 +304,7 @@ def _parsed_length(name: str, length: int | str | None) -> tuple[float, bool]:
         return 0, False
     match = _LENGTH.fullmatch(str(length))
     number = float(match[1] or match[2]) if match else 0
-    if match is None or not number:
+    if match is None or not 0 < number < math.inf:
         raise DatasetError(
             f"expected a {name} in pixels, such as 224, or metres, such as 500m, found {length!r}"
         )

@@ -204,8 +204,10 @@ def _rows(store: VectorStore, columns: list[str], where: str) -> list[dict[str, 
 
 
 def _info(store: VectorStore) -> tuple[object, ...]:
+    """Everything but the size, and the index, of which `info` says that it is damaged."""
     info = store.info()
-    return len(store), *(getattr(info, name) for name in sorted(vars(info)) if name != "bytes")
+    names = sorted(vars(info).keys() - {"bytes", "index"})
+    return len(store), *(getattr(info, name) for name in names)
 
 
 def _limit_memory() -> None:
