@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -295,6 +296,16 @@ def _in_microseconds(kind: pa.DataType) -> pa.DataType:
     if pt.is_struct(kind):
         return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
     return kind
+
+
+def sql_literal(text: str) -> str:
+    """A SQL string literal; doubling quotes is all the escaping that it needs."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def with_ids(ids: Iterable[str]) -> str:
+    """The SQL condition that selects the rows with these ids, of which there is at least one."""
+    return f"id IN ({', '.join(map(sql_literal, dict.fromkeys(ids)))})"
 
 
 def is_list(kind: pa.DataType) -> bool:

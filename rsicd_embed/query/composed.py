@@ -21,7 +21,7 @@ from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import ArgumentError, QueryError, UnknownRowError
 from rsicd_embed.images import ImageLike
 from rsicd_embed.query.area import Area
-from rsicd_embed.records import VECTOR, require_same_model, vector_matrix
+from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore
 
 WANTED, AVOIDED = 1.0, -0.5
@@ -246,10 +246,10 @@ def query_vector(
 
 def stored_vectors(store: VectorStore, ids: Iterable[str]) -> Mapping[str, np.ndarray]:
     """The vectors of the rows with these ids, by id; unknown ids are absent."""
-    listed = ", ".join("'" + id_.replace("'", "''") + "'" for id_ in dict.fromkeys(ids))
-    if not listed:
+    wanted = list(ids)
+    if not wanted:
         return {}
-    with store.scan(["id", VECTOR], where=f"id IN ({listed})") as reader:
+    with store.scan(["id", VECTOR], where=with_ids(wanted)) as reader:
         rows = reader.read_all()
     return dict(zip(rows["id"].to_pylist(), vector_matrix(rows[VECTOR]), strict=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rsicd_embed.records import VECTOR
+from rsicd_embed.records import VECTOR, sql_literal
 
 _COMPARISONS = {"=", "!=", "<", "<=", ">", ">=", "AND", "OR"}
 _COMPARISONS |= {"IS DISTINCT FROM", "IS NOT DISTINCT FROM"}
@@ -114,5 +114,5 @@ def _literal(value: object) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
+        return sql_literal(value)
     raise _NotPushedError

@@ -15,7 +15,7 @@ from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import SQLError
 from rsicd_embed.query.composed import AVOIDED, WANTED, Part, query_vector, require_positive
 from rsicd_embed.query.session import function
-from rsicd_embed.records import vector_array, vector_matrix
+from rsicd_embed.records import sql_literal, vector_array, vector_matrix
 from rsicd_embed.stores.base import VectorStore
 from rsicd_embed.stores.scoring import cosines_with, unit_queries
 
@@ -68,7 +68,7 @@ class Call:
     @property
     def literal(self) -> str:
         """The argument as a SQL literal."""
-        return "'" + self.argument.replace("'", "''") + "'"
+        return sql_literal(self.argument)
 
     @property
     def shown(self) -> str:

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from rsicd_embed.errors import RequestError
-from rsicd_embed.records import VECTOR
+from rsicd_embed.records import VECTOR, sql_literal
 
 Kind = Literal["text", "number", "truth", "time"]
 Operator = Literal[
@@ -101,11 +101,6 @@ def where(conditions: Sequence[Condition], schema: pa.Schema) -> str | None:
     return " AND ".join(f"({_sql(condition, schema)})" for condition in conditions) or None
 
 
-def quoted(text: str) -> str:
-    """A SQL string literal; doubling quotes is all the escaping that it needs."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _sql(condition: Condition, schema: pa.Schema) -> str:
     kinds = filterable(schema)
     kind = kinds.get(condition.column)
@@ -144,7 +139,7 @@ def _literal(value: Value | None, kind: Kind) -> str:
     if kind == "text":
         if not isinstance(value, str) or value.encode("utf-8", "replace").decode() != value:
             raise ValueError("a text")
-        return quoted(value)
+        return sql_literal(value)
     if kind == "truth":
         text = str(value).lower()
         if text not in ("true", "false"):

@@ -16,7 +16,7 @@ from rsicd_embed.errors import FilterError, QueryError, RequestError, StoreError
 from rsicd_embed.files import Closing
 from rsicd_embed.query.composed import Part, Query, query_vectors
 from rsicd_embed.query.search import condition, select
-from rsicd_embed.records import python_rows, require_same_model
+from rsicd_embed.records import python_rows, require_same_model, with_ids
 from rsicd_embed.server import attributes, conditions
 from rsicd_embed.server.conditions import Condition
 from rsicd_embed.stores.base import VectorStore, open_store
@@ -212,8 +212,7 @@ def _search(
 
 
 def _rows(store: VectorStore, ids: Sequence[str], columns: list[str]) -> list[dict[str, Any]]:
-    listed = ", ".join(map(conditions.quoted, dict.fromkeys(ids)))
-    with store.scan(columns, where=f"id IN ({listed})") as reader:
+    with store.scan(columns, where=with_ids(ids)) as reader:
         return python_rows(reader.read_all())
 
 

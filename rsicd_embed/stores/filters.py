@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.errors import FilterError
+from rsicd_embed.records import sql_literal
 
 T = TypeVar("T")
 CACHED_FILTERS = 8
@@ -195,7 +196,7 @@ def quotes_hint(name: str, sql: str) -> str:
     written = match[0] if match else f'"{name.rpartition(".")[2]}"'
     if written not in sql:
         return ""
-    text = "'" + written[1:-1].replace('""', '"').replace("'", "''") + "'"
+    text = sql_literal(written[1:-1].replace('""', '"'))
     return f"double quotes are for column names; write texts in single quotes: {text}; "
 
 

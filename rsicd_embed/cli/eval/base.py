@@ -57,6 +57,13 @@ every_label_option = click.option(
     help="Use all labelled images of a folder like RSICD's. By default, only those whose file name "
     "contains their class are used, if there are any, as in the published protocol.",
 )
+splits_option = click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    help="Split of all datasets or, if given once per --dataset, of each in turn.  "
+    "[default: test, or all without splits]",
+)
 skip_option = click.option(
     "--skip-unreadable",
     is_flag=True,
@@ -70,6 +77,28 @@ prompt_option = click.option(
     show_default=True,
     help="Prompt with {category} for the class; several are averaged.",
 )
+
+
+def datasets_option(help: str) -> Callable[[F], F]:
+    """Returns a `--dataset` that is given at least once, as `datasets`."""
+    return click.option(
+        "--dataset",
+        "datasets",
+        multiple=True,
+        required=True,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help=help,
+    )
+
+
+def split_per_dataset(splits: tuple[str, ...], datasets: int) -> list[str | None]:
+    """The split of each dataset: none, one for all, or one for each."""
+    if len(splits) not in (0, 1, datasets):
+        raise click.UsageError(
+            f"expected one --split, or one for each of {datasets} datasets, found {len(splits)}"
+        )
+    return list(splits) if len(splits) == datasets else [*(splits or (None,))] * datasets
 
 
 def evaluation_options(command: F) -> F:

@@ -11,10 +11,13 @@ from rsicd_embed.cli.base import model_option, note
 from rsicd_embed.cli.eval.base import (
     EvalContext,
     bootstrap_line,
+    datasets_option,
     evaluation_options,
     every_label_option,
     open_set,
     prompt_option,
+    split_per_dataset,
+    splits_option,
 )
 from rsicd_embed.cli.record_output import Recorded
 from rsicd_embed.parallel import share_one_heap
@@ -28,22 +31,10 @@ _SHOWN = ("zeroshot_top1", "zeroshot_top5", "i2t_r1", "t2i_r1", "mr")
 
 
 @click.command(cls=Recorded)
-@click.option(
-    "--dataset",
-    "datasets",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="As for `eval zeroshot`; repeatable, for the domain of the fine-tuning and others.",
+@datasets_option(
+    "As for `eval zeroshot`; repeatable, for the domain of the fine-tuning and others."
 )
-@click.option(
-    "--split",
-    "splits",
-    multiple=True,
-    help="Split of all datasets or, if given once per --dataset, of each in turn.  "
-    "[default: test, or all without splits]",
-)
+@splits_option
 @model_option("the bundled model")
 @click.option("--baseline", required=True, metavar="MODEL", help="Model to compare --model with.")
 @prompt_option
@@ -101,15 +92,6 @@ def forgetting(
             "notes": [reason for each in tasks for reason in each.left_out],
         },
     )
-
-
-def split_per_dataset(splits: tuple[str, ...], datasets: int) -> list[str | None]:
-    """The split of each dataset: none, one for all, or one for each."""
-    if len(splits) not in (0, 1, datasets):
-        raise click.UsageError(
-            f"expected one --split, or one for each of {datasets} datasets, found {len(splits)}"
-        )
-    return list(splits) if len(splits) == datasets else [*(splits or (None,))] * datasets
 
 
 def _ranks(

@@ -11,6 +11,7 @@ from rsicd_embed.cli.base import count_option, model_option
 from rsicd_embed.cli.eval.base import (
     EvalContext,
     as_skipped,
+    datasets_option,
     evaluation_options,
     metric_table,
     model_of,
@@ -29,15 +30,9 @@ if TYPE_CHECKING:
 @click.argument(
     "file", required=False, metavar="[FILE]", type=click.Path(dir_okay=False, path_type=Path)
 )
-@click.option(
-    "--dataset",
-    "datasets",
-    required=True,
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="A dataset with classes, as for eval zeroshot. May be repeated: the images of all "
-    "datasets are searched together.",
+@datasets_option(
+    "A dataset with classes, as for eval zeroshot. May be repeated: the images of all "
+    "datasets are searched together."
 )
 @split_option
 @model_option("the bundled model")

@@ -10,13 +10,15 @@ import click
 from rsicd_embed.cli.eval.base import (
     EvalContext,
     bootstrap_line,
+    datasets_option,
     evaluation_options,
     every_label_option,
     model_of,
     open_set,
     prompt_option,
+    split_per_dataset,
+    splits_option,
 )
-from rsicd_embed.cli.eval.eval_forgetting import split_per_dataset
 from rsicd_embed.cli.record_output import Recorded
 from rsicd_embed.parallel import share_one_heap
 
@@ -29,22 +31,8 @@ _TASKS = ("zeroshot", "retrieval", "probe")
 
 
 @click.command(cls=Recorded)
-@click.option(
-    "--dataset",
-    "datasets",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="As for `eval zeroshot`; repeatable.",
-)
-@click.option(
-    "--split",
-    "splits",
-    multiple=True,
-    help="Split of all datasets or, if given once per --dataset, of each in turn.  "
-    "[default: test, or all without splits]",
-)
+@datasets_option("As for `eval zeroshot`; repeatable.")
+@splits_option
 @click.option(
     "--model",
     "models",

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.errors import StoreError
-from rsicd_embed.records import Provenance, row_schema
+from rsicd_embed.records import Provenance, row_schema, with_ids
 from rsicd_embed.stores import opening, recall
 from rsicd_embed.stores.base import StoreURI, require_new_tag
 from rsicd_embed.stores.columns import without_columns
@@ -72,10 +72,8 @@ class LanceStore(LanceReader):
         removed = checked_ids(ids).to_pylist()
         if not removed:
             return 0
-        # One commit for all ids. SQL strings need no escaping but doubled quotes.
-        literals = ", ".join("'" + id_.replace("'", "''") + "'" for id_ in removed)
-        with self._writing():
-            return int(self._table.delete(f"id IN ({literals})").num_deleted_rows)
+        with self._writing():  # one commit for all ids
+            return int(self._table.delete(with_ids(removed)).num_deleted_rows)
 
     def drop_columns(self, names: Sequence[str]) -> None:
         """Removes columns; see `VectorStore.drop_columns`."""
