@@ -49,7 +49,8 @@ def update_columns(
     Args:
         store: the store.
         columns: names and types of the columns.
-        compute: returns the columns of a batch of rows, which has all columns of the store.
+        compute: returns the columns of the rows to update in a batch, which has all columns of the
+            store; called once for each of these rows.
         where: SQL condition that selects rows.
 
     Returns:
@@ -77,8 +78,9 @@ def update_columns(
                 if not len(batch):
                     continue
                 matches = None if chosen is None else pc.is_in(batch["id"], chosen)
-                updated += len(batch) if matches is None else pc.sum(matches).as_py()
-                values = dict(compute(batch))
+                rows = batch if matches is None else batch.filter(matches)
+                updated += len(rows)
+                values = dict(compute(rows)) if len(rows) else {}
                 yield pa.record_batch(
                     [_column(batch, name, values, matches, schema) for name in names], schema
                 )
@@ -97,10 +99,10 @@ def _column(
     schema: pa.Schema,
 ) -> pa.Array:
     kind = schema.field(name).type
-    if name not in values:
-        return batch[name]
-    if matches is None:
-        return values[name].cast(kind)
     known = name in batch.schema.names
     before = batch[name] if known else pa.nulls(len(batch), kind)
-    return pc.if_else(matches, values[name].cast(kind), before)
+    if name not in values:
+        return before
+    if matches is None:
+        return values[name].cast(kind)
+    return pc.replace_with_mask(before, matches, values[name].cast(kind))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,30 +184,29 @@ def _write(
     store: VectorStore,
     classes: tuple[str, ...],
     column: str,
-    probabilities: object,
+    probabilities: Callable[[np.ndarray], np.ndarray],
     where: str | None,
     dry_run: bool,
     validated: Validated | None = None,
 ) -> Labelling:
-    assert callable(probabilities)
     names, counts = pa.array(classes), np.zeros(len(classes), int)
 
     def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
-        likely: np.ndarray = probabilities(vector_matrix(batch[VECTOR]))
+        likely = probabilities(vector_matrix(batch[VECTOR]))
         best = likely.argmax(axis=1)
+        counts[:] += np.bincount(best, minlength=len(classes))
         return {
             column: names.take(pa.array(best)),
             f"{column}_probability": pa.array(likely.max(axis=1).astype(np.float32)),
         }
 
-    def count() -> None:
+    labelled = 0
+    if dry_run:
         with store.scan([VECTOR], where) as reader:
-            for batch in (batch for batch in reader if len(batch)):
-                likely = probabilities(vector_matrix(batch[VECTOR]))
-                counts[:] += np.bincount(likely.argmax(axis=1), minlength=len(classes))
-
-    labelled = 0 if dry_run else update_columns(store, _columns(column), compute, where)
-    count()
+            for batch in filter(len, reader):
+                compute(batch)
+    else:
+        labelled = update_columns(store, _columns(column), compute, where)
     by_class = {classes[i]: int(counts[i]) for i in np.argsort(-counts, kind="stable")}
     return Labelling(labelled, classes, column, by_class, validated)
 

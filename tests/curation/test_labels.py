@@ -51,6 +51,17 @@ def read(store: VectorStore) -> pa.Table:
     return store.scan().read_all().sort_by("id")
 
 
+def test_conditions_on_the_labels_themselves(store: VectorStore, words: Words) -> None:
+    labels.label_zero_shot(store, words, CLASSES, where="id < '5'")
+    first = read(store)
+    result = labels.label_zero_shot(store, words, CLASSES, where="label IS NULL", overwrite=True)
+    rows = read(store)
+    assert result.labelled == first["label"].null_count == sum(result.counts.values()) > 0
+    assert rows["label"].null_count == 0
+    kept = first["label"].is_valid()
+    assert rows.filter(kept).equals(first.filter(kept))
+
+
 def test_zero_shot(store: VectorStore, words: Words) -> None:
     before = read(store)
     result = labels.label_zero_shot(store, words, CLASSES, where="id < '5'", dry_run=True)
