@@ -38,7 +38,7 @@ def search(query: Query, store: VectorStore, embedder: Embedder | None = None) -
     require_store(store)
     if embedder is not None:
         require_embedder(embedder)
-    return hits(query, query_vector(query.parts, store, model_loader(store, embedder)), store)
+    return hits(query, query_vector(query, store, model_loader(store, embedder)), store)
 
 
 def model_loader(store: VectorStore, embedder: Embedder | None) -> Callable[[], Embedder]:

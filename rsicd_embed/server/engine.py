@@ -182,9 +182,7 @@ def _search(
     served: ServedStore, queries: Sequence[SearchQuery]
 ) -> list[list[SearchResult] | Exception]:
     results: list[list[SearchResult] | Exception] = [[] for _ in queries]
-    vectors = query_vectors(
-        [item.query.parts for item in queries], served.store, lambda: served.embedder
-    )
+    vectors = query_vectors([item.query for item in queries], served.store, lambda: served.embedder)
     groups: dict[str | None, dict[int, np.ndarray]] = {}  # queries with the same `where`
     schema = served.store.schema
     for i, (item, vector) in enumerate(zip(queries, vectors, strict=True)):

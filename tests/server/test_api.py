@@ -115,6 +115,13 @@ def test_composed_queries(client: Any, archive: Archive) -> None:
     )
 
 
+def test_prompts(client: Any, archive: Archive) -> None:
+    template = {"text": "port", "prompts": "a {category} at night", "k": 5}
+    hits = client.get("/api/search", params={"text": "a port at night", "k": 5}).json()["hits"]
+    assert client.get("/api/search", params=template).json()["hits"] == hits
+    assert client.post("/api/search", json=template).json()["hits"] == hits
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
@@ -128,6 +135,7 @@ def test_composed_queries(client: Any, archive: Archive) -> None:
         ({"text": "a", "within": {"type": "Point"}}, 422, "within: expected GeoJSON"),
         ({"text": "a", "min_score": 2}, 422, "min_score"),
         ({"text": "a", "offset": 10**6}, 422, "offset"),
+        ({"text": "a", "prompts": "maps"}, 422, "expected prompts named none, photograph, aerial"),
     ],
 )
 def test_wrong_composed_queries(client: Any, body: Any, status: int, message: str) -> None:
