@@ -64,6 +64,15 @@ if TYPE_CHECKING:
     help="Average the prompts of an ensemble (aerial, photograph) or use a template with "
     "{category}, which stands for a text.",
 )
+@click.option(
+    "--hybrid",
+    is_flag=True,
+    help="Fuse similarity with full text (BM25) by reciprocal rank; texts are searched in "
+    "--text-column.",
+)
+@click.option(
+    "--text-column", metavar="NAME", help="Column of --hybrid.  [default: caption, captions, …]"
+)
 @format_options
 @click.option(
     "--explain",
@@ -88,6 +97,8 @@ def search(
     within: str | None,
     with_examples: bool,
     prompts: str | None,
+    hybrid: bool,
+    text_column: str | None,
     as_of: str | None,
     kind: str | None,
     output: Path | None,
@@ -129,6 +140,8 @@ def search(
         min_score=min_score,
         with_examples=with_examples,
         prompts=prompts,
+        hybrid=hybrid,
+        text_column=text_column,
     )
     with rsicd_embed.open_store(store_uri) as newest, store_version(newest, as_of) as store:
         load = cache(lambda: load_model_of(store, store_uri, model))

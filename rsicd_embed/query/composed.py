@@ -110,6 +110,9 @@ class Query:
         with_examples: whether rows given as parts may be hits themselves.
         prompts: name of an ensemble in `datasets/prompts.toml`, or a template with `{category}`,
             that texts are put into; None for the texts alone.
+        hybrid: whether to fuse similarity with the full-text ranking of a text column; hits are
+            then by the column `fused_score`, and `score` is still the similarity.
+        text_column: the column of a hybrid search; None for `caption` or another usual name.
 
     Raises:
         QueryError: one of these is invalid.
@@ -124,6 +127,8 @@ class Query:
     min_score: float | None = None
     with_examples: bool = False
     prompts: str | None = None
+    hybrid: bool = False
+    text_column: str | None = None
 
     def __post_init__(self) -> None:
         require_items(self.parts, "parts of a query", Part)
@@ -141,6 +146,10 @@ class Query:
                 f"expected a minimum score from -1 to 1, as cosines are, found {self.min_score}"
             )
         _ = self.templates
+        if self.text_column is not None and not self.hybrid:
+            raise QueryError(
+                f"a text column is for hybrid searches, found {shown(self.text_column)} in another"
+            )
 
     @cached_property
     def templates(self) -> tuple[str, ...]:

@@ -119,6 +119,8 @@ def _search_routes(service: Service) -> APIRouter:
             str | None, Query(max_length=200, description="minlon,minlat,maxlon,maxlat")
         ] = None,
         prompts: Annotated[s.Prompts, Query()] = None,
+        hybrid: Annotated[bool, Query(description="Fuse similarity with full text.")] = False,
+        text_column: Annotated[str | None, Query(max_length=s.LIMITS.id_chars)] = None,
     ) -> Response:
         """Search by texts and rows; `2*harbour` counts twice."""
         query = s.make_query(
@@ -128,6 +130,8 @@ def _search_routes(service: Service) -> APIRouter:
             min_score=min_score,
             within=within,
             prompts=prompts,
+            hybrid=hybrid,
+            text_column=text_column,
         )
         hits = await service.search(SearchQuery(query))
         return response(query.title, hits, service.warnings(*query.texts))

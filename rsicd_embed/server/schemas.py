@@ -182,6 +182,8 @@ class Search(BaseModel):
     within: Within = None
     with_examples: Annotated[bool, Field(description="Rows given by id may be hits.")] = False
     prompts: Prompts = None
+    hybrid: Annotated[bool, Field(description="Fuse similarity with full text.")] = False
+    text_column: Annotated[str | None, Field(max_length=LIMITS.id_chars)] = None
     filters: Filters = []
 
     def query(self) -> Query:
@@ -200,6 +202,8 @@ class Search(BaseModel):
             within=self.within,
             with_examples=self.with_examples,
             prompts=self.prompts,
+            hybrid=self.hybrid,
+            text_column=self.text_column,
         )
 
 
@@ -212,6 +216,8 @@ def make_query(
     within: list[float] | dict[str, Any] | str | None = None,
     with_examples: bool = False,
     prompts: str | None = None,
+    hybrid: bool = False,
+    text_column: str | None = None,
 ) -> Query:
     """Makes a query of a request's fields.
 
@@ -223,7 +229,9 @@ def make_query(
         area = Area.of_geojson(within, "within")
     elif within is not None:
         area = Area.of_box(within)
-    return Query(parts, k, offset, None, area, min_score, with_examples, prompts)
+    return Query(
+        parts, k, offset, None, area, min_score, with_examples, prompts, hybrid, text_column
+    )
 
 
 @with_config(ConfigDict(extra="allow"))
