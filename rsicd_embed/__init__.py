@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rsicd_embed.indexing.import_rows import import_rows
     from rsicd_embed.indexing.ingest import ingest
     from rsicd_embed.pictures.gallery import show
-    from rsicd_embed.query.area import Area
+    from rsicd_embed.query.area import Area, Near
     from rsicd_embed.query.composed import Part, Query
     from rsicd_embed.query.run import sql
     from rsicd_embed.query.search import search
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Area",
+    "Near",
     "Part",
     "Query",
     "RsicdEmbedError",
@@ -77,7 +78,7 @@ if not TYPE_CHECKING:
             "rsicd_embed.indexing.import_rows": ("import_rows",),
             "rsicd_embed.indexing.ingest": ("ingest",),
             "rsicd_embed.pictures.gallery": ("show",),
-            "rsicd_embed.query.area": ("Area",),
+            "rsicd_embed.query.area": ("Area", "Near"),
             "rsicd_embed.query.composed": ("Part", "Query"),
             "rsicd_embed.query.run": ("sql",),
             "rsicd_embed.query.search": ("search",),

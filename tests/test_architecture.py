@@ -40,7 +40,7 @@ MAY_IMPORT = {
     },
     "stores": {
         "errors", "arguments", "files", "records", "parallel", "plugins",
-        "stores.base",
+        "stores.base", "geography",
     },
     # LanceDB's embedding functions join stores and embedders.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "query": {
         "errors", "arguments", "files", "json_output", "records", "parallel", "images", "embedder",
         "datasets",
-        "embedder.base", "stores.base", "stores",
+        "embedder.base", "stores.base", "stores", "geography",
     },
     "curation": {
         "errors", "records", "datasets", "embedder.base", "stores.base", "evaluation",

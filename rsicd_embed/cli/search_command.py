@@ -53,7 +53,16 @@ if TYPE_CHECKING:
 @click.option(
     "--within",
     metavar="PLACE",
-    help="Only rows inside minlon,minlat,maxlon,maxlat or the polygons of a GeoJSON file.",
+    help="Only rows whose footprints intersect minlon,minlat,maxlon,maxlat or the polygons of a "
+    "GeoJSON file.",
+)
+@click.option(
+    "--near",
+    metavar="LON,LAT,RADIUS",
+    help="Only rows within a geodesic distance of a place, such as 2.35,48.86,5km.",
+)
+@click.option(
+    "--contained", is_flag=True, help="Only rows that are inside --within and --near as a whole."
 )
 @click.option(
     "--with-examples", is_flag=True, help="Let rows of --like and --unlike be hits themselves."
@@ -95,6 +104,8 @@ def search(
     min_score: float | None,
     where: str | None,
     within: str | None,
+    near: str | None,
+    contained: bool,
     with_examples: bool,
     prompts: str | None,
     hybrid: bool,
@@ -137,6 +148,8 @@ def search(
         offset=offset,
         where=where,
         within=None if within is None else rsicd_embed.Area.parse(within),
+        near=None if near is None else rsicd_embed.Near.parse(near),
+        contained=contained,
         min_score=min_score,
         with_examples=with_examples,
         prompts=prompts,
@@ -183,6 +196,7 @@ def _reason(query: Query) -> str:
     options = {
         "--where": query.where is not None,
         "--within": query.within is not None,
+        "--near": query.near is not None,
         "--min-score": query.min_score is not None,
     }
     limits = " and ".join(name for name, given in options.items() if given) or "--where"

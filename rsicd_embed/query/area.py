@@ -1,12 +1,11 @@
-"""Areas on the map: bounding boxes and GeoJSON polygons, as conditions on a row's coordinates.
+"""Places on the map, boxes, GeoJSON polygons and circles, as conditions on a row's footprint.
 
-A row is inside an area if the point of its longitude and latitude is. Edges are straight lines in
-degrees, as in RFC 7946.
+A row without a footprint counts as the point of its longitude and latitude. Edges are straight
+lines in degrees, as in RFC 7946.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -20,10 +19,13 @@ import pyarrow as pa
 
 from rsicd_embed.arguments import shown
 from rsicd_embed.errors import QueryError
+from rsicd_embed.geography.spatial_functions import points, require_shapely
 
 # Pairs of column names, in lower case.
 _COLUMNS = (("lon", "lat"), ("longitude", "latitude"), ("lng", "lat"))
-_MOST_POINTS = 2000  # of all rings: each edge is a comparison for every row in the bounding box
+FOOTPRINT = "geometry"
+_METRES = {"m": 1.0, "km": 1000.0, "mi": 1609.344}
+_MOST_POINTS = 100_000  # of all rings
 _EXPECTED = "expected minlon,minlat,maxlon,maxlat or a GeoJSON file with polygons"
 
 Ring = tuple[tuple[float, float], ...]
@@ -86,8 +88,10 @@ class Area:
                 f"{source}: expected polygons with at most {_MOST_POINTS:,} points, found {count:,}"
                 + ("; simplify them" if count else "")
             )
-        for ring in (ring for rings in polygons for ring in rings):
-            _require_simple(ring, source)
+        for rings in polygons:
+            for ring in rings:
+                _require_closed(ring, source)
+            _require_valid(rings, source)
         xs, ys = np.array([point for rings in polygons for ring in rings for point in ring]).T
         box = (float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max()))
         return cls(box, polygons)
@@ -109,27 +113,122 @@ class Area:
             raise QueryError(f"{text}: expected GeoJSON, found something else") from None
         return cls.of_geojson(document, text)
 
-    def condition(self, schema: pa.Schema) -> str:
-        """A SQL condition for rows with coordinates inside the area.
+    def condition(self, schema: pa.Schema, contained: bool = False) -> str:
+        """A SQL condition for rows that intersect the area, or are contained in it.
 
         Raises:
-            QueryError: rows have no columns of coordinates.
+            QueryError: rows have neither footprints nor coordinates, or shapely is missing.
         """
         columns = coordinate_columns(schema)
+        predicate = "st_coveredby" if contained else "st_intersects"
+        if has_footprints(schema):
+            return f"{predicate}({_shape(schema)}, {sql_bytes(self._wkb())})"
         if columns is None:
-            raise QueryError(
-                "expected rows with coordinates, in columns lon and lat (degrees, WGS 84), found "
-                f"the columns {', '.join(schema.names)}"
-            )
-        lon, lat = ('"' + name.replace('"', '""') + '"' for name in columns)
+            raise _no_coordinates(schema)
+        lon, lat = map(sql_name, columns)
         west, south, east, north = self.box
         join = "AND" if west <= east else "OR"
         within = f"({lon} >= {west!r} {join} {lon} <= {east!r})"
         condition = f"{within} AND {lat} >= {south!r} AND {lat} <= {north!r}"
         if not self.polygons:
             return condition
-        inside = [_balanced(list(_crossings(rings, lon, lat)), "!=") for rings in self.polygons]
-        return f"{condition} AND {_balanced(inside, 'OR')}"
+        return f"{condition} AND {predicate}({_shape(schema)}, {sql_bytes(self._wkb())})"
+
+    def _wkb(self) -> bytes:
+        """The area as one valid geometry."""
+        shapely = require_shapely()
+        west, south, east, north = self.box
+        if self.polygons:
+            shapes = [shapely.Polygon(rings[0], rings[1:]) for rings in self.polygons]
+        else:
+            sides = [(west, east)] if west <= east else [(west, 180), (-180, east)]
+            shapes = [shapely.MultiPoint([(a, south), (b, north)]).envelope for a, b in sides]
+        wkb: bytes = shapely.to_wkb(shapely.union_all(shapes))
+        return wkb
+
+
+@dataclass(frozen=True)
+class Near:
+    """A place and all that is within a geodesic distance of it.
+
+    Attributes:
+        lon: longitude in degrees.
+        lat: latitude in degrees.
+        radius_m: distance in metres.
+    """
+
+    lon: float
+    lat: float
+    radius_m: float
+
+    def __post_init__(self) -> None:
+        if not (abs(self.lon) <= 180 and abs(self.lat) <= 90 and 0 < self.radius_m < math.inf):
+            raise QueryError(
+                "expected a longitude in [-180, 180], a latitude in [-90, 90] and a positive "
+                f"radius, found {self.lon:g}, {self.lat:g} and {self.radius_m:g} m"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Near:
+        """Reads `lon,lat,radius`; the radius has a unit, as `2.35,48.86,5km`.
+
+        Raises:
+            QueryError: it is something else.
+        """
+        parts = text.split(",")
+        radius = re.fullmatch(r"([\d.]+(?:e\d+)?) ?(m|km|mi)", parts[-1].strip())
+        try:
+            lon, lat = map(float, parts[:-1])
+            return cls(lon, lat, float(radius[1]) * _METRES[radius[2]])  # type: ignore[index]
+        except (TypeError, ValueError):
+            raise QueryError(
+                "expected LON,LAT,RADIUS with a unit (m, km or mi), such as 2.35,48.86,5km, found "
+                f"{shown(text)}"
+            ) from None
+
+    def condition(self, schema: pa.Schema, contained: bool = False) -> str:
+        """A SQL condition for rows of which any part is within the radius, or every part.
+
+        Raises:
+            QueryError: rows have neither footprints nor coordinates, or shapely is missing.
+        """
+        require_shapely()
+        predicate = "st_dfullywithin" if contained else "st_dwithin"
+        point = points(pa.array([self.lon]), pa.array([self.lat]))[0].as_py()
+        return f"{predicate}({_shape(schema)}, {sql_bytes(point)}, {float(self.radius_m)!r})"
+
+
+def has_footprints(schema: pa.Schema) -> bool:
+    """Whether rows have footprints, as WKB in a column geometry."""
+    return FOOTPRINT in schema.names and pa.types.is_binary(schema.field(FOOTPRINT).type)
+
+
+def sql_name(name: str) -> str:
+    """A column name as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def sql_bytes(value: bytes) -> str:
+    """Bytes as a SQL literal."""
+    return f"X'{value.hex()}'"
+
+
+def _shape(schema: pa.Schema) -> str:
+    """Each row's footprint, or its point where it has none, as SQL."""
+    columns = coordinate_columns(schema)
+    if columns is None and not has_footprints(schema):
+        raise _no_coordinates(schema)
+    point = f"st_point({', '.join(map(sql_name, columns))})" if columns else ""
+    if not has_footprints(schema):
+        return point
+    return f"coalesce({FOOTPRINT}, {point})" if point else FOOTPRINT
+
+
+def _no_coordinates(schema: pa.Schema) -> QueryError:
+    return QueryError(
+        "expected rows with coordinates, in columns lon and lat (degrees, WGS 84) or geometry "
+        f"(WKB), found the columns {', '.join(schema.names)}"
+    )
 
 
 def coordinate_columns(schema: pa.Schema) -> tuple[str, str] | None:
@@ -165,8 +264,8 @@ def _polygons(document: Any) -> Iterator[tuple[Ring, ...]]:
         raise ValueError(kind)
 
 
-def _require_simple(ring: Ring, source: str) -> None:
-    """Raises QueryError for a ring that is open, off the map, or crosses something."""
+def _require_closed(ring: Ring, source: str) -> None:
+    """Raises QueryError for a ring that is open, off the map, or crosses the antimeridian."""
     points = np.array(ring).reshape(-1, 2)
     if len(points) < 4 or not np.array_equal(points[0], points[-1]):
         raise QueryError(
@@ -182,49 +281,16 @@ def _require_simple(ring: Ring, source: str) -> None:
             f"{source}: a polygon crosses the antimeridian; split it at longitude 180 into a "
             "MultiPolygon, as RFC 7946 says"
         )
-    if (crossing := _self_crossing(points)) is not None:
+
+
+def _require_valid(rings: tuple[Ring, ...], source: str) -> None:
+    """Raises QueryError for a polygon that crosses itself, or a hole outside its outline."""
+    shapely = require_shapely()
+    reason = shapely.is_valid_reason(shapely.Polygon(rings[0], rings[1:]))
+    if reason != "Valid Geometry":
+        what, _, place = reason.partition("[")
+        what = {"Self-intersection": "a polygon crosses itself"}.get(what, what.lower())
         raise QueryError(
-            f"{source}: a polygon crosses itself near {crossing[0]:g},{crossing[1]:g}; "
-            "expected rings that do not"
+            f"{source}: {what} near {','.join(place.rstrip(']').split())}; expected rings that do "
+            "not cross, and holes inside their outline"
         )
-
-
-def _self_crossing(points: np.ndarray) -> np.ndarray | None:
-    """The start of an edge that properly crosses another one of the same ring, or None."""
-    a, b = points[:-1], points[1:]
-
-    def side(start: np.ndarray, end: np.ndarray, point: np.ndarray) -> np.ndarray:
-        """Sign (edges, points): on which side of each edge each point is."""
-        x, y = (end - start).T
-        dx, dy = (point[None] - start[:, None]).transpose(2, 0, 1)
-        signs: np.ndarray = np.sign(x[:, None] * dy - y[:, None] * dx)
-        return signs
-
-    apart = side(a, b, a) * side(a, b, b) < 0  # [i, j]: edge j straddles the line of edge i
-    crossing = np.argwhere(apart & apart.T)
-    return points[crossing[0, 0]] if len(crossing) else None
-
-
-def _crossings(rings: Sequence[Ring], lon: str, lat: str) -> Iterator[str]:
-    """For each edge, whether it is crossed by the ray from a row's point to the east.
-
-    A point is inside if the number of crossings is odd. An edge includes its lower end only, so
-    that a ray through a corner crosses one edge.
-    """
-    for ring in rings:
-        for (x1, y1), (x2, y2) in itertools.pairwise(ring):
-            if y1 != y2:
-                low, high = sorted((y1, y2))
-                slope = (x2 - x1) / (y2 - y1)
-                edge = f"{lon} < {x1!r} + ({lat} - {y1!r}) * {slope!r}"
-                if math.isfinite(slope):
-                    yield f"({lat} >= {low!r} AND {lat} < {high!r} AND {edge})"
-
-
-def _balanced(terms: Sequence[str], operator: str) -> str:
-    """Joins terms as a balanced tree: parsers limit the depth of an expression."""
-    if len(terms) == 1:
-        return terms[0]
-    middle = len(terms) // 2
-    left, right = _balanced(terms[:middle], operator), _balanced(terms[middle:], operator)
-    return f"({left} {operator} {right})"

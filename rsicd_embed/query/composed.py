@@ -21,7 +21,7 @@ from rsicd_embed.datasets.prompts import prompt_templates
 from rsicd_embed.embedder.base import Embedder, prompted_vectors, provenance
 from rsicd_embed.errors import ArgumentError, DatasetError, QueryError, UnknownRowError
 from rsicd_embed.images import ImageLike
-from rsicd_embed.query.area import Area
+from rsicd_embed.query.area import Area, Near
 from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore
 
@@ -105,7 +105,9 @@ class Query:
         k: maximum number of hits; None for all.
         offset: number of best hits to skip.
         where: SQL condition that hits meet, in DataFusion's dialect.
-        within: area that contains the coordinates of all hits.
+        within: area that the footprints of all hits intersect, or their coordinates.
+        near: place that all hits are near, likewise.
+        contained: whether hits must be inside these places as a whole.
         min_score: lowest score of a hit, in [-1, 1].
         with_examples: whether rows given as parts may be hits themselves.
         prompts: name of an ensemble in `datasets/prompts.toml`, or a template with `{category}`,
@@ -129,6 +131,8 @@ class Query:
     prompts: str | None = None
     hybrid: bool = False
     text_column: str | None = None
+    near: Near | None = None
+    contained: bool = False
 
     def __post_init__(self) -> None:
         require_items(self.parts, "parts of a query", Part)
@@ -141,6 +145,8 @@ class Query:
                 raise QueryError(
                     f"expected {name} to be a whole number of at least {least}, found {value!r}"
                 )
+        if self.contained and self.within is None and self.near is None:
+            raise QueryError("contained needs a place: within or near")
         if self.min_score is not None and not -1 <= self.min_score <= 1:
             raise QueryError(
                 f"expected a minimum score from -1 to 1, as cosines are, found {self.min_score}"

@@ -55,15 +55,17 @@ def model_loader(store: VectorStore, embedder: Embedder | None) -> Callable[[], 
 
 
 def condition(query: Query, schema: pa.Schema) -> str | None:
-    """The SQL condition of a query's `where` and `within`; None without either.
+    """The SQL condition of a query's `where` and places; None without any.
 
     Raises:
-        QueryError: rows of this schema have no coordinates for `within`.
+        QueryError: rows of this schema have no coordinates for the places.
     """
-    if query.within is None:
+    places = [place for place in (query.within, query.near) if place is not None]
+    conditions = [place.condition(schema, query.contained) for place in places]
+    if not conditions:
         return query.where
-    inside = query.within.condition(schema)
-    return inside if query.where is None else f"({query.where}) AND ({inside})"
+    conditions += [] if query.where is None else [query.where]
+    return " AND ".join(f"({condition})" for condition in conditions)
 
 
 def hits(query: Query, vector: np.ndarray, store: VectorStore) -> pa.Table:

@@ -16,6 +16,7 @@ from rsicd_embed.stores.filters import (
     plain_words,
     quoted,
     quotes_hint,
+    register_spatial_functions,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Session:
         for rule in _RULES_OFF:
             self._context.remove_optimizer_rule(rule)
         self._context.register_dataset(TABLE, table)
+        register_spatial_functions(self._context)
         for function in functions:
             self._context.register_udf(function)
         self._options = (

@@ -118,6 +118,8 @@ def _search_routes(service: Service) -> APIRouter:
         within: Annotated[
             str | None, Query(max_length=200, description="minlon,minlat,maxlon,maxlat")
         ] = None,
+        near: Annotated[s.NearPlace, Query()] = None,
+        contained: Annotated[s.Contained, Query()] = False,
         prompts: Annotated[s.Prompts, Query()] = None,
         hybrid: Annotated[bool, Query(description="Fuse similarity with full text.")] = False,
         text_column: Annotated[str | None, Query(max_length=s.LIMITS.id_chars)] = None,
@@ -129,6 +131,8 @@ def _search_routes(service: Service) -> APIRouter:
             offset=offset,
             min_score=min_score,
             within=within,
+            near=near,
+            contained=contained,
             prompts=prompts,
             hybrid=hybrid,
             text_column=text_column,
@@ -152,6 +156,8 @@ def _search_routes(service: Service) -> APIRouter:
         within: Annotated[
             str | None, Form(max_length=200, description="minlon,minlat,maxlon,maxlat")
         ] = None,
+        near: Annotated[s.NearPlace, Form()] = None,
+        contained: Annotated[s.Contained, Form()] = False,
         parts: Annotated[
             str, Form(max_length=s.LIMITS.body_bytes, description="Further parts, as JSON.")
         ] = "[]",
@@ -169,6 +175,8 @@ def _search_routes(service: Service) -> APIRouter:
                 offset=offset,
                 min_score=min_score,
                 within=within,
+                near=near,
+                contained=contained,
                 prompts=prompts,
             )
 

@@ -18,7 +18,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from rsicd_embed.errors import RequestError
-from rsicd_embed.query.area import Area
+from rsicd_embed.query.area import Area, Near
 from rsicd_embed.query.composed import WANTED, Part, Query
 from rsicd_embed.server.conditions import Condition, Kind, Operator
 
@@ -166,6 +166,12 @@ Prompts = Annotated[
         "`{category}`.",
     ),
 ]
+NearPlace = Annotated[
+    str | None, Field(max_length=200, description="lon,lat,radius", examples=["2.35,48.86,5km"])
+]
+Contained = Annotated[
+    bool, Field(description="Only rows that are inside `within` and `near` as a whole.")
+]
 
 
 class Search(BaseModel):
@@ -180,6 +186,8 @@ class Search(BaseModel):
     offset: Offset = 0
     min_score: Score | None = None
     within: Within = None
+    near: NearPlace = None
+    contained: Contained = False
     with_examples: Annotated[bool, Field(description="Rows given by id may be hits.")] = False
     prompts: Prompts = None
     hybrid: Annotated[bool, Field(description="Fuse similarity with full text.")] = False
@@ -200,6 +208,8 @@ class Search(BaseModel):
             offset=self.offset,
             min_score=self.min_score,
             within=self.within,
+            near=self.near,
+            contained=self.contained,
             with_examples=self.with_examples,
             prompts=self.prompts,
             hybrid=self.hybrid,
@@ -214,6 +224,8 @@ def make_query(
     offset: int = 0,
     min_score: float | None = None,
     within: list[float] | dict[str, Any] | str | None = None,
+    near: str | None = None,
+    contained: bool = False,
     with_examples: bool = False,
     prompts: str | None = None,
     hybrid: bool = False,
@@ -230,7 +242,17 @@ def make_query(
     elif within is not None:
         area = Area.of_box(within)
     return Query(
-        parts, k, offset, None, area, min_score, with_examples, prompts, hybrid, text_column
+        parts,
+        k,
+        offset,
+        within=area,
+        min_score=min_score,
+        with_examples=with_examples,
+        prompts=prompts,
+        hybrid=hybrid,
+        text_column=text_column,
+        near=None if near is None else Near.parse(near),
+        contained=contained,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.errors import FilterError
+from rsicd_embed.geography.spatial_functions import spatial_functions
 from rsicd_embed.records import sql_literal
 
 T = TypeVar("T")
@@ -110,6 +111,7 @@ def matching(table: pa.Table, where: str) -> np.ndarray:
     # One partition keeps the rows in order; a new context leaves no state behind.
     context = SessionContext(SessionConfig().with_target_partitions(1))
     try:
+        register_spatial_functions(context)
         frame = context.from_arrow(table, name=_TABLE)
         condition = frame.parse_sql_expr(where)
         _require_row_by_row(condition, where)
@@ -131,6 +133,14 @@ def matching(table: pa.Table, where: str) -> np.ndarray:
             f"where {_shown(where)}: {_explained(error, table.schema, where)}"
         ) from None
     return np.asarray(mask.fill_null(False).to_numpy(), dtype=bool)
+
+
+def register_spatial_functions(context: Any) -> None:
+    """Adds the functions st_… to a DataFusion session."""
+    from datafusion import udf
+
+    for compute, arguments, result, name in spatial_functions():
+        context.register_udf(udf(compute, arguments, result, "immutable", name))
 
 
 def _require_row_by_row(expression: Any, where: str) -> None:

@@ -174,8 +174,9 @@ def test_areas() -> None:
     box = Area.parse("170,-10,-170,10")
     assert inside(box, [(175, 0), (-175, 0), (0, 0), (175, 11)], []) == [True, True, False, False]
     shape = Area.of_geojson({"type": "Feature", "geometry": L_SHAPE})
-    points = [(5.0, 5.0), (30.0, 5.0), (5.0, 30.0), (30.0, 30.0), (-1.0, 5.0), (10.1, 10.0)]
+    points = [(5.0, 5.0), (30.0, 5.0), (5.0, 30.0), (30.0, 30.0), (-1.0, 5.0), (10.1, 10.1)]
     assert inside(shape, points, []) == [True, True, True, False, False, False]
+    assert inside(shape, [(10.1, 10.0)], []) == [True]  # an edge is part of the area
     outline = [[0, 0], [9, 0], [9, 9], [0, 9], [0, 0]]
     hole = [[3, 3], [6, 3], [6, 6], [3, 6], [3, 3]]
     far = [[20, 20], [29, 20], [29, 29], [20, 29], [20, 20]]
