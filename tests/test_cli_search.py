@@ -118,6 +118,9 @@ def test_mistaken_arguments_are_refused(stored: str, pictures: Path) -> None:
         (("port", "--prompts", "maps"), "expected prompts named none, photograph, aerial"),
         (("port", "--within", "0,0,1,1"), "expected rows with coordinates"),
         (("port", "--within", "nowhere.geojson"), "No such file"),
+        (("port", "--near", "0,0,5"), "expected LON,LAT,RADIUS with a unit"),
+        (("port", "--near", "0,0,5km"), "expected rows with coordinates"),
+        (("port", "--contained"), "contained needs a place"),
     ):
         assert message in run("search", *mistake, "--store", stored).error
 

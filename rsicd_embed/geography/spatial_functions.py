@@ -214,7 +214,7 @@ def _prepared(wkb: bytes) -> Any:
 
 
 def _is_constant(a: pa.Array) -> bool:
-    return a[0].is_valid and a.null_count == 0 and pc.all(pc.equal(a, a[0])).as_py()
+    return a.null_count == 0 and bool(pc.all(pc.equal(a, a[0])).as_py())
 
 
 def _missing(a: pa.Array, b: pa.Array) -> np.ndarray:

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 import rsicd_embed
-from rsicd_embed import Area, Part, Query
+from rsicd_embed import Area, Near, Part, Query
 from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.find import finding
@@ -103,6 +103,18 @@ def test_composed_queries(client: Any, archive: Archive) -> None:
             [-180, -60]]], [[[0, -60], [100, -60], [100, 60], [0, 60], [0, -60]]]]}  # fmt: skip
     assert client.post("/api/search", json=body | {"within": wide}).json() == got
     assert "antimeridian" in client.post("/api/search", json=body | {"within": polygon}).text
+    near = {"text": "a port", "near": "0,0,6000km", "k": 200}
+    with rsicd_embed.open_store(archive.uri) as store:
+        query = Query([Part("a port")], k=200, near=Near(0, 0, 6_000_000))
+        expected = rsicd_embed.search(query, store, load_for_a_query(archive.model))
+    assert 0 < len(expected) < len(archive.ids)
+    for response in (
+        client.post("/api/search", json=near | {"contained": True}),
+        client.get("/api/search", params=near),
+    ):
+        assert [hit["id"] for hit in response.json()["hits"]] == expected["id"].to_pylist()
+    wrong = client.get("/api/search", params=near | {"near": "0,0,1"})
+    assert wrong.status_code == 422 and "expected LON,LAT,RADIUS" in wrong.text
     params = {"text": "a port", "not": "rain", "like": archive.ids[3], "k": 12}
     listed = client.get("/api/search", params=params | {"min_score": -1}).json()["hits"]
     assert archive.ids[3] not in [hit["id"] for hit in listed]
