@@ -194,6 +194,6 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 class TestBertEmbedder(EmbedderContract):
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     def embedder(self, folder: Path) -> object:
         return load_embedder(folder)

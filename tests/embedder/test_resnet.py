@@ -247,7 +247,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestClipWithResNet(EmbedderContract):
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     def embedder(self, saved: Path) -> Any:
         return load_embedder(saved, batch_size=4, backend="openvino")
 
