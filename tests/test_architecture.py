@@ -52,6 +52,7 @@ MAY_IMPORT = {
     # SQL with similarities needs the store's scores and its embedder, which it loads by default.
     "query": {
         "errors", "arguments", "files", "json_output", "records", "parallel", "images", "embedder",
+        "datasets",
         "embedder.base", "stores.base", "stores",
     },
     "curation": {

@@ -112,6 +112,10 @@ def test_mistaken_arguments_are_refused(stored: str, pictures: Path) -> None:
         (("port", "--not", "2*port"), "cancel out"),
         (("--like", "nobody"), "no row with the id 'nobody'"),
         (("port", "--min-score", 2), "from -1 to 1"),
+        (("port", "--hybrid"), "expected a text column for a hybrid search"),
+        (("port", "--hybrid", "--text-column", "width"), "found 'width' with the type int32"),
+        (("port", "--text-column", "label"), "a text column is for hybrid searches"),
+        (("port", "--prompts", "maps"), "expected prompts named none, photograph, aerial"),
         (("port", "--within", "0,0,1,1"), "expected rows with coordinates"),
         (("port", "--within", "nowhere.geojson"), "No such file"),
     ):

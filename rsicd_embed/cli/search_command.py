@@ -58,6 +58,21 @@ if TYPE_CHECKING:
 @click.option(
     "--with-examples", is_flag=True, help="Let rows of --like and --unlike be hits themselves."
 )
+@click.option(
+    "--prompts",
+    metavar="NAME",
+    help="Average the prompts of an ensemble (aerial, photograph) or use a template with "
+    "{category}, which stands for a text.",
+)
+@click.option(
+    "--hybrid",
+    is_flag=True,
+    help="Fuse similarity with full text (BM25) by reciprocal rank; texts are searched in "
+    "--text-column.",
+)
+@click.option(
+    "--text-column", metavar="NAME", help="Column of --hybrid.  [default: caption, captions, …]"
+)
 @format_options
 @click.option(
     "--explain",
@@ -81,6 +96,9 @@ def search(
     where: str | None,
     within: str | None,
     with_examples: bool,
+    prompts: str | None,
+    hybrid: bool,
+    text_column: str | None,
     as_of: str | None,
     kind: str | None,
     output: Path | None,
@@ -121,11 +139,14 @@ def search(
         within=None if within is None else rsicd_embed.Area.parse(within),
         min_score=min_score,
         with_examples=with_examples,
+        prompts=prompts,
+        hybrid=hybrid,
+        text_column=text_column,
     )
     with rsicd_embed.open_store(store_uri) as newest, store_version(newest, as_of) as store:
         load = cache(lambda: load_model_of(store, store_uri, model))
         name = load().name if model else store.provenance.model
-        vector = query_vector(query.parts, store, load)
+        vector = query_vector(query, store, load)
         hits = ranked_hits(query, vector, store)
         scores = score_distribution.measure(store, vector[None]) if explain else None
         warnings = word_warnings(load(), query.texts) if query.texts else []

@@ -1,22 +1,26 @@
-"""Prompts of class names and query texts, alone or as ensembles whose vectors are averaged."""
+"""Prompts of class names and query texts, alone or as ensembles whose vectors are averaged.
+
+`prompts.toml` lists the ensembles.
+"""
 
 from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
 
 from rsicd_embed.datasets.classes import PROMPT
 from rsicd_embed.errors import DatasetError
 
 CATEGORY = "{category}"
-ENSEMBLES: dict[str, tuple[str, ...]] = {
-    "none": (CATEGORY,),
-    "photograph": (PROMPT,),
-    "aerial": (
-        "an aerial photograph of {category}",
-        "a satellite image of {category}",
-        "an aerial view of {category}",
-        "a remote sensing image of {category}",
-        "{category}",
-    ),
-}
+_FILE = Path(__file__).with_name("prompts.toml")
+
+
+@cache
+def ensembles() -> dict[str, tuple[str, ...]]:
+    """Templates by name of the ensemble."""
+    listed = tomllib.loads(_FILE.read_text("utf-8"))
+    return {name: tuple(templates) for name, templates in listed.items()}
 
 
 def prompt_templates(name: str | None) -> tuple[str, ...]:
@@ -31,11 +35,11 @@ def prompt_templates(name: str | None) -> tuple[str, ...]:
     """
     if name is None:
         return (PROMPT,)
-    if name in ENSEMBLES:
-        return ENSEMBLES[name]
+    if name in ensembles():
+        return ensembles()[name]
     if CATEGORY not in name:
         raise DatasetError(
-            f"expected prompts named {', '.join(ENSEMBLES)}, or a template with {CATEGORY}, "
+            f"expected prompts named {', '.join(ensembles())}, or a template with {CATEGORY}, "
             f"found {name!r}"
         )
     return (name,)

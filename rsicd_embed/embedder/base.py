@@ -15,6 +15,7 @@ from rsicd_embed.images import ImageLike, read_rgb
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.records import Provenance
 
+CATEGORY = "{category}"  # where a text goes in a prompt
 _MOST_LISTED = 5  # words in one warning
 
 
@@ -123,6 +124,25 @@ class KnowsItsWords(Protocol):
     def near_words(self, word: str) -> tuple[str, ...]:
         """Familiar words or phrases of similar spelling or meaning, nearest first."""
         ...
+
+
+def prompted_vectors(
+    embedder: Embedder, texts: Sequence[str], templates: Sequence[str]
+) -> np.ndarray:
+    """float32 (texts, dim): the normalised mean of the unit vectors of each text's prompts.
+
+    Args:
+        embedder: embeds all prompts in one batch.
+        texts: texts that replace `{category}`; other braces are kept.
+        templates: at least one prompt.
+    """
+    prompts = [template.replace(CATEGORY, text) for template in templates for text in texts]
+    vectors = embedder.embed_texts(prompts)
+    if len(templates) == 1:
+        return vectors
+    mean = vectors.reshape(len(templates), len(texts), -1).mean(axis=0)
+    unit: np.ndarray = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    return unit
 
 
 def word_warnings(embedder: object, texts: Sequence[str]) -> list[str]:

@@ -103,8 +103,8 @@ def report(
     Raises:
         DatasetError: no query has a class with images.
     """
-    keys = np.array([_key(label) for label in labels])
-    of_query = [{_key(name) for name in query.classes} for query in queries]
+    keys = np.array([class_key(label) for label in labels])
+    of_query = [{class_key(name) for name in query.classes} for query in queries]
     relevant = np.array([np.isin(keys, list(names)) for names in of_query])
     scored = [i for i, images_of in enumerate(relevant) if images_of.any()]
     unknown = sorted(set().union(*of_query) - set(keys.tolist()))
@@ -145,5 +145,6 @@ def report(
     }
 
 
-def _key(label: str) -> str:
+def class_key(label: str) -> str:
+    """The letters and digits of a class name, in lower case."""
     return re.sub(r"[\W_]", "", label).lower()

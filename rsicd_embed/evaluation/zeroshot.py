@@ -18,7 +18,7 @@ from rsicd_embed.arguments import require_items
 from rsicd_embed.datasets import text
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.datasets.classes import readable
-from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.embedder.base import CATEGORY, Embedder, prompted_vectors
 from rsicd_embed.errors import BenchError, DatasetError
 from rsicd_embed.evaluation.metrics import (
     ZEROSHOT_KS,
@@ -35,7 +35,6 @@ from rsicd_embed.reports.evaluation_types import ClassScores, ZeroShotScores
 
 TIES = "a wrong class as similar as the right one ranks above it"
 
-_CATEGORY = "{category}"
 # Layout of the confusion matrix.
 _MOST_NUMBERED = 40  # most classes for which each cell shows its count
 _INCHES_PER_CLASS = 0.32
@@ -68,10 +67,8 @@ def require_prompts(prompts: Sequence[str]) -> None:
     """
     require_items(prompts, "prompts", str)
     for prompt in prompts:
-        if _CATEGORY not in prompt:
-            raise BenchError(
-                f"expected {_CATEGORY} in the prompt, where the class goes: {prompt!r}"
-            )
+        if CATEGORY not in prompt:
+            raise BenchError(f"expected {CATEGORY} in the prompt, where the class goes: {prompt!r}")
 
 
 def class_vectors(embedder: Embedder, names: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
@@ -81,13 +78,7 @@ def class_vectors(embedder: Embedder, names: Sequence[str], prompts: Sequence[st
     """
     require_prompts(prompts)
     require_items(names, "class names", str)
-    texts = [prompt.replace(_CATEGORY, name) for prompt in prompts for name in names]
-    vectors = embedder.embed_texts(texts)
-    if len(prompts) == 1:
-        return vectors
-    mean = vectors.reshape(len(prompts), len(names), -1).mean(axis=0)
-    unit: np.ndarray = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-    return unit
+    return prompted_vectors(embedder, names, prompts)
 
 
 def class_names(classes: Sequence[str], *, raw: bool = False) -> list[str]:

@@ -17,14 +17,16 @@ from functools import cached_property
 import numpy as np
 
 from rsicd_embed.arguments import require_items, shown
-from rsicd_embed.embedder.base import Embedder, provenance
-from rsicd_embed.errors import ArgumentError, QueryError, UnknownRowError
+from rsicd_embed.datasets.prompts import prompt_templates
+from rsicd_embed.embedder.base import Embedder, prompted_vectors, provenance
+from rsicd_embed.errors import ArgumentError, DatasetError, QueryError, UnknownRowError
 from rsicd_embed.images import ImageLike
 from rsicd_embed.query.area import Area
 from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore
 
 WANTED, AVOIDED = 1.0, -0.5
+UNPROMPTED = "none"  # the ensemble of texts as they are
 _LARGEST_WEIGHT = 1e6
 # A sum this short, relative to the weights, is a rounding error.
 _ZERO = 1e-5
@@ -106,6 +108,11 @@ class Query:
         within: area that contains the coordinates of all hits.
         min_score: lowest score of a hit, in [-1, 1].
         with_examples: whether rows given as parts may be hits themselves.
+        prompts: name of an ensemble in `datasets/prompts.toml`, or a template with `{category}`,
+            that texts are put into; None for the texts alone.
+        hybrid: whether to fuse similarity with the full-text ranking of a text column; hits are
+            then by the column `fused_score`, and `score` is still the similarity.
+        text_column: the column of a hybrid search; None for `caption` or another usual name.
 
     Raises:
         QueryError: one of these is invalid.
@@ -119,6 +126,9 @@ class Query:
     within: Area | None = None
     min_score: float | None = None
     with_examples: bool = False
+    prompts: str | None = None
+    hybrid: bool = False
+    text_column: str | None = None
 
     def __post_init__(self) -> None:
         require_items(self.parts, "parts of a query", Part)
@@ -135,6 +145,19 @@ class Query:
             raise QueryError(
                 f"expected a minimum score from -1 to 1, as cosines are, found {self.min_score}"
             )
+        _ = self.templates
+        if self.text_column is not None and not self.hybrid:
+            raise QueryError(
+                f"a text column is for hybrid searches, found {shown(self.text_column)} in another"
+            )
+
+    @cached_property
+    def templates(self) -> tuple[str, ...]:
+        """The prompts of the texts."""
+        try:
+            return prompt_templates(self.prompts or UNPROMPTED)
+        except DatasetError as error:
+            raise QueryError(str(error)) from None
 
     @cached_property
     def excluded(self) -> tuple[str, ...]:
@@ -196,12 +219,13 @@ def require_positive(parts: Sequence[Part]) -> None:
 
 
 def query_vectors(
-    queries: Sequence[Sequence[Part]], store: VectorStore, embedder: Callable[[], Embedder]
+    queries: Sequence[Query], store: VectorStore, embedder: Callable[[], Embedder]
 ) -> list[np.ndarray | QueryError]:
-    """Makes the vectors of several queries; equal texts are embedded once, all in one batch.
+    """Makes the vectors of several queries; equal texts are embedded once, in one batch per
+    ensemble of prompts.
 
     Args:
-        queries: the parts of each query.
+        queries: the queries.
         store: contains the rows that parts refer to.
         embedder: returns the model that made the store; only called for texts and images.
 
@@ -213,32 +237,38 @@ def query_vectors(
         FingerprintError: the model did not make the store's vectors.
         ImageError: an image cannot be read.
     """
-    parts = [part for query in queries for part in query]
-    texts = list(dict.fromkeys(part.text for part in parts if part.text is not None))
+    parts = [part for query in queries for part in query.parts]
+    texts: dict[tuple[str, ...], dict[str, None]] = {}
+    for query in queries:
+        texts.setdefault(query.templates, {}).update(dict.fromkeys(query.texts))
+    texts = {templates: of for templates, of in texts.items() if of}
     images = list({id(part.image): part.image for part in parts if part.image is not None}.values())
-    by_text: dict[str, np.ndarray] = {}
+    by_text: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
     by_image: dict[int, np.ndarray] = {}
     if texts or images:
         model = embedder()
         require_same_model(store.provenance, provenance(model), store.uri, for_queries=True)
-        if texts:
-            by_text = dict(zip(texts, model.embed_texts(texts), strict=True))
+        for templates, of in texts.items():
+            by_text[templates] = dict(
+                zip(of, prompted_vectors(model, list(of), templates), strict=True)
+            )
         by_image = _embed_images(images, model)
     by_id = stored_vectors(store, [part.id for part in parts if part.id is not None])
 
-    def unit(part: Part) -> np.ndarray | None:
+    def unit(part: Part, templates: tuple[str, ...]) -> np.ndarray | None:
         if part.text is not None:
-            return by_text[part.text]
+            return by_text[templates][part.text]
         return by_image[id(part.image)] if part.id is None else by_id.get(part.id)
 
-    return [_combined(query, [unit(part) for part in query]) for query in queries]
+    return [
+        _combined(query.parts, [unit(part, query.templates) for part in query.parts])
+        for query in queries
+    ]
 
 
-def query_vector(
-    parts: Sequence[Part], store: VectorStore, embedder: Callable[[], Embedder]
-) -> np.ndarray:
+def query_vector(query: Query, store: VectorStore, embedder: Callable[[], Embedder]) -> np.ndarray:
     """The float32 (dim,) unit vector of one query; see `query_vectors`, whose errors it raises."""
-    (vector,) = query_vectors([parts], store, embedder)
+    (vector,) = query_vectors([query], store, embedder)
     if isinstance(vector, QueryError):
         raise vector
     return vector

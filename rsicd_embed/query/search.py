@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.embedder.base import Embedder, require_embedder
+from rsicd_embed.query import full_text, hybrid
 from rsicd_embed.query.composed import Query, query_vector
-from rsicd_embed.records import HIT_COLUMNS, VECTOR, vector_matrix
+from rsicd_embed.records import HIT_COLUMNS, VECTOR, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore, require_store
 from rsicd_embed.stores.scoring import cosines_with, unit_queries
 
@@ -28,7 +29,8 @@ def search(query: Query, store: VectorStore, embedder: Embedder | None = None) -
         offset.
 
     Raises:
-        QueryError: an unknown id, parts that cancel out, or no coordinates for `within`.
+        QueryError: an unknown id, parts that cancel out, no coordinates for `within`, or a hybrid
+            query without words or a text column.
         FilterError: an invalid `where`.
         FingerprintError: the store's vectors were made by another model.
         ImageError: an image cannot be read.
@@ -38,7 +40,7 @@ def search(query: Query, store: VectorStore, embedder: Embedder | None = None) -
     require_store(store)
     if embedder is not None:
         require_embedder(embedder)
-    return hits(query, query_vector(query.parts, store, model_loader(store, embedder)), store)
+    return hits(query, query_vector(query, store, model_loader(store, embedder)), store)
 
 
 def model_loader(store: VectorStore, embedder: Embedder | None) -> Callable[[], Embedder]:
@@ -67,6 +69,8 @@ def condition(query: Query, schema: pa.Schema) -> str | None:
 def hits(query: Query, vector: np.ndarray, store: VectorStore) -> pa.Table:
     """The hits of a query whose vector is known; see `search`."""
     where = condition(query, store.schema)
+    if query.hybrid:
+        return _hybrid_hits(query, vector, store, where)
     if query.k is None:
         return select(_all_hits(query, vector, store, where), query)
     return select(store.search(vector, k=query.depth, where=where), query)
@@ -93,9 +97,39 @@ def _float32(score: float) -> pa.Scalar:
     return pa.scalar(np.float32(score), pa.float32())
 
 
+def _hybrid_hits(
+    query: Query, vector: np.ndarray, store: VectorStore, where: str | None
+) -> pa.Table:
+    """The hits of a hybrid query; rows that only match by text are scored as well."""
+    words = hybrid.query_words(query)
+    column = full_text.text_column(store.schema, query.text_column)
+    matching = full_text.ranked_ids(store, column, words, where)
+    matching = [hit for hit in matching if hit[0] not in query.excluded][: hybrid.WINDOW]
+    similar = store.search(vector, k=hybrid.WINDOW + len(query.excluded), where=where)
+    if query.excluded:
+        similar = similar.filter(pc.invert(pc.is_in(similar["id"], pa.array(query.excluded))))
+    similar = similar.slice(0, hybrid.WINDOW)
+    ids = similar["id"].to_pylist()
+    missing = {id_ for id_, _ in matching} - set(ids)
+    rows = similar
+    if missing:
+        others = _ranked(_scored(vector, store, with_ids(sorted(missing)), np.float32(-1)))
+        rows = pa.concat_tables([similar, others.select(similar.schema.names).cast(similar.schema)])
+        # A row may have been deleted since.
+        matching = [hit for hit in matching if hit[0] in set(rows["id"].to_pylist())]
+    return hybrid.fused(query, rows.combine_chunks(), ids, matching)
+
+
 def _all_hits(query: Query, vector: np.ndarray, store: VectorStore, where: str | None) -> pa.Table:
     """All rows at or above the minimum score, best first; reads each row's vector once."""
     least = np.float32(-1 if query.min_score is None else query.min_score)
+    return _ranked(_scored(vector, store, where, least))
+
+
+def _scored(
+    vector: np.ndarray, store: VectorStore, where: str | None, least: np.float32
+) -> pa.Table:
+    """The rows that match, with their scores, in any order."""
     unit = unit_queries(vector, store.provenance.dim)[0]
     batches = []
     with store.scan(None, where) as reader:
@@ -106,9 +140,13 @@ def _all_hits(query: Query, vector: np.ndarray, store: VectorStore, where: str |
                 scores = cosines_with(vector_matrix(batch[VECTOR]), unit)
                 rows = batch.drop_columns([VECTOR]).append_column(schema.field("score"), scores)
                 batches.append(rows.filter(pa.array(scores >= least)))
-    table = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
+    return pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
+
+
+def _ranked(table: pa.Table) -> pa.Table:
     table = table.sort_by([("score", "descending"), ("id", "ascending")])
     ranks = np.arange(1, len(table) + 1, dtype=np.int32)
     table = table.append_column("query", pa.array(np.zeros_like(ranks)))
     table = table.append_column("rank", pa.array(ranks))
-    return table.select([*HIT_COLUMNS, *(name for name in schema.names if name not in HIT_COLUMNS)])
+    others = (name for name in table.schema.names if name not in HIT_COLUMNS)
+    return table.select([*HIT_COLUMNS, *others])

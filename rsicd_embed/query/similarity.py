@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import SQLError
-from rsicd_embed.query.composed import AVOIDED, WANTED, Part, query_vector, require_positive
+from rsicd_embed.query.composed import AVOIDED, WANTED, Part, Query, query_vector, require_positive
 from rsicd_embed.query.session import function
 from rsicd_embed.records import sql_literal, vector_array, vector_matrix
 from rsicd_embed.stores.base import VectorStore
@@ -218,7 +218,7 @@ class Similarities:
     def embed(self, store: VectorStore, embedder: Callable[[], Embedder]) -> None:
         """Makes the vectors to compare with; to be called before rows are read."""
         # One at a time, like `search`, as the last bits of a batch may differ.
-        vectors = [query_vector(parts, store, embedder) for parts in self._parts.values()]
+        vectors = [query_vector(Query(parts), store, embedder) for parts in self._parts.values()]
         self._queries = unit_queries(np.stack(vectors), self._queries.shape[1])
 
     def column(self, vectors: pa.Array) -> pa.Array:

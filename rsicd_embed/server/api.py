@@ -118,6 +118,9 @@ def _search_routes(service: Service) -> APIRouter:
         within: Annotated[
             str | None, Query(max_length=200, description="minlon,minlat,maxlon,maxlat")
         ] = None,
+        prompts: Annotated[s.Prompts, Query()] = None,
+        hybrid: Annotated[bool, Query(description="Fuse similarity with full text.")] = False,
+        text_column: Annotated[str | None, Query(max_length=s.LIMITS.id_chars)] = None,
     ) -> Response:
         """Search by texts and rows; `2*harbour` counts twice."""
         query = s.make_query(
@@ -126,6 +129,9 @@ def _search_routes(service: Service) -> APIRouter:
             offset=offset,
             min_score=min_score,
             within=within,
+            prompts=prompts,
+            hybrid=hybrid,
+            text_column=text_column,
         )
         hits = await service.search(SearchQuery(query))
         return response(query.title, hits, service.warnings(*query.texts))
@@ -149,6 +155,7 @@ def _search_routes(service: Service) -> APIRouter:
         parts: Annotated[
             str, Form(max_length=s.LIMITS.body_bytes, description="Further parts, as JSON.")
         ] = "[]",
+        prompts: Annotated[s.Prompts, Form()] = None,
         filters: _Filters = "[]",
     ) -> Response:
         """Search for images similar to an uploaded one, which may be one part of several."""
@@ -157,7 +164,12 @@ def _search_routes(service: Service) -> APIRouter:
 
         def query(uploaded: Part) -> ComposedQuery:
             return s.make_query(
-                [uploaded, *more], k=k, offset=offset, min_score=min_score, within=within
+                [uploaded, *more],
+                k=k,
+                offset=offset,
+                min_score=min_score,
+                within=within,
+                prompts=prompts,
             )
 
         conditions = _conditions(s.parse_filters(filters))

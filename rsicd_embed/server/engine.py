@@ -15,7 +15,7 @@ from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import FilterError, QueryError, RequestError, StoreError
 from rsicd_embed.files import Closing
 from rsicd_embed.query.composed import Part, Query, query_vectors
-from rsicd_embed.query.search import condition, select
+from rsicd_embed.query.search import condition, hits, select
 from rsicd_embed.records import python_rows, require_same_model, with_ids
 from rsicd_embed.server import attributes, conditions
 from rsicd_embed.server.conditions import Condition
@@ -182,9 +182,7 @@ def _search(
     served: ServedStore, queries: Sequence[SearchQuery]
 ) -> list[list[SearchResult] | Exception]:
     results: list[list[SearchResult] | Exception] = [[] for _ in queries]
-    vectors = query_vectors(
-        [item.query.parts for item in queries], served.store, lambda: served.embedder
-    )
+    vectors = query_vectors([item.query for item in queries], served.store, lambda: served.embedder)
     groups: dict[str | None, dict[int, np.ndarray]] = {}  # queries with the same `where`
     schema = served.store.schema
     for i, (item, vector) in enumerate(zip(queries, vectors, strict=True)):
@@ -193,8 +191,11 @@ def _search(
             continue
         try:
             where = conditions.where(item.filters, schema)
+            if item.query.hybrid:
+                results[i] = _results(hits(replace(item.query, where=where), vector, served.store))
+                continue
             groups.setdefault(condition(replace(item.query, where=where), schema), {})[i] = vector
-        except (RequestError, QueryError) as error:
+        except (RequestError, QueryError, FilterError) as error:
             results[i] = error
     for where, members in groups.items():
         depth = max(queries[i].query.depth for i in members)
@@ -216,13 +217,13 @@ def _rows(store: VectorStore, ids: Sequence[str], columns: list[str]) -> list[di
         return python_rows(reader.read_all())
 
 
-def _results(hits: pa.Table) -> list[SearchResult]:
+def _results(table: pa.Table) -> list[SearchResult]:
     fields = ("query", "rank", "id", "score")
     return [
         SearchResult(
             hit["rank"], hit["id"], hit["score"], {n: v for n, v in hit.items() if n not in fields}
         )
-        for hit in python_rows(hits)
+        for hit in python_rows(table)
     ]
 
 

@@ -158,6 +158,16 @@ Within = Annotated[
 ]
 
 
+Prompts = Annotated[
+    str | None,
+    Field(
+        max_length=LIMITS.text_chars,
+        description="Prompts of the texts: an ensemble such as `aerial`, or a template with "
+        "`{category}`.",
+    ),
+]
+
+
 class Search(BaseModel):
     """A search by texts and ids of rows; `text` and `id` are parts of weight 1."""
 
@@ -171,13 +181,16 @@ class Search(BaseModel):
     min_score: Score | None = None
     within: Within = None
     with_examples: Annotated[bool, Field(description="Rows given by id may be hits.")] = False
+    prompts: Prompts = None
+    hybrid: Annotated[bool, Field(description="Fuse similarity with full text.")] = False
+    text_column: Annotated[str | None, Field(max_length=LIMITS.id_chars)] = None
     filters: Filters = []
 
     def query(self) -> Query:
         """Converts the search for the engine.
 
         Raises:
-            QueryError: nothing to look for, or an invalid area.
+            QueryError: nothing to look for, an invalid area, or unknown prompts.
         """
         given = [Part(self.text)] if self.text is not None else []
         given += [Part(id=self.id)] if self.id is not None else []
@@ -188,6 +201,9 @@ class Search(BaseModel):
             min_score=self.min_score,
             within=self.within,
             with_examples=self.with_examples,
+            prompts=self.prompts,
+            hybrid=self.hybrid,
+            text_column=self.text_column,
         )
 
 
@@ -199,18 +215,23 @@ def make_query(
     min_score: float | None = None,
     within: list[float] | dict[str, Any] | str | None = None,
     with_examples: bool = False,
+    prompts: str | None = None,
+    hybrid: bool = False,
+    text_column: str | None = None,
 ) -> Query:
     """Makes a query of a request's fields.
 
     Raises:
-        QueryError: nothing to look for, or an invalid area.
+        QueryError: nothing to look for, an invalid area, or unknown prompts.
     """
     area = None
     if isinstance(within, dict):
         area = Area.of_geojson(within, "within")
     elif within is not None:
         area = Area.of_box(within)
-    return Query(parts, k, offset, None, area, min_score, with_examples)
+    return Query(
+        parts, k, offset, None, area, min_score, with_examples, prompts, hybrid, text_column
+    )
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -236,3 +236,19 @@ def test_sql_has_the_scores_of_a_search(store: VectorStore, words: Words) -> Non
     assert rows.column_names == ["id", call]
     assert rows["id"].equals(hits["id"])
     assert rows[call].to_pylist() == hits["score"].to_pylist()
+
+
+def test_prompts_average_the_vectors_of_their_templates(exact: VectorStore, words: Words) -> None:
+    prompts = [f"{start} a port" for start in ("an aerial photograph of", "a satellite image of")]
+    prompts += ["an aerial view of a port", "a remote sensing image of a port", "a port"]
+    hits = rsicd_embed.search(Query([Part("a port")], prompts="aerial"), exact, words)
+    assert words.embedded == prompts
+    mean = np.mean([direction(prompt)[0] for prompt in prompts], axis=0)
+    assert hits["id"].equals(exact.search(mean)["id"])
+    template = rsicd_embed.search(Query([Part("a")], prompts="{category} port"), exact, words)
+    assert template.equals(exact.search(direction("a port")))
+
+
+def test_unknown_prompts() -> None:
+    with pytest.raises(QueryError, match=r"named none, photograph, aerial, or a template"):
+        Query([Part("a port")], prompts="maps")

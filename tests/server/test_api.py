@@ -115,9 +115,29 @@ def test_composed_queries(client: Any, archive: Archive) -> None:
     )
 
 
+def test_prompts(client: Any, archive: Archive) -> None:
+    template = {"text": "port", "prompts": "a {category} at night", "k": 5}
+    hits = client.get("/api/search", params={"text": "a port at night", "k": 5}).json()["hits"]
+    assert client.get("/api/search", params=template).json()["hits"] == hits
+    assert client.post("/api/search", json=template).json()["hits"] == hits
+
+
+def test_hybrid(client: Any, archive: Archive) -> None:
+    query = {"text": "river", "hybrid": True, "text_column": "label", "k": 5}
+    hits = client.get("/api/search", params=query).json()["hits"]
+    assert {hit["label"] for hit in hits[:3]} == {"river"}
+    assert hits[0]["text_score"] > 0
+    assert client.post("/api/search", json=query).json()["hits"] == hits
+    condition = {"column": "label", "operator": "=", "value": "port"}
+    hits = client.post("/api/search", json=query | {"filters": [condition]}).json()["hits"]
+    assert {hit["label"] for hit in hits} == {"port"}
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
+        ({"text": "a", "hybrid": True}, 422, "expected a text column"),
+        ({"text": "…", "hybrid": True, "text_column": "label"}, 422, "a text with words"),
         ({"k": 3}, 422, "expected at least one text, image or id to look for, found none"),
         ({"parts": [{"text": "a", "weight": -1}]}, 422, "found 1 to avoid"),
         ({"parts": [{"text": "a", "weight": 0}]}, 422, "weight other than 0"),
@@ -128,6 +148,7 @@ def test_composed_queries(client: Any, archive: Archive) -> None:
         ({"text": "a", "within": {"type": "Point"}}, 422, "within: expected GeoJSON"),
         ({"text": "a", "min_score": 2}, 422, "min_score"),
         ({"text": "a", "offset": 10**6}, 422, "offset"),
+        ({"text": "a", "prompts": "maps"}, 422, "expected prompts named none, photograph, aerial"),
     ],
 )
 def test_wrong_composed_queries(client: Any, body: Any, status: int, message: str) -> None:

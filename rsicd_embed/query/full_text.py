@@ -1,0 +1,135 @@
+"""Full-text ranking of a store's rows by Okapi BM25 over a text column, the same in every store.
+
+Words are runs of letters and digits in lower case; the endings of English plurals are removed
+(Harman 1991's S-stemmer). Statistics are those of the rows that are ranked. Nothing is indexed: the
+column is read for each query, and only rows with a word of the query stay in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from rsicd_embed.errors import QueryError
+from rsicd_embed.records import FIXED_COLUMNS, is_list
+from rsicd_embed.stores.base import VectorStore
+
+USUAL_COLUMNS = ("caption", "captions", "text", "description", "title")
+_K1, _B = 1.2, 0.75  # as in Lucene
+_PLURALS = (("([^ae])ies$", r"\1y"), ("([^aeo])es$", r"\1e"), ("([^us])s$", r"\1"))
+
+
+def text_column(schema: pa.Schema, name: str | None) -> str:
+    """The column to search: the named one, or the first of `USUAL_COLUMNS` that there is.
+
+    Raises:
+        QueryError: no such column, or it contains no texts.
+    """
+    texts = [f.name for f in schema if _is_text(f.type) and f.name not in FIXED_COLUMNS]
+    if name is None:
+        name = next((usual for usual in USUAL_COLUMNS if usual in texts), None)
+        found = "no column of a usual name"
+    elif name in schema.names:
+        found = f"{name!r} with the type {schema.field(name).type}"
+    else:
+        found = f"no column {name!r}"
+    if name not in texts:
+        raise QueryError(
+            f"expected a text column for a hybrid search, found {found}; "
+            f"text columns: {', '.join(texts) or 'none'}"
+        )
+    return name
+
+
+def words(texts: Iterable[str]) -> list[str]:
+    """The distinct words of some texts, in order.
+
+    Example:
+        >>> words(["Two cities,", "two BOATS"])
+        ['two', 'city', 'boat']
+    """
+    found = _words(pa.array(list(texts), pa.string()))
+    return list(dict.fromkeys(found.values.to_pylist()))
+
+
+def ranked_ids(
+    store: VectorStore, column: str, query: list[str], where: str | None
+) -> list[tuple[str, float]]:
+    """(id, BM25 score) of the rows with at least one word of the query, by (-score, id).
+
+    Args:
+        store: the store.
+        column: a text column, or one of lists of texts, which are searched as one text.
+        query: distinct words, as `words` returns them.
+        where: SQL condition that selects rows.
+    """
+    ids: list[str] = []
+    counts, lengths = [np.zeros((0, len(query)), np.int64)], [np.zeros(0, np.int64)]
+    documents = total = 0
+    with store.scan(["id", column], where) as reader:
+        for batch in filter(len, reader):
+            texts = _joined(batch[column])
+            listed = _words(texts)
+            sizes = np.diff(listed.offsets.to_numpy())
+            documents += len(batch) - texts.null_count
+            total += int(sizes.sum())
+            places = pc.fill_null(pc.index_in(listed.values, pa.array(query)), -1).to_numpy()
+            rows = np.repeat(np.arange(len(batch)), sizes)[places >= 0]
+            frequencies = np.zeros((len(batch), len(query)), np.int64)
+            np.add.at(frequencies, (rows, places[places >= 0]), 1)
+            chosen = np.flatnonzero(frequencies.any(axis=1))
+            ids += batch["id"].take(pa.array(chosen)).to_pylist()
+            counts.append(frequencies[chosen])
+            lengths.append(sizes[chosen])
+    tf, size = np.concatenate(counts), np.concatenate(lengths)
+    df = (tf > 0).sum(axis=0)
+    idf = np.log1p((documents - df + 0.5) / (df + 0.5))
+    norm = _K1 * (1 - _B + _B * size / max(total / max(documents, 1), 1e-9))
+    scores = (idf * tf * (_K1 + 1) / (tf + norm[:, None])).sum(axis=1)
+    return sorted(zip(ids, scores.tolist(), strict=True), key=lambda hit: (-hit[1], hit[0]))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if is_list(kind):
+        return _is_text(kind.value_type)
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
+
+
+def _joined(column: pa.Array) -> pa.Array:
+    if not is_list(column.type):
+        return column.cast(pa.string())
+    texts = column.cast(pa.list_(pa.string()))
+    present = texts.is_valid()
+    joined = pc.binary_join(_without_nulls(texts), " ")
+    return pc.if_else(present, joined, None)
+
+
+def _without_nulls(texts: pa.ListArray) -> pa.ListArray:
+    """Replaces null texts, which would make the whole joined text null."""
+    filled = pc.fill_null(texts.flatten(), "")
+    sizes = pc.fill_null(pc.list_value_length(texts), 0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), filled)
+
+
+def _words(texts: pa.Array) -> pa.ListArray:
+    """The words of each text; none for null."""
+    plain = pc.utf8_lower(pc.utf8_normalize(pc.fill_null(texts, ""), "NFKC"))
+    split = pc.split_pattern_regex(plain, r"[^\p{L}\p{N}\p{M}]+")
+    tokens = split.flatten().dictionary_encode()
+    stems = tokens.dictionary
+    plural = pc.greater(pc.utf8_length(stems), 3)
+    for pattern, singular in _PLURALS:
+        changed = pc.replace_substring_regex(stems, pattern, singular)
+        differs = pc.and_(plural, pc.not_equal(changed, stems))
+        stems, plural = pc.if_else(differs, changed, stems), pc.and_not(plural, differs)
+    values = stems.take(tokens.indices)
+    kept = pc.not_equal(values, "").to_numpy(zero_copy_only=False)
+    parents = np.repeat(np.arange(len(texts)), pc.list_value_length(split).to_numpy())
+    sizes = np.bincount(parents[kept], minlength=len(texts))
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values.filter(pa.array(kept)))
