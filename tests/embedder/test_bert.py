@@ -195,5 +195,6 @@ def test_gradients_reach_every_parameter() -> None:
 
 class TestBertEmbedder(EmbedderContract):
     @pytest.fixture(scope="class")
-    def embedder(self, folder: Path) -> object:
+    @classmethod
+    def embedder(cls, folder: Path) -> object:
         return load_embedder(folder)

@@ -248,7 +248,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestClipWithResNet(EmbedderContract):
     @pytest.fixture(scope="class")
-    def embedder(self, saved: Path) -> Any:
+    @classmethod
+    def embedder(cls, saved: Path) -> Any:
         return load_embedder(saved, batch_size=4, backend="openvino")
 
 

@@ -251,5 +251,6 @@ def test_broken_siglips_are_refused(built: SiglipModel, tmp_path: Path) -> None:
 
 class TestSiglipEmbedder(EmbedderContract):
     @pytest.fixture(scope="class")
-    def embedder(self, folders: dict[str, Any]) -> object:
+    @classmethod
+    def embedder(cls, folders: dict[str, Any]) -> object:
         return load_embedder(folders["siglip"][0])
