@@ -113,6 +113,7 @@ LIBRARIES = {
     "starlette": {"server"},
     "uvicorn": {"server"},
     "prometheus_client": {"server"},
+    "mcp": {"server"},
     "click": {"cli"},
     "rasterio": {"images", "datasets"},
     "pyproj": {"geography"},
