@@ -11,6 +11,7 @@ from rsicd_embed.cli.base import backend_option, model_option, note, store_optio
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
+    from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.embedder.clip.backends import Backend
 
 
@@ -33,7 +34,7 @@ def mcp(store_uri: str, model: str | None, backend: Backend | None) -> None:
     from rsicd_embed.server import mcp_tools
     from rsicd_embed.server.engine import Engine
 
-    def load(name: str) -> rsicd_embed.Embedder:
+    def load(name: str) -> Embedder:
         return rsicd_embed.load_embedder(name, backend=backend)
 
     with Engine(store_uri, load, model) as engine:

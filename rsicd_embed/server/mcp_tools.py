@@ -187,7 +187,10 @@ class _Tools:
                 if not isinstance(file, StoredFile):
                     raise file
                 data = image_files.read(file, self._limits.file_bytes)
-                shown = [_text({"id": id_}), _picture(image_files.thumbnail(data, side))]
+                shown: list[Content] = [
+                    _text({"id": id_}),
+                    _picture(image_files.thumbnail(data, side)),
+                ]
             except RequestError as error:
                 shown = [_text({"id": id_, "error": str(error)})]
             contents += shown
