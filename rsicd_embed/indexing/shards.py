@@ -87,7 +87,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPart:
     """A complete part, as its JSON file describes it.
 
     Attributes:
@@ -109,7 +109,7 @@ class Part:
     skipped: tuple[Skipped, ...]
 
     @classmethod
-    def read(cls, path: Path) -> Part:
+    def read(cls, path: Path) -> ShardPart:
         """Reads a part's JSON file.
 
         Raises:
@@ -154,7 +154,7 @@ def write_shard(
     images = _digest(example.id for source in sources for example in source.examples)
     path, model = folder / f"{shard.name}.json", provenance(embedder)
     if path.exists():
-        part = Part.read(path)
+        part = ShardPart.read(path)
         if (part.images, part.fingerprint) != (images, model.fingerprint):
             raise StoreError(
                 f"{path} is a part of another model or other images; choose another folder"
@@ -180,7 +180,7 @@ def write_shard(
             batches = (batch.filter(pc.is_in(batch["id"], value_set=ids)) for batch in reader)
             written = rowfile.write(rows_path, batches, reader.schema, model)
         entry = FileEntry(rows_path.name, written.bytes, written.sha256)
-        part = Part(
+        part = ShardPart(
             number=shard.number,
             of=shard.of,
             images=images,
@@ -201,7 +201,7 @@ def row_files(folder: Path) -> list[Path]:
     Raises:
         DatasetError: a part is missing, belongs to another job, or is damaged.
     """
-    parts = [Part.read(path) for path in sorted(folder.glob("part-*-of-*.json"))]
+    parts = [ShardPart.read(path) for path in sorted(folder.glob("part-*-of-*.json"))]
     if not parts:
         return []
     first = parts[0]
@@ -226,7 +226,7 @@ def row_files(folder: Path) -> list[Path]:
     return [_verify(folder, part) for part in parts]
 
 
-def _verify(folder: Path, part: Part) -> Path:
+def _verify(folder: Path, part: ShardPart) -> Path:
     described = f"{Path(part.file.name).stem}.json"
     remedy = f"remove {described} and embed shard {part.number}/{part.of} again"
     try:
