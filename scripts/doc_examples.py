@@ -10,7 +10,7 @@ them and small datasets (`Workspace`). What a block's language means:
     sh        commands whose output is not shown
     python    code; the blocks of a document share their names
     toml      training settings, or part of a pyproject.toml; other files need `file`
-    csv, json, jsonl
+    csv, json, jsonl, yaml
               a file's content; it must parse
     text      not checked: formats and drawings
 
@@ -41,6 +41,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 
@@ -153,6 +154,8 @@ class Workspace:
                 case "jsonl":
                     for line in block.code.splitlines():
                         json.loads(line)
+                case "yaml":
+                    yaml.safe_load(block.code)
                 case "text":
                     pass
                 case other:

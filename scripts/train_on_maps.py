@@ -17,7 +17,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,11 @@ class Validation:
         return metrics
 
 
+def validation_score(metrics: Mapping[str, float]) -> float:
+    """The mean of the metrics that select the best epoch."""
+    return float(np.mean([metrics[name] for name in SCORES if name in metrics]))
+
+
 class Run:
     """A run in a folder, which continues where it was interrupted."""
 
@@ -189,7 +194,7 @@ class Run:
             loss = float(np.mean(list(self._losses(epoch))))
             with self._towers.replaced(self._average):
                 metrics = self._validate()
-                score = float(np.mean([metrics[name] for name in SCORES if name in metrics]))
+                score = validation_score(metrics)
                 if score > self._best:
                     self._best = score
                     self._keep()

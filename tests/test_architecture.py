@@ -56,7 +56,7 @@ MAY_IMPORT = {
         "embedder.base", "stores.base", "stores", "geography",
     },
     "curation": {
-        "errors", "records", "datasets", "embedder.base", "stores.base", "evaluation",
+        "errors", "records", "parallel", "datasets", "embedder.base", "stores.base", "evaluation",
     },
     "train": {
         "errors", "files", "records", "parallel", "_lazy_torchvision", "datasets",
@@ -113,6 +113,7 @@ LIBRARIES = {
     "starlette": {"server"},
     "uvicorn": {"server"},
     "prometheus_client": {"server"},
+    "mcp": {"server"},
     "click": {"cli"},
     "rasterio": {"images", "datasets"},
     "pyproj": {"geography"},

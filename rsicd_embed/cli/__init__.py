@@ -12,6 +12,7 @@ from rsicd_embed.cli.export_command import embed, export
 from rsicd_embed.cli.find_command import find
 from rsicd_embed.cli.ingest_command import import_, ingest, reembed
 from rsicd_embed.cli.label_command import duplicates, label
+from rsicd_embed.cli.mcp_command import mcp
 from rsicd_embed.cli.models_command import models
 from rsicd_embed.cli.search_command import search
 from rsicd_embed.cli.serve_command import serve
@@ -34,6 +35,7 @@ for command in (
     label,
     duplicates,
     serve,
+    mcp,
     sql,
     info,
     export,

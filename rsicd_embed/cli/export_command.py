@@ -35,12 +35,20 @@ EXPORTS = ("parquet", "csv", "geojson", "json")
     "-o",
     "--output",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Output: .parquet for ids, vectors and attributes, or .npy for a matrix.",
+    type=click.Path(path_type=Path),
+    help="Output: .parquet for ids, vectors and attributes, or .npy for a matrix; with --shard, "
+    "a folder.",
+)
+@click.option(
+    "--shard",
+    "shard_text",
+    metavar="I/N",
+    help="Embed only shard I of N, numbered from 0, into a part in the folder OUTPUT.",
 )
 def embed(
     sources: tuple[Path, ...],
     output: Path,
+    shard_text: str | None,
     model: str | None,
     split: str | None,
     column_types: dict[str, str],
@@ -55,29 +63,52 @@ def embed(
 
     Sources are the same as for ingest. Rows are in the order of the sources; unreadable images are
     left out. OUT.npy comes with OUT.ids.json, which lists the ids of its rows.
+
+    With --shard, N processes or machines share the images: each writes its part into one folder,
+    which import takes whole. An interrupted shard continues where it stopped.
     """
-    if output.suffix not in SUFFIXES:
+    if shard_text is None and (output.suffix not in SUFFIXES or output.is_dir()):
         raise click.UsageError(f"expected an output named *{' or *'.join(SUFFIXES)}: {output}")
+    if shard_text is not None and output.is_file():
+        raise click.UsageError(
+            f"expected a folder for the parts of --shard, found a file: {output}"
+        )
     share_one_heap()
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.indexing.export_rows import write_vectors
+    from rsicd_embed.indexing.shards import Shard, write_shard
 
+    shard = None if shard_text is None else Shard.parse(shard_text)
     opened = rsicd_embed.open_sources(
         sources, split=split, column_types=column_types, tiling=tiling
     )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
     )
-    with image_progress("embed", sum(len(source.examples) for source in opened)) as advance:
-        summary = write_vectors(
-            opened, embedder, output, strict=strict, column_types=column_types, progress=advance
-        )
+    parts = opened if shard is None else shard.select(opened)
+    with image_progress("embed", sum(len(source.examples) for source in parts)) as advance:
+        if shard is None:
+            summary = write_vectors(
+                opened, embedder, output, strict=strict, column_types=column_types, progress=advance
+            )
+        else:
+            summary = write_shard(
+                opened,
+                embedder,
+                output,
+                shard,
+                strict=strict,
+                column_types=column_types,
+                progress=advance,
+            )
+            output = output / f"{shard.name}.parquet"
     if as_json:
         print_json(summary.as_json())
     else:
+        kept = f"{summary.unchanged} unchanged, " if summary.unchanged else ""
         show(
-            f"{summary.embedded} vectors of length {embedder.dim} in {output}, "
+            f"{summary.embedded} vectors of length {embedder.dim} in {output}, {kept}"
             f"{len(summary.skipped)} skipped, in {summary.seconds:.1f} s "
             f"({summary.images_per_s:.1f} images/s)"
         )

@@ -147,7 +147,8 @@ def import_(
 ) -> None:
     """Import rows with their vectors into a store.
 
-    A FILE is a Parquet file that export or embed wrote. Vectors are copied bit by bit, without the
+    A FILE is a Parquet file that export or embed wrote, or a folder of the parts that embed --shard
+    wrote. Vectors are copied bit by bit, without the
     model, and are refused if the store contains those of another model. Rows that the store already
     has are skipped, so an interrupted import continues where it stopped.
 

@@ -17,11 +17,13 @@ from rsicd_embed.datasets.classes import PROMPT, readable
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.evaluation.zeroshot import class_vectors
-from rsicd_embed.records import VECTOR, require_same_model, vector_matrix
+from rsicd_embed.parallel import batched
+from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore
 
 _LOGIT_SCALE = 100.0  # of CLIP, for models that have none
 _MOST_LISTED = 5
+_IDS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -153,14 +155,13 @@ def label_few_shot(
     _require_classes(examples, "the examples")
     columns = _columns(column)
     require_new_columns(store, columns, overwrite=overwrite or dry_run)
-    wanted = pa.array(sorted(examples), pa.string())
     vectors: dict[str, np.ndarray] = {}
-    with store.scan(["id", VECTOR]) as reader:
-        for batch in reader:
-            chosen = batch.filter(pa.compute.is_in(batch["id"], wanted))
-            vectors |= dict(
-                zip(chosen["id"].to_pylist(), vector_matrix(chosen[VECTOR]), strict=True)
-            )
+    for ids in batched(sorted(examples), _IDS_AT_ONCE):
+        with store.scan(["id", VECTOR], where=with_ids(ids)) as reader:
+            for batch in filter(len, reader):
+                vectors |= dict(
+                    zip(batch["id"].to_pylist(), vector_matrix(batch[VECTOR]), strict=True)
+                )
     unknown = [id_ for id_ in examples if id_ not in vectors]
     if unknown:
         listed = ", ".join(map(repr, unknown[:_MOST_LISTED]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from rsicd_embed import rowfile
 from rsicd_embed.arguments import require_items
 from rsicd_embed.datasets.base import Skipped
 from rsicd_embed.errors import DatasetError, FingerprintError, ImageError, StoreNotFoundError
+from rsicd_embed.indexing import shards
 from rsicd_embed.indexing.ingest import Progress, Summary
 from rsicd_embed.indexing.reconcile import stored_rows
 from rsicd_embed.indexing.writer import Stages
@@ -51,7 +53,7 @@ def import_rows(
     the store.
 
     Args:
-        paths: the files; no two may contain the same id.
+        paths: the files, or folders of all parts of a job; no two may contain the same id.
         store_uri: URI of a new store, or of one with the same model.
         split: import only rows whose column `split` has this value.
         strict: fail if a file contains an id twice, instead of keeping its last row.
@@ -83,12 +85,13 @@ def open_files(paths: Sequence[Path]) -> list[RowFile]:
     """Opens files written by `export` or `embed`.
 
     Raises:
-        DatasetError: there are no paths, or a file is missing or of another kind.
+        DatasetError: there are no paths, a file is missing or of another kind, or a folder of
+            parts is incomplete.
     """
     if not paths:
         raise DatasetError("expected files that export or embed wrote, found none")
     files = []
-    for path in paths:
+    for path in chain.from_iterable(shards.row_files(path) or [path] for path in paths):
         file = RowFile.open(path)
         if file is None:
             raise DatasetError(

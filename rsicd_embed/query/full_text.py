@@ -37,7 +37,7 @@ def text_column(schema: pa.Schema, name: str | None) -> str:
         found = f"{name!r} with the type {schema.field(name).type}"
     else:
         found = f"no column {name!r}"
-    if name not in texts:
+    if name is None or name not in texts:
         raise QueryError(
             f"expected a text column for a hybrid search, found {found}; "
             f"text columns: {', '.join(texts) or 'none'}"

@@ -194,6 +194,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 class TestBertEmbedder(EmbedderContract):
-    @pytest.fixture
-    def embedder(self, folder: Path) -> object:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedder(cls, folder: Path) -> object:
         return load_embedder(folder)

@@ -32,26 +32,30 @@ def embedder(tiny_model: Path) -> Embedder:
 
 
 class TestClip(EmbedderContract):
-    @pytest.fixture
-    def embedder(self, tiny_model: Path) -> Any:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedder(cls, tiny_model: Path) -> Any:
         return load_embedder(tiny_model, batch_size=4)
 
 
 class TestClipOnOpenvino(EmbedderContract):
-    @pytest.fixture
-    def embedder(self, tiny_model: Path) -> Any:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedder(cls, tiny_model: Path) -> Any:
         return load_embedder(tiny_model, batch_size=4, backend="openvino")
 
 
 class TestClipOnOpenvinoInBfloat16(EmbedderContract):
-    @pytest.fixture
-    def embedder(self, tiny_model: Path) -> Any:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedder(cls, tiny_model: Path) -> Any:
         return load_embedder(tiny_model, batch_size=4, backend="openvino", precision="bfloat16")
 
 
 class TestClipOnNumpy(EmbedderContract):
-    @pytest.fixture
-    def embedder(self, tiny_model: Path) -> Any:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedder(cls, tiny_model: Path) -> Any:
         return load_embedder(tiny_model, batch_size=4, backend="numpy")
 
 

@@ -247,8 +247,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestClipWithResNet(EmbedderContract):
-    @pytest.fixture
-    def embedder(self, saved: Path) -> Any:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedder(cls, saved: Path) -> Any:
         return load_embedder(saved, batch_size=4, backend="openvino")
 
 

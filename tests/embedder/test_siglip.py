@@ -250,6 +250,7 @@ def test_broken_siglips_are_refused(built: SiglipModel, tmp_path: Path) -> None:
 
 
 class TestSiglipEmbedder(EmbedderContract):
-    @pytest.fixture
-    def embedder(self, folders: dict[str, Any]) -> object:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedder(cls, folders: dict[str, Any]) -> object:
         return load_embedder(folders["siglip"][0])

@@ -94,7 +94,7 @@ def random_query(draw: random.Random) -> Query:
 
 def test_equal_hits_in_all_stores(stores: list[VectorStore], words: Words) -> None:
     draw = random.Random(20)
-    for _ in range(60):
+    for _ in range(500):
         query = random_query(draw)
         answers = [rsicd_embed.search(query, store, words) for store in stores]
         first = answers[0]

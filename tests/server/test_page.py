@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rsicd_embed.embedder.training_words import TrainingWords
 from tests.conftest import picture
 
 from .browsing import LOADED, opened, results, search, searched, served, until
@@ -44,17 +46,21 @@ def test_search_by_text_on_the_page(page: Any) -> None:
     assert "text=a+harbour" in page.url
 
 
-def test_unknown_words_are_reported(page: Any) -> None:
-    page.fill("#text", "a marina")
-    page.keyboard.press("Enter")
-    searched(page, "“a marina”")
-    notice = page.locator("#notices")
-    assert notice.get_attribute("role") == "status"
-    assert notice.inner_text().startswith("'marina' never occurred in this model's training")
-    page.fill("#text", "a port")
-    page.keyboard.press("Enter")
-    searched(page, "“a port”")
-    assert notice.inner_text() == ""
+def test_unknown_words_are_reported(browser: Any, tiny_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    TrainingWords({"port": 30}).write(model)
+    archive = make_archive(tmp_path, model, count=3)
+    with served(archive.uri) as address, opened(browser, address) as page:
+        page.fill("#text", "a marina")
+        page.keyboard.press("Enter")
+        searched(page, "“a marina”")
+        notice = page.locator("#notices")
+        assert notice.get_attribute("role") == "status"
+        assert notice.inner_text().startswith("'marina' never occurred in this model's training")
+        page.fill("#text", "a port")
+        page.keyboard.press("Enter")
+        searched(page, "“a port”")
+        assert notice.inner_text() == ""
 
 
 def test_all_thumbnails_load(page: Any) -> None:
