@@ -62,7 +62,7 @@ MAY_IMPORT = {
         "errors", "files", "records", "parallel", "_lazy_torchvision", "datasets",
         "embedder", "images", "embedder.base",
     },
-    "find": {"errors", "files", "parallel", "embedder.base"},
+    "find": {"errors", "files", "parallel", "embedder.base", "images"},
     "pictures": {"errors", "plugins", "arguments", "files", "records", "images"},
     # Shared by evaluation and benchmarks: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
@@ -115,7 +115,7 @@ LIBRARIES = {
     "prometheus_client": {"server"},
     "mcp": {"server"},
     "click": {"cli"},
-    "rasterio": {"images", "datasets"},
+    "rasterio": {"images", "datasets", "find"},
     "pyproj": {"geography"},
     "shapely": {"geography", "indexing"},
     "pyogrio": {"geography"},
