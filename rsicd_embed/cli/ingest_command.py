@@ -29,6 +29,7 @@ from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.datasets.scenes import Tiling
+    from rsicd_embed.datasets.stac_sources import StacSelection
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.indexing import Summary
     from rsicd_embed.indexing.import_rows import Phase
@@ -51,6 +52,7 @@ def ingest(
     split: str | None,
     column_types: dict[str, str],
     tiling: Tiling | None,
+    stac: StacSelection | None,
     strict: bool,
     prune: bool,
     profile: bool,
@@ -61,10 +63,11 @@ def ingest(
 ) -> None:
     """Embed images into a store.
 
-    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, or a folder with a dataset_*.json
-    (RSICD, UCM, Sydney). With --tile, --bands or --stretch its images are georeferenced scenes, of
-    which each tile becomes a row. Images that are already in the store are not embedded again, so
-    an interrupted run continues where it stopped.
+    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
+    (RSICD, UCM, Sydney), or a STAC item, collection, catalogue or API search, as a file or URL,
+    whose --asset is embedded. With --tile, --bands or --stretch its images are georeferenced
+    scenes, of which each tile becomes a row. Images that are already in the store are not embedded
+    again, so an interrupted run continues where it stopped.
 
     To store vectors that export or embed wrote to a file, use import.
     """
@@ -74,7 +77,12 @@ def ingest(
 
     _refuse_row_files(sources, store_uri)
     opened = rsicd_embed.open_sources(
-        sources, split=split, allow_empty=prune, column_types=column_types, tiling=tiling
+        sources,
+        split=split,
+        allow_empty=prune,
+        column_types=column_types,
+        tiling=tiling,
+        stac=stac,
     )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend

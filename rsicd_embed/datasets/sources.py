@@ -13,7 +13,15 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.arguments import require_items
-from rsicd_embed.datasets import captioned, classes, folder, manifest, scenes, splits
+from rsicd_embed.datasets import (
+    captioned,
+    classes,
+    folder,
+    manifest,
+    scenes,
+    splits,
+    stac_sources,
+)
 from rsicd_embed.datasets.base import Example, Source, why_missing
 from rsicd_embed.datasets.column_types import (
     DECLARABLE,
@@ -33,6 +41,7 @@ from rsicd_embed.datasets.conversion import (
     written_column,
 )
 from rsicd_embed.datasets.scenes import Tiling
+from rsicd_embed.datasets.stac_sources import StacSelection
 from rsicd_embed.errors import DatasetError, SchemaError
 from rsicd_embed.records import FIXED_COLUMNS
 
@@ -77,6 +86,7 @@ def open_sources(
     allow_empty: bool = False,
     column_types: Mapping[str, str] | None = None,
     tiling: Tiling | None = None,
+    stac: StacSelection | None = None,
 ) -> list[Source]:
     """Opens several sources with distinct ids and common column types.
 
@@ -84,23 +94,40 @@ def open_sources(
     text in any source becomes text in all, as written.
 
     Args:
-        paths: folders, RSICD-like folders, image files and manifests.
+        paths: folders, RSICD-like folders, image files, manifests, and STAC documents or searches
+            as paths or URLs.
         split: keep only the images of this split; `Valid` and `dev` are spellings of `val`, etc.
         allow_empty: accept folders without images.
         column_types: column name → type to read it as: "text", "int64", "float64", "bool",
             "timestamp" or "date".
-        tiling: read images as georeferenced scenes, and cut them into tiles.
+        tiling: read images as georeferenced scenes, and cut them into tiles; assets of STAC items
+            always are scenes.
+        stac: assets and properties of STAC items.
 
     Raises:
         DatasetError: a source is missing or malformed, or two sources conflict.
         ArgumentError: `paths` is a single path.
     """
     require_items(paths, "paths", (str, Path))
-    sources = [open_source(Path(path), allow_empty=allow_empty) for path in paths]
+    sources: list[Source] = []
+    tilings: list[Tiling | None] = []
+    for path in paths:
+        if (address := stac_sources.address_of(path)) is not None:
+            sources.append(stac_sources.load(address, stac or StacSelection()))
+            tilings.append(tiling or Tiling())
+        elif stac is not None:
+            raise DatasetError(
+                f"{path}: expected a STAC document or search for --asset and --property"
+            )
+        else:
+            sources.append(open_source(Path(path), allow_empty=allow_empty))
+            tilings.append(tiling)
     if split is not None:
         sources = [_only(source, split) for source in sources]
-    if tiling is not None:
-        sources = [scenes.cut(source, tiling) for source in sources]
+    sources = [
+        source if how is None else scenes.cut(source, how)
+        for source, how in zip(sources, tilings, strict=True)
+    ]
     seen: dict[str, Example] = {}
     for example in (example for source in sources for example in source.examples):
         other = seen.setdefault(example.id, example)
