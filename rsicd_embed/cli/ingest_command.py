@@ -45,7 +45,7 @@ profile_option = click.option(
 @click.option("--prune", is_flag=True, help="Remove rows of these sources whose image is gone.")
 @profile_option
 def ingest(
-    sources: tuple[Path, ...],
+    sources: tuple[str | Path, ...],
     store_uri: str,
     model: str | None,
     split: str | None,
@@ -61,8 +61,9 @@ def ingest(
 ) -> None:
     """Embed images into a store.
 
-    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, or a folder with a dataset_*.json
-    (RSICD, UCM, Sydney). With --tile, --bands or --stretch its images are georeferenced scenes, of
+    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
+    (RSICD, UCM, Sydney), a WebDataset tar, or a Parquet file with images; on this machine or at
+    s3://, gs://, az:// or http(s)://. With --tile, --bands or --stretch its images are georeferenced scenes, of
     which each tile becomes a row. Images that are already in the store are not embedded again, so
     an interrupted run continues where it stopped.
 
@@ -97,11 +98,12 @@ def ingest(
         raise ImageError(f"expected images, found none that can be read; {store_uri} has no rows")
 
 
-def _refuse_row_files(sources: tuple[Path, ...], store_uri: str) -> None:
+def _refuse_row_files(sources: tuple[str | Path, ...], store_uri: str) -> None:
     """Raises a UsageError that names `import` if a source already contains vectors."""
     from rsicd_embed.rowfile import RowFile
 
-    row_files = [source for source in sources if RowFile.open(source)]
+    local = (source for source in sources if isinstance(source, Path))
+    row_files = [source for source in local if RowFile.open(source)]
     if not row_files:
         return
     others = [source for source in sources if source not in row_files]
