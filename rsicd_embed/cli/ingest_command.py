@@ -63,9 +63,9 @@ def ingest(
 
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
     (RSICD, UCM, Sydney), a WebDataset tar, or a Parquet file with images; on this machine or at
-    s3://, gs://, az:// or http(s)://. With --tile, --bands or --stretch its images are georeferenced scenes, of
-    which each tile becomes a row. Images that are already in the store are not embedded again, so
-    an interrupted run continues where it stopped.
+    s3://, gs://, az:// or http(s)://. With --tile, --bands or --stretch its images are
+    georeferenced scenes, of which each tile becomes a row. Images that are already in the store are
+    not embedded again, so an interrupted run continues where it stopped.
 
     To store vectors that export or embed wrote to a file, use import.
     """

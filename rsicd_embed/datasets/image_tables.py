@@ -106,7 +106,7 @@ def _ids(parquet: Any, table: pa.Table, column: str, name: str) -> list[str]:
         structs = parquet.read(columns=[f"{column}.path"])[column].to_pylist()
         paths = [(struct or {}).get("path") for struct in structs]
         if all(paths) and len(set(paths)) == rows:
-            return [f"{name}/{path.lstrip('/')}" for path in paths]
+            return [f"{name}/{str(path).lstrip('/')}" for path in paths]
     return [f"{name}/{row}" for row in range(rows)]
 
 

@@ -151,8 +151,8 @@ def _column_remedy(names: list[str]) -> str:
 
 def _folder(path: Path | str) -> Path | str:
     """The folder of a manifest; a URL is text."""
-    if isinstance(path, Path):
-        return path.parent
+    if isinstance(path, Path) or not is_remote(path):
+        return Path(path).parent
     url = RemoteUrl.parse(path)
     return str(url.with_key(posixpath.dirname(url.path)))
 

@@ -95,13 +95,15 @@ def read_index(address: str, name: str) -> TarIndex:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DatasetError(f"{address}: {reason or error}") from error
     has_values = any(sample.values for sample in samples.values())
+    plain: dict[str, Example] = {}  # the last of repeated members
     for sample in samples.values():
         for image in sample.images:
             id_ = f"{name}/{image.name.removeprefix('./')}"
             if has_values:
                 index.rows.append({**sample.values, "uri": str(image), "id": id_})
             else:
-                index.examples.append(Example(id_, str(image)))
+                plain[id_] = Example(id_, str(image))
+    index.examples += plain.values()
     return index
 
 

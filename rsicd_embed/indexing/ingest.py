@@ -248,7 +248,7 @@ class _Loader:
             return Skipped(example.uri, str(error))
 
     def _load_window(self, example: Example, known: KnownRows) -> Loaded | Example | None:
-        with self._stages("decode"):
+        with self._processors, self._stages("decode"):
             picture = read_picture(example.file)
             sha256 = hashlib.sha256(picture.image.tobytes()).hexdigest()
         if picture.nodata > self._source.max_nodata:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -188,35 +188,33 @@ class MovedRows:
 
 
 def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
-    """Ids of rows below a source's root that are in no source and whose file is gone.
+    """Ids of rows below a source's root that are in no source and whose image is gone.
 
-    Of tars and tables that a source has read, images that are no longer in them are gone too. Eight
-    bytes are kept for each id and uri, so a row whose hash coincides with another's would stay.
+    An image is gone if its file is, or if the tar or table that a source has read no longer has it.
+    Eight bytes are kept for each id and uri, so a row whose hash coincides with another's stays.
     """
     roots = [_Root(source.root) for source in sources]
-    present = Digests(example.id for source in sources for example in source.examples)
-    inside = (
-        example.uri
-        for source in sources
-        for example in source.examples
-        if container_of(example.file)
-    )
-    containers = {file for source in sources for file in _containers(source)}
-    images = Digests(inside) if containers else None
+    examples = [source.examples for source in sources]
+    present = Digests(example.id for example in chain.from_iterable(examples))
+    containers = {
+        file for example in chain.from_iterable(examples) if (file := container_of(example.file))
+    }
+    inside = Digests(example.uri for example in chain.from_iterable(examples if containers else []))
     gone: list[str] = []
     objects: list[tuple[str, str]] = []
-    with store.scan(["id", "uri"]) as reader:
+    replaced: list[tuple[str, str, str | None]] = []
+    with store.scan(["id", "uri", "sha256"]) as reader:
         for batch in reader:
-            absent = ~present.have(batch["id"].to_pylist())
-            for id_, uri in zip(
-                *(batch[name].filter(pa.array(absent)).to_pylist() for name in ("id", "uri")),
-                strict=True,
-            ):
+            absent = batch.filter(pa.array(~present.have(batch["id"].to_pylist())))
+            columns = (absent[name].to_pylist() for name in ("id", "uri", "sha256"))
+            for id_, uri, sha256 in zip(*columns, strict=True):
                 file = file_of(uri) if uri else ""
                 if not file or not any(root.contains(file) for root in roots):
                     continue
                 if file in containers and file != uri:
-                    if images is not None and not images.have([uri])[0]:
+                    if inside.have([uri])[0]:
+                        replaced.append((id_, uri, sha256))
+                    else:
                         gone.append(id_)
                 elif is_remote(file):
                     objects.append((id_, file))
@@ -224,7 +222,24 @@ def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
                     gone.append(id_)
     files = sorted({file for _, file in objects})
     lost = set(compress(files, ordered_map(_is_gone_object, files, ahead=256, threads=THREADS)))
-    return gone + [id_ for id_, file in objects if file in lost]
+    gone += [id_ for id_, file in objects if file in lost]
+    return gone + _overwritten(store, replaced, present)
+
+
+def _overwritten(
+    store: VectorStore, rows: Sequence[tuple[str, str, str | None]], present: Digests
+) -> list[str]:
+    """Ids of rows (id, uri, sha256) whose uri now has another image, under a present id."""
+    if not rows:
+        return []
+    uris = pa.array(list({uri for _, uri, _ in rows}))
+    now: dict[str, str | None] = {}
+    with store.scan(["id", "uri", "sha256"]) as reader:
+        for batch in reader:
+            chosen = batch.filter(pc.is_in(batch["uri"], uris))
+            chosen = chosen.filter(pa.array(present.have(chosen["id"].to_pylist()), pa.bool_()))
+            now.update(zip(chosen["uri"].to_pylist(), chosen["sha256"].to_pylist(), strict=True))
+    return [id_ for id_, uri, sha256 in rows if uri in now and now[uri] != sha256]
 
 
 class _Root:
@@ -259,11 +274,6 @@ class Digests:
 
 def _digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
-def _containers(source: Source) -> set[str]:
-    """The tars and tables that a source has read."""
-    return {file for e in source.examples if (file := container_of(e.file))}
 
 
 def is_another(uri: str, other: str) -> bool:

@@ -297,7 +297,7 @@ def _readable(error: Exception, url: RemoteUrl, *, odd_key: bool) -> RemoteError
             f"{where} denies access; check the permissions of your credentials, or set "
             f"{ANONYMOUS}=1 for a public bucket"
         )
-    if code in ("301", "307", "PermanentRedirect"):
+    if code in ("301", "307", "PermanentRedirect") or "redirect without LOCATION" in text:
         return RemoteAccessError(f"{where} is in another region; set AWS_REGION to its own")
     if code:
         return RemoteError(f"the server answered {code}; try again later")
