@@ -24,7 +24,7 @@ from rsicd_embed.json_output import as_json
 RESULTS, RESAMPLES = 10, 10_000
 
 
-def recalls(texts: np.ndarray, images: np.ndarray, image_of: np.ndarray) -> dict[str, float]:
+def hit_rates(texts: np.ndarray, images: np.ndarray, image_of: np.ndarray) -> dict[str, float]:
     """R@1, R@5 and R@10 of captions; an image as similar as the right one ranks above it."""
     similarities = texts @ images.T
     right = similarities[np.arange(len(texts)), image_of]
@@ -72,7 +72,7 @@ def main() -> None:
         alone = precise if name == "none" else alone
         rows[name] = {
             "zeroshot_top1": float(((images @ names.T).argmax(axis=1) == truth).mean()),
-            **recalls(
+            **hit_rates(
                 prompted_vectors(embedder, [text for _, text in captions], templates),
                 images,
                 image_of,

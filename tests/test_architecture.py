@@ -45,7 +45,7 @@ MAY_IMPORT = {
     },
     # LanceDB's embedding functions join stores and embedders.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
-    "rowfile": {"errors", "files", "records"},
+    "rowfile": {"errors", "files", "records", "geography"},
     "indexing": {
         "errors", "arguments", "files", "records", "parallel", "remote", "datasets", "images",
         "embedder.base", "stores.base", "rowfile", "geography",
@@ -122,6 +122,7 @@ LIBRARIES = {
     "rasterio": {"images", "datasets"},
     "pyproj": {"geography"},
     "shapely": {"geography", "indexing"},
+    "pyogrio": {"geography"},
     "rich": {"cli"},
 }
 

@@ -45,6 +45,7 @@ BASE: dict[str, list[str]] = {
     "search": ["port", "--store", "exact:store"],
     "find": ["port", "a.png", "--model", "model"],
     "serve": ["--store", "exact:absent"],
+    "mcp": ["--store", "exact:absent"],
     "sql": ["SELECT 1", "--store", "exact:store"],
     "info": ["--store", "exact:store"],
     "export": ["--store", "exact:store", "-o", "new.parquet"],

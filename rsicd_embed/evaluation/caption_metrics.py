@@ -155,14 +155,14 @@ def _closest_length(words: Sequence[str], references: Sequence[Sequence[str]]) -
 
 
 def _rouge_l(words: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """F-measure of the best precision and the best recall over the references (Lin 2004)."""
+    """F-measure of the best shares that the longest common subsequence covers (Lin 2004)."""
     common = [_common_length(words, own) for own in references]
-    precision = max(common) / max(1, len(words))
-    recall = max(length / max(1, len(own)) for length, own in zip(common, references, strict=True))
-    if not precision or not recall:
+    of_candidate = max(common) / max(1, len(words))
+    of_reference = max(n / max(1, len(own)) for n, own in zip(common, references, strict=True))
+    if not of_candidate or not of_reference:
         return 0.0
     weight = _ROUGE_BETA**2
-    return (1 + weight) * precision * recall / (recall + weight * precision)
+    return (1 + weight) * of_candidate * of_reference / (of_reference + weight * of_candidate)
 
 
 def _common_length(first: Sequence[str], second: Sequence[str]) -> int:
