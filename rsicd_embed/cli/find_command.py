@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsicd_embed.cli.base import (
+    SourcePath,
     json_option,
     model_option,
     note,
@@ -30,7 +31,7 @@ _MANY_PATCHES = 500
 
 @click.command()
 @click.argument("text")
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=SourcePath())
 @click.option(
     "--patch",
     "sides",
@@ -67,7 +68,7 @@ _MANY_PATCHES = 500
 @json_option
 def find(
     text: str,
-    image: Path,
+    image: str | Path,
     sides: tuple[int, ...],
     overlap: float,
     against: tuple[str, ...],
@@ -91,7 +92,8 @@ def find(
     suffixes = (*heatmap.SUFFIXES, *heat_raster.SUFFIXES)
     if output is not None and output.suffix.lower() not in suffixes:
         raise click.UsageError(f"expected an output named *{' or *'.join(suffixes)}: {output}")
-    if output is not None and output.exists() and image.exists() and output.samefile(image):
+    local = image if isinstance(image, Path) and image.exists() else None
+    if output is not None and output.exists() and local and output.samefile(local):
         raise click.UsageError(f"expected an output other than the image: {output}")
     for query_text in (text, *against):
         require_text(query_text)
@@ -136,7 +138,7 @@ def find(
         note(f"map: {output}")
 
 
-def _place(path: Path) -> PicturePlace:
+def _place(path: str | Path) -> PicturePlace:
     from rsicd_embed.errors import ImageError
     from rsicd_embed.find.heat_raster import PicturePlace
 
@@ -147,7 +149,7 @@ def _place(path: Path) -> PicturePlace:
 
 
 def _find(
-    path: Path, question: Question, model: str | None
+    path: str | Path, question: Question, model: str | None
 ) -> tuple[Image.Image, Embedder, Finding]:
     """Returns the image, the model, and the result."""
     import rsicd_embed

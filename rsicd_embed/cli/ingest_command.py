@@ -46,7 +46,7 @@ profile_option = click.option(
 @click.option("--prune", is_flag=True, help="Remove rows of these sources whose image is gone.")
 @profile_option
 def ingest(
-    sources: tuple[Path, ...],
+    sources: tuple[str | Path, ...],
     store_uri: str,
     model: str | None,
     split: str | None,
@@ -64,8 +64,9 @@ def ingest(
     """Embed images into a store.
 
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
-    (RSICD, UCM, Sydney), or a STAC item, collection, catalogue or API search, as a file or URL,
-    whose --asset is embedded. With --tile, --bands or --stretch its images are georeferenced
+    (RSICD, UCM, Sydney), a WebDataset tar, a Parquet file with images, or a STAC item,
+    collection, catalogue or API search, whose --asset is embedded; on this machine or at s3://,
+    gs://, az:// or http(s)://. With --tile, --bands or --stretch its images are georeferenced
     scenes, of which each tile becomes a row. Images that are already in the store are not embedded
     again, so an interrupted run continues where it stopped.
 
@@ -105,11 +106,12 @@ def ingest(
         raise ImageError(f"expected images, found none that can be read; {store_uri} has no rows")
 
 
-def _refuse_row_files(sources: tuple[Path, ...], store_uri: str) -> None:
+def _refuse_row_files(sources: tuple[str | Path, ...], store_uri: str) -> None:
     """Raises a UsageError that names `import` if a source already contains vectors."""
     from rsicd_embed.rowfile import RowFile
 
-    row_files = [source for source in sources if RowFile.open(source)]
+    local = (source for source in sources if isinstance(source, Path))
+    row_files = [source for source in local if RowFile.open(source)]
     if not row_files:
         return
     others = [source for source in sources if source not in row_files]

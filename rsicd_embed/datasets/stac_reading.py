@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 from rsicd_embed.datasets.base import Skipped
 from rsicd_embed.errors import DatasetError, http_reason, one_line
 from rsicd_embed.parallel import ordered_map
+from rsicd_embed.remote import given_url, public_address
 
 if TYPE_CHECKING:
     from pystac import Item
@@ -21,6 +22,7 @@ WEB = ("http://", "https://")
 SEARCH = "/search"
 _TIMEOUT_S = 60
 _THREADS = 8  # reading items
+_ACCEPT = {"Accept": "application/geo+json, application/json"}
 _PARAMETERS = ("bbox", "collections", "datetime", "filter", "ids", "intersects", "limit", "query")
 
 
@@ -41,11 +43,11 @@ class ItemReader:
         Raises:
             DatasetError: it cannot be read, or is not STAC.
         """
-        if address.startswith(WEB) and urlsplit(address).path.endswith(SEARCH):
+        is_web = address.startswith(WEB)
+        address = public_address(address) if is_web else str(Path(address).absolute())
+        if is_web and urlsplit(address).path.endswith(SEARCH):
             yield from _search(address)
             return
-        if not address.startswith(WEB):
-            address = str(Path(address).absolute())
         yield from self._items_of(read_json(address), address)
 
     def _items_of(self, document: Mapping[str, Any], address: str) -> Iterator[Item]:
@@ -117,7 +119,9 @@ def read_json(address: str) -> dict[str, Any]:
     """
     try:
         if address.startswith(WEB):
-            request = Request(address, headers={"Accept": "application/geo+json, application/json"})
+            request = Request(
+                given_url(address), headers={"Accept": "application/geo+json, application/json"}
+            )
             with urlopen(request, timeout=_TIMEOUT_S) as response:
                 text = response.read()
         else:
@@ -145,10 +149,14 @@ def _links(document: Mapping[str, Any], address: str) -> list[tuple[str, str]]:
     from pystac.utils import make_absolute_href
 
     return [
-        (str(link.get("rel")), local_path(make_absolute_href(str(link["href"]), address)))
+        (str(link.get("rel")), _address(make_absolute_href(str(link["href"]), address)))
         for link in document["links"]
         if isinstance(link, dict) and link.get("href")
     ]
+
+
+def _address(href: str) -> str:
+    return public_address(href) if href.startswith(WEB) else local_path(href)
 
 
 def _attempt(href: str) -> dict[str, Any] | DatasetError:
@@ -167,7 +175,7 @@ def _search(address: str) -> Iterator[Item]:
         raise DatasetError(
             "STAC searches need pystac-client; pip install 'rsicd-embed[geo]'"
         ) from None
-    parts = urlsplit(address)
+    parts = urlsplit(given_url(address))
     root = urlunsplit((parts.scheme, parts.netloc, parts.path.removesuffix(SEARCH), "", ""))
     given = dict(parse_qsl(parts.query))
     if unknown := sorted(given.keys() - set(_PARAMETERS)):

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from rsicd_embed import remote
 from rsicd_embed.datasets import scenes
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.datasets.stac_reading import SEARCH, WEB, ItemReader, local_path
@@ -70,11 +71,7 @@ def address_of(path: Path | str) -> str | None:
     URLs that end in .json or .geojson, or are items, collections or searches of an API, are STAC.
     Local JSON files are if they say so.
     """
-    address = str(path)
-    for scheme in WEB:  # a Path collapses slashes
-        single = scheme[:-1]
-        if address.startswith(single) and not address.startswith(scheme):
-            address = scheme + address.removeprefix(single)
+    address = remote.address_of(path)
     if address.startswith(WEB):
         place = urlsplit(address).path
         is_stac = place.endswith((*_SUFFIXES, SEARCH)) or "/collections/" in place
@@ -134,7 +131,7 @@ def load(address: str, selection: StacSelection) -> Source:
     columns = {name: _property_type(given) for name, given in values.items()}
     examples = {id_: _typed(example, columns) for id_, example in examples.items()}
     types = {column_name(name): kind for name, kind in columns.items()}
-    root = Path(address) if not address.startswith(WEB) else Path(address.partition("?")[0])
+    root = address.partition("?")[0] if address.startswith(WEB) else Path(address)
     return Source(
         root,
         tuple(examples.values()),
@@ -180,6 +177,7 @@ def _assets(item: Item, keys: Sequence[str]) -> dict[str, Asset]:
 
 def _example(item: Item, key: str, asset: Asset, properties: Sequence[str]) -> Example:
     href = local_path(asset.get_absolute_href() or asset.href)
+    href = remote.public_address(href) if href.startswith(WEB) else href
     bands = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
     names = [str(band.get("name", "")) for band in bands if isinstance(band, dict)]
     cloud = item.properties.get("eo:cloud_cover")

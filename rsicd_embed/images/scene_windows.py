@@ -21,7 +21,9 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.errors import ImageError, http_reason, one_line
+from rsicd_embed.images.archived_images import container_of
 from rsicd_embed.images.bit_depth import Stretch, scaled
+from rsicd_embed.remote import given_url
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -127,7 +129,7 @@ class SceneWindow:
 def file_of(address: str) -> str:
     """The file that contains the picture of a row's uri."""
     window = SceneWindow.parse(address)
-    return window.file if window else address
+    return window.file if window else container_of(address) or address
 
 
 @contextmanager
@@ -151,14 +153,14 @@ def open_scene(file: str) -> Iterator[DatasetReader]:
         ):
             warnings.simplefilter("ignore")  # scenes without georeference
             if entry.scene is None or entry.scene.closed:
-                entry.scene = rasterio.open(file)
+                entry.scene = rasterio.open(given_url(file))
             if entry.scene.driver not in DRIVERS:
                 raise ImageError(
                     f"expected a scene in {', '.join(DRIVERS)}, found {entry.scene.driver}"
                 )
             yield entry.scene
     except RasterioError as error:
-        reason = one_line(error)
+        reason = one_line(error).replace(given_url(file), file)
         if status := re.search(r"HTTP response code: (\d+)", reason):
             reason = f"cannot be read: {http_reason(int(status[1]))}"
         elif "Range downloading" in reason:
