@@ -119,9 +119,7 @@ def read_json(address: str) -> dict[str, Any]:
     """
     try:
         if address.startswith(WEB):
-            request = Request(
-                given_url(address), headers={"Accept": "application/geo+json, application/json"}
-            )
+            request = Request(given_url(address), headers=_ACCEPT)
             with urlopen(request, timeout=_TIMEOUT_S) as response:
                 text = response.read()
         else:
