@@ -22,6 +22,7 @@ from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.datasets.scenes import Tiling
+    from rsicd_embed.datasets.stac_sources import StacSelection
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.query.table_files import Format
 
@@ -46,13 +47,14 @@ EXPORTS = ("parquet", "csv", "geojson", "json", "gpkg", "fgb")
     help="Embed only shard I of N, numbered from 0, into a part in the folder OUTPUT.",
 )
 def embed(
-    sources: tuple[Path, ...],
+    sources: tuple[str | Path, ...],
     output: Path,
     shard_text: str | None,
     model: str | None,
     split: str | None,
     column_types: dict[str, str],
     tiling: Tiling | None,
+    stac: StacSelection | None,
     strict: bool,
     batch_size: int,
     precision: Precision | None,
@@ -81,7 +83,7 @@ def embed(
 
     shard = None if shard_text is None else Shard.parse(shard_text)
     opened = rsicd_embed.open_sources(
-        sources, split=split, column_types=column_types, tiling=tiling
+        sources, split=split, column_types=column_types, tiling=tiling, stac=stac
     )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
