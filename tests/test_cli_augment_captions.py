@@ -249,7 +249,7 @@ def test_images_with_enough_captions_need_no_model(
         (["--from-english", "./absent"], "found no such directory: ./absent"),
         (["--to-english", "es=./absent"], "found no such directory: ./absent"),
         (["--to-english", "./absent-{language}"], "no such directory: ./absent-fr"),
-        (["--via", "pt"], "expected a model into 'pt', found one into es, fr"),
+        (["--via", "pt"], "expected a model into 'pt', found a model into es, fr"),
         (["--device", "abacus"], "expected a torch device such as cpu or cuda"),
     ],
 )

@@ -86,7 +86,7 @@ def test_ingest_refuses_another_model(
 ) -> None:
     before = rows(stored)
     outcome = run("ingest", pictures, "--store", stored, "--model", other_model)
-    assert f"holds vectors of model '{tiny_model}'" in outcome.error
+    assert f"contains vectors of model '{tiny_model}'" in outcome.error
     assert rows(stored) == before
 
 

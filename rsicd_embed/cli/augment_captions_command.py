@@ -26,12 +26,10 @@ ALL = "all"
     required=True,
     metavar="OUT.jsonl",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File of captions, one line per image. To train on it, name it textaug_*.jsonl and keep "
-    "it beside the dataset.",
+    help="File of captions to write, one line per image. To train on it, name it textaug_*.jsonl "
+    "and put it beside the dataset.",
 )
-@click.option(
-    "--split", default="train", show_default=True, help=f"Split of the images; {ALL!r} for all."
-)
+@click.option("--split", default="train", show_default=True, help=f"Split of the images, or {ALL}.")
 @click.option(
     "--via",
     multiple=True,
@@ -59,7 +57,7 @@ ALL = "all"
     default=5,
     help="Number of distinct captions that each image should have.",
 )
-@count_option("--batch-size", default=32, help="Captions translated at once.")
+@count_option("--batch-size", default=32, help="Captions per batch.")
 @count_option("--num-beams", default=4, help="Width of the beam search.")
 @click.option(
     "--device", help="Torch device, such as cpu or cuda.  [default: a GPU if there is one]"

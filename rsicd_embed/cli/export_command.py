@@ -36,14 +36,14 @@ EXPORTS = ("parquet", "csv", "geojson", "json")
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Output: .parquet for ids, vectors and attributes, or .npy for a matrix; with --shard, "
-    "a folder.",
+    help="File to write: .parquet for ids, vectors and attributes, or .npy for a matrix; with "
+    "--shard, a folder.",
 )
 @click.option(
     "--shard",
     "shard_text",
     metavar="I/N",
-    help="Embed only shard I of N, numbered from 0, into a part in the folder OUTPUT.",
+    help="Embed only shard I of N, numbered from 0, and write it as a part to the folder OUTPUT.",
 )
 def embed(
     sources: tuple[Path, ...],
@@ -65,7 +65,7 @@ def embed(
     left out. OUT.npy comes with OUT.ids.json, which lists the ids of its rows.
 
     With --shard, N processes or machines share the images: each writes its part into one folder,
-    which import takes whole. An interrupted shard continues where it stopped.
+    which import reads. An interrupted shard continues where it stopped.
     """
     if shard_text is None and (output.suffix not in SUFFIXES or output.is_dir()):
         raise click.UsageError(f"expected an output named *{' or *'.join(SUFFIXES)}: {output}")
@@ -126,12 +126,12 @@ def embed(
     type=click.Path(path_type=Path),
     help="For --store, a file; an earlier export is replaced. For --model, a new directory.",
 )
-@click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
+@click.option("--where", metavar="SQL", help="Only rows that match this SQL condition.")
 @click.option(
     "--format",
     "kind",
     type=click.Choice(EXPORTS),
-    help="File format of exported rows; only parquet has their vectors.  [default: by the suffix]",
+    help="File format of exported rows; only parquet includes vectors.  [default: by the suffix]",
 )
 @as_of_option
 @click.option(
@@ -165,10 +165,11 @@ def export(
 ) -> None:
     """Export a store's rows or a model.
 
-    Rows are written to a Parquet file, from which import fills any other store, bit by bit and
-    without the model; or, for other programs, to CSV, GeoJSON or JSON without their vectors.
-    Models of any format are written to a directory, in the Hugging Face layout if transformers has
-    the architecture, else in open_clip's or our own. Nothing is uploaded unless --push-to is given.
+    Rows are written to a Parquet file, which import copies into any store, unchanged and without
+    the model; or, for other programs, to CSV, GeoJSON or JSON without their vectors. A model of
+    any format is written to a directory, in the Hugging Face layout if transformers has the
+    architecture, otherwise in open_clip's layout or rsicd-embed's own. Nothing is uploaded unless
+    --push-to is given.
     """
     if (store_uri is None) == (model is None):
         raise click.UsageError("expected either --store or --model")

@@ -29,14 +29,17 @@ _HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height", "
 
 
 def format_options(command: F) -> F:
-    """Adds the options that say how hits are printed, and where."""
+    """Adds the options that control how hits are printed, and where."""
     for option in (
         click.option(
             "--preview/--no-preview",
             default=True,
-            help="Show thumbnails in terminals that can (kitty, iTerm, sixel).  [default: preview]",
+            help="Show thumbnails in terminals that support images (kitty, iTerm, sixel).  "
+            "[default: preview]",
         ),
-        click.option("--open", "open_sheet", is_flag=True, help="Open that page in a browser."),
+        click.option(
+            "--open", "open_sheet", is_flag=True, help="Show the hits as a page in the browser."
+        ),
         click.option(
             "--html",
             "sheet",
@@ -47,10 +50,10 @@ def format_options(command: F) -> F:
             "-o",
             "--output",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="Write the hits to this file; its suffix says the format.",
+            help="Write the hits to this file; the suffix selects the format.",
         ),
         click.option(
-            "--format", "kind", type=click.Choice(KINDS), help="Format.  [default: table]"
+            "--format", "kind", type=click.Choice(KINDS), help="Output format.  [default: table]"
         ),
     ):
         command = option(command)
@@ -59,7 +62,7 @@ def format_options(command: F) -> F:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where hits go.
+    """The output of a search: its format and destinations.
 
     Attributes:
         kind: one of `KINDS`.

@@ -42,7 +42,9 @@ profile_option = click.option(
 @click.command()
 @embedding_options
 @store_option
-@click.option("--prune", is_flag=True, help="Remove rows of these sources whose image is gone.")
+@click.option(
+    "--prune", is_flag=True, help="Remove rows of these sources whose image no longer exists."
+)
 @profile_option
 def ingest(
     sources: tuple[Path, ...],
@@ -62,9 +64,9 @@ def ingest(
     """Embed images into a store.
 
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, or a folder with a dataset_*.json
-    (RSICD, UCM, Sydney). With --tile, --bands or --stretch its images are georeferenced scenes, of
-    which each tile becomes a row. Images that are already in the store are not embedded again, so
-    an interrupted run continues where it stopped.
+    (RSICD, UCM, Sydney). With --tile, --bands or --stretch, its images are georeferenced
+    scenes that are cut into tiles, one row per tile. Images that are already in the store are not
+    embedded again, so an interrupted run continues where it stopped.
 
     To store vectors that export or embed wrote to a file, use import.
     """
@@ -107,7 +109,7 @@ def _refuse_row_files(sources: tuple[Path, ...], store_uri: str) -> None:
     others = [source for source in sources if source not in row_files]
     contrast = f"{others[0]} does not" if others else "which need no model"
     raise click.UsageError(
-        f"{row_files[0]} holds vectors, {contrast}: "
+        f"{row_files[0]} contains vectors, {contrast}: "
         f"import it with rsicd-embed import {row_files[0]} --store {store_uri}"
     )
 
@@ -119,16 +121,24 @@ def _refuse_row_files(sources: tuple[Path, ...], store_uri: str) -> None:
 @click.option(
     "--preset",
     type=click.Choice(["major-tom", "earth-embeddings", "clay"]),
-    help="Columns of published embeddings of the Earth.",
+    help="Column names of a published dataset of embeddings.",
 )
-@click.option("--vector-column", metavar="NAME", help="Column of vectors in anyone's Parquet.")
 @click.option(
-    "--id-column", "id_columns", metavar="NAME", multiple=True, help="Column of ids; repeatable."
+    "--vector-column",
+    metavar="NAME",
+    help="Column of vectors, in files that rsicd-embed did not write.",
+)
+@click.option(
+    "--id-column",
+    "id_columns",
+    metavar="NAME",
+    multiple=True,
+    help="Column of ids; several are joined; repeatable.",
 )
 @click.option(
     "--map", "columns", metavar="NEW=OLD", multiple=True, help="Rename a column; repeatable."
 )
-@click.option("--split", help="Only rows of this split.")
+@click.option("--split", help="Use only rows of this split.  [default: all rows]")
 @click.option("--strict", is_flag=True, help="Fail if a file contains an id twice.")
 @profile_option
 @json_option
@@ -148,12 +158,12 @@ def import_(
     """Import rows with their vectors into a store.
 
     A FILE is a Parquet file that export or embed wrote, or a folder of the parts that embed --shard
-    wrote. Vectors are copied bit by bit, without the
-    model, and are refused if the store contains those of another model. Rows that the store already
-    has are skipped, so an interrupted import continues where it stopped.
+    wrote. Vectors are copied unchanged, without the model, and are refused if the store contains
+    vectors of another model. Rows that the store already has are skipped, so an interrupted import
+    continues where it stopped.
 
-    With --vector-column or --preset, a FILE is anyone's Parquet or GeoParquet file with vectors of
-    the model named by --model. They are normalised, and recorded as declared.
+    With --vector-column or --preset, a FILE is any other Parquet or GeoParquet file with vectors of
+    the model named by --model. They are normalised, and the model is recorded as declared.
     """
     share_one_heap()
     import rsicd_embed
@@ -201,7 +211,7 @@ def _layout(
 def _import_vectors(
     files: tuple[Path, ...], store_uri: str, model: str, layout: VectorLayout, phase: Phase
 ) -> Summary:
-    """Imports other people's vectors, and checks the model if it can be loaded."""
+    """Imports vectors from other sources, and checks the model if it can be loaded."""
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import ModelError
     from rsicd_embed.indexing.import_vectors import import_vectors
@@ -229,7 +239,7 @@ def _require_model(files: tuple[Path, ...], model: str) -> None:
 def _report(
     summary: Summary, rows: int, store_uri: str, unit: str, *, as_json: bool, profile: bool
 ) -> None:
-    """Prints a summary on stdout, and whatever needs attention on stderr.
+    """Prints a summary on stdout, and notes and problems on stderr.
 
     Args:
         summary: the result of an ingest or an import.

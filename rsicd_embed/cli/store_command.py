@@ -30,7 +30,7 @@ _MOST_LISTED = 20  # ids printed by a dry run
 def info(store_uri: str, as_json: bool) -> None:
     """Show a store's rows, model, index and columns.
 
-    The engine is the one that ingest would use on this machine.
+    The engine is the one that `ingest` would use on this machine.
     """
     import rsicd_embed
     from rsicd_embed.embedder.loading import engine_for
@@ -94,13 +94,15 @@ def tags(store_uri: str, as_json: bool) -> None:
 
 @store.command()
 @click.argument("version")
-@click.option("--tag-left", metavar="NAME", help="Tag the state that is left, before restoring.")
+@click.option(
+    "--tag-left", metavar="NAME", help="Tag the current state with this name before restoring."
+)
 @store_option
 @json_option
 def restore(version: str, tag_left: str | None, store_uri: str, as_json: bool) -> None:
-    """Restore a tagged version, and say what is left.
+    """Restore a tagged version, and describe the state that it replaces.
 
-    LanceDB stores also restore VERSION by number, while they still have it.
+    LanceDB stores also restore VERSION by number, as long as they keep it.
     """
     with _open_versioned(store_uri) as opened:
         left, left_model = _ids(opened), opened.provenance.model
@@ -125,9 +127,9 @@ def restore(version: str, tag_left: str | None, store_uri: str, as_json: bool) -
 
 
 @store.command()
-@click.option("--where", metavar="SQL", help="Delete the rows that match this SQL predicate.")
+@click.option("--where", metavar="SQL", help="Delete the rows that match this SQL condition.")
 @click.option("--id", "ids", metavar="ID", multiple=True, help="Delete this row; repeatable.")
-@click.option("--dry-run", is_flag=True, help="Only report which rows would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Report the rows without deleting them.")
 @store_option
 @json_option
 def delete(
@@ -135,7 +137,7 @@ def delete(
 ) -> None:
     """Delete rows by condition or id.
 
-    Image files are not touched; ingesting them again brings their rows back.
+    Image files are not deleted; ingesting them again restores their rows.
     """
     import rsicd_embed
     from rsicd_embed.indexing.housekeeping import delete_rows

@@ -219,8 +219,8 @@ def _declared_timestamp(name: str, sources: Sequence[Source]) -> pa.DataType:
             aware.setdefault(is_aware, place_of(source, offsets.index(is_aware)))
     if len(aware) == 2:
         raise DatasetError(
-            f"column {name!r}: expected times that all have an offset from UTC, or none, found one "
-            f"at {aware[True]} and none at {aware[False]}; write all of them alike"
+            f"column {name!r}: expected times that all have an offset from UTC, or none, found an "
+            f"offset at {aware[True]} and none at {aware[False]}; write all of them alike"
         )
     return _UTC if True in aware else DECLARABLE["timestamp"]
 

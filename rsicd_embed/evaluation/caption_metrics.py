@@ -50,7 +50,7 @@ def tokenise(caption: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """What the metrics need of each image.
+    """The statistics of each image from which the metrics are computed.
 
     Attributes:
         matches: float (n, 4), n-grams of the caption that a reference has too, by length.

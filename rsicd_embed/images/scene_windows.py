@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "BMP", "HFA")
 _MOST_OPEN = 8
-_CACHE_BYTES = 256 << 20  # of decoded blocks
+_CACHE_BYTES = 256 << 20  # GDAL's cache of decoded blocks
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _ADDRESS = re.compile(
     r"(?P<file>.+)#window=(?P<box>\d+,\d+,\d+,\d+)(?:&size=(?P<size>\d+,\d+))?"

@@ -141,7 +141,7 @@ def under_other_ids(
 
 
 def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
-    """Ids of rows below a source's root that are in no source and whose file is gone."""
+    """Ids of rows below a source's root that are in no source and whose file no longer exists."""
     roots = tuple(plain_path(source.root) for source in sources)
     present = {example.id for source in sources for example in source.examples}
     gone = []

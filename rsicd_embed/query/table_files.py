@@ -104,7 +104,7 @@ def _json(pieces: Iterator[list[dict[str, Any]]], schema: pa.Schema) -> Iterator
 
 
 def _geojson(pieces: Iterator[list[dict[str, Any]]], schema: pa.Schema) -> Iterator[bytes]:
-    """A feature per row, a point, or null for a row without coordinates (RFC 7946)."""
+    """One feature per row, whose geometry is a point, or null without coordinates (RFC 7946)."""
     columns = coordinate_columns(schema)
     if columns is None:
         raise QueryError(

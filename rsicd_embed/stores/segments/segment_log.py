@@ -81,7 +81,7 @@ class SegmentLog:
         self._path = segment_manifest.tag_path(folder, tag) if tag else folder / "manifest.json"
         self._mutex = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._manifest: CachedFile | None = None  # of that snapshot
+        self._manifest: CachedFile | None = None  # the manifest of that snapshot
         self._parts: dict[str, RowView] = {}  # by name of the attributes file
         self._codes: dict[str, QuantisedVectors] = {}  # by name of their file
         self._dead: dict[str, np.ndarray] = {}  # by name of the tombstone file
