@@ -139,5 +139,5 @@ def test_replaced_row_is_reported(
     outcome = run("ingest", other, "--store", stored, "--model", tiny_model)
     assert outcome.status == 0
     (line,) = outcome.stderr.splitlines()
-    assert line.startswith("warning: 1 images replaced the rows of others with the same ids: ")
+    assert line.startswith("warning: 1 image replaced the rows of others with the same ids: ")
     assert f"{other / 'a.png'} that of {pictures / 'a.png'}; " in line

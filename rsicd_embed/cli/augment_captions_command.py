@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsicd_embed.cli.base import count_option, json_option, note, print_json, show
+from rsicd_embed.cli.terminal_text import counted
 from rsicd_embed.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def augment_captions(
         _show(outcome, output, count, seconds)
     if outcome.without_captions:
         left_out = outcome.without_captions
-        note(f"left out {len(left_out)} images without captions, such as {left_out[0]}")
+        note(f"left out {counted(len(left_out), 'image')} without captions, such as {left_out[0]}")
 
 
 def _models(

@@ -18,6 +18,7 @@ from rsicd_embed.cli.base import (
     report_source,
     show,
 )
+from rsicd_embed.cli.terminal_text import counted
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
@@ -68,10 +69,12 @@ def embed(
     which import reads. An interrupted shard continues where it stopped.
     """
     if shard_text is None and (output.suffix not in SUFFIXES or output.is_dir()):
-        raise click.UsageError(f"expected an output named *{' or *'.join(SUFFIXES)}: {output}")
+        raise click.UsageError(
+            f"expected an output named *{' or *'.join(SUFFIXES)}, found {output}"
+        )
     if shard_text is not None and output.is_file():
         raise click.UsageError(
-            f"expected a folder for the parts of --shard, found a file: {output}"
+            f"expected a folder for the parts of --shard, found the file {output}"
         )
     share_one_heap()
     import rsicd_embed
@@ -108,7 +111,7 @@ def embed(
     else:
         kept = f"{summary.unchanged} unchanged, " if summary.unchanged else ""
         show(
-            f"{summary.embedded} vectors of length {embedder.dim} in {output}, {kept}"
+            f"{counted(summary.embedded, 'vector')} of length {embedder.dim} in {output}, {kept}"
             f"{len(summary.skipped)} skipped, in {summary.seconds:.1f} s "
             f"({summary.images_per_s:.1f} images/s)"
         )
@@ -175,17 +178,19 @@ def export(
         raise click.UsageError("expected either --store or --model")
     if store_uri is None:
         if where or as_of:
-            raise click.UsageError("--where and --as-of go with --store")
+            raise click.UsageError("expected --store with --where and --as-of, found --model")
         if quantize and dtype != "float32":
             raise click.UsageError(f"expected --dtype {dtype} or --quantize, found both")
         _export_model(str(model), output, quantize or dtype, push_to, as_json)
         return
     if push_to or quantize:
-        raise click.UsageError(f"{'--push-to' if push_to else '--quantize'} goes with --model")
+        raise click.UsageError(
+            f"expected --model with {'--push-to' if push_to else '--quantize'}, found --store"
+        )
     named = output.suffix.lower().removeprefix(".")
     if (kind or named) != named or named not in EXPORTS or output.is_dir():
         expected = f"*.{kind}" if kind else " or ".join(f"*.{known}" for known in EXPORTS)
-        raise click.UsageError(f"expected an output named {expected}: {output}")
+        raise click.UsageError(f"expected an output named {expected}, found {output}")
     if named == "parquet":
         _export_rows(store_uri, output, where, as_of, as_json)
     else:
@@ -249,7 +254,7 @@ def _export_rows(
         )
     else:
         show(
-            f"{exported.rows} rows with vectors of length {made_by.dim} in {output} "
+            f"{counted(exported.rows, 'row')} with vectors of length {made_by.dim} in {output} "
             f"({exported.bytes / 1e6:.1f} MB) in {exported.seconds:.1f} s ({rate:.1f} rows/s)"
         )
     if not exported.rows:
@@ -276,6 +281,6 @@ def _export_table(
     if as_json:
         print_json({"store": store_uri, "output": str(output), "format": kind, "rows": rows})
     else:
-        show(f"{rows} rows without vectors in {output}")
+        show(f"{counted(rows, 'row')} without vectors in {output}")
     if not rows:
         note("no rows: the store is empty, or no row matches --where")

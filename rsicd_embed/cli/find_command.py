@@ -88,10 +88,10 @@ def find(
 
     if output is not None and output.suffix.lower() not in heatmap.SUFFIXES:
         raise click.UsageError(
-            f"expected an output named *{' or *'.join(heatmap.SUFFIXES)}: {output}"
+            f"expected an output named *{' or *'.join(heatmap.SUFFIXES)}, found {output}"
         )
     if output is not None and output.exists() and image.exists() and output.samefile(image):
-        raise click.UsageError(f"expected an output other than the image: {output}")
+        raise click.UsageError(f"expected an output other than the image, found {output}")
     for query_text in (text, *against):
         require_text(query_text)
     question = Question(text, against or None, sides or None, overlap)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsicd_embed.cli.base import F, note, show
-from rsicd_embed.cli.terminal_text import value_text
+from rsicd_embed.cli.terminal_text import counted, value_text
 from rsicd_embed.json_output import as_json as json_bytes
 
 if TYPE_CHECKING:
@@ -98,25 +98,27 @@ class Destination:
         from rsicd_embed.cli.terminal_pictures import picture_protocol
 
         if sheet is not None and sheet.suffix.lower() not in _SHEETS:
-            raise click.UsageError(f"expected a page named *{' or *'.join(_SHEETS)}: {sheet}")
+            raise click.UsageError(f"expected a page named *{' or *'.join(_SHEETS)}, found {sheet}")
         if as_json and kind not in (None, "json"):
-            raise click.UsageError(f"expected either --json or --format {kind}")
+            raise click.UsageError(f"expected either --json or --format {kind}, found both")
         if kind is None and as_json:
             kind = "json"
         if kind is None and output is not None:
             kind = _SUFFIXES.get(output.suffix.lower())
             if kind is None:
                 raise click.UsageError(
-                    f"expected --format, or an output named *{', *'.join(_SUFFIXES)}: {output}"
+                    f"expected --format, or an output named *{', *'.join(_SUFFIXES)}, "
+                    f"found {output}"
                 )
         kind = kind or "table"
         if output is not None and _SUFFIXES.get(output.suffix.lower()) != kind:
             names = [suffix for suffix, named in _SUFFIXES.items() if named == kind]
             raise click.UsageError(
-                f"expected an output named *{' or *'.join(names)} for --format {kind}: {output}"
+                f"expected an output named *{' or *'.join(names)} for --format {kind}, "
+                f"found {output}"
             )
         if kind in ("parquet", "html") and output is None:
-            raise click.UsageError(f"expected -o FILE for --format {kind}")
+            raise click.UsageError(f"expected -o FILE for --format {kind}, found none")
         shows = preview and kind == "table" and output is None and sys.stdout.isatty()
         protocol = picture_protocol(os.environ) if shows else None
         draw = sheet is not None or open_sheet
@@ -164,7 +166,7 @@ def write_hits(
             if destination.protocol is not None and hit["uri"]:
                 _show_picture(hit["uri"], destination.protocol)
     if output is not None and kind != "html":
-        note(f"{len(hits)} hits in {output}")
+        note(f"{counted(len(hits), 'hit')} in {output}")
 
 
 def _document(hits: pa.Table, head: dict[str, Any], tail: dict[str, Any]) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ from rsicd_embed.cli.base import (
     store_option,
     warn,
 )
+from rsicd_embed.cli.terminal_text import counted
 from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
 
@@ -261,7 +262,7 @@ def _report(
         show(
             f"{counts}, {summary.unchanged} unchanged, {summary.removed} removed, "
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
-            f"({rate:.1f} {unit}/s{engine}); {rows} rows in {store_uri}"
+            f"({rate:.1f} {unit}/s{engine}); {counted(rows, 'row')} in {store_uri}"
         )
     if summary.stretched:
         from rsicd_embed.images import STRETCH_RULE
@@ -277,8 +278,8 @@ def _report(
     if summary.displaced:
         first = summary.displaced[0]
         warn(
-            f"{len(summary.displaced)} images replaced the rows of others with the same ids: "
-            f"{first.by} that of {first.uri}; ingest their common folder to keep both"
+            f"{counted(len(summary.displaced), 'image')} replaced the rows of others with the same "
+            f"ids: {first.by} that of {first.uri}; ingest their common folder to keep both"
         )
     report_skipped(summary.skipped)
     report_source(summary.unread, summary.notes)
@@ -351,7 +352,7 @@ def reembed(
         print_json(result.as_json())
     else:
         show(
-            f"{result.rows} rows of {store_uri} now use model {embedder.name}; "
+            f"{store_uri} ({counted(result.rows, 'row')}) now uses model {embedder.name}; "
             f"to go back: rsicd-embed store restore {result.tag} --store {store_uri}"
         )
     report_skipped(result.ingest.skipped)

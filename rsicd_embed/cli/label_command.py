@@ -16,6 +16,7 @@ from rsicd_embed.cli.base import (
     store_option,
     warn,
 )
+from rsicd_embed.cli.terminal_text import counted
 
 if TYPE_CHECKING:
     from rsicd_embed.curation.labels import Labelling
@@ -74,7 +75,7 @@ def label(
     if (classes is None) == (examples is None):
         raise click.UsageError("expected either --classes FILE or --examples FILE")
     if examples is not None and (prompts or model):
-        raise click.UsageError("--prompts and --model go with --classes")
+        raise click.UsageError("expected --classes with --prompts and --model, found --examples")
     import rsicd_embed
     from rsicd_embed.cli.search_command import load_model_of
     from rsicd_embed.curation import labels
@@ -137,7 +138,9 @@ def _report(result: Labelling, dry_run: bool, as_json: bool) -> None:
             f"calibration error {validated.calibration_error:.1%}"
         )
     total = sum(result.counts.values())
-    show(f"{'would label' if dry_run else 'labelled'} {total} rows in column {result.column}")
+    show(
+        f"{'would label' if dry_run else 'labelled'} {counted(total, 'row')} in column {result.column}"
+    )
 
 
 @click.command()
@@ -190,7 +193,7 @@ def duplicates(
 
     kind = None if output is None else output.suffix.lower().removeprefix(".")
     if output is not None and kind not in ("csv", "json"):
-        raise click.UsageError(f"expected an output named *.csv or *.json: {output}")
+        raise click.UsageError(f"expected an output named *.csv or *.json, found {output}")
     with (
         rsicd_embed.open_store(store_uri) as store,
         image_progress("compare", len(store), "rows") as advance,
@@ -225,4 +228,6 @@ def duplicates(
         show(f"{len(group.ids):>5}  {group.similarity:+.4f}  {'  '.join(group.ids[:5])}")
     if len(groups) > _MOST_GROUPS:
         note(f"{len(groups) - _MOST_GROUPS} more groups; -o FILE or --json lists all")
-    show(f"{len(groups)} groups; {extra} rows duplicate another one")
+    show(
+        f"{counted(len(groups), 'group')}, in which {counted(extra, 'row')} {'duplicates' if extra == 1 else 'duplicate'} another row"
+    )

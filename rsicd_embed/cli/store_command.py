@@ -16,7 +16,7 @@ from rsicd_embed.cli.base import (
     store_option,
     warn,
 )
-from rsicd_embed.cli.terminal_text import number_text
+from rsicd_embed.cli.terminal_text import counted, number_text
 
 if TYPE_CHECKING:
     from rsicd_embed.stores.base import VectorStore, Versioned
@@ -65,7 +65,7 @@ def tag(name: str, store_uri: str) -> None:
     """
     with _open_versioned(store_uri) as opened:
         opened.tag(name)
-        show(f"{store_uri}: tagged {len(opened)} rows as {name}")
+        show(f"{store_uri}: tagged {counted(len(opened), 'row')} as {name}")
 
 
 @store.command()
@@ -118,10 +118,10 @@ def restore(version: str, tag_left: str | None, store_uri: str, as_json: bool) -
             | {"left": facts | {"tag": tag_left}}
         )
         return
-    show(f"{store_uri}: restored {version}, {len(restored)} rows of model {model}")
+    show(f"{store_uri}: restored {version}, {counted(len(restored), 'row')} of model {model}")
     kept = f"tagged {tag_left}" if tag_left else "not tagged; --tag-left NAME would have kept it"
     show(
-        f"left: {len(left)} rows of model {left_model}, "
+        f"replaced: {counted(len(left), 'row')} of model {left_model}, "
         f"{only_left} with ids that {version} lacks ({kept})"
     )
 
@@ -160,7 +160,9 @@ def delete(
     if dry_run and len(deletion.ids) > _MOST_LISTED:
         show(f"… and {len(deletion.ids) - _MOST_LISTED} more")
     verb = "would delete" if dry_run else "deleted"
-    show(f"{store_uri}: {verb} {len(deletion.ids)} rows; {rows} rows in the store")
+    show(
+        f"{store_uri}: {verb} {counted(len(deletion.ids), 'row')}; {counted(rows, 'row')} in the store"
+    )
 
 
 @store.command()
@@ -188,7 +190,7 @@ def copy(target: str, store_uri: str, as_of: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"store": store_uri, "copy": target, "rows": rows, "model": model})
         return
-    show(f"{target}: {rows} rows of model {model}, copied from {store_uri}")
+    show(f"{target}: {counted(rows, 'row')} of model {model}, copied from {store_uri}")
 
 
 @store.command()

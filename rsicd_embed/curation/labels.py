@@ -226,6 +226,6 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from None
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DatasetError(f"{path}: expected a text file in UTF-8") from None

@@ -94,7 +94,7 @@ def describe(path: Path) -> str:
         with _opened(path):
             return "another one"
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = one_line(error, limit=300)
+        reason = one_line(error, limit=300).rstrip(".")
         return f"a file that cannot be read as Parquet: {reason}"
 
 

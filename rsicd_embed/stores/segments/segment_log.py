@@ -96,10 +96,7 @@ class SegmentLog:
         with files.storage_errors(f"cannot read {folder}"):
             exists = log._path.exists()
             if not exists and folder.exists() and (names := opening.foreign_files(folder)):
-                raise StoreError(
-                    f"{uri}: {folder} is not a store of kind {kind!r} "
-                    f"(it contains {opening.listing(names)}); name a new or an empty folder"
-                )
+                raise opening.not_this_kind(uri, folder, f"a store of kind {kind!r}", names)
         if not exists:
             if not create or provenance is None:
                 raise opening.not_found(uri)
