@@ -44,7 +44,7 @@ MAY_IMPORT = {
     },
     # LanceDB's embedding functions join stores and embedders.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
-    "rowfile": {"errors", "files", "records"},
+    "rowfile": {"errors", "files", "records", "geography"},
     "indexing": {
         "errors", "arguments", "files", "records", "parallel", "datasets", "images",
         "embedder.base", "stores.base", "rowfile", "geography",
@@ -118,6 +118,7 @@ LIBRARIES = {
     "rasterio": {"images", "datasets"},
     "pyproj": {"geography"},
     "shapely": {"geography", "indexing"},
+    "pyogrio": {"geography"},
     "rich": {"cli"},
 }
 

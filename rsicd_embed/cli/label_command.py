@@ -138,9 +138,8 @@ def _report(result: Labelling, dry_run: bool, as_json: bool) -> None:
             f"calibration error {validated.calibration_error:.1%}"
         )
     total = sum(result.counts.values())
-    show(
-        f"{'would label' if dry_run else 'labelled'} {counted(total, 'row')} in column {result.column}"
-    )
+    verb = "would label" if dry_run else "labelled"
+    show(f"{verb} {counted(total, 'row')} in column {result.column}")
 
 
 @click.command()
@@ -189,11 +188,13 @@ def duplicates(
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.curation import near_duplicates
     from rsicd_embed.curation.column_update import require_new_columns
-    from rsicd_embed.query import table_files
+    from rsicd_embed.query import generated_files, table_files
 
     kind = None if output is None else output.suffix.lower().removeprefix(".")
     if output is not None and kind not in ("csv", "json"):
         raise click.UsageError(f"expected an output named *.csv or *.json, found {output}")
+    if output is not None:
+        generated_files.require_replaceable(output, str(kind), force=None)
     with (
         rsicd_embed.open_store(store_uri) as store,
         image_progress("compare", len(store), "rows") as advance,
@@ -228,6 +229,4 @@ def duplicates(
         show(f"{len(group.ids):>5}  {group.similarity:+.4f}  {'  '.join(group.ids[:5])}")
     if len(groups) > _MOST_GROUPS:
         note(f"{len(groups) - _MOST_GROUPS} more groups; -o FILE or --json lists all")
-    show(
-        f"{counted(len(groups), 'group')}, in which {counted(extra, 'row')} {'duplicates' if extra == 1 else 'duplicate'} another row"
-    )
+    show(f"{counted(len(groups), 'group')} with {counted(extra, 'duplicate')}")

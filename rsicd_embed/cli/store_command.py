@@ -161,7 +161,8 @@ def delete(
         show(f"… and {len(deletion.ids) - _MOST_LISTED} more")
     verb = "would delete" if dry_run else "deleted"
     show(
-        f"{store_uri}: {verb} {counted(len(deletion.ids), 'row')}; {counted(rows, 'row')} in the store"
+        f"{store_uri}: {verb} {counted(len(deletion.ids), 'row')}; "
+        f"{counted(rows, 'row')} in the store"
     )
 
 

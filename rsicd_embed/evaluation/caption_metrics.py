@@ -44,7 +44,7 @@ def tokenise(caption: str) -> list[str]:
         >>> tokenise("A well-known building isn't far from the river's bank (2 km).")
         ['a', 'well-known', 'building', 'is', "n't", 'far', 'from', 'the', 'river', "'s", 'bank',
         '-lrb-', '2', 'km', '-rrb-']
-    """  # noqa: E501
+    """
     tokens = _TOKEN.findall(caption.lower().replace("’", "'"))
     return [_BRACKETS.get(token, token) for token in tokens if token not in _PUNCTUATION]
 
