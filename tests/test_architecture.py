@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "json_output": set(),
     "geography": {"errors"},
     "records": {"errors"},
-    "images": {"errors"},
+    "remote": {"errors"},
+    "images": {"errors", "remote"},
     "datasets": {
-        "errors", "arguments", "files", "records", "parallel", "images", "geography",
+        "errors", "arguments", "files", "records", "parallel", "remote", "images", "geography",
     },
     "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
     "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
     "rowfile": {"errors", "files", "records", "geography"},
     "indexing": {
-        "errors", "arguments", "files", "records", "parallel", "datasets", "images",
+        "errors", "arguments", "files", "records", "parallel", "remote", "datasets", "images",
         "embedder.base", "stores.base", "rowfile", "geography",
     },
     # SQL with similarities needs the store's scores and its embedder, which it loads by default.
@@ -114,6 +115,9 @@ LIBRARIES = {
     "uvicorn": {"server"},
     "prometheus_client": {"server"},
     "mcp": {"server"},
+    "obstore": {"remote"},
+    "boto3": {"remote"},
+    "httpx": {"remote"},
     "click": {"cli"},
     "rasterio": {"images", "datasets"},
     "pyproj": {"geography"},

@@ -47,7 +47,7 @@ EXPORTS = ("parquet", "csv", "geojson", "json", "gpkg", "fgb")
     help="Embed only shard I of N, numbered from 0, and write it as a part to the folder OUTPUT.",
 )
 def embed(
-    sources: tuple[Path, ...],
+    sources: tuple[str | Path, ...],
     output: Path,
     shard_text: str | None,
     model: str | None,

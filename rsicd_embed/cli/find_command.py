@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsicd_embed.cli.base import (
+    SourcePath,
     json_option,
     model_option,
     note,
@@ -29,7 +30,7 @@ _MANY_PATCHES = 500
 
 @click.command()
 @click.argument("text")
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=SourcePath())
 @click.option(
     "--patch",
     "sides",
@@ -65,7 +66,7 @@ _MANY_PATCHES = 500
 @json_option
 def find(
     text: str,
-    image: Path,
+    image: str | Path,
     sides: tuple[int, ...],
     overlap: float,
     against: tuple[str, ...],
@@ -90,7 +91,8 @@ def find(
         raise click.UsageError(
             f"expected an output named *{' or *'.join(heatmap.SUFFIXES)}, found {output}"
         )
-    if output is not None and output.exists() and image.exists() and output.samefile(image):
+    local = image if isinstance(image, Path) and image.exists() else None
+    if output is not None and output.exists() and local and output.samefile(local):
         raise click.UsageError(f"expected an output other than the image, found {output}")
     for query_text in (text, *against):
         require_text(query_text)
@@ -130,7 +132,7 @@ def find(
 
 
 def _find(
-    path: Path, question: Question, model: str | None
+    path: str | Path, question: Question, model: str | None
 ) -> tuple[Image.Image, Embedder, Finding]:
     """Returns the image, the model, and the result."""
     import rsicd_embed

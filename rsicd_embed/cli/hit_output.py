@@ -25,7 +25,10 @@ _SUFFIXES = {".htm": "html", ".txt": "table"} | {f".{kind}": kind for kind in KI
 _SHEETS = (".html", ".htm")
 _BATCH_ROWS = 1000
 # Columns that the text output prints elsewhere or leaves out.
-_HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height", "score_percentile")
+_HIDDEN = (
+    *("query", "rank", "id", "score", "uri", "sha256", "object_etag", "width", "height"),
+    "score_percentile",
+)
 
 
 def format_options(command: F) -> F:

@@ -48,7 +48,7 @@ profile_option = click.option(
 )
 @profile_option
 def ingest(
-    sources: tuple[Path, ...],
+    sources: tuple[str | Path, ...],
     store_uri: str,
     model: str | None,
     split: str | None,
@@ -64,10 +64,11 @@ def ingest(
 ) -> None:
     """Embed images into a store.
 
-    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, or a folder with a dataset_*.json
-    (RSICD, UCM, Sydney). With --tile, --bands or --stretch, its images are georeferenced
-    scenes that are cut into tiles, one row per tile. Images that are already in the store are not
-    embedded again, so an interrupted run continues where it stopped.
+    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
+    (RSICD, UCM, Sydney), a WebDataset tar, or a Parquet file with images; on this machine or at
+    s3://, gs://, az:// or http(s)://. With --tile, --bands or --stretch, its images are
+    georeferenced scenes that are cut into tiles, one row per tile. Images that are already in the
+    store are not embedded again, so an interrupted run continues where it stopped.
 
     To store vectors that export or embed wrote to a file, use import.
     """
@@ -100,11 +101,12 @@ def ingest(
         raise ImageError(f"expected images, found none that can be read; {store_uri} has no rows")
 
 
-def _refuse_row_files(sources: tuple[Path, ...], store_uri: str) -> None:
+def _refuse_row_files(sources: tuple[str | Path, ...], store_uri: str) -> None:
     """Raises a UsageError that names `import` if a source already contains vectors."""
     from rsicd_embed.rowfile import RowFile
 
-    row_files = [source for source in sources if RowFile.open(source)]
+    local = (source for source in sources if isinstance(source, Path))
+    row_files = [source for source in local if RowFile.open(source)]
     if not row_files:
         return
     others = [source for source in sources if source not in row_files]

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from rsicd_embed.errors import ImageError, one_line
+from rsicd_embed.images.archived_images import container_of
 from rsicd_embed.images.bit_depth import Stretch, scaled
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class SceneWindow:
 def file_of(address: str) -> str:
     """The file that contains the picture of a row's uri."""
     window = SceneWindow.parse(address)
-    return window.file if window else address
+    return window.file if window else container_of(address) or address
 
 
 @contextmanager
