@@ -27,6 +27,20 @@ if TYPE_CHECKING:
     from rsicd_embed.stores.score_distribution import ScoreDistribution
 
 
+def _overlap(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Parses the optional number after --merge."""
+    if text is None:
+        return None
+    from rsicd_embed.query.composed import MERGE
+
+    try:
+        return float(text) if text else MERGE
+    except ValueError:
+        raise click.BadParameter(
+            f"expected a number after --merge, or another option, found {text!r}"
+        ) from None
+
+
 @click.command()
 @click.argument("texts", metavar="[TEXT]…", nargs=-1)
 @click.option(
@@ -73,6 +87,15 @@ if TYPE_CHECKING:
     "--contained", is_flag=True, help="Only rows that lie entirely inside --within and --near."
 )
 @click.option(
+    "--merge",
+    metavar="[IOU]",
+    is_flag=False,
+    flag_value="",
+    callback=_overlap,
+    help="Keep only the best of hits whose footprints overlap by at least this intersection over "
+    "union.  [without a number: 0.1]",
+)
+@click.option(
     "--with-examples", is_flag=True, help="Keep the rows of --like and --unlike among the hits."
 )
 @click.option(
@@ -115,6 +138,7 @@ def search(
     within: str | None,
     near: str | None,
     contained: bool,
+    merge: float | None,
     with_examples: bool,
     prompts: str | None,
     hybrid: bool,
@@ -160,6 +184,7 @@ def search(
         within=None if within is None else rsicd_embed.Area.parse(within),
         near=None if near is None else rsicd_embed.Near.parse(near),
         contained=contained,
+        merge=merge,
         min_score=min_score,
         with_examples=with_examples,
         prompts=prompts,
