@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -73,7 +73,9 @@ class Captioner:
             )
         decoding = decoding or Decoding()
         tokens = self._vocabulary
-        decode = decoders.decoder(self.config, decoding, tokens.end, tuple(tokens.unwanted))
+        decode = decoders.decoder(
+            self.config, replace(decoding, seed=0), tokens.end, tuple(tokens.unwanted)
+        )
         texts: list[str] = []
         certain = [np.empty(0, np.float32)]
         keys = jax.random.key(decoding.seed)

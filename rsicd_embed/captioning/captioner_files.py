@@ -56,7 +56,9 @@ def abstract_arrays(config: CaptionerConfig) -> dict[str, jax.ShapeDtypeStruct]:
 
 def named_arrays(params: nnx.State[Any, Any]) -> Arrays:
     """Parameters by name, sorted."""
-    flat = {".".join(map(str, path)): value.get_value() for path, value in nnx.to_flat_state(params)}
+    flat = {
+        ".".join(map(str, path)): value.get_value() for path, value in nnx.to_flat_state(params)
+    }
     return {name: flat[name] for name in sorted(flat)}
 
 
@@ -161,7 +163,9 @@ def checked(config: CaptionerConfig, stored: Mapping[str, np.ndarray]) -> nnx.St
         arrays[name] = jnp.asarray(tensor, jnp.float32)
     if problems:
         more = f"; {len(problems) - 5} more" if problems[5:] else ""
-        raise WeightsError(f"the weights do not match the captioner: {'; '.join(problems[:5])}{more}")
+        raise WeightsError(
+            f"the weights do not match the captioner: {'; '.join(problems[:5])}{more}"
+        )
     return params_of(arrays)
 
 

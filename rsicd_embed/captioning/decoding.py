@@ -39,7 +39,9 @@ Decode = Callable[[Any, jax.Array, jax.Array], Decoded]
 
 
 @cache
-def decoder(config: CaptionerConfig, decoding: Decoding, end: int, unwanted: tuple[int, ...]) -> Decode:
+def decoder(
+    config: CaptionerConfig, decoding: Decoding, end: int, unwanted: tuple[int, ...]
+) -> Decode:
     """Returns a function of parameters, vectors (b, d) and random keys (b,); compiled once a size.
 
     Args:
@@ -97,9 +99,7 @@ class _Captions:
         never = [*self.unwanted]
         if never:
             logits = logits.at[:, jnp.array(never)].set(_NEVER)
-        logits = logits.at[:, self.end].set(
-            jnp.where(done == 0, _NEVER, logits[:, self.end])
-        )
+        logits = logits.at[:, self.end].set(jnp.where(done == 0, _NEVER, logits[:, self.end]))
         size, length = self.decoding.no_repeat, tokens.shape[1]
         if not size or size > length:
             return logits
@@ -205,9 +205,7 @@ def _beam_search(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> De
         tokens = jax.lax.dynamic_update_slice(tokens[rows], token.reshape(-1, 1), (0, done))
 
         def extend() -> tuple[jax.Array, Memory]:
-            return captions.next(
-                token.reshape(-1), jax.tree.map(lambda x: x[rows], memory), done
-            )
+            return captions.next(token.reshape(-1), jax.tree.map(lambda x: x[rows], memory), done)
 
         going_on = (done + 1 < steps) & jnp.any(alive)
         following, memory = jax.lax.cond(going_on, extend, lambda: (logits, memory))

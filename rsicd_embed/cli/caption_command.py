@@ -25,7 +25,10 @@ def decoding_options(command: F) -> F:
         click.option("--seed", default=0, show_default=True, help="Random seed of nucleus."),
         click.option("--max-words", type=click.IntRange(1), help="Longest caption, in words."),
         click.option(
-            "--temperature", default=1.0, show_default=True, help="Of nucleus: below 1, surer words."
+            "--temperature",
+            default=1.0,
+            show_default=True,
+            help="Of nucleus: below 1, surer words.",
         ),
         click.option(
             "--top-p", default=0.9, show_default=True, help="Probability that nucleus considers."
@@ -43,7 +46,7 @@ def decoding_options(command: F) -> F:
             type=click.Choice(METHODS),
             default="beam",
             show_default=True,
-            help="beam: best captions; greedy: several times as fast; nucleus: random, varied ones.",
+            help="beam: best captions; greedy: several times as fast; nucleus: random ones.",
         ),
     ]
     for option in options:
@@ -118,9 +121,7 @@ def _caption_images(
     embedder = load_for_a_query(model or writer.made_by.model)
     require_captioner_of(provenance(embedder), writer, f"model {embedder.name}")
     generated = writer.caption_vectors(embedder.embed_images(images), decoding)
-    rows = list(
-        zip(images, generated.texts, generated.log_probabilities.tolist(), strict=True)
-    )
+    rows = list(zip(images, generated.texts, generated.log_probabilities.tolist(), strict=True))
     if as_json:
         print_json(
             {

@@ -140,8 +140,7 @@ class RunManifest:
     start: str | None
 
     @classmethod
-    def of(
-        cls, config: parse.Config, data: TrainingData, start: str | None = None) -> RunManifest:
+    def of(cls, config: parse.Config, data: TrainingData, start: str | None = None) -> RunManifest:
         """Describes a run."""
         settings = json.loads(json.dumps(parse.flat(config)))  # lists instead of tuples
         return cls(settings, _digest(data), start)

@@ -84,7 +84,7 @@ def test_malformed_captioners_are_refused(tmp_path: Path) -> None:
     (tmp_path / "vocabulary.txt").write_text("a\na\n")
     with pytest.raises(ModelError, match="expected distinct words without spaces, found 'a'"):
         load_captioner(tmp_path)
-    with pytest.raises(ModelError, match="expected a captioner in .*absent, found no config"):
+    with pytest.raises(ModelError, match=r"expected a captioner in .*absent, found no config"):
         load_captioner(tmp_path / "absent")
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import product
+from dataclasses import replace
+from itertools import pairwise, product
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from rsicd_embed.captioning.caption_config import Decoding
+from rsicd_embed.captioning.caption_config import METHODS, Decoding, Method
 from rsicd_embed.captioning.caption_model import CaptionModel
 from rsicd_embed.captioning.captioner import Captioner
-from rsicd_embed.captioning.captioner_files import CaptionerParts, params_of
+from rsicd_embed.captioning.captioner_files import CaptionerParts, named_arrays, params_of
 from rsicd_embed.errors import ArgumentError, ModelError
 
 from .tiny_captioner import CONFIG, WORDS, tiny_parts, unit_vectors
@@ -23,9 +24,7 @@ FREE = Decoding("greedy", no_repeat=0, max_words=6)
 
 def log_probabilities(parts: CaptionerParts, vectors: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """float (n, t, v) of captions, without a memory."""
-    model = nnx.merge(
-        nnx.graphdef(CaptionModel(CONFIG, rngs=nnx.Rngs(0))), parts.params
-    )
+    model = nnx.merge(nnx.graphdef(CaptionModel(CONFIG, rngs=nnx.Rngs(0))), parts.params)
     logits = np.asarray(model(jnp.asarray(vectors), jnp.asarray(tokens)), np.float64)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
@@ -85,23 +84,22 @@ def test_a_beam_of_one_is_greedy_and_wider_beams_are_no_worse() -> None:
     assert five.log_probabilities.mean() > plain.log_probabilities.mean()
 
 
-@pytest.mark.parametrize("method", ["greedy", "beam", "nucleus"])
-def test_no_sequence_is_repeated(method: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_no_sequence_is_repeated(method: Method) -> None:
     captioner = Captioner(tiny_parts())
-    free = Decoding(method, no_repeat=0, temperature=0.3)  # type: ignore[arg-type]
-    for size in (1, 2, 3):
-        decoding = Decoding(method, no_repeat=size, temperature=0.3)  # type: ignore[arg-type]
-        for text in captioner.caption_vectors(VECTORS, decoding).texts:
-            words = text.replace("'s", " 's").split()
-            grams = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
-            assert len(grams) == len(set(grams))
-    assert captioner.caption_vectors(VECTORS, free).texts != captioner.caption_vectors(
-        VECTORS, Decoding(method, no_repeat=1, temperature=0.3)  # type: ignore[arg-type]
-    ).texts
+    texts = captioner.caption_vectors(VECTORS, Decoding(method, no_repeat=2)).texts
+    grams = [list(pairwise(text.replace("'s", " 's").split())) for text in texts]
+    assert all(len(own) == len(set(own)) for own in grams)
+    assert max(map(len, grams)) > 3
+
+
+def test_repetitions_are_allowed_on_request() -> None:
+    texts = Captioner(tiny_parts()).caption_vectors(VECTORS, FREE).texts
+    assert any(len(set(text.split())) < len(text.split()) for text in texts)
 
 
 def test_random_captions_do_not_depend_on_batches() -> None:
-    decoding = Decoding("nucleus", seed=3)
+    decoding = Decoding("nucleus", no_repeat=2, seed=3)
     whole = Captioner(tiny_parts()).caption_vectors(VECTORS, decoding)
     small = Captioner(tiny_parts(), batch_size=2)
     parts = [
@@ -109,10 +107,10 @@ def test_random_captions_do_not_depend_on_batches() -> None:
         small.caption_vectors(VECTORS[3:], decoding, first=3),
     ]
     assert whole.texts == parts[0].texts + parts[1].texts
-    other = small.caption_vectors(VECTORS, Decoding("nucleus", seed=4))
+    other = small.caption_vectors(VECTORS, Decoding("nucleus", no_repeat=2, seed=4))
     assert other.texts != whole.texts
-    sure = small.caption_vectors(VECTORS, Decoding("nucleus", top_p=1e-6))
-    assert sure.texts == small.caption_vectors(VECTORS, Decoding("greedy")).texts
+    sure = small.caption_vectors(VECTORS, replace(FREE, method="nucleus", top_p=1e-6))
+    assert sure.texts == small.caption_vectors(VECTORS, FREE).texts
 
 
 def test_batches_of_any_size_give_the_same_captions() -> None:
@@ -131,13 +129,11 @@ def test_what_cannot_be_captioned_is_refused() -> None:
         captioner.caption_vectors(np.zeros((2, 5), np.float32))
     parts = tiny_parts()
     broken = {"mapping.up.bias": jnp.full(12, jnp.nan)}
-    from rsicd_embed.captioning.captioner_files import named_arrays
-
     params = params_of(named_arrays(parts.params) | broken)
     damaged = Captioner(CaptionerParts(CONFIG, params, WORDS, parts.made_by, "broken"))
-    for method in ("greedy", "beam", "nucleus"):
+    for method in METHODS:
         with pytest.raises(ModelError, match="finite logits from captioner broken"):
-            damaged.caption_vectors(VECTORS, Decoding(method))  # type: ignore[arg-type]
+            damaged.caption_vectors(VECTORS, Decoding(method, no_repeat=2))
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,14 @@ class CaptionedVectors:
         vectors: float32 (views, n, d).
         tokens: the tokens of each caption of each image, with the end.
         weights: float (n,), how often each image is drawn per epoch.
+        longest: largest number of tokens in a caption, with its end.
         seed: random seed.
     """
 
     vectors: np.ndarray
     tokens: tuple[tuple[tuple[int, ...], ...], ...]
     weights: np.ndarray
+    longest: int
     seed: int
 
     @classmethod
@@ -50,7 +52,7 @@ class CaptionedVectors:
             )
             for example in examples
         )
-        return cls(vectors, tokens, np.asarray(weights, float), seed)
+        return cls(vectors, tokens, np.asarray(weights, float), max_words + 1, seed)
 
     def steps(self, batch_size: int) -> int:
         """Number of steps per epoch; the images that fill no batch are left out at random.
@@ -97,6 +99,7 @@ class CaptionedVectors:
         for number in rng.permutation(len(batches))[skip:]:
             chosen = batches[number]
             length = -(-int(lengths[chosen].max()) // _MULTIPLE) * _MULTIPLE
+            length = min(length, self.longest)
             tokens = np.zeros((batch_size, length), np.int32)
             weights = np.zeros((batch_size, length), np.float32)
             for row, place in enumerate(chosen):

@@ -85,8 +85,8 @@ def train_captioner(
 ) -> Row:
     """Trains on `data.train` and exports the epoch that `evaluate` scores best to `out/best`.
 
-    As `loop.train`, it checkpoints every epoch and when a signal arrives, and the same call resumes.
-    Val captions are decoded greedily.
+    As `loop.train`, it checkpoints every epoch and when a signal arrives, and the same call
+    resumes. Val captions are decoded greedily.
 
     Args:
         config: settings of the run.
