@@ -97,8 +97,8 @@ def caption_store(
     if not len(store):
         raise StoreError(f"{store.uri}: expected rows to caption, found none; ingest images first")
     columns = caption_columns(column)
+    require_new_columns(store, columns, overwrite=True)  # names and types
     resumed = not overwrite and _has_captions(store, columns)
-    require_new_columns(store, columns, overwrite=overwrite or resumed)
     captioned = 0
 
     def captions_of(batch: pa.RecordBatch, budget: int) -> dict[str, pa.Array]:

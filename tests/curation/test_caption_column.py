@@ -95,6 +95,8 @@ def test_stores_that_cannot_be_captioned(
     with pytest.raises(SchemaError, match="'caption' exists already and was not written by"):
         caption_store(store, captioner, column="caption")
     with pytest.raises(SchemaError, match="'year' has the type int64, expected string"):
+        caption_store(store, captioner, column="year")
+    with pytest.raises(SchemaError, match="'year' has the type int64, expected string"):
         caption_store(store, captioner, column="year", overwrite=True)
     with pytest.raises(SchemaError, match="'uri' is not for labels"):
         caption_store(store, captioner, column="uri")

@@ -30,14 +30,14 @@ from rsicd_embed.train.teacher_forcing.caption_vectors import view, view_vectors
 
 CONFIG = CaptionTrainConfig(
     DecoderSettings(mapping_width=16, width=16, layers=1, heads=2, max_words=7, prefix=1),
-    OptimizerConfig(learning_rate=2e-2, weight_decay=0.01),
+    OptimizerConfig(learning_rate=1e-2, weight_decay=0.01),
     views=2,
     noise=0.05,
     dropout=0.0,
     ema=0.5,
-    epochs=20,
+    epochs=30,
     batch_size=12,
-    eval_every=10,
+    eval_every=15,
 )
 
 
@@ -91,7 +91,7 @@ def test_a_run_learns_and_resumes_exactly(data: TrainingData, tmp_path: Path) ->
     embedder.embedded = 0
     with pytest.raises(TrainStoppedError):
         train_captioner(
-            CONFIG, data, tmp_path / "parts", embedder, caption_point, [StopAfter(13)], shared
+            CONFIG, data, tmp_path / "parts", embedder, caption_point, [StopAfter(17)], shared
         )
     resumed = train_captioner(
         CONFIG, data, tmp_path / "parts", embedder, caption_point, vectors=shared
