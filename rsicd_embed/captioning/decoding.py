@@ -22,7 +22,7 @@ _NEVER = -1e9  # a logit that is finite, so that NaN in a model's own logits can
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Decoded:
+class DecodedTokens:
     """Captions of a batch.
 
     Attributes:
@@ -35,7 +35,7 @@ class Decoded:
     log_probability: jax.Array
 
 
-Decode = Callable[[Any, jax.Array, jax.Array], Decoded]
+Decode = Callable[[Any, jax.Array, jax.Array], DecodedTokens]
 
 
 @cache
@@ -55,7 +55,7 @@ def decoder(
     steps = decoding.steps(config)
 
     @jax.jit
-    def decode(params: Any, vectors: jax.Array, keys: jax.Array) -> Decoded:
+    def decode(params: Any, vectors: jax.Array, keys: jax.Array) -> DecodedTokens:
         return run(_Captions(nnx.merge(graph, params), config, decoding, end, unwanted, steps),
                    vectors, keys)  # fmt: skip
 
@@ -116,7 +116,7 @@ class _Captions:
         return logits + penalty
 
 
-def _one_by_one(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> Decoded:
+def _one_by_one(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> DecodedTokens:
     """Greedy decoding and nucleus sampling."""
     count, steps, end = len(vectors), captions.steps, captions.end
     logits, memory = captions.start(vectors)
@@ -153,7 +153,7 @@ def _one_by_one(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> Dec
     alive = jnp.ones(count, bool)
     state = (jnp.int32(0), logits, memory, tokens, alive, jnp.zeros(count))
     _, _, _, tokens, _, total = jax.lax.while_loop(unfinished, step, state)
-    return Decoded(tokens, total / (_lengths(tokens, end) + 1))
+    return DecodedTokens(tokens, total / (_lengths(tokens, end) + 1))
 
 
 def _nucleus(logits: jax.Array, top_p: float) -> jax.Array:
@@ -165,7 +165,7 @@ def _nucleus(logits: jax.Array, top_p: float) -> jax.Array:
     return jnp.where(logits >= least, logits, _NEVER)
 
 
-def _beam_search(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> Decoded:
+def _beam_search(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> DecodedTokens:
     """Keeps the k captions of the highest log-probability / length ** penalty.
 
     A finished caption stays among them for as long as no k others are better.
@@ -217,7 +217,7 @@ def _beam_search(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> De
     tokens = tokens.reshape(count, beams, steps)
     mean = total / (_lengths(tokens, end) + 1)
     best = jnp.argmax(total / (_lengths(tokens, end) + 1.0) ** penalty, axis=1)
-    return Decoded(
+    return DecodedTokens(
         jnp.take_along_axis(tokens, best[:, None, None], axis=1)[:, 0],
         jnp.take_along_axis(mean, best[:, None], axis=1)[:, 0],
     )

@@ -20,9 +20,8 @@ captioner_option = click.option(
 
 
 def decoding_options(command: F) -> F:
-    """Adds the options of `Decoding`."""
+    """Adds the options of `Decoding` but the random seed."""
     options: list[Callable[[F], F]] = [
-        click.option("--seed", default=0, show_default=True, help="Random seed of nucleus."),
         click.option("--max-words", type=click.IntRange(1), help="Longest caption, in words."),
         click.option(
             "--temperature",
@@ -73,6 +72,7 @@ def decoding_of(options: dict[str, Any]) -> Decoding:
 @click.option("--overwrite", is_flag=True, help="Caption rows again that have a caption.")
 @captioner_option
 @decoding_options
+@click.option("--seed", default=0, show_default=True, help="Random seed of nucleus.")
 @model_option("the model that the captioner was trained on")
 @json_option
 def caption(
