@@ -132,7 +132,7 @@ def _one_by_one(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> Dec
 
     def unfinished(state: Any) -> jax.Array:
         done, _, _, _, alive, _ = state
-        return (done < steps) & jnp.any(alive)
+        return jnp.logical_and(done < steps, jnp.any(alive))
 
     def step(state: Any) -> Any:
         done, logits, memory, tokens, alive, total = state
@@ -183,7 +183,7 @@ def _beam_search(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> De
 
     def unfinished(state: Any) -> jax.Array:
         done, *_, alive, _ = state
-        return (done < steps) & jnp.any(alive)
+        return jnp.logical_and(done < steps, jnp.any(alive))
 
     def step(state: Any) -> Any:
         done, logits, memory, tokens, alive, total = state
