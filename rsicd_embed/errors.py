@@ -7,6 +7,10 @@ Every message is a single line: what was expected, what was found, and what to d
     ├── ImageError                 an image cannot be read
     ├── FindError                  an image cannot be divided into the requested patches
     ├── DatasetError               a source of images or captions is missing or malformed
+    ├── RemoteError                an object of a bucket or web server cannot be read
+    │   ├── RemoteMissingError     there is no such object
+    │   ├── RemoteChangedError     it changed while it was read
+    │   └── RemoteAccessError      the bucket or the credentials are wrong, so nothing can be read
     ├── ModelError                 a model cannot be found or loaded
     │   └── WeightsError           its weights do not match its config
     ├── BenchError                 a benchmark or an evaluation cannot run
@@ -39,6 +43,10 @@ __all__ = [
     "ImageError",
     "ModelError",
     "QueryError",
+    "RemoteAccessError",
+    "RemoteChangedError",
+    "RemoteError",
+    "RemoteMissingError",
     "RequestError",
     "RsicdEmbedError",
     "SQLError",
@@ -74,6 +82,25 @@ class FindError(RsicdEmbedError):
 
 class DatasetError(RsicdEmbedError):
     """A source of images or captions is missing, empty or malformed."""
+
+
+class RemoteError(RsicdEmbedError):
+    """An object of a bucket or web server cannot be read."""
+
+
+class RemoteMissingError(RemoteError):
+    """There is no such object."""
+
+
+class RemoteChangedError(RemoteError):
+    """An object changed while it was read."""
+
+    def __init__(self, message: str = "changed while it was read; run the same command again"):
+        super().__init__(message)
+
+
+class RemoteAccessError(RemoteError):
+    """A bucket does not exist or refuses the credentials, so that none of its objects is read."""
 
 
 class ModelError(RsicdEmbedError):
@@ -171,6 +198,13 @@ def one_line(error: object, *, limit: int | None = None, empty: str | None = Non
     """
     text = " ".join(str(error).split())[:limit]
     return text or (type(error).__name__ if empty is None else empty)
+
+
+def http_reason(status: int) -> str:
+    """Explains the status of a failed web request."""
+    if status in (401, 403):
+        return f"it needs authentication (HTTP {status}); sign its URL, or download it"
+    return f"it is gone (HTTP {status})" if status in (404, 410) else f"HTTP {status}"
 
 
 def first_line(error: BaseException) -> str:

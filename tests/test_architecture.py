@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "json_output": set(),
     "geography": {"errors"},
     "records": {"errors"},
-    "images": {"errors"},
+    "remote": {"errors"},
+    "images": {"errors", "remote"},
     "datasets": {
-        "errors", "arguments", "files", "records", "parallel", "images", "geography",
+        "errors", "arguments", "files", "records", "parallel", "remote", "images", "geography",
     },
     "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
     "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
@@ -44,9 +45,9 @@ MAY_IMPORT = {
     },
     # LanceDB's embedding functions join stores and embedders.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
-    "rowfile": {"errors", "files", "records"},
+    "rowfile": {"errors", "files", "records", "geography"},
     "indexing": {
-        "errors", "arguments", "files", "records", "parallel", "datasets", "images",
+        "errors", "arguments", "files", "records", "parallel", "remote", "datasets", "images",
         "embedder.base", "stores.base", "rowfile", "geography",
     },
     # SQL with similarities needs the store's scores and its embedder, which it loads by default.
@@ -67,7 +68,7 @@ MAY_IMPORT = {
         "errors", "files", "records", "parallel", "_lazy_torchvision", "datasets",
         "embedder", "images", "embedder.base", "captioning",
     },
-    "find": {"errors", "files", "parallel", "embedder.base"},
+    "find": {"errors", "files", "parallel", "embedder.base", "images"},
     "pictures": {"errors", "plugins", "arguments", "files", "records", "images"},
     # Shared by evaluation and benchmarks: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
@@ -119,10 +120,14 @@ LIBRARIES = {
     "uvicorn": {"server"},
     "prometheus_client": {"server"},
     "mcp": {"server"},
+    "obstore": {"remote"},
+    "boto3": {"remote"},
+    "httpx": {"remote"},
     "click": {"cli"},
-    "rasterio": {"images", "datasets"},
+    "rasterio": {"images", "datasets", "find"},
     "pyproj": {"geography"},
     "shapely": {"geography", "indexing"},
+    "pyogrio": {"geography"},
     "rich": {"cli"},
 }
 

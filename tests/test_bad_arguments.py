@@ -39,7 +39,7 @@ def test_invalid_sources(uri: str, tiny_model: Path, tmp_path: Path) -> None:
 
 def test_manifest_with_missing_files(uri: str, tiny_model: Path, pictures: Path) -> None:
     table = pictures / "m.jsonl"
-    paths = ["a.png", "gone.png", "nul\0.png", "https://example.org/a.png"]
+    paths = ["a.png", "gone.png", "nul\0.png", "ftp://example.org/a.png"]
     table.write_text("".join(json.dumps({"path": path}) + "\n" for path in paths))
     outcome = run("ingest", table, "--store", uri, "--model", tiny_model, "--json")
     assert outcome.document["embedded"] == 1
@@ -47,7 +47,8 @@ def test_manifest_with_missing_files(uri: str, tiny_model: Path, pictures: Path)
     assert reasons == [
         "cannot be read: No such file or directory",
         "cannot be read: embedded null byte",
-        "no such file: URLs are not downloaded; download the image and give its path",
+        "no such file: expected a path or an address of s3://, gs://, az:// or http(s)://; "
+        "download the file and give its path",
     ]
 
 

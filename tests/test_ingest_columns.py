@@ -201,7 +201,7 @@ def test_column_types_on_the_command_line(
     [
         ("sub/a.jpg", r"sub\a.jpg", "sub/a.jpg, without backslashes"),
         ("x.png", r"C:\data\a.png", "expected / in the path, found backslashes"),
-        ("x.png", "https://example.org/a.png", "URLs are not downloaded"),
+        ("x.png", "ftp://example.org/a.png", "expected a path or an address of s3://"),
         (unicodedata.normalize("NFD", "é.png"), "\u00e9.png", "decomposed form (NFD)"),
         ("\u00e9.png", unicodedata.normalize("NFD", "é.png"), "composed form (NFC)"),
         ("a b.png", "a%20b.png", "a b.png, without %-escapes"),

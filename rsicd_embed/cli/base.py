@@ -26,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # The keys of `datasets.column_types.DECLARABLE`.
 COLUMN_TYPES = ("text", "int64", "float64", "bool", "timestamp", "date")
 _LARGEST = 2**32 - 1  # for any whole number on the command line
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def count_option(*names: str, default: int, help: str, least: int = 1) -> Callable[[F], F]:
@@ -130,6 +131,18 @@ column_types_option = click.option(
 )
 
 
+class SourcePath(click.ParamType):  # type: ignore[type-arg]
+    """A path, or a URL, whose slashes `Path` would lose."""
+
+    name = "path"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | Path:
+        """Returns URLs as text."""
+        return str(value) if _ADDRESS.match(str(value)) else Path(value)
+
+
 def embedding_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the arguments of commands that embed images: sources, model, engine and `--json`."""
     command = with_tiling(command)
@@ -143,7 +156,7 @@ def embedding_options(command: Callable[..., None]) -> Callable[..., None]:
         column_types_option,
         click.option("--split", help="Only images of this split."),
         model_option("the bundled model"),
-        click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path)),
+        click.argument("sources", nargs=-1, required=True, type=SourcePath()),
     ):
         command = option(command)
     return command
@@ -219,7 +232,7 @@ def _check_arguments(context: click.Context, args: list[str]) -> None:
     for parameter in context.command.params:
         value = values.get(str(parameter.name))
         texts = value if isinstance(value, tuple | list) else (value,)
-        if isinstance(parameter.type, click.Path) and "" in texts:
+        if isinstance(parameter.type, click.Path | SourcePath) and "" in texts:
             raise click.BadParameter("expected a path, found an empty text", context, parameter)
         if isinstance(parameter.type, click.types.IntParamType) and any(map(_is_huge, texts)):
             raise click.BadParameter(f"expected at most {_LARGEST}", context, parameter)

@@ -22,11 +22,12 @@ from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.datasets.scenes import Tiling
+    from rsicd_embed.datasets.stac_sources import StacSelection
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.query.table_files import Format
 
 SUFFIXES = (".parquet", ".npy")
-EXPORTS = ("parquet", "csv", "geojson", "json")
+EXPORTS = ("parquet", "csv", "geojson", "json", "gpkg", "fgb")
 
 
 @click.command()
@@ -46,13 +47,14 @@ EXPORTS = ("parquet", "csv", "geojson", "json")
     help="Embed only shard I of N, numbered from 0, into a part in the folder OUTPUT.",
 )
 def embed(
-    sources: tuple[Path, ...],
+    sources: tuple[str | Path, ...],
     output: Path,
     shard_text: str | None,
     model: str | None,
     split: str | None,
     column_types: dict[str, str],
     tiling: Tiling | None,
+    stac: StacSelection | None,
     strict: bool,
     batch_size: int,
     precision: Precision | None,
@@ -81,7 +83,7 @@ def embed(
 
     shard = None if shard_text is None else Shard.parse(shard_text)
     opened = rsicd_embed.open_sources(
-        sources, split=split, column_types=column_types, tiling=tiling
+        sources, split=split, column_types=column_types, tiling=tiling, stac=stac
     )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend
@@ -133,6 +135,13 @@ def embed(
     type=click.Choice(EXPORTS),
     help="File format of exported rows; only parquet has their vectors.  [default: by the suffix]",
 )
+@click.option(
+    "--stac",
+    is_flag=True,
+    help="Also write a STAC item, *.stac.json, that says where the rows of a Parquet file are and "
+    "what made their vectors.",
+)
+@click.option("--force", is_flag=True, help="Replace OUTPUT even if rsicd-embed did not write it.")
 @as_of_option
 @click.option(
     "--dtype",
@@ -157,6 +166,8 @@ def export(
     output: Path,
     where: str | None,
     kind: str | None,
+    stac: bool,
+    force: bool,
     as_of: str | None,
     dtype: str,
     quantize: str | None,
@@ -166,15 +177,18 @@ def export(
     """Export a store's rows or a model.
 
     Rows are written to a Parquet file, from which import fills any other store, bit by bit and
-    without the model; or, for other programs, to CSV, GeoJSON or JSON without their vectors.
+    without the model; or, for other programs, to CSV, GeoJSON, JSON, GeoPackage (.gpkg) or
+    FlatGeobuf (.fgb) without their vectors. Parquet files of rows with footprints are GeoParquet.
+    An earlier export is replaced, any other file only with --force.
+
     Models of any format are written to a directory, in the Hugging Face layout if transformers has
     the architecture, else in open_clip's or our own. Nothing is uploaded unless --push-to is given.
     """
     if (store_uri is None) == (model is None):
         raise click.UsageError("expected either --store or --model")
     if store_uri is None:
-        if where or as_of:
-            raise click.UsageError("--where and --as-of go with --store")
+        if where or as_of or stac or force:
+            raise click.UsageError("--where, --as-of, --stac and --force go with --store")
         if quantize and dtype != "float32":
             raise click.UsageError(f"expected --dtype {dtype} or --quantize, found both")
         _export_model(str(model), output, quantize or dtype, push_to, as_json)
@@ -186,9 +200,11 @@ def export(
         expected = f"*.{kind}" if kind else " or ".join(f"*.{known}" for known in EXPORTS)
         raise click.UsageError(f"expected an output named {expected}: {output}")
     if named == "parquet":
-        _export_rows(store_uri, output, where, as_of, as_json)
+        _export_rows(store_uri, output, where, as_of, stac, force, as_json)
+    elif stac:
+        raise click.UsageError(f"expected --stac with a Parquet file, which has vectors: {output}")
     else:
-        _export_table(store_uri, output, cast("Format", named), where, as_of, as_json)
+        _export_table(store_uri, output, cast("Format", named), where, as_of, force, as_json)
 
 
 def _export_model(model: str, output: Path, dtype: str, repo: str | None, as_json: bool) -> None:
@@ -216,20 +232,32 @@ def _export_model(model: str, output: Path, dtype: str, repo: str | None, as_jso
 
 
 def _export_rows(
-    store_uri: str, output: Path, where: str | None, as_of: str | None, as_json: bool
+    store_uri: str,
+    output: Path,
+    where: str | None,
+    as_of: str | None,
+    stac: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.cli.search_command import store_version
+    from rsicd_embed.indexing import stac_item
     from rsicd_embed.indexing.export_rows import export_rows
 
+    if stac:
+        stac_item.require_replaceable_item(stac_item.stac_path(output), force=force)
+    item: Path | None = None
     with (
         rsicd_embed.open_store(store_uri) as newest,
         store_version(newest, as_of) as store,
         image_progress("export", len(store), "rows") as advance,
     ):
-        exported = export_rows(store, output, where=where, progress=advance)
+        exported = export_rows(store, output, where=where, force=force, progress=advance)
         made_by = store.provenance
+        if stac:
+            item = stac_item.write_stac_item(store, output, exported, where)
     rate = exported.rows / exported.seconds if exported.seconds else 0.0
     if as_json:
         print_json(
@@ -244,6 +272,7 @@ def _export_rows(
                 "sha256": exported.sha256,
                 "seconds": round(exported.seconds, 3),
                 "rows_per_s": round(rate, 1),
+                **({} if item is None else {"stac": str(item)}),
             }
         )
     else:
@@ -251,6 +280,10 @@ def _export_rows(
             f"{exported.rows} rows with vectors of length {made_by.dim} in {output} "
             f"({exported.bytes / 1e6:.1f} MB) in {exported.seconds:.1f} s ({rate:.1f} rows/s)"
         )
+    if item is not None:
+        note(f"STAC item: {item}")
+    if exported.not_geo is not None:
+        note(f"not GeoParquet, but plain Parquet: {exported.not_geo}")
     if not exported.rows:
         note("no rows: the store is empty, or no row matches --where")
 
@@ -261,13 +294,15 @@ def _export_table(
     kind: Format,
     where: str | None,
     as_of: str | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     import rsicd_embed
     from rsicd_embed.cli.search_command import store_version
-    from rsicd_embed.query import table_files
+    from rsicd_embed.query import generated_files, table_files
     from rsicd_embed.records import VECTOR
 
+    generated_files.require_replaceable(output, kind, force=force)
     with rsicd_embed.open_store(store_uri) as newest, store_version(newest, as_of) as store:
         columns = [name for name in store.schema.names if name != VECTOR]
         with store.scan(columns, where) as reader:

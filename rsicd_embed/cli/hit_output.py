@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
     from rsicd_embed.cli.terminal_pictures import Protocol
 
-KINDS = ("table", "json", "csv", "geojson", "parquet", "html")
+KINDS = ("table", "json", "csv", "geojson", "parquet", "gpkg", "fgb", "html")
 _SUFFIXES = {".htm": "html", ".txt": "table"} | {f".{kind}": kind for kind in KINDS[1:]}
 _SHEETS = (".html", ".htm")
 _BATCH_ROWS = 1000
 # Columns that the text output prints elsewhere or leaves out.
-_HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height", "score_percentile")
+_HIDDEN = (
+    *("query", "rank", "id", "score", "uri", "sha256", "object_etag", "width", "height"),
+    "score_percentile",
+)
 
 
 def format_options(command: F) -> F:
@@ -48,6 +51,9 @@ def format_options(command: F) -> F:
             "--output",
             type=click.Path(dir_okay=False, path_type=Path),
             help="Write the hits to this file; its suffix says the format.",
+        ),
+        click.option(
+            "--force", is_flag=True, help="Replace files that rsicd-embed did not write, too."
         ),
         click.option(
             "--format", "kind", type=click.Choice(KINDS), help="Format.  [default: table]"
@@ -86,11 +92,13 @@ class Destination:
         open_sheet: bool,
         as_json: bool,
         preview: bool,
+        force: bool,
     ) -> Destination:
         """Combines the options of a command.
 
         Raises:
             UsageError: they contradict each other, or a file has no known suffix.
+            StoreError: a file exists that rsicd-embed did not write, without `force`.
         """
         from rsicd_embed.cli.terminal_pictures import picture_protocol
 
@@ -112,8 +120,14 @@ class Destination:
             raise click.UsageError(
                 f"expected an output named *{' or *'.join(names)} for --format {kind}: {output}"
             )
-        if kind in ("parquet", "html") and output is None:
+        if kind in ("parquet", "gpkg", "fgb", "html") and output is None:
             raise click.UsageError(f"expected -o FILE for --format {kind}")
+        if output is not None or sheet is not None:
+            from rsicd_embed.query.generated_files import require_replaceable
+
+            for path, as_kind in ((output, kind), (sheet, "html")):
+                if path is not None:
+                    require_replaceable(path, as_kind, force=force)
         shows = preview and kind == "table" and output is None and sys.stdout.isatty()
         protocol = picture_protocol(os.environ) if shows else None
         draw = sheet is not None or open_sheet
@@ -142,13 +156,13 @@ def write_hits(
         _draw(hits, title, destination.sheet, open_sheet=destination.open_sheet)
     if kind == "html":
         _draw(hits, title, output, open_sheet=False)
-    elif kind in ("csv", "geojson", "parquet"):
+    elif kind in ("csv", "geojson", "parquet", "gpkg", "fgb"):
         batches = hits.to_batches(max_chunksize=_BATCH_ROWS)
         if output is None:
             for piece in table_files.encoded(batches, hits.schema, kind):  # type: ignore[arg-type]
                 click.echo(piece, nl=False)
         else:
-            table_files.save(batches, hits.schema, kind, output)  # type: ignore[arg-type]
+            table_files.save(batches, hits.schema, kind, output, note)  # type: ignore[arg-type]
     elif output is not None:
         pieces = _document(hits, head, tail) if kind == "json" else _encoded_lines(hits)
         table_files.save_pieces(pieces, output)

@@ -175,11 +175,13 @@ def duplicates(
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.curation import near_duplicates
     from rsicd_embed.curation.column_update import require_new_columns
-    from rsicd_embed.query import table_files
+    from rsicd_embed.query import generated_files, table_files
 
     kind = None if output is None else output.suffix.lower().removeprefix(".")
     if output is not None and kind not in ("csv", "json"):
         raise click.UsageError(f"expected an output named *.csv or *.json: {output}")
+    if output is not None:
+        generated_files.require_replaceable(output, str(kind), force=None)
     with (
         rsicd_embed.open_store(store_uri) as store,
         image_progress("compare", len(store), "rows") as advance,

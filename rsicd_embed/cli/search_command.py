@@ -116,6 +116,7 @@ def search(
     sheet: Path | None,
     open_sheet: bool,
     preview: bool,
+    force: bool,
     explain: bool,
     as_json: bool,
 ) -> None:
@@ -138,7 +139,7 @@ def search(
 
     for text in (*texts, *avoided):
         require_text(text)
-    destination = Destination.of(kind, output, sheet, open_sheet, as_json, preview)
+    destination = Destination.of(kind, output, sheet, open_sheet, as_json, preview, force)
     parts = parse_all(texts=texts, images=images, like=like, avoided=avoided, unlike=unlike)
     if not parts:
         raise click.UsageError("expected TEXT, --image FILE or --like ID")

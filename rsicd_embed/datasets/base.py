@@ -13,10 +13,16 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from rsicd_embed.images import container_of
+from rsicd_embed.remote import is_remote
+
 _NO_ATTRIBUTES: Mapping[str, Any] = {}
 
 # The beginning of a URL, of the web or of an object store.
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+# The column with the ETags of remote objects, by which unchanged ones are known without reading.
+ETAG = "object_etag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +31,9 @@ class Example:
 
     Attributes:
         id: stable across runs; by default the path relative to the source.
-        file: path or URL of the image file, or of a window of a scene (see `images.SceneWindow`);
-            a string, since a Path takes five times the memory.
+        file: path or URL of the image file, or the address of a window of a scene (see
+            `images.SceneWindow`), of a member of a tar or of a cell of a table (see
+            `images.archived_images`); a string, since a Path takes five times the memory.
         attributes: values of the source's columns, by column name.
     """
 
@@ -42,7 +49,9 @@ class Example:
     @property
     def uri(self) -> str:
         """Absolute path of the image file, or its URL."""
-        return self.file if ADDRESS.match(self.file) else str(plain_path(self.path))
+        if ADDRESS.match(self.file) or container_of(self.file):
+            return self.file
+        return str(plain_path(self.path))
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -74,14 +83,14 @@ class ManifestRows:
     """The table of a manifest, kept so that values can be converted to a store's types.
 
     Attributes:
-        path: the manifest.
+        path: the manifest; a URL is text.
         ids: ids of the rows.
         numbers: row numbers in the file, from 1.
         written: columns as stored in the file; for CSV and JSONL, the text of each value.
         nulls: texts that mean null in columns of other types than text.
     """
 
-    path: Path
+    path: Path | str
     ids: Sequence[str]
     numbers: Sequence[int]
     written: pa.Table
@@ -109,7 +118,8 @@ class Source:
     """A set of images, such as a folder or a manifest.
 
     Attributes:
-        root: the folder to which ids and relative paths refer; for a single image, its file.
+        root: the folder to which ids and relative paths refer; for a single image, tar or table,
+            its file; a URL is text.
         examples: the images, in a stable order and with distinct ids.
         schema: Arrow types of the attributes.
         skipped: files and rows that cannot be used, with reasons.
@@ -120,7 +130,7 @@ class Source:
         max_nodata: largest share of pixels without data in a tile of a scene.
     """
 
-    root: Path
+    root: Path | str
     examples: tuple[Example, ...]
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     skipped: tuple[Skipped, ...] = ()
@@ -141,6 +151,24 @@ class Source:
         return tuple(example for example in self.examples if example.split == name)
 
 
+def with_etag(source: Source, etag: str | None = None) -> Source:
+    """Adds the column `ETAG`.
+
+    Args:
+        source: a source.
+        etag: the ETag of all its examples; None if it is known only when they are read.
+    """
+    if ETAG in source.schema.names or etag == "":
+        return source
+    examples = source.examples
+    if etag:
+        examples = tuple(
+            replace(example, attributes={**example.attributes, ETAG: etag}) for example in examples
+        )
+    schema = source.schema.append(pa.field(ETAG, pa.string()))
+    return replace(source, examples=examples, schema=schema)
+
+
 def plain_path(path: Path) -> Path:
     """Makes a path absolute and removes `..`; symbolic links are resolved only if it has `..`."""
     path = path.absolute()
@@ -153,8 +181,13 @@ def why_missing(file: str) -> str | None:
     Args:
         file: a path or URL, as in `Example.file`.
     """
+    if is_remote(file):
+        return None
     if ADDRESS.match(file):
-        return "URLs are not downloaded; download the image and give its path"
+        return (
+            "expected a path or an address of s3://, gs://, az:// or http(s)://; download the file "
+            "and give its path"
+        )
     if os.path.lexists(file):
         return None
     folder, name = os.path.split(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from rsicd_embed.datasets import column_types, text
 from rsicd_embed.datasets.base import ADDRESS, Example, ManifestRows, Skipped, Source
 from rsicd_embed.datasets.column_types import PATH_COLUMNS, TEXT_COLUMNS
 from rsicd_embed.datasets.conversion import Conversion, MisfitError, retyped
-from rsicd_embed.errors import DatasetError, one_line
+from rsicd_embed.errors import DatasetError, RemoteError, one_line
 from rsicd_embed.records import FIXED_COLUMNS
+from rsicd_embed.remote import RemoteUrl, is_remote, public_address
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".parquet"})
 
@@ -23,7 +25,7 @@ _INDEX = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__")
 
 
 @dataclass(frozen=True)
-class _Table:
+class ManifestTable:
     """The columns of a file.
 
     Attributes:
@@ -52,7 +54,7 @@ def load(path: Path) -> Source:
     return latest(path, read(path))
 
 
-def latest(path: Path, source: Source) -> Source:
+def latest(path: Path | str, source: Source) -> Source:
     """Keeps the last of the rows with the same id; the others go to `Source.skipped`."""
     last: dict[str, int] = {}
     skipped = []
@@ -70,13 +72,21 @@ def latest(path: Path, source: Source) -> Source:
     )
 
 
-def read(path: Path) -> Source:
+def read(file: Path, address: str | None = None) -> Source:
     """Like `load`, but with one example per row, so that ids may repeat.
+
+    Args:
+        file: the manifest.
+        address: URL or path of which it is a copy, and to which its paths are relative.
 
     Raises:
         DatasetError: as in `load`.
     """
-    table = _read(path)
+    try:
+        table = _read(file)
+    except DatasetError as error:
+        raise DatasetError(str(error).replace(str(file), address or str(file))) from error
+    path = address or file
     names = table.written.column_names
     index = [name for name in names if _INDEX.fullmatch(name)]
     notes = tuple(
@@ -95,22 +105,38 @@ def read(path: Path) -> Source:
         )
     paths = _texts(path, table, column)
     ids = _texts(path, table, "id") if "id" in names else paths
-    examples, folder = [], path.parent
-    for row, (id_, file) in enumerate(zip(ids, paths, strict=True), start=1):
-        if not id_ or not file:
-            raise DatasetError(f"{path}: row {row} has no {column if not file else 'id'}")
-        examples.append(Example(id_, _located(file, folder)))
-    # Columns computed from the image itself are ignored in the manifest.
-    attributes = [name for name in names if name not in {column, *index, *FIXED_COLUMNS}]
+    folder = _folder(path)
+    examples = []
+    for row, (id_, image) in enumerate(zip(ids, paths, strict=True), start=1):
+        if not id_ or not image:
+            raise DatasetError(f"{path}: row {row} has no {column if not image else 'id'}")
+        examples.append(Example(id_, _located(image, folder, f"{path}: row {row}")))
+    return with_attributes(
+        Source(folder, tuple(examples), notes=notes), table, path, {column, *index}
+    )
+
+
+def with_attributes(
+    source: Source, table: ManifestTable, path: Path | str, others: set[str]
+) -> Source:
+    """Gives each example of a source the values of a row.
+
+    Args:
+        source: examples in the order of the rows.
+        table: the rows.
+        path: their file, for messages.
+        others: columns that are no attributes. Columns computed from the image itself are not
+            either.
+    """
+    names = [name for name in table.written.column_names if name not in {*others, *FIXED_COLUMNS}]
     rows = ManifestRows(
         path,
-        [example.id for example in examples],
-        range(1, len(ids) + 1),
-        table.written.select(attributes),
+        [example.id for example in source.examples],
+        range(1, len(source.examples) + 1),
+        table.written.select(names),
         table.nulls,
     )
-    source = Source(folder, tuple(examples), notes=notes, rows=rows)
-    return retyped(source, {name: table.types[name] for name in attributes})
+    return retyped(replace(source, rows=rows), {name: table.types[name] for name in names})
 
 
 def _column_remedy(names: list[str]) -> str:
@@ -123,21 +149,34 @@ def _column_remedy(names: list[str]) -> str:
     return ""
 
 
-def _located(file: str, folder: Path) -> str:
+def _folder(path: Path | str) -> Path | str:
+    """The folder of a manifest; a URL is text."""
+    if isinstance(path, Path) or not is_remote(path):
+        return Path(path).parent
+    url = RemoteUrl.parse(path)
+    return str(url.with_key(posixpath.dirname(url.path)))
+
+
+def _located(file: str, folder: Path | str, where: str) -> str:
     if file.startswith("file://"):
         return unquote(file[7:])
-    return file if ADDRESS.match(file) else str(folder / file)
+    if is_remote(file):
+        try:
+            return public_address(file)
+        except RemoteError as error:
+            raise DatasetError(f"{where}: {error}") from None
+    if ADDRESS.match(file):
+        return file
+    if isinstance(folder, Path):
+        return str(folder / file)
+    url = RemoteUrl.parse(folder)
+    return str(url.with_key(posixpath.normpath(posixpath.join("/", url.key, file)).lstrip("/")))
 
 
-def _texts(path: Path, table: _Table, name: str) -> list[str | None]:
+def _texts(path: Path | str, table: ManifestTable, name: str) -> list[str | None]:
     column = table.written[name]
     if column_types.as_text(column.type) not in (pa.string(), pa.null()):
-        remedy = (
-            "; images inside Parquet files are not supported, write them to files"
-            if pa.types.is_struct(column.type) and "bytes" in column.type.names
-            else ""
-        )
-        raise DatasetError(f"{path}: expected text in column {name!r}, found {column.type}{remedy}")
+        raise DatasetError(f"{path}: expected text in column {name!r}, found {column.type}")
     try:
         texts: list[str | None] = Conversion(pa.string(), lenient=True)(column).to_pylist()
     except MisfitError as error:
@@ -147,7 +186,7 @@ def _texts(path: Path, table: _Table, name: str) -> list[str | None]:
     return texts
 
 
-def _read(path: Path) -> _Table:
+def _read(path: Path) -> ManifestTable:
     kind = path.suffix.lower()
     try:
         if kind == ".parquet":
@@ -155,24 +194,36 @@ def _read(path: Path) -> _Table:
         if kind == ".csv":
             return _read_csv(path)
         table, types = text.read_json_lines(path)
-        return _Table(table, {name: _type(name, inferred) for name, inferred in types.items()})
+        return ManifestTable(
+            table, {name: _type(name, inferred) for name, inferred in types.items()}
+        )
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise DatasetError(f"{path} cannot be read as {kind[1:]}: {one_line(error)}") from error
 
 
-def _read_parquet(path: Path) -> _Table:
+def _read_parquet(path: Path) -> ManifestTable:
     import pyarrow.parquet
 
     # A folder such as `year=2020` does not become a column.
     table = pyarrow.parquet.read_table(path, partitioning=None)
+    return typed(path, table)
+
+
+def typed(path: Path | str, table: pa.Table) -> ManifestTable:
+    """The columns of a Parquet file with the types that stores have.
+
+    Raises:
+        DatasetError: a column occurs twice.
+        ArrowException: text is not UTF-8.
+    """
     table.validate(full=True)  # text has to be UTF-8
     _require_distinct(path, table.column_names)
     schema = pa.schema([(field.name, column_types.plain(field.type)) for field in table.schema])
     table = table.cast(schema, safe=False)  # drops nanoseconds
-    return _Table(table, {field.name: _type(field.name, field.type) for field in schema})
+    return ManifestTable(table, {field.name: _type(field.name, field.type) for field in schema})
 
 
-def _read_csv(path: Path) -> _Table:
+def _read_csv(path: Path) -> ManifestTable:
     import pyarrow.csv
 
     text.require_utf8(path)
@@ -187,10 +238,10 @@ def _read_csv(path: Path) -> _Table:
         types[name] = _type(name, column_types.of_cells(table[name]))
         if pa.types.is_null(types[name]):
             table = table.set_column(place, name, pa.nulls(len(table)))
-    return _Table(table, types, column_types.NULL_CELLS)
+    return ManifestTable(table, types, column_types.NULL_CELLS)
 
 
-def _require_distinct(path: Path, names: list[str]) -> None:
+def _require_distinct(path: Path | str, names: list[str]) -> None:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise DatasetError(f"{path}: expected each column once, found {repeated!r} twice")

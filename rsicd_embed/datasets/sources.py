@@ -13,8 +13,19 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.arguments import require_items
-from rsicd_embed.datasets import captioned, classes, folder, manifest, scenes, splits
-from rsicd_embed.datasets.base import Example, Source, why_missing
+from rsicd_embed.datasets import (
+    captioned,
+    classes,
+    folder,
+    image_tables,
+    manifest,
+    remote_sources,
+    scenes,
+    splits,
+    stac_sources,
+    tar_archives,
+)
+from rsicd_embed.datasets.base import Example, Source, why_missing, with_etag
 from rsicd_embed.datasets.column_types import (
     DECLARABLE,
     TEXT_COLUMNS,
@@ -33,8 +44,10 @@ from rsicd_embed.datasets.conversion import (
     written_column,
 )
 from rsicd_embed.datasets.scenes import Tiling
+from rsicd_embed.datasets.stac_sources import StacSelection
 from rsicd_embed.errors import DatasetError, SchemaError
 from rsicd_embed.records import FIXED_COLUMNS
+from rsicd_embed.remote import address_of, is_remote
 
 _NO_COLUMNS = pa.schema([])
 _UTC = pa.timestamp("us", "UTC")
@@ -42,16 +55,25 @@ _UTC = pa.timestamp("us", "UTC")
 _COLLAPSED = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 
-def open_source(path: Path, *, allow_empty: bool = False) -> Source:
+def open_source(path: str | Path, *, allow_empty: bool = False) -> Source:
     """Opens a source.
 
     Args:
-        path: a folder of images, an RSICD-like folder, an image file, or a manifest.
+        path: a folder of images, an RSICD-like folder, an image file, a manifest, a tar, or a
+            Parquet file with images; or the URL of one.
         allow_empty: accept a folder without images.
 
     Raises:
         DatasetError: the source is missing, empty or malformed.
     """
+    if is_remote(address := address_of(path)):
+        several = remote_sources.open_remote(address, allow_empty=allow_empty)
+        if len(several) > 1:
+            raise DatasetError(
+                f"{address}: expected one source, found {len(several)} tars or tables; name one"
+            )
+        return several[0]
+    path = Path(path)
     if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for overlong names)
         if (source := captioned.load(path)) is not None:
             return source
@@ -65,9 +87,28 @@ def open_source(path: Path, *, allow_empty: bool = False) -> Source:
             f"expected a folder, an image or a manifest, found nothing at {written}"
             f"{f': {reason}' if reason else ''}"
         )
-    if path.suffix.lower() in manifest.SUFFIXES:
-        return manifest.load(path)
+    suffix = path.suffix.lower()
+    if suffix == tar_archives.SUFFIX:
+        return tar_archives.load(str(path))
+    if suffix == image_tables.SUFFIX and image_tables.has_images(path):
+        return image_tables.load(str(path))
+    if suffix in manifest.SUFFIXES:
+        return _with_remote_etags(manifest.load(path))
     return folder.load_file(path)
+
+
+def _open(path: str | Path, *, allow_empty: bool) -> list[Source]:
+    """Opens a source by its path or URL; a remote folder of tars is one source for each."""
+    address = address_of(path)
+    if is_remote(address):
+        return remote_sources.open_remote(address, allow_empty=allow_empty)
+    return [open_source(path, allow_empty=allow_empty)]
+
+
+def _with_remote_etags(source: Source) -> Source:
+    """Adds the column of ETags if a manifest lists remote images."""
+    remote = any(is_remote(example.file) for example in source.examples)
+    return with_etag(source) if remote else source
 
 
 def open_sources(
@@ -77,6 +118,7 @@ def open_sources(
     allow_empty: bool = False,
     column_types: Mapping[str, str] | None = None,
     tiling: Tiling | None = None,
+    stac: StacSelection | None = None,
 ) -> list[Source]:
     """Opens several sources with distinct ids and common column types.
 
@@ -84,29 +126,47 @@ def open_sources(
     text in any source becomes text in all, as written.
 
     Args:
-        paths: folders, RSICD-like folders, image files and manifests.
+        paths: folders, RSICD-like folders, image files, manifests, tars and Parquet files with
+            images, and STAC documents or searches; or URLs of them.
         split: keep only the images of this split; `Valid` and `dev` are spellings of `val`, etc.
         allow_empty: accept folders without images.
         column_types: column name → type to read it as: "text", "int64", "float64", "bool",
             "timestamp" or "date".
-        tiling: read images as georeferenced scenes, and cut them into tiles.
+        tiling: read images as georeferenced scenes, and cut them into tiles; assets of STAC items
+            always are scenes.
+        stac: assets and properties of STAC items.
 
     Raises:
         DatasetError: a source is missing or malformed, or two sources conflict.
         ArgumentError: `paths` is a single path.
     """
     require_items(paths, "paths", (str, Path))
-    sources = [open_source(Path(path), allow_empty=allow_empty) for path in paths]
+    sources: list[Source] = []
+    tilings: list[Tiling | None] = []
+    for path in paths:
+        stac_address = stac_sources.address_of(path)
+        if stac_address is not None:
+            opened = [stac_sources.load(stac_address, stac or StacSelection())]
+        elif stac is not None:
+            raise DatasetError(
+                f"{path}: expected a STAC document or search for --asset and --property"
+            )
+        else:
+            opened = _open(path, allow_empty=allow_empty)
+        sources += opened
+        tilings += [tiling if stac_address is None else tiling or Tiling()] * len(opened)
     if split is not None:
         sources = [_only(source, split) for source in sources]
-    if tiling is not None:
-        sources = [scenes.cut(source, tiling) for source in sources]
+    sources = [
+        source if how is None else scenes.cut(source, how)
+        for source, how in zip(sources, tilings, strict=True)
+    ]
     seen: dict[str, Example] = {}
     for example in (example for source in sources for example in source.examples):
         other = seen.setdefault(example.id, example)
         if other.uri != example.uri:
             raise DatasetError(
-                f"{other.path} and {example.path} would both get the id {example.id!r}; "
+                f"{other.file} and {example.file} would both get the id {example.id!r}; "
                 "ingest their common folder, or a manifest with ids"
             )
     for table in [source for source in sources if not source.inferred]:

@@ -138,7 +138,7 @@ def to_wgs84(geometry: pa.Array, crs: str | None) -> pa.Array:
         raise DatasetError(f"expected geometries as WKB or WKT: {first_line(error)}") from None
     if crs is not None:
         shapes = shapely.transform(shapes, _to_lonlat(crs).transform, interleaved=False)
-    return pa.array(shapely.to_wkb(shapes), pa.binary())
+    return pa.array(shapely.to_wkb(shapes, flavor="iso"), pa.binary())
 
 
 def _to_lonlat(crs: str) -> Transformer:

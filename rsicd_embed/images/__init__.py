@@ -1,5 +1,12 @@
-"""Image reading: any file, bytes or Pillow image to 8-bit RGB."""
+"""Image reading: any file, address, bytes or Pillow image to 8-bit RGB."""
 
+from rsicd_embed.images.archived_images import (
+    TableCell,
+    TarMember,
+    container_of,
+    image_field,
+    open_table,
+)
 from rsicd_embed.images.bit_depth import STRETCH_RULE, Stretch
 from rsicd_embed.images.picture import (
     FORMATS,
@@ -10,6 +17,7 @@ from rsicd_embed.images.picture import (
     Header,
     ImageLike,
     Picture,
+    read_address,
     read_bytes,
     read_header,
     read_picture,
@@ -29,7 +37,13 @@ __all__ = [
     "Picture",
     "SceneWindow",
     "Stretch",
+    "TableCell",
+    "TarMember",
+    "container_of",
     "file_of",
+    "image_field",
+    "open_table",
+    "read_address",
     "read_bytes",
     "read_header",
     "read_picture",

@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from rsicd_embed.errors import ImageError, one_line
+from rsicd_embed.errors import ImageError, RemoteError, one_line
 from rsicd_embed.images import image_codecs, tiff, tiff_header
+from rsicd_embed.images.archived_images import TableCell, TarMember
 from rsicd_embed.images.bit_depth import Stretch, to_8_bits
 from rsicd_embed.images.image_codecs import too_large, without_text
 from rsicd_embed.images.scene_windows import SceneWindow
+from rsicd_embed.remote import address_of, fetch, is_remote
 
 # Formats that every installation reads, and the only ones that the server accepts. Other decoders
 # are rarely needed and widen the attack surface.
@@ -87,7 +89,7 @@ UNREAD_SUFFIXES = PLUGIN_SUFFIXES | {
 
 
 ImageLike = Image.Image | Path | str | bytes
-"""An image: a Pillow image, a path, or the bytes of an image file."""
+"""An image: a Pillow image, a path or address, or the bytes of an image file."""
 
 # 178,956,970, Pillow's own limit. An image of that size takes 0.5 GB as RGB.
 MAX_PIXELS = 2 * 89_478_485
@@ -132,8 +134,8 @@ def read_picture(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
     (`bit_depth.to_8_bits`). TIFFs with several pages or bands are handled by `tiff.read`.
 
     Args:
-        source: a path, the address of a window of a scene (see `SceneWindow`), the bytes of a file,
-            or a Pillow image.
+        source: a path, an address (see `read_address`, `SceneWindow`), the bytes of a file, or a
+            Pillow image.
         max_pixels: largest accepted number of pixels.
 
     Raises:
@@ -146,7 +148,7 @@ def read_picture(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
             raise ImageError(too_large(max_pixels, f"{width}×{height}"))
         picture, nodata = window.read()
         return Picture(picture, nodata=nodata)
-    data = source if isinstance(source, bytes | Image.Image) else read_bytes(Path(source))
+    data = source if isinstance(source, bytes | Image.Image) else read_address(source)
     try:
         if isinstance(data, Image.Image):
             return _from_pillow(data)
@@ -199,6 +201,33 @@ def read_header(data: bytes) -> Header:
         raise
     except Exception as error:
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
+
+
+def read_address(address: str | Path, most_bytes: int | None = None) -> bytes:
+    """Reads an image file from wherever it is.
+
+    Args:
+        address: a path, a URL of an object store or the web, or the address of an image inside a
+            tar or a Parquet table (see `archived_images`).
+        most_bytes: largest accepted size of a remote file.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    text = address_of(address)
+    try:
+        if member := TarMember.parse(text):
+            if most_bytes is not None and member.size > most_bytes:
+                raise ImageError(f"has more than {most_bytes:,} bytes")
+            return member.read()
+        if cell := TableCell.parse(text):
+            return cell.read()
+        if is_remote(text):
+            content = fetch(text, most_bytes=most_bytes)
+            return content.data if content else b""
+    except RemoteError as error:
+        raise ImageError(str(error)) from error
+    return read_bytes(Path(address))
 
 
 def read_bytes(path: Path) -> bytes:

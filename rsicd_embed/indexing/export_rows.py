@@ -33,12 +33,16 @@ class ExportedRows:
         bytes: size of the file.
         sha256: SHA-256 of the file, in hexadecimal.
         seconds: wall time.
+        bounds: west, south, east, north of the footprints; west > east across the antimeridian.
+        not_geo: why a file of rows with footprints is not GeoParquet.
     """
 
     rows: int
     bytes: int
     sha256: str
     seconds: float
+    bounds: tuple[float, float, float, float] | None = None
+    not_geo: str | None = None
 
 
 def export_rows(
@@ -46,17 +50,19 @@ def export_rows(
     output: str | Path,
     *,
     where: str | None = None,
+    force: bool = False,
     progress: Progress = lambda rows: None,
 ) -> ExportedRows:
     """Writes a store's rows to a Parquet file that `import_rows` reads into any store.
 
     The file is written atomically in bounded memory. A file from an earlier export is replaced; any
-    other file is not.
+    other file is not. The file is GeoParquet if rows have footprints, as WKB in a column geometry.
 
     Args:
         store: the store, whose current state is exported.
         output: path of the Parquet file.
         where: SQL condition that selects rows.
+        force: replace any file.
         progress: called with the number of rows written since the last call.
 
     Raises:
@@ -68,11 +74,14 @@ def export_rows(
     output = Path(output)
     started = time.perf_counter()
     _require_place(output)
-    _require_ours(output)
+    if not force:
+        _require_ours(output, " (--force replaces it)")
     reader = store.scan(None, where)
     written = rowfile.write(output, reader, reader.schema, store.provenance, progress)
     seconds = time.perf_counter() - started
-    return ExportedRows(written.rows, written.bytes, written.sha256, seconds)
+    return ExportedRows(
+        written.rows, written.bytes, written.sha256, seconds, written.bounds, written.not_geo
+    )
 
 
 def write_vectors(
@@ -133,7 +142,7 @@ def _require_place(output: Path) -> None:
             raise StoreError(f"cannot write {output}: its folder does not exist; create it first")
 
 
-def _require_ours(output: Path) -> None:
+def _require_ours(output: Path, remedy: str = "") -> None:
     with storage_errors(f"cannot write {output}"):
         if not output.exists():
             return
@@ -143,7 +152,8 @@ def _require_ours(output: Path) -> None:
         ours = False
     if not ours:
         raise StoreError(
-            f"{output} exists and was not written by rsicd-embed; choose another file, or remove it"
+            f"{output} exists and was not written by rsicd-embed; choose another file, or remove "
+            f"it{remedy}"
         )
 
 

@@ -21,6 +21,7 @@ from rsicd_embed.datasets.column_types import plain
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import DatasetError, FingerprintError, ImageError, one_line
 from rsicd_embed.geography.footprints import to_wgs84
+from rsicd_embed.geography.geoparquet import covering_column
 from rsicd_embed.indexing.import_rows import Phase, silent
 from rsicd_embed.indexing.ingest import Summary
 from rsicd_embed.indexing.writer import Stages
@@ -176,6 +177,7 @@ class _VectorFile:
         try:
             with pq.ParquetFile(path) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
+                metadata = file.metadata.metadata or {}  # Arrow's schema may lack some of it
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
         for name in (layout.vector, *layout.ids, *layout.columns.values()):
@@ -189,12 +191,12 @@ class _VectorFile:
             raise DatasetError(
                 f"{path}: expected lists of floats in {layout.vector!r}, found {kind}"
             )
-        geo = json.loads((schema.metadata or {}).get(b"geo", b"{}"))
+        geo = json.loads(metadata.get(b"geo", b"{}"))
         primary = geo.get("primary_column")
         new = {old: name for name, old in layout.columns.items()}
         if primary in schema.names and "geometry" not in layout.columns:
             new.setdefault(primary, "geometry")
-        taken = {*new.values(), *FIXED_COLUMNS} - {"uri"}
+        taken = {*new.values(), *FIXED_COLUMNS, covering_column(metadata)} - {"uri"}
         for name in schema.names:
             if name != layout.vector and name not in new and name not in taken:
                 new[name] = name

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from rsicd_embed.arguments import require_items, require_object
 from rsicd_embed.datasets import classes
-from rsicd_embed.datasets.base import Example, Skipped, Source, why_missing
+from rsicd_embed.datasets.base import ETAG, Example, Skipped, Source, why_missing
 from rsicd_embed.datasets.sources import resolve
 from rsicd_embed.embedder.base import Embedder, engine_of, require_embedder
-from rsicd_embed.errors import ImageError
-from rsicd_embed.images import STRETCH_RULE, SceneWindow, read_bytes, read_picture
+from rsicd_embed.errors import ImageError, RemoteAccessError, RemoteError
+from rsicd_embed.images import (
+    STRETCH_RULE,
+    Picture,
+    SceneWindow,
+    TableCell,
+    TarMember,
+    read_bytes,
+    read_picture,
+)
 from rsicd_embed.indexing.reconcile import (
+    KnownRows,
+    MovedRows,
     keep_stored,
-    known_rows,
-    under_other_ids,
     update_attributes,
     vanished,
 )
 from rsicd_embed.indexing.writer import Displaced, Loaded, Stages, Writer
-from rsicd_embed.parallel import ordered_map
+from rsicd_embed.parallel import batched, cpu_count, ordered_map
+from rsicd_embed.remote import THREADS, Reservation, fetch, is_remote
 from rsicd_embed.stores.base import VectorStore, require_store
 
 Progress = Callable[[int], None]
+
+# Images whose rows are looked up together, in one pass over the store's ids.
+LOOKUP_ROWS = 65_536
 
 
 @dataclass
@@ -127,14 +141,12 @@ def ingest(
     sources = resolve(sources, column_types, store.schema)
     notes = [note for source in sources for note in source.notes]
     summary, stages = Summary(notes=notes, engine=engine_of(embedder)), Stages()
-    known = known_rows(store)
-    summary.notes += under_other_ids(store, sources, known)
-    for left, source in zip(reversed(range(len(sources))), sources, strict=True):
-        new = _ingest_one(
-            source, embedder, store, known, summary, stages, strict=strict, progress=progress
+    moved = MovedRows()
+    for source in sources:
+        _ingest_one(
+            source, embedder, store, moved, summary, stages, strict=strict, progress=progress
         )
-        if left:  # later sources may contain the same images
-            known |= new
+    summary.notes += moved.notes(sources)
     if prune:
         summary.removed = store.delete(vanished(store, sources))
     if summary.embedded or summary.updated or summary.removed:
@@ -149,81 +161,138 @@ def _ingest_one(
     source: Source,
     embedder: Embedder,
     store: VectorStore,
-    known: dict[str, str],
+    moved: MovedRows,
     summary: Summary,
     stages: Stages,
     *,
     strict: bool,
     progress: Progress,
-) -> dict[str, str]:
-    """Ingests one source; returns id → sha256 of the embedded images."""
-
-    def load(example: Example) -> Loaded | Example | Skipped | None:
-        """Reads an image on a thread; returns the example if the store has the same bytes,
-        and None for a tile with too little data."""
-        uri = example.uri
-        try:
-            window = SceneWindow.parse(example.file)
-            if window:
-                with stages("decode"):
-                    picture = read_picture(example.file)
-                    sha256 = hashlib.sha256(picture.image.tobytes()).hexdigest()
-                if picture.nodata > source.max_nodata:
-                    return None
-                attributes = {**example.attributes, "nodata": round(picture.nodata, 4)}
-                example = replace(example, attributes=attributes)
-            else:
-                with stages("read"):
-                    data = _image_bytes(example)
-                    sha256 = hashlib.sha256(data).hexdigest()
-            if known.get(example.id) == sha256:
-                return example
-            if not window:
-                with stages("decode"):
-                    picture = read_picture(data)
-            with stages("resize"):
-                pixels = embedder.preprocess(picture.image)
-            width, height = picture.image.size
-            stretched = picture.stretch is not None
-            return Loaded(example, uri, sha256, pixels, width, height, stretched)
-        except ImageError as error:
-            return Skipped(uri, str(error))
-
-    source = keep_stored(store, source)
-    writer = Writer(store, embedder, source.schema, known, stages)
+) -> None:
+    """Ingests one source by batches, so that memory does not depend on the number of images."""
+    writer = Writer(store, embedder, source.schema, stages)
+    loader = _Loader(source, embedder, stages)
     summary.skipped += source.skipped
     for suffix, count in source.unread.items():
         summary.unread[suffix] = summary.unread.get(suffix, 0) + count
     if strict and source.skipped:
         raise ImageError(f"{source.skipped[0].uri}: {source.skipped[0].reason}")
-    same: dict[str, Example] = {}
-    new: dict[str, str] = {}
     try:
-        for outcome in ordered_map(load, source.examples, ahead=4 * embedder.batch_size):
-            if isinstance(outcome, Loaded):
-                writer.add(outcome)
-                summary.embedded += 1
-                summary.stretched += outcome.stretched
-                new[outcome.example.id] = outcome.sha256
-            elif outcome is None:
-                summary.blank += 1
-            elif isinstance(outcome, Skipped):
-                summary.skipped.append(outcome)
-                if strict:
-                    raise ImageError(f"{outcome.uri}: {outcome.reason}")
-            else:
-                same[outcome.id] = outcome
-            progress(1)
+        for batch in batched(source.examples, LOOKUP_ROWS):
+            known = KnownRows(store, batch, source.schema.names)
+            moved.add(known)
+            examples = keep_stored(batch, known, source.inferred)
+            threads = THREADS if any(is_remote(example.file) for example in examples) else None
+            outcomes = ordered_map(
+                partial(loader.load, known=known),
+                examples,
+                ahead=4 * embedder.batch_size,
+                threads=threads,
+            )
+            same = []
+            for outcome in outcomes:
+                if isinstance(outcome, Loaded):
+                    writer.add(outcome)
+                    summary.embedded += 1
+                    summary.stretched += outcome.stretched
+                elif outcome is None:
+                    summary.blank += 1
+                elif isinstance(outcome, Skipped):
+                    summary.skipped.append(outcome)
+                    if strict:
+                        raise ImageError(f"{outcome.uri}: {outcome.reason}")
+                else:
+                    same.append(outcome)
+                progress(1)
+            updated = update_attributes(store, source.schema, same, known)
+            summary.updated += updated
+            summary.unchanged += len(same) - updated
     finally:
         writer.flush()
         summary.displaced += writer.displaced
-    updated = update_attributes(store, source.schema, same)
-    summary.updated += updated
-    summary.unchanged += len(same) - updated
-    return new
 
 
-def _image_bytes(example: Example) -> bytes:
+class _Loader:
+    """Reads and preprocesses images on threads."""
+
+    def __init__(self, source: Source, embedder: Embedder, stages: Stages) -> None:
+        self._source, self._embedder, self._stages = source, embedder, stages
+        # More threads than processors wait for remote images; only as many decode them.
+        self._processors = threading.BoundedSemaphore(cpu_count())
+
+    def load(self, example: Example, known: KnownRows) -> Loaded | Example | Skipped | None:
+        """Reads an image; returns the example if the store has the same bytes, and None for a tile
+        with too little data.
+
+        Raises:
+            RemoteAccessError: a bucket or the credentials are refused, so all images would be.
+        """
+        try:
+            if SceneWindow.parse(example.file):
+                return self._load_window(example, known)
+            with Reservation() as reservation:
+                with self._stages("read"):
+                    read = self._read(example, known, reservation)
+                if isinstance(read, Example):
+                    return read
+                example, data = read
+                sha256 = hashlib.sha256(data).hexdigest()
+                if known.sha256(example.id) == sha256:
+                    return example
+                with self._processors:
+                    with self._stages("decode"):
+                        picture = read_picture(data)
+                    return self._loaded(example, known, picture, sha256)
+        except (ImageError, RemoteError) as error:
+            if isinstance(error, RemoteAccessError):
+                raise
+            return Skipped(example.uri, str(error))
+
+    def _load_window(self, example: Example, known: KnownRows) -> Loaded | Example | None:
+        with self._processors, self._stages("decode"):
+            picture = read_picture(example.file)
+            sha256 = hashlib.sha256(picture.image.tobytes()).hexdigest()
+        if picture.nodata > self._source.max_nodata:
+            return None
+        attributes = {**example.attributes, "nodata": round(picture.nodata, 4)}
+        example = replace(example, attributes=attributes)
+        if known.sha256(example.id) == sha256:
+            return example
+        return self._loaded(example, known, picture, sha256)
+
+    def _loaded(self, example: Example, known: KnownRows, picture: Picture, sha256: str) -> Loaded:
+        with self._stages("resize"):
+            pixels = self._embedder.preprocess(picture.image)
+        return Loaded(
+            example,
+            example.uri,
+            sha256,
+            pixels,
+            *picture.image.size,
+            stretched=picture.stretch is not None,
+            replaces=known.is_known(example.id),
+        )
+
+    def _read(
+        self, example: Example, known: KnownRows, reservation: Reservation
+    ) -> Example | tuple[Example, bytes]:
+        """Reads an image's bytes; returns the example if its ETag is the store's."""
+        listed, stored = example.attributes.get(ETAG) or "", known.etag(example)
+        if listed and listed == stored:
+            return example
+        if member := TarMember.parse(example.file):
+            return example, member.read(etag=listed, reservation=reservation)
+        if cell := TableCell.parse(example.file):
+            return example, cell.read(etag=listed)
+        if not is_remote(example.file):
+            return example, _file_bytes(example)
+        content = fetch(example.file, etag=listed, known=stored, reservation=reservation)
+        etag = content.object.etag if content else stored
+        if etag != listed:
+            example = replace(example, attributes={**example.attributes, ETAG: etag or None})
+        return (example, content.data) if content else example
+
+
+def _file_bytes(example: Example) -> bytes:
     try:
         return read_bytes(example.path)
     except ImageError as error:

@@ -2,26 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.datasets.base import Example, Source, plain_path
-from rsicd_embed.images import file_of
+from rsicd_embed.datasets.base import ETAG, Example, Source, plain_path
+from rsicd_embed.errors import RemoteError, RemoteMissingError
+from rsicd_embed.images import container_of, file_of
+from rsicd_embed.parallel import ordered_map
 from rsicd_embed.records import python_rows
+from rsicd_embed.remote import THREADS, head, is_remote
 from rsicd_embed.stores.base import VectorStore
 
 
-def known_rows(store: VectorStore) -> dict[str, str]:
-    """id → sha256 of every row."""
-    known: dict[str, str] = {}
-    for batch in store.scan(["id", "sha256"]):
-        known.update(zip(batch["id"].to_pylist(), batch["sha256"].to_pylist(), strict=True))
-    return known
+class KnownRows:
+    """The rows that a store already has for a batch of examples.
+
+    Attributes:
+        rows: the rows by id, with `uri`, `sha256` and the given columns.
+        moved: ids of other rows that have the uri of one of the examples → that example's id.
+    """
+
+    def __init__(
+        self, store: VectorStore, examples: Sequence[Example], columns: Sequence[str] = ()
+    ) -> None:
+        """Reads the rows, in one pass over the store's ids and uris.
+
+        Args:
+            store: the store.
+            examples: the batch; ids are distinct.
+            columns: further columns to read; those that the store lacks are left out.
+        """
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.moved: dict[str, str] = {}
+        if not len(store):
+            return
+        by_uri = {example.uri: example.id for example in examples}
+        ids = pa.array([example.id for example in examples], pa.string())
+        uris = pa.array(list(by_uri), pa.string())
+        extra = [name for name in columns if name in store.schema.names]
+        names = list(dict.fromkeys(["id", "uri", "sha256", *extra]))
+        other: list[tuple[str, str]] = []
+        with store.scan(names) as reader:
+            for batch in reader:
+                known = pc.is_in(batch["id"], ids)
+                for row in python_rows(batch.filter(known)):
+                    self.rows[row["id"]] = row
+                elsewhere = pc.and_(pc.is_in(batch["uri"], uris), pc.invert(known))
+                pairs = batch.select(["id", "uri"]).filter(elsewhere)
+                other += zip(pairs["id"].to_pylist(), pairs["uri"].to_pylist(), strict=True)
+        self.moved = {id_: by_uri[uri] for id_, uri in other if by_uri[uri] not in self.rows}
+
+    def is_known(self, id_: str) -> bool:
+        """Whether the store has a row with this id."""
+        return id_ in self.rows
+
+    def sha256(self, id_: str) -> str | None:
+        """The SHA-256 of a row; None without such a row."""
+        return self.rows[id_]["sha256"] if id_ in self.rows else None
+
+    def etag(self, example: Example) -> str:
+        """The ETag that a row's object had when it was embedded; empty if its uri has changed."""
+        row = self.rows.get(example.id)
+        return (row.get(ETAG) or "") if row and row["uri"] == example.uri else ""
 
 
 def stored_rows(store: VectorStore, ids: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:
@@ -36,44 +86,44 @@ def stored_rows(store: VectorStore, ids: pa.Array, columns: Sequence[str]) -> pa
     return pa.RecordBatch.from_arrays(ordered, list(columns))
 
 
-def keep_stored(store: VectorStore, source: Source) -> Source:
+def keep_stored(
+    examples: Sequence[Example], known: KnownRows, inferred: Sequence[str]
+) -> list[Example]:
     """Replaces values of inferred columns by those that the store already has."""
-    names = [name for name in source.inferred if name in store.schema.names]
-    if not names:
-        return source
-    examples = {example.id: example for example in source.examples}
-    for batch in store.scan(["id", *names]):
-        for row in batch.to_pylist():
-            if (example := examples.get(row["id"])) is None:
-                continue
-            stored = {name: row[name] for name in names if row[name] is not None}
-            if any(value != example.attributes[name] for name, value in stored.items()):
-                attributes = {**example.attributes, **stored}
-                examples[example.id] = replace(example, attributes=attributes)
-    return replace(source, examples=tuple(examples.values()))
+    kept = []
+    for example in examples:
+        row = known.rows.get(example.id, {})
+        stored = {name: row[name] for name in inferred if row.get(name) is not None}
+        if any(value != example.attributes[name] for name, value in stored.items()):
+            example = replace(example, attributes={**example.attributes, **stored})
+        kept.append(example)
+    return kept
 
 
-def update_attributes(store: VectorStore, schema: pa.Schema, same: Mapping[str, Example]) -> int:
-    """Writes new attributes and uris of unchanged images; returns the number of updated rows."""
-    if not same:
-        return 0
+def update_attributes(
+    store: VectorStore, schema: pa.Schema, same: Sequence[Example], known: KnownRows
+) -> int:
+    """Writes new attributes and uris of unchanged images; returns the number of updated rows.
+
+    Args:
+        store: the store.
+        schema: the attributes.
+        same: images whose bytes the store has.
+        known: their rows, read with the columns of `schema`.
+    """
     names = [name for name in schema.names if name in store.schema.names]
     lacking = [name for name in schema.names if name not in store.schema.names]
-    changed: set[str] = {
-        id_
-        for id_, example in same.items()
-        if any(not _is_empty(example.attributes.get(name)) for name in lacking)
-    }
-    for batch in store.scan(["id", "uri", *names]):
-        for row in python_rows(batch):
-            example = same.get(row["id"])
-            if example and (
-                row["uri"] != example.uri
-                or any(not _equal(row[name], example.attributes.get(name)) for name in names)
-            ):
-                changed.add(row["id"])
+    changed: dict[str, Example] = {}
+    for example in same:
+        row = known.rows[example.id]
+        if (
+            row["uri"] != example.uri
+            or any(not _is_empty(example.attributes.get(name)) for name in lacking)
+            or any(not _equal(row.get(name), example.attributes.get(name)) for name in names)
+        ):
+            changed[example.id] = example
     if changed:
-        store.upsert(_renewed(store, schema, {id_: same[id_] for id_ in changed}))
+        store.upsert(_renewed(store, schema, changed))
     return len(changed)
 
 
@@ -111,56 +161,150 @@ def _renewed(
         yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
 
-def under_other_ids(
-    store: VectorStore, sources: Sequence[Source], known: Mapping[str, str]
-) -> list[str]:
-    """Notes that new images are already in the store under ids that no source has.
+class MovedRows:
+    """Rows whose image is now there under another id as well."""
 
-    Args:
-        store: the store before the ingest.
-        sources: the sources to ingest.
-        known: the store's rows by id.
-    """
-    present = {example.id for source in sources for example in source.examples}
-    new = [e for source in sources for e in source.examples if e.id not in known]
-    if not new or known.keys() <= present:
-        return []
-    ids = {example.uri: example.id for example in new}
-    pairs = [
-        (id_, ids[uri])
-        for batch in store.scan(["id", "uri"])
-        for id_, uri in zip(batch["id"].to_pylist(), batch["uri"].to_pylist(), strict=True)
-        if uri in ids and id_ not in present
-    ]
-    if not pairs:
-        return []
-    return [
-        f"{len(pairs):,} images were in the store under other ids and are now there twice, such as "
-        f"{pairs[0][0]!r} as {pairs[0][1]!r}; remove the old rows in Python with store.delete(ids)"
-    ]
+    def __init__(self) -> None:
+        self._moved: dict[str, str] = {}
+
+    def add(self, known: KnownRows) -> None:
+        """Adds the rows found for a batch."""
+        self._moved |= known.moved
+
+    def notes(self, sources: Sequence[Source]) -> list[str]:
+        """A message about the rows that are in no source."""
+        if self._moved:
+            for source in sources:
+                for example in source.examples:
+                    self._moved.pop(example.id, None)
+        if not self._moved:
+            return []
+        old, new = next(iter(self._moved.items()))
+        return [
+            f"{len(self._moved):,} images were in the store under other ids and are now there "
+            f"twice, such as {old!r} as {new!r}; remove the old rows in Python with "
+            "store.delete(ids)"
+        ]
 
 
 def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
-    """Ids of rows below a source's root that are in no source and whose file is gone."""
-    roots = tuple(plain_path(source.root) for source in sources)
-    present = {example.id for source in sources for example in source.examples}
-    gone = []
-    for batch in store.scan(["id", "uri"]):
-        for id_, uri in zip(batch["id"].to_pylist(), batch["uri"].to_pylist(), strict=True):
-            if id_ in present or not uri:
-                continue
-            path = Path(file_of(uri))
-            if any(path.is_relative_to(root) for root in roots) and _is_gone(path):
-                gone.append(id_)
-    return gone
+    """Ids of rows below a source's root that are in no source and whose image is gone.
+
+    An image is gone if its file is, or if the tar or table that a source has read no longer has it.
+    Eight bytes are kept for each id and uri, so a row whose hash coincides with another's stays.
+    """
+    roots = [_Root(source.root) for source in sources]
+    examples = [source.examples for source in sources]
+    present = Digests(example.id for example in chain.from_iterable(examples))
+    containers = {
+        file for example in chain.from_iterable(examples) if (file := container_of(example.file))
+    }
+    inside = Digests(example.uri for example in chain.from_iterable(examples if containers else []))
+    gone: list[str] = []
+    objects: list[tuple[str, str]] = []
+    replaced: list[tuple[str, str, str | None]] = []
+    with store.scan(["id", "uri", "sha256"]) as reader:
+        for batch in reader:
+            absent = batch.filter(pa.array(~present.have(batch["id"].to_pylist())))
+            columns = (absent[name].to_pylist() for name in ("id", "uri", "sha256"))
+            for id_, uri, sha256 in zip(*columns, strict=True):
+                file = file_of(uri) if uri else ""
+                if not file or not any(root.contains(file) for root in roots):
+                    continue
+                if file in containers and file != uri:
+                    if inside.have([uri])[0]:
+                        replaced.append((id_, uri, sha256))
+                    else:
+                        gone.append(id_)
+                elif is_remote(file):
+                    objects.append((id_, file))
+                elif _is_gone(Path(file)):
+                    gone.append(id_)
+    files = sorted({file for _, file in objects})
+    lost = set(compress(files, ordered_map(_is_gone_object, files, ahead=256, threads=THREADS)))
+    gone += [id_ for id_, file in objects if file in lost]
+    return gone + _overwritten(store, replaced, present)
+
+
+def _overwritten(
+    store: VectorStore, rows: Sequence[tuple[str, str, str | None]], present: Digests
+) -> list[str]:
+    """Ids of rows (id, uri, sha256) whose uri now has another image, under a present id."""
+    if not rows:
+        return []
+    uris = pa.array(list({uri for _, uri, _ in rows}))
+    now: dict[str, str | None] = {}
+    with store.scan(["id", "uri", "sha256"]) as reader:
+        for batch in reader:
+            chosen = batch.filter(pc.is_in(batch["uri"], uris))
+            chosen = chosen.filter(pa.array(present.have(chosen["id"].to_pylist()), pa.bool_()))
+            now.update(zip(chosen["uri"].to_pylist(), chosen["sha256"].to_pylist(), strict=True))
+    return [id_ for id_, uri, sha256 in rows if uri in now and now[uri] != sha256]
+
+
+class _Root:
+    """A source's root, a path or a URL."""
+
+    def __init__(self, root: Path | str) -> None:
+        self._url = root if isinstance(root, str) else None
+        self._path = None if isinstance(root, str) else plain_path(root)
+
+    def contains(self, file: str) -> bool:
+        """Whether a file is the root or below it."""
+        if self._path is not None:
+            return not is_remote(file) and Path(file).is_relative_to(self._path)
+        return file == self._url or file.startswith(f"{self._url}/")
+
+
+class Digests:
+    """A set of texts, kept as eight bytes for each; it may contain a text that was not added."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._sorted = np.sort(np.fromiter(map(_digest, texts), np.uint64))
+
+    def have(self, texts: Sequence[str]) -> np.ndarray:
+        """bool (n,): False for each text that certainly was not added."""
+        wanted = np.fromiter(map(_digest, texts), np.uint64, len(texts))
+        places = np.searchsorted(self._sorted, wanted)
+        places[places == len(self._sorted)] = 0
+        if not len(self._sorted):
+            return np.zeros(len(texts), bool)
+        return np.asarray(self._sorted[places] == wanted)
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def is_another(uri: str, other: str) -> bool:
     """Whether a file exists at `uri` and is not the one at `other`."""
+    if is_remote(uri) or is_remote(other):
+        return _exists(file_of(uri)) and file_of(uri) != file_of(other)
     try:
         return not Path(file_of(uri)).samefile(file_of(other))
     except (OSError, ValueError):
         return False
+
+
+def _exists(file: str) -> bool:
+    if not is_remote(file):
+        return Path(file).exists()
+    try:
+        head(file)
+    except RemoteError:
+        return False
+    return True
+
+
+def _is_gone_object(url: str) -> bool:
+    """Whether a remote object certainly does not exist."""
+    try:
+        head(url)
+    except RemoteMissingError:
+        return True
+    except RemoteError:
+        return False
+    return False
 
 
 def _is_gone(path: Path) -> bool:

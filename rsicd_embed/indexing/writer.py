@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +72,7 @@ class Loaded:
 
     Attributes:
         stretched: whether its samples were scaled to 8 bits (see `images.Picture.stretch`).
+        replaces: whether the store has a row with this id.
     """
 
     example: Example
@@ -81,6 +82,7 @@ class Loaded:
     width: int
     height: int
     stretched: bool = False
+    replaces: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,11 @@ class Writer:
         store: VectorStore,
         embedder: Embedder,
         attributes: pa.Schema,
-        known: Mapping[str, str],
         stages: Stages,
     ) -> None:
-        """Checks that the columns fit the store; `known` has the ids of its rows."""
+        """Checks that the columns fit the store."""
         self._store = store
-        self._known = known
+        self._replaced: set[str] = set()
         self._stages = stages
         self._embedder = embedder
         self._schema = row_schema(embedder.dim, attributes)
@@ -122,6 +123,8 @@ class Writer:
     def add(self, loaded: Loaded) -> None:
         """Adds an image; embeds a full batch, and commits if the interval has passed."""
         self._waiting.append(loaded)
+        if loaded.replaces:
+            self._replaced.add(loaded.example.id)
         if len(self._waiting) < self._embedder.batch_size:
             return
         self._embed()
@@ -149,6 +152,7 @@ class Writer:
                 self._store.upsert([batch for batch, _ in completed])
                 for _, displaced in completed:
                     self.displaced += displaced
+                self._replaced.clear()
         self._committed = time.perf_counter()
 
     def _completed(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Displaced]]:
@@ -157,7 +161,7 @@ class Writer:
         Returns:
             The batch, and the images whose rows it replaces.
         """
-        if not any(id_ in self._known for id_ in batch["id"].to_pylist()):
+        if not any(id_ in self._replaced for id_ in batch["id"].to_pylist()):
             return batch, []
         lacking = [name for name in self._store.schema.names if name not in batch.schema.names]
         stored = stored_rows(self._store, batch["id"], ["uri", *lacking])

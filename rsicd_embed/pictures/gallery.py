@@ -12,7 +12,10 @@ from rsicd_embed.arguments import require_object
 from rsicd_embed.pictures.sheets import ContactCard, contact_fragment
 from rsicd_embed.records import python_rows
 
-_HIDDEN = ("query", "rank", "id", "score", "uri", "sha256", "width", "height", "vector")
+_HIDDEN = (
+    *("query", "rank", "id", "score", "uri", "sha256", "object_etag", "width", "height"),
+    "vector",
+)
 
 
 @dataclass(frozen=True)

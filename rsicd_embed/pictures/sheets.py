@@ -183,6 +183,7 @@ def contact_page(title: str, cards: Sequence[ContactCard]) -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="generator" content="rsicd-embed">\n'
         f"<title>{heading}</title>\n<style>{_PAGE_STYLE}{_STYLE}</style>\n<h1>{heading}</h1>\n"
         f"{_list(cards)}</html>\n"
     )

@@ -1,13 +1,15 @@
-"""Rows as files for other programs: JSON, CSV, GeoJSON and Parquet, written while they are read.
+"""Rows as files for other programs, written while they are read.
 
-Vectors are left out; `rowfile` writes files with vectors, which `import` reads.
+JSON, CSV, GeoJSON, Parquet (GeoParquet if rows have footprints), GeoPackage and FlatGeobuf. Vectors
+are left out; `rowfile` writes files with vectors, which `import` reads.
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -16,32 +18,48 @@ import pyarrow.parquet as pq
 
 from rsicd_embed.errors import QueryError
 from rsicd_embed.files import replace_file, storage_errors
+from rsicd_embed.geography import vector_files
+from rsicd_embed.geography.geoparquet import GeoParquetColumn
+from rsicd_embed.geography.vector_files import geojson_geometries
 from rsicd_embed.json_output import as_json
-from rsicd_embed.query.area import coordinate_columns
+from rsicd_embed.query.area import FOOTPRINT, coordinate_columns, has_footprints
 from rsicd_embed.records import VECTOR, python_rows
 
-Format = Literal["json", "csv", "geojson", "parquet"]
+Format = Literal["json", "csv", "geojson", "parquet", "gpkg", "fgb"]
+# Formats that `write` writes to open files; GeoPackage and FlatGeobuf need paths.
 FORMATS: tuple[Format, ...] = ("json", "csv", "geojson", "parquet")
+
+# By which `generated_files` recognises files.
+JSON_HEAD = b'{"rows": ['
+GEOJSON_HEAD = b'{"type": "FeatureCollection", "generator": "rsicd-embed", "features": ['
+PARQUET_KEY = b"rsicd-embed-table"
 
 _BATCH_ROWS = 4096
 # Spreadsheets take a cell that begins with one of these for a formula, some of them for a command.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
-def save(rows: Iterable[pa.RecordBatch], schema: pa.Schema, kind: Format, path: Path) -> int:
+def save(
+    rows: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    kind: Format,
+    path: Path,
+    note: Callable[[str], None] = lambda message: None,
+) -> int:
     """Writes rows to a file, which appears when it is complete.
 
     Args:
         rows: batches of `schema`.
         schema: columns; a vector column is left out.
         kind: format of the file.
-        path: the file, which is replaced if it exists.
+        path: the file, which is replaced if it exists; see `generated_files`.
+        note: called with a message if rows with footprints become plain Parquet.
 
     Returns:
         The number of rows.
 
     Raises:
-        QueryError: GeoJSON of rows without columns of coordinates.
+        QueryError: GeoJSON, GeoPackage or FlatGeobuf of rows without coordinates.
         StoreError: the file cannot be written.
     """
 
@@ -53,7 +71,10 @@ def save(rows: Iterable[pa.RecordBatch], schema: pa.Schema, kind: Format, path: 
             count += len(batch)
             yield batch
 
-    _replace(path, lambda file: write(counted(), schema, kind, file))
+    if kind in vector_files.DRIVERS:
+        _save_features(counted(), schema, kind, path)
+    else:
+        _replace(path, lambda file: write(counted(), schema, kind, file, note))
     return count
 
 
@@ -71,19 +92,51 @@ def _replace(path: Path, fill: Callable[[BinaryIO], None]) -> None:
         replace_file(path, write_aside)
 
 
-def write(rows: Iterable[pa.RecordBatch], schema: pa.Schema, kind: Format, file: BinaryIO) -> None:
-    """Writes rows to an open file; see `save`."""
+def _save_features(
+    rows: Iterable[pa.RecordBatch], schema: pa.Schema, kind: Format, path: Path
+) -> None:
+    coordinates = _require_places(schema, kind)
+    schema = _shown(schema)
+    batches = (batch.select(schema.names) for batch in rows)
+    with storage_errors(f"cannot write {path}"):
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "its folder does not exist")
+        replace_file(
+            path,
+            lambda aside: vector_files.save_features(
+                batches, schema, aside, kind, coordinates, _value_text
+            ),
+        )
+
+
+def write(
+    rows: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    kind: Format,
+    file: BinaryIO,
+    note: Callable[[str], None] = lambda message: None,
+) -> None:
+    """Writes rows to an open file, in one of `FORMATS`; see `save`."""
     if kind != "parquet":
         file.writelines(encoded(rows, schema, kind))
         return
     schema = _shown(schema)
-    with pq.ParquetWriter(file, schema) as writer:
+    geo = GeoParquetColumn.of(schema)
+    in_file = geo.schema(schema) if geo else schema
+    with pq.ParquetWriter(file, in_file.with_metadata({PARQUET_KEY: b"{}"})) as writer:
         for batch in rows:
-            writer.write_batch(batch.select(schema.names))
+            batch = batch.select(schema.names)
+            writer.write_batch(geo.add(batch) if geo else batch)
+        if geo:
+            writer.add_key_value_metadata(geo.metadata())
+    if geo and geo.problem:
+        note(f"not GeoParquet, but plain Parquet: {geo.problem}")
 
 
 def encoded(rows: Iterable[pa.RecordBatch], schema: pa.Schema, kind: Format) -> Iterator[bytes]:
-    """Encodes rows piece by piece, in any format but Parquet; see `save`."""
+    """Encodes rows piece by piece, as JSON, CSV or GeoJSON; see `save`."""
+    if kind == "geojson":
+        _require_places(schema, kind)
     schema = _shown(schema)
     encode = {"json": _json, "csv": _csv, "geojson": _geojson}[kind]
     return encode(_pieces(batch.select(schema.names) for batch in rows), schema)
@@ -100,27 +153,43 @@ def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[list[dict[str, Any]]]
 
 
 def _json(pieces: Iterator[list[dict[str, Any]]], schema: pa.Schema) -> Iterator[bytes]:
-    return _listed(b'{"rows": [', pieces, as_json)
+    return _listed(JSON_HEAD, pieces, as_json)
+
+
+def _require_places(schema: pa.Schema, kind: Format) -> tuple[str, str] | None:
+    """The columns of coordinates, which rows with footprints may lack."""
+    coordinates = coordinate_columns(schema)
+    if coordinates is None and not has_footprints(schema):
+        name = vector_files.DRIVERS.get(kind, "GeoJSON")
+        raise QueryError(
+            f"expected rows with coordinates for {name}, in columns lon and lat or geometry (WKB), "
+            f"found the columns {', '.join(schema.names)}; use another format"
+        )
+    return coordinates
 
 
 def _geojson(pieces: Iterator[list[dict[str, Any]]], schema: pa.Schema) -> Iterator[bytes]:
-    """A feature per row, a point, or null for a row without coordinates (RFC 7946)."""
-    columns = coordinate_columns(schema)
-    if columns is None:
-        raise QueryError(
-            "expected rows with coordinates for GeoJSON, in columns lon and lat, found the columns "
-            f"{', '.join(schema.names)}; use another format"
-        )
-    lon, lat = columns
+    """A feature per row (RFC 7946): its footprint, or else a point, or null without coordinates."""
+    coordinates, footprints = coordinate_columns(schema), has_footprints(schema)
+    lon, lat = coordinates or ("lon", "lat")
 
-    def feature(row: dict[str, Any]) -> bytes:
-        x, y = row.pop(lon), row.pop(lat)
-        known = x is not None and y is not None and abs(x) <= 180 and abs(y) <= 90
-        point = {"type": "Point", "coordinates": [x, y]} if known else None
+    def features() -> Iterator[list[dict[str, Any]]]:
+        for rows in pieces:
+            shapes: Sequence[dict[str, Any] | None] = [None] * len(rows)
+            if footprints:
+                shapes = geojson_geometries(pa.array([row.pop(FOOTPRINT) for row in rows]))
+            yield [feature(row, shape) for row, shape in zip(rows, shapes, strict=True)]
+
+    def feature(row: dict[str, Any], shape: dict[str, Any] | None) -> dict[str, Any]:
+        # Those of points are not repeated among the properties.
+        take = row.get if footprints else row.pop
+        x, y = (take(lon), take(lat)) if coordinates else (None, None)
+        if shape is None and x is not None and y is not None and abs(x) <= 180 and abs(y) <= 90:
+            shape = {"type": "Point", "coordinates": [x, y]}
         id_ = row.pop("id", None)
-        return as_json({"type": "Feature", "id": id_, "geometry": point, "properties": row})
+        return {"type": "Feature", "id": id_, "geometry": shape, "properties": row}
 
-    return _listed(b'{"type": "FeatureCollection", "features": [', pieces, feature)
+    return _listed(GEOJSON_HEAD, features(), as_json)
 
 
 def _listed(
@@ -159,5 +228,9 @@ def _cell(value: Any) -> Any:
         return value
     if isinstance(value, bytes):
         return value.hex()
-    text = as_json(value).decode() if isinstance(value, list | dict) else str(value)
+    text = _value_text(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _value_text(value: Any) -> str:
+    return as_json(value).decode() if isinstance(value, list | dict) else str(value)

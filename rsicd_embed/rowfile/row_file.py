@@ -18,6 +18,7 @@ import pyarrow.types as pt
 
 from rsicd_embed.errors import DatasetError, SchemaError, one_line
 from rsicd_embed.files import storage_errors, sync_folder, write_file
+from rsicd_embed.geography.geoparquet import GeoParquetColumn
 from rsicd_embed.records import VECTOR, Provenance, provenance_header, read_header
 
 SUFFIX = ".parquet"
@@ -63,11 +64,13 @@ class RowFile:
             return None
         if raw is None or VECTOR not in names:
             return None
-        provenance, schema = _decode_metadata(raw, path)
+        provenance, schema, covering = _decode_metadata(raw, path)
         for name in names:
             if names.count(name) > 1:
                 raise DatasetError(f"{path}: expected each column once, found {name!r} twice")
-        empty = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in parquet], names)
+        fields = [field for field in parquet if field.name != covering]
+        arrays = [pa.nulls(0, field.type) for field in fields]
+        empty = pa.RecordBatch.from_arrays(arrays, [field.name for field in fields])
         return cls(path, provenance, _restored(empty, schema).schema, rows)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -78,7 +81,7 @@ class RowFile:
                 for group in range(file.metadata.num_row_groups):
                     for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
                         batch.validate(full=True)  # also checks that text is UTF-8
-                        yield _restored(batch, self.schema)
+                        yield _restored(batch.select(self.schema.names), self.schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = one_line(error, limit=300)
             raise DatasetError(
@@ -100,11 +103,19 @@ def describe(path: Path) -> str:
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file that was written: its number of rows, size, and SHA-256 in hex."""
+    """A file that was written: its number of rows, size, and SHA-256 in hex.
+
+    Attributes:
+        bounds: west, south, east, north of its footprints; west > east across the antimeridian;
+            None without footprints.
+        not_geo: why a file of rows with footprints is not GeoParquet; None otherwise.
+    """
 
     rows: int
     bytes: int
     sha256: str
+    bounds: tuple[float, float, float, float] | None = None
+    not_geo: str | None = None
 
 
 def write(
@@ -115,6 +126,8 @@ def write(
     progress: Callable[[int], None] = lambda rows: None,
 ) -> WrittenFile:
     """Writes rows whose vectors `provenance` made, atomically and in bounded memory.
+
+    Files of rows with footprints, WKB in a column geometry, are GeoParquet.
 
     Args:
         path: file to create or replace.
@@ -130,7 +143,10 @@ def write(
     import pyarrow.parquet
 
     rows = 0
-    written_schema = parquet_schema(schema).with_metadata(encode_metadata(provenance, schema))
+    geo = GeoParquetColumn.of(schema)
+    written_schema = parquet_schema(schema)
+    metadata = encode_metadata(provenance, schema, geo.covering if geo else None)
+    file_schema = (geo.schema(written_schema) if geo else written_schema).with_metadata(metadata)
 
     def fill(aside: Path) -> None:
         nonlocal rows
@@ -139,24 +155,28 @@ def write(
             aside.open("wb") as sink,
             pyarrow.parquet.ParquetWriter(
                 sink,
-                written_schema,
+                file_schema,
                 compression="snappy",
                 use_dictionary=False,
                 write_page_checksum=True,
             ) as writer,
         ):
             for group in _groups(batches):
-                table = pa.Table.from_batches(
-                    [_converted(batch, written_schema) for batch in group]
-                )
+                converted = [_converted(batch, written_schema) for batch in group]
+                if geo:
+                    converted = [geo.add(batch) for batch in converted]
+                table = pa.Table.from_batches(converted)
                 writer.write_table(table, row_group_size=len(table))
                 rows += len(table)
                 progress(len(table))
+            if geo:
+                writer.add_key_value_metadata(geo.metadata())
 
     with storage_errors(f"cannot write {path}"):
         entry = write_file(path, fill)
         sync_folder(path.parent)
-    return WrittenFile(rows, entry.bytes, entry.sha256)
+    bounds, not_geo = (geo.bounds(), geo.problem) if geo else (None, None)
+    return WrittenFile(rows, entry.bytes, entry.sha256, bounds, not_geo)
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
@@ -204,19 +224,24 @@ def _restored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names)
 
 
-def encode_metadata(provenance: Provenance, schema: pa.Schema) -> dict[bytes, bytes]:
-    """The file's metadata: provenance, original schema and a checksum."""
+def encode_metadata(
+    provenance: Provenance, schema: pa.Schema, covering: str | None = None
+) -> dict[bytes, bytes]:
+    """The file's metadata: provenance, original schema, GeoParquet's column, and a checksum."""
     serialized = base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode()
     header = provenance_header(provenance, FORMAT) | {"schema": serialized}
+    if covering is not None:
+        header["covering"] = covering
     return {METADATA_KEY: json.dumps(header | {"sha256": _checksum(header)}).encode()}
 
 
-def _decode_metadata(raw: bytes, path: Path) -> tuple[Provenance, pa.Schema]:
+def _decode_metadata(raw: bytes, path: Path) -> tuple[Provenance, pa.Schema, str | None]:
     try:
         provenance, header = read_header(raw, FORMAT, path, DatasetError)
         if header.pop("sha256") != _checksum(header):
             raise ValueError("checksum")
-        return provenance, pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header["schema"])))
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header["schema"])))
+        return provenance, schema, header.get("covering")
     except (ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException):
         raise DatasetError(
             f"{path}: its metadata does not say which model made its vectors; export it again"

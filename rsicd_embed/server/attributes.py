@@ -24,7 +24,7 @@ _MOST_VALUES = 60
 # Columns of class names, and values that are names; others may be codes or sentences.
 _CLASSES = re.compile("label|class|category", re.IGNORECASE)
 _CLASS_NAME = re.compile("[A-Za-z]+([ _-][A-Za-z]+)*")
-_NOT_FILTERED = ("id", "uri", "sha256")
+_NOT_FILTERED = ("id", "uri", "sha256", "object_etag")
 _LAST = ("width", "height")  # listed after the columns of the source
 
 

@@ -1,7 +1,8 @@
 """Untrusted images: decode uploads, and read stored images only if they match their row.
 
-Clients name rows, never files. A row must name a regular file by an absolute path, and the file's
-SHA-256 must be that of the embedded image, so a link or a replaced file is never shown.
+Clients name rows, never files. A row must name a regular file by an absolute path, or a remote
+object, and its SHA-256 must be that of the embedded image, so a link or a replaced file is never
+shown.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from rsicd_embed.errors import ImageError, RequestError
-from rsicd_embed.images import FORMATS, SceneWindow, read_header, read_rgb
+from rsicd_embed.images import (
+    FORMATS,
+    SceneWindow,
+    container_of,
+    read_address,
+    read_header,
+    read_rgb,
+)
+from rsicd_embed.remote import is_remote
 from rsicd_embed.server.engine import StoredFile
 from rsicd_embed.server.schemas import Limits
 
@@ -76,9 +85,11 @@ def read(file: StoredFile, most_bytes: int) -> bytes:
     """Reads a stored image's file.
 
     Raises:
-        RequestError: 404: the row has no local file, or the file is missing, not regular, too
-            large, or changed.
+        RequestError: 404: the row has no file, or the file is missing, not regular, too large, or
+            changed; or it is not local and its hash is unknown.
     """
+    if file.uri and (is_remote(file.uri) or container_of(file.uri)):
+        return _checked(file.uri, file.sha256, most_bytes)
     path = _local_path(file)
     if SceneWindow.parse(str(path)):
         return _window(path, file.sha256)
@@ -96,6 +107,19 @@ def read(file: StoredFile, most_bytes: int) -> bytes:
             raise RequestError(404, "the image's file has changed since it was embedded")
     elif path.resolve() != path:
         raise RequestError(404, "the image's path contains a link, and its hash is unknown")
+    return data
+
+
+def _checked(uri: str, sha256: str | None, most_bytes: int) -> bytes:
+    """Reads a remote image, or one in a tar or a table, whose content has to match its hash."""
+    if not sha256:
+        raise RequestError(404, "the image's hash is unknown, so it is not downloaded")
+    try:
+        data = read_address(uri, most_bytes)
+    except ImageError as error:
+        raise RequestError(404, f"the image cannot be read: {error}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise RequestError(404, "the image's file has changed since it was embedded")
     return data
 
 

@@ -274,8 +274,7 @@ def test_sources_that_give_the_same_id_to_two_images_are_refused(tmp_path: Path)
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("http://host/a.jpg", "http://host/a.jpg: URLs are not downloaded; "),
-        ("s3://bucket/tiles", "s3://bucket/tiles: URLs are not downloaded; "),
+        ("ftp://host/a.jpg", "ftp://host/a.jpg: expected a path or an address of s3://, "),
         ("folder\\a.jpg", "found nothing at folder\\a.jpg: there is folder/a.jpg, without"),
         (
             "folder/a.JPG",

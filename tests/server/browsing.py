@@ -9,7 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 PATIENCE_S = 600.0
+# A phone and a desktop, in pixels.
+SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 800}}
 # JavaScript that tests whether each image of a selector is loaded.
 LOADED = "[...document.querySelectorAll('{}')].map(image => image.complete && image.naturalWidth)"
 
@@ -73,3 +77,15 @@ def searched(page: Any, words: str) -> str:
         return text if words in text else ""
 
     return str(until(look))
+
+
+def serious_violations(page: Any) -> list[str]:
+    """Runs axe in the page and returns its serious and critical findings."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        f"{item['id']}: {node['html']}: {node['failureSummary']}"
+        for item in found
+        if item["impact"] in ("serious", "critical")
+        for node in item["nodes"]
+    ]

@@ -227,6 +227,7 @@ def test_class_names_are_readable_and_filters_send_stored_values(page: Any) -> N
     searched(page, "5 results")
     texts = page.locator(".attributes").all_inner_texts()  # after the columns are loaded
     assert all("label: dense residential area" in text for text in texts)
+    page.click("#clear")
     page.locator("#examples button", has_text="golf course").click()
     searched(page, "“golf course”")
 

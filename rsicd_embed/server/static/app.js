@@ -1,6 +1,8 @@
 // The search page: three tabs that run the query in the page's address.
 
 import * as api from "./api.js";
+import * as chips from "./chips.js";
+import { MOST_PARTS, UNREFINED, describeQuery, imageOf, isRefined, isSearch, partsOf } from "./compose.js";
 import { $, count, fail, make, notify } from "./dom.js";
 import * as filters from "./filters.js";
 import { describe, named } from "./format.js";
@@ -17,14 +19,34 @@ let query = EMPTY;
 
 // --- the query -------------------------------------------------------------------------------
 
+/** Number of changes that can be undone. */
+const depth = () => history.state?.depth ?? 0;
+
 /** Changes the query, adds it to the browser's history, and runs it. */
 function change(parts) {
   const next = { ...query, ...parts };
+  if (partsOf(next).length > MOST_PARTS) return fail(`Expected at most ${MOST_PARTS} texts and examples; remove some of them.`);
   if (toAddress(next) !== toAddress(query) || JSON.stringify(filesOf(next)) !== JSON.stringify(filesOf(query))) {
-    history.pushState(filesOf(next), "", toAddress(next));
+    history.pushState({ ...filesOf(next), depth: depth() + 1 }, "", toAddress(next));
   }
   query = next;
   return render();
+}
+
+/** Goes back to the query before the last change. */
+const undo = () => depth() && history.back();
+
+/** Searches for another text: the examples and texts that refined the previous one are dropped. */
+function changeText(text) {
+  const isNew = query.text.trim() && query.text.trim() !== text.trim();
+  return change({ tab: "words", text, ...(isNew && UNREFINED) });
+}
+
+/** Adds a result to the examples to look for (`more`) or to avoid (`less`), and searches again. */
+function addExample(role, id) {
+  const others = { more: "less", less: "more" };
+  const list = query[role].filter((other) => other !== id);
+  return change({ [role]: [...list, id], [others[role]]: query[others[role]].filter((other) => other !== id) });
 }
 
 /** Shows the query and runs it. */
@@ -48,25 +70,22 @@ function render() {
   if (filters.available()) filters.show(query.filters);
   preview("picture", query.like);
   preview("find", query.in);
+  chips.show(query, depth() > 0);
+  $("examples").hidden = isSearch(query);
   api.stop();
-  if (query.tab === "words" && query.text.trim()) return searchWords();
-  if (query.tab === "picture" && query.like) return searchPicture();
+  if (isSearch(query)) return search();
   results.clear();
+  if (!finding && isRefined(query)) notify(["add a text, an image or an example to look for"]);
   return finding && query.in && query.find.trim() ? find() : null;
 }
 
-async function searchWords() {
-  const { text, k, filters } = query;
-  const answer = await api.request("/api/search", api.json({ text, k, filters }));
-  if (answer) results.show(answer, `for “${text}”`);
-}
-
-async function searchPicture() {
-  const { like, k, filters } = query;
-  const answer = typeof like === "string"
-    ? await api.request("/api/search", api.json({ id: like, k, filters }))
-    : await api.request("/api/search/image", api.form({ image: like, k, filters: JSON.stringify(filters) }));
-  if (answer) results.show(answer, `like ${nameOf(like)}`);
+async function search() {
+  const { k, filters } = query;
+  const [parts, image, description] = [partsOf(query), imageOf(query), describeQuery(query, nameOf)];
+  const answer = image instanceof File
+    ? await api.request("/api/search/image", api.form({ image, k, parts: JSON.stringify(parts), filters: JSON.stringify(filters) }))
+    : await api.request("/api/search", api.json({ parts, k, filters }));
+  if (answer) results.show(answer, description);
 }
 
 async function find() {
@@ -102,7 +121,7 @@ function choose(tab, source) {
   if (source instanceof File && source.size > MOST_BYTES) {
     return fail("Expected an image of at most 20 MB; make it smaller.");
   }
-  change(tab === "picture" ? { tab, like: source } : { tab, in: source, find: "" });
+  change(tab === "picture" ? { tab, like: source, ...UNREFINED } : { tab, in: source, find: "" });
   // The clicked result is gone, so the focus must move.
   return (tab === "picture" ? $("tab-picture") : $("find-text")).focus();
 }
@@ -111,14 +130,24 @@ function choose(tab, source) {
 
 function listen() {
   filters.listen((list) => change({ filters: list }));
-  results.listen({ like: (id) => choose("picture", id), find: (id) => choose("find", id) });
+  results.listen({
+    like: (id) => choose("picture", id), find: (id) => choose("find", id),
+    more: (id) => addExample("more", id), less: (id) => addExample("less", id),
+  });
+  chips.listen({ change, undo, clear: () => change({ text: "", like: null, filters: [], ...UNREFINED }) });
+  $("refine").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const [role, text] = [$("role").value, $("refinement").value.trim()];
+    $("refinement").value = "";
+    if (text && !query[role].includes(text)) change({ [role]: [...query[role], text] });
+  });
   window.addEventListener("popstate", (event) => {
     query = fromAddress(location.search, event.state);
     render();
   });
   $("form-words").addEventListener("submit", (event) => {
     event.preventDefault();
-    change({ text: $("text").value });
+    changeText($("text").value);
   });
   $("form-find").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -142,7 +171,13 @@ function listen() {
     });
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "/" && !/INPUT|TEXTAREA|SELECT/.test(event.target.tagName) && !$("viewer").open) {
+    if (/INPUT|TEXTAREA|SELECT/.test(event.target.tagName) || $("viewer").open) return;
+    const command = event.ctrlKey || event.metaKey;
+    if (command && event.key.toLowerCase() === "z") {
+      event.preventDefault();
+      if (event.shiftKey) history.forward();
+      else undo();
+    } else if (event.key === "/") {
       event.preventDefault();
       if (query.tab !== "words") change({ tab: "words" });
       $("text").focus();
@@ -201,7 +236,7 @@ async function loadColumns() {
   const examples = labels ? labels.values.slice(0, EXAMPLES.length).map((value) => named(labels.name, value)) : EXAMPLES;
   $("examples").replaceChildren(...examples.map((text) => {
     const example = make("button", { type: "button", textContent: text });
-    example.addEventListener("click", () => change({ text }));
+    example.addEventListener("click", () => changeText(text));
     return example;
   }));
 }

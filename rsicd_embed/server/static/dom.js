@@ -27,6 +27,17 @@ export function button(text, label, action, className = "quiet") {
   return element;
 }
 
+const THUMB = "M2 10h4v11H2zM8 10l4.5-8c2 0 3.3 1.5 2.9 3.5L14.7 9H20c1.5 0 2.4 1.3 2 2.7l-1.8 7.3c-.3 1.300-1.100 2-2.400 2H8z";
+
+/** A button with a thumb, up for `more` and down for `less`. */
+export function thumb(role, label, action) {
+  const sign = draw("svg", { viewBox: "0 0 24 24", class: "thumb", "aria-hidden": "true" }, draw("path", { d: THUMB }));
+  const element = button("", label, action, `quiet ${role}`);
+  element.title = role === "more" ? "More like this (+)" : "Less like this (−)";
+  element.append(sign);
+  return element;
+}
+
 /** "1 result", "2 results". */
 export const count = (n, word, plural = `${word}s`) => `${n.toLocaleString("en")} ${n === 1 ? word : plural}`;
 

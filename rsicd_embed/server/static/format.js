@@ -4,7 +4,7 @@ let columns = new Map();
 let place = null;
 
 // Shown elsewhere or not at all.
-const HIDDEN = new Set(["rank", "id", "score", "uri", "sha256", "width", "height"]);
+const HIDDEN = new Set(["rank", "id", "score", "uri", "sha256", "object_etag", "width", "height"]);
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const TIME = /^(\d{4,})-(\d\d)-(\d\d)(?:[ T](\d\d:\d\d)(?::(\d\d(?:\.\d+)?))?)?(Z|[+-]\d\d:\d\d)?$/;
 

@@ -3,18 +3,23 @@
 export const TABS = ["words", "picture", "find"];
 const MOST_HITS = 200;
 
-// `like` and `in` are a row's id or a chosen file; addresses cannot contain files.
+// `like` and `in` are a row's id or a chosen file; addresses cannot contain files. `like` is the query image;
+// `more` and `less` are ids of results that others should or should not resemble, `also` and `not` texts.
 export const EMPTY = {
-  tab: "words", text: "", like: null, in: null, find: "", against: "", patch: "", k: 24, filters: [],
+  tab: "words", text: "", also: [], not: [], like: null, more: [], less: [], in: null, find: "", against: "", patch: "",
+  k: 24, filters: [],
 };
+const SINGLE = ["tab", "text", "like", "in", "find", "against", "patch", "k"];
+const LISTS = ["also", "not", "more", "less"];
 const FILES = new Map();
 
 export function toAddress(query) {
   const parameters = new URLSearchParams();
-  for (const name of ["tab", "text", "like", "in", "find", "against", "patch", "k"]) {
+  for (const name of SINGLE) {
     const value = query[name];
     if (value !== EMPTY[name] && !(value instanceof File)) parameters.set(name, value);
   }
+  for (const name of LISTS) query[name].forEach((value) => parameters.append(name, value));
   for (const { column, operator, value } of query.filters) {
     parameters.append("filter", JSON.stringify(value === undefined ? [column, operator] : [column, operator, value]));
   }
@@ -28,6 +33,7 @@ export function fromAddress(search, state) {
   for (const name of ["text", "like", "in", "find", "against", "patch"]) {
     query[name] = parameters.get(name) || EMPTY[name];
   }
+  for (const name of LISTS) query[name] = [...new Set(parameters.getAll(name).filter((value) => value.trim()))];
   if (TABS.includes(parameters.get("tab"))) query.tab = parameters.get("tab");
   const k = Number(parameters.get("k"));
   if (Number.isInteger(k) && k >= 1) query.k = Math.min(k, MOST_HITS);

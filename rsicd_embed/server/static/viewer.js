@@ -10,17 +10,21 @@ let hits = [];
 let at = 0;
 let originals = false;
 
-/** Sets the actions of the buttons: `like` and `find`, called with an id. */
-export function listen({ like, find }) {
+/** Sets the actions of the buttons: `like`, `find`, `more` and `less`, called with an id. */
+export function listen({ like, find, more, less }) {
   const act = (action) => () => { const { id } = hits[at]; $("viewer").close(); action(id); };
   $("view-like").addEventListener("click", act(like));
   $("view-find").addEventListener("click", act(find));
+  $("view-more").addEventListener("click", act(more));
+  $("view-less").addEventListener("click", act(less));
   $("view-close").addEventListener("click", () => $("viewer").close());
   $("view-previous").addEventListener("click", () => step(-1));
   $("view-next").addEventListener("click", () => step(1));
   $("viewer").addEventListener("keydown", (event) => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (by) step(by);
+    const role = { "+": "more", "-": "less" }[event.key];
+    if (role) $(`view-${role}`).click();
   });
   // A click on the dialog itself is outside its content.
   $("viewer").addEventListener("click", (event) => event.target === $("viewer") && $("viewer").close());

@@ -1,0 +1,195 @@
+"""Sources in buckets and on web servers: folders, images, manifests, tars and Parquet files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+
+from rsicd_embed.datasets import classes, image_tables, manifest, tar_archives
+from rsicd_embed.datasets.base import ETAG, Example, Skipped, Source, with_etag
+from rsicd_embed.datasets.folder import describe_unread
+from rsicd_embed.errors import DatasetError, RemoteError, RemoteMissingError, one_line
+from rsicd_embed.images import SUFFIXES, UNREAD_SUFFIXES, open_table
+from rsicd_embed.remote import (
+    RemoteObject,
+    RemoteUrl,
+    fetch,
+    head,
+    list_objects,
+    public_address,
+)
+
+_CONTAINERS = (tar_archives.SUFFIX, image_tables.SUFFIX)
+
+
+def open_remote(url: str, *, allow_empty: bool = False) -> list[Source]:
+    """Opens a source by its URL.
+
+    A URL that ends in the suffix of an image, a manifest, a tar or a Parquet file is that file;
+    every other one is a folder, of images, or else of tars and Parquet files.
+
+    Args:
+        url: a URL of `remote.SCHEMES`.
+        allow_empty: accept a folder without images.
+
+    Returns:
+        One source, or one for each tar and Parquet file of a folder.
+
+    Raises:
+        DatasetError: it is missing, empty or malformed, or cannot be read.
+    """
+    with _dataset_errors(url):
+        public = public_address(url)
+        suffix = "" if public.endswith("/") else PurePosixPath(RemoteUrl.parse(public).path).suffix
+    suffix = suffix.lower()
+    with _dataset_errors(public):
+        if suffix == tar_archives.SUFFIX:
+            return [tar_archives.load(public)]
+        if suffix == image_tables.SUFFIX:
+            return [_table(public)]
+        if suffix in manifest.SUFFIXES:
+            return [with_etag(_manifest(public))]
+        if suffix in SUFFIXES:
+            described = head(public)
+            name = PurePosixPath(RemoteUrl.parse(public).path).name
+            return [with_etag(Source(public, (Example(name, public),)), described.etag)]
+        return _folder(public.rstrip("/"), allow_empty=allow_empty)
+
+
+@contextmanager
+def _dataset_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except RemoteMissingError as error:
+        raise DatasetError(f"expected a source, found nothing at {url}: {error}") from None
+    except RemoteError as error:
+        shown = url if "@" not in url.partition("://")[2].partition("/")[0] else "the source"
+        raise DatasetError(f"{shown} cannot be read: {error}") from None
+
+
+def _table(url: str, root: str | None = None, name: str | None = None) -> Source:
+    """A Parquet file with images, or else a manifest."""
+    try:
+        schema = open_table(url)[0].schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{url} cannot be read as parquet: {one_line(error)}") from None
+    if image_tables.image_column(schema) is None and root is None:
+        return with_etag(_manifest(url))
+    return image_tables.load(url, root, name)
+
+
+def _manifest(url: str) -> Source:
+    content = fetch(url)
+    with TemporaryDirectory(prefix="rsicd-embed-") as folder:
+        path = Path(folder, f"manifest{PurePosixPath(RemoteUrl.parse(url).path).suffix.lower()}")
+        path.write_bytes(content.data if content else b"")
+        return manifest.latest(url, manifest.read(path, url))
+
+
+def _folder(url: str, *, allow_empty: bool) -> list[Source]:
+    listing = _Listing(url)
+    if not listing.images and listing.containers:
+        return [_container(url, item) for item in listing.containers]
+    if not listing.images:
+        if listing.skipped or not allow_empty:
+            raise DatasetError(
+                f"expected images ({', '.join(sorted(SUFFIXES))}), tars or Parquet files in "
+                f"{url}/, found {listing.without_images()}"
+            )
+        notes = [f"{url}/ has no images; rows of images it once had are removed"]
+    else:
+        notes = listing.notes()
+    source = Source(
+        url,
+        tuple(listing.images),
+        skipped=tuple(listing.skipped),
+        unread=dict(listing.unread),
+        notes=tuple(notes),
+    )
+    return [_with_etags(classes.from_folder_names(source), listing.etags)]
+
+
+def _container(url: str, item: RemoteObject) -> Source:
+    name = item.url.removeprefix(f"{url}/")
+    load = tar_archives.load if item.url.endswith(tar_archives.SUFFIX) else _table
+    return load(item.url, url, name)
+
+
+def _with_etags(source: Source, etags: list[str]) -> Source:
+    """Adds the listed ETags, in the order of the examples."""
+    examples = (
+        replace(example, attributes={**example.attributes, ETAG: etag})
+        for example, etag in zip(source.examples, etags, strict=True)
+    )
+    return with_etag(replace(source, examples=tuple(examples)))
+
+
+class _Listing:
+    """The objects below a folder.
+
+    Attributes:
+        images: by key.
+        etags: of the images.
+        containers: tars and Parquet files.
+        skipped: keys and parts that cannot be read.
+        unread: number of image files in unsupported formats, by suffix.
+        others: number of other files.
+        captioned: files that list images with captions, which are read from local folders only.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.images: list[Example] = []
+        self.etags: list[str] = []
+        self.containers: list[RemoteObject] = []
+        self.skipped: list[Skipped] = []
+        self.unread: Counter[str] = Counter()
+        self.others = 0
+        self.captioned: list[str] = []
+        self._url = url
+        listed = list(list_objects(url, lambda part, why: self.skipped.append(Skipped(part, why))))
+        for item in sorted(listed, key=lambda item: item.url):
+            self._add(item)
+
+    def without_images(self) -> str:
+        """Describes a folder without images."""
+        parts = [describe_unread(self.unread)] if self.unread else []
+        parts += [f"{self.others:,} other files"] if self.others else []
+        text = " and ".join(parts) or "nothing"
+        return f"{text}; {self.skipped[0].uri}: {self.skipped[0].reason}" if self.skipped else text
+
+    def notes(self) -> list[str]:
+        """Messages for the user about what was not read."""
+        notes = [
+            f"{name} is not read from a bucket; give a manifest with the captions"
+            for name in self.captioned
+        ]
+        if self.containers:
+            notes.append(
+                f"tars and Parquet files beside images are not read: {len(self.containers):,}, "
+                f"such as {self.containers[0].url}; name them to ingest them"
+            )
+        return notes
+
+    def _add(self, item: RemoteObject) -> None:
+        id_ = item.url.removeprefix(f"{self._url}/")
+        path = PurePosixPath(id_)
+        suffix = path.suffix.lower()
+        if any(part.startswith(".") for part in path.parts):
+            self.others += 1
+        elif suffix in SUFFIXES:
+            self.images.append(Example(id_, item.url))
+            self.etags.append(item.etag)
+        elif suffix in _CONTAINERS:
+            self.containers.append(item)
+        elif suffix in UNREAD_SUFFIXES:
+            self.unread[suffix] += 1
+        else:
+            self.others += 1
+            if len(path.parts) == 1 and path.match("dataset*.json"):
+                self.captioned.append(item.url)

@@ -1,0 +1,145 @@
+"""Rows as features for other programs: GeoPackage, FlatGeobuf, and geometries of GeoJSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from rsicd_embed.errors import QueryError, StoreError, one_line
+from rsicd_embed.geography.spatial_functions import points
+
+DRIVERS = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}
+GENERATOR = "rsicd-embed"
+_LAYER = "images"
+_GEOMETRY = "geometry"
+_AS_IS = (
+    pt.is_boolean,
+    pt.is_signed_integer,
+    pt.is_uint8,
+    pt.is_uint16,
+    pt.is_uint32,
+    pt.is_float32,
+    pt.is_float64,
+    pt.is_string,
+    pt.is_date32,
+    pt.is_timestamp,
+    pt.is_binary,
+)
+
+
+def save_features(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    path: Path,
+    kind: str,
+    coordinates: tuple[str, str] | None,
+    as_text: Callable[[Any], str],
+) -> None:
+    """Writes rows to a GeoPackage or FlatGeobuf file, batch by batch.
+
+    Geometries are the WKB of the column geometry, or else points. Types that these formats lack,
+    such as lists, become text.
+
+    Args:
+        batches: rows of `schema`.
+        schema: columns of the rows.
+        path: the file, which must not exist.
+        kind: a key of `DRIVERS`.
+        coordinates: columns of longitudes and latitudes, for rows without footprints.
+        as_text: converts a value to text.
+
+    Raises:
+        StoreError: the file cannot be written.
+        QueryError: pyogrio is missing.
+    """
+    try:
+        import pyogrio
+    except ImportError:
+        raise QueryError(
+            f"{DRIVERS[kind]} files need pyogrio; pip install 'rsicd-embed[geo]'"
+        ) from None
+    has_footprints = _GEOMETRY in schema.names and pt.is_binary(schema.field(_GEOMETRY).type)
+    required = _GEOMETRY if has_footprints else (coordinates or ("",))[0]
+    names = [name for name in schema.names if name != _GEOMETRY]
+    failure: list[BaseException] = []
+
+    def converted() -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in batches:
+                columns = [_plain(batch[name], as_text) for name in names]
+                if has_footprints:
+                    columns.append(batch[_GEOMETRY])
+                else:
+                    lon, lat = (batch[name].cast(pa.float64()) for name in coordinates or ())
+                    columns.append(points(lon, lat))
+                if kind == "fgb" and columns[-1].null_count:
+                    raise QueryError(
+                        "expected rows that all have a place for FlatGeobuf, found some without; "
+                        f'select them with --where "{required} IS NOT NULL", or use .gpkg'
+                    )
+                yield pa.RecordBatch.from_arrays(columns, schema=target)
+        except BaseException as error:
+            failure.append(error)  # which the C interface would hide
+            raise
+
+    empty = [_plain(pa.array([], schema.field(name).type), as_text).type for name in names]
+    target = pa.schema([*zip(names, empty, strict=True), (_GEOMETRY, pa.binary())])
+    options = {}
+    if kind == "gpkg":
+        taken = {name.lower() for name in names}
+        options["FID"] = next(name for name in ("fid", "gid", "ogc_fid") if name not in taken)
+    try:
+        pyogrio.write_arrow(
+            pa.RecordBatchReader.from_batches(target, converted()),
+            path,
+            layer=_LAYER,
+            driver=DRIVERS[kind],
+            geometry_name=_GEOMETRY,
+            geometry_type="Unknown",
+            crs="OGC:CRS84",
+            layer_metadata={"GENERATOR": GENERATOR},
+            **options,
+        )
+    except (pyogrio.errors.DataSourceError, RuntimeError, ValueError, pa.ArrowException) as error:
+        if failure:
+            raise failure[0] from None
+        raise StoreError(f"cannot write {path.name}: {one_line(error)}") from error
+
+
+def is_generated(path: Path) -> bool:
+    """Whether `save_features` wrote a file."""
+    import pyogrio
+
+    try:
+        info = pyogrio.read_info(path, layer=_LAYER)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, RuntimeError):
+        return False
+    return bool((info.get("layer_metadata") or {}).get("GENERATOR") == GENERATOR)
+
+
+def geojson_geometries(column: pa.Array) -> list[dict[str, Any] | None]:
+    """WKB as GeoJSON geometries; None for null, invalid and empty ones."""
+    import shapely
+
+    shapes = shapely.from_wkb(column.to_numpy(zero_copy_only=False), on_invalid="ignore")
+    usable = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    texts = shapely.to_geojson(shapes)
+    return [json.loads(text) if good else None for text, good in zip(texts, usable, strict=True)]
+
+
+def _plain(column: pa.Array, as_text: Callable[[Any], str]) -> pa.Array:
+    if pt.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pt.is_large_string(column.type):
+        return column.cast(pa.string())
+    if pt.is_float16(column.type):
+        return column.cast(pa.float32())
+    if any(accepts(column.type) for accepts in _AS_IS):
+        return column
+    values = (None if value is None else as_text(value) for value in column.to_pylist())
+    return pa.array(list(values), pa.string())
