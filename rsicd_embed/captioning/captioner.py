@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -85,7 +86,7 @@ class Captioner:
             padded = np.pad(batch, [(0, size - len(batch)), (0, 0)])
             numbers = np.arange(first + start, first + start + size, dtype=np.uint32)
             own_keys = jax.vmap(jax.random.fold_in, (None, 0))(keys, numbers)
-            decoded = decode(self._params, padded.astype(np.float32), own_keys)
+            decoded = decode(self._params, jnp.asarray(padded, jnp.float32), own_keys)
             rows = np.asarray(decoded.tokens)[: len(batch)]
             certain.append(np.asarray(decoded.log_probability)[: len(batch)])
             texts += [tokens.decode(self._words(row)) for row in rows.tolist()]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -44,6 +44,9 @@ from rsicd_embed.train.initialization import Start
 from rsicd_embed.train.input.caption_draws import trained_words
 from rsicd_embed.train.input.training_data import TrainingData
 from rsicd_embed.train.observers import Row
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _MANIFEST, _LOCK = "run.json", ".lock"
 
@@ -140,7 +143,9 @@ class RunManifest:
     start: str | None
 
     @classmethod
-    def of(cls, config: parse.Config, data: TrainingData, start: str | None = None) -> RunManifest:
+    def of(
+        cls, config: DataclassInstance, data: TrainingData, start: str | None = None
+    ) -> RunManifest:
         """Describes a run."""
         settings = json.loads(json.dumps(parse.flat(config)))  # lists instead of tuples
         return cls(settings, _digest(data), start)

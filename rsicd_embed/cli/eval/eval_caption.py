@@ -95,7 +95,8 @@ def caption(
     images = context.embed(embedder, captioned, skip_unreadable=skip_unreadable)
     with context.timed("captions"):
         generated = writer.caption_vectors(images.vectors, decoding)
-    others, notes = {}, []
+    others: dict[str, list[str]] = {}
+    notes: list[str] = []
     if baselines:
         others, notes = _baselines(context, embedder, evalset, images.vectors, vectors)
     references = [example.captions for example in images.examples]
@@ -149,7 +150,8 @@ def _train_vectors(
     from rsicd_embed.train.teacher_forcing.caption_vectors import view_vectors
 
     with context.timed("images"), image_progress("images", len(train)) as advance:
-        return view_vectors(embedder, train, 1, folder, advance)[0]
+        vectors: np.ndarray = view_vectors(embedder, train, 1, folder, advance)[0]
+    return vectors
 
 
 def _lines(run: EvaluationRecord) -> list[str]:

@@ -140,4 +140,5 @@ def noisy(vectors: jax.Array, norm: float, key: Any) -> jax.Array:
         return vectors
     noise = jax.random.normal(key, vectors.shape) * norm * vectors.shape[-1] ** -0.5
     moved = vectors + noise
-    return moved / jnp.linalg.norm(moved, axis=-1, keepdims=True)
+    unit: jax.Array = moved / jnp.linalg.norm(moved, axis=-1, keepdims=True)
+    return unit
