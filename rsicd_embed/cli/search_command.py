@@ -27,6 +27,20 @@ if TYPE_CHECKING:
     from rsicd_embed.stores.score_distribution import ScoreDistribution
 
 
+def _overlap(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Parses the optional number after --merge."""
+    if text is None:
+        return None
+    from rsicd_embed.query.composed import MERGE
+
+    try:
+        return float(text) if text else MERGE
+    except ValueError:
+        raise click.BadParameter(
+            f"expected a number after --merge, or another option, found {text!r}"
+        ) from None
+
+
 @click.command()
 @click.argument("texts", metavar="[TEXT]…", nargs=-1)
 @click.option(
@@ -63,6 +77,15 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--contained", is_flag=True, help="Only rows that are inside --within and --near as a whole."
+)
+@click.option(
+    "--merge",
+    metavar="[IOU]",
+    is_flag=False,
+    flag_value="",
+    callback=_overlap,
+    help="Of hits whose footprints overlap, keep the best; from this intersection divided by union "
+    "on.  [without a number: 0.1]",
 )
 @click.option(
     "--with-examples", is_flag=True, help="Let rows of --like and --unlike be hits themselves."
@@ -106,6 +129,7 @@ def search(
     within: str | None,
     near: str | None,
     contained: bool,
+    merge: float | None,
     with_examples: bool,
     prompts: str | None,
     hybrid: bool,
@@ -151,6 +175,7 @@ def search(
         within=None if within is None else rsicd_embed.Area.parse(within),
         near=None if near is None else rsicd_embed.Near.parse(near),
         contained=contained,
+        merge=merge,
         min_score=min_score,
         with_examples=with_examples,
         prompts=prompts,

@@ -26,6 +26,7 @@ from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_
 from rsicd_embed.stores.base import VectorStore
 
 WANTED, AVOIDED = 1.0, -0.5
+MERGE = 0.1
 UNPROMPTED = "none"  # the ensemble of texts as they are
 _LARGEST_WEIGHT = 1e6
 # A sum this short, relative to the weights, is a rounding error.
@@ -108,6 +109,9 @@ class Query:
         within: area that the footprints of all hits intersect, or their coordinates.
         near: place that all hits are near, likewise.
         contained: whether hits must be inside these places as a whole.
+        merge: overlap of footprints (intersection divided by union) from which only the best of
+            several hits is kept, above 0 and at most 1; None keeps all. `MERGE` merges tiles that
+            are half a side apart, also diagonally.
         min_score: lowest score of a hit, in [-1, 1].
         with_examples: whether rows given as parts may be hits themselves.
         prompts: name of an ensemble in `datasets/prompts.toml`, or a template with `{category}`,
@@ -133,6 +137,7 @@ class Query:
     text_column: str | None = None
     near: Near | None = None
     contained: bool = False
+    merge: float | None = None
 
     def __post_init__(self) -> None:
         require_items(self.parts, "parts of a query", Part)
@@ -147,6 +152,10 @@ class Query:
                 )
         if self.contained and self.within is None and self.near is None:
             raise QueryError("contained needs a place: within or near")
+        if self.merge is not None and not 0 < self.merge <= 1:
+            raise QueryError(
+                f"expected an overlap to merge hits above 0, at most 1, found {self.merge}"
+            )
         if self.min_score is not None and not -1 <= self.min_score <= 1:
             raise QueryError(
                 f"expected a minimum score from -1 to 1, as cosines are, found {self.min_score}"

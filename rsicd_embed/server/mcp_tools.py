@@ -83,6 +83,9 @@ class _Tools:
         where: Annotated[str | None, Field(description="SQL condition on the columns.")] = None,
         within: Annotated[str | None, Field(description="minlon,minlat,maxlon,maxlat")] = None,
         min_score: Annotated[float | None, Field(ge=-1, le=1)] = None,
+        merge: Annotated[
+            float | None, Field(gt=0, le=1, description="Merge hits of overlapping footprints.")
+        ] = None,
         hybrid: Annotated[bool, Field(description="Also search a text column.")] = False,
         text_column: str | None = None,
         prompts: Annotated[str | None, Field(description="aerial, photograph or none")] = None,
@@ -104,6 +107,7 @@ class _Tools:
                 where=where,
                 within=None if within is None else Area.of_box(within),
                 min_score=min_score,
+                merge=merge,
                 prompts=prompts,
                 hybrid=hybrid,
                 text_column=text_column,
