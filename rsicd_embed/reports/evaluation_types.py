@@ -74,6 +74,39 @@ class RetrievalScores(TypedDict):
     duplicates: str
 
 
+class CaptionBaseline(TypedDict):
+    """Scores of captions that need no captioner, and how much higher those of the captioner are."""
+
+    metrics: Metrics
+    margin: Metrics
+    margin_intervals: Intervals
+
+
+class CaptionEvaluation(TypedDict):
+    """Scores of generated captions on one dataset, as fractions; CIDEr-D is at most 10.
+
+    `references` is the number of captions of the images, and `distinct` that of different captions
+    generated.
+    """
+
+    n: int
+    references: int
+    metrics: Metrics
+    intervals: Intervals
+    bootstrap: BootstrapSettings
+    distinct: int
+    baselines: dict[str, CaptionBaseline]
+
+
+class CaptionSample(TypedDict):
+    """A generated caption and the first reference caption of its image."""
+
+    uri: str
+    caption: str
+    reference: str
+    log_probability: float
+
+
 class QueryPrecision(TypedDict):
     """Precision of the best results of one query, and the number of images that answer it."""
 
@@ -199,6 +232,13 @@ class EvaluationRecord(RunRecord, total=False):
     argsort: Metrics
     argsort_ties: str
     duplicates: str
+    # caption
+    captioner: str
+    decoding: str
+    references: int
+    distinct: int
+    baselines: dict[str, CaptionBaseline]
+    samples: list[CaptionSample]
     # probe
     train_split: str
     chosen_on: str

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -44,6 +44,9 @@ from rsicd_embed.train.initialization import Start
 from rsicd_embed.train.input.caption_draws import trained_words
 from rsicd_embed.train.input.training_data import TrainingData
 from rsicd_embed.train.observers import Row
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _MANIFEST, _LOCK = "run.json", ".lock"
 
@@ -84,9 +87,8 @@ class Run:
 
     def export(self, params: Any, row: Row) -> None:
         """Replaces `best` atomically with a model in float16: written aside, synced, renamed."""
-        aside, old = self.out / "best.new", self.out / "best.old"
-        with storage_errors(f"cannot write {self.best}"):
-            shutil.rmtree(aside, ignore_errors=True)
+
+        def write(aside: Path) -> None:
             export_model.save(
                 aside,
                 self.start.shape,
@@ -99,15 +101,31 @@ class Run:
             (aside / "README.md").write_text(card, encoding="utf-8")
             if self.words is not None:
                 self.words.write(aside)
-            for path in aside.iterdir():
-                sync_file(path)
-            sync_folder(aside)
-            shutil.rmtree(old, ignore_errors=True)
-            if self.best.exists():
-                self.best.rename(old)
-            aside.rename(self.best)
-            sync_folder(self.out)
-            shutil.rmtree(old, ignore_errors=True)
+
+        replace_directory(self.best, write)
+
+
+def replace_directory(directory: Path, write: Callable[[Path], object]) -> None:
+    """Replaces a directory of files atomically: `write` fills a new one, synced and renamed.
+
+    Raises:
+        StoreError: it cannot be written; the earlier one is kept, perhaps as `NAME.old`.
+    """
+    aside = directory.with_name(f"{directory.name}.new")
+    old = directory.with_name(f"{directory.name}.old")
+    with storage_errors(f"cannot write {directory}"):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        write(aside)
+        for path in aside.iterdir():
+            sync_file(path)
+        sync_folder(aside)
+        shutil.rmtree(old, ignore_errors=True)
+        if directory.exists():
+            directory.rename(old)
+        aside.rename(directory)
+        sync_folder(directory.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -125,7 +143,9 @@ class RunManifest:
     start: str | None
 
     @classmethod
-    def of(cls, config: TrainConfig, data: TrainingData, start: str | None = None) -> RunManifest:
+    def of(
+        cls, config: DataclassInstance, data: TrainingData, start: str | None = None
+    ) -> RunManifest:
         """Describes a run."""
         settings = json.loads(json.dumps(parse.flat(config)))  # lists instead of tuples
         return cls(settings, _digest(data), start)
@@ -185,14 +205,7 @@ def open_run(config: TrainConfig, data: TrainingData, out: Path) -> Iterator[Run
     """
     with storage_errors(f"cannot write to {out}"), ExitStack() as stack:
         if is_writer():
-            _require_own(out)
-            out.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(FileLock(out / _LOCK, timeout=0))
-            except Timeout:
-                raise TrainError(
-                    f"another process is training in {out}; give another --out"
-                ) from None
+            stack.enter_context(claimed(out))
             start = _start(config, data, out)
             wait_for_all("run has started")
         else:
@@ -200,6 +213,26 @@ def open_run(config: TrainConfig, data: TrainingData, out: Path) -> Iterator[Run
             start = _start(config, data, out)
         card = DataCard.of(data.train, data.val, data.names)
         yield Run(config, out, start, card, _words(config, data, start))
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Creates and locks the folder of a run.
+
+    Raises:
+        TrainError: another process is training there, or the folder holds something else.
+    """
+    _require_own(out)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainError(f"another process is training in {out}; give another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _words(config: TrainConfig, data: TrainingData, start: Start) -> TrainingWords | None:

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from rsicd_embed.cli.base import Group, json_option, note, print_json, show
+from rsicd_embed.cli.train.train_caption import caption
 from rsicd_embed.cli.train.train_plan import plan
 from rsicd_embed.cli.train.train_preview import preview
 from rsicd_embed.cli.train.train_run import epoch_line, run
@@ -161,7 +162,7 @@ def presets(as_json: bool) -> None:
         show(f"{name:34}" + "  ".join(f"{key} {value:.3f}" for key, value in metrics.items()))
 
 
-for command in (plan, presets, arms, preview):
+for command in (plan, presets, arms, preview, caption):
     train.add_command(command)
 
 
