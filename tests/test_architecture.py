@@ -56,14 +56,19 @@ MAY_IMPORT = {
         "datasets",
         "embedder.base", "stores.base", "stores", "geography",
     },
+    # Sentences from vectors; words are split as the metrics of captions split them.
+    "captioning": {
+        "errors", "files", "records", "parallel", "embedder", "embedder.base", "evaluation",
+    },
     "curation": {
         "errors", "records", "parallel", "datasets", "embedder.base", "stores.base", "evaluation",
+        "captioning",
     },
     "train": {
         "errors", "files", "records", "parallel", "_lazy_torchvision", "datasets",
-        "embedder", "images", "embedder.base",
+        "embedder", "images", "embedder.base", "captioning",
     },
-    "find": {"errors", "files", "parallel", "embedder.base"},
+    "find": {"errors", "files", "parallel", "embedder.base", "images"},
     "pictures": {"errors", "plugins", "arguments", "files", "records", "images"},
     # Shared by evaluation and benchmarks: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
@@ -87,8 +92,8 @@ ANYTHING = {
 
 # The parts that may import a library.
 LIBRARIES = {
-    "jax": {"embedder", "train"},
-    "flax": {"embedder", "train"},
+    "jax": {"embedder", "train", "captioning"},
+    "flax": {"embedder", "train", "captioning"},
     "optax": {"train"},
     "orbax": {"train"},
     # `bench ann` also times LanceDB without a store.
@@ -119,7 +124,7 @@ LIBRARIES = {
     "boto3": {"remote"},
     "httpx": {"remote"},
     "click": {"cli"},
-    "rasterio": {"images", "datasets"},
+    "rasterio": {"images", "datasets", "find"},
     "pyproj": {"geography"},
     "shapely": {"geography", "indexing"},
     "pyogrio": {"geography"},

@@ -29,12 +29,16 @@ SCENE_OPTIONS = (
         metavar="SIDE",
         help="Cut georeferenced scenes into tiles of this side: pixels, or metres such as 500m.",
     ),
-    click.option("--stride", metavar="SIDE", help="Distance between tiles.  [default: SIDE]"),
+    click.option(
+        "--stride",
+        metavar="SIDE",
+        help="Distance between neighbouring tiles, in pixels or metres.  [default: that of --tile]",
+    ),
     click.option(
         "--bands",
         metavar="4,3,2",
         callback=_numbers,
-        help="Numbers of the bands that are red, green and blue.  [default: as labelled]",
+        help="Numbers of the red, green and blue bands, from 1.  [default: as labelled]",
     ),
     click.option(
         "--stretch",
@@ -43,27 +47,52 @@ SCENE_OPTIONS = (
         "[default: 2,98; 8-bit scenes as they are]",
     ),
     click.option(
-        "--gsd", "gsd_m", type=float, metavar="METRES", help="Resample tiles to this pixel size."
+        "--gsd",
+        "gsd_m",
+        type=float,
+        metavar="METRES",
+        help="Resample tiles to this pixel size, in metres.",
     ),
     click.option(
         "--max-nodata",
         type=click.FloatRange(0, 1),
         default=0.5,
         show_default=True,
-        help="Leave out tiles with a larger share of nodata.",
+        help="Leave out tiles with a larger fraction of nodata.",
     ),
-    click.option("--crs", metavar="CRS", help="Coordinate system of scenes that name none."),
+    click.option(
+        "--crs",
+        metavar="CRS",
+        help="Coordinate reference system of scenes that have none, such as EPSG:32633.",
+    ),
+    click.option(
+        "--asset",
+        "assets",
+        metavar="KEY",
+        multiple=True,
+        help="Asset of STAC items to embed; repeatable.  [default: visual, or the only one]",
+    ),
+    click.option(
+        "--property",
+        "properties",
+        metavar="NAME",
+        multiple=True,
+        help="Property of STAC items to keep as a column, such as view:off_nadir; repeatable.",
+    ),
     click.option(
         "--bounds",
         metavar="LEFT,BOTTOM,RIGHT,TOP",
         callback=_numbers,
-        help="Bounds of images without georeference, in --crs or in degrees.",
+        help="Bounds of images that are not georeferenced, in units of --crs, or in degrees.",
     ),
 )
 
 
 def with_tiling(command: Callable[..., None]) -> Callable[..., None]:
-    """Passes the scene options as one `Tiling`; None without any."""
+    """Passes the scene options as one `Tiling`, those of STAC as one `StacSelection`.
+
+    Each is None without any of its options.
+    """
 
     @wraps(command)
     def call(
@@ -76,6 +105,8 @@ def with_tiling(command: Callable[..., None]) -> Callable[..., None]:
         max_nodata: float,
         crs: str | None,
         bounds: tuple[float, ...] | None,
+        assets: tuple[str, ...],
+        properties: tuple[str, ...],
         **options: Any,
     ) -> None:
         given = (tile, stride, bands, stretch, gsd_m, crs, bounds)
@@ -91,6 +122,14 @@ def with_tiling(command: Callable[..., None]) -> Callable[..., None]:
                 )
             except RsicdEmbedError as error:
                 raise click.UsageError(str(error)) from None
-        command(*args, tiling=tiling, **options)
+        stac = None
+        if assets or properties:
+            from rsicd_embed.datasets.stac_sources import StacSelection
+
+            try:
+                stac = StacSelection(assets, properties)
+            except RsicdEmbedError as error:
+                raise click.UsageError(str(error)) from None
+        command(*args, tiling=tiling, stac=stac, **options)
 
     return call

@@ -22,6 +22,7 @@ from rsicd_embed.datasets import (
     remote_sources,
     scenes,
     splits,
+    stac_sources,
     tar_archives,
 )
 from rsicd_embed.datasets.base import Example, Source, why_missing, with_etag
@@ -43,6 +44,7 @@ from rsicd_embed.datasets.conversion import (
     written_column,
 )
 from rsicd_embed.datasets.scenes import Tiling
+from rsicd_embed.datasets.stac_sources import StacSelection
 from rsicd_embed.errors import DatasetError, SchemaError
 from rsicd_embed.records import FIXED_COLUMNS
 from rsicd_embed.remote import address_of, is_remote
@@ -116,6 +118,7 @@ def open_sources(
     allow_empty: bool = False,
     column_types: Mapping[str, str] | None = None,
     tiling: Tiling | None = None,
+    stac: StacSelection | None = None,
 ) -> list[Source]:
     """Opens several sources with distinct ids and common column types.
 
@@ -124,23 +127,40 @@ def open_sources(
 
     Args:
         paths: folders, RSICD-like folders, image files, manifests, tars and Parquet files with
-            images; or URLs of them.
+            images, and STAC documents or searches; or URLs of them.
         split: keep only the images of this split; `Valid` and `dev` are spellings of `val`, etc.
         allow_empty: accept folders without images.
         column_types: column name → type to read it as: "text", "int64", "float64", "bool",
             "timestamp" or "date".
-        tiling: read images as georeferenced scenes, and cut them into tiles.
+        tiling: read images as georeferenced scenes, and cut them into tiles; assets of STAC items
+            always are scenes.
+        stac: assets and properties of STAC items.
 
     Raises:
         DatasetError: a source is missing or malformed, or two sources conflict.
         ArgumentError: `paths` is a single path.
     """
     require_items(paths, "paths", (str, Path))
-    sources = [source for path in paths for source in _open(path, allow_empty=allow_empty)]
+    sources: list[Source] = []
+    tilings: list[Tiling | None] = []
+    for path in paths:
+        stac_address = stac_sources.address_of(path)
+        if stac_address is not None:
+            opened = [stac_sources.load(stac_address, stac or StacSelection())]
+        elif stac is not None:
+            raise DatasetError(
+                f"{path}: expected a STAC document or search for --asset and --property"
+            )
+        else:
+            opened = _open(path, allow_empty=allow_empty)
+        sources += opened
+        tilings += [tiling if stac_address is None else tiling or Tiling()] * len(opened)
     if split is not None:
         sources = [_only(source, split) for source in sources]
-    if tiling is not None:
-        sources = [scenes.cut(source, tiling) for source in sources]
+    sources = [
+        source if cutting is None else scenes.cut(source, cutting)
+        for source, cutting in zip(sources, tilings, strict=True)
+    ]
     seen: dict[str, Example] = {}
     for example in (example for source in sources for example in source.examples):
         other = seen.setdefault(example.id, example)
@@ -259,8 +279,8 @@ def _declared_timestamp(name: str, sources: Sequence[Source]) -> pa.DataType:
             aware.setdefault(is_aware, place_of(source, offsets.index(is_aware)))
     if len(aware) == 2:
         raise DatasetError(
-            f"column {name!r}: expected times that all have an offset from UTC, or none, found one "
-            f"at {aware[True]} and none at {aware[False]}; write all of them alike"
+            f"column {name!r}: expected times that all have an offset from UTC, or none, found an "
+            f"offset at {aware[True]} and none at {aware[False]}; write all of them alike"
         )
     return _UTC if True in aware else DECLARABLE["timestamp"]
 
