@@ -23,6 +23,7 @@ from rsicd_embed.plugins import lazy_exports
 if TYPE_CHECKING:
     from rsicd_embed.datasets.scenes import Tiling
     from rsicd_embed.datasets.sources import open_sources
+    from rsicd_embed.datasets.stac_sources import StacSelection
     from rsicd_embed.embedder.loading import load_embedder
     from rsicd_embed.indexing.export_rows import export_rows
     from rsicd_embed.indexing.import_rows import import_rows
@@ -43,6 +44,7 @@ __all__ = [
     "Part",
     "Query",
     "RsicdEmbedError",
+    "StacSelection",
     "Tiling",
     "__version__",
     "export_rows",
@@ -73,6 +75,7 @@ if not TYPE_CHECKING:
         {
             "rsicd_embed.datasets.scenes": ("Tiling",),
             "rsicd_embed.datasets.sources": ("open_sources",),
+            "rsicd_embed.datasets.stac_sources": ("StacSelection",),
             "rsicd_embed.embedder.loading": ("load_embedder",),
             "rsicd_embed.indexing.export_rows": ("export_rows",),
             "rsicd_embed.indexing.import_rows": ("import_rows",),

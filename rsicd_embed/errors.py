@@ -200,6 +200,13 @@ def one_line(error: object, *, limit: int | None = None, empty: str | None = Non
     return text or (type(error).__name__ if empty is None else empty)
 
 
+def http_reason(status: int) -> str:
+    """Explains the status of a failed web request."""
+    if status in (401, 403):
+        return f"it needs authentication (HTTP {status}); sign its URL, or download it"
+    return f"it is gone (HTTP {status})" if status in (404, 410) else f"HTTP {status}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, for libraries whose messages have many."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -63,7 +63,7 @@ MAY_IMPORT = {
         "errors", "files", "records", "parallel", "_lazy_torchvision", "datasets",
         "embedder", "images", "embedder.base",
     },
-    "find": {"errors", "files", "parallel", "embedder.base"},
+    "find": {"errors", "files", "parallel", "embedder.base", "images"},
     "pictures": {"errors", "plugins", "arguments", "files", "records", "images"},
     # Shared by evaluation and benchmarks: records, timing, statistics, pages.
     "reports": {"errors", "files", "parallel"},
@@ -119,7 +119,7 @@ LIBRARIES = {
     "boto3": {"remote"},
     "httpx": {"remote"},
     "click": {"cli"},
-    "rasterio": {"images", "datasets"},
+    "rasterio": {"images", "datasets", "find"},
     "pyproj": {"geography"},
     "shapely": {"geography", "indexing"},
     "pyogrio": {"geography"},

@@ -22,6 +22,7 @@ from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
     from rsicd_embed.datasets.scenes import Tiling
+    from rsicd_embed.datasets.stac_sources import StacSelection
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.query.table_files import Format
 
@@ -53,6 +54,7 @@ def embed(
     split: str | None,
     column_types: dict[str, str],
     tiling: Tiling | None,
+    stac: StacSelection | None,
     strict: bool,
     batch_size: int,
     precision: Precision | None,
@@ -81,7 +83,7 @@ def embed(
 
     shard = None if shard_text is None else Shard.parse(shard_text)
     opened = rsicd_embed.open_sources(
-        sources, split=split, column_types=column_types, tiling=tiling
+        sources, split=split, column_types=column_types, tiling=tiling, stac=stac
     )
     embedder = rsicd_embed.load_embedder(
         model, batch_size=batch_size, precision=precision, backend=backend

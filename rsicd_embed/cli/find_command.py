@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.find.finding import Finding, Question
+    from rsicd_embed.find.heat_raster import PicturePlace
 
 # From this many patches on, compiling the model pays off.
 _MANY_PATCHES = 500
@@ -61,7 +62,8 @@ _MANY_PATCHES = 500
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw a heat map over the image and frame up to three of the best patches, without "
-    "those centred in a better one; .png, .jpg or .webp.",
+    "those centred in a better one; .png, .jpg or .webp. For a georeferenced image, .tif has the "
+    "map's values as GeoTIFF.",
 )
 @json_option
 def find(
@@ -84,24 +86,29 @@ def find(
     larger ones into tiles first. Patches are cut and embedded in batches.
     """
     from rsicd_embed.embedder.base import word_warnings
-    from rsicd_embed.find import heatmap
+    from rsicd_embed.find import heat_raster, heatmap
     from rsicd_embed.find.finding import Question
 
-    if output is not None and output.suffix.lower() not in heatmap.SUFFIXES:
-        raise click.UsageError(
-            f"expected an output named *{' or *'.join(heatmap.SUFFIXES)}: {output}"
-        )
+    suffixes = (*heatmap.SUFFIXES, *heat_raster.SUFFIXES)
+    if output is not None and output.suffix.lower() not in suffixes:
+        raise click.UsageError(f"expected an output named *{' or *'.join(suffixes)}: {output}")
     local = image if isinstance(image, Path) and image.exists() else None
     if output is not None and output.exists() and local and output.samefile(local):
         raise click.UsageError(f"expected an output other than the image: {output}")
     for query_text in (text, *against):
         require_text(query_text)
     question = Question(text, against or None, sides or None, overlap)
+    place = None
+    if output is not None and output.suffix.lower() in heat_raster.SUFFIXES:
+        place = _place(image)
+        heat_raster.require_own_raster(output)
     picture, embedder, finding = _find(image, question, model)
     warnings = word_warnings(embedder, (text, *against))
     for line in warnings:
         warn(line)
-    if output is not None:
+    if place is not None and output is not None:
+        heat_raster.save_geotiff(finding, place, output)
+    elif output is not None:
         heatmap.save(picture, finding, output)
     if as_json:
         print_json(
@@ -129,6 +136,16 @@ def find(
     note(_summary(finding))
     if output is not None:
         note(f"map: {output}")
+
+
+def _place(path: str | Path) -> PicturePlace:
+    from rsicd_embed.errors import ImageError
+    from rsicd_embed.find.heat_raster import PicturePlace
+
+    try:
+        return PicturePlace.of(str(path))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
 
 
 def _find(

@@ -54,6 +54,20 @@ SCENE_OPTIONS = (
     ),
     click.option("--crs", metavar="CRS", help="Coordinate system of scenes that name none."),
     click.option(
+        "--asset",
+        "assets",
+        metavar="KEY",
+        multiple=True,
+        help="Asset of STAC items to embed; repeatable.  [default: visual, or the only one]",
+    ),
+    click.option(
+        "--property",
+        "properties",
+        metavar="NAME",
+        multiple=True,
+        help="Property of STAC items to keep as a column, such as view:off_nadir; repeatable.",
+    ),
+    click.option(
         "--bounds",
         metavar="LEFT,BOTTOM,RIGHT,TOP",
         callback=_numbers,
@@ -63,7 +77,10 @@ SCENE_OPTIONS = (
 
 
 def with_tiling(command: Callable[..., None]) -> Callable[..., None]:
-    """Passes the scene options as one `Tiling`; None without any."""
+    """Passes the scene options as one `Tiling`, those of STAC as one `StacSelection`.
+
+    Each is None without any of its options.
+    """
 
     @wraps(command)
     def call(
@@ -76,6 +93,8 @@ def with_tiling(command: Callable[..., None]) -> Callable[..., None]:
         max_nodata: float,
         crs: str | None,
         bounds: tuple[float, ...] | None,
+        assets: tuple[str, ...],
+        properties: tuple[str, ...],
         **options: Any,
     ) -> None:
         given = (tile, stride, bands, stretch, gsd_m, crs, bounds)
@@ -91,6 +110,14 @@ def with_tiling(command: Callable[..., None]) -> Callable[..., None]:
                 )
             except RsicdEmbedError as error:
                 raise click.UsageError(str(error)) from None
-        command(*args, tiling=tiling, **options)
+        stac = None
+        if assets or properties:
+            from rsicd_embed.datasets.stac_sources import StacSelection
+
+            try:
+                stac = StacSelection(assets, properties)
+            except RsicdEmbedError as error:
+                raise click.UsageError(str(error)) from None
+        command(*args, tiling=tiling, stac=stac, **options)
 
     return call

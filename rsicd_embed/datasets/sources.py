@@ -23,6 +23,7 @@ from rsicd_embed.datasets import (
     remote_sources,
     scenes,
     splits,
+    stac_sources,
     tar_archives,
 )
 from rsicd_embed.datasets.base import Example, Source, why_missing, with_etag
@@ -45,6 +46,7 @@ from rsicd_embed.datasets.conversion import (
 )
 from rsicd_embed.datasets.scenes import Tiling
 from rsicd_embed.datasets.spooled_examples import MOST_IN_MEMORY, Digests, collect
+from rsicd_embed.datasets.stac_sources import StacSelection
 from rsicd_embed.errors import DatasetError, SchemaError
 from rsicd_embed.parallel import batched
 from rsicd_embed.records import FIXED_COLUMNS
@@ -119,6 +121,7 @@ def open_sources(
     allow_empty: bool = False,
     column_types: Mapping[str, str] | None = None,
     tiling: Tiling | None = None,
+    stac: StacSelection | None = None,
 ) -> list[Source]:
     """Opens several sources with distinct ids and common column types.
 
@@ -127,12 +130,14 @@ def open_sources(
 
     Args:
         paths: folders, RSICD-like folders, image files, manifests, tars and Parquet files with
-            images; or URLs of them.
+            images, and STAC documents or searches; or URLs of them.
         split: keep only the images of this split; `Valid` and `dev` are spellings of `val`, etc.
         allow_empty: accept folders without images.
         column_types: column name → type to read it as: "text", "int64", "float64", "bool",
             "timestamp" or "date".
-        tiling: read images as georeferenced scenes, and cut them into tiles.
+        tiling: read images as georeferenced scenes, and cut them into tiles; assets of STAC items
+            always are scenes.
+        stac: assets and properties of STAC items.
 
     Raises:
         DatasetError: a source is missing or malformed, or two sources conflict.
@@ -141,11 +146,21 @@ def open_sources(
     require_items(paths, "paths", (str, Path))
     sources: list[Source] = []
     for path in paths:
-        for source in _open(path, allow_empty=allow_empty):
+        stac_address = stac_sources.address_of(path)
+        if stac_address is not None:
+            opened = [stac_sources.load(stac_address, stac or StacSelection())]
+        elif stac is not None:
+            raise DatasetError(
+                f"{path}: expected a STAC document or search for --asset and --property"
+            )
+        else:
+            opened = _open(path, allow_empty=allow_empty)
+        how = tiling if stac_address is None else tiling or Tiling()
+        for source in opened:
             if split is not None:
                 source = _only(source, split)
-            if tiling is not None:
-                source = scenes.cut(source, tiling)
+            if how is not None:
+                source = scenes.cut(source, how)
             if sum(len(other.examples) for other in sources) > MOST_IN_MEMORY:
                 examples = collect(source.examples, source.schema, 0)
                 source = replace(source, examples=examples)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from rsicd_embed.errors import ImageError, one_line
+from rsicd_embed.errors import ImageError, http_reason, one_line
 from rsicd_embed.images.archived_images import container_of
 from rsicd_embed.images.bit_depth import Stretch, scaled
+from rsicd_embed.remote import given_url
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "BMP", "HFA")
 _MOST_OPEN = 8
 _CACHE_BYTES = 256 << 20  # of decoded blocks
+_OPTIONS = {"GDAL_CACHEMAX": _CACHE_BYTES, "GDAL_NUM_THREADS": "ALL_CPUS"}
+# Without the first one, GDAL asks for files beside the scene.
+_WEB_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": 30,
+    "GDAL_HTTP_TIMEOUT": 120,
+    "GDAL_HTTP_MAX_RETRY": 2,
+}
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _ADDRESS = re.compile(
     r"(?P<file>.+)#window=(?P<box>\d+,\d+,\d+,\d+)(?:&size=(?P<size>\d+,\d+))?"
@@ -140,19 +149,23 @@ def open_scene(file: str) -> Iterator[DatasetReader]:
         with (
             entry.lock,
             warnings.catch_warnings(),
-            rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS"),
+            rasterio.Env(**_WEB_OPTIONS if "://" in file else {}, **_OPTIONS),
         ):
             warnings.simplefilter("ignore")  # scenes without georeference
             if entry.scene is None or entry.scene.closed:
-                entry.scene = rasterio.open(file)
+                entry.scene = rasterio.open(given_url(file))
             if entry.scene.driver not in DRIVERS:
                 raise ImageError(
                     f"expected a scene in {', '.join(DRIVERS)}, found {entry.scene.driver}"
                 )
             yield entry.scene
     except RasterioError as error:
-        reason = one_line(error)
-        if "not recognized" in reason:
+        reason = one_line(error).replace(given_url(file), file)
+        if status := re.search(r"HTTP response code: (\d+)", reason):
+            reason = f"cannot be read: {http_reason(int(status[1]))}"
+        elif "Range downloading" in reason:
+            reason = "cannot be read: its web server sends whole files only; download it"
+        elif "not recognized" in reason:
             reason = "not a scene that GDAL reads (GeoTIFF, JPEG 2000, PNG, JPEG, WebP, …)"
         elif "Read failed" in reason or "read" in reason.lower():
             cause = error.__cause__ or error.__context__

@@ -5,6 +5,7 @@ from rsicd_embed.remote.remote_file import RemoteFile
 from rsicd_embed.remote.remote_url import (
     RemoteUrl,
     address_of,
+    given_url,
     is_remote,
     public_address,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "address_of",
     "fetch",
     "fetch_range",
+    "given_url",
     "head",
     "is_remote",
     "list_objects",

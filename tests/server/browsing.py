@@ -59,7 +59,7 @@ def opened(browser: Any, address: str, query: str = "", **options: Any) -> Itera
 
 def results(page: Any) -> list[str]:
     """Returns the ids of the results."""
-    return [str(name) for name in page.locator(".card .name").all_inner_texts()]
+    return [str(name) for name in page.locator(".card .name").all_text_contents()]
 
 
 def search(page: Any, text: str) -> str:

@@ -4,23 +4,26 @@ import { $, fail, notify } from "./dom.js";
 
 let running = null;
 
-/** Returns the response as an object; null if it failed (the error is shown) or a newer request replaced it. */
-export async function request(url, options = {}) {
+/**
+ * Returns the response as an object; null if it failed (the error is shown) or a newer request replaced it. A quiet
+ * request leaves the status line as it is.
+ */
+export async function request(url, options = {}, quiet = false) {
   stop();
   const mine = (running = new AbortController());
   const started = performance.now();
   $("progress").hidden = false;
   $("error").hidden = true;
-  $("status").textContent = "Working …";
+  if (!quiet) $("status").textContent = "Working …";
   try {
     const response = await fetch(url, { ...options, signal: mine.signal });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
-    notify(answer.warnings ?? []);
+    if (!quiet) notify(answer.warnings ?? []);
     return { ...answer, ms: performance.now() - started };
   } catch (error) {
     if (error.name === "AbortError") return null;
-    $("status").textContent = "";
+    if (!quiet) $("status").textContent = "";
     fail(error instanceof TypeError ? "The server does not respond. Is it still running?" : error.message);
     return null;
   } finally {

@@ -2,13 +2,17 @@
 
 import * as api from "./api.js";
 import * as chips from "./chips.js";
-import { MOST_PARTS, UNREFINED, describeQuery, imageOf, isRefined, isSearch, partsOf } from "./compose.js";
+import { MOST_PARTS, UNREFINED, isRefined, isSearch, partsOf } from "./compose.js";
 import { $, count, fail, make, notify } from "./dom.js";
 import * as filters from "./filters.js";
 import { describe, named } from "./format.js";
+import * as map from "./map.js";
 import * as patches from "./patches.js";
 import { EMPTY, TABS, filesOf, fromAddress, toAddress } from "./query.js";
 import * as results from "./results.js";
+import * as searches from "./search.js";
+import { nameOf } from "./search.js";
+import * as sorting from "./sorting.js";
 import { allowOriginals } from "./viewer.js";
 
 const EXAMPLES = ["an airport with planes", "boats in a harbour", "a beach with white waves",
@@ -16,18 +20,21 @@ const EXAMPLES = ["an airport with planes", "boats in a harbour", "a beach with 
 const MOST_BYTES = 20 * 1024 * 1024;
 
 let query = EMPTY;
+let columnsLoaded = null;
 
 // --- the query -------------------------------------------------------------------------------
 
 /** Number of changes that can be undone. */
 const depth = () => history.state?.depth ?? 0;
 
-/** Changes the query, adds it to the browser's history, and runs it. */
-function change(parts) {
+/** Changes the query, adds it to the browser's history, and runs it; repeated steps of one `kind` are one change. */
+function change(parts, kind = "") {
   const next = { ...query, ...parts };
   if (partsOf(next).length > MOST_PARTS) return fail(`Expected at most ${MOST_PARTS} texts and examples; remove some of them.`);
   if (toAddress(next) !== toAddress(query) || JSON.stringify(filesOf(next)) !== JSON.stringify(filesOf(query))) {
-    history.pushState({ ...filesOf(next), depth: depth() + 1 }, "", toAddress(next));
+    const isRepeated = kind !== "" && history.state?.kind === kind;
+    const state = { ...filesOf(next), kind, depth: depth() + (isRepeated ? 0 : 1) };
+    history[isRepeated ? "replaceState" : "pushState"](state, "", toAddress(next));
   }
   query = next;
   return render();
@@ -68,24 +75,20 @@ function render() {
   $("patch").value = query.patch;
   setCount(query.k);
   if (filters.available()) filters.show(query.filters);
+  showMinimum(query.min);
+  $("sort").value = query.sort;
+  map.showBox(query.within);
   preview("picture", query.like);
   preview("find", query.in);
   chips.show(query, depth() > 0);
   $("examples").hidden = isSearch(query);
   api.stop();
+  searches.reset();
   if (isSearch(query)) return search();
   results.clear();
+  if (finding) $("map").hidden = true;
   if (!finding && isRefined(query)) notify(["add a text, an image or an example to look for"]);
   return finding && query.in && query.find.trim() ? find() : null;
-}
-
-async function search() {
-  const { k, filters } = query;
-  const [parts, image, description] = [partsOf(query), imageOf(query), describeQuery(query, nameOf)];
-  const answer = image instanceof File
-    ? await api.request("/api/search/image", api.form({ image, k, parts: JSON.stringify(parts), filters: JSON.stringify(filters) }))
-    : await api.request("/api/search", api.json({ parts, k, filters }));
-  if (answer) results.show(answer, description);
 }
 
 async function find() {
@@ -97,14 +100,24 @@ async function find() {
   if (answer) patches.show(answer, source);
 }
 
-// --- display ---------------------------------------------------------------------------------
+/** Shows the query's results; other orders than by score need the columns. */
+async function search() {
+  const current = query;
+  if (current.sort !== "score") await columnsLoaded;
+  if (current === query) await searches.search(current);
+}
 
-const nameOf = (source) => (typeof source === "string" ? source : source.name);
+// --- display ---------------------------------------------------------------------------------
 
 function setCount(k) {
   const options = [...$("k").options].map(({ value }) => Number(value));
   if (!options.includes(k)) $("k").add(make("option", { textContent: k }), options.findIndex((option) => option > k));
   $("k").value = k;
+}
+
+function showMinimum(min) {
+  $("min").value = min ?? 0;
+  $("min-value").textContent = min === null ? "any" : min.toFixed(2);
 }
 
 function preview(tab, source) {
@@ -134,7 +147,12 @@ function listen() {
     like: (id) => choose("picture", id), find: (id) => choose("find", id),
     more: (id) => addExample("more", id), less: (id) => addExample("less", id),
   });
-  chips.listen({ change, undo, clear: () => change({ text: "", like: null, filters: [], ...UNREFINED }) });
+  searches.listen();
+  map.listenForBox((within) => change({ within }));
+  $("min").addEventListener("input", () => showMinimum(Number($("min").value) || null));
+  $("min").addEventListener("change", () => change({ min: Number($("min").value) || null }, "min"));
+  $("sort").addEventListener("change", () => change({ sort: $("sort").value }));
+  chips.listen({ change, undo, clear: () => change({ text: "", like: null, filters: [], min: null, within: null, ...UNREFINED }) });
   $("refine").addEventListener("submit", (event) => {
     event.preventDefault();
     const [role, text] = [$("role").value, $("refinement").value.trim()];
@@ -212,9 +230,10 @@ async function start() {
   document.documentElement.dataset.theme = localStorage.getItem("theme") ?? dark;
   listen();
   query = fromAddress(location.search, history.state);
+  columnsLoaded = loadColumns();
   render();
   try {
-    await loadColumns();
+    await columnsLoaded;
   } catch (error) {
     fail(error.message);
   }
@@ -226,11 +245,15 @@ async function loadColumns() {
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
   describe(answer);
+  sorting.setColumns(answer);
+  $("sort").replaceChildren(...sorting.orders().map(([value, textContent]) => make("option", { value, textContent })));
+  $("sort").value = query.sort;
   filters.setColumns(answer.columns);
   filters.show(query.filters);
   $("filters").hidden = query.tab === "find" || !filters.available();
   allowOriginals(answer.originals);
   results.redraw();
+  $("map").hidden ||= query.tab === "find";
   $("about").textContent = `${count(answer.rows, "image")}: search by text, by image, or within an image`;
   const labels = answer.columns.find(({ name, values }) => values?.length > 1 && /label|class|category/i.test(name));
   const examples = labels ? labels.values.slice(0, EXAMPLES.length).map((value) => named(labels.name, value)) : EXAMPLES;

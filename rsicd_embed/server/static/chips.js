@@ -27,7 +27,7 @@ export function show(query, canUndo) {
 }
 
 function chipsOf(query) {
-  const { tab, text, like, also, not, more, less, filters } = query;
+  const { tab, text, like, also, not, more, less, filters, min, within } = query;
   const without = (name, item) => ({ [name]: query[name].filter((other) => other !== item) });
   const chips = [];
   if (tab === "words" && text.trim()) chips.push(chip(`“${text.trim()}”`, "text", { text: "" }));
@@ -40,6 +40,8 @@ function chipsOf(query) {
     ...more.map((id) => chip(id, "example of what to look for", without("more", id), id, "good")),
     ...less.map((id) => chip(id, "example of what to avoid", without("less", id), id, "bad")),
     ...filters.map((filter) => chip(nameFilter(filter), "filter", without("filters", filter))),
+    ...(within ? [chip(`in ${within.replaceAll(",", ", ")}`, "box", { within: null })] : []),
+    ...(min === null ? [] : [chip(`score ≥ ${min.toFixed(2)}`, "minimum", { min: null })]),
   );
   return chips;
 }

@@ -17,6 +17,9 @@ export function describe(answer) {
 /** The readable name of a class, such as "dense residential area", or the value itself. */
 export const named = (column, value) => columns.get(column)?.names?.[value] ?? value;
 
+/** Whether rows have columns of coordinates. */
+export const hasPlaces = () => place !== null;
+
 /** Longitude and latitude of a hit, or null. */
 export function placeOf(hit) {
   if (!place) return null;

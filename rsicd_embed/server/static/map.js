@@ -1,39 +1,62 @@
-// The map of hits: coastlines (Natural Earth), a grid, and a dot for each hit with coordinates.
+// The map of hits: coastlines (Natural Earth), a grid, a dot for each hit with coordinates, and a box that limits them.
 
-import { $, draw } from "./dom.js";
-import { placeOf } from "./format.js";
+import { $, count, draw } from "./dom.js";
+import { hasPlaces, placeOf } from "./format.js";
+import * as box from "./map_box.js";
 
 const ASPECT = 2.5; // width / height, as in app.css
 const STEPS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60];
 const GRID_PIXELS = 90;
+const MOST_DOTS = 1000;
 
 let zoomed = false;
 let placed = [];
+let within = null;
+let marked = null;
 let onPick = () => {};
 
-/** Calls `pick` with a dot's rank, and whether it was clicked, when the pointer is on it. */
+/** Calls `pick` with a dot's index, and whether it was clicked, when the pointer is on it. */
 export function listen(pick) {
   onPick = pick;
   $("zoom").addEventListener("click", () => { zoomed = !zoomed; drawMap(); });
+  for (const [event, clicked] of [["pointerover", false], ["click", true]]) {
+    svg().addEventListener(event, ({ target }) => target.matches(".hit") && onPick(Number(target.dataset.index), clicked));
+  }
   new ResizeObserver(drawMap).observe($("map"));
 }
 
-/** Shows the hits that have coordinates. */
-export function showPlaces(hits) {
-  placed = hits.map((hit) => ({ ...placeOf(hit), rank: hit.rank, id: hit.id })).filter(({ lon }) => lon !== undefined);
-  $("map").hidden = !placed.length;
-  $("map-count").textContent = placed.length < hits.length ? `(${placed.length} of ${hits.length} results have coordinates)` : "";
+/** Calls `change` with the box that the user draws or types, as "west,south,east,north", or null. */
+export const listenForBox = (change) => box.listen(svg(), change);
+
+const svg = () => $("map").querySelector("svg");
+
+/** Shows the box of the query. */
+export function showBox(text) {
+  within = text;
+  box.show(text);
   drawMap();
 }
 
-export function mark(rank) {
-  for (const dot of $("map").querySelectorAll(".hit")) dot.classList.toggle("marked", dot.dataset.rank === String(rank));
+/** Shows the hits that have coordinates, the first of them as dots. */
+export function showPlaces(hits) {
+  const all = hits.map((hit, index) => ({ ...placeOf(hit), index, id: hit.id })).filter(({ lon }) => lon !== undefined);
+  placed = all.slice(0, MOST_DOTS);
+  $("map").hidden = !hasPlaces();
+  $("map-count").textContent = all.length > placed.length ? `(the first ${count(placed.length, "result")})`
+    : all.length < hits.length ? `(${all.length} of ${hits.length} results have coordinates)` : "";
+  drawMap();
+}
+
+export function mark(index) {
+  marked?.classList.remove("marked");
+  marked = svg().querySelector(`.hit[data-index="${index}"]`);
+  marked?.classList.add("marked");
 }
 
 /** Left, top, width and height of the visible area, in degrees; the y axis points south. */
 function view() {
   const world = placed.some(({ lat }) => lat < -60 || lat > 84) ? fit(0, 0, 360, 180) : fit(0, -12, 360, 144);
-  if (!zoomed) return world;
+  if (!zoomed || !placed.length) return world;
   const [xs, ys] = [placed.map(({ lon }) => lon), placed.map(({ lat }) => -lat)];
   const [left, top] = [Math.min(...xs), Math.min(...ys)];
   const [wide, high] = [Math.max(...xs) - left, Math.max(...ys) - top];
@@ -47,14 +70,13 @@ function fit(x, y, wide, high) {
 }
 
 function drawMap() {
-  const svg = $("map").querySelector("svg");
-  const pixels = svg.clientWidth;
-  if (!placed.length || !pixels) return;
+  const pixels = svg().clientWidth;
+  if (!hasPlaces() || !pixels) return;
   const [left, top, width, height] = view();
   const unit = width / pixels; // degrees per pixel
   const step = STEPS.find((degrees) => degrees >= GRID_PIXELS * unit) ?? 60;
   const digits = Math.max(0, Math.ceil(-Math.log10(step)));
-  svg.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
+  svg().setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
   const parts = [draw("use", { href: "/static/land.svg#land", class: "land", transform: "scale(0.05)" })];
   const label = (x, y, text) => draw("text", { x, y, "font-size": 11 * unit }, text);
   const name = (value, positive, negative) => `${Math.abs(value).toFixed(digits)}°${Math.abs(value) < step / 2 ? "" : value < 0 ? negative : positive}`;
@@ -66,14 +88,13 @@ function drawMap() {
     parts.push(draw("path", { class: "grid", d: `M${left} ${i * step}h${width}` }));
     if (i * step > top + 16 * unit && i * step < top + height - 20 * unit) parts.push(label(left + 5 * unit, i * step - 4 * unit, name(-i * step, "N", "S")));
   }
-  // The best hit is drawn last, above the others.
-  for (const { lon, lat, rank, id } of [...placed].reverse()) {
-    const dot = draw("circle", { class: "hit", cx: lon, cy: -lat, r: 6 * unit, "data-rank": rank }, draw("title", {}, `${rank}. ${id}`));
-    dot.addEventListener("pointerenter", () => onPick(rank, false));
-    dot.addEventListener("click", () => onPick(rank, true));
-    parts.push(dot);
+  parts.push(...box.rectangles(within));
+  // The first hit is drawn last, above the others.
+  for (const { lon, lat, index, id } of [...placed].reverse()) {
+    parts.push(draw("circle", { class: "hit", cx: lon, cy: -lat, r: 6 * unit, "data-index": index }, draw("title", {}, `${index + 1}. ${id}`)));
   }
-  svg.replaceChildren(...parts);
+  svg().replaceChildren(...parts);
+  $("zoom").hidden = !placed.length;
   $("zoom").textContent = zoomed ? "Show the whole Earth" : "Zoom to the results";
   $("zoom").setAttribute("aria-pressed", zoomed);
 }

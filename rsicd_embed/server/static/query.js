@@ -1,5 +1,7 @@
 // The query, and its representation in the page's address.
 
+import { parse } from "./map_box.js";
+
 export const TABS = ["words", "picture", "find"];
 const MOST_HITS = 200;
 
@@ -7,9 +9,10 @@ const MOST_HITS = 200;
 // `more` and `less` are ids of results that others should or should not resemble, `also` and `not` texts.
 export const EMPTY = {
   tab: "words", text: "", also: [], not: [], like: null, more: [], less: [], in: null, find: "", against: "", patch: "",
-  k: 24, filters: [],
+  k: 24, filters: [], min: null, within: null, sort: "score",
 };
-const SINGLE = ["tab", "text", "like", "in", "find", "against", "patch", "k"];
+export const SORTS = ["score", "newest", "oldest", "west", "north", "nearest"];
+const SINGLE = ["tab", "text", "like", "in", "find", "against", "patch", "k", "min", "within", "sort"];
 const LISTS = ["also", "not", "more", "less"];
 const FILES = new Map();
 
@@ -37,6 +40,10 @@ export function fromAddress(search, state) {
   if (TABS.includes(parameters.get("tab"))) query.tab = parameters.get("tab");
   const k = Number(parameters.get("k"));
   if (Number.isInteger(k) && k >= 1) query.k = Math.min(k, MOST_HITS);
+  const min = Number(parameters.get("min") ?? NaN);
+  if (min >= -1 && min <= 1) query.min = min;
+  query.within = parse(parameters.get("within") ?? "");
+  if (SORTS.includes(parameters.get("sort"))) query.sort = parameters.get("sort");
   query.filters = parameters.getAll("filter").map(filter).filter(Boolean);
   for (const name of ["like", "in"]) query[name] ??= FILES.get(state?.[name]) ?? null;
   return query;

@@ -1,50 +1,80 @@
 // The results: one card per hit.
 
 import { imageUrl } from "./api.js";
-import { $, button, count, make, thumb } from "./dom.js";
+import { $, button, count as counted, make, thumb } from "./dom.js";
 import { summary } from "./format.js";
 import * as map from "./map.js";
 import * as viewer from "./viewer.js";
 
-let actions = {};
-let last = null;
-
 const CONTROLS = ["more", "less", "like", "find", "picture"];
+
+let actions = {};
+let hits = [];
+let describe = () => "";
+let marked = null;
 
 /** Sets the actions of results: `like`, `find`, `more` and `less`, called with an id. */
 export function listen(handlers) {
   actions = handlers;
   viewer.listen(actions);
-  map.listen((rank, clicked) => {
-    mark(rank);
-    if (clicked) $("results").children[rank - 1].scrollIntoView({ block: "center", behavior: "smooth" });
+  map.listen((index, clicked) => {
+    mark(index);
+    if (clicked) $("results").children[index]?.scrollIntoView({ block: "center", behavior: "smooth" });
   });
   $("results").addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const cards = [...$("results").children];
-    const at = cards.findIndex((card) => card.contains(document.activeElement));
-    if (step && at >= 0) cards[at + step]?.querySelector(".picture").focus();
+    const card = event.target.closest(".card");
+    if (!card || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input")) return;
+    const other = { ArrowRight: card.nextElementSibling, ArrowLeft: card.previousElementSibling }[event.key];
+    other?.querySelector(".picture").focus();
     const role = { "+": "more", "-": "less" }[event.key];
-    if (role && at >= 0 && !event.ctrlKey && !event.metaKey) cards[at].querySelector(`.${role}`).click();
+    if (role) card.querySelector(`.${role}`).click();
   });
 }
 
-export function show(answer, description) {
-  last = [answer, description];
-  const { hits, ms } = answer;
-  $("status").textContent = hits.length
-    ? `${count(hits.length, "result")} ${description}, in ${Math.round(ms)} ms`
-    : "No results: the store is empty, or no row matches the filters.";
+/** Shows the first hits of a query, described after their number; `min` is its lowest score. */
+export function show(answer, description, min = null) {
+  const none = min === null ? "No results: the store is empty, or no row matches the filters."
+    : "No results: no row that matches the filters has such a score; lower it.";
+  describe = () => (hits.length ? `${counted(hits.length, "result")} ${description}, in ${Math.round(answer.ms)} ms` : none);
   const restoreFocus = focusedControl();
-  $("results").replaceChildren(...hits.map((hit, i) => card(hit, () => viewer.open(hits, i))));
+  hits = [];
+  $("results").replaceChildren();
+  append(answer.hits);
   restoreFocus();
+}
+
+/** Adds further hits. */
+export function append(more) {
+  const start = hits.length;
+  hits = [...hits, ...more];
+  $("results").append(...more.map((hit, i) => card(hit, start + i)));
+  $("status").textContent = describe();
   map.showPlaces(hits);
 }
 
-/** Returns a function that focuses the control that has the focus now, in the card of the same rank. */
+/** Shows the hits again, after the columns were loaded. */
+export function redraw() {
+  $("results").replaceChildren(...hits.map(card));
+  map.showPlaces(hits);
+}
+
+export function clear() {
+  hits = [];
+  $("status").textContent = "";
+  $("results").replaceChildren();
+  map.showPlaces([]);
+}
+
+export const count = () => hits.length;
+
+/** Moves the focus to a result. */
+export const focus = (index) => $("results").children[index]?.querySelector(".picture").focus();
+
+/** Returns a function that focuses the control that has the focus now, in the card at the same place. */
 function focusedControl() {
-  const at = [...$("results").children].findIndex((card) => card.contains(document.activeElement));
-  if (at < 0) return () => {};
+  const focused = document.activeElement.closest("#results > .card");
+  if (!focused) return () => {};
+  const at = [...$("results").children].indexOf(focused);
   const name = CONTROLS.find((control) => document.activeElement.classList.contains(control)) ?? "picture";
   return () => {
     const cards = $("results").children;
@@ -53,24 +83,12 @@ function focusedControl() {
   };
 }
 
-/** Shows the last results again, after the columns were loaded. */
-export function redraw() {
-  if (last) show(...last);
-}
-
-export function clear() {
-  last = null;
-  $("status").textContent = "";
-  $("results").replaceChildren();
-  map.showPlaces([]);
-}
-
-function card(hit, open) {
+function card(hit, index) {
   const picture = make("img", { alt: "", loading: "lazy", decoding: "async", src: imageUrl(hit.id, 320) });
   picture.addEventListener("error", () => picture.replaceWith("no image"), { once: true });
   const larger = make("button", { className: "picture", type: "button", title: "Larger view",
-    "@aria-label": `Result ${hit.rank}, ${hit.id}: larger view` }, picture);
-  larger.addEventListener("click", open);
+    "@aria-label": `Result ${index + 1}, ${hit.id}: larger view` }, picture);
+  larger.addEventListener("click", () => viewer.open(hits, index));
   const item = make("li", { className: "card" }, larger,
     make("div", { className: "words" },
       make("div", { className: "top" },
@@ -83,13 +101,15 @@ function card(hit, open) {
       make("div", { className: "actions" },
         button("like this", `Search for images like ${hit.id}`, () => actions.like(hit.id), "quiet like"),
         button("find in it", `Find something in ${hit.id}`, () => actions.find(hit.id), "quiet find"))));
-  item.addEventListener("pointerenter", () => mark(hit.rank));
-  item.addEventListener("focusin", () => mark(hit.rank));
+  item.addEventListener("pointerenter", () => mark(index));
+  item.addEventListener("focusin", () => mark(index));
   return item;
 }
 
 /** Highlights a result and its dot on the map. */
-function mark(rank) {
-  $("results").querySelectorAll(".card").forEach((card, i) => card.classList.toggle("marked", i + 1 === rank));
-  map.mark(rank);
+function mark(index) {
+  marked?.classList.remove("marked");
+  marked = $("results").children[index] ?? null;
+  marked?.classList.add("marked");
+  map.mark(index);
 }

@@ -56,7 +56,7 @@ function show(index) {
   at = index;
   const hit = hits[at];
   $("view-title").textContent = hit.id;
-  $("view-rank").textContent = `Result ${hit.rank} of ${hits.length}, score ${hit.score.toFixed(3)}`;
+  $("view-rank").textContent = `Result ${at + 1} of ${hits.length}, score ${hit.score.toFixed(3)}`;
   $("view-picture").hidden = false;
   $("view-missing").hidden = true;
   $("view-picture").src = imageUrl(hit.id, SIDE);

@@ -1,0 +1,217 @@
+"""STAC items, collections, item collections, static catalogues and API searches as sources.
+
+Each chosen asset of an item becomes an example, a scene that `scenes` cuts into tiles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from rsicd_embed import remote
+from rsicd_embed.datasets import scenes
+from rsicd_embed.datasets.base import Example, Skipped, Source
+from rsicd_embed.datasets.stac_reading import SEARCH, WEB, ItemReader, local_path
+from rsicd_embed.errors import DatasetError
+from rsicd_embed.records import FIXED_COLUMNS
+
+if TYPE_CHECKING:
+    from pystac import Asset, Item
+
+_SUFFIXES = (".json", ".geojson")
+_TOP_LEVEL = 1 << 16  # bytes of a JSON file in which STAC is recognised
+# Assets that are pictures of the whole item, by key or role, best first.
+_VISUAL = ("visual", "true-color", "rendered_preview", "image")
+_RASTER = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2", "image/jpeg", "image/png")
+_FIXED = {
+    "item": pa.string(),
+    "collection": pa.string(),
+    "asset": pa.string(),
+    "bands": pa.string(),
+    "datetime": pa.timestamp("us", "UTC"),
+    "cloud_cover": pa.float64(),
+}
+
+
+@dataclass(frozen=True)
+class StacSelection:
+    """What is taken from STAC items.
+
+    Attributes:
+        assets: keys of the assets; none for the asset `visual`, or the only raster with the role
+            data.
+        properties: properties that become columns, such as `view:off_nadir`, whose column is
+            `view_off_nadir`.
+
+    Raises:
+        DatasetError: a property has the name of another column.
+    """
+
+    assets: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.properties:
+            if column_name(name) in {*FIXED_COLUMNS, *_FIXED, *scenes.COLUMNS.names}:
+                raise DatasetError(
+                    f"expected a property that is not a column already, found {name!r}"
+                )
+
+
+def address_of(path: Path | str) -> str | None:
+    """The URL or path of a STAC source; None for other sources.
+
+    URLs that end in .json or .geojson, or are items, collections or searches of an API, are STAC.
+    Local JSON files are if they say so.
+    """
+    address = remote.address_of(path)
+    if address.startswith(WEB):
+        place = urlsplit(address).path
+        is_stac = place.endswith((*_SUFFIXES, SEARCH)) or "/collections/" in place
+        return address if is_stac else None
+    if not address.lower().endswith(_SUFFIXES) or not os.path.isfile(address):  # noqa: PTH113
+        return None
+    try:
+        with Path(address).open("rb") as file:
+            return address if b'"stac_version"' in file.read(_TOP_LEVEL) else None
+    except OSError:
+        return None
+
+
+def load(address: str, selection: StacSelection) -> Source:
+    """Reads a STAC item, collection, item collection or catalogue, or searches an API.
+
+    Links to children are followed. Items without a chosen asset, and items and catalogues that
+    cannot be read, are in `Source.skipped`.
+
+    Args:
+        address: a path or URL; a search is the URL of an API's endpoint with its parameters, such
+            as `https://host/v1/search?collections=a&bbox=1,2,3,4&limit=20`.
+        selection: assets and properties.
+
+    Returns:
+        A source with the columns item, collection, asset, bands, datetime and cloud_cover, and
+        those of the selected properties.
+
+    Raises:
+        DatasetError: it cannot be read, is not STAC, or has no items; or pystac is missing.
+    """
+    try:
+        import pystac  # noqa: F401
+    except ImportError:
+        raise DatasetError("STAC needs pystac; pip install 'rsicd-embed[geo]'") from None
+    reader = ItemReader()
+    examples: dict[str, Example] = {}
+    values: dict[str, list[Any]] = {name: [] for name in selection.properties}
+    count = 0
+    for item in reader.items(address):
+        count += 1
+        for name in selection.properties:
+            values[name].append(item.properties.get(name))
+        try:
+            chosen = _assets(item, selection.assets)
+        except DatasetError as error:
+            reader.skipped.append(Skipped(item.get_self_href() or item.id, str(error)))
+            continue
+        for key, asset in chosen.items():
+            example = _example(item, key, asset, selection.properties)
+            if example.id in examples:
+                reason = f"another item has the same id {item.id!r}"
+                reader.skipped.append(Skipped(example.file, reason))
+            examples.setdefault(example.id, example)
+    if not count and not reader.skipped:
+        raise DatasetError(f"{address}: expected STAC items, found none")
+    columns = {name: _property_type(given) for name, given in values.items()}
+    examples = {id_: _typed(example, columns) for id_, example in examples.items()}
+    types = {column_name(name): kind for name, kind in columns.items()}
+    root = address.partition("?")[0] if address.startswith(WEB) else Path(address)
+    return Source(
+        root,
+        tuple(examples.values()),
+        schema=pa.schema({**_FIXED, **types}),
+        skipped=tuple(reader.skipped),
+    )
+
+
+def column_name(name: str) -> str:
+    """The column of a property; `view:off_nadir` becomes `view_off_nadir`, which SQL can name."""
+    return name.replace(":", "_")
+
+
+def _assets(item: Item, keys: Sequence[str]) -> dict[str, Asset]:
+    """The chosen assets of an item, or the default one."""
+    available = item.assets
+    if keys:
+        missing = [key for key in keys if key not in available]
+        if missing:
+            raise DatasetError(
+                f"expected the asset {missing[0]!r}, found {', '.join(available) or 'none'}"
+            )
+        return {key: available[key] for key in keys}
+    rasters = {
+        key: asset
+        for key, asset in available.items()
+        if (asset.media_type or "").split(";")[0].strip() in _RASTER
+    }
+    for name in _VISUAL:
+        for key, asset in rasters.items():
+            if key == name or name in (asset.roles or ()):
+                return {key: asset}
+    data = {key: asset for key, asset in rasters.items() if "data" in (asset.roles or ())}
+    if len(data) == 1:
+        return data
+    if len(rasters) == 1:
+        return rasters
+    raise DatasetError(
+        f"expected one raster among its assets, found {', '.join(available) or 'none'}; "
+        "choose with --asset"
+    )
+
+
+def _example(item: Item, key: str, asset: Asset, properties: Sequence[str]) -> Example:
+    href = local_path(asset.get_absolute_href() or asset.href)
+    href = remote.public_address(href) if href.startswith(WEB) else href
+    bands = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
+    names = [str(band.get("name", "")) for band in bands if isinstance(band, dict)]
+    cloud = item.properties.get("eo:cloud_cover")
+    time = item.datetime or item.common_metadata.start_datetime
+    attributes = {
+        "item": item.id,
+        "collection": item.collection_id,
+        "asset": key,
+        "bands": ",".join(names) or None,
+        "datetime": time,
+        "cloud_cover": float(cloud) if isinstance(cloud, int | float) else None,
+        **{column_name(name): item.properties.get(name) for name in properties},
+    }
+    return Example(f"{item.id}/{key}", href, attributes)
+
+
+def _property_type(values: Sequence[Any]) -> pa.DataType:
+    """The type of a property's column; text for lists, objects and mixtures."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds and kinds <= {int, float}:
+        fits = all(abs(value) < 2**63 for value in values if value is not None)
+        return pa.int64() if kinds == {int} and fits else pa.float64()
+    return pa.string()
+
+
+def _typed(example: Example, columns: Mapping[str, pa.DataType]) -> Example:
+    values = {}
+    for name, kind in columns.items():
+        value = example.attributes[column_name(name)]
+        if value is not None and kind == pa.string() and not isinstance(value, str):
+            value = json.dumps(value)
+        elif value is not None and kind == pa.float64():
+            value = float(value)
+        values[column_name(name)] = value
+    return Example(example.id, example.file, {**example.attributes, **values})
