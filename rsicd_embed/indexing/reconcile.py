@@ -30,18 +30,18 @@ class KnownRows:
     """
 
     def __init__(
-        self, store: VectorStore, examples: Sequence[Example], columns: Sequence[str] = ()
+        self, store: VectorStore | None, examples: Sequence[Example], columns: Sequence[str] = ()
     ) -> None:
         """Reads the rows, in one pass over the store's ids and uris.
 
         Args:
-            store: the store.
+            store: the store; None for one without rows.
             examples: the batch; ids are distinct.
             columns: further columns to read; those that the store lacks are left out.
         """
         self.rows: dict[str, dict[str, Any]] = {}
         self.moved: dict[str, str] = {}
-        if not len(store):
+        if store is None:
             return
         by_uri = {example.uri: example.id for example in examples}
         ids = pa.array([example.id for example in examples], pa.string())
