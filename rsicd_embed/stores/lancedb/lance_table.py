@@ -71,8 +71,8 @@ def lance_errors(doing: str, remedy: str = _REMEDY) -> Iterator[None]:
             with files.storage_errors(doing):
                 raise failure from error
         place = _BUCKET.search(doing)
-        if place and (failure := request_failure(str(error), place[0])):
-            raise StoreError(f"{doing}: {failure.reason}") from error
+        if place and (refused := request_failure(str(error), place[0])):
+            raise StoreError(f"{doing}: {refused.reason}") from error
         text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", one_line(error))
         text = text.replace("lance error: ", "")
         raise StoreError(f"{doing}: {text[:300]}; {remedy}") from error
