@@ -155,12 +155,12 @@ def open_sources(
             )
         else:
             opened = _open(path, allow_empty=allow_empty)
-        how = tiling if stac_address is None else tiling or Tiling()
+        cutting = tiling if stac_address is None else tiling or Tiling()
         for source in opened:
             if split is not None:
                 source = _only(source, split)
-            if how is not None:
-                source = scenes.cut(source, how)
+            if cutting is not None:
+                source = scenes.cut(source, cutting)
             if sum(len(other.examples) for other in sources) > MOST_IN_MEMORY:
                 examples = collect(source.examples, source.schema, 0)
                 source = replace(source, examples=examples)
@@ -300,8 +300,8 @@ def _declared_timestamp(name: str, sources: Sequence[Source]) -> pa.DataType:
             aware.setdefault(is_aware, place_of(source, offsets.index(is_aware)))
     if len(aware) == 2:
         raise DatasetError(
-            f"column {name!r}: expected times that all have an offset from UTC, or none, found one "
-            f"at {aware[True]} and none at {aware[False]}; write all of them alike"
+            f"column {name!r}: expected times that all have an offset from UTC, or none, found an "
+            f"offset at {aware[True]} and none at {aware[False]}; write all of them alike"
         )
     return _UTC if True in aware else DECLARABLE["timestamp"]
 

@@ -48,7 +48,7 @@ class ObjectClient:
         """Opens a bucket; nothing is requested yet.
 
         Raises:
-            RemoteAccessError: no credentials are found, though none were declared unnecessary.
+            RemoteAccessError: no credentials are found, and anonymous access was not requested.
             RemoteError: obstore is missing, or the bucket's name is invalid.
         """
         try:
@@ -200,7 +200,7 @@ def is_anonymous() -> bool:
 def _aws_credentials(config: dict[str, Any]) -> Any:
     """A provider of boto3's credentials; None if obstore finds some itself.
 
-    obstore reads the environment and asks the machine, but knows no profiles and no single sign-on.
+    obstore reads the environment and queries the machine, but has no profiles or single sign-on.
 
     Raises:
         RemoteAccessError: there are none anywhere.
@@ -262,7 +262,7 @@ def _quoted(etag: str) -> str:
 
 
 def _readable(error: Exception, url: RemoteUrl, *, odd_key: bool) -> RemoteError:
-    """Words for an error of obstore, which quotes URLs, headers and documents of the server."""
+    """Rewrites an error of obstore, which quotes URLs, headers and documents of the server."""
     text = str(error).partition("Debug source")[0]
     if odd_key:
         return RemoteError(_odd_key(error))
