@@ -25,7 +25,7 @@ def decoding_options(command: F) -> F:
         click.option(
             "--max-words",
             type=click.IntRange(1),
-            help="Maximum words in a caption.  [default: as many as the captioner allows, up to 32]",
+            help="Maximum words in a caption.  [default: that of the captioner, up to 32]",
         ),
         click.option(
             "--temperature",
