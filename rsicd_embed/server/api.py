@@ -86,7 +86,7 @@ def _search_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["search"])
 
     def response(query: str | None, hits: list[SearchResult], warnings: list[str]) -> Response:
-        listed = [hit.asjson_response(with_uri=service.shows_paths) for hit in hits]
+        listed = [hit.as_json(with_uri=service.shows_paths) for hit in hits]
         return json_response({"query": query, "hits": listed, "warnings": warnings})
 
     @router.get("/search", response_model=s.Hits, responses=_SEARCH_ERRORS)

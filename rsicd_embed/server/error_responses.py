@@ -40,7 +40,7 @@ def add_error_handlers(app: FastAPI) -> None:
 def json_response(document: Mapping[str, Any]) -> Response:
     """A response with a JSON document."""
     # Validating the response model would take longer than the search.
-    return Response(asjson_response(document), media_type="application/json")
+    return Response(as_json(document), media_type="application/json")
 
 
 def _error(status: int, text: str, headers: dict[str, str] | None = None) -> Response:

@@ -132,7 +132,7 @@ def test_a_store_that_is_embedded_again(
     was = row(archive, "1.png")["cover"]
     assert client.post("/api/search", json={"text": "a port"}).status_code == 200
     command = ["reembed", "--store", archive.uri, "--model", str(other_model)]
-    assert run(*command, "--backend", "numpy").exit_code == 0
+    assert run(*command, "--backend", "numpy").status == 0
     vector = row(archive, "1.png")["vector"]
     got = client.post("/api/labels", json={"id": "1.png", "label": "a marina", "was": was})
     assert got.status_code == 200, got.text
@@ -179,7 +179,7 @@ def test_a_column_of_another_type_is_refused(own_archive: Archive) -> None:
     for column, message in (("year", "has the type"), ("uri", "is not for labels")):
         command = ("serve", "--store", own_archive.uri, "--port", "0", "--allow-labels", column)
         result = run(*command)
-        assert result.exit_code == 1
+        assert result.status == 1
         assert message in result.stderr
 
 

@@ -117,7 +117,7 @@ function drawMap() {
     parts.push(draw("circle", { class: "hit", cx: lon, cy: -lat, r: 6 * unit, "data-index": index }, draw("title", {}, `${index + 1}. ${id}`)));
   }
   groups.forEach(({ lon, lat, count: n }, index) => {
-    const r = Math.min(9, 2.5 + Math.log2(n)) * unit;
+    const r = Math.min(9, 2.5 + Math.log2(n)) * unit * Math.min(1, pixels / 700);
     parts.push(draw("circle", { class: "group", cx: lon, cy: -lat, r, "data-index": index }, draw("title", {}, `${count(n, "image")}: limit to this place`)));
   });
   svg().replaceChildren(...parts);
