@@ -7,6 +7,7 @@ import click
 from rsicd_embed.cli.augment_captions_command import augment_captions
 from rsicd_embed.cli.base import Group
 from rsicd_embed.cli.bench import bench
+from rsicd_embed.cli.caption_command import caption
 from rsicd_embed.cli.eval import evaluation
 from rsicd_embed.cli.export_command import embed, export
 from rsicd_embed.cli.find_command import find
@@ -33,6 +34,7 @@ for command in (
     search,
     find,
     label,
+    caption,
     duplicates,
     serve,
     mcp,

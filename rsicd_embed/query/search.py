@@ -9,11 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.embedder.base import Embedder, require_embedder
+from rsicd_embed.errors import QueryError
+from rsicd_embed.geography.overlap import separate
 from rsicd_embed.query import full_text, hybrid
+from rsicd_embed.query.area import FOOTPRINT, has_footprints
 from rsicd_embed.query.composed import Query, query_vector
 from rsicd_embed.records import HIT_COLUMNS, VECTOR, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore, require_store
 from rsicd_embed.stores.scoring import cosines_with, unit_queries
+
+# Of searches whose hits are merged: their first depth, relative to k, and how much it grows.
+_FIRST_DEPTH, _DEEPER = 4, 8
 
 
 def search(query: Query, store: VectorStore, embedder: Embedder | None = None) -> pa.Table:
@@ -29,8 +35,8 @@ def search(query: Query, store: VectorStore, embedder: Embedder | None = None) -
         offset.
 
     Raises:
-        QueryError: an unknown id, parts that cancel out, no coordinates for `within`, or a hybrid
-            query without words or a text column.
+        QueryError: an unknown id, parts that cancel out, no coordinates for `within`, no
+            footprints to merge, or a hybrid query without words or a text column.
         FilterError: an invalid `where`.
         FingerprintError: the store's vectors were made by another model.
         ImageError: an image cannot be read.
@@ -71,28 +77,60 @@ def condition(query: Query, schema: pa.Schema) -> str | None:
 def hits(query: Query, vector: np.ndarray, store: VectorStore) -> pa.Table:
     """The hits of a query whose vector is known; see `search`."""
     where = condition(query, store.schema)
+    if query.merge is not None and not has_footprints(store.schema):
+        raise QueryError(
+            "expected rows with footprints to merge hits, as WKB in a column geometry, found the "
+            f"columns {', '.join(store.schema.names)}"
+        )
     if query.hybrid:
         return _hybrid_hits(query, vector, store, where)
     if query.k is None:
         return select(_all_hits(query, vector, store, where), query)
+    if query.merge is not None:
+        return _merged_hits(query, vector, store, where)
     return select(store.search(vector, k=query.depth, where=where), query)
 
 
 def select(ranked: pa.Table, query: Query) -> pa.Table:
-    """The hits that a query returns of a table with at least those and its examples, best first."""
+    """Selects a query's hits, best first, from a table with at least these and its examples."""
     if query.excluded:
         ranked = ranked.filter(pc.invert(pc.is_in(ranked["id"], pa.array(query.excluded))))
     if query.min_score is not None:
         ranked = ranked.filter(pc.greater_equal(ranked["score"], _float32(query.min_score)))
+    if query.merge is not None:
+        most = None if query.k is None else query.offset + query.k
+        ranked = ranked.take(separate(_single(ranked[FOOTPRINT]), query.merge, most))
     if query.k is not None and (query.offset or len(ranked) > query.k):
         ranked = ranked.slice(query.offset, query.k)
     elif query.offset:
         ranked = ranked.slice(query.offset)
-    if query.excluded or query.offset:
+    if query.excluded or query.offset or query.merge is not None:
         ranks = np.arange(query.offset + 1, query.offset + 1 + len(ranked), dtype=np.int32)
         column = ranked.schema.get_field_index("rank")
         ranked = ranked.set_column(column, ranked.schema.field(column), pa.array(ranks))
     return ranked
+
+
+def _merged_hits(
+    query: Query, vector: np.ndarray, store: VectorStore, where: str | None
+) -> pa.Table:
+    """Searches deeper until enough hits are left; those of a shallower search stay first."""
+    depth = _FIRST_DEPTH * query.depth
+    while True:
+        ranked = store.search(vector, k=depth, where=where)
+        merged = select(ranked, query)
+        below = (
+            query.min_score is not None
+            and len(ranked) > 0
+            and (ranked["score"][-1].as_py() < np.float32(query.min_score))
+        )
+        if len(merged) == query.k or len(ranked) < depth or below:
+            return merged
+        depth *= _DEEPER
+
+
+def _single(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _float32(score: float) -> pa.Scalar:

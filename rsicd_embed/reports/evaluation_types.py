@@ -8,7 +8,7 @@ from rsicd_embed.reports.record_types import RunRecord
 
 
 class BootstrapSettings(TypedDict):
-    """How intervals were drawn."""
+    """Settings of the bootstrap."""
 
     resamples: int
     seed: int
@@ -74,6 +74,39 @@ class RetrievalScores(TypedDict):
     duplicates: str
 
 
+class CaptionBaseline(TypedDict):
+    """Scores of captions that need no captioner, and how much higher those of the captioner are."""
+
+    metrics: Metrics
+    margin: Metrics
+    margin_intervals: Intervals
+
+
+class CaptionEvaluation(TypedDict):
+    """Scores of generated captions on one dataset, as fractions; CIDEr-D is at most 10.
+
+    `references` is the number of captions of the images, and `distinct` that of different captions
+    generated.
+    """
+
+    n: int
+    references: int
+    metrics: Metrics
+    intervals: Intervals
+    bootstrap: BootstrapSettings
+    distinct: int
+    baselines: dict[str, CaptionBaseline]
+
+
+class CaptionSample(TypedDict):
+    """A generated caption and the first reference caption of its image."""
+
+    uri: str
+    caption: str
+    reference: str
+    log_probability: float
+
+
 class QueryPrecision(TypedDict):
     """Precision of the best results of one query, and the number of images that answer it."""
 
@@ -135,7 +168,7 @@ class MetricChange(TypedDict):
 
 
 class DatasetChanges(TypedDict):
-    """What a model gained and lost on one dataset."""
+    """Gains and losses of a model on one dataset."""
 
     dataset: str
     split: str
@@ -154,7 +187,7 @@ class SuiteModel(TypedDict):
 class SuiteResult(TypedDict):
     """One model on one dataset, metrics as fractions.
 
-    `seen` says whether images of the dataset were in the training data; None if unknown.
+    `seen` is whether images of the dataset were in the training data; None if unknown.
     """
 
     model: str
@@ -199,6 +232,13 @@ class EvaluationRecord(RunRecord, total=False):
     argsort: Metrics
     argsort_ties: str
     duplicates: str
+    # caption
+    captioner: str
+    decoding: str
+    references: int
+    distinct: int
+    baselines: dict[str, CaptionBaseline]
+    samples: list[CaptionSample]
     # probe
     train_split: str
     chosen_on: str

@@ -141,7 +141,7 @@ def _evaluation(run: EvaluationRecord) -> Iterator[tuple[str, Figure]]:
         if "median" in name:
             yield name, Figure(value, "rank")
         else:
-            yield name, Figure(value, "", True, is_share=True)
+            yield name, Figure(value, "", True, is_share=name != "cider_d")
 
 
 def _rate(rate: RateSummary, unit: str) -> Figure:

@@ -32,6 +32,8 @@ _MEANING = {
     "zeroshot": "Fraction of images whose class is among the k most similar prompts.",
     "retrieval": "Retrieval R@k: fraction of queries with a correct answer among the first k "
     "(not ANN recall@k, which measures an index).",
+    "caption": "Agreement of generated captions with the captions of the images; CIDEr-D is at "
+    "most 10, the others at most 1.",
     "probe": "Accuracy of a linear probe and of nearest neighbours on frozen features.",
     "queries": "Fraction of right images among the first k results of a query, averaged.",
 }

@@ -103,6 +103,7 @@ def _search_routes(service: Service) -> APIRouter:
         ] = None,
         near: Annotated[s.NearPlace, Query()] = None,
         contained: Annotated[s.Contained, Query()] = False,
+        merge: Annotated[s.Merge, Query()] = None,
         prompts: Annotated[s.Prompts, Query()] = None,
         hybrid: Annotated[bool, Query(description="Fuse similarity with full text.")] = False,
         text_column: Annotated[str | None, Query(max_length=s.LIMITS.id_chars)] = None,
@@ -116,6 +117,7 @@ def _search_routes(service: Service) -> APIRouter:
             within=within,
             near=near,
             contained=contained,
+            merge=merge,
             prompts=prompts,
             hybrid=hybrid,
             text_column=text_column,
@@ -141,6 +143,7 @@ def _search_routes(service: Service) -> APIRouter:
         ] = None,
         near: Annotated[s.NearPlace, Form()] = None,
         contained: Annotated[s.Contained, Form()] = False,
+        merge: Annotated[s.Merge, Form()] = None,
         parts: Annotated[
             str, Form(max_length=s.LIMITS.body_bytes, description="Further parts, as JSON.")
         ] = "[]",
@@ -160,6 +163,7 @@ def _search_routes(service: Service) -> APIRouter:
                 within=within,
                 near=near,
                 contained=contained,
+                merge=merge,
                 prompts=prompts,
             )
 

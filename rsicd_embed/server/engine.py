@@ -251,7 +251,7 @@ def _search(
             continue
         try:
             where = conditions.where(item.filters, schema)
-            if item.query.hybrid:
+            if item.query.hybrid or item.query.merge is not None:
                 results[i] = _results(hits(replace(item.query, where=where), vector, served.store))
                 continue
             groups.setdefault(condition(replace(item.query, where=where), schema), {})[i] = vector

@@ -74,8 +74,8 @@ class _Tools:
 
     def search(
         self,
-        texts: Annotated[_Texts, Field(description="What images should show.")] = [],  # noqa: B006
-        avoid: Annotated[_Texts, Field(description="What they should not show.")] = [],  # noqa: B006
+        texts: Annotated[_Texts, Field(description="Texts that hits should match.")] = [],  # noqa: B006
+        avoid: Annotated[_Texts, Field(description="Texts that hits should not match.")] = [],  # noqa: B006
         like: Annotated[_Texts, Field(description="Ids of similar images.")] = [],  # noqa: B006
         unlike: Annotated[_Texts, Field(description="Ids of dissimilar images.")] = [],  # noqa: B006
         k: _Count = 10,
@@ -83,6 +83,9 @@ class _Tools:
         where: Annotated[str | None, Field(description="SQL condition on the columns.")] = None,
         within: Annotated[str | None, Field(description="minlon,minlat,maxlon,maxlat")] = None,
         min_score: Annotated[float | None, Field(ge=-1, le=1)] = None,
+        merge: Annotated[
+            float | None, Field(gt=0, le=1, description="Merge hits of overlapping footprints.")
+        ] = None,
         hybrid: Annotated[bool, Field(description="Also search a text column.")] = False,
         text_column: str | None = None,
         prompts: Annotated[str | None, Field(description="aerial, photograph or none")] = None,
@@ -104,6 +107,7 @@ class _Tools:
                 where=where,
                 within=None if within is None else Area.of_box(within),
                 min_score=min_score,
+                merge=merge,
                 prompts=prompts,
                 hybrid=hybrid,
                 text_column=text_column,
@@ -117,7 +121,7 @@ class _Tools:
 
     def find(
         self,
-        text: Annotated[str, Field(description="What to find.")],
+        text: Annotated[str, Field(description="The text to find.")],
         id: Annotated[str, Field(description="Id of an image of the store.")],
         k: _Count = 5,
         side: _Side = 512,
@@ -160,7 +164,9 @@ class _Tools:
         """
         with self._call():
             if any(part.image is not None for call in find_calls(query) for part in call.parts):
-                raise SQLError("expected similarities to texts and ids, found one to an image file")
+                raise SQLError(
+                    "expected similarities to texts and ids, found a similarity to an image file"
+                )
             served = self._engine.open()
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")

@@ -179,6 +179,16 @@ Contained = Annotated[
     bool, Field(description="Only rows that are inside `within` and `near` as a whole.")
 ]
 
+Merge = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        le=1,
+        description="Keep the best of hits whose footprints overlap by this (intersection divided "
+        "by union).",
+    ),
+]
+
 
 class Search(BaseModel):
     """A search by texts and ids of rows; `text` and `id` are parts of weight 1."""
@@ -194,6 +204,7 @@ class Search(BaseModel):
     within: Within = None
     near: NearPlace = None
     contained: Contained = False
+    merge: Merge = None
     with_examples: Annotated[bool, Field(description="Rows given by id may be hits.")] = False
     prompts: Prompts = None
     hybrid: Annotated[bool, Field(description="Fuse similarity with full text.")] = False
@@ -216,6 +227,7 @@ class Search(BaseModel):
             within=self.within,
             near=self.near,
             contained=self.contained,
+            merge=self.merge,
             with_examples=self.with_examples,
             prompts=self.prompts,
             hybrid=self.hybrid,
@@ -232,6 +244,7 @@ def make_query(
     within: list[float] | dict[str, Any] | str | None = None,
     near: str | None = None,
     contained: bool = False,
+    merge: float | None = None,
     with_examples: bool = False,
     prompts: str | None = None,
     hybrid: bool = False,
@@ -259,6 +272,7 @@ def make_query(
         text_column=text_column,
         near=None if near is None else Near.parse(near),
         contained=contained,
+        merge=merge,
     )
 
 
@@ -272,7 +286,7 @@ class SearchHit(TypedDict):
 
 
 Warnings = Annotated[
-    list[str], Field(description="Query words that the model has hardly been trained on.")
+    list[str], Field(description="Query words that are rare in the model's training captions.")
 ]
 
 
@@ -307,9 +321,7 @@ class FindResponse(TypedDict):
     height: int
     against: list[str]
     logit_scale: float
-    logit_bias: Annotated[
-        float | None, Field(description="Of a SigLIP, whose probabilities need no other texts.")
-    ]
+    logit_bias: Annotated[float | None, Field(description="Bias of a SigLIP; null for a CLIP.")]
     count: Annotated[int, Field(description="Number of patches scored.")]
     patches: list[Patch]
     heat_map: Annotated[str, Field(description="A transparent PNG as a data URI.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterable, Sequence, Sized
+from collections.abc import Callable, Container, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, cast, runtime_checkable
@@ -237,14 +237,14 @@ class VectorStore(Protocol):
 
 @runtime_checkable
 class Versioned(VectorStore, Protocol):
-    """A store that can tag its present state, open tagged states, and return to them."""
+    """A store that can tag its current state, open tagged states, and return to them."""
 
     def tags(self) -> dict[str, int]:
         """Tag name → number of its state."""
         ...
 
     def tag(self, name: str) -> None:
-        """Tags the present state.
+        """Tags the current state.
 
         Raises:
             StoreError: the tag exists already, or the name is invalid.
@@ -258,7 +258,7 @@ class Versioned(VectorStore, Protocol):
     def as_of(self, version: str) -> VectorStore:
         """Opens a tagged state read-only; StoreError if there is none.
 
-        Some stores also accept the number of a state, for as long as they have it.
+        Some stores also accept the number of a state, as long as they keep it.
         """
         ...
 
@@ -270,6 +270,24 @@ class Versioned(VectorStore, Protocol):
         """Replaces all rows with rows of another model in one step; returns their number.
 
         Store objects opened before must be reopened: they refuse to mix models.
+        """
+        ...
+
+
+@runtime_checkable
+class AttributeWriter(Protocol):
+    """A store that can change attributes without touching vectors, and so without a new index."""
+
+    def rewrite_attributes(
+        self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
+    ) -> None:
+        """Replaces the attributes of all rows in one step.
+
+        Args:
+            rewrite: is called once for each batch of rows, with all columns of the store, while
+                the store is locked, and returns as many rows with the new columns. Ids and vectors
+                must stay.
+            columns: names and types of all columns, as `rewrite` returns them.
         """
         ...
 
@@ -357,7 +375,7 @@ def open_store(
     store_type = plugins.load(plugins.STORES, parsed.scheme)
     if store_type is None:
         raise StoreURIError(
-            f"no store {parsed.scheme!r} in {uri!r}; "
+            f"expected a store URI with a known scheme, found {uri!r}; "
             f"known schemes: {', '.join(plugins.names(plugins.STORES))}"
         )
     create = create and provenance is not None

@@ -1,4 +1,4 @@
-"""The folder of a training run: what is trained, on what data, and the best model so far.
+"""The folder of a training run: its manifest, vocabulary, checkpoints and best model.
 
 OUT/run.json        settings, and digests of the data and of the initial weights
 OUT/tokenizer.json  the vocabulary learnt on the first start of a run from scratch
@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -45,9 +45,12 @@ from rsicd_embed.train.input.caption_draws import trained_words
 from rsicd_embed.train.input.training_data import TrainingData
 from rsicd_embed.train.observers import Row
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _MANIFEST, _LOCK = "run.json", ".lock"
 
-# Settings that do not affect what a run computes.
+# Settings that do not affect the results of a run.
 _FREE = ("checkpoint_every", "keep_last", "data.cache", "data.workers")
 # Settings that earlier versions lacked, with the value that reproduces their behaviour.
 _ADDED: Mapping[str, object] = {"data.class_synonyms": False}
@@ -84,9 +87,8 @@ class Run:
 
     def export(self, params: Any, row: Row) -> None:
         """Replaces `best` atomically with a model in float16: written aside, synced, renamed."""
-        aside, old = self.out / "best.new", self.out / "best.old"
-        with storage_errors(f"cannot write {self.best}"):
-            shutil.rmtree(aside, ignore_errors=True)
+
+        def write(aside: Path) -> None:
             export_model.save(
                 aside,
                 self.start.shape,
@@ -99,20 +101,36 @@ class Run:
             (aside / "README.md").write_text(card, encoding="utf-8")
             if self.words is not None:
                 self.words.write(aside)
-            for path in aside.iterdir():
-                sync_file(path)
-            sync_folder(aside)
-            shutil.rmtree(old, ignore_errors=True)
-            if self.best.exists():
-                self.best.rename(old)
-            aside.rename(self.best)
-            sync_folder(self.out)
-            shutil.rmtree(old, ignore_errors=True)
+
+        replace_directory(self.best, write)
+
+
+def replace_directory(directory: Path, write: Callable[[Path], object]) -> None:
+    """Replaces a directory of files atomically: `write` fills a new one, synced and renamed.
+
+    Raises:
+        StoreError: it cannot be written; the earlier one is kept, perhaps as `NAME.old`.
+    """
+    aside = directory.with_name(f"{directory.name}.new")
+    old = directory.with_name(f"{directory.name}.old")
+    with storage_errors(f"cannot write {directory}"):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        write(aside)
+        for path in aside.iterdir():
+            sync_file(path)
+        sync_folder(aside)
+        shutil.rmtree(old, ignore_errors=True)
+        if directory.exists():
+            directory.rename(old)
+        aside.rename(directory)
+        sync_folder(directory.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class RunManifest:
-    """Contents of run.json: what identifies a run.
+    """Contents of run.json, which identify a run.
 
     Attributes:
         settings: settings by dotted name, as JSON reads them.
@@ -125,7 +143,9 @@ class RunManifest:
     start: str | None
 
     @classmethod
-    def of(cls, config: TrainConfig, data: TrainingData, start: str | None = None) -> RunManifest:
+    def of(
+        cls, config: DataclassInstance, data: TrainingData, start: str | None = None
+    ) -> RunManifest:
         """Describes a run."""
         settings = json.loads(json.dumps(parse.flat(config)))  # lists instead of tuples
         return cls(settings, _digest(data), start)
@@ -162,7 +182,8 @@ class RunManifest:
         ]
         if changed:
             raise TrainError(
-                f"{out} holds a run with other settings ({'; '.join(changed)}); give another --out"
+                f"{out} contains a run with other settings ({'; '.join(changed)}); "
+                "give another --out"
             )
         differs = {
             "data": other.data != self.data,
@@ -170,7 +191,7 @@ class RunManifest:
         }
         for subject, differ in differs.items():
             if differ:
-                raise TrainError(f"{out} holds a run with other {subject}; give another --out")
+                raise TrainError(f"{out} contains a run with other {subject}; give another --out")
 
 
 @contextmanager
@@ -179,19 +200,12 @@ def open_run(config: TrainConfig, data: TrainingData, out: Path) -> Iterator[Run
 
     Raises:
         TrainError: another process is training there, the run there has other settings, data or
-            initial weights, or the folder holds something else.
+            initial weights, or the folder contains something else.
         ModelError: the checkpoint to start from cannot be used.
     """
     with storage_errors(f"cannot write to {out}"), ExitStack() as stack:
         if is_writer():
-            _require_own(out)
-            out.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(FileLock(out / _LOCK, timeout=0))
-            except Timeout:
-                raise TrainError(
-                    f"another process is training in {out}; give another --out"
-                ) from None
+            stack.enter_context(claimed(out))
             start = _start(config, data, out)
             wait_for_all("run has started")
         else:
@@ -199,6 +213,26 @@ def open_run(config: TrainConfig, data: TrainingData, out: Path) -> Iterator[Run
             start = _start(config, data, out)
         card = DataCard.of(data.train, data.val, data.names)
         yield Run(config, out, start, card, _words(config, data, start))
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Creates and locks the folder of a run.
+
+    Raises:
+        TrainError: another process is training there, or the folder holds something else.
+    """
+    _require_own(out)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainError(f"another process is training in {out}; give another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _words(config: TrainConfig, data: TrainingData, start: Start) -> TrainingWords | None:
@@ -212,7 +246,7 @@ def _start(config: TrainConfig, data: TrainingData, out: Path) -> Start:
     vocabulary, manifest = out / "tokenizer.json", RunManifest.of(config, data)
     stored = RunManifest.read(out)
     if stored is not None and is_writer() and not has_checkpoints(out / "checkpoints"):
-        stored = None  # the run never got anywhere, perhaps because a setting was wrong
+        stored = None  # the run never completed a step, perhaps because of a wrong setting
     if stored is not None:
         stored.require_same(out, manifest)
     learnt = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rsicd_embed.cli.base import Group
+from rsicd_embed.cli.eval.eval_caption import caption
 from rsicd_embed.cli.eval.eval_forgetting import forgetting
 from rsicd_embed.cli.eval.eval_probe import probe
 from rsicd_embed.cli.eval.eval_queries import queries
@@ -22,5 +23,5 @@ def evaluation() -> None:
     """
 
 
-for command in (zeroshot, retrieval, probe, forgetting, queries, suite):
+for command in (zeroshot, retrieval, probe, forgetting, queries, caption, suite):
     evaluation.add_command(command)

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from rsicd_embed.cli.base import Group, json_option, note, print_json, show
+from rsicd_embed.cli.train.train_caption import caption
 from rsicd_embed.cli.train.train_plan import plan
 from rsicd_embed.cli.train.train_preview import preview
 from rsicd_embed.cli.train.train_run import epoch_line, run
@@ -105,8 +106,8 @@ def arms(
     """Train without augmentation, with augmented images, and with augmented captions too.
 
     The three runs share all other settings, including the random seed, but a model trained from
-    scratch learns its vocabulary from the captions of its own run; with --init all runs share one.
-    OUT/arms.png compares their loss on train and val. Augmented captions come from the
+    scratch learns its vocabulary from the captions of its own run; with --init, all runs share a
+    vocabulary. OUT/arms.png compares their loss on train and val. Augmented captions come from the
     textaug_*.jsonl that augment-captions wrote beside the dataset.
     """
     from rsicd_embed.train.config import parse
@@ -161,7 +162,7 @@ def presets(as_json: bool) -> None:
         show(f"{name:34}" + "  ".join(f"{key} {value:.3f}" for key, value in metrics.items()))
 
 
-for command in (plan, presets, arms, preview):
+for command in (plan, presets, arms, preview, caption):
     train.add_command(command)
 
 

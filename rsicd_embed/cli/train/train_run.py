@@ -47,7 +47,10 @@ def run(
     with suppress_orbax_tracebacks(debug=debug), ExitStack() as stack:
         observers: list[Observer] = []
         if distributed.is_writer():
-            observers.append(stack.enter_context(ShownProgress(config, len(data.train))))
+            shown = ShownProgress(
+                config.batch_size, config.epochs, len(data.train), config.teacher.views
+            )
+            observers.append(stack.enter_context(shown))
             if tensorboard:
                 observers.append(stack.enter_context(TensorBoard(out / "tensorboard")))
             if wandb:
@@ -63,10 +66,17 @@ def run(
 class ShownProgress(Observer):
     """Shows a run in the terminal: bars with rate and ETA, the loss, and a line per epoch."""
 
-    def __init__(self, config: TrainConfig, images: int) -> None:
-        """Shows nothing yet; `images` is the number of training images."""
-        self._batch_size, self._epochs = config.batch_size, config.epochs
-        self._images, self._views = images, images * config.teacher.views
+    def __init__(
+        self,
+        batch_size: int,
+        epochs: int,
+        images: int,
+        views: int,
+        views_title: str = "embedding the teacher's views",
+    ) -> None:
+        """Shows nothing yet; there are `views` of each of the training images."""
+        self._batch_size, self._epochs = batch_size, epochs
+        self._images, self._views, self._views_title = images, images * views, views_title
         self._stack = ExitStack()
         self._title: str | None = None
         self._bar: Meter
@@ -77,8 +87,8 @@ class ShownProgress(Observer):
         self._bar.advance(count)
 
     def on_view(self, count: int) -> None:
-        """Advances the bar of views embedded by a teacher."""
-        self._show("embedding the teacher's views", self._views, "views")
+        """Advances the bar of embedded views."""
+        self._show(self._views_title, self._views, "views")
         self._bar.advance(count)
 
     def on_start(self, done: int, steps: int) -> None:

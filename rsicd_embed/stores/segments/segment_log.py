@@ -81,7 +81,7 @@ class SegmentLog:
         self._path = segment_manifest.tag_path(folder, tag) if tag else folder / "manifest.json"
         self._mutex = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._manifest: CachedFile | None = None  # of that snapshot
+        self._manifest: CachedFile | None = None  # the manifest of that snapshot
         self._parts: dict[str, RowView] = {}  # by name of the attributes file
         self._codes: dict[str, QuantisedVectors] = {}  # by name of their file
         self._dead: dict[str, np.ndarray] = {}  # by name of the tombstone file
@@ -96,10 +96,7 @@ class SegmentLog:
         with files.storage_errors(f"cannot read {folder}"):
             exists = log._path.exists()
             if not exists and folder.exists() and (names := opening.foreign_files(folder)):
-                raise StoreError(
-                    f"{uri}: {folder} is not a store of kind {kind!r} "
-                    f"(it contains {opening.listing(names)}); name a new or an empty folder"
-                )
+                raise opening.not_this_kind(uri, folder, f"a store of kind {kind!r}", names)
         if not exists:
             if not create or provenance is None:
                 raise opening.not_found(uri)
@@ -176,10 +173,11 @@ class SegmentLog:
         self._parts[attributes.name] = part
         return SegmentEntry(vectors, attributes, len(part))
 
-    def without_columns(self, segment: Segment, schema: pa.Schema) -> SegmentEntry:
-        """Rewrites a segment's attributes with only the columns of `schema`."""
-        all_rows = replace(segment, part=replace(segment.part, live=None))
-        return replace(segment.entry, attributes=self._add_attributes([all_rows], schema))
+    def with_attributes(
+        self, segment: Segment, attributes: Piece, schema: pa.Schema
+    ) -> SegmentEntry:
+        """Replaces a segment's attributes by those of as many rows, dead ones included."""
+        return replace(segment.entry, attributes=self._add_attributes([attributes], schema))
 
     def _add_attributes(self, pieces: Sequence[Piece], schema: pa.Schema) -> files.FileEntry:
         return self.add_file(

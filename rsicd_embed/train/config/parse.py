@@ -15,17 +15,20 @@ from typing import (
     Any,
     Literal,
     TypeAlias,
+    TypeVar,
     get_args,
     get_origin,
     get_type_hints,
 )
 
 from rsicd_embed.errors import SettingError, TrainError
-from rsicd_embed.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance as Config
     from annotated_types import Interval
     from pydantic import TypeAdapter
+
+C = TypeVar("C", bound="Config")
 
 Settings: TypeAlias = dict[str, object]
 """Values by dotted name, such as optimizer.warmup."""
@@ -70,12 +73,12 @@ def assignment(text: str) -> tuple[str, object]:
         return name.strip(), value.strip()
 
 
-def flat(config: TrainConfig) -> Settings:
-    """All settings by dotted name."""
+def flat(config: Config) -> Settings:
+    """All settings of a `TrainConfig`, or another dataclass of settings, by dotted name."""
     return _flat(dataclasses.asdict(config))
 
 
-def replaced(config: TrainConfig, settings: Mapping[str, object]) -> TrainConfig:
+def replaced(config: C, settings: Mapping[str, object]) -> C:
     """Returns `config` with some settings replaced; "none" means None where that is allowed.
 
     Raises:
@@ -91,45 +94,45 @@ def replaced(config: TrainConfig, settings: Mapping[str, object]) -> TrainConfig
                 f"expected a setting such as {', '.join(near or known)}, found {name!r}"
             )
         section, _, setting = name.rpartition(".")
-        sections.setdefault(section, {})[setting] = _validated(name, value)
+        sections.setdefault(section, {})[setting] = _validated(type(config), name, value)
     changes = sections.pop("", {})
     for section, values in sections.items():
         changes[section] = dataclasses.replace(getattr(config, section), **values)
     return dataclasses.replace(config, **changes)
 
 
-def _validated(name: str, value: object) -> object:
+def _validated(config: type[Config], name: str, value: object) -> object:
     """The value of a setting with its exact type: lists become tuples, and integers numbers."""
     from pydantic import ValidationError
 
-    annotation = _annotation(name)
+    annotation = _annotation(config, name)
     if value == "none" and NoneType in get_args(annotation):  # TOML has no null
         return None
     exact = tuple(value) if isinstance(value, list) else value
     try:
-        return _validator(name).validate_python(exact, strict=True)
+        return _validator(config, name).validate_python(exact, strict=True)
     except ValidationError as error:
         expected = _expected(annotation, error.errors(include_url=False)[0]["type"])
         raise SettingError(name, f"{expected}, found {value!r}") from None
 
 
 @functools.cache
-def _validator(name: str) -> TypeAdapter[Any]:
+def _validator(config: type[Config], name: str) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(_annotation(name), config={"allow_inf_nan": False})
+    return TypeAdapter(_annotation(config, name), config={"allow_inf_nan": False})
 
 
-def _annotation(name: str) -> Any:
+def _annotation(config: type[Config], name: str) -> Any:
     """The type of a setting, with its bounds."""
-    annotation: Any = TrainConfig
+    annotation: Any = config
     for part in name.split("."):
         annotation = get_type_hints(annotation, include_extras=True)[part]
     return annotation
 
 
 def _expected(annotation: Any, violation: str) -> str:
-    """What an error says about the values of a setting, after "expected NAME"."""
+    """The text after "expected NAME" in the error for a wrong value."""
     args = get_args(annotation)
     names = []
     for option in args if NoneType in args else (annotation,):

@@ -1,0 +1,1 @@
+"""Captioners: sentences from the vectors of images, with a mapping network and a decoder."""

@@ -1,0 +1,165 @@
+"""Captions for all rows of a store, from their vectors; no image is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from rsicd_embed.captioning.caption_config import Decoding
+from rsicd_embed.captioning.captioner import Captioner
+from rsicd_embed.curation.column_update import require_new_columns, update_columns
+from rsicd_embed.errors import FingerprintError, SchemaError, StoreError
+from rsicd_embed.records import VECTOR, Provenance, differences, vector_matrix
+from rsicd_embed.stores.base import VectorStore
+
+ROWS_PER_WRITE = 200_000
+_WHILE_BUSY = 1024  # rows between reports of progress
+
+
+@dataclass(frozen=True)
+class CaptionedRows:
+    """Result of captioning a store.
+
+    Attributes:
+        captioned: number of rows captioned now.
+        kept: number of rows that had a caption already and kept it.
+        column: the column of captions; their log-probabilities are in `{column}_log_probability`.
+    """
+
+    captioned: int
+    kept: int
+    column: str
+
+
+def caption_columns(column: str) -> pa.Schema:
+    """The columns of captions: the text, and its mean log-probability per word."""
+    return pa.schema([(column, pa.string()), (f"{column}_log_probability", pa.float32())])
+
+
+def require_captioner_of(made_by: Provenance, captioner: Captioner, source: str) -> None:
+    """Checks that a captioner was trained on the vectors of a model.
+
+    Args:
+        made_by: what made the vectors to caption.
+        captioner: the captioner.
+        source: where the vectors are, for the error message.
+
+    Raises:
+        FingerprintError: it was trained on the vectors of another model.
+    """
+    own = captioner.made_by
+    if made_by.fingerprint == own.fingerprint:
+        return
+    raise FingerprintError(
+        f"{source} holds vectors of model {made_by.model!r}, but captioner {captioner.name!r} "
+        f"was trained on those of {own.model!r} ({differences(made_by, own)}); use vectors of that "
+        "model, or train a captioner for this one: rsicd-embed train caption --model "
+        f"{made_by.model}"
+    )
+
+
+def caption_store(
+    store: VectorStore,
+    captioner: Captioner,
+    *,
+    column: str = "caption_auto",
+    decoding: Decoding | None = None,
+    where: str | None = None,
+    overwrite: bool = False,
+    rows_per_write: int = ROWS_PER_WRITE,
+    progress: Callable[[int], object] = lambda done: None,
+) -> CaptionedRows:
+    """Writes a caption and its log-probability for each row that has none yet.
+
+    Rows are written in parts, each in one atomic step, so that an interrupted call loses at most
+    one part: the next call captions the rows that are left.
+
+    Args:
+        store: the store.
+        captioner: a captioner that was trained on vectors of the store's model.
+        column: name of the column of captions.
+        decoding: how captions are decoded; beam search by default.
+        where: SQL condition; other rows keep their values.
+        overwrite: caption rows again that have a caption; all are then written in one step.
+        rows_per_write: rows per part.
+        progress: called with the number of rows just captioned.
+
+    Raises:
+        FingerprintError: another model made the vectors.
+        StoreError: the store is empty, or has no versions.
+        SchemaError: a column exists with another type, or is not one of captions.
+        ModelError: the captioner's outputs are not finite.
+    """
+    require_captioner_of(store.provenance, captioner, store.uri)
+    if not len(store):
+        raise StoreError(f"{store.uri}: expected rows to caption, found none; ingest images first")
+    columns = caption_columns(column)
+    require_new_columns(store, columns, overwrite=True)  # names and types
+    resumed = not overwrite and _has_captions(store, columns)
+    captioned = 0
+
+    def captions_of(batch: pa.RecordBatch, budget: int) -> dict[str, pa.Array]:
+        nonlocal captioned
+        vectors = vector_matrix(batch[VECTOR])[:budget]
+        texts: list[str | None] = []
+        likely: list[float | None] = []
+        for start in range(0, len(vectors), _WHILE_BUSY):
+            part = vectors[start : start + _WHILE_BUSY]
+            generated = captioner.caption_vectors(part, decoding, first=captioned)
+            texts += generated.texts
+            likely += generated.log_probabilities.tolist()
+            captioned += len(part)
+            progress(len(part))
+        left = [None] * (len(batch) - len(vectors))
+        values = pa.array([*texts, *left], pa.string()), pa.array([*likely, *left], pa.float32())
+        return dict(zip(columns.names, values, strict=True))
+
+    if overwrite:
+        update_columns(store, columns, lambda batch: captions_of(batch, len(batch)), where)
+        return CaptionedRows(captioned, 0, column)
+    kept = _count(store, _without(where, column, absent=False)) if resumed else 0
+    present = resumed
+    while True:
+        condition = _without(where, column, absent=True) if present else where
+        left = rows_per_write
+
+        def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+            nonlocal left
+            budget = min(left, len(batch))
+            left -= budget
+            return captions_of(batch, budget)
+
+        if present and not _count(store, condition):
+            return CaptionedRows(captioned, kept, column)
+        update_columns(store, columns, compute, condition)
+        present = True
+        if left:
+            return CaptionedRows(captioned, kept, column)
+
+
+def _has_captions(store: VectorStore, columns: pa.Schema) -> bool:
+    """Whether the store has the columns of an earlier call.
+
+    Raises:
+        SchemaError: it has a column of captions that no earlier call wrote.
+    """
+    present = [name for name in columns.names if name in store.schema.names]
+    if present and len(present) < len(columns.names):
+        raise SchemaError(
+            f"column {present[0]!r} exists already and was not written by `caption`; choose "
+            "another with --column, or replace its values with --overwrite"
+        )
+    return bool(present)
+
+
+def _without(where: str | None, column: str, *, absent: bool) -> str:
+    own = f'"{column}" IS {"" if absent else "NOT "}NULL'
+    return own if where is None else f"({where}) AND {own}"
+
+
+def _count(store: VectorStore, where: str | None) -> int:
+    with store.scan(["id"], where) as reader:
+        return int(np.sum([len(batch) for batch in reader], dtype=np.int64))

@@ -1,0 +1,263 @@
+"""The training loop of captioners: from captioned images to the best captioner, resumably."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rsicd_embed.captioning import captioner_files
+from rsicd_embed.captioning.caption_config import CaptionerConfig, DecoderConfig, Decoding
+from rsicd_embed.captioning.caption_model import CaptionModel
+from rsicd_embed.captioning.captioner import Captioner
+from rsicd_embed.captioning.captioner_files import CaptionerParts
+from rsicd_embed.captioning.vocabulary import Vocabulary, Words
+from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.errors import TrainError, TrainStoppedError
+from rsicd_embed.files import storage_errors
+from rsicd_embed.records import Provenance
+from rsicd_embed.train.checkpoint import Checkpoints, has_checkpoints
+from rsicd_embed.train.distributed import any_process, is_writer, layout, own_rows, wait_for_all
+from rsicd_embed.train.input.training_data import TrainingData
+from rsicd_embed.train.journal import Journal, StepLog, score
+from rsicd_embed.train.observers import Observer, Row, grouped
+from rsicd_embed.train.run_folder import RunManifest, claimed, replace_directory
+from rsicd_embed.train.state import TrainState, averaged, require_sound
+from rsicd_embed.train.stopping import StopRequest, stop_on_signals
+from rsicd_embed.train.teacher_forcing.caption_batches import CaptionedVectors
+from rsicd_embed.train.teacher_forcing.caption_settings import CaptionTrainConfig, DecoderSettings
+from rsicd_embed.train.teacher_forcing.caption_step import (
+    CaptionRecipe,
+    first_caption_state,
+    make_caption_step,
+)
+from rsicd_embed.train.teacher_forcing.caption_vectors import view_vectors
+
+EvaluateCaptions = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
+"""Metrics of captions, one per image, against the images' reference captions."""
+
+
+@dataclass(frozen=True)
+class CaptionRun:
+    """A captioner being trained.
+
+    Attributes:
+        config: settings.
+        out: folder of the run.
+        shape: shape of the captioner.
+        params: its parameters before the first step.
+        vocabulary: its tokens.
+        made_by: what makes the vectors.
+    """
+
+    config: CaptionTrainConfig
+    out: Path
+    shape: CaptionerConfig
+    params: nnx.State[Any, Any]
+    vocabulary: Vocabulary
+    made_by: Provenance
+
+    @property
+    def best(self) -> Path:
+        """Directory of the best captioner."""
+        return self.out / "best"
+
+    def parts(self, params: nnx.State[Any, Any]) -> CaptionerParts:
+        """The captioner with these parameters."""
+        return CaptionerParts(self.shape, params, self.vocabulary, self.made_by, str(self.best))
+
+
+def train_captioner(
+    config: CaptionTrainConfig,
+    data: TrainingData,
+    out: Path,
+    embedder: Embedder,
+    evaluate: EvaluateCaptions,
+    observers: Sequence[Observer] = (),
+    vectors: Path | None = None,
+) -> Row:
+    """Trains on `data.train` and exports the epoch that `evaluate` scores best to `out/best`.
+
+    As `loop.train`, it checkpoints every epoch and when a signal arrives, and the same call
+    resumes. Val captions are decoded greedily.
+
+    Args:
+        config: settings of the run.
+        data: the training and validation images.
+        out: folder of the run, created if absent.
+        embedder: makes the vectors of the images.
+        evaluate: scores captions of val.
+        observers: notified of progress, metrics and signals.
+        vectors: folder that keeps the vectors of views, which runs can share; OUT/vectors if None.
+
+    Returns:
+        The journal's row of the best epoch.
+
+    Raises:
+        TrainError: the data or settings cannot be used, or a loss or parameter is not finite.
+        TrainStoppedError: a signal stopped the run, which is checkpointed.
+    """
+    observer = grouped(observers)
+    folder = out / "vectors" if vectors is None else vectors
+    with (
+        stop_on_signals(observer.on_interrupt if observers else None) as stop,
+        _open(config, data, out, embedder) as run,
+    ):
+        val = [example for example in data.val if example.captions]
+        if not val:
+            raise TrainError("expected captions of val images, found none; add some")
+        views = view_vectors(embedder, data.train, config.views, folder, observer.on_view)
+        (val_vectors,) = view_vectors(embedder, val, 1, folder, observer.on_view)
+        words = config.decoder.max_words
+        captioned = CaptionedVectors.of(
+            views, data.train, data.weights, run.vocabulary, words, config.seed
+        )
+
+        def measure(params: nnx.State[Any, Any]) -> dict[str, float]:
+            captioner = Captioner(run.parts(params), batch_size=256)
+            generated = captioner.caption_vectors(
+                val_vectors, Decoding("greedy", max_words=min(words, run.shape.longest - 1))
+            )
+            metrics = evaluate(generated.texts, [example.captions for example in val])
+            return metrics | {"log_probability": float(generated.log_probabilities.mean())}
+
+        with Checkpoints(out / "checkpoints", keep=config.keep_last) as checkpoints:
+            return _Loop(run, captioned, measure, observer, checkpoints).run_to_the_end(stop)
+
+
+class _Loop:
+    """A run with everything that its steps need."""
+
+    def __init__(
+        self,
+        run: CaptionRun,
+        captioned: CaptionedVectors,
+        measure: Callable[[nnx.State[Any, Any]], dict[str, float]],
+        observer: Observer,
+        checkpoints: Checkpoints,
+    ) -> None:
+        config = run.config
+        self._run, self._captioned, self._measure = run, captioned, measure
+        self._observer, self._checkpoints = observer, checkpoints
+        self._per_epoch = captioned.steps(config.batch_size)
+        self._steps = self._per_epoch * config.epochs
+        self._layout = layout("data")
+        self._own = own_rows(self._layout, config.batch_size)
+        recipe = CaptionRecipe(run.shape, config, self._steps, self._layout)
+        self._step = make_caption_step(recipe)
+
+    def run_to_the_end(self, stop: StopRequest) -> Row:
+        """Trains from the last checkpoint on; returns the best epoch's row."""
+        config, per_epoch, steps = self._run.config, self._per_epoch, self._steps
+        arrays = captioner_files.named_arrays(self._run.params)
+        first = first_caption_state(arrays, config, steps, self._layout)
+        state, done = self._checkpoints.restore(first)
+        journal = Journal(self._run.out, done, done // per_epoch, write=is_writer())
+        if done:
+            self._observer.on_message(
+                f"resuming {self._run.out} after step {done} of {steps}, in epoch "
+                f"{done // per_epoch + 1} of {config.epochs}"
+            )
+        self._observer.on_start(done, steps)
+        stop.deferred = True
+        for epoch in range(done // per_epoch, config.epochs):
+            log = StepLog(
+                journal, self._observer, epoch=epoch, done=done, batch_size=config.batch_size
+            )
+            state = self._epoch(state, epoch, done, log, stop)
+            done = (epoch + 1) * per_epoch
+            row = log.epoch_row()
+            require_sound(state, done)
+            if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
+                row = self._evaluated(row, averaged(state, self._layout), journal)
+            journal.add_epoch(row)
+            self._checkpoints.save(state, done)
+            self._observer.on_epoch(row)
+            if done < steps and any_process(bool(stop)):
+                raise _stopped(stop, done, steps)
+        return max(journal.trained, key=lambda row: score(row, config.best_by))
+
+    def _epoch(
+        self, state: TrainState, epoch: int, done: int, log: StepLog, stop: StopRequest
+    ) -> TrainState:
+        size = self._run.config.batch_size
+        batches = self._captioned.epoch(epoch, size, self._own, done % self._per_epoch)
+        for batch in log.timed(batches):
+            state, metrics = self._step(state, batch)
+            log.add(metrics)
+            done += 1
+            if done % self._per_epoch and any_process(bool(stop)):
+                log.fetch()
+                require_sound(state, done)
+                self._checkpoints.save(state, done)
+                raise _stopped(stop, done, self._steps)
+        return state
+
+    def _evaluated(self, row: Row, params: nnx.State[Any, Any], journal: Journal) -> Row:
+        """Adds metrics on val to an epoch's row; exports the captioner if it is the best so far."""
+        metrics: Row = {}
+        by = self._run.config.best_by
+        if is_writer():
+            metrics = dict(self._measure(params))
+            best = max((score(earlier, by) for earlier in journal.trained), default=-math.inf)
+            if score(metrics, by) > best:
+                parts = self._run.parts(params)
+                replace_directory(self._run.best, lambda aside: captioner_files.save(aside, parts))
+        wait_for_all("evaluated")
+        return row | metrics
+
+
+@contextmanager
+def _open(
+    config: CaptionTrainConfig, data: TrainingData, out: Path, embedder: Embedder
+) -> Iterator[CaptionRun]:
+    """Starts a run in `out`, or resumes the one there; locks the folder meanwhile."""
+    made_by = provenance(embedder)
+    with storage_errors(f"cannot write to {out}"), claimed(out):
+        stored = RunManifest.read(out)
+        if stored is not None and not has_checkpoints(out / "checkpoints"):
+            stored = None
+        manifest = RunManifest.of(config, data, made_by.fingerprint)
+        if stored is None:
+            manifest.write(out)
+        else:
+            stored.require_same(out, manifest)
+        shape, params, vocabulary = _start(config, data, embedder.dim)
+        yield CaptionRun(config, out, shape, params, vocabulary, made_by)
+
+
+def _start(
+    config: CaptionTrainConfig, data: TrainingData, dim: int
+) -> tuple[CaptionerConfig, nnx.State[Any, Any], Vocabulary]:
+    settings = config.decoder
+    vocabulary = Words.of((c for e in data.train for c in e.captions), settings.least)
+    shape = CaptionerConfig(
+        _own_decoder(settings, vocabulary.size), dim, settings.prefix, settings.mapping_width
+    )
+    params = nnx.state(CaptionModel(shape, rngs=nnx.Rngs(config.seed)))
+    return shape, jax.tree.map(np.asarray, params), vocabulary
+
+
+def _own_decoder(settings: DecoderSettings, vocab_size: int) -> DecoderConfig:
+    return DecoderConfig(
+        vocab_size,
+        settings.prefix + settings.max_words,
+        settings.width,
+        settings.layers,
+        settings.heads,
+        4 * settings.width,
+    )
+
+
+def _stopped(stop: StopRequest, done: int, steps: int) -> TrainStoppedError:
+    return TrainStoppedError(
+        f"stopped by {stop.name} after step {done} of {steps}, which is checkpointed; "
+        "run the same command again to resume"
+    )
