@@ -25,7 +25,7 @@ class GeneratedCaptions:
     Attributes:
         texts: the captions.
         log_probabilities: float32 (n,), mean log-probability of the tokens of each caption; the
-            higher, the surer is the captioner.
+            higher, the more certain the captioner.
     """
 
     texts: tuple[str, ...]
