@@ -101,7 +101,7 @@ class RsicdClip(EmbeddingFunction):
         if self.fingerprint is None:
             raise ModelError(
                 f"expected a function created with get_registry().get({ALIAS!r}).create(), "
-                "found one without a fingerprint; call create()"
+                "found a function without a fingerprint; call create()"
             )
         return int(fingerprint_parts(self.fingerprint)["dim"])
 

@@ -1,4 +1,4 @@
-"""What is imported on demand: the public names of a package, and plug-ins by entry point."""
+"""Imports on demand: the public names of a package, and plug-ins by entry point."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def require_unit_vectors(
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Identifies what computed a vector; embedders with equal fingerprints are compatible.
+    """Identifies the model that computed a vector; equal fingerprints mean compatible vectors.
 
     Attributes:
         weights: digest of the model's parameters.
@@ -159,7 +159,7 @@ _DECLARED = "declared:"
 
 
 def declared(model: str, dim: int) -> Provenance:
-    """The provenance of vectors that are said to come from a model, which nobody has checked."""
+    """The provenance of vectors that were declared to be of a model, without a check."""
     return Provenance(model, f"{_DECLARED}{model.replace('/', '|')}/dim:{dim}", dim)
 
 
@@ -216,11 +216,11 @@ def require_same_model(
     """Checks that a store and a model have the same fingerprint.
 
     Args:
-        stored: what made the store's vectors.
+        stored: the provenance of the store's vectors.
         given: the model.
         store: the store, for the error message.
-        for_queries: trust a store whose vectors are declared to be of a model of this name and
-            dimension; only what made a vector can be added to it.
+        for_queries: accept a store whose vectors are only declared to be of a model of this name
+            and dimension, which is not enough for adding rows.
 
     Raises:
         FingerprintError: they differ.
@@ -232,20 +232,19 @@ def require_same_model(
         return
     if stored.fingerprint.startswith(_DECLARED) and stored.model == given.model:
         raise FingerprintError(
-            f"{store} holds vectors declared to be of model {stored.model!r} with dimension "
-            f"{stored.dim}, which nobody has checked, and the model's has {given.dim}; "
-            "use another store"
+            f"{store} contains imported vectors of dimension {stored.dim}, declared to be of model "
+            f"{stored.model!r}, but the model has dimension {given.dim}; use another store"
         )
     differing = differences(stored, given)
     if stored.model == given.model:
         where = f"--store {store} " if ":" in store else ""
         raise FingerprintError(
-            f"{store} holds vectors of an earlier version of model {stored.model!r} "
+            f"{store} contains vectors of an earlier version of model {stored.model!r} "
             f"({differing}); restore that version, or embed the images again: "
             f"rsicd-embed reembed {where}--model {given.model}"
         )
     raise FingerprintError(
-        f"{store} holds vectors of model {stored.model!r}, not {given.model!r} ({differing}); "
+        f"{store} contains vectors of model {stored.model!r}, not {given.model!r} ({differing}); "
         f"pass --model {stored.model}, or use another store"
     )
 

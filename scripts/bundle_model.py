@@ -61,7 +61,7 @@ A small CLIP for aerial and satellite images, and the default model of `rsicd-em
 
 | | |
 | --- | --- |
-| image tower | ResNet-50 of ImageNet, {image_size} px; the last stage was fine-tuned |
+| image tower | ResNet-50 trained on ImageNet, {image_size} px; the last stage was fine-tuned |
 | text tower | MiniLM, {text_layers} layers of width {text_width}, {context} tokens; the last {trained_layers} layers were fine-tuned |
 | embedding | {dim} |
 | parameters | {parameters:.1f} million, {megabytes:.1f} MB in int8 with a scale per channel |
@@ -92,12 +92,11 @@ included.
 ## Limitations
 
 The model has seen few images, of about 0.3 to 8 m per pixel, and the 51 classes of the two datasets.
-It has also seen other words for these classes, from a list made for this training
-(`rsicd_embed/datasets/class_synonyms.txt`); {known_queries} of the 150 everyday queries are in that list
-but for their articles, and most others share words with it, so their precision says little about other
-subjects. It ranks images of the same class
-worse than a fine-tuned OpenAI CLIP (reported mR of clip-rsicd-v2: .301); pass one to `--model` for such
-tasks. `transformers` has no CLIP with a ResNet and cannot load this model.
+It was also trained on synonyms of these classes (`rsicd_embed/datasets/class_synonyms.txt`). Apart from
+articles, {known_queries} of the 150 everyday queries are in this list, but most of them share words with it, so their
+precision says little about other subjects. The model ranks images of the same class worse than a
+fine-tuned OpenAI CLIP (reported mR of clip-rsicd-v2: .301); pass such a model to `--model` for fine
+distinctions. `transformers` has no CLIP with a ResNet and cannot load this model.
 
 ## Reproducing the model
 
@@ -114,8 +113,8 @@ epoch.
 TEST_NOTE = """\
 The test splits were evaluated once, with the model selected on val.
 
-Everyday queries: the ten best test images of both datasets for each of 150 queries as people type them
-(`rsicd-embed eval queries`) are right with a precision of {p10:.3f}."""
+Everyday queries: precision@10 is {p10:.3f} for 150 queries as people type them, over the test images of both
+datasets (`rsicd-embed eval queries`)."""
 
 
 def changed(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -135,6 +135,7 @@ class Workspace:
         """
         with contextlib.chdir(self.folder):
             if name := block.after("file"):
+                Path(name[0]).parent.mkdir(parents=True, exist_ok=True)
                 Path(name[0]).write_text(block.code, encoding="utf-8")
             match block.language:
                 case "console":

@@ -27,7 +27,7 @@ def test_invalid_sources(uri: str, tiny_model: Path, tmp_path: Path) -> None:
     table.write_text("")
     for source, message in [
         (empty, "found nothing"),
-        (texts, "found 1 other files"),
+        (texts, "found 1 other file;"),
         (tmp_path / "absent", "found nothing at"),
         (table, "cannot be read as csv"),
     ]:
@@ -64,7 +64,7 @@ def test_manifest_with_missing_files(uri: str, tiny_model: Path, pictures: Path)
         (":tiles", "expected a store URI"),
         ("lancedb:", "expected a store URI"),
         ("lancedb:tiles#", "expected a store URI"),
-        ("chroma:tiles", "no store 'chroma'"),
+        ("chroma:tiles", "with a known scheme, found 'chroma:tiles'"),
         ("exact:tiles#a", "exact stores have no tables"),
         ("nmslib:s3://bucket/tiles", "expected a local folder"),
         ("exact:a.png", "is a file"),

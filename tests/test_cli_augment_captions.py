@@ -116,7 +116,7 @@ def test_images_are_filled_and_training_reads_the_file(
         "models": {"fr": both, "es": both},
     }
     # No progress bars or advice from the libraries.
-    assert outcome.stderr == "left out 1 images without captions, such as none_1.jpg\n"
+    assert outcome.stderr == "left out 1 image without captions, such as none_1.jpg\n"
     captions = load_augmented(tmp_path / "out.jsonl")
     assert captions == FILLED
     images = captioned.load(dataset).split("train")
@@ -249,7 +249,7 @@ def test_images_with_enough_captions_need_no_model(
         (["--from-english", "./absent"], "found no such directory: ./absent"),
         (["--to-english", "es=./absent"], "found no such directory: ./absent"),
         (["--to-english", "./absent-{language}"], "no such directory: ./absent-fr"),
-        (["--via", "pt"], "expected a model into 'pt', found one into es, fr"),
+        (["--via", "pt"], "expected a model into 'pt', found a model into es, fr"),
         (["--device", "abacus"], "expected a torch device such as cpu or cuda"),
     ],
 )

@@ -79,7 +79,7 @@ def test_store_of_another_model(
         ["ingest", "a.png", "--model", other_model],
     ):
         error = run(*command, "--store", uri).error
-        assert f"holds vectors of model '{tiny_model}'" in error
+        assert f"contains vectors of model '{tiny_model}'" in error
         assert f"pass --model {tiny_model}" in error
     assert run("info", "--store", uri, "--json").document["rows"] == 1
 

@@ -86,7 +86,7 @@ def test_ingest_refuses_another_model(
 ) -> None:
     before = rows(stored)
     outcome = run("ingest", pictures, "--store", stored, "--model", other_model)
-    assert f"holds vectors of model '{tiny_model}'" in outcome.error
+    assert f"contains vectors of model '{tiny_model}'" in outcome.error
     assert rows(stored) == before
 
 
@@ -139,5 +139,5 @@ def test_replaced_row_is_reported(
     outcome = run("ingest", other, "--store", stored, "--model", tiny_model)
     assert outcome.status == 0
     (line,) = outcome.stderr.splitlines()
-    assert line.startswith("warning: 1 images replaced the rows of others with the same ids: ")
+    assert line.startswith("warning: 1 image replaced the rows of others with the same ids: ")
     assert f"{other / 'a.png'} that of {pictures / 'a.png'}; " in line

@@ -150,7 +150,7 @@ def test_search_uses_the_model_of_the_store(
     own = run("search", "port", "--store", stored, "--json").document
     assert own == run("search", "port", "--store", stored, "--json", "--model", tiny_model).document
     refused = run("search", "port", "--store", stored, "--json", "--model", other_model).error
-    assert f"holds vectors of model '{tiny_model}'" in refused
+    assert f"contains vectors of model '{tiny_model}'" in refused
     assert f"pass --model {tiny_model}" in refused
 
 

@@ -115,7 +115,7 @@ def test_start_failures(stored: str, tiny_model: Path, other_model: Path) -> Non
     error = run("serve", "--store", "exact:/nowhere/at/all", "--port", "0").error
     assert "no store at exact:/nowhere/at/all" in error
     error = run("serve", "--store", stored, "--port", "0", "--model", other_model).error
-    assert f"holds vectors of model '{tiny_model}'" in error
+    assert f"contains vectors of model '{tiny_model}'" in error
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         error = run("serve", "--store", stored, "--port", port).error

@@ -30,6 +30,15 @@ def test_drop_column(each_uri: str, tiny_model: Path, pictures: Path) -> None:
     assert sorted(dropped["columns"]) == sorted([*fixed, "label", "cloud"])
 
 
+def test_another_scheme(each_uri: str, tiny_model: Path, pictures: Path) -> None:
+    """The error names the scheme that opens the folder."""
+    run("ingest", pictures, "--store", each_uri, "--model", tiny_model)
+    scheme, _, path = each_uri.partition(":")
+    right, wrong = ("lancedb", "exact") if scheme == "lancedb" else ("exact", "lancedb")
+    error = run("info", "--store", f"{wrong}:{path}").error
+    assert f"open it as {right}:{path}" in error
+
+
 def test_drop_column_refused(stored: str) -> None:
     before = content(stored)
     outcome = run("store", "drop-column", "labl", "--store", stored)
@@ -70,7 +79,7 @@ def test_delete(each_uri: str, tiny_model: Path, pictures: Path) -> None:
     assert rows(each_uri) == before
     assert "would delete 3 rows; 5 rows" in run(*delete, "--dry-run").stdout
     done = run(*delete, "--id", "c.jpg", "--id", "nobody")
-    assert "deleted 4 rows; 1 rows in the store" in done.stdout
+    assert "deleted 4 rows; 1 row in the store" in done.stdout
     assert "no row with the id 'nobody'" in done.stderr
     assert rows(each_uri) == {"d.tif": before["d.tif"]}
     assert run("store", "delete", "--store", each_uri).status == 2
@@ -112,8 +121,8 @@ def test_restore_says_what_it_leaves(each_uri: str, tiny_model: Path, pictures: 
     run("ingest", pictures, "--store", each_uri, "--model", tiny_model)
     restore = ("store", "restore", "first", "--store", each_uri)
     text = run(*restore, "--tag-left", "second").stdout
-    assert "restored first, 1 rows" in text
-    assert "left: 5 rows" in text and "4 with ids that first lacks (tagged second)" in text
+    assert "restored first, 1 row" in text
+    assert "replaced: 5 rows" in text and "4 with ids that first lacks (tagged second)" in text
     document = run("store", "restore", "second", "--store", each_uri, "--json").document
     assert (document["rows"], document["left"]["rows"]) == (5, 1)
     assert (document["left"]["ids_not_restored"], document["left"]["tag"]) == (0, None)

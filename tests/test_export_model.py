@@ -76,7 +76,7 @@ def test_the_card_is_exported_and_nothing_is_overwritten(tiny_model: Path, tmp_p
     again = run("--model", source, "-o", out)
     assert (again.exit_code, again.stdout) == (1, "")
     assert again.stderr == (
-        f"error: expected no file or folder at {out}, found one; choose another -o\n"
+        f"error: expected a new folder, found {out}, which exists; choose another -o\n"
     )
 
 

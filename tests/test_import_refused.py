@@ -28,8 +28,9 @@ def test_another_models_store_is_refused(scheme: str, file: Path, tmp_path: Path
     uri = filled(f"{scheme}:{tmp_path}/store", batch(["a"]), OTHER)
     before = content(uri)
     error = run("import", file, "--store", uri).error
-    assert f"{file} holds vectors of model 'small', {uri} those of 'large' (weights bbb ≠ aaa)" in (
-        error
+    assert (
+        f"{file} contains vectors of model 'small', {uri} those of 'large' (weights bbb ≠ aaa)"
+        in (error)
     )
     assert "use another store" in error
     assert content(uri) == before
@@ -40,7 +41,7 @@ def test_a_given_model_must_match(
 ) -> None:
     run("embed", pictures, "-o", file, "--model", tiny_model)
     error = run("import", file, "--store", uri, "--model", other_model).error
-    assert f"holds vectors of model '{tiny_model}', --model {other_model} those of" in error
+    assert f"contains vectors of model '{tiny_model}', --model {other_model} those of" in error
     assert not Path(uri.partition(":")[2]).exists()
     assert import_file(file, uri, "--model", str(tiny_model))["imported"] == 5
     # embed treats it as a manifest of images.
@@ -56,7 +57,7 @@ def test_images_and_row_files_do_not_mix(
     for sources in ((file, pictures), (pictures, file)):
         outcome = run("ingest", *sources, "--store", uri, "--model", tiny_model)
         assert outcome.status == 2
-        assert f"{file} holds vectors, {pictures} does not" in outcome.stderr
+        assert f"{file} contains vectors, {pictures} does not" in outcome.stderr
         assert f"rsicd-embed import {file} --store {uri}" in " ".join(outcome.stderr.split())
         error = run("import", *sources, "--store", uri).error
         assert f"{pictures}: expected a Parquet file that export or embed wrote" in error
@@ -69,7 +70,7 @@ def test_ingest_names_the_command_for_rows(file: Path, uri: str, tmp_path: Path)
     outcome = run("ingest", file, "--store", uri)
     assert (outcome.status, outcome.stdout) == (2, "")
     assert outcome.stderr.splitlines()[-1] == (
-        f"Error: {file} holds vectors, which need no model: import it with "
+        f"Error: {file} contains vectors, which need no model: import it with "
         f"rsicd-embed import {file} --store {uri}"
     )
     assert not (tmp_path / "store").exists()

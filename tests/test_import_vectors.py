@@ -67,7 +67,7 @@ def test_rows_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
     summary = load(path, f"exact:{tmp_path / 'st'}")
     assert summary.imported == 2
     assert [skipped.reason for skipped in summary.skipped] == [
-        "row 2: expected a vector of length 8, found one of 5",
+        "row 2: expected a vector of length 8, found length 5",
         "row 3: the vector has NaN or infinite values",
         "row 4: the vector is all zero",
         "row 5: expected a vector of length 8, found none",

@@ -167,7 +167,7 @@ def test_prune_of_an_emptied_folder(
     outcome = run("ingest", pictures, "--prune", *command)
     assert (outcome.status, outcome.document["removed"]) == (0, 5)
     assert outcome.stderr == (
-        f"note: {pictures} has no images; rows of images it once had are removed\n"
+        f"note: {pictures} has no images; the rows of its former images are removed\n"
     )
     assert sorted(rows(each_uri)) == ["z.png"]
     (other / "z.png").unlink()

@@ -110,9 +110,12 @@ def test_types_that_parquet_cannot_hold(path: Path) -> None:
     pairs = pa.array([[], None], pa.list_(pa.int64(), 0))
     for column, words in (
         (far, "'x' cannot be written as Parquet: .*out of bounds"),
-        (hollow, "'x': Parquet cannot hold values of type struct<>; remove it from the store"),
-        (pairs, "'x': Parquet cannot hold values of type fixed_size_list"),
-        (pa.array([[[]], None], pa.list_(pairs.type)), "Parquet cannot hold values of type list"),
+        (hollow, "'x': Parquet does not support values of type struct<>; remove it from the store"),
+        (pairs, "'x': Parquet does not support values of type fixed_size_list"),
+        (
+            pa.array([[[]], None], pa.list_(pairs.type)),
+            "Parquet does not support values of type list",
+        ),
     ):
         rows = batch(["a", "b"], x=column)
         with pytest.raises(SchemaError, match=words):

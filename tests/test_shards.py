@@ -146,7 +146,7 @@ def test_damaged_and_incomplete_parts_are_refused(
     for suffix in (".json", ".parquet"):
         first.with_suffix(suffix).unlink()
     assert run(*again, other_model).status == 0
-    assert "holds vectors of model" in refused()
+    assert "contains vectors of model" in refused()
     for suffix in (".json", ".parquet"):
         first.with_suffix(suffix).unlink()
     (pictures / "a.png").unlink()

@@ -14,7 +14,7 @@ from rsicd_embed.reports.record_metrics import Figure, figures
 from rsicd_embed.reports.record_types import RunRecord
 from rsicd_embed.reports.timing import median_interval
 
-# Settings that may differ: how much was measured, and next to which references.
+# Settings that may differ: the amount of measurements, and the references.
 _FREE = frozenset(
     {"rounds", "builds", "clients", "sweep", "references", "libraries", "ks", "stores"}
     | {"selectivity", "one_process"}

@@ -65,7 +65,7 @@ Make = Callable[[], TimedEmbedder]
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """What to time.
+    """Settings of the measurement.
 
     Attributes:
         batch_size: images, or texts, per call.

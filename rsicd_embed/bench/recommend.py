@@ -16,7 +16,7 @@ _CLOSE = 1.05  # stores within this factor of the fastest are compared by memory
 
 @dataclass(frozen=True)
 class Goal:
-    """Requirements for a store; None where it does not matter.
+    """Requirements for a store; None for no requirement.
 
     Attributes:
         ann_recall: minimum ANN recall@k.
@@ -88,7 +88,7 @@ def _p95(choice: StoreChoice) -> float:
 
 def _choices(run: AnnRecord, goal: Goal, path: str) -> list[StoreChoice]:
     if run["task"] != "ann":
-        raise BenchError(f"expected a record of `bench ann`, found one of {run['task']}")
+        raise BenchError(f"expected a record of `bench ann`, found a record of {run['task']}")
     k = goal.k or run["settings"]["k"]
     points = ann_points(run, run["settings"]["k"])
     choices = [

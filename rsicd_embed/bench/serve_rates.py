@@ -47,7 +47,7 @@ _CPU_SEARCHES = 1000
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """What to measure.
+    """Settings of the measurement.
 
     Attributes:
         clients: number of concurrent clients for the throughput.

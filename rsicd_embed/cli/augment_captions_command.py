@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rsicd_embed.cli.base import count_option, json_option, note, print_json, show
+from rsicd_embed.cli.terminal_text import counted
 from rsicd_embed.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -26,12 +27,10 @@ ALL = "all"
     required=True,
     metavar="OUT.jsonl",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File of captions, one line per image. To train on it, name it textaug_*.jsonl and keep "
-    "it beside the dataset.",
+    help="File of captions to write, one line per image. To train on it, name it textaug_*.jsonl "
+    "and put it beside the dataset.",
 )
-@click.option(
-    "--split", default="train", show_default=True, help=f"Split of the images; {ALL!r} for all."
-)
+@click.option("--split", default="train", show_default=True, help=f"Split of the images, or {ALL}.")
 @click.option(
     "--via",
     multiple=True,
@@ -59,7 +58,7 @@ ALL = "all"
     default=5,
     help="Number of distinct captions that each image should have.",
 )
-@count_option("--batch-size", default=32, help="Captions translated at once.")
+@count_option("--batch-size", default=32, help="Captions per batch.")
 @count_option("--num-beams", default=4, help="Width of the beam search.")
 @click.option(
     "--device", help="Torch device, such as cpu or cuda.  [default: a GPU if there is one]"
@@ -136,7 +135,7 @@ def augment_captions(
         _show(outcome, output, count, seconds)
     if outcome.without_captions:
         left_out = outcome.without_captions
-        note(f"left out {len(left_out)} images without captions, such as {left_out[0]}")
+        note(f"left out {counted(len(left_out), 'image')} without captions, such as {left_out[0]}")
 
 
 def _models(

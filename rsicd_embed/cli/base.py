@@ -82,7 +82,7 @@ def model_option(default: str | None, *, required: bool = False) -> Callable[[F]
         is_eager=True,
         expose_value=False,
         callback=_remember_activation,
-        help="Activation of a checkpoint file that does not say it.",
+        help="Activation function, for checkpoint files that do not specify it.",
     )
     return lambda command: model(activation(command))
 
@@ -100,7 +100,7 @@ def _with_activation(
     if activation is None:
         return model
     if model is None:
-        raise click.UsageError("--activation goes with --model")
+        raise click.UsageError("expected --model with --activation, found none")
     return f"{model}?activation={activation}"
 
 
@@ -154,7 +154,7 @@ def embedding_options(command: Callable[..., None]) -> Callable[..., None]:
         *SCENE_OPTIONS[::-1],
         click.option("--strict", is_flag=True, help="Fail on the first unreadable image."),
         column_types_option,
-        click.option("--split", help="Only images of this split."),
+        click.option("--split", help="Use only images of this split.  [default: all images]"),
         model_option("the bundled model"),
         click.argument("sources", nargs=-1, required=True, type=SourcePath()),
     ):

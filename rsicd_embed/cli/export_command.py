@@ -18,6 +18,7 @@ from rsicd_embed.cli.base import (
     report_source,
     show,
 )
+from rsicd_embed.cli.terminal_text import counted
 from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ EXPORTS = ("parquet", "csv", "geojson", "json", "gpkg", "fgb")
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Output: .parquet for ids, vectors and attributes, or .npy for a matrix; with --shard, "
-    "a folder.",
+    help="File to write: .parquet for ids, vectors and attributes, or .npy for a matrix; with "
+    "--shard, a folder.",
 )
 @click.option(
     "--shard",
     "shard_text",
     metavar="I/N",
-    help="Embed only shard I of N, numbered from 0, into a part in the folder OUTPUT.",
+    help="Embed only shard I of N, numbered from 0, and write it as a part to the folder OUTPUT.",
 )
 def embed(
     sources: tuple[str | Path, ...],
@@ -67,13 +68,15 @@ def embed(
     left out. OUT.npy comes with OUT.ids.json, which lists the ids of its rows.
 
     With --shard, N processes or machines share the images: each writes its part into one folder,
-    which import takes whole. An interrupted shard continues where it stopped.
+    which import reads. An interrupted shard continues where it stopped.
     """
     if shard_text is None and (output.suffix not in SUFFIXES or output.is_dir()):
-        raise click.UsageError(f"expected an output named *{' or *'.join(SUFFIXES)}: {output}")
+        raise click.UsageError(
+            f"expected an output named *{' or *'.join(SUFFIXES)}, found {output}"
+        )
     if shard_text is not None and output.is_file():
         raise click.UsageError(
-            f"expected a folder for the parts of --shard, found a file: {output}"
+            f"expected a folder for the parts of --shard, found the file {output}"
         )
     share_one_heap()
     import rsicd_embed
@@ -110,7 +113,7 @@ def embed(
     else:
         kept = f"{summary.unchanged} unchanged, " if summary.unchanged else ""
         show(
-            f"{summary.embedded} vectors of length {embedder.dim} in {output}, {kept}"
+            f"{counted(summary.embedded, 'vector')} of length {embedder.dim} in {output}, {kept}"
             f"{len(summary.skipped)} skipped, in {summary.seconds:.1f} s "
             f"({summary.images_per_s:.1f} images/s)"
         )
@@ -128,18 +131,18 @@ def embed(
     type=click.Path(path_type=Path),
     help="For --store, a file; an earlier export is replaced. For --model, a new directory.",
 )
-@click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
+@click.option("--where", metavar="SQL", help="Only rows that match this SQL condition.")
 @click.option(
     "--format",
     "kind",
     type=click.Choice(EXPORTS),
-    help="File format of exported rows; only parquet has their vectors.  [default: by the suffix]",
+    help="File format of exported rows; only parquet includes vectors.  [default: by the suffix]",
 )
 @click.option(
     "--stac",
     is_flag=True,
-    help="Also write a STAC item, *.stac.json, that says where the rows of a Parquet file are and "
-    "what made their vectors.",
+    help="Also write a STAC item, *.stac.json, with the area covered by the rows of a Parquet file "
+    "and the model of their vectors.",
 )
 @click.option("--force", is_flag=True, help="Replace OUTPUT even if rsicd-embed did not write it.")
 @as_of_option
@@ -176,33 +179,40 @@ def export(
 ) -> None:
     """Export a store's rows or a model.
 
-    Rows are written to a Parquet file, from which import fills any other store, bit by bit and
-    without the model; or, for other programs, to CSV, GeoJSON, JSON, GeoPackage (.gpkg) or
-    FlatGeobuf (.fgb) without their vectors. Parquet files of rows with footprints are GeoParquet.
-    An earlier export is replaced, any other file only with --force.
+    Rows are written to a Parquet file, which import copies into any store, unchanged and without
+    the model; or, for other programs, to CSV, GeoJSON, JSON, GeoPackage (.gpkg) or FlatGeobuf
+    (.fgb) without their vectors. Parquet files of rows with footprints are GeoParquet. An earlier
+    export is replaced, any other file only with --force.
 
-    Models of any format are written to a directory, in the Hugging Face layout if transformers has
-    the architecture, else in open_clip's or our own. Nothing is uploaded unless --push-to is given.
+    A model of any format is written to a directory, in the Hugging Face layout if transformers has
+    the architecture, otherwise in open_clip's layout or rsicd-embed's own. Nothing is uploaded
+    unless --push-to is given.
     """
     if (store_uri is None) == (model is None):
         raise click.UsageError("expected either --store or --model")
     if store_uri is None:
         if where or as_of or stac or force:
-            raise click.UsageError("--where, --as-of, --stac and --force go with --store")
+            raise click.UsageError(
+                "expected --store with --where, --as-of, --stac and --force, found --model"
+            )
         if quantize and dtype != "float32":
             raise click.UsageError(f"expected --dtype {dtype} or --quantize, found both")
         _export_model(str(model), output, quantize or dtype, push_to, as_json)
         return
     if push_to or quantize:
-        raise click.UsageError(f"{'--push-to' if push_to else '--quantize'} goes with --model")
+        raise click.UsageError(
+            f"expected --model with {'--push-to' if push_to else '--quantize'}, found --store"
+        )
     named = output.suffix.lower().removeprefix(".")
     if (kind or named) != named or named not in EXPORTS or output.is_dir():
         expected = f"*.{kind}" if kind else " or ".join(f"*.{known}" for known in EXPORTS)
-        raise click.UsageError(f"expected an output named {expected}: {output}")
+        raise click.UsageError(f"expected an output named {expected}, found {output}")
     if named == "parquet":
         _export_rows(store_uri, output, where, as_of, stac, force, as_json)
     elif stac:
-        raise click.UsageError(f"expected --stac with a Parquet file, which has vectors: {output}")
+        raise click.UsageError(
+            f"expected --stac with a Parquet file, which has vectors, found {output}"
+        )
     else:
         _export_table(store_uri, output, cast("Format", named), where, as_of, force, as_json)
 
@@ -277,7 +287,7 @@ def _export_rows(
         )
     else:
         show(
-            f"{exported.rows} rows with vectors of length {made_by.dim} in {output} "
+            f"{counted(exported.rows, 'row')} with vectors of length {made_by.dim} in {output} "
             f"({exported.bytes / 1e6:.1f} MB) in {exported.seconds:.1f} s ({rate:.1f} rows/s)"
         )
     if item is not None:
@@ -310,6 +320,6 @@ def _export_table(
     if as_json:
         print_json({"store": store_uri, "output": str(output), "format": kind, "rows": rows})
     else:
-        show(f"{rows} rows without vectors in {output}")
+        show(f"{counted(rows, 'row')} without vectors in {output}")
     if not rows:
         note("no rows: the store is empty, or no row matches --where")

@@ -91,10 +91,12 @@ def find(
 
     suffixes = (*heatmap.SUFFIXES, *heat_raster.SUFFIXES)
     if output is not None and output.suffix.lower() not in suffixes:
-        raise click.UsageError(f"expected an output named *{' or *'.join(suffixes)}: {output}")
+        raise click.UsageError(
+            f"expected an output named *{' or *'.join(suffixes)}, found {output}"
+        )
     local = image if isinstance(image, Path) and image.exists() else None
     if output is not None and output.exists() and local and output.samefile(local):
-        raise click.UsageError(f"expected an output other than the image: {output}")
+        raise click.UsageError(f"expected an output other than the image, found {output}")
     for query_text in (text, *against):
         require_text(query_text)
     question = Question(text, against or None, sides or None, overlap)

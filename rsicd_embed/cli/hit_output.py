@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsicd_embed.cli.base import F, note, show
-from rsicd_embed.cli.terminal_text import value_text
+from rsicd_embed.cli.terminal_text import counted, value_text
 from rsicd_embed.json_output import as_json as json_bytes
 
 if TYPE_CHECKING:
@@ -32,14 +32,17 @@ _HIDDEN = (
 
 
 def format_options(command: F) -> F:
-    """Adds the options that say how hits are printed, and where."""
+    """Adds the options that control how hits are printed, and where."""
     for option in (
         click.option(
             "--preview/--no-preview",
             default=True,
-            help="Show thumbnails in terminals that can (kitty, iTerm, sixel).  [default: preview]",
+            help="Show thumbnails in terminals that support images (kitty, iTerm, sixel).  "
+            "[default: preview]",
         ),
-        click.option("--open", "open_sheet", is_flag=True, help="Open that page in a browser."),
+        click.option(
+            "--open", "open_sheet", is_flag=True, help="Show the hits as a page in the browser."
+        ),
         click.option(
             "--html",
             "sheet",
@@ -50,13 +53,15 @@ def format_options(command: F) -> F:
             "-o",
             "--output",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="Write the hits to this file; its suffix says the format.",
+            help="Write the hits to this file; the suffix selects the format.",
         ),
         click.option(
-            "--force", is_flag=True, help="Replace files that rsicd-embed did not write, too."
+            "--force",
+            is_flag=True,
+            help="Also replace existing files that rsicd-embed did not write.",
         ),
         click.option(
-            "--format", "kind", type=click.Choice(KINDS), help="Format.  [default: table]"
+            "--format", "kind", type=click.Choice(KINDS), help="Output format.  [default: table]"
         ),
     ):
         command = option(command)
@@ -65,7 +70,7 @@ def format_options(command: F) -> F:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where hits go.
+    """The output of a search: its format and destinations.
 
     Attributes:
         kind: one of `KINDS`.
@@ -103,25 +108,27 @@ class Destination:
         from rsicd_embed.cli.terminal_pictures import picture_protocol
 
         if sheet is not None and sheet.suffix.lower() not in _SHEETS:
-            raise click.UsageError(f"expected a page named *{' or *'.join(_SHEETS)}: {sheet}")
+            raise click.UsageError(f"expected a page named *{' or *'.join(_SHEETS)}, found {sheet}")
         if as_json and kind not in (None, "json"):
-            raise click.UsageError(f"expected either --json or --format {kind}")
+            raise click.UsageError(f"expected either --json or --format {kind}, found both")
         if kind is None and as_json:
             kind = "json"
         if kind is None and output is not None:
             kind = _SUFFIXES.get(output.suffix.lower())
             if kind is None:
                 raise click.UsageError(
-                    f"expected --format, or an output named *{', *'.join(_SUFFIXES)}: {output}"
+                    f"expected --format, or an output named *{', *'.join(_SUFFIXES)}, "
+                    f"found {output}"
                 )
         kind = kind or "table"
         if output is not None and _SUFFIXES.get(output.suffix.lower()) != kind:
             names = [suffix for suffix, named in _SUFFIXES.items() if named == kind]
             raise click.UsageError(
-                f"expected an output named *{' or *'.join(names)} for --format {kind}: {output}"
+                f"expected an output named *{' or *'.join(names)} for --format {kind}, "
+                f"found {output}"
             )
         if kind in ("parquet", "gpkg", "fgb", "html") and output is None:
-            raise click.UsageError(f"expected -o FILE for --format {kind}")
+            raise click.UsageError(f"expected -o FILE for --format {kind}, found none")
         if output is not None or sheet is not None:
             from rsicd_embed.query.generated_files import require_replaceable
 
@@ -175,7 +182,7 @@ def write_hits(
             if destination.protocol is not None and hit["uri"]:
                 _show_picture(hit["uri"], destination.protocol)
     if output is not None and kind != "html":
-        note(f"{len(hits)} hits in {output}")
+        note(f"{counted(len(hits), 'hit')} in {output}")
 
 
 def _document(hits: pa.Table, head: dict[str, Any], tail: dict[str, Any]) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ from rsicd_embed.cli.base import (
     store_option,
     warn,
 )
+from rsicd_embed.cli.terminal_text import counted
 from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
 
@@ -43,7 +44,9 @@ profile_option = click.option(
 @click.command()
 @embedding_options
 @store_option
-@click.option("--prune", is_flag=True, help="Remove rows of these sources whose image is gone.")
+@click.option(
+    "--prune", is_flag=True, help="Remove rows of these sources whose image no longer exists."
+)
 @profile_option
 def ingest(
     sources: tuple[str | Path, ...],
@@ -64,11 +67,12 @@ def ingest(
     """Embed images into a store.
 
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
-    (RSICD, UCM, Sydney), a WebDataset tar, a Parquet file with images, or a STAC item,
-    collection, catalogue or API search, whose --asset is embedded; on this machine or at s3://,
-    gs://, az:// or http(s)://. With --tile, --bands or --stretch its images are georeferenced
-    scenes, of which each tile becomes a row. Images that are already in the store are not embedded
-    again, so an interrupted run continues where it stopped.
+    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
+    (RSICD, UCM, Sydney), a WebDataset tar, a Parquet file with images, or a STAC item, collection,
+    catalogue or API search, whose --asset is embedded; on this machine or at s3://, gs://, az:// or
+    http(s)://. With --tile, --bands or --stretch, its images are georeferenced scenes that are cut
+    into tiles, one row per tile. Images that are already in the store are not embedded again, so an
+    interrupted run continues where it stopped.
 
     To store vectors that export or embed wrote to a file, use import.
     """
@@ -117,7 +121,7 @@ def _refuse_row_files(sources: tuple[str | Path, ...], store_uri: str) -> None:
     others = [source for source in sources if source not in row_files]
     contrast = f"{others[0]} does not" if others else "which need no model"
     raise click.UsageError(
-        f"{row_files[0]} holds vectors, {contrast}: "
+        f"{row_files[0]} contains vectors, {contrast}: "
         f"import it with rsicd-embed import {row_files[0]} --store {store_uri}"
     )
 
@@ -129,16 +133,24 @@ def _refuse_row_files(sources: tuple[str | Path, ...], store_uri: str) -> None:
 @click.option(
     "--preset",
     type=click.Choice(["major-tom", "earth-embeddings", "clay"]),
-    help="Columns of published embeddings of the Earth.",
+    help="Column names of a published dataset of embeddings.",
 )
-@click.option("--vector-column", metavar="NAME", help="Column of vectors in anyone's Parquet.")
 @click.option(
-    "--id-column", "id_columns", metavar="NAME", multiple=True, help="Column of ids; repeatable."
+    "--vector-column",
+    metavar="NAME",
+    help="Column of vectors, in files that rsicd-embed did not write.",
+)
+@click.option(
+    "--id-column",
+    "id_columns",
+    metavar="NAME",
+    multiple=True,
+    help="Column of ids; several are joined; repeatable.",
 )
 @click.option(
     "--map", "columns", metavar="NEW=OLD", multiple=True, help="Rename a column; repeatable."
 )
-@click.option("--split", help="Only rows of this split.")
+@click.option("--split", help="Use only rows of this split.  [default: all rows]")
 @click.option("--strict", is_flag=True, help="Fail if a file contains an id twice.")
 @profile_option
 @json_option
@@ -158,12 +170,12 @@ def import_(
     """Import rows with their vectors into a store.
 
     A FILE is a Parquet file that export or embed wrote, or a folder of the parts that embed --shard
-    wrote. Vectors are copied bit by bit, without the
-    model, and are refused if the store contains those of another model. Rows that the store already
-    has are skipped, so an interrupted import continues where it stopped.
+    wrote. Vectors are copied unchanged, without the model, and are refused if the store contains
+    vectors of another model. Rows that the store already has are skipped, so an interrupted import
+    continues where it stopped.
 
-    With --vector-column or --preset, a FILE is anyone's Parquet or GeoParquet file with vectors of
-    the model named by --model. They are normalised, and recorded as declared.
+    With --vector-column or --preset, a FILE is any other Parquet or GeoParquet file with vectors of
+    the model named by --model. They are normalised, and the model is recorded as declared.
     """
     share_one_heap()
     import rsicd_embed
@@ -211,7 +223,7 @@ def _layout(
 def _import_vectors(
     files: tuple[Path, ...], store_uri: str, model: str, layout: VectorLayout, phase: Phase
 ) -> Summary:
-    """Imports other people's vectors, and checks the model if it can be loaded."""
+    """Imports vectors from other sources, and checks the model if it can be loaded."""
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import ModelError
     from rsicd_embed.indexing.import_vectors import import_vectors
@@ -239,7 +251,7 @@ def _require_model(files: tuple[Path, ...], model: str) -> None:
 def _report(
     summary: Summary, rows: int, store_uri: str, unit: str, *, as_json: bool, profile: bool
 ) -> None:
-    """Prints a summary on stdout, and whatever needs attention on stderr.
+    """Prints a summary on stdout, and notes and problems on stderr.
 
     Args:
         summary: the result of an ingest or an import.
@@ -261,7 +273,7 @@ def _report(
         show(
             f"{counts}, {summary.unchanged} unchanged, {summary.removed} removed, "
             f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
-            f"({rate:.1f} {unit}/s{engine}); {rows} rows in {store_uri}"
+            f"({rate:.1f} {unit}/s{engine}); {counted(rows, 'row')} in {store_uri}"
         )
     if summary.stretched:
         from rsicd_embed.images import STRETCH_RULE
@@ -277,8 +289,8 @@ def _report(
     if summary.displaced:
         first = summary.displaced[0]
         warn(
-            f"{len(summary.displaced)} images replaced the rows of others with the same ids: "
-            f"{first.by} that of {first.uri}; ingest their common folder to keep both"
+            f"{counted(len(summary.displaced), 'image')} replaced the rows of others with the same "
+            f"ids: {first.by} that of {first.uri}; ingest their common folder to keep both"
         )
     report_skipped(summary.skipped)
     report_source(summary.unread, summary.notes)
@@ -351,7 +363,7 @@ def reembed(
         print_json(result.as_json())
     else:
         show(
-            f"{result.rows} rows of {store_uri} now use model {embedder.name}; "
+            f"{store_uri} ({counted(result.rows, 'row')}) now uses model {embedder.name}; "
             f"to go back: rsicd-embed store restore {result.tag} --store {store_uri}"
         )
     report_skipped(result.ingest.skipped)

@@ -16,12 +16,13 @@ from rsicd_embed.cli.base import (
     store_option,
     warn,
 )
+from rsicd_embed.cli.terminal_text import counted
 
 if TYPE_CHECKING:
     from rsicd_embed.curation.labels import Labelling
 
 _MOST_GROUPS = 20
-_FEW_EXAMPLES = 5  # per class, below which a measured accuracy means little
+_FEW_EXAMPLES = 5  # per class; with fewer, a measured accuracy means little
 
 _overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace the values of an existing column."
@@ -33,20 +34,23 @@ _overwrite_option = click.option(
 @click.option(
     "--classes",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File with a class per line: zero-shot labels.",
+    help="Text file with one class per line, for zero-shot labels.",
 )
 @click.option(
     "--examples",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="CSV file with the columns id and label: labels learnt from these rows.",
+    help="CSV file with the columns id and label, for labels learnt from these rows.",
 )
 @click.option("--column", default="label", show_default=True, help="Column to write.")
-@click.option("--prompts", help="Prompts of --classes: the name of an ensemble, or a template.")
-@click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
+@click.option(
+    "--prompts",
+    help="Prompt for --classes: an ensemble (aerial, photograph), or a template with {category}.",
+)
+@click.option("--where", metavar="SQL", help="Only rows that match this SQL condition.")
 @_overwrite_option
-@click.option("--dry-run", is_flag=True, help="Only report the labels.")
-@click.option("--seed", default=0, show_default=True, help="Random seed of the validation.")
-@model_option("the model that made the store")
+@click.option("--dry-run", is_flag=True, help="Report the labels without writing them.")
+@click.option("--seed", default=0, show_default=True, help="Random seed of the cross-validation.")
+@model_option("the model of the store")
 @json_option
 def label(
     store_uri: str,
@@ -71,7 +75,7 @@ def label(
     if (classes is None) == (examples is None):
         raise click.UsageError("expected either --classes FILE or --examples FILE")
     if examples is not None and (prompts or model):
-        raise click.UsageError("--prompts and --model go with --classes")
+        raise click.UsageError("expected --classes with --prompts and --model, found --examples")
     import rsicd_embed
     from rsicd_embed.cli.search_command import load_model_of
     from rsicd_embed.curation import labels
@@ -134,22 +138,31 @@ def _report(result: Labelling, dry_run: bool, as_json: bool) -> None:
             f"calibration error {validated.calibration_error:.1%}"
         )
     total = sum(result.counts.values())
-    show(f"{'would label' if dry_run else 'labelled'} {total} rows in column {result.column}")
+    verb = "would label" if dry_run else "labelled"
+    show(f"{verb} {counted(total, 'row')} in column {result.column}")
 
 
 @click.command()
 @store_option
 @click.option(
-    "--threshold", default=0.97, show_default=True, help="Lowest similarity of duplicates."
+    "--threshold",
+    default=0.97,
+    show_default=True,
+    help="Minimum cosine similarity of duplicates, from -1 to 1.",
 )
-@click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
+@click.option("--where", metavar="SQL", help="Only rows that match this SQL condition.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a .csv or .json list of the rows in groups.",
+    help="Write the rows of all groups to a .csv or .json file.",
 )
-@click.option("--write", "column", metavar="COLUMN", help="Write the first id of a group to it.")
+@click.option(
+    "--write",
+    "column",
+    metavar="COLUMN",
+    help="Write the id of a group's first row to this column.",
+)
 @_overwrite_option
 @json_option
 def duplicates(
@@ -179,7 +192,7 @@ def duplicates(
 
     kind = None if output is None else output.suffix.lower().removeprefix(".")
     if output is not None and kind not in ("csv", "json"):
-        raise click.UsageError(f"expected an output named *.csv or *.json: {output}")
+        raise click.UsageError(f"expected an output named *.csv or *.json, found {output}")
     if output is not None:
         generated_files.require_replaceable(output, str(kind), force=None)
     with (
@@ -216,4 +229,4 @@ def duplicates(
         show(f"{len(group.ids):>5}  {group.similarity:+.4f}  {'  '.join(group.ids[:5])}")
     if len(groups) > _MOST_GROUPS:
         note(f"{len(groups) - _MOST_GROUPS} more groups; -o FILE or --json lists all")
-    show(f"{len(groups)} groups; {extra} rows duplicate another one")
+    show(f"{counted(len(groups), 'group')} with {counted(extra, 'duplicate')}")

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @store_option
-@model_option("the model that made the store")
+@model_option("the model of the store")
 @backend_option
 def mcp(store_uri: str, model: str | None, backend: Backend | None) -> None:
     """Serve a store to assistants by the Model Context Protocol.
 
-    The tools search, find and sql answer on standard input and output, with pictures as results.
-    They only read, and show no files but the store's own pictures.
+    The tools search, find and sql communicate on standard input and output, and return pictures
+    too. They are read-only, and show only images of the store.
     """
     if importlib.util.find_spec("mcp") is None:
         raise click.ClickException(

@@ -29,12 +29,16 @@ SCENE_OPTIONS = (
         metavar="SIDE",
         help="Cut georeferenced scenes into tiles of this side: pixels, or metres such as 500m.",
     ),
-    click.option("--stride", metavar="SIDE", help="Distance between tiles.  [default: SIDE]"),
+    click.option(
+        "--stride",
+        metavar="SIDE",
+        help="Distance between neighbouring tiles, in pixels or metres.  [default: that of --tile]",
+    ),
     click.option(
         "--bands",
         metavar="4,3,2",
         callback=_numbers,
-        help="Numbers of the bands that are red, green and blue.  [default: as labelled]",
+        help="Numbers of the red, green and blue bands, from 1.  [default: as labelled]",
     ),
     click.option(
         "--stretch",
@@ -43,16 +47,24 @@ SCENE_OPTIONS = (
         "[default: 2,98; 8-bit scenes as they are]",
     ),
     click.option(
-        "--gsd", "gsd_m", type=float, metavar="METRES", help="Resample tiles to this pixel size."
+        "--gsd",
+        "gsd_m",
+        type=float,
+        metavar="METRES",
+        help="Resample tiles to this pixel size, in metres.",
     ),
     click.option(
         "--max-nodata",
         type=click.FloatRange(0, 1),
         default=0.5,
         show_default=True,
-        help="Leave out tiles with a larger share of nodata.",
+        help="Leave out tiles with a larger fraction of nodata.",
     ),
-    click.option("--crs", metavar="CRS", help="Coordinate system of scenes that name none."),
+    click.option(
+        "--crs",
+        metavar="CRS",
+        help="Coordinate reference system of scenes that have none, such as EPSG:32633.",
+    ),
     click.option(
         "--asset",
         "assets",
@@ -71,7 +83,7 @@ SCENE_OPTIONS = (
         "--bounds",
         metavar="LEFT,BOTTOM,RIGHT,TOP",
         callback=_numbers,
-        help="Bounds of images without georeference, in --crs or in degrees.",
+        help="Bounds of images that are not georeferenced, in units of --crs, or in degrees.",
     ),
 )
 

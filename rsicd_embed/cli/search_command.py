@@ -52,18 +52,26 @@ def _overlap(context: click.Context, parameter: click.Parameter, text: str | Non
     help="Query image; repeatable.",
 )
 @click.option("--not", "avoided", metavar="TEXT", multiple=True, help="Text to avoid; repeatable.")
-@click.option("--like", metavar="ID", multiple=True, help="Similar to this row; repeatable.")
-@click.option("--unlike", metavar="ID", multiple=True, help="Dissimilar to this row; repeatable.")
+@click.option("--like", metavar="ID", multiple=True, help="Row to resemble; repeatable.")
+@click.option("--unlike", metavar="ID", multiple=True, help="Row to avoid; repeatable.")
 @store_option
 @as_of_option
-@model_option("the model that made the store")
+@model_option("the model of the store")
 @click.option(
     "-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Number of hits."
 )
-@click.option("--all", "every", is_flag=True, help="All hits, of at least --min-score, not -k.")
-@click.option("--offset", default=0, type=click.IntRange(0), help="Number of best hits to skip.")
-@click.option("--min-score", type=float, metavar="S", help="Lowest score of a hit, from -1 to 1.")
-@click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
+@click.option(
+    "--all", "every", is_flag=True, help="Return all hits above --min-score instead of the best -k."
+)
+@click.option(
+    "--offset",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Number of best hits to skip.",
+)
+@click.option("--min-score", type=float, metavar="S", help="Minimum score of a hit, from -1 to 1.")
+@click.option("--where", metavar="SQL", help="Only rows that match this SQL condition.")
 @click.option(
     "--within",
     metavar="PLACE",
@@ -76,7 +84,7 @@ def _overlap(context: click.Context, parameter: click.Parameter, text: str | Non
     help="Only rows within a geodesic distance of a place, such as 2.35,48.86,5km.",
 )
 @click.option(
-    "--contained", is_flag=True, help="Only rows that are inside --within and --near as a whole."
+    "--contained", is_flag=True, help="Only rows that lie entirely inside --within and --near."
 )
 @click.option(
     "--merge",
@@ -84,26 +92,27 @@ def _overlap(context: click.Context, parameter: click.Parameter, text: str | Non
     is_flag=False,
     flag_value="",
     callback=_overlap,
-    help="Of hits whose footprints overlap, keep the best; from this intersection divided by union "
-    "on.  [without a number: 0.1]",
+    help="Keep only the best of hits whose footprints overlap by at least this intersection over "
+    "union.  [without a number: 0.1]",
 )
 @click.option(
-    "--with-examples", is_flag=True, help="Let rows of --like and --unlike be hits themselves."
+    "--with-examples", is_flag=True, help="Keep the rows of --like and --unlike among the hits."
 )
 @click.option(
     "--prompts",
     metavar="NAME",
-    help="Average the prompts of an ensemble (aerial, photograph) or use a template with "
-    "{category}, which stands for a text.",
+    help="Prompt for texts: an ensemble whose vectors are averaged (aerial, photograph), or a "
+    "template with {category} in place of the text.  [default: the text alone]",
 )
 @click.option(
     "--hybrid",
     is_flag=True,
-    help="Fuse similarity with full text (BM25) by reciprocal rank; texts are searched in "
-    "--text-column.",
+    help="Fuse similarity with full-text search (BM25) in --text-column, by reciprocal rank.",
 )
 @click.option(
-    "--text-column", metavar="NAME", help="Column of --hybrid.  [default: caption, captions, …]"
+    "--text-column",
+    metavar="NAME",
+    help="Column of texts for --hybrid.  [default: caption, captions, text, description or title]",
 )
 @format_options
 @click.option(
@@ -146,9 +155,9 @@ def search(
 ) -> None:
     """Search a store by texts, images and rows.
 
-    All parts make one ranked list. A part counts twice as much as another one if its text, file or
-    id begins with 2*, and so on; --not and --unlike count half, against a hit. Rows given as
-    examples are left out of the hits.
+    All parts form one query with one ranked list of hits. A number before a text, file or id, such
+    as 2*, multiplies its weight; parts to avoid (--not, --unlike) have half the weight of others.
+    Rows given as examples are left out of the hits.
 
     \b
     rsicd-embed search harbour "2*boats" --not "oil tanks" --store lancedb:./tiles

@@ -40,10 +40,10 @@ _BATCH_SIZE = 64
 @click.option(
     "--paths/--hide-paths",
     default=None,
-    help="Whether clients see image paths and can download the original files.  "
+    help="Show image paths to clients and let them download the original files.  "
     "[default: only if --host is a loopback address and --allowed-host is not given]",
 )
-@model_option("the model that made the store")
+@model_option("the model of the store")
 @backend_option
 @click.option(
     "--threads",

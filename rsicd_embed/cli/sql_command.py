@@ -24,7 +24,7 @@ _HEAD_ROWS = 1000  # read before anything is printed, to set column widths and t
 @click.argument("query")
 @store_option
 @as_of_option
-@model_option("the model that made the store")
+@model_option("the model of the store")
 @json_option
 def sql(query: str, store_uri: str, as_of: str | None, model: str | None, as_json: bool) -> None:
     """Query a store with SQL and similarity.

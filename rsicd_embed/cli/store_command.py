@@ -16,7 +16,7 @@ from rsicd_embed.cli.base import (
     store_option,
     warn,
 )
-from rsicd_embed.cli.terminal_text import number_text
+from rsicd_embed.cli.terminal_text import counted, number_text
 
 if TYPE_CHECKING:
     from rsicd_embed.stores.base import VectorStore, Versioned
@@ -30,7 +30,7 @@ _MOST_LISTED = 20  # ids printed by a dry run
 def info(store_uri: str, as_json: bool) -> None:
     """Show a store's rows, model, index and columns.
 
-    The engine is the one that ingest would use on this machine.
+    The engine is the one that `ingest` would use on this machine.
     """
     import rsicd_embed
     from rsicd_embed.embedder.loading import engine_for
@@ -65,7 +65,7 @@ def tag(name: str, store_uri: str) -> None:
     """
     with _open_versioned(store_uri) as opened:
         opened.tag(name)
-        show(f"{store_uri}: tagged {len(opened)} rows as {name}")
+        show(f"{store_uri}: tagged {counted(len(opened), 'row')} as {name}")
 
 
 @store.command()
@@ -94,13 +94,15 @@ def tags(store_uri: str, as_json: bool) -> None:
 
 @store.command()
 @click.argument("version")
-@click.option("--tag-left", metavar="NAME", help="Tag the state that is left, before restoring.")
+@click.option(
+    "--tag-left", metavar="NAME", help="Tag the current state with this name before restoring."
+)
 @store_option
 @json_option
 def restore(version: str, tag_left: str | None, store_uri: str, as_json: bool) -> None:
-    """Restore a tagged version, and say what is left.
+    """Restore a tagged version, and describe the state that it replaces.
 
-    LanceDB stores also restore VERSION by number, while they still have it.
+    LanceDB stores also restore VERSION by number, as long as they keep it.
     """
     with _open_versioned(store_uri) as opened:
         left, left_model = _ids(opened), opened.provenance.model
@@ -116,18 +118,18 @@ def restore(version: str, tag_left: str | None, store_uri: str, as_json: bool) -
             | {"left": facts | {"tag": tag_left}}
         )
         return
-    show(f"{store_uri}: restored {version}, {len(restored)} rows of model {model}")
+    show(f"{store_uri}: restored {version}, {counted(len(restored), 'row')} of model {model}")
     kept = f"tagged {tag_left}" if tag_left else "not tagged; --tag-left NAME would have kept it"
     show(
-        f"left: {len(left)} rows of model {left_model}, "
+        f"replaced: {counted(len(left), 'row')} of model {left_model}, "
         f"{only_left} with ids that {version} lacks ({kept})"
     )
 
 
 @store.command()
-@click.option("--where", metavar="SQL", help="Delete the rows that match this SQL predicate.")
+@click.option("--where", metavar="SQL", help="Delete the rows that match this SQL condition.")
 @click.option("--id", "ids", metavar="ID", multiple=True, help="Delete this row; repeatable.")
-@click.option("--dry-run", is_flag=True, help="Only report which rows would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Report the rows without deleting them.")
 @store_option
 @json_option
 def delete(
@@ -135,7 +137,7 @@ def delete(
 ) -> None:
     """Delete rows by condition or id.
 
-    Image files are not touched; ingesting them again brings their rows back.
+    Image files are not deleted; ingesting them again restores their rows.
     """
     import rsicd_embed
     from rsicd_embed.indexing.housekeeping import delete_rows
@@ -158,7 +160,10 @@ def delete(
     if dry_run and len(deletion.ids) > _MOST_LISTED:
         show(f"… and {len(deletion.ids) - _MOST_LISTED} more")
     verb = "would delete" if dry_run else "deleted"
-    show(f"{store_uri}: {verb} {len(deletion.ids)} rows; {rows} rows in the store")
+    show(
+        f"{store_uri}: {verb} {counted(len(deletion.ids), 'row')}; "
+        f"{counted(rows, 'row')} in the store"
+    )
 
 
 @store.command()
@@ -186,7 +191,7 @@ def copy(target: str, store_uri: str, as_of: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"store": store_uri, "copy": target, "rows": rows, "model": model})
         return
-    show(f"{target}: {rows} rows of model {model}, copied from {store_uri}")
+    show(f"{target}: {counted(rows, 'row')} of model {model}, copied from {store_uri}")
 
 
 @store.command()

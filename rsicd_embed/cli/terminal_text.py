@@ -30,6 +30,16 @@ def clipped(text: str) -> str:
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and a noun in the singular or plural.
+
+    Example:
+        >>> counted(1, "row"), counted(2, "row")
+        ('1 row', '2 rows')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def number_text(value: float) -> str:
     """Formats a number with six decimals, or six significant digits below 0.1, without zeros.
 

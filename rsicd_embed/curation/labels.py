@@ -21,7 +21,7 @@ from rsicd_embed.parallel import batched
 from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore
 
-_LOGIT_SCALE = 100.0  # of CLIP, for models that have none
+_LOGIT_SCALE = 100.0  # CLIP's, for models without one
 _MOST_LISTED = 5
 _IDS_AT_ONCE = 10_000
 
@@ -35,7 +35,7 @@ class Labelling:
         classes: all classes, sorted for examples, as listed otherwise.
         column: the column of labels; their probabilities are in `{column}_probability`.
         counts: number of rows per class, the most frequent first.
-        validated: how well held-out examples were predicted; None without examples.
+        validated: accuracy and calibration on held-out examples; None without examples.
     """
 
     labelled: int
@@ -216,9 +216,9 @@ def _require_classes(labels: Mapping[str, str], source: str) -> None:
     counts = Counter(labels.values())
     single = [name for name, count in counts.items() if count < 2]
     if len(counts) < 2 or single:
-        found = f"one of {single[0]!r}" if single and len(counts) > 1 else f"{len(counts)} classes"
+        few = f"one of {single[0]!r}" if single and len(counts) > 1 else f"{len(counts)} classes"
         raise DatasetError(
-            f"{source}: expected at least two classes with two examples each, found {found}"
+            f"{source}: expected at least two classes with two examples each, found {few}"
         )
 
 
@@ -226,6 +226,6 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from None
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DatasetError(f"{path}: expected a text file in UTF-8") from None

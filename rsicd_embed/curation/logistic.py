@@ -40,7 +40,7 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Validated:
-    """A classifier fitted on all examples, and how well such classifiers predict held-out ones.
+    """A classifier fitted on all examples, and its cross-validated accuracy and calibration.
 
     Attributes:
         classifier: the classifier.
@@ -97,7 +97,7 @@ def fit(vectors: np.ndarray, labels: np.ndarray, classes: int, c: float) -> Clas
 
 
 def cross_validate(vectors: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> Validated:
-    """Fits a classifier on all examples, and scores its kind on examples that were held out.
+    """Fits a classifier on all examples, and measures its accuracy by cross-validation.
 
     In each of at most five stratified folds, the strength is the one that is best in the other
     folds, and so is the temperature: no example influences its own prediction.

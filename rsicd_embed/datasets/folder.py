@@ -37,10 +37,10 @@ def load(folder: Path, *, allow_empty: bool = False) -> Source:
         _require_mounted(folder, contents)
         if contents.skipped or not allow_empty:
             raise DatasetError(
-                f"expected images ({', '.join(sorted(SUFFIXES))}) in {_shown(folder)}, "
-                f"found {contents.without_images()}"
+                f"expected images in {_shown(folder)}, found {contents.without_images()}; "
+                f"image files end in {', '.join(sorted(SUFFIXES))}"
             )
-        notes = [f"{_shown(folder)} has no images; rows of images it once had are removed"]
+        notes = [f"{_shown(folder)} has no images; the rows of its former images are removed"]
     else:
         notes = contents.notes()
     contents.images.sort(key=lambda example: example.id)
@@ -96,7 +96,8 @@ class _Contents:
     def without_images(self) -> str:
         """Describes the contents of a folder without images."""
         parts = [describe_unread(self.unread)] if self.unread else []
-        parts += [f"{self.others:,} other files"] if self.others else []
+        if self.others:
+            parts.append(f"{self.others:,} other file{'s' * (self.others > 1)}")
         text = " and ".join(parts) or "nothing"
         return f"{text}; {self.skipped[0].uri}: {self.skipped[0].reason}" if self.skipped else text
 

@@ -1,4 +1,4 @@
-"""Parquet files with images in a column, as the Hugging Face Hub has them."""
+"""Parquet files with images in a column, as on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _ids(parquet: Any, table: pa.Table, column: str, name: str) -> list[str]:
 
 
 def _with_class_names(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Replaces numbers of classes by their names, as far as the file tells them."""
+    """Replaces numbers of classes by their names, as far as the file lists them."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = {

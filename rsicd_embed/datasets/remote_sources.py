@@ -102,7 +102,7 @@ def _folder(url: str, *, allow_empty: bool) -> list[Source]:
                 f"expected images ({', '.join(sorted(SUFFIXES))}), tars or Parquet files in "
                 f"{url}/, found {listing.without_images()}"
             )
-        notes = [f"{url}/ has no images; rows of images it once had are removed"]
+        notes = [f"{url}/ has no images; the rows of its former images are removed"]
     else:
         notes = listing.notes()
     source = Source(
@@ -164,7 +164,7 @@ class _Listing:
         return f"{text}; {self.skipped[0].uri}: {self.skipped[0].reason}" if self.skipped else text
 
     def notes(self) -> list[str]:
-        """Messages for the user about what was not read."""
+        """Messages for the user about files that were not read."""
         notes = [
             f"{name} is not read from a bucket; give a manifest with the captions"
             for name in self.captioned

@@ -162,7 +162,7 @@ class _Scene:
     bands: tuple[int, ...]
     stretch: Stretch | None
     georeference: Georeference | None
-    taken: datetime | None
+    acquired: datetime | None
     whole: bool
     notes: list[str]
 
@@ -186,9 +186,9 @@ class _Scene:
             boxes, size = _boxes(scene.width, scene.height, georeference, tiling)
             stretch = _stretch(scene, bands, tiling)
             tags = scene.tags(ns="IMAGERY") | scene.tags()
-        taken = _time(tags.get("ACQUISITIONDATETIME") or tags.get("TIFFTAG_DATETIME"))
+        acquired = _time(tags.get("ACQUISITIONDATETIME") or tags.get("TIFFTAG_DATETIME"))
         whole = tiling.tile is None
-        return cls(boxes, size, bands, stretch, georeference, taken, whole, notes)
+        return cls(boxes, size, bands, stretch, georeference, acquired, whole, notes)
 
     def tiles(self, example: Example) -> Iterator[Example]:
         """The tiles of a scene, row by row."""
@@ -197,7 +197,7 @@ class _Scene:
         scene = {
             "scene": example.uri,
             "crs": georeference and georeference.crs,
-            "datetime": self.taken,
+            "datetime": self.acquired,
             **{name: value for name, value in example.attributes.items() if value is not None},
         }
         for i, (left, top, right, bottom) in enumerate(self.boxes.tolist()):

@@ -158,8 +158,8 @@ def open_sources(
     if split is not None:
         sources = [_only(source, split) for source in sources]
     sources = [
-        source if how is None else scenes.cut(source, how)
-        for source, how in zip(sources, tilings, strict=True)
+        source if cutting is None else scenes.cut(source, cutting)
+        for source, cutting in zip(sources, tilings, strict=True)
     ]
     seen: dict[str, Example] = {}
     for example in (example for source in sources for example in source.examples):
@@ -279,8 +279,8 @@ def _declared_timestamp(name: str, sources: Sequence[Source]) -> pa.DataType:
             aware.setdefault(is_aware, place_of(source, offsets.index(is_aware)))
     if len(aware) == 2:
         raise DatasetError(
-            f"column {name!r}: expected times that all have an offset from UTC, or none, found one "
-            f"at {aware[True]} and none at {aware[False]}; write all of them alike"
+            f"column {name!r}: expected times that all have an offset from UTC, or none, found an "
+            f"offset at {aware[True]} and none at {aware[False]}; write all of them alike"
         )
     return _UTC if True in aware else DECLARABLE["timestamp"]
 

@@ -1,4 +1,4 @@
-"""Reading of STAC: items below files, catalogues and web addresses, and searches of APIs."""
+"""Reading of STAC: items from files, catalogues and web addresses, and searches of APIs."""
 
 from __future__ import annotations
 

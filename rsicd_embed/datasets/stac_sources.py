@@ -42,7 +42,7 @@ _FIXED = {
 
 @dataclass(frozen=True)
 class StacSelection:
-    """What is taken from STAC items.
+    """The assets and properties to read from STAC items.
 
     Attributes:
         assets: keys of the assets; none for the asset `visual`, or the only raster with the role
@@ -69,7 +69,7 @@ def address_of(path: Path | str) -> str | None:
     """The URL or path of a STAC source; None for other sources.
 
     URLs that end in .json or .geojson, or are items, collections or searches of an API, are STAC.
-    Local JSON files are if they say so.
+    Local JSON files are STAC if they declare it.
     """
     address = remote.address_of(path)
     if address.startswith(WEB):

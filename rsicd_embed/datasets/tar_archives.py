@@ -19,7 +19,7 @@ from rsicd_embed.images import TarMember
 from rsicd_embed.remote import RemoteFile, is_remote
 
 SUFFIX = ".tar"
-_BUFFER_BYTES = 8 << 20  # of one request
+_BUFFER_BYTES = 8 << 20  # size of one request
 _MOST_TEXT_BYTES = 1 << 20
 _CAPTIONS, _CLASS, _ATTRIBUTES = (".txt", ".caption"), ".cls", ".json"
 

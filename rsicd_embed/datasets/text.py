@@ -74,7 +74,8 @@ def require_whole(value: Any, expected: str) -> None:
 
 
 def _found_nul(line: int) -> str:
-    """NUL is valid in UTF-8, but in practice occurs only in UTF-16 without a byte order mark."""
+    """The message for a NUL: valid in UTF-8, but in practice a sign of UTF-16 without a byte order
+    mark."""
     return (
         f"expected UTF-8, found a NUL character in line {line}, as in UTF-16; "
         "convert it, for example with: iconv -f utf-16le -t utf-8"

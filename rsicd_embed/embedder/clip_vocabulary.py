@@ -80,8 +80,8 @@ def _from_folder(directory: Path) -> Merges | None:
 
 def _from_package() -> Merges | None:
     for package in _PACKAGES:
-        found = importlib.util.find_spec(package)
-        for folder in (found and found.submodule_search_locations) or []:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or []:
             path = Path(folder) / _PACKAGED
             if path.is_file():
                 lines = gzip.decompress(path.read_bytes()).decode().split("\n")

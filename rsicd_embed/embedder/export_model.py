@@ -185,7 +185,7 @@ def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32")
         StoreError: the directory cannot be written.
     """
     if out.exists():
-        raise ModelError(f"expected no file or folder at {out}, found one; choose another -o")
+        raise ModelError(f"expected a new folder, found {out}, which exists; choose another -o")
     located = locate(model)
     source, loaded = located.directory, parts.read(located)
     params = weights.params_from_hf(loaded.config, loaded.tensors)

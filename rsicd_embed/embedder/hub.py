@@ -1,4 +1,4 @@
-"""Downloads of checkpoints from the Hugging Face Hub; whatever fails is reported in one line."""
+"""Downloads of checkpoints from the Hugging Face Hub; failures are reported in one line."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def fetch(repo: str, revision: str | None, name: str) -> Path:
 
 
 class _Repository:
-    """A revision of a repository: on the Hub, or what is cached of it after a `failure`."""
+    """A revision of a repository: on the Hub, or its cached files after a `failure`."""
 
     def __init__(self, repo: str, revision: str | None) -> None:
         self._repo, self._revision = repo, revision

@@ -35,7 +35,7 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model and what its publishers say about it; None or empty where they do not.
+    """A model and the facts that its publishers state; unknown ones are None or empty.
 
     Attributes:
         name: name for `--model`.
@@ -71,7 +71,7 @@ class KnownModel:
 
     @property
     def location(self) -> str:
-        """What `--model` takes instead of the name: `SOURCE[@REVISION][:FILE]`.
+        """The model as `--model` accepts it without the list: `SOURCE[@REVISION][:FILE]`.
 
         Raises:
             ModelError: the model has to be downloaded by hand.

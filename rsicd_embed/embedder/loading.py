@@ -48,11 +48,11 @@ def load_embedder(
         precision: compute dtype of a CLIP; None for float32 on CPUs and bfloat16 elsewhere.
         backend: engine that runs a CLIP; None or "auto" for the fastest on this machine.
         activation: of the transformers, "quick_gelu" or "gelu", for a checkpoint file that does not
-            say it.
+            specify it.
 
     Raises:
-        ModelError: the model does not exist or is not a CLIP, the backend cannot run it, or nothing
-            says what its activation is.
+        ModelError: the model does not exist or is not a CLIP, the backend cannot run it, or its
+            activation is unknown.
         WeightsError: the weights do not match the config.
         ArgumentError: `model` is neither a name nor a path.
     """

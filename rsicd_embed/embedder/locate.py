@@ -34,8 +34,8 @@ class Located:
         name: as `--model` accepts it.
         file: name of a checkpoint file without a config that describes it; None if the directory
             has a layout of `embedder.layout`.
-        activation: that of the transformers, as the user or a list of known models says; None if
-            neither does.
+        activation: activation of the transformers, given by the user or the list of known models;
+            None if neither gives it.
     """
 
     directory: Path
@@ -58,7 +58,7 @@ def locate(
             Only ids are looked up on the Hub. `?activation=gelu` at the end is the same as
             `activation`.
         layout: the files of the checkpoint.
-        activation: that of the model's transformers, for checkpoints that do not say it.
+        activation: that of the model's transformers, for checkpoints that do not specify it.
 
     Raises:
         ModelError: the model does not exist or cannot be downloaded, or there are several. The
@@ -111,15 +111,15 @@ def locate(
     return Located(directory, text + suffix, None, activation)
 
 
-def _agreed(given: str | None, said: str | None, source: str) -> Any:
+def _agreed(given: str | None, stated: str | None, source: str) -> Any:
     """Whichever activation is not None.
 
     Raises:
         ModelError: both are given, and differ.
     """
-    if None not in (given, said) and given != said:
-        raise ModelError(f"expected activation {said}, which {source} says, found {given}")
-    return given or said
+    if None not in (given, stated) and given != stated:
+        raise ModelError(f"expected activation {stated}, as in {source}, found {given}")
+    return given or stated
 
 
 def _only_checkpoint(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What models do to a text before tokenizing it."""
+"""Cleaning of texts before tokenization."""
 
 from __future__ import annotations
 

@@ -42,15 +42,16 @@ def tokenise(caption: str) -> list[str]:
 
     Example:
         >>> tokenise("A well-known building isn't far from the river's bank (2 km).")
-        ['a', 'well-known', 'building', 'is', "n't", 'far', 'from', 'the', 'river', "'s", 'bank', '-lrb-', '2', 'km', '-rrb-']
-    """  # noqa: E501
+        ['a', 'well-known', 'building', 'is', "n't", 'far', 'from', 'the', 'river', "'s", 'bank',
+        '-lrb-', '2', 'km', '-rrb-']
+    """
     tokens = _TOKEN.findall(caption.lower().replace("’", "'"))
     return [_BRACKETS.get(token, token) for token in tokens if token not in _PUNCTUATION]
 
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """What the metrics need of each image.
+    """The statistics of each image from which the metrics are computed.
 
     Attributes:
         matches: float (n, 4), n-grams of the caption that a reference has too, by length.

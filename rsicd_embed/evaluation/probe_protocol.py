@@ -135,7 +135,7 @@ def report(
     Args:
         plan: the images; those without a vector are left out.
         vectors: float32 (dim,), unit vectors by image id.
-        bootstrap: settings of the intervals; its seed also selects what is held out.
+        bootstrap: settings of the intervals; its seed also selects the held-out images.
         progress: called `STEPS` times with 1.
 
     Raises:

@@ -22,13 +22,13 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 @dataclass(frozen=True)
 class SuitePlan:
-    """What is evaluated on one dataset.
+    """The tasks of one dataset.
 
     Attributes:
         dataset: its name.
         tasks: the images of zero-shot classification and retrieval; None to leave out both.
         probe: the images of the probes; None to leave them out.
-        chosen: the tasks that were asked for.
+        chosen: the requested tasks.
         left_out: reasons why the dataset lacks a task.
     """
 
@@ -66,7 +66,7 @@ def plan(evalset: EvalSet, split: str | None, chosen: Sequence[Task], seed: int)
     """Plans the tasks that a dataset supports.
 
     Raises:
-        DatasetError: the split is missing, or the dataset supports no task that was asked for.
+        DatasetError: the split is missing, or the dataset supports none of the requested tasks.
     """
     evalset.split(split)
     tasks, probe = None, None
@@ -117,8 +117,8 @@ def scores(
 
     def add(statistic: Statistic, n: int, prefix: str = "") -> None:
         metrics.update({prefix + name: value for name, value in point(statistic, n).items()})
-        found = intervals(statistic, n, bootstrap)
-        ends.update({prefix + name: interval for name, interval in found.items()})
+        bounds = intervals(statistic, n, bootstrap)
+        ends.update({prefix + name: interval for name, interval in bounds.items()})
 
     if plan.tasks is not None and (chosen := plan.tasks.labelled) and "zeroshot" in plan.chosen:
         vectors = zeroshot.class_vectors(embedder, zeroshot.class_names(chosen.classes), prompts)

@@ -275,7 +275,8 @@ def read_predictions(
         if unknown is not None:
             raise DatasetError(f"{where}: {unknown!r} is not one of the {len(place)} classes")
         if len(set(names)) < len(names):
-            raise DatasetError(f"{where}: expected each class once, found one twice")
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise DatasetError(f"{where}: expected each class once, found {repeated!r} twice")
         ranked[image] = [place[name] for name in names]
     missing = next((id_ for id_ in right if id_ not in ranked), None)
     if missing is not None:

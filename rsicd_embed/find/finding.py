@@ -187,7 +187,7 @@ def logit_scale(embedder: object) -> float:
 
 
 def logit_bias(embedder: object) -> float | None:
-    """What a SigLIP adds to scaled cosines before a sigmoid; None for other models."""
+    """The bias that a SigLIP adds to scaled cosines before a sigmoid; None for other models."""
     bias: float | None = getattr(embedder, "logit_bias", None)
     return bias
 

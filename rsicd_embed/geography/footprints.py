@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _X = np.array([0, 1, 1, 0, 0.5, 1, 0.5, 0, 0.5])
 _Y = np.array([1, 1, 0, 0, 1, 0.5, 0, 0.5, 0.5])
 _STEPS = 16  # points per edge of tiles whose edges are curved in longitude and latitude
-_CURVED = 0.01  # of the tile's size
+_CURVED = 0.01  # deviation from a straight edge, as a fraction of the tile's size
 
 Affine = tuple[float, float, float, float, float, float]
 """x = a·column + b·row + c; y = d·column + e·row + f."""
@@ -231,7 +231,7 @@ def _along(corners: Sequence[float], steps: np.ndarray) -> np.ndarray:
 
 
 def _split(polygon: Any) -> Any:
-    """Cuts a polygon at ±180° and moves what is beyond to the other side."""
+    """Cuts a polygon at ±180° and moves the part beyond to the other side."""
     import shapely
     from shapely.affinity import translate
 

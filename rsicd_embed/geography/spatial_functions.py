@@ -20,7 +20,7 @@ from rsicd_embed.errors import QueryError, first_line
 _WKB, _TEXT, _NUMBER = pa.binary(), pa.string(), pa.float64()
 _POINT = np.dtype([("head", "V5"), ("lon", "<f8"), ("lat", "<f8")])
 _POINT_HEAD = b"\x01\x01\0\0\0"
-# Of little-endian WKB with a fixed size, whose bounds are read without shapely: points, and
+# Prefixes of little-endian WKB of fixed size, whose bounds are read without shapely: points and
 # polygons of four corners.
 _FIXED = ((_POINT_HEAD, 1), (b"\x01\x03\0\0\0\x01\0\0\0\x05\0\0\0", 5))
 # Predicate → the predicate with its arguments exchanged, both names of shapely.
@@ -33,9 +33,9 @@ _PREDICATES = {
     "touches": "touches",
     "overlaps": "overlaps",
 }
-_SMALLEST_RADIUS_M = 6_335_439  # of curvature of the WGS 84 ellipsoid
+_SMALLEST_RADIUS_M = 6_335_439  # smallest radius of curvature of the WGS 84 ellipsoid
 _QUARTER_M = 10_000_000  # from a pole to the equator
-_STEP_DEGREES = 0.01  # of edges that are projected; they are off by centimetres at most
+_STEP_DEGREES = 0.01  # between points of projected edges, whose error is at most centimetres
 
 Bounds = tuple[float, float, float, float]
 
@@ -50,7 +50,7 @@ def require_shapely() -> Any:
 
 
 def spatial_functions() -> list[tuple[Callable[..., pa.Array], list[pa.DataType], Any, str]]:
-    """All functions: what computes them, types of arguments and result, name in SQL."""
+    """All functions: implementation, types of arguments and result, name in SQL."""
     predicates = [
         (partial(_predicate, name), [_WKB, _WKB], pa.bool_(), f"st_{name}") for name in _PREDICATES
     ]
@@ -161,8 +161,8 @@ def _by_point(b: pa.Array) -> list[tuple[float, float, np.ndarray]]:
     groups = []
     for i, point in enumerate(_shapes(codes.dictionary)):
         if point is None or point.geom_type != "Point" or not np.isfinite([point.x, point.y]).all():
-            found = "an invalid geometry" if point is None else shapely.to_wkt(point)[:60]
-            raise QueryError(f"expected a point to measure distances from, found {found}")
+            shown = "an invalid geometry" if point is None else shapely.to_wkt(point)[:60]
+            raise QueryError(f"expected a point to measure distances from, found {shown}")
         groups.append((point.x, point.y, np.flatnonzero(indices == i)))
     return groups
 

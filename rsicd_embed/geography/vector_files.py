@@ -91,8 +91,8 @@ def save_features(
     target = pa.schema([*zip(names, empty, strict=True), (_GEOMETRY, pa.binary())])
     options = {}
     if kind == "gpkg":
-        taken = {name.lower() for name in names}
-        options["FID"] = next(name for name in ("fid", "gid", "ogc_fid") if name not in taken)
+        lowered = {name.lower() for name in names}
+        options["FID"] = next(name for name in ("fid", "gid", "ogc_fid") if name not in lowered)
     try:
         pyogrio.write_arrow(
             pa.RecordBatchReader.from_batches(target, converted()),

@@ -1,6 +1,6 @@
 """Images inside other files: members of tars, and cells of Parquet tables.
 
-Their addresses name everything that is needed to read them again, as those of windows of scenes do:
+Their addresses contain everything needed to read them again, as those of windows of scenes do:
 `/data/a.tar#member=7.jpg&range=1536,20480` and `s3://bucket/a.parquet#row=7&column=image`.
 """
 
@@ -107,7 +107,7 @@ class TableCell:
         return cls(match["file"], int(match["row"]), match["column"]) if match else None
 
     def read(self, *, etag: str = "") -> bytes:
-        """Reads the cell's bytes. The row group around it stays in memory for its neighbours.
+        """Reads the cell's bytes. Its row group stays in memory for its neighbours.
 
         Args:
             etag: the ETag that a remote table must have.
@@ -251,7 +251,7 @@ def _key(file: str) -> tuple[str, int, int]:
 
 
 def _forget(file: str) -> None:
-    """Closes a table, so that the next attempt sees the file as it then is."""
+    """Closes a table, so that the next attempt reads the current file."""
     with _mutex:
         for key in [key for key in _opened if key[0] == file]:
             del _opened[key]
@@ -263,7 +263,7 @@ def container_of(address: str) -> str | None:
         TarMember.parse,
         TableCell.parse,
     )
-    inside = next((found for parse in parsers if (found := parse(address))), None)
+    inside = next((parsed for parse in parsers if (parsed := parse(address))), None)
     return inside.file if inside else None
 
 

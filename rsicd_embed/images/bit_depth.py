@@ -1,4 +1,4 @@
-"""Scaling of samples of any type to 8 bits, by the range that an image actually uses."""
+"""Scaling of samples of any type to 8 bits, by the range that an image uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from rsicd_embed.errors import ImageError
 
-# Chosen by measurement; see docs/sources.md.
+# Chosen by measurement; see docs/pictures.md.
 PERCENTILES = (0.1, 99.9)
 _LEAST_SHARE = 1 / 5
 

@@ -231,7 +231,7 @@ def read_address(address: str | Path, most_bytes: int | None = None) -> bytes:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a file, and checks that it did not change meanwhile.
+    """Reads a file, and checks that it did not change in the meantime.
 
     Raises:
         ImageError: the file cannot be read, is not a regular file, or is being written.

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "BMP", "HFA")
 _MOST_OPEN = 8
-_CACHE_BYTES = 256 << 20  # of decoded blocks
+_CACHE_BYTES = 256 << 20  # GDAL's cache of decoded blocks
 _OPTIONS = {"GDAL_CACHEMAX": _CACHE_BYTES, "GDAL_NUM_THREADS": "ALL_CPUS"}
-# Without the first one, GDAL asks for files beside the scene.
+# Without the first one, GDAL looks for files beside the scene.
 _WEB_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_CONNECTTIMEOUT": 30,

@@ -141,7 +141,7 @@ def require_fit(file: RowFile, expected: Provenance, owner: str) -> None:
         return
     differing = differences(expected, actual) or f"dim {expected.dim} ≠ {actual.dim}"
     raise FingerprintError(
-        f"{file.path} holds vectors of model {actual.model!r}, {owner} those of "
+        f"{file.path} contains vectors of model {actual.model!r}, {owner} those of "
         f"{expected.model!r} ({differing}); use another store, or embed the images with that model"
     )
 

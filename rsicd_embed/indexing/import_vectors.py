@@ -1,4 +1,4 @@
-"""Import of other people's vectors: Parquet and GeoParquet files with any columns."""
+"""Import of vectors from other sources: Parquet and GeoParquet files with any columns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rsicd_embed.indexing.writer import Stages
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, declared, is_list, vector_array
 from rsicd_embed.stores.base import open_store
 
-_STEP_BYTES = 1 << 27  # of one upsert
+_STEP_BYTES = 1 << 27  # size of one upsert
 _MOST_LISTED = 10  # rows of one file that are skipped for the same kind of reason
 _SAMPLE = 8  # images embedded again to check the declared model
 _LEAST_COSINE = 0.9
@@ -196,9 +196,9 @@ class _VectorFile:
         new = {old: name for name, old in layout.columns.items()}
         if primary in schema.names and "geometry" not in layout.columns:
             new.setdefault(primary, "geometry")
-        taken = {*new.values(), *FIXED_COLUMNS, covering_column(metadata)} - {"uri"}
+        reserved = {*new.values(), *FIXED_COLUMNS, covering_column(metadata)} - {"uri"}
         for name in schema.names:
-            if name != layout.vector and name not in new and name not in taken:
+            if name != layout.vector and name not in new and name not in reserved:
                 new[name] = name
         crs = geo.get("columns", {}).get(primary, {}).get("crs") if primary else None
         identity = (crs or {}).get("id", {})
@@ -262,12 +262,12 @@ class _VectorFile:
 
 
 def _normalised(column: pa.Array, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit vectors float32 (n, dim), their lengths before, and why a row is unusable, or None."""
+    """Unit vectors float32 (n, dim), their original lengths, and why a row is unusable, or None."""
     why = np.full(len(column), None, object)
     counts = pc.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(counts != dim):
-        found = "none" if counts[row] < 0 else f"one of {counts[row]}"
-        why[row] = f"expected a vector of length {dim}, found {found}"
+        length = "none" if counts[row] < 0 else f"length {counts[row]}"
+        why[row] = f"expected a vector of length {dim}, found {length}"
     usable = counts == dim
     chosen = column if usable.all() else column.filter(pa.array(usable))
     values = chosen.flatten().to_numpy(zero_copy_only=False)

@@ -188,7 +188,7 @@ class MovedRows:
 
 
 def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
-    """Ids of rows below a source's root that are in no source and whose image is gone.
+    """Ids of rows below a source's root that are in no source and whose image no longer exists.
 
     An image is gone if its file is, or if the tar or table that a source has read no longer has it.
     Eight bytes are kept for each id and uri, so a row whose hash coincides with another's stays.

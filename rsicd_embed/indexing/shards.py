@@ -218,9 +218,9 @@ def row_files(folder: Path) -> list[Path]:
             )
     missing = sorted(set(range(first.of)) - {part.number for part in parts})
     if missing:
-        some = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+        listed = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
         raise DatasetError(
-            f"{folder}: expected {first.of} parts, found {len(parts)}; missing: {some}; "
+            f"{folder}: expected {first.of} parts, found {len(parts)}; missing: {listed}; "
             f"complete them with rsicd-embed embed … --shard {missing[0]}/{first.of} -o {folder}"
         )
     return [_verify(folder, part) for part in parts]

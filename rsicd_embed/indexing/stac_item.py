@@ -1,4 +1,4 @@
-"""A STAC item beside an export, which says where its rows are and what made their vectors."""
+"""A STAC item beside an export, with the area of its rows and the model of their vectors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EXTENSIONS = (
 )
 _MARK = b'"rsicd_embed:fingerprint"'
 _MOST_SCENES = 100  # listed as sources
-_SHA256 = "1220"  # of a multihash: the function and the length of its digest
+_SHA256 = "1220"  # prefix of a multihash: the function and the length of its digest
 
 
 def stac_path(output: Path) -> Path:

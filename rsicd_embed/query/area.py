@@ -25,7 +25,7 @@ from rsicd_embed.geography.spatial_functions import points, require_shapely
 _COLUMNS = (("lon", "lat"), ("longitude", "latitude"), ("lng", "lat"))
 FOOTPRINT = "geometry"
 _METRES = {"m": 1.0, "km": 1000.0, "mi": 1609.344}
-_MOST_POINTS = 100_000  # of all rings
+_MOST_POINTS = 100_000  # in all rings together
 _EXPECTED = "expected minlon,minlat,maxlon,maxlat or a GeoJSON file with polygons"
 
 Ring = tuple[tuple[float, float], ...]
@@ -55,7 +55,7 @@ class Area:
 
     @classmethod
     def of_box(cls, numbers: str | Sequence[float]) -> Area:
-        """The box of four numbers, west, south, east and north, perhaps as `0,50,1,51`.
+        """The box of four numbers (west, south, east, north), also as text, such as `0,50,1,51`.
 
         Raises:
             QueryError: these are not the bounds of a box.
@@ -149,7 +149,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Near:
-    """A place and all that is within a geodesic distance of it.
+    """A place, and a geodesic distance around it.
 
     Attributes:
         lon: longitude in degrees.
@@ -269,8 +269,8 @@ def _require_closed(ring: Ring, source: str) -> None:
     points = np.array(ring).reshape(-1, 2)
     if len(points) < 4 or not np.array_equal(points[0], points[-1]):
         raise QueryError(
-            f"{source}: expected rings of at least four points whose last is the first, found one "
-            f"of {len(points)}"
+            f"{source}: expected rings of at least four points that end where they begin, found a "
+            f"ring of {len(points)}"
         )
     if not (np.abs(points) <= (180, 90)).all():
         raise QueryError(
@@ -288,9 +288,9 @@ def _require_valid(rings: tuple[Ring, ...], source: str) -> None:
     shapely = require_shapely()
     reason = shapely.is_valid_reason(shapely.Polygon(rings[0], rings[1:]))
     if reason != "Valid Geometry":
-        what, _, place = reason.partition("[")
-        what = {"Self-intersection": "a polygon crosses itself"}.get(what, what.lower())
+        problem, _, place = reason.partition("[")
+        problem = {"Self-intersection": "a polygon crosses itself"}.get(problem, problem.lower())
         raise QueryError(
-            f"{source}: {what} near {','.join(place.rstrip(']').split())}; expected rings that do "
-            "not cross, and holes inside their outline"
+            f"{source}: {problem} near {','.join(place.rstrip(']').split())}; expected rings that "
+            "do not cross, and holes inside their outline"
         )

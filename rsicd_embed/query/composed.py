@@ -1,8 +1,8 @@
 """Queries composed of texts, images and rows of the store, and the vector that they make.
 
-The vector of a query is the normalised weighted sum of its parts' unit vectors. Parts to look for
-have a weight of 1 unless another one is given, and parts to avoid one of −½: it takes nearly all
-images of the avoided kind out of the first hits, while −1 would lose many of the wanted ones too
+The vector of a query is the normalised weighted sum of its parts' unit vectors. Wanted
+parts have a weight of 1 unless another one is given, and parts to avoid −½: this removes nearly all
+images of the avoided kind from the first hits, while −1 would also lose many wanted images
 (`scripts/bench_queries.py` measures both).
 """
 
@@ -42,7 +42,7 @@ class Part:
         image: a Pillow image, path, or bytes of an image file; or pixels as `Embedder.preprocess`
             returns them.
         id: id of a row in the store.
-        weight: how much it counts; negative for what hits should not resemble.
+        weight: weight of the part; negative if hits should not resemble it.
 
     Raises:
         QueryError: none or several of the three, a blank text, or a weight of zero.
@@ -87,19 +87,19 @@ class Part:
         return cls(**{kind: rest}, weight=default * float(match[1]))
 
     def __str__(self) -> str:
-        what = "text" if self.text is not None else "image" if self.id is None else "id"
+        kind = "text" if self.text is not None else "image" if self.id is None else "id"
         name = self.text if self.text is not None else self.id
         if name is None:
             name = str(self.image) if isinstance(self.image, str) else "an image"
         usual = AVOIDED if self.weight < 0 else WANTED
         scale = "" if self.weight == usual else f"{self.weight / usual:g}*"
-        prefix = {"text": ("", "not "), "image": ("", "not "), "id": ("like ", "unlike ")}[what]
+        prefix = {"text": ("", "not "), "image": ("", "not "), "id": ("like ", "unlike ")}[kind]
         return f"{prefix[self.weight < 0]}{scale}{name}"
 
 
 @dataclass(frozen=True)
 class Query:
-    """A search: what hits should resemble, and which of them are returned.
+    """A search: the parts that hits should resemble, and limits of the hits to return.
 
     Attributes:
         parts: texts, images and rows, at least one of them with a positive weight.
@@ -108,16 +108,16 @@ class Query:
         where: SQL condition that hits meet, in DataFusion's dialect.
         within: area that the footprints of all hits intersect, or their coordinates.
         near: place that all hits are near, likewise.
-        contained: whether hits must be inside these places as a whole.
-        merge: overlap of footprints (intersection divided by union) from which only the best of
-            several hits is kept, above 0 and at most 1; None keeps all. `MERGE` merges tiles that
-            are half a side apart, also diagonally.
+        contained: whether hits must lie entirely inside these places.
+        merge: overlap of footprints (intersection over union), above 0 and at most 1, from which
+            only the best of several hits is kept; None keeps all. `MERGE` merges tiles that are
+            half a side apart, also diagonally.
         min_score: lowest score of a hit, in [-1, 1].
         with_examples: whether rows given as parts may be hits themselves.
         prompts: name of an ensemble in `datasets/prompts.toml`, or a template with `{category}`,
             that texts are put into; None for the texts alone.
         hybrid: whether to fuse similarity with the full-text ranking of a text column; hits are
-            then by the column `fused_score`, and `score` is still the similarity.
+            then sorted by the column `fused_score`, and `score` is still the similarity.
         text_column: the column of a hybrid search; None for `caption` or another usual name.
 
     Raises:
@@ -326,7 +326,7 @@ def _combined(parts: Sequence[Part], units: Sequence[np.ndarray | None]) -> np.n
     if not math.isfinite(norm) or norm < _ZERO * sum(abs(part.weight) for part in parts):
         return QueryError(
             "the parts of the query cancel out, so no direction is left to search in; "
-            "change a weight, or remove what is both wanted and avoided"
+            "change a weight, or remove parts that are both wanted and avoided"
         )
     result: np.ndarray = (total / norm).astype(np.float32)
     return result

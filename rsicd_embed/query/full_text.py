@@ -24,7 +24,7 @@ _PLURALS = (("([^ae])ies$", r"\1y"), ("([^aeo])es$", r"\1e"), ("([^us])s$", r"\1
 
 
 def text_column(schema: pa.Schema, name: str | None) -> str:
-    """The column to search: the named one, or the first of `USUAL_COLUMNS` that there is.
+    """The column to search: the named one, or the first of `USUAL_COLUMNS` that exists.
 
     Raises:
         QueryError: no such column, or it contains no texts.
@@ -32,14 +32,14 @@ def text_column(schema: pa.Schema, name: str | None) -> str:
     texts = [f.name for f in schema if _is_text(f.type) and f.name not in FIXED_COLUMNS]
     if name is None:
         name = next((usual for usual in USUAL_COLUMNS if usual in texts), None)
-        found = "no column of a usual name"
+        actual = "no column of a usual name"
     elif name in schema.names:
-        found = f"{name!r} with the type {schema.field(name).type}"
+        actual = f"{name!r} with the type {schema.field(name).type}"
     else:
-        found = f"no column {name!r}"
+        actual = f"no column {name!r}"
     if name is None or name not in texts:
         raise QueryError(
-            f"expected a text column for a hybrid search, found {found}; "
+            f"expected a text column for a hybrid search, found {actual}; "
             f"text columns: {', '.join(texts) or 'none'}"
         )
     return name
@@ -52,8 +52,8 @@ def words(texts: Iterable[str]) -> list[str]:
         >>> words(["Two cities,", "two BOATS"])
         ['two', 'city', 'boat']
     """
-    found = _words(pa.array(list(texts), pa.string()))
-    return list(dict.fromkeys(found.values.to_pylist()))
+    parsed = _words(pa.array(list(texts), pa.string()))
+    return list(dict.fromkeys(parsed.values.to_pylist()))
 
 
 def ranked_ids(

@@ -25,11 +25,11 @@ def query_words(query: Query) -> list[str]:
     """The words of the texts to look for.
 
     Raises:
-        QueryError: there are none, or the hits asked for reach beyond the window.
+        QueryError: there are none, or the requested hits reach beyond the window.
     """
     texts = [part.text for part in query.parts if part.text is not None and part.weight > 0]
-    found = full_text.words(texts)
-    if not found:
+    words = full_text.words(texts)
+    if not words:
         given = f"no words in {texts[0]!r}" if texts else "no texts"
         raise QueryError(f"expected a text with words for a hybrid search, found {given}")
     if query.k is None or query.k + query.offset > WINDOW:
@@ -37,7 +37,7 @@ def query_words(query: Query) -> list[str]:
         raise QueryError(
             f"expected k and offset of at most {WINDOW} together in a hybrid search, found {given}"
         )
-    return found
+    return words
 
 
 def fused(

@@ -92,7 +92,7 @@ def hits(query: Query, vector: np.ndarray, store: VectorStore) -> pa.Table:
 
 
 def select(ranked: pa.Table, query: Query) -> pa.Table:
-    """The hits that a query returns of a table with at least those and its examples, best first."""
+    """Selects a query's hits, best first, from a table with at least these and its examples."""
     if query.excluded:
         ranked = ranked.filter(pc.invert(pc.is_in(ranked["id"], pa.array(query.excluded))))
     if query.min_score is not None:

@@ -1,4 +1,4 @@
-"""`similarity('…')` and `similarity_image('…')` in a SQL query: found, embedded and scored."""
+"""Calls of `similarity('…')` and `similarity_image('…')` in a SQL query: parsing and scoring."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Call:
     Attributes:
         function: name of the function.
         argument: the text, or the path of the image; all arguments as written if there are several.
-        parts: what is compared with.
+        parts: the texts, images and rows to compare with.
         start, end: position of the arguments in the SQL text.
     """
 

@@ -169,7 +169,7 @@ def _require_places(schema: pa.Schema, kind: Format) -> tuple[str, str] | None:
 
 
 def _geojson(pieces: Iterator[list[dict[str, Any]]], schema: pa.Schema) -> Iterator[bytes]:
-    """A feature per row (RFC 7946): its footprint, or else a point, or null without coordinates."""
+    """One feature per row (RFC 7946): its footprint, a point, or null without coordinates."""
     coordinates, footprints = coordinate_columns(schema), has_footprints(schema)
     lon, lat = coordinates or ("lon", "lat")
 

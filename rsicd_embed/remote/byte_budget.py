@@ -43,7 +43,7 @@ IN_FLIGHT = ByteBudget(256 << 20)
 class Reservation:
     """The bytes of one object, from its first byte until the `with` block ends.
 
-    A thread reserves once per block: it would otherwise wait for bytes that it holds itself.
+    A thread reserves once per block: it would otherwise wait for its own bytes.
     """
 
     def __init__(self, budget: ByteBudget = IN_FLIGHT) -> None:

@@ -53,7 +53,7 @@ class ObjectClient:
         """Opens a bucket; nothing is requested yet.
 
         Raises:
-            RemoteAccessError: no credentials are found, though none were declared unnecessary.
+            RemoteAccessError: no credentials are found, and anonymous access was not requested.
             RemoteError: obstore is missing, or the bucket's name is invalid.
         """
         try:
@@ -205,7 +205,7 @@ def is_anonymous() -> bool:
 def _aws_credentials(config: dict[str, Any]) -> Any:
     """A provider of boto3's credentials; None if obstore finds some itself.
 
-    obstore reads the environment and asks the machine, but knows no profiles and no single sign-on.
+    obstore reads the environment and queries the machine, but has no profiles or single sign-on.
 
     Raises:
         RemoteAccessError: there are none anywhere.
@@ -267,11 +267,11 @@ def _quoted(etag: str) -> str:
 
 
 def _readable(error: Exception, url: RemoteUrl, *, odd_key: bool) -> RemoteError:
-    """Words for an error of obstore, which quotes URLs, headers and documents of the server."""
+    """Rewrites an error of obstore, which quotes URLs, headers and documents of the server."""
     text = str(error).partition("Debug source")[0]
-    found = re.search(r"<Code>(\w+)</Code>", text)
+    match = re.search(r"<Code>(\w+)</Code>", text)
     status = re.search(r"status code: (\d{3})", text)
-    code = found[1] if found else status[1] if status else ""
+    code = match[1] if match else status[1] if status else ""
     where, credentials = f"{url.scheme}://{url.container}", _CREDENTIALS[url.scheme]
     if code in ("NoSuchBucket", "ContainerNotFound") or "bucket does not exist" in text:
         return RemoteAccessError(f"there is no bucket {where}")

@@ -24,7 +24,7 @@ class RemoteFile(io.RawIOBase):
         super().__init__()
         self.object: RemoteObject = head(url)
         if self.object.size is None:
-            raise RemoteError("its server does not tell its size; download it first")
+            raise RemoteError("its server does not report its size; download it first")
         self._size, self._place = self.object.size, 0
 
     def readable(self) -> bool:

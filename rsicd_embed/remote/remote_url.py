@@ -1,4 +1,4 @@
-"""URLs of objects. Whatever in them is secret stays in this process's memory.
+"""URLs of objects. Secrets in them stay in this process's memory.
 
 The rest of the package, its stores, messages and errors see public addresses only: URLs without
 user names, passwords, signatures and tokens.
@@ -19,7 +19,7 @@ _WEB = ("http", "https")
 _URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://", re.IGNORECASE)
 # A URL that `Path` has shortened to one slash.
 _COLLAPSED = re.compile(rf"({'|'.join(SCHEMES)}):/(?=[^/])", re.IGNORECASE)
-# Parameters that sign a URL, so that the whole query is of no use later.
+# Parameters of signed URLs, whose whole query is useless later.
 _SIGNATURE = re.compile(r"(?:x-(?:amz|goog)-)?(?:signature|credential)|sig", re.IGNORECASE)
 _TOKEN = re.compile(
     r"(?:access[_-]?)?token|api[_-]?key|(?:subscription|client|auth)?-?key|auth|password|secret",
@@ -89,7 +89,7 @@ def address_of(path: str | Path) -> str:
 
 
 def public_address(url: str) -> str:
-    """A URL without its secrets, which are remembered for the requests of this process.
+    """A URL without its secrets, which are kept for the requests of this process.
 
     Raises:
         RemoteError: credentials of an object store are in the URL.

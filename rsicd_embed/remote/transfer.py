@@ -1,4 +1,4 @@
-"""Reads and lists objects of any scheme, and retries what fails for a moment."""
+"""Reads and lists objects of any scheme, and retries temporary failures."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RemoteObject:
 
     Attributes:
         url: its public address.
-        size: in bytes; None if the server does not say.
+        size: in bytes; None if the server does not report it.
         etag: its ETag without quotes, or size and time where there is none: a changed object has
-            another one. Empty if the server says neither.
+            another one. Empty if the server reports neither.
     """
 
     url: str

@@ -112,7 +112,7 @@ class WebClient:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """Words for errors of httpx, whose own quote URLs."""
+        """Rewrites errors of httpx, which quote URLs."""
         try:
             yield
         except self._httpx.TransportError as error:
@@ -144,10 +144,10 @@ def _require_success(status: int, url: RemoteUrl, headers: Mapping[str, str]) ->
 
 
 def _wait(headers: Mapping[str, str]) -> None:
-    """Waits as long as a busy server asks for."""
-    asked = headers.get("retry-after", "")
-    if asked.isdigit():
-        time.sleep(min(float(asked), _LONGEST_PAUSE_S))
+    """Waits as long as a busy server requests."""
+    delay = headers.get("retry-after", "")
+    if delay.isdigit():
+        time.sleep(min(float(delay), _LONGEST_PAUSE_S))
 
 
 def _described(url: RemoteUrl, headers: Mapping[str, str], *, ranged: bool) -> RemoteObject:

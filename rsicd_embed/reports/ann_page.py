@@ -18,7 +18,7 @@ from rsicd_embed.reports.record_types import (
 from rsicd_embed.reports.svg import Bar, Mark, Series
 
 _GOOD = 0.99
-_RADII = (5.0, 4.0, 3.0)  # of the marks of p50, p95 and p99
+_RADII = (5.0, 4.0, 3.0)  # radii of the marks of p50, p95 and p99
 _LIBRARY = "library of "
 
 

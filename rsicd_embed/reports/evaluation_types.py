@@ -8,7 +8,7 @@ from rsicd_embed.reports.record_types import RunRecord
 
 
 class BootstrapSettings(TypedDict):
-    """How intervals were drawn."""
+    """Settings of the bootstrap."""
 
     resamples: int
     seed: int
@@ -168,7 +168,7 @@ class MetricChange(TypedDict):
 
 
 class DatasetChanges(TypedDict):
-    """What a model gained and lost on one dataset."""
+    """Gains and losses of a model on one dataset."""
 
     dataset: str
     split: str
@@ -187,7 +187,7 @@ class SuiteModel(TypedDict):
 class SuiteResult(TypedDict):
     """One model on one dataset, metrics as fractions.
 
-    `seen` says whether images of the dataset were in the training data; None if unknown.
+    `seen` is whether images of the dataset were in the training data; None if unknown.
     """
 
     model: str

@@ -118,7 +118,7 @@ def read(path: Path) -> RunRecord:
     # Scripts write records of their own tasks, with candidates and their rates.
     if run["task"] not in TASKS and "candidates" not in run:
         raise BenchError(
-            f"{path}: expected a record of {', '.join(TASKS)}, found one of {run['task']!r}"
+            f"{path}: expected a record of {', '.join(TASKS)}, found a record of {run['task']!r}"
         )
     return cast(RunRecord, run)
 
@@ -131,7 +131,5 @@ def read_complete(path: Path) -> RunRecord:
     """
     run = read(path)
     if not run.get("complete", True):
-        raise BenchError(
-            f"{path}: expected a complete run, found one that was interrupted; run it again"
-        )
+        raise BenchError(f"{path}: expected a complete run, found an interrupted run; run it again")
     return run

@@ -97,7 +97,7 @@ def describe(path: Path) -> str:
         with _opened(path):
             return "another one"
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = one_line(error, limit=300)
+        reason = one_line(error, limit=300).rstrip(".")
         return f"a file that cannot be read as Parquet: {reason}"
 
 
@@ -137,7 +137,7 @@ def write(
         progress: called with the number of rows just written.
 
     Raises:
-        SchemaError: a column has values that Parquet cannot hold.
+        SchemaError: a column has values that Parquet does not support.
         StoreError: the file cannot be written; an existing one is unchanged.
     """
     import pyarrow.parquet
@@ -280,7 +280,7 @@ def parquet_schema(schema: pa.Schema) -> pa.Schema:
     for field in schema:
         if _is_empty(field.type):
             raise SchemaError(
-                f"column {field.name!r}: Parquet cannot hold values of type {field.type}; "
+                f"column {field.name!r}: Parquet does not support values of type {field.type}; "
                 "remove it from the store with rsicd-embed store drop-column"
             )
         fields.append(field.with_type(_in_parquet(field.type)))

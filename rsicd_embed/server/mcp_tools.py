@@ -74,8 +74,8 @@ class _Tools:
 
     def search(
         self,
-        texts: Annotated[_Texts, Field(description="What images should show.")] = [],  # noqa: B006
-        avoid: Annotated[_Texts, Field(description="What they should not show.")] = [],  # noqa: B006
+        texts: Annotated[_Texts, Field(description="Texts that hits should match.")] = [],  # noqa: B006
+        avoid: Annotated[_Texts, Field(description="Texts that hits should not match.")] = [],  # noqa: B006
         like: Annotated[_Texts, Field(description="Ids of similar images.")] = [],  # noqa: B006
         unlike: Annotated[_Texts, Field(description="Ids of dissimilar images.")] = [],  # noqa: B006
         k: _Count = 10,
@@ -121,7 +121,7 @@ class _Tools:
 
     def find(
         self,
-        text: Annotated[str, Field(description="What to find.")],
+        text: Annotated[str, Field(description="The text to find.")],
         id: Annotated[str, Field(description="Id of an image of the store.")],
         k: _Count = 5,
         side: _Side = 512,
@@ -164,7 +164,9 @@ class _Tools:
         """
         with self._call():
             if any(part.image is not None for call in find_calls(query) for part in call.parts):
-                raise SQLError("expected similarities to texts and ids, found one to an image file")
+                raise SQLError(
+                    "expected similarities to texts and ids, found a similarity to an image file"
+                )
             served = self._engine.open()
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")

@@ -1,7 +1,7 @@
 """Run the server: its socket, uvicorn, deadlines of connections, and a graceful shutdown.
 
 uvicorn limits only the time between requests. Without the deadlines here, a client that sends half
-a request would occupy its connection, and the memory for what was read of it, indefinitely.
+a request would occupy its connection, and the memory of the part that was read, indefinitely.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rsicd_embed.server.middleware import LOOPBACK, Access, App
 from rsicd_embed.server.schemas import Limits
 from rsicd_embed.server.service import Service
 
-_SHUTDOWN_S = 30  # for requests that are running when the server is stopped
+_SHUTDOWN_S = 30  # time limit of requests that are running when the server stops
 
 # A uvicorn protocol: `cycle` is the request that was read last, None before the first.
 Inner = Any
@@ -155,7 +155,7 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._stage: tuple[object, str] | None = None
-        self._deadline = 0.0  # of the stage
+        self._deadline = 0.0  # of the current stage
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None

@@ -280,7 +280,7 @@ class SearchHit(TypedDict):
 
 
 Warnings = Annotated[
-    list[str], Field(description="Query words that the model has hardly been trained on.")
+    list[str], Field(description="Query words that are rare in the model's training captions.")
 ]
 
 
@@ -315,9 +315,7 @@ class FindResponse(TypedDict):
     height: int
     against: list[str]
     logit_scale: float
-    logit_bias: Annotated[
-        float | None, Field(description="Of a SigLIP, whose probabilities need no other texts.")
-    ]
+    logit_bias: Annotated[float | None, Field(description="Bias of a SigLIP; null for a CLIP.")]
     count: Annotated[int, Field(description="Number of patches scored.")]
     patches: list[Patch]
     heat_map: Annotated[str, Field(description="A transparent PNG as a data URI.")]

@@ -237,14 +237,14 @@ class VectorStore(Protocol):
 
 @runtime_checkable
 class Versioned(VectorStore, Protocol):
-    """A store that can tag its present state, open tagged states, and return to them."""
+    """A store that can tag its current state, open tagged states, and return to them."""
 
     def tags(self) -> dict[str, int]:
         """Tag name → number of its state."""
         ...
 
     def tag(self, name: str) -> None:
-        """Tags the present state.
+        """Tags the current state.
 
         Raises:
             StoreError: the tag exists already, or the name is invalid.
@@ -258,7 +258,7 @@ class Versioned(VectorStore, Protocol):
     def as_of(self, version: str) -> VectorStore:
         """Opens a tagged state read-only; StoreError if there is none.
 
-        Some stores also accept the number of a state, for as long as they have it.
+        Some stores also accept the number of a state, as long as they keep it.
         """
         ...
 
@@ -357,7 +357,7 @@ def open_store(
     store_type = plugins.load(plugins.STORES, parsed.scheme)
     if store_type is None:
         raise StoreURIError(
-            f"no store {parsed.scheme!r} in {uri!r}; "
+            f"expected a store URI with a known scheme, found {uri!r}; "
             f"known schemes: {', '.join(plugins.names(plugins.STORES))}"
         )
     create = create and provenance is not None

@@ -42,7 +42,7 @@ def canonical(kind: pa.DataType, column: str) -> pa.DataType:
     fields without information are dropped: those of null type, and structs without fields.
 
     Raises:
-        SchemaError: stores cannot hold such values.
+        SchemaError: stores do not support such values.
     """
     if isinstance(kind, pa.BaseExtensionType):
         return canonical(kind.storage_type, column)
@@ -65,7 +65,7 @@ def canonical(kind: pa.DataType, column: str) -> pa.DataType:
     if pt.is_date(kind) or pt.is_time(kind) or pt.is_timestamp(kind) or pt.is_duration(kind):
         return kind
     raise SchemaError(
-        f"column {column!r}: stores cannot hold values of type {kind}; "
+        f"column {column!r}: stores do not support values of type {kind}; "
         "cast it, for example to string or to a list"
     )
 

@@ -68,7 +68,8 @@ def is_volatile(where: str) -> bool:
 
 
 class RecentFilters(Generic[T]):
-    """The results of the last few conditions: a filter often stays while queries change."""
+    """Caches the results of the last few conditions, as filters are often reused with other
+    queries."""
 
     def __init__(self) -> None:
         self._results: dict[str, T] = {}

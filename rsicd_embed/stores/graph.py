@@ -24,8 +24,8 @@ class GraphSettings:
 
     Attributes:
         neighbours: M, the links of a node on each layer.
-        ef_construction: number of nodes kept in view while a node is linked.
-        ef_search: number of nodes kept in view by a search; None to choose it by measurement.
+        ef_construction: number of candidates while a node is linked.
+        ef_search: number of candidates during a search; None to choose it by measurement.
         recall: ANN recall@10 that the chosen `ef_search` must reach.
     """
 
@@ -136,7 +136,7 @@ class Graph:
         Args:
             queries: float32 (q, dim), finite, q ≥ 1.
             k: number of distinct rows per query.
-            ef_search: number of nodes to keep in view, at least k and 4 `wanted` of which are used.
+            ef_search: number of candidates during the search; at least k and 4 `wanted` are used.
             wanted: number of hits that will be used, default k.
         """
         least = max(k, 4 * (wanted or k), ef_search)

@@ -64,6 +64,16 @@ def listing(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def not_this_kind(uri: StoreURI, folder: Path, kind: str, names: list[str]) -> StoreError:
+    """Error for a folder with files that are not a store of `kind`, perhaps of another scheme."""
+    remedy = "name a new or an empty folder"
+    if "manifest.json" in names:
+        remedy = f"open it as exact:{uri.location} or nmslib:{uri.location}, or name a new folder"
+    elif any(name.endswith(".lance") for name in names):
+        remedy = f"open it as lancedb:{uri.location}, or name a new folder"
+    return StoreError(f"{uri}: {folder} is not {kind} (it contains {listing(names)}); {remedy}")
+
+
 def no_version(store: object, version: str, tags: list[str]) -> str:
     """Message for a version that does not exist."""
     return f"{store}: no version {version!r}; tags: {listing(tags) or 'none'}"

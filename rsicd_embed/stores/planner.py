@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_DEVIATIONS = 4  # of the number of matches among some hits
+_DEVIATIONS = 4  # margin of the expected number of matches, in standard deviations
 _DEEPEST = 10_000  # hits; an index that returns more is slower than a scan
 
 

@@ -27,7 +27,7 @@ _ROUNDING = 2e-5
 
 @dataclass(frozen=True)
 class QuantisedVectors:
-    """int8 codes of n vectors, and what bounds their similarity to a query.
+    """int8 codes of n vectors, and the data for bounds of their similarity to a query.
 
     Vector i differs from `mean + scales[i] * codes[i]`, rotated back, by a vector of length
     `errors[i]`.
@@ -51,7 +51,7 @@ class QuantisedVectors:
 class QuantisedQueries:
     """Queries prepared for their products with the codes of vectors that share a mean.
 
-    Each query becomes the sum of two int8 vectors. The second holds what rounding left of the
+    Each query becomes the sum of two int8 vectors. The second is the rounding error of the
     first, so the error of a query is negligible beside that of a row.
     """
 
@@ -90,7 +90,7 @@ class QuantisedQueries:
 
 
 def mean_of(vectors: np.ndarray) -> np.ndarray:
-    """float32 (dim,): the mean of float32 (n, dim) vectors, a sample perhaps."""
+    """float32 (dim,): the mean of float32 (n, dim) vectors, or of a sample of them."""
     mean: np.ndarray = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
 

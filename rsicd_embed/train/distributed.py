@@ -59,7 +59,7 @@ class DeviceLayout:
         return NamedSharding(self.placement.by_batch.mesh, spec)
 
     def pinned(self, tree: Any) -> Any:
-        """Within the step: constrains the arrays of a state to where they were."""
+        """Within the step: constrains the arrays of a state to their previous sharding."""
         return _constrained(tree, self.state(tree))
 
     def split(self, array: jax.Array, axis: int) -> jax.Array:

@@ -63,8 +63,8 @@ def train(
     A warning is issued whenever val falls below that.
 
     A checkpoint is written to `out/checkpoints` after every epoch, and when SIGTERM or SIGINT
-    arrives. The same call on the same `out` resumes from the last checkpoint and computes exactly
-    what it would have computed without the interruption.
+    arrives. The same call on the same `out` resumes from the last checkpoint; results are exactly
+    those of a run without the interruption.
 
     Args:
         config: settings of the run.
@@ -88,7 +88,7 @@ def train(
         open_run(config, data, out) as run,
         ExitStack() as stack,
     ):
-        # Refuse what can be refused at once before an hour of reading images.
+        # Report errors in the settings before an hour of reading images.
         _require_possible(run, data)
         embedder = None
         if config.teacher.model is not None and load_teacher is not None:
@@ -128,7 +128,7 @@ def _require_possible(run: Run, data: TrainingData) -> None:
             "give a larger --batch-size"
         )
     objective = contrastive(config.step)
-    # The recipe checks itself.
+    # Creating the recipe checks it.
     Recipe(start.shape, config, start.preprocessor, 1, objective, layout(config.step.shard))
     frozen(every_parameter(start.params, objective), config.step.freeze)
     classes = {example.label for example in data.val if example.label}

@@ -170,7 +170,7 @@ class WeightsAndBiases(_Curves):
         id_file.write_text(self._run.id, "utf-8")
 
     def close(self) -> None:
-        """Sends what is left and ends the run."""
+        """Sends the remaining rows and ends the run."""
         if self._run is not None:
             self._run.finish()
 

@@ -108,10 +108,10 @@ class RecomputedBlock(nnx.Module):
 
 
 def recomputed(clip: Clip, remat: str, layout: DeviceLayout) -> Clip:
-    """Wraps the model's blocks as `step.remat` says.
+    """Wraps the model's blocks according to `step.remat`.
 
     Sharded parameters are gathered block by block, and again in the backward pass, so that no
-    device ever holds all of them.
+    device ever has all of them.
     """
     if remat == "none" and not layout.sharded:
         return clip

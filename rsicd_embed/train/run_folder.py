@@ -1,4 +1,4 @@
-"""The folder of a training run: what is trained, on what data, and the best model so far.
+"""The folder of a training run: its manifest, vocabulary, checkpoints and best model.
 
 OUT/run.json        settings, and digests of the data and of the initial weights
 OUT/tokenizer.json  the vocabulary learnt on the first start of a run from scratch
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _MANIFEST, _LOCK = "run.json", ".lock"
 
-# Settings that do not affect what a run computes.
+# Settings that do not affect the results of a run.
 _FREE = ("checkpoint_every", "keep_last", "data.cache", "data.workers")
 # Settings that earlier versions lacked, with the value that reproduces their behaviour.
 _ADDED: Mapping[str, object] = {"data.class_synonyms": False}
@@ -130,7 +130,7 @@ def replace_directory(directory: Path, write: Callable[[Path], object]) -> None:
 
 @dataclass(frozen=True)
 class RunManifest:
-    """Contents of run.json: what identifies a run.
+    """Contents of run.json, which identify a run.
 
     Attributes:
         settings: settings by dotted name, as JSON reads them.
@@ -182,7 +182,8 @@ class RunManifest:
         ]
         if changed:
             raise TrainError(
-                f"{out} holds a run with other settings ({'; '.join(changed)}); give another --out"
+                f"{out} contains a run with other settings ({'; '.join(changed)}); "
+                "give another --out"
             )
         differs = {
             "data": other.data != self.data,
@@ -190,7 +191,7 @@ class RunManifest:
         }
         for subject, differ in differs.items():
             if differ:
-                raise TrainError(f"{out} holds a run with other {subject}; give another --out")
+                raise TrainError(f"{out} contains a run with other {subject}; give another --out")
 
 
 @contextmanager
@@ -199,7 +200,7 @@ def open_run(config: TrainConfig, data: TrainingData, out: Path) -> Iterator[Run
 
     Raises:
         TrainError: another process is training there, the run there has other settings, data or
-            initial weights, or the folder holds something else.
+            initial weights, or the folder contains something else.
         ModelError: the checkpoint to start from cannot be used.
     """
     with storage_errors(f"cannot write to {out}"), ExitStack() as stack:
@@ -245,7 +246,7 @@ def _start(config: TrainConfig, data: TrainingData, out: Path) -> Start:
     vocabulary, manifest = out / "tokenizer.json", RunManifest.of(config, data)
     stored = RunManifest.read(out)
     if stored is not None and is_writer() and not has_checkpoints(out / "checkpoints"):
-        stored = None  # the run never got anywhere, perhaps because a setting was wrong
+        stored = None  # the run never completed a step, perhaps because of a wrong setting
     if stored is not None:
         stored.require_same(out, manifest)
     learnt = None

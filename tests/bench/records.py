@@ -114,5 +114,5 @@ def damaged(folder: Path) -> list[tuple[Path, str]]:
             write(folder / "none.json", no_task),
             "expected a record with the fields task, found none of them",
         ),
-        (write(folder / "task.json", run | {"task": "tea"}), "found one of 'tea'"),
+        (write(folder / "task.json", run | {"task": "tea"}), "found a record of 'tea'"),
     ]

@@ -109,7 +109,7 @@ def test_results_before_an_interruption_are_kept(
     page = (tmp_path / "bench-ann.html").read_text(encoding="utf-8")
     assert "This run was interrupted" in page
     error = run("bench", "recommend", tmp_path / "bench-ann.json", "--recall", "0.9").error
-    assert "found one that was interrupted" in error
+    assert "found an interrupted run" in error
     assert run("bench", "report", tmp_path / "bench-ann.json", "-o", tmp_path / "x").status == 0
 
 

@@ -109,7 +109,7 @@ def test_the_command(tmp_path: Path) -> None:
         (changed(ann(), "vectors", "rows", to=9), "found rows 100000 and 9"),
         (changed(ann(), "vectors", "source", to="uniform"), "found source clustered and uniform"),
         (ann(states={}, sweep=[], contenders={}), "common metrics, found none"),
-        (ann(complete=False), "expected a complete run, found one that was interrupted"),
+        (ann(complete=False), "expected a complete run, found an interrupted run"),
     ],
 )
 def test_records_that_cannot_be_compared(

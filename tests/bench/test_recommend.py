@@ -69,7 +69,9 @@ def test_k_that_was_not_measured_and_other_records() -> None:
         BenchError, match=r"expected searches with k = 7, found 10; run bench ann --k 7"
     ):
         recommend([ann()], Goal(ann_recall=0.9, k=7))
-    with pytest.raises(BenchError, match="expected a record of `bench ann`, found one of serve"):
+    with pytest.raises(
+        BenchError, match="expected a record of `bench ann`, found a record of serve"
+    ):
         recommend([ann(task="serve")], Goal(ann_recall=0.9))
 
 
@@ -101,9 +103,7 @@ def test_wrong_usage(tmp_path: Path, options: list[str]) -> None:
 
 def test_an_interrupted_run_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "a.json", ann(complete=False))
-    assert (
-        "found one that was interrupted" in run("bench", "recommend", file, "--recall", "0").error
-    )
+    assert "found an interrupted run" in run("bench", "recommend", file, "--recall", "0").error
 
 
 def test_recorded_runs(tmp_path: Path) -> None:

@@ -250,7 +250,9 @@ def test_uris_have_no_parent_references(tmp_path: Path) -> None:
 
 
 def test_folders_without_images_are_described(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"expected images .*\.jpg.* found nothing"):
+    with pytest.raises(
+        DatasetError, match=r"expected images .* found nothing; image files end in .*\.jpg"
+    ):
         open_source(tmp_path)
     touch(tmp_path / "notes.txt")
     touch(tmp_path / ".x.png")

@@ -227,7 +227,7 @@ def test_the_activation_is_never_guessed(files: Path, pictures: Path, tmp_path: 
     model = files / "quick_gelu.pt"
     with pytest.raises(ModelError, match=r"--activation quick_gelu .*, or --activation gelu"):
         load_embedder(model)
-    with pytest.raises(ModelError, match=r"gelu, which the model.s name says, found q"):
+    with pytest.raises(ModelError, match=r"gelu, as in the model.s name, found q"):
         load_embedder(f"{model}?activation=gelu", activation="quick_gelu")
     with pytest.raises(ModelError, match=r"expected activation quick_gelu or .*, found 'relu'"):
         load_embedder(f"{model}?activation=relu")

@@ -145,7 +145,7 @@ def test_replace_with_rows_of_another_model(store: Versioned, uri: str) -> None:
         lambda: len(other),
         lambda: open_store(uri, MADE_BY),
     ):
-        with pytest.raises(FingerprintError, match="holds vectors of model 'other'"):
+        with pytest.raises(FingerprintError, match="contains vectors of model 'other'"):
             doing()
     with open_store(uri, OTHER) as again:
         assert ids(again) == {"0", "1", "2"}

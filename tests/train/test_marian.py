@@ -41,7 +41,7 @@ def test_the_target_language_is_selected_by_a_token(marians: Path, into: marian.
     for language, trips in TRIPS.items():
         text = model.target_token(language) + BOATS
         assert into.translate([text], 4) == [trips[BOATS][0]]
-    with pytest.raises(ModelError, match=r"a model into 'pt', found one into es, fr; use"):
+    with pytest.raises(ModelError, match=r"a model into 'pt', found a model into es, fr; use"):
         model.target_token("pt")
     assert model.target_token("en") == ""
     assert marian.find(str(marians / "back")).target_token("pt") == ""
@@ -109,7 +109,7 @@ def test_missing_file(marians: Path, tmp_path: Path, name: str, message: str) ->
 
 def test_model_of_another_type(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(ModelError, match="expected a Marian model, found one of type 'clip'"):
+    with pytest.raises(ModelError, match="expected a Marian model, found type 'clip'"):
         marian.find(str(tmp_path))
     with pytest.raises(ModelError, match=r"such as Helsinki-NLP/.*found no such directory"):
         marian.find("./absent")

@@ -158,7 +158,7 @@ def test_the_folder_of_another_run_is_refused(source: Any, finished: Path) -> No
     fewer = dataclasses.replace(examples, train=examples.train[1:], weights=examples.weights[1:])
     with pytest.raises(TrainError, match=r"with other settings \(epochs=1, not 4\)"):
         train(dataclasses.replace(ONCE, epochs=4), examples, finished, evaluate)
-    with pytest.raises(TrainError, match="holds a run with other data"):
+    with pytest.raises(TrainError, match="contains a run with other data"):
         train(ONCE, fewer, finished, evaluate)
     with (
         FileLock(finished / ".lock"),
@@ -265,7 +265,7 @@ def test_settings_without_effect_on_results_may_change(source: Any, finished: Pa
     twice = dataclasses.replace(examples, weights=(2.0,) * len(examples.weights))
     fewer = dataclasses.replace(examples, val=examples.val[1:])
     for other in (twice, fewer):
-        with pytest.raises(TrainError, match="holds a run with other data"):
+        with pytest.raises(TrainError, match="contains a run with other data"):
             train(ONCE, other, finished, evaluate)
     (finished / "best").rename(finished / "elsewhere")
     with pytest.raises(TrainError, match="expected the best model in"):

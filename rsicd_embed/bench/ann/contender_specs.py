@@ -1,4 +1,4 @@
-"""Settings of `bench ann`, and the contenders they ask for: stores, libraries, references."""
+"""Settings of `bench ann`, and the contenders to measure: stores, libraries, references."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KNOBS: Mapping[str, tuple[str, ...]] = {"nmslib": ("efSearch",), "lancedb": ("np
 
 @dataclass(frozen=True)
 class AnnSettings:
-    """What to measure.
+    """Settings of the benchmark.
 
     Attributes:
         stores: schemes, optionally with options: `nmslib?M=32`.
@@ -47,7 +47,7 @@ class AnnSettings:
         batch_rows: rows per upsert.
         batch_queries: maximum number of queries per batch.
         clients: numbers of clients that send batches concurrently; 1 is the first.
-        selectivity: percentages of the rows that filters leave.
+        selectivity: percentages of the rows that match filters.
         libraries: call each store's library directly as well.
         references: other libraries, keys of `reference_libraries.CONTENDERS`.
         indexes: kinds of LanceDB's index, of `INDEX_KINDS`.

@@ -74,7 +74,7 @@ class Store(Contender):
         self._store.optimize()
 
     def index(self) -> str:
-        """The index as `info` describes it."""
+        """Description of the index, as in `info`."""
         return self._store.info().index
 
     def configure(self, settings: Mapping[str, int]) -> None:

@@ -27,7 +27,7 @@ KINDS = ("clustered", "uniform")
 # Length of the noise added to a cluster's centre, a unit vector: two rows of one cluster have a
 # cosine of about 0.6, rows of different clusters of about 0.
 _SCATTER = 0.8
-_VARIATION = 0.4  # of copies, relative to the differences between vectors
+_VARIATION = 0.4  # size of a copy's change, relative to the difference of two vectors
 _BLOCK_ROWS = 16_384
 _HDF5_SUFFIXES = (".hdf5", ".h5")
 _SUFFIXES = (".npy", ".parquet", *_HDF5_SUFFIXES)
@@ -140,8 +140,8 @@ def enlarged(source: VectorSource, rows: int, seed: int = 0) -> VectorSource:
         for start in range(source.rows, rows, _BLOCK_ROWS):
             random = np.random.default_rng([seed, 4, start])
             drawn = random.integers(0, len(units), (3, min(_BLOCK_ROWS, rows - start)))
-            origin, one, other = units[drawn]
-            yield origin + np.float32(_VARIATION) * (one - other)
+            origin, first, second = units[drawn]
+            yield origin + np.float32(_VARIATION) * (first - second)
 
     name = f"{source.name} and {rows - source.rows} varied copies"
     return replace(source, name=name, rows=rows, blocks=blocks, neighbours=None)

@@ -99,8 +99,8 @@ def threshold(percent: float) -> int:
 def prepare(source: VectorSource, folder: Path, queries: int, k: int, seed: int = 0) -> Workload:
     """Writes the rows into `folder` and creates the queries, or samples the source's own.
 
-    A third of the queries, but at most a tenth of the rows, are rows that are held out. The others
-    are rows with noise, half of them with much of it.
+    A third of the queries, but at most a tenth of the rows, are held-out rows. The others are rows
+    with noise, half of them with strong noise.
 
     Raises:
         BenchError: the vectors are invalid, or fewer than k rows are left.

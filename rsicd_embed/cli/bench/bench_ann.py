@@ -103,7 +103,7 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     help="Values to try of efSearch (graphs), nprobes and refine (LanceDB's index); repeatable.  "
     "[default: several of each]",
 )
-@click.option("--no-sweep", is_flag=True, help="Use only the settings that the stores choose.")
+@click.option("--no-sweep", is_flag=True, help="Measure only the settings that the stores choose.")
 @click.option(
     "--against",
     metavar="NAMES",
@@ -116,8 +116,8 @@ def _percents(context: click.Context, option: click.Parameter, value: str | None
     help="Also build LanceDB's indexes of these kinds and search them with all settings: IVF_SQ, "
     "IVF_PQ, IVF_RQ, IVF_HNSW_SQ.",
 )
-@click.option("--optimized-only", is_flag=True, help="Do not search before optimizing.")
-@click.option("--no-libraries", is_flag=True, help="Do not call the stores' libraries directly.")
+@click.option("--optimized-only", is_flag=True, help="Skip the searches before optimizing.")
+@click.option("--no-libraries", is_flag=True, help="Skip the stores' libraries.")
 @one_process_option
 @click.option(
     "--scratch",
@@ -157,14 +157,14 @@ def ann(
     """Time vector stores on the same vectors, each next to its library called directly.
 
     Every store is filled, searched, optimized and searched again. ANN recall@k is computed against
-    exact results. The queries are vectors that were held out, rows with a little noise, and ones as
-    far from any row as texts are; or those that a file provides.
+    exact results. The queries are held-out vectors, rows with a little noise, and vectors as far
+    from any row as texts are; or those that a file provides.
 
-    Then each index is searched with several settings, interleaved, for the curve of ANN recall
+    Then each index is searched with several settings, interleaved, to plot ANN recall
     against latency. An interrupted run keeps its results.
 
-    A library promises less than a store: no filters or deletions (NMSLib), no exact scores, no
-    order among ties. It gets the settings that the store chose.
+    A library guarantees less than a store: no filters or deletions (NMSLib), no exact scores, no
+    order among ties. It uses the settings that the store chose.
     """
     from rsicd_embed.bench import reference_models
     from rsicd_embed.bench.ann import ann_run, reference_libraries

@@ -46,7 +46,7 @@ _record_path = click.Path(dir_okay=False, path_type=Path)
 def compare(before: Path, after: Path, threshold: float, drop: float, as_json: bool) -> None:
     """Compare two runs of one benchmark with the same settings; status 1 if AFTER is worse.
 
-    The intervals of ratios come from the rounds of both runs. They do not include other differences
+    The intervals of ratios come from the rounds of both runs. They do not cover other differences
     between the runs: run both on the same, otherwise idle machine.
     """
     from rsicd_embed.bench.compare import RegressionLimits, machine_differences

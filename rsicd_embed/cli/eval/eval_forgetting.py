@@ -32,7 +32,7 @@ _SHOWN = ("zeroshot_top1", "zeroshot_top5", "i2t_r1", "t2i_r1", "mr")
 
 @click.command(cls=Recorded)
 @datasets_option(
-    "As for `eval zeroshot`; repeatable, for the domain of the fine-tuning and others."
+    "Dataset, as for `eval zeroshot`; repeatable. Include some that the model was not trained on."
 )
 @splits_option
 @model_option("the bundled model")
@@ -49,10 +49,10 @@ def forgetting(
     every_label: bool,
     **options: Any,
 ) -> None:
-    """Compare two models on several datasets: what fine-tuning gained and lost.
+    """Compare two models on several datasets, to see the gains and losses of fine-tuning.
 
     Each dataset is evaluated as far as possible: zero-shot accuracy if it has classes, retrieval
-    R@k if it has captions. Intervals are of the difference on the same images.
+    R@k if it has captions. Intervals are for the difference on the same images.
     """
     share_one_heap()
     from rsicd_embed.evaluation import forgetting as protocol

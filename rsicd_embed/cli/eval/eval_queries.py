@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     "file", required=False, metavar="[FILE]", type=click.Path(dir_okay=False, path_type=Path)
 )
 @datasets_option(
-    "A dataset with classes, as for eval zeroshot. May be repeated: the images of all "
+    "Dataset with classes, as for `eval zeroshot`; repeatable: the images of all "
     "datasets are searched together."
 )
 @split_option
 @model_option("the bundled model")
-@count_option("-k", default=10, help="Results per query.")
+@count_option("-k", default=10, help="Number of results per query.")
 @skip_option
 @evaluation_options
 def queries(

@@ -51,7 +51,7 @@ def retrieval(
 
     i2t: image→text, whether one of the image's captions is among the k best; t2i: text→image,
     whether the caption's image is; mr: the mean of the six. Ties count against the right candidate.
-    The ceiling is what a perfect model could reach, since images may share a caption.
+    The ceiling is the score of a perfect model, below 1 if images share captions.
     """
     share_one_heap()
     from rsicd_embed.evaluation.dataset import with_captions

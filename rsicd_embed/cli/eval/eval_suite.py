@@ -31,7 +31,7 @@ _TASKS = ("zeroshot", "retrieval", "probe")
 
 
 @click.command(cls=Recorded)
-@datasets_option("As for `eval zeroshot`; repeatable.")
+@datasets_option("Dataset, as for `eval zeroshot`; repeatable.")
 @splits_option
 @click.option(
     "--model",

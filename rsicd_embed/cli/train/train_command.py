@@ -106,8 +106,8 @@ def arms(
     """Train without augmentation, with augmented images, and with augmented captions too.
 
     The three runs share all other settings, including the random seed, but a model trained from
-    scratch learns its vocabulary from the captions of its own run; with --init all runs share one.
-    OUT/arms.png compares their loss on train and val. Augmented captions come from the
+    scratch learns its vocabulary from the captions of its own run; with --init, all runs share a
+    vocabulary. OUT/arms.png compares their loss on train and val. Augmented captions come from the
     textaug_*.jsonl that augment-captions wrote beside the dataset.
     """
     from rsicd_embed.train.config import parse

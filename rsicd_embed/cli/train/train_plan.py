@@ -67,7 +67,7 @@ def plan(
 ) -> None:
     """Compile the training step for TPUs, without a TPU.
 
-    This is the step that `train` runs with the same settings, but without a teacher. Prints the
+    This is the step of `train` with the same settings, except for the teacher. Prints the
     memory it needs, whether it fits, its FLOPs, the bytes sent between devices, and the largest
     batch. Takes a minute or two for a ViT-B/32.
     """

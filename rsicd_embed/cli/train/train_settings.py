@@ -74,7 +74,7 @@ def datasets_option(*, required: bool = True) -> Callable[[F], F]:
         multiple=True,
         required=required,
         metavar="PATH[=WEIGHT]",
-        help="Folder with dataset_*.json and images, or a manifest with captions; may be repeated. "
+        help="Folder with dataset_*.json and images, or a manifest with captions; repeatable. "
         "WEIGHT is how often its images are drawn per epoch."
         + ("" if required else "  [required]"),
     )
@@ -88,7 +88,7 @@ def config_options(command: F) -> F:
             "assignments",
             multiple=True,
             metavar="NAME=VALUE",
-            help="A setting such as optimizer.warmup=0.1; overrides --config. May be repeated.",
+            help="Setting such as optimizer.warmup=0.1; overrides --config; repeatable.",
         ),
         click.option(
             "--config",
@@ -154,7 +154,7 @@ def read_config(
         init = str(settings.get("model.init", "none"))
         if init != "none" and "model.shape" in settings:
             raise TrainError(
-                f"expected a shape only for training from scratch, found one with {init}; "
+                f"expected either --shape or --init, found both: {init} has a shape of its own; "
                 "leave out --init or --shape"
             )
         return parse.replaced(base or defaults(None if init == "none" else init), settings)

@@ -85,7 +85,7 @@ def restored(path: Path, stored: Tensors) -> Tensors:
     for name in quantized:
         scale = scales.pop(name + _SUFFIX, None)
         if scale is None or scale.shape != stored[name].shape[:1]:
-            shape = "none" if scale is None else f"one of shape {scale.shape}"
+            shape = "none" if scale is None else f"shape {scale.shape}"
             raise WeightsError(
                 f"{path}: {name}: expected a scale for each of its {len(stored[name])} channels, "
                 f"found {shape}; export the model again"

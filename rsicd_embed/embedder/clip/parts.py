@@ -28,8 +28,8 @@ def read(model: Located | Path) -> ModelParts:
         model: as `locate` returns it, or a directory in the Hugging Face or open_clip layout.
 
     Raises:
-        ModelError: files are missing or malformed; the message names all of them. Or nothing says
-            what the activation is.
+        ModelError: files are missing or malformed; the message names all of them. Or the
+            activation is unknown.
         WeightsError: the weights cannot be read or do not match the config.
     """
     located = model if isinstance(model, Located) else Located(model, str(model))

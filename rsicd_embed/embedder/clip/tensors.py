@@ -16,7 +16,7 @@ from rsicd_embed.embedder.clip.formats.rules import Naming, Plain, StoredShape
 from rsicd_embed.embedder.clip.resnet_config import STRIDE, Convolution, ResNetConfig
 from rsicd_embed.errors import WeightsError
 
-# What transformers, open_clip and OpenAI have stored besides parameters.
+# Tensors that transformers, open_clip and OpenAI store besides parameters.
 _BUFFER = re.compile(
     r"input_resolution|context_length|vocab_size|(text\.)?attn_mask|.*\.num_batches_tracked"
     r"|.*\.(position_ids|token_type_ids)"
@@ -197,10 +197,10 @@ def checked(
     problems = [f"missing {name}" for name in sorted(set(stored) - set(tensors))]
     problems += [f"unused {name}" for name in sorted(unused)]
     for name in (name for name in stored if name in tensors):
-        expected, found = stored[name], tensors[name].shape
-        if not _fits(found, expected):
+        expected, actual = stored[name], tensors[name].shape
+        if not _fits(actual, expected):
             shape = str(expected).replace("None", "any")
-            problems.append(f"{name}: expected shape {shape}, found {found}")
+            problems.append(f"{name}: expected shape {shape}, found {actual}")
         elif not np.isfinite(tensors[name]).all():
             problems.append(f"{name}: NaN or infinity")
     if problems:
@@ -213,9 +213,9 @@ def checked(
     }
 
 
-def _fits(found: tuple[int, ...], expected: StoredShape) -> bool:
+def _fits(actual: tuple[int, ...], expected: StoredShape) -> bool:
     if all(size == 1 for size in expected):  # some checkpoints store the scalar as a vector
-        return all(size == 1 for size in found)
-    return len(found) == len(expected) and all(
-        size in (None, have) for have, size in zip(found, expected, strict=True)
+        return all(size == 1 for size in actual)
+    return len(actual) == len(expected) and all(
+        size in (None, have) for have, size in zip(actual, expected, strict=True)
     )

@@ -37,7 +37,7 @@ _OLDER_FORMAT = [0x1950A86A20F9469CFC6C, 1001]
 # Where training checkpoints have the model's state dict.
 _STATE_DICTS = ("state_dict", "model_state_dict", "model", "module")
 _OPTIMIZER = ("optimizer", "optimizer_state_dict", "optimizer_states")
-_PREFIX = "module."  # of DistributedDataParallel
+_PREFIX = "module."  # added by DistributedDataParallel
 
 Buffers = Callable[[str], bytes]
 """Returns a buffer of the file by its key."""

@@ -23,7 +23,14 @@ from rsicd_embed.errors import StoreCorruptError
 FILE = "_rsicd_embed.json"
 _TAGS = "_refs/"
 _ROWS, _INDEXES = "data/", "_indices/"  # these folders may take long to read
-_SUFFIXES = {".manifest", ".txn", ".lance", ".arrow", ".bin", ".idx"}  # of files that never change
+_SUFFIXES = {
+    ".manifest",
+    ".txn",
+    ".lance",
+    ".arrow",
+    ".bin",
+    ".idx",
+}  # suffixes of files that never change
 _BLOCK_BYTES = 1 << 20
 _REMEDY = "restore it from a backup, or delete the table and ingest again"
 

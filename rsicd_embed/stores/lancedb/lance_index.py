@@ -26,19 +26,19 @@ from rsicd_embed.stores.row_view import Rows
 # the index 12 ms (benchmarks/ann-lancedb-120k).
 INDEX_ROWS = 200_000
 RECALL_GOAL = 0.99
-SPARE_HITS = 2  # beyond k, so that rounding does not hide a better one
+SPARE_HITS = 2  # fetched beyond k, so that rounding does not hide a better hit
 KIND = "IVF_SQ"
 # LanceDB's kinds of index, and the names of their configurations.
 KINDS = {"IVF_SQ": "IvfSq", "IVF_PQ": "IvfPq", "IVF_RQ": "IvfRq", "IVF_HNSW_SQ": "HnswSq"}
 _LADDER = (3, 5, 8, 12, 20, 30, 42, 60, 84, 120, 170, 240, 340, 480)  # partitions
 _REFINES, _REFINED_PARTITIONS = (2, 4, 8), 60
-_LEAST_SHARE = 0.05  # of the measured queries, for which a level is worth having
-_ALLOWED_LOSS = 0.6  # of the loss that the goal allows, since other queries may be harder
-_LEAST_GAIN = 0.001  # in recall, for which more rows are refined
+_LEAST_SHARE = 0.05  # smallest share of the queries that gets a level of its own
+_ALLOWED_LOSS = 0.6  # share of the goal's loss to use, as other queries may be harder
+_LEAST_GAIN = 0.001  # gain in recall that justifies refining more rows
 _BLOCK_QUERIES = 100  # searched at a time
 _SOME = 6  # every sixth query is searched with filters, and to choose the rows to refine
 _SIMILAR = 0.8  # a filter that matches at least this part of a share is like one of that share
-_SHARES = (0.5, 0.1, 0.01)  # of the rows, for which recall with a filter is measured
+_SHARES = (0.5, 0.1, 0.01)  # shares of the rows for which filtered recall is measured
 _REBUILD = 2.0  # growth or shrinkage of the table after which the index is rebuilt
 _MEASURE = 1.1  # … and after which it is measured again
 _KEY = b"rsicd-embed.index"
@@ -54,7 +54,7 @@ class Matches:
         live: bool (rows,), whether each row matches.
         count: number of rows that do.
         rows: these rows, if they are cached.
-        spent_us: on searches through the index, which caching the rows would have made faster.
+        spent_us: time of searches through the index that cached rows would have made faster.
     """
 
     live: np.ndarray
@@ -94,7 +94,7 @@ class NearLevel:
     """The setting for queries near to rows.
 
     Attributes:
-        least: their least similarity to a sample of the rows, as `LargeTable.nearness` gives it.
+        least: their lowest similarity to a sample of the rows, as `LargeTable.nearness` gives it.
         partitions: partitions searched per query.
     """
 
@@ -109,7 +109,7 @@ class AnnIndex:
     Attributes:
         built_rows: number of rows when it was built.
         rows: number of rows when it was measured.
-        partitions: partitions searched for the queries that need most.
+        partitions: partitions searched for the hardest queries.
         refine: multiple of k rows that are compared exactly.
         ann_recall: ANN recall@10 with these settings.
         levels: partitions that suffice for queries of a level of similarity to rows, by descending

@@ -1,8 +1,8 @@
-"""Which versions of a local LanceDB table are being read, so that they are not removed meanwhile.
+"""Leases on the versions of a local LanceDB table that are being read, which must not be removed.
 
 A search takes milliseconds and starts again if its version is gone, but a scan may take minutes.
-Each scan holds a lock on a file of its own next to the table. A lock ends with its process, so what
-is left of a killed one is free to be removed.
+Each scan holds a lock on a file of its own next to the table. A lock ends with its process, so
+files of a killed process can be removed.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Up to `CACHE_ROWS` rows are cached in memory until the table gets a new version, and searched by the
 kernel that all stores share; LanceDB's own scan takes about thirty times as long. Larger tables are
-searched through LanceDB's index, whose hits are scored again, or as `large_table` explains.
+searched through LanceDB's index, whose hits are scored again, or as described in `large_table`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class IndexHits:
-    """Hits of an index, by query, the nearest first.
+    """Hits of an index, by query, then nearest first.
 
     Attributes:
         query: int64 (m,), number of the query.

@@ -93,7 +93,7 @@ class LanceStore(LanceReader):
             return _tags(self._table)
 
     def tag(self, name: str) -> None:
-        """Tags the present version; see `Versioned.tag`."""
+        """Tags the current version; see `Versioned.tag`."""
         with self._writing():
             require_new_tag(name, _tags(self._table), self.uri)
             self._table.tags.create(name, self._table.version)

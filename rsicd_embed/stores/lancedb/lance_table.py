@@ -226,10 +226,7 @@ class LanceLocation:
         names = opening.foreign_files(self.folder)
         tables = [name.removesuffix(".lance") for name in names if name.endswith(".lance")]
         if names and not tables:
-            raise StoreError(
-                f"{self.uri}: {self.folder} is not a LanceDB database "
-                f"(it contains {opening.listing(names)}); name a new or an empty folder"
-            )
+            raise opening.not_this_kind(self.uri, self.folder, "a LanceDB database", names)
         return tables
 
     def _existing(self, tables: list[str]) -> Any | None:

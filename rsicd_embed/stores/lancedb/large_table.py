@@ -76,10 +76,10 @@ class LargeTable:
         self._dim = schema.field(VECTOR).type.list_size
         self._attributes = without_vector(schema)
         self._budget = memory_budget()
-        self._columns: dict[str, pa.ChunkedArray] = {}  # each of one chunk
+        self._columns: dict[str, pa.ChunkedArray] = {}  # one chunk each
         self._codes: QuantisedVectors | None = None
-        self._spent_us = 0.0  # on exact searches that codes would have made faster
-        self._fetches: float = 0  # of attributes, before they are cached
+        self._spent_us = 0.0  # time of exact searches that codes would have made faster
+        self._fetches: float = 0  # reads of attributes before they are cached
         self._recent: RecentFilters[Matches] = RecentFilters()
 
     def matches(self, where: str) -> Matches:
@@ -188,7 +188,7 @@ class LargeTable:
 
     @cached_property
     def _sampled(self) -> np.ndarray:
-        """float32 (m, dim): some of the rows."""
+        """A sample of the rows, float32 (m, dim)."""
         return self.vectors(np.sort(recall.sample(self._count, _SAMPLED)))
 
     def quantise(self) -> bool:

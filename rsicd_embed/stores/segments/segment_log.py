@@ -81,7 +81,7 @@ class SegmentLog:
         self._path = segment_manifest.tag_path(folder, tag) if tag else folder / "manifest.json"
         self._mutex = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._manifest: CachedFile | None = None  # of that snapshot
+        self._manifest: CachedFile | None = None  # the manifest of that snapshot
         self._parts: dict[str, RowView] = {}  # by name of the attributes file
         self._codes: dict[str, QuantisedVectors] = {}  # by name of their file
         self._dead: dict[str, np.ndarray] = {}  # by name of the tombstone file
@@ -96,10 +96,7 @@ class SegmentLog:
         with files.storage_errors(f"cannot read {folder}"):
             exists = log._path.exists()
             if not exists and folder.exists() and (names := opening.foreign_files(folder)):
-                raise StoreError(
-                    f"{uri}: {folder} is not a store of kind {kind!r} "
-                    f"(it contains {opening.listing(names)}); name a new or an empty folder"
-                )
+                raise opening.not_this_kind(uri, folder, f"a store of kind {kind!r}", names)
         if not exists:
             if not create or provenance is None:
                 raise opening.not_found(uri)

@@ -62,7 +62,7 @@ class GraphEntry:
         segment: name of the segment's vector file.
         rows: number of rows in the segment.
         neighbours, ef_construction: build parameters.
-        ef_search: number of nodes that a search keeps in view.
+        ef_search: number of candidates during a search.
         ann_recall: overlap@10 with exact search in [0, 1], measured after the build.
         owners: the node of each row, little-endian uint32; None if row i is node i.
     """

@@ -25,7 +25,7 @@ from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
 from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
 
 CODED_ROWS = 100_000  # fewer are scanned in a few milliseconds without codes
-_SEGMENT_ROWS = 50_000  # of the segments that `replace` writes
+_SEGMENT_ROWS = 50_000  # rows per segment that `replace` writes
 
 
 class SegmentStore(RowStore):
@@ -101,7 +101,7 @@ class SegmentStore(RowStore):
         return {name: state.generation for name, state in self._log.tagged().items()}
 
     def tag(self, name: str) -> None:
-        """Tags the present state; see `Versioned.tag`."""
+        """Tags the current state; see `Versioned.tag`."""
         self._log.add_tag(name)
 
     def untag(self, name: str) -> None:

@@ -63,7 +63,7 @@ class Checkpoint:
         if not self.languages or language in _ENGLISH:
             return ""
         raise ModelError(
-            f"{self.name}: expected a model into {language!r}, found one into "
+            f"{self.name}: expected a model into {language!r}, found a model into "
             f"{', '.join(sorted(self.languages))}; use one of these codes"
         )
 
@@ -74,7 +74,7 @@ def find(model: str) -> Checkpoint:
     folder = located.directory
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "marian":
-        raise ModelError(f"{model}: expected a Marian model, found one of type {kind!r}")
+        raise ModelError(f"{model}: expected a Marian model, found type {kind!r}")
     LAYOUT.require(folder)
     tokens = read_json(folder / "vocab.json")
     languages = (token[2:-2] for token in tokens if token.startswith(">>") and token.endswith("<<"))
@@ -201,7 +201,7 @@ _WAIT_S = 60.0  # for another process to finish writing
 class Translations(Closing):
     """A SQLite file that several processes may use at the same time.
 
-    `add` is atomic: its translations are on disk when it returns, and none are if it is killed.
+    `add` is atomic: all of its translations are on disk when it returns, none if it is interrupted.
     """
 
     def __init__(self, path: Path) -> None:

@@ -262,7 +262,7 @@ class TrainConfig:
         data: how batches are drawn.
         augment: how images are augmented.
         optimizer: how parameters are updated.
-        step: what a step computes.
+        step: the loss and how it is computed.
         teacher: the model to distil from, if any.
         epochs: passes over the train split, with one caption per image and pass.
         batch_size: images per step, over all devices; the loss contrasts all of them.
@@ -300,7 +300,7 @@ def defaults(init: str | None) -> TrainConfig:
     """Default settings for training from scratch, or for fine-tuning the checkpoint `init`.
 
     Fine-tuning follows CLIP-rsicd: a low learning rate, whole images, and captions only, so that
-    the checkpoint does not forget what it knows.
+    the checkpoint keeps its knowledge.
     """
     if init is None:
         return TrainConfig()

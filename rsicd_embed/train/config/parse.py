@@ -132,7 +132,7 @@ def _annotation(config: type[Config], name: str) -> Any:
 
 
 def _expected(annotation: Any, violation: str) -> str:
-    """What an error says about the values of a setting, after "expected NAME"."""
+    """The text after "expected NAME" in the error for a wrong value."""
     args = get_args(annotation)
     names = []
     for option in args if NoneType in args else (annotation,):

@@ -149,7 +149,7 @@ class Order:
         return sum(len(pool) * times + more for pool, times, more in self._pools())
 
     def epoch(self, number: int) -> Draws:
-        """Draws the images of an epoch, as often as their weights say, in random order."""
+        """Draws the images of an epoch, according to their weights, in random order."""
         rng = np.random.default_rng([self.seed, number])
         chosen = []
         for pool, times, more in self._pools():

@@ -1,4 +1,4 @@
-"""A preview of training input: images, their random views, and the captions drawn with them."""
+"""A preview of training input: images, their random views, and the captions drawn for them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from rsicd_embed.train.tpu_plan.step_costs import (
 )
 from rsicd_embed.train.tpu_plan.topology import KNOWN, Topology
 
-_STEPS = 1000  # of a run; only affects constants of the learning-rate schedule
+_STEPS = 1000  # steps of the run, which only affect constants of the learning-rate schedule
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 

@@ -1,4 +1,4 @@
-"""Plans a training step for TPUs: whether it fits, what it costs, and the largest batch."""
+"""Plans a training step for TPUs: whether it fits, its costs, and the largest batch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def memory_model(compiled: Compiled, devices: int, *, in_parts: bool = False) ->
 
 @dataclass(frozen=True)
 class TpuPlan:
-    """Whether a step fits a topology, and what it costs.
+    """Whether a step fits a topology, and its costs.
 
     Attributes:
         topology: the topology as requested.
@@ -108,7 +108,7 @@ class TpuPlan:
 def plan(
     topology: str, workload: StepWorkload, global_batch: int, *, verify: bool = False
 ) -> TpuPlan:
-    """Compiles the step for a TPU topology and reports what it needs.
+    """Compiles the step for a TPU topology and reports its requirements.
 
     A batch that does not fit is halved until one does.
 

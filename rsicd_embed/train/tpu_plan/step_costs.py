@@ -1,4 +1,4 @@
-"""What a training step costs: its FLOPs, and the bytes it sends between devices."""
+"""Costs of a training step: its FLOPs, and the bytes sent between devices."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class _OpenvinoOps:
 
     def constant(self, tensor: np.ndarray) -> _Node:
         """A constant that shares the tensor's memory, which must outlive the graph."""
-        # OpenVINO copies what it may not write to.
+        # OpenVINO copies memory that it may not write to.
         return op.constant(tensor, shared_memory=tensor.flags.writeable)
 
     def add(self, x: _Node, y: _Node) -> _Node:

@@ -65,7 +65,7 @@ def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> 
 
     Args:
         parts: the model.
-        backend: the engine, or "auto" for the first of `engines` that runs the model rightly.
+        backend: the engine, or "auto" for the first of `engines` that runs the model correctly.
         precision: compute dtype; None for bfloat16 on TPUs and GPUs and float32 on CPUs.
 
     Raises:

@@ -26,8 +26,7 @@ HEAD_WIDTH = 64
 _HEADS = {1280: 16, 1408: 16, 1664: 16}
 _BOTTLENECK = 4
 
-# What these models cannot be: settings that open_clip has for other architectures, and the values
-# that leave them off.
+# Settings of open_clip for architectures that are not supported, and the values that turn them off.
 _VISION_OFF: dict[str, tuple[Any, ...]] = {
     "ls_init_value": (None,),
     "attentional_pool": (False,),
@@ -112,10 +111,10 @@ def from_tensors(tensors: Tensors, activation: Activation) -> ClipConfig:
     """
 
     def shape(name: str, axes: int) -> tuple[int, ...]:
-        found = tensors[name].shape if name in tensors else tensors[f"text.{name}"].shape
-        if len(found) != axes:
-            raise ModelError(f"expected {name} with {axes} axes, found shape {found}")
-        return found
+        size = tensors[name].shape if name in tensors else tensors[f"text.{name}"].shape
+        if len(size) != axes:
+            raise ModelError(f"expected {name} with {axes} axes, found shape {size}")
+        return size
 
     try:
         if "text.transformer.embeddings.word_embeddings.weight" in tensors:

@@ -34,7 +34,7 @@ def read(located: Located) -> ModelParts:
     A file without a config has CLIP's tokenizer and preprocessing.
 
     Raises:
-        ModelError: the config is invalid, or nothing says what the activation is.
+        ModelError: the config is invalid, or the activation is unknown.
         WeightsError: the file cannot be read, or is another kind of checkpoint.
     """
     content: Mapping[str, Any] = {}
@@ -81,7 +81,8 @@ def require_activation(located: Located, config: ClipConfig) -> None:
 
 
 def _activation(located: Located, path: Path) -> Activation:
-    """The activation that a list or the user names, or that a TorchScript archive's code uses."""
+    """The activation given by the user, the list of models, or the code of a TorchScript
+    archive."""
     in_code = torchscript.activation(path)
     if located.activation is None and in_code is not None:
         return in_code

@@ -12,14 +12,14 @@ Tensors = Mapping[str, np.ndarray]
 # Sizes of axes; None for any size.
 StoredShape = tuple[int | None, ...]
 
-_EPS = 1e-5  # of PyTorch's batch norms
+_EPS = 1e-5  # default of PyTorch's batch norms
 
 
 class Rule(Protocol):
     """How a tensor of a given shape is stored."""
 
     def stored(self, shape: tuple[int, ...]) -> dict[str, StoredShape]:
-        """Names and shapes of what `read` needs."""
+        """Names and shapes of the tensors that `read` needs."""
         ...
 
     def read(self, tensors: Tensors, shape: tuple[int, ...]) -> np.ndarray:
@@ -27,7 +27,7 @@ class Rule(Protocol):
         ...
 
     def write(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
-        """What to store; arrays of the same name are concatenated in order."""
+        """The arrays to store; those of the same name are concatenated in order."""
         ...
 
 
@@ -122,7 +122,7 @@ class Positions:
     name: str
     types: str
     first: int
-    rows: int  # what `write` fills up with zeros
+    rows: int  # `write` fills these with zeros
 
     def stored(self, shape: tuple[int, ...]) -> dict[str, StoredShape]:
         """See `Rule`."""
