@@ -5,6 +5,7 @@ let place = null;
 
 // Shown elsewhere or not at all.
 const HIDDEN = new Set(["rank", "id", "score", "uri", "sha256", "object_etag", "width", "height"]);
+const LIKELY = "_log_probability"; // ends the name of the column beside one of generated captions
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const TIME = /^(\d{4,})-(\d\d)-(\d\d)(?:[ T](\d\d:\d\d)(?::(\d\d(?:\.\d+)?))?)?(Z|[+-]\d\d:\d\d)?$/;
 
@@ -27,9 +28,15 @@ export function placeOf(hit) {
   return Number.isFinite(lon) && Number.isFinite(lat) && Math.abs(lat) <= 90 ? { lon, lat } : null;
 }
 
-/** The attributes of a hit in one line. */
+/** The captions of a hit that `rsicd-embed caption` wrote, as pairs of a column and a text. */
+export function generated(hit) {
+  return Object.entries(hit).filter(([name, value]) => typeof value === "string" && `${name}${LIKELY}` in hit);
+}
+
+/** The attributes of a hit in one line, without generated captions. */
 export function summary(hit) {
-  return entries(hit).filter(([, value]) => value !== null && value !== hit.id)
+  const apart = new Set(Object.keys(hit).filter((name) => `${name}${LIKELY}` in hit).flatMap((name) => [name, `${name}${LIKELY}`]));
+  return entries(hit).filter(([name, value]) => !apart.has(name) && value !== null && value !== hit.id)
     .map(([name, value]) => [name, short(name, value)]).filter(([, text]) => text !== "")
     .map(([name, text]) => (name === "place" ? text : `${name}: ${text}`)).join(" · ");
 }
