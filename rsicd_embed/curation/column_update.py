@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import FIXED_COLUMNS
-from rsicd_embed.stores.base import VectorStore, require_versioned
+from rsicd_embed.stores.base import AttributeWriter, VectorStore, require_versioned
 
 Compute = Callable[[pa.RecordBatch], Mapping[str, pa.Array]]
 
@@ -44,7 +44,7 @@ def update_columns(
     """Computes columns for the rows that match `where`; other rows keep their values.
 
     Other processes see the rows before the update or after it, and cannot write meanwhile. Tagged
-    states stay as they are. An index is built again.
+    states stay as they are. A store that is no `AttributeWriter` builds its index again.
 
     Args:
         store: the store.
@@ -60,34 +60,38 @@ def update_columns(
         StoreError: the store has no versions, or cannot be written.
         FilterError: `where` is invalid.
     """
-    versioned = require_versioned(store)
     names = [*store.schema.names, *(n for n in columns.names if n not in store.schema.names)]
     schema = pa.unify_schemas([store.schema, columns]) if columns.names else store.schema
     schema = pa.schema([schema.field(name) for name in names])
     updated = 0
+    chosen: pa.Array | None = None
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    def rewrite(batch: pa.RecordBatch) -> pa.RecordBatch:
         # Runs while the store is locked, so that no other write is lost.
-        nonlocal updated
-        chosen = None
-        if where is not None:
+        nonlocal updated, chosen
+        if where is not None and chosen is None:
             with store.scan(["id"], where) as reader:
                 chosen = reader.read_all()["id"].combine_chunks()
-        with store.scan() as reader:
-            for batch in reader:
-                if not len(batch):
-                    continue
-                matches = None if chosen is None else pc.is_in(batch["id"], chosen)
-                rows = batch if matches is None else batch.filter(matches)
-                updated += len(rows)
-                values = dict(compute(rows)) if len(rows) else {}
-                yield pa.record_batch(
-                    [_column(batch, name, values, matches, schema) for name in names], schema
-                )
+        matches = None if chosen is None else pc.is_in(batch["id"], chosen)
+        rows = batch if matches is None else batch.filter(matches)
+        updated += len(rows)
+        values = dict(compute(rows)) if len(rows) else {}
+        arrays = [_column(batch, name, values, matches, schema) for name in names]
+        return pa.record_batch(arrays, schema)
 
-    if len(store):
-        versioned.replace(batches(), store.provenance)
-        versioned.optimize()
+    if not len(store):
+        return 0
+    if isinstance(store, AttributeWriter):
+        store.rewrite_attributes(rewrite, schema)
+        return updated
+    versioned = require_versioned(store)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with store.scan() as reader:
+            yield from map(rewrite, filter(len, reader))
+
+    versioned.replace(batches(), store.provenance)
+    versioned.optimize()
     return updated
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterable, Sequence, Sized
+from collections.abc import Callable, Container, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, cast, runtime_checkable
@@ -270,6 +270,24 @@ class Versioned(VectorStore, Protocol):
         """Replaces all rows with rows of another model in one step; returns their number.
 
         Store objects opened before must be reopened: they refuse to mix models.
+        """
+        ...
+
+
+@runtime_checkable
+class AttributeWriter(Protocol):
+    """A store that can change attributes without touching vectors, and so without a new index."""
+
+    def rewrite_attributes(
+        self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
+    ) -> None:
+        """Replaces the attributes of all rows in one step.
+
+        Args:
+            rewrite: is called once for each batch of rows, with all columns of the store, while
+                the store is locked, and returns as many rows with the new columns. Ids and vectors
+                must stay.
+            columns: names and types of all columns, as `rewrite` returns them.
         """
         ...
 

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pytest
 
 from rsicd_embed.errors import StoreError
-from rsicd_embed.records import Provenance
+from rsicd_embed.records import Provenance, vector_matrix
 from rsicd_embed.stores import graph as graphs
 from rsicd_embed.stores import nmslib as nmslib_store
 from rsicd_embed.stores import scoring
-from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.base import AttributeWriter, VectorStore, open_store
 from rsicd_embed.stores.planner import SearchCosts
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
@@ -104,6 +104,45 @@ def test_dropping_a_column_keeps_the_graph(uri: str, exact_calls: list[int]) -> 
         exact_calls.clear()
         assert store.search(vectors[7], k=1)["id"].to_pylist() == ["i7"]
         assert exact_calls == []
+
+
+@pytest.mark.parametrize("live", [2000, 1500, 400])
+def test_new_attributes_keep_the_graph(uri: str, live: int) -> None:
+    """Also where rows are dead, and where some are newer than the graph."""
+    vectors = unit(2000)
+    with open_store(uri, MADE_BY) as store:
+        store.upsert([batch([f"i{i}" for i in range(2000)], vectors)])
+        store.optimize()
+        store.tag("before")
+        store.delete([f"i{i}" for i in range(2000 - live)])
+        store.upsert([batch(["new"], unit(1))])
+        index, schema = store.info().index, store.schema
+        columns = schema.append(pa.field("half", pa.float64()))
+        batches: list[pa.RecordBatch] = []
+
+        def rewrite(rows: pa.RecordBatch) -> pa.RecordBatch:
+            batches.append(rows)
+            halves = pc.divide(vector_matrix(rows["vector"])[:, 0].astype(float), 2)
+            return pa.record_batch([*rows.columns, halves], columns)
+
+        assert isinstance(store, AttributeWriter)
+        store.rewrite_attributes(rewrite, columns)
+        assert "HNSW" in index and store.info().index == index
+        rows = store.scan().read_all()
+        assert sum(map(len, batches)) == len(rows) == live + 1
+        assert (
+            pa.Table.from_batches(batches)
+            .sort_by("id")
+            .equals(rows.select(schema.names).sort_by("id"))
+        )
+        first = vector_matrix(rows["vector"])[:, 0]
+        np.testing.assert_array_equal(rows["half"].to_numpy(), first.astype(float) / 2)
+        hits = store.search(vectors[1999:], k=1)
+        assert (hits["id"][0].as_py(), hits["half"][0].as_py()) == ("i1999", vectors[1999, 0] / 2)
+        assert "half" not in store.as_of("before").schema.names
+        with pytest.raises(ZeroDivisionError):
+            store.rewrite_attributes(lambda rows: 1 // 0, columns)
+        assert store.scan().read_all().equals(rows)
 
 
 def test_graph_is_used_and_fresh_rows_are_scanned(uri: str, exact_calls: list[int]) -> None:

@@ -6,7 +6,7 @@ Segments are written and merged in blocks, so memory usage does not grow with th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.records import VECTOR, vector_matrix
+from rsicd_embed.records import VECTOR, vector_array, vector_matrix
 from rsicd_embed.stores.columns import with_nulls_pushed_down
 from rsicd_embed.stores.quantised import QuantisedVectors, mean_of, quantise
 from rsicd_embed.stores.row_view import RowView, without_vector
@@ -22,6 +22,7 @@ from rsicd_embed.stores.segments.segment_manifest import SegmentEntry
 
 _BLOCK_BYTES = 8 * 2**20
 _MEAN_ROWS = 4096  # rows whose mean the codes are centred on
+_REWRITTEN_ROWS = 8192
 _Columns = TypeVar("_Columns", pa.RecordBatch, pa.Table)
 
 
@@ -108,6 +109,66 @@ class Segment:
                 yield fitted(batch if mask is None else batch.filter(mask), schema)
 
 
+@dataclass(frozen=True)
+class RewrittenSegment:
+    """All rows of a segment, the live ones with other attributes.
+
+    Attributes:
+        segment: the segment.
+        schema: its columns, with which `rewrite` is called.
+        rewrite: see `AttributeWriter.rewrite_attributes`.
+    """
+
+    segment: Segment
+    schema: pa.Schema
+    rewrite: Callable[[pa.RecordBatch], pa.RecordBatch]
+
+    @property
+    def live_rows(self) -> int:
+        """Number of rows, since dead ones keep their places."""
+        return len(self.segment.part)
+
+    def vectors(self) -> Iterator[np.ndarray]:
+        """See `Piece.vectors`."""
+        return _all_rows(self.segment).vectors()
+
+    def attributes(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """See `Piece.attributes`."""
+        live, start = self.segment.part.live, 0
+        for batch in _all_rows(self.segment).attributes(self.schema):
+            for first in range(0, len(batch), _REWRITTEN_ROWS):
+                block = batch.slice(first, _REWRITTEN_ROWS)
+                stop = start + len(block)
+                vectors = self.segment.part.matrix[start:stop]
+                alive = np.ones(len(block), bool) if live is None else live[start:stop]
+                start = stop
+                yield self._block(block, vectors, alive, schema)
+
+    def _block(
+        self, block: pa.RecordBatch, vectors: np.ndarray, live: np.ndarray, schema: pa.Schema
+    ) -> pa.RecordBatch:
+        if not live.any():
+            return fitted(block, schema)
+        rows, dead = block, block.slice(0, 0)
+        if not live.all():
+            rows, dead = block.filter(pa.array(live)), block.filter(pa.array(~live))
+            vectors = vectors[live]
+        columns = [
+            vector_array(vectors) if name == VECTOR else rows[name] for name in self.schema.names
+        ]
+        rewritten = self.rewrite(pa.record_batch(columns, schema=self.schema))
+        if not len(dead):
+            return fitted(rewritten, schema)
+        both = pa.concat_batches([fitted(rewritten, schema), fitted(dead, schema)])
+        order = np.concatenate([np.flatnonzero(live), np.flatnonzero(~live)])
+        return both.take(pa.array(np.argsort(order)))
+
+
+def _all_rows(segment: Segment) -> Segment:
+    """A segment with its dead rows."""
+    return replace(segment, part=replace(segment.part, live=None))
+
+
 def mapped(vectors: Path, attributes: Path) -> RowView:
     """Memory-maps the two files of a segment, with the columns they were written with."""
     table = pa.ipc.open_file(pa.memory_map(str(attributes))).read_all()
@@ -164,12 +225,11 @@ def write_codes(path: Path, segment: Segment) -> None:
     """
     matrix = segment.part.matrix
     mean = mean_of(matrix[:: -(-len(matrix) // _MEAN_ROWS)])
-    all_rows = replace(segment, part=replace(segment.part, live=None))
     scales, errors = [], []
     with path.open("wb") as file:
         header = {"descr": "|i1", "fortran_order": False, "shape": matrix.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for block in all_rows.vectors():
+        for block in _all_rows(segment).vectors():
             codes, scale, error = quantise(block, mean)
             file.write(codes.data)
             scales.append(scale)

@@ -173,10 +173,11 @@ class SegmentLog:
         self._parts[attributes.name] = part
         return SegmentEntry(vectors, attributes, len(part))
 
-    def without_columns(self, segment: Segment, schema: pa.Schema) -> SegmentEntry:
-        """Rewrites a segment's attributes with only the columns of `schema`."""
-        all_rows = replace(segment, part=replace(segment.part, live=None))
-        return replace(segment.entry, attributes=self._add_attributes([all_rows], schema))
+    def with_attributes(
+        self, segment: Segment, attributes: Piece, schema: pa.Schema
+    ) -> SegmentEntry:
+        """Replaces a segment's attributes by those of as many rows, dead ones included."""
+        return replace(segment.entry, attributes=self._add_attributes([attributes], schema))
 
     def _add_attributes(self, pieces: Sequence[Piece], schema: pa.Schema) -> files.FileEntry:
         return self.add_file(

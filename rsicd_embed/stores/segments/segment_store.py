@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -20,7 +20,7 @@ from rsicd_embed.stores.columns import without_columns
 from rsicd_embed.stores.row_store import RowStore
 from rsicd_embed.stores.row_view import Rows
 from rsicd_embed.stores.rows import attributes_of, checked_ids, conform
-from rsicd_embed.stores.segments.segment_files import NewRows, Piece, Segment
+from rsicd_embed.stores.segments.segment_files import NewRows, Piece, RewrittenSegment, Segment
 from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
 from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
 
@@ -88,8 +88,14 @@ class SegmentStore(RowStore):
         """Removes columns; see `VectorStore.drop_columns`. The graph stays valid."""
         with self._writing() as now:
             schema = without_columns(now.rows.schema, names)
-            segments = [self._log.without_columns(segment, schema) for segment in now.segments]
-            self._commit(now, segments, schema)
+            self._commit_attributes(now, lambda batch: batch, schema)
+
+    def rewrite_attributes(
+        self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
+    ) -> None:
+        """Replaces the attributes of all rows; see `AttributeWriter`. The graph stays valid."""
+        with self._writing() as now:
+            self._commit_attributes(now, rewrite, columns)
 
     def optimize(self) -> None:
         """Merges all segments into one without dead rows, and codes its vectors."""
@@ -198,6 +204,20 @@ class SegmentStore(RowStore):
         segments = self._written(staged, table.schema, fixed)
         segments.append(self._log.add_rows(pieces, table.schema))
         return self._commit(now, segments, table.schema)
+
+    def _commit_attributes(
+        self,
+        now: Snapshot,
+        rewrite: Callable[[pa.RecordBatch], pa.RecordBatch],
+        columns: pa.Schema,
+    ) -> None:
+        """Rewrites the attributes of all segments, whose vectors, codes and graph stay."""
+        schema = now.rows.schema
+        segments = [
+            self._log.with_attributes(item, RewrittenSegment(item, schema, rewrite), columns)
+            for item in now.segments
+        ]
+        self._commit(now, segments, columns)
 
     def _merge_all(self, now: Snapshot) -> Snapshot:
         """Leaves one segment without dead rows, or none, and codes its vectors if they are many."""
