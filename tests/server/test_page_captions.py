@@ -42,7 +42,7 @@ def test_a_generated_caption_is_marked(browser: Any, tiny_model: Path, tmp_path:
         }
         attributes = [card.locator(".attributes").inner_text() for card in cards.values()]
         violations = serious_violations(page)
-        with urlopen(f"{address}/api/search?text=boats") as response:
+        with urlopen(f"{address}api/search?text=boats") as response:
             answer = json.load(response)
     assert captions == {"first": ["boats <b>in</b> a port generated"], "second": []}
     assert attributes == ["label: port", "label: river"]
