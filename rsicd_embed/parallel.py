@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,6 +62,17 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def read_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yields the same items, the next of which is produced on another thread in the meantime."""
+    done = object()
+    with ThreadPoolExecutor(1) as pool:
+        source = iter(items)
+        waiting = pool.submit(next, source, done)
+        while (item := waiting.result()) is not done:
+            waiting = pool.submit(next, source, done)
+            yield cast(T, item)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -73,7 +73,7 @@ def ingest(run: dict[str, Any]) -> Iterator[str]:
 
 
 def function(run: dict[str, Any]) -> Iterator[str]:
-    """Embedding functions of LanceDB."""
+    """Candidates and their ratios: embedding functions of LanceDB, ingests from buckets."""
     yield "| | images/s |\n|---|---|"
     for name, rate in run["candidates"].items():
         yield f"| {name} | {rate['per_s']:.1f} |"
@@ -229,6 +229,7 @@ SHOWN = {
     "embed": embed,
     "ingest": ingest,
     "lancedb-function": function,
+    "remote": function,
     "cold-search": cold,
     "first-picture": cold,
     "ann": ann,

@@ -40,7 +40,7 @@ MAY_IMPORT = {
         "embedder.clip.backends._lazy_openvino",
     },
     "stores": {
-        "errors", "arguments", "files", "records", "parallel", "plugins",
+        "errors", "arguments", "files", "records", "parallel", "plugins", "remote",
         "stores.base", "geography",
     },
     # LanceDB's embedding functions join stores and embedders.

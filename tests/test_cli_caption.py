@@ -74,8 +74,11 @@ def test_mistakes_are_reported(pictures: Path, captioner: Path) -> None:
     for arguments, message in (
         ((), "expected either IMAGES or --store URI"),
         ((image, "--store", "exact:x"), "expected either IMAGES or --store URI"),
-        ((image, "--overwrite"), "--where and --overwrite go with --store"),
-        (("--store", "exact:x", "--model", "bundled"), "--model goes with IMAGES"),
+        ((image, "--overwrite"), "expected --store with --where and --overwrite, found IMAGES"),
+        (
+            ("--store", "exact:x", "--model", "bundled"),
+            "expected IMAGES with --model, found --store",
+        ),
     ):
         outcome = run("caption", *arguments, *options)
         assert outcome.status == 2

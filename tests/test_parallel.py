@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsicd_embed.parallel import batched, ordered_map
+from rsicd_embed.parallel import batched, ordered_map, read_ahead
 
 
 @given(st.lists(st.integers(), max_size=50), st.integers(1, 8), st.integers(1, 4))
@@ -59,3 +59,22 @@ def test_sizes_below_one_are_refused() -> None:
         next(ordered_map(str, [1], ahead=0))
     with pytest.raises(ValueError, match="found 0"):
         next(batched([1], 0))
+
+
+def test_read_ahead_keeps_items_and_errors() -> None:
+    assert list(read_ahead(range(5))) == [0, 1, 2, 3, 4]
+    assert list(read_ahead([])) == []
+    produced: list[int] = []
+
+    def source() -> Any:
+        for item in range(4):
+            produced.append(item)
+            yield item
+        raise KeyError("end")
+
+    items = read_ahead(source())
+    assert next(items) == 0 and len(produced) <= 2
+    with pytest.raises(KeyError):
+        list(items)
+    next(abandoned := read_ahead(source()))
+    abandoned.close()

@@ -106,7 +106,7 @@ class Decoding:
             (arXiv:1904.09751).
         beams: captions that a beam search keeps.
         length_penalty: beams are compared by log-probability / length ** penalty.
-        top_p: probability that the words considered by nucleus sampling have together.
+        top_p: total probability of the words that nucleus sampling considers.
         temperature: divides the logits of nucleus sampling.
         no_repeat: no sequence of this many words occurs twice in a caption; 0 allows repetitions.
         max_words: longest caption, in tokens; None for 24, or fewer if the decoder allows no more.
@@ -133,8 +133,8 @@ class Decoding:
             "a length of repetitions ≥ 0": self.no_repeat >= 0,
             "at least one word": self.max_words is None or self.max_words >= 1,
         }
-        for expected, holds in limits.items():
-            if not holds:
+        for expected, is_met in limits.items():
+            if not is_met:
                 raise ArgumentError(f"expected {expected}, found {self}")
 
     def steps(self, config: CaptionerConfig) -> int:

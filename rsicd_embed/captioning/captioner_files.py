@@ -38,7 +38,7 @@ class CaptionerParts:
         config: its shape.
         params: its parameters.
         vocabulary: its tokens.
-        made_by: what made the vectors that it was trained on.
+        made_by: provenance of the vectors that it was trained on.
         name: as passed to `--captioner`.
     """
 

@@ -17,7 +17,7 @@ from flax import nnx
 from rsicd_embed.captioning.caption_config import CaptionerConfig, Decoding
 from rsicd_embed.captioning.caption_model import CaptionModel, Memory
 
-_NEVER = -1e9  # a logit that is finite, so that NaN in a model's own logits can be noticed
+_NEVER = -1e9  # finite, so that NaN in a model's own logits can be detected
 
 
 @jax.tree_util.register_dataclass
@@ -64,7 +64,7 @@ def decoder(
 
 @dataclass(frozen=True)
 class _Captions:
-    """What all ways of decoding share."""
+    """Base class of all decoding methods."""
 
     model: CaptionModel
     config: CaptionerConfig

@@ -62,8 +62,8 @@ class Words:
         repeated = [word for word, count in Counter(self.words).items() if count > 1]
         wrong = [word for word in self.words if word.split() != [word] or word in _SPECIAL]
         if not self.words or repeated or wrong:
-            found = repr((repeated or wrong)[0]) if self.words else "none"
-            raise ModelError(f"expected distinct words without spaces, found {found}")
+            shown = repr((repeated or wrong)[0]) if self.words else "none"
+            raise ModelError(f"expected distinct words without spaces, found {shown}")
         self._numbers = {word: number for number, word in enumerate(self.words, len(_SPECIAL))}
 
     @classmethod

@@ -20,24 +20,31 @@ captioner_option = click.option(
 
 
 def decoding_options(command: F) -> F:
-    """Adds the options of `Decoding` but the random seed."""
+    """Adds the options of `Decoding` except the random seed."""
     options: list[Callable[[F], F]] = [
-        click.option("--max-words", type=click.IntRange(1), help="Longest caption, in words."),
+        click.option(
+            "--max-words",
+            type=click.IntRange(1),
+            help="Maximum words in a caption.  [default: that of the captioner, up to 32]",
+        ),
         click.option(
             "--temperature",
             default=1.0,
             show_default=True,
-            help="Of nucleus: below 1, surer words.",
+            help="Temperature of nucleus sampling; lower values prefer likely words.",
         ),
         click.option(
-            "--top-p", default=0.9, show_default=True, help="Probability that nucleus considers."
+            "--top-p",
+            default=0.9,
+            show_default=True,
+            help="Total probability of the words that nucleus sampling considers.",
         ),
         click.option(
             "--beams",
             default=5,
             show_default=True,
             type=click.IntRange(1, 64),
-            help="Captions that a beam search keeps.",
+            help="Number of captions that beam search extends in parallel.",
         ),
         click.option(
             "--decoding",
@@ -45,7 +52,7 @@ def decoding_options(command: F) -> F:
             type=click.Choice(METHODS),
             default="beam",
             show_default=True,
-            help="beam: best captions; greedy: several times as fast; nucleus: random ones.",
+            help="beam: the best captions; greedy: several times as fast; nucleus: random.",
         ),
     ]
     for option in options:
@@ -66,14 +73,14 @@ def decoding_of(options: dict[str, Any]) -> Decoding:
     "--store", "store_uri", metavar="URI", help="Caption all rows of a store, from their vectors."
 )
 @click.option(
-    "--column", default="caption_auto", show_default=True, help="Column of --store to write."
+    "--column", default="caption_auto", show_default=True, help="Column of the store to write."
 )
-@click.option("--where", metavar="SQL", help="Only rows that match this SQL predicate.")
-@click.option("--overwrite", is_flag=True, help="Caption rows again that have a caption.")
+@click.option("--where", metavar="SQL", help="Only rows that match this SQL condition.")
+@click.option("--overwrite", is_flag=True, help="Replace existing captions.")
 @captioner_option
 @decoding_options
-@click.option("--seed", default=0, show_default=True, help="Random seed of nucleus.")
-@model_option("the model that the captioner was trained on")
+@click.option("--seed", default=0, show_default=True, help="Random seed of nucleus sampling.")
+@model_option("the model of the captioner")
 @json_option
 def caption(
     images: tuple[Path, ...],
@@ -89,19 +96,19 @@ def caption(
     """Write a caption for each IMAGE, or for each row of a store.
 
     In a store, the columns are COLUMN and COLUMN_log_probability, the mean log-probability of a
-    caption's words: the higher, the surer is the captioner. Rows that have a caption keep it, so
-    that an interrupted call continues where it stopped.
+    caption's words: the higher, the more certain the captioner. Rows that have a caption keep it,
+    so an interrupted run continues where it stopped.
     """
     if bool(images) == (store_uri is not None):
         raise click.UsageError("expected either IMAGES or --store URI")
     decoding = decoding_of(options)
     if store_uri is not None:
         if model is not None:
-            raise click.UsageError("--model goes with IMAGES")
+            raise click.UsageError("expected IMAGES with --model, found --store")
         _caption_store(store_uri, captioner, decoding, column, where, overwrite, as_json)
         return
     if where is not None or overwrite:
-        raise click.UsageError("--where and --overwrite go with --store")
+        raise click.UsageError("expected --store with --where and --overwrite, found IMAGES")
     _caption_images(images, captioner, decoding, model, as_json)
 
 

@@ -43,6 +43,13 @@ _BATCH_SIZE = 64
     help="Show image paths to clients and let them download the original files.  "
     "[default: only if --host is a loopback address and --allowed-host is not given]",
 )
+@click.option(
+    "--allow-labels",
+    "labels",
+    metavar="COLUMN",
+    help="Let clients correct the labels in this column, which need not exist yet.  [default: "
+    "clients only read]",
+)
 @model_option("the model of the store")
 @backend_option
 @click.option(
@@ -63,6 +70,7 @@ def serve(
     port: int,
     allowed_hosts: tuple[str, ...],
     paths: bool | None,
+    labels: str | None,
     model: str | None,
     backend: Backend | None,
     threads: int | None,
@@ -73,7 +81,8 @@ def serve(
     The page is at /, the OpenAPI document at /openapi.json, and the server's state at /healthz,
     /readyz and /metrics. Anyone who can reach the address can search the store and see its images;
     by default, only this machine can. Requests for other host names and from other sites' pages are
-    refused. Ctrl-C stops the server after running requests are answered.
+    refused. The store is only read, unless --allow-labels is given. Ctrl-C stops the server after
+    running requests are answered.
     """
     missing = [name for name in _REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
@@ -81,6 +90,7 @@ def serve(
             f"expected {', '.join(missing)}, found none; install: pip install 'rsicd-embed[serve]'"
         )
     share_one_heap()
+    from rsicd_embed.curation.corrections import LabelColumns
     from rsicd_embed.server import middleware, process
     from rsicd_embed.server.batching import Policy
     from rsicd_embed.server.engine import Engine
@@ -97,11 +107,16 @@ def serve(
         paths = local and not allowed_hosts
     listening = process.listen(host, port)
     with listening, Engine(store_uri, lambda name: _load(name, backend), model) as engine:
-        engine.open()
+        served = engine.open()
+        if labels is not None:
+            LabelColumns(labels).require(served.store.schema)
         if not local:
-            note(f"{host} may be reachable from other machines: anyone there can see the images")
+            can = "see the images" if labels is None else "see the images and change labels"
+            note(f"{host} may be reachable from other machines: anyone there can {can}")
         policy = Policy(most=together)
-        service = Service(engine, threads=threads or cpu_count(), policy=policy, paths=paths)
+        service = Service(
+            engine, threads=threads or cpu_count(), policy=policy, paths=paths, labels=labels
+        )
         url = process.url(listening)
         process.run(service, listening, lambda: show(f"serving {store_uri} at {url}"), access)
 

@@ -120,7 +120,8 @@ class Source:
     Attributes:
         root: the folder to which ids and relative paths refer; for a single image, tar or table,
             its file; a URL is text.
-        examples: the images, in a stable order and with distinct ids.
+        examples: the images, in a stable order and with distinct ids; those of large sources are
+            read from a file while they are iterated (see `spooled_examples`).
         schema: Arrow types of the attributes.
         skipped: files and rows that cannot be used, with reasons.
         unread: number of image files in unsupported formats, by suffix.
@@ -131,7 +132,7 @@ class Source:
     """
 
     root: Path | str
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     skipped: tuple[Skipped, ...] = ()
     unread: Mapping[str, int] = field(default_factory=dict)
@@ -162,8 +163,13 @@ def with_etag(source: Source, etag: str | None = None) -> Source:
         return source
     examples = source.examples
     if etag:
+        shared = {ETAG: etag}
         examples = tuple(
-            replace(example, attributes={**example.attributes, ETAG: etag}) for example in examples
+            replace(
+                example,
+                attributes={**example.attributes, **shared} if example.attributes else shared,
+            )
+            for example in examples
         )
     schema = source.schema.append(pa.field(ETAG, pa.string()))
     return replace(source, examples=examples, schema=schema)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow as pa
 from rsicd_embed.datasets import folder as plain
 from rsicd_embed.datasets import splits
 from rsicd_embed.datasets.base import Example, Skipped, Source
+from rsicd_embed.datasets.spooled_examples import collect
 from rsicd_embed.errors import DatasetError
 
 _READABLE = {
@@ -143,10 +144,8 @@ def from_folder_names(source: Source) -> Source:
     Returns:
         The same images, with the new columns listed in `Source.inferred`.
     """
-    parents = [_parents(example) for example in source.examples]
-    by_split = bool(parents) and all(names and splits.of_folder(names[0]) for names in parents)
-    below = [names[1:] for names in parents] if by_split else parents
-    classes, why_none = _classes(source.examples, below)
+    names = _FolderNames(source.examples)
+    classes, why_none = names.classes()
     notes = list(source.notes)
     if why_none:
         notes.append(f"{source.root}: no labels from folder names: {why_none}")
@@ -155,29 +154,79 @@ def from_folder_names(source: Source) -> Source:
             f"{source.root}: labels are the names of the images' folders "
             f"({len(classes):,} classes: {_few(classes)})"
         )
-    if by_split:
-        tops = sorted({names[0] for names in parents})
+    if names.by_split:
+        tops = sorted(names.tops)
         notes.append(f"{source.root}: splits are the names of the top folders ({_few(tops)})")
-    columns = [name for name, known in (("label", classes), ("split", by_split)) if known]
+    known = (("label", classes), ("split", names.by_split))
+    columns = [name for name, derived in known if derived]
     if not columns:
         return replace(source, notes=tuple(notes))
     attributes = _attributes(columns)
-    examples = (
-        replace(
-            example,
-            attributes=attributes(
-                inner[0] if classes else None, splits.of_folder(names[0]) if by_split else None
-            ),
-        )
-        for example, names, inner in zip(source.examples, parents, below, strict=True)
-    )
+
+    def named(example: Example) -> Example:
+        parents = _parents(example)
+        inner = parents[int(names.by_split)] if classes else None
+        split = splits.of_folder(parents[0]) if names.by_split else None
+        values = attributes(inner, split)
+        if example.attributes:
+            values = {**values, **example.attributes}
+        return replace(example, attributes=values)
+
+    schema = pa.schema([*(SCHEMA.field(name) for name in columns), *source.schema])
     return replace(
         source,
-        examples=tuple(examples),
-        schema=pa.schema([SCHEMA.field(name) for name in columns]),
+        examples=collect(map(named, source.examples), schema),
+        schema=schema,
         notes=tuple(notes),
         inferred=tuple(columns),
     )
+
+
+class _FolderNames:
+    """What the names of the folders above images say, gathered in one pass.
+
+    Attributes:
+        by_split: whether all top folders are named after splits.
+        tops: the names of the top folders.
+    """
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        self.by_split = True
+        self.tops: set[str] = set()
+        self._count = 0
+        # With and without a split above: classes, number of images elsewhere, the first of them.
+        self._inner: dict[bool, set[str]] = {True: set(), False: set()}
+        self._outside = {True: 0, False: 0}
+        self._first: dict[bool, str] = {}
+        split = cache(splits.of_folder)
+        for example in examples:
+            self._count += 1
+            parents = _parents(example)
+            self.tops.update(parents[:1])
+            self.by_split = self.by_split and bool(parents) and split(parents[0]) is not None
+            for below in (True, False):
+                if len(parents) == 1 + below:
+                    self._inner[below].add(parents[-1])
+                else:
+                    self._outside[below] += 1
+                    self._first.setdefault(below, example.id)
+        self.by_split = self.by_split and self._count > 0
+
+    def classes(self) -> tuple[list[str], str]:
+        """The classes and an empty text; or none and the reason, empty if it is obvious."""
+        classes = sorted(self._inner[self.by_split])
+        outside = self._outside[self.by_split]
+        if len(classes) < 2 or 2 * outside >= self._count:
+            return [], ""
+        strange = next((name for name in classes if not _may_be_class(name)), None)
+        if strange is not None:
+            return [], f"{strange!r} does not look like a class; a manifest can give them"
+        if outside:
+            return [], (
+                f"not all images are directly in a class folder, such as "
+                f"{self._first[self.by_split]} ({outside:,} of {self._count:,})"
+            )
+        return classes, ""
 
 
 def give_way(source: Source, schema: pa.Schema, owner: str) -> Source:
@@ -251,33 +300,6 @@ def _are_splits(folder: Path, examples: Sequence[Example]) -> bool:
             f"{_few(sorted(named))} beside {_few(sorted(tops - named))}; move one kind elsewhere"
         )
     return bool(named)
-
-
-def _classes(examples: Sequence[Example], below: Sequence[list[str]]) -> tuple[list[str], str]:
-    """Derives classes from folder names.
-
-    Args:
-        examples: images of a plain folder.
-        below: for each image, its folders below the split.
-
-    Returns:
-        The classes and an empty text; or no classes and the reason, empty if it is obvious.
-    """
-    classes = sorted({names[0] for names in below if len(names) == 1})
-    outside = [
-        example.id for example, names in zip(examples, below, strict=True) if len(names) != 1
-    ]
-    if len(classes) < 2 or 2 * len(outside) >= len(examples):
-        return [], ""
-    strange = next((name for name in classes if not _may_be_class(name)), None)
-    if strange is not None:
-        return [], f"{strange!r} does not look like a class; a manifest can give them"
-    if outside:
-        return [], (
-            f"not all images are directly in a class folder, such as {outside[0]} "
-            f"({len(outside):,} of {len(examples):,})"
-        )
-    return classes, ""
 
 
 def _may_be_class(name: str) -> bool:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pyarrow as pa
+
 from rsicd_embed.datasets.base import Example, Skipped, Source
+from rsicd_embed.datasets.spooled_examples import collect
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.images import PLUGIN_SUFFIXES, SUFFIXES, UNREAD_SUFFIXES
 
 FSTAB = Path("/etc/fstab")
+_NO_COLUMNS = pa.schema([])
 
 
 def load(folder: Path, *, allow_empty: bool = False) -> Source:
@@ -33,7 +38,7 @@ def load(folder: Path, *, allow_empty: bool = False) -> Source:
             is the mount point of a disk that is not mounted.
     """
     contents = _Contents(folder)
-    if not contents.images:
+    if not len(contents.images):
         _require_mounted(folder, contents)
         if contents.skipped or not allow_empty:
             raise DatasetError(
@@ -43,10 +48,9 @@ def load(folder: Path, *, allow_empty: bool = False) -> Source:
         notes = [f"{_shown(folder)} has no images; the rows of its former images are removed"]
     else:
         notes = contents.notes()
-    contents.images.sort(key=lambda example: example.id)
     return Source(
         folder,
-        tuple(contents.images),
+        contents.images,
         skipped=tuple(contents.skipped),
         unread=dict(contents.unread),
         notes=tuple(notes),
@@ -73,7 +77,7 @@ class _Contents:
     """The files below a folder.
 
     Attributes:
-        images: in the order of the walk.
+        images: sorted by id.
         skipped: folders and files that could not be read.
         unread: number of image files in unsupported formats, by suffix.
         others: number of other files.
@@ -81,7 +85,6 @@ class _Contents:
     """
 
     def __init__(self, root: Path) -> None:
-        self.images: list[Example] = []
         self.skipped: list[Skipped] = []
         self.unread: Counter[str] = Counter()
         self.others = 0
@@ -89,9 +92,15 @@ class _Contents:
         self._root = root
         # A link to a folder above the root would lead back to the root.
         self._seen = {_identity(parent) for parent in root.resolve().parents}
-        links = self._add_tree(root)
-        while links:
-            links = [link for start in sorted(links) for link in self._add_tree(start, linked=True)]
+        self._links: list[Path] = []
+        trees = [collect(self._walk(root), _NO_COLUMNS)]
+        while self._links:
+            links, self._links = sorted(self._links), []
+            trees += [collect(self._walk(link, linked=True), _NO_COLUMNS) for link in links]
+        self.images = trees[0]
+        if len(trees) > 1:
+            merged = heapq.merge(*trees, key=lambda example: example.id)
+            self.images = collect(merged, _NO_COLUMNS)
 
     def without_images(self) -> str:
         """Describes the contents of a folder without images."""
@@ -111,47 +120,55 @@ class _Contents:
             f"{_shown(self._root)}"
         ]
 
-    def _add_tree(self, start: Path, *, linked: bool = False) -> list[Path]:
-        """Adds a folder and its subfolders; returns the links to folders below it."""
-        links: list[Path] = []
-        waiting = [start]
+    def _walk(self, start: Path, *, linked: bool = False) -> Iterator[Example]:
+        """Yields the images of a folder and its subfolders by id, and notes links to folders."""
+        waiting: list[Iterator[tuple[Path, os.DirEntry[str]]]] = [self._entries(start, linked)]
         while waiting:
-            folder = waiting.pop()
-            identity = _identity(folder)
-            if linked and identity in self._seen:
-                self.repeated.append(str(folder))
-                continue
-            self._seen.add(identity)
-            try:
-                with os.scandir(folder) as entries:
-                    listed = sorted(entries, key=lambda entry: entry.name)
-            except OSError as error:
-                reason = f"cannot be listed: {error.strerror}"
-                self.skipped.append(Skipped(_shown(folder), reason))
-                continue
-            for entry in listed:
-                path = folder / entry.name
-                if not _is_folder(entry):
-                    self._add_file(path, entry)
-                elif not entry.name.startswith("."):
-                    (links if entry.is_symlink() else waiting).append(path)
-        return links
+            path, entry = next(waiting[-1], (None, None))
+            if path is None or entry is None:
+                waiting.pop()
+            elif not _is_folder(entry):
+                if example := self._example(path, entry):
+                    yield example
+            elif not entry.name.startswith("."):
+                if entry.is_symlink():
+                    self._links.append(path)
+                else:
+                    waiting.append(self._entries(path, linked))
 
-    def _add_file(self, path: Path, entry: os.DirEntry[str]) -> None:
+    def _entries(self, folder: Path, linked: bool) -> Iterator[tuple[Path, os.DirEntry[str]]]:
+        """The entries of a folder, in the order of the ids below them."""
+        identity = _identity(folder)
+        if linked and identity in self._seen:
+            self.repeated.append(str(folder))
+            return
+        self._seen.add(identity)
+        try:
+            with os.scandir(folder) as entries:
+                listed = sorted(entries, key=lambda e: f"{e.name}/" if _is_folder(e) else e.name)
+        except OSError as error:
+            reason = f"cannot be listed: {error.strerror}"
+            self.skipped.append(Skipped(_shown(folder), reason))
+            return
+        for entry in listed:
+            yield folder / entry.name, entry
+
+    def _example(self, path: Path, entry: os.DirEntry[str]) -> Example | None:
+        """The example of an image; other files are counted."""
         suffix = path.suffix.lower()
         if entry.name.startswith("."):
             self.others += 1
         elif suffix in SUFFIXES:
             if _is_utf8(path):
-                self.images.append(Example(path.relative_to(self._root).as_posix(), str(path)))
-            else:
-                self.skipped.append(Skipped(_shown(path), "expected a UTF-8 file name; rename it"))
+                return Example(path.relative_to(self._root).as_posix(), str(path))
+            self.skipped.append(Skipped(_shown(path), "expected a UTF-8 file name; rename it"))
         elif entry.is_symlink() and (reason := _why_broken(path)):
             self.skipped.append(Skipped(_shown(path), reason))
         elif suffix in UNREAD_SUFFIXES:
             self.unread[suffix] += 1
         else:
             self.others += 1
+        return None
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 from rsicd_embed.datasets import classes, image_tables, manifest, tar_archives
 from rsicd_embed.datasets.base import ETAG, Example, Skipped, Source, with_etag
 from rsicd_embed.datasets.folder import describe_unread
+from rsicd_embed.datasets.spooled_examples import collect
 from rsicd_embed.errors import DatasetError, RemoteError, RemoteMissingError, one_line
 from rsicd_embed.images import SUFFIXES, UNREAD_SUFFIXES, open_table
 from rsicd_embed.remote import (
@@ -94,9 +94,9 @@ def _manifest(url: str) -> Source:
 
 def _folder(url: str, *, allow_empty: bool) -> list[Source]:
     listing = _Listing(url)
-    if not listing.images and listing.containers:
+    if not len(listing.images) and listing.containers:
         return [_container(url, item) for item in listing.containers]
-    if not listing.images:
+    if not len(listing.images):
         if listing.skipped or not allow_empty:
             raise DatasetError(
                 f"expected images ({', '.join(sorted(SUFFIXES))}), tars or Parquet files in "
@@ -107,12 +107,13 @@ def _folder(url: str, *, allow_empty: bool) -> list[Source]:
         notes = listing.notes()
     source = Source(
         url,
-        tuple(listing.images),
+        listing.images,
+        pa.schema([pa.field(ETAG, pa.string())]),
         skipped=tuple(listing.skipped),
         unread=dict(listing.unread),
         notes=tuple(notes),
     )
-    return [_with_etags(classes.from_folder_names(source), listing.etags)]
+    return [classes.from_folder_names(source)]
 
 
 def _container(url: str, item: RemoteObject) -> Source:
@@ -121,21 +122,11 @@ def _container(url: str, item: RemoteObject) -> Source:
     return load(item.url, url, name)
 
 
-def _with_etags(source: Source, etags: list[str]) -> Source:
-    """Adds the listed ETags, in the order of the examples."""
-    examples = (
-        replace(example, attributes={**example.attributes, ETAG: etag})
-        for example, etag in zip(source.examples, etags, strict=True)
-    )
-    return with_etag(replace(source, examples=tuple(examples)))
-
-
 class _Listing:
     """The objects below a folder.
 
     Attributes:
-        images: by key.
-        etags: of the images.
+        images: by key, with their ETags.
         containers: tars and Parquet files.
         skipped: keys and parts that cannot be read.
         unread: number of image files in unsupported formats, by suffix.
@@ -144,17 +135,23 @@ class _Listing:
     """
 
     def __init__(self, url: str) -> None:
-        self.images: list[Example] = []
-        self.etags: list[str] = []
         self.containers: list[RemoteObject] = []
         self.skipped: list[Skipped] = []
         self.unread: Counter[str] = Counter()
         self.others = 0
         self.captioned: list[str] = []
         self._url = url
-        listed = list(list_objects(url, lambda part, why: self.skipped.append(Skipped(part, why))))
-        for item in sorted(listed, key=lambda item: item.url):
-            self._add(item)
+        self.images = collect(self._walk(), pa.schema([pa.field(ETAG, pa.string())]))
+        if isinstance(self.images, tuple):  # providers that do not sort are rare
+            self.images = tuple(sorted(self.images, key=lambda example: example.id))
+        self.containers.sort(key=lambda item: item.url)
+
+    def _walk(self) -> Iterator[Example]:
+        for item in list_objects(
+            self._url, lambda part, why: self.skipped.append(Skipped(part, why))
+        ):
+            if example := self._example(item):
+                yield example
 
     def without_images(self) -> str:
         """Describes a folder without images."""
@@ -176,15 +173,15 @@ class _Listing:
             )
         return notes
 
-    def _add(self, item: RemoteObject) -> None:
+    def _example(self, item: RemoteObject) -> Example | None:
+        """The example of an image; other objects are counted."""
         id_ = item.url.removeprefix(f"{self._url}/")
         path = PurePosixPath(id_)
         suffix = path.suffix.lower()
         if any(part.startswith(".") for part in path.parts):
             self.others += 1
         elif suffix in SUFFIXES:
-            self.images.append(Example(id_, item.url))
-            self.etags.append(item.etag)
+            return Example(id_, item.url, {ETAG: item.etag})
         elif suffix in _CONTAINERS:
             self.containers.append(item)
         elif suffix in UNREAD_SUFFIXES:
@@ -193,3 +190,4 @@ class _Listing:
             self.others += 1
             if len(path.parts) == 1 and path.match("dataset*.json"):
                 self.captioned.append(item.url)
+        return None

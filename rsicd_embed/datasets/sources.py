@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, compress
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,8 +45,10 @@ from rsicd_embed.datasets.conversion import (
     written_column,
 )
 from rsicd_embed.datasets.scenes import Tiling
+from rsicd_embed.datasets.spooled_examples import MOST_IN_MEMORY, Digests, collect
 from rsicd_embed.datasets.stac_sources import StacSelection
 from rsicd_embed.errors import DatasetError, SchemaError
+from rsicd_embed.parallel import batched
 from rsicd_embed.records import FIXED_COLUMNS
 from rsicd_embed.remote import address_of, is_remote
 
@@ -142,7 +145,6 @@ def open_sources(
     """
     require_items(paths, "paths", (str, Path))
     sources: list[Source] = []
-    tilings: list[Tiling | None] = []
     for path in paths:
         stac_address = stac_sources.address_of(path)
         if stac_address is not None:
@@ -153,34 +155,53 @@ def open_sources(
             )
         else:
             opened = _open(path, allow_empty=allow_empty)
-        sources += opened
-        tilings += [tiling if stac_address is None else tiling or Tiling()] * len(opened)
-    if split is not None:
-        sources = [_only(source, split) for source in sources]
-    sources = [
-        source if cutting is None else scenes.cut(source, cutting)
-        for source, cutting in zip(sources, tilings, strict=True)
-    ]
-    seen: dict[str, Example] = {}
-    for example in (example for source in sources for example in source.examples):
-        other = seen.setdefault(example.id, example)
-        if other.uri != example.uri:
-            raise DatasetError(
-                f"{other.file} and {example.file} would both get the id {example.id!r}; "
-                "ingest their common folder, or a manifest with ids"
-            )
+        cutting = tiling if stac_address is None else tiling or Tiling()
+        for source in opened:
+            if split is not None:
+                source = _only(source, split)
+            if cutting is not None:
+                source = scenes.cut(source, cutting)
+            if sum(len(other.examples) for other in sources) > MOST_IN_MEMORY:
+                examples = collect(source.examples, source.schema, 0)
+                source = replace(source, examples=examples)
+            sources.append(source)
+    _require_distinct_ids(sources)
     for table in [source for source in sources if not source.inferred]:
         owner = str(table.root)
         sources = [classes.give_way(source, table.schema, owner) for source in sources]
     return resolve(sources, column_types)
 
 
+def _require_distinct_ids(sources: Sequence[Source]) -> None:
+    """Checks that several sources give an id to one image only.
+
+    Raises:
+        DatasetError: two do.
+    """
+    if len(sources) < 2:
+        return
+    every = [source.examples for source in sources]
+    repeated = Digests(example.id for example in chain.from_iterable(every)).repeated()
+    if not len(repeated):
+        return
+    seen: dict[str, Example] = {}
+    for examples in every:
+        for batch in batched(examples, 8192):
+            among = repeated.have([example.id for example in batch])
+            for example in compress(batch, among):
+                other = seen.setdefault(example.id, example)
+                if other.uri != example.uri:
+                    raise DatasetError(
+                        f"{other.file} and {example.file} would both get the id {example.id!r}; "
+                        "ingest their common folder, or a manifest with ids"
+                    )
+
+
 def _only(source: Source, split: str) -> Source:
     wanted = splits.plain(split)
-    examples = tuple(
-        example for example in source.examples if splits.plain(example.split) == wanted
-    )
-    if source.examples and not examples:
+    chosen = (example for example in source.examples if splits.plain(example.split) == wanted)
+    examples = collect(chosen, source.schema)
+    if len(source.examples) and not len(examples):
         present = sorted({str(example.split or "none") for example in source.examples})
         raise DatasetError(
             f"{source.root}: expected images of the split {split!r}, found {', '.join(present)}"

@@ -25,10 +25,12 @@ from rsicd_embed.geography.geoparquet import covering_column
 from rsicd_embed.indexing.import_rows import Phase, silent
 from rsicd_embed.indexing.ingest import Summary
 from rsicd_embed.indexing.writer import Stages
+from rsicd_embed.parallel import read_ahead
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, declared, is_list, vector_array
 from rsicd_embed.stores.base import open_store
 
-_STEP_BYTES = 1 << 27  # size of one upsert
+_STEP_BYTES = 1 << 26  # size of one upsert; four times as much is in memory
+_BLOCK_ROWS = 256  # small enough for its copies to stay in the processor's cache
 _MOST_LISTED = 10  # rows of one file that are skipped for the same kind of reason
 _SAMPLE = 8  # images embedded again to check the declared model
 _LEAST_COSINE = 0.9
@@ -121,7 +123,7 @@ def import_vectors(
     ):
         for file in files:
             first = True
-            for step in _steps(file.batches(dim, norms, summary.skipped)):
+            for step in read_ahead(_steps(file.batches(dim, norms, summary.skipped))):
                 if first and embedder is not None:
                     _require_made_by(embedder, step[0], model, str(file.path))
                 first = False
@@ -270,14 +272,24 @@ def _normalised(column: pa.Array, dim: int) -> tuple[np.ndarray, np.ndarray, np.
         why[row] = f"expected a vector of length {dim}, found {length}"
     usable = counts == dim
     chosen = column if usable.all() else column.filter(pa.array(usable))
-    values = chosen.flatten().to_numpy(zero_copy_only=False)
-    matrix = np.zeros((len(column), dim), np.float32)
-    matrix[usable] = values.reshape(-1, dim)
+    given = chosen.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    if usable.all():
+        vectors = given
+    else:
+        vectors = np.zeros((len(column), dim), given.dtype)
+        vectors[usable] = given
+    matrix, lengths = np.empty(vectors.shape, np.float32), np.empty(len(vectors))
     with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
+        for start in range(0, len(vectors), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            block = vectors[rows].astype(np.float32)
+            wide = block.astype(np.float64)
+            norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+            divisors = np.where(np.isfinite(norms) & (norms > 0), norms, 1).astype(np.float32)
+            np.divide(block, divisors[:, None], out=matrix[rows])
+            lengths[rows] = norms
     why[usable & ~np.isfinite(lengths)] = "the vector has NaN or infinite values"
     why[usable & (lengths == 0)] = "the vector is all zero"
-    matrix /= np.where(np.isfinite(lengths) & (lengths > 0), lengths, 1).astype(np.float32)[:, None]
     return matrix, lengths, why
 
 

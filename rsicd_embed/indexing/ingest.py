@@ -176,9 +176,10 @@ def _ingest_one(
         summary.unread[suffix] = summary.unread.get(suffix, 0) + count
     if strict and source.skipped:
         raise ImageError(f"{source.skipped[0].uri}: {source.skipped[0].reason}")
+    is_new = not len(store)  # ids are distinct, so nothing is found later either
     try:
         for batch in batched(source.examples, LOOKUP_ROWS):
-            known = KnownRows(store, batch, source.schema.names)
+            known = KnownRows(None if is_new else store, batch, source.schema.names)
             moved.add(known)
             examples = keep_stored(batch, known, source.inferred)
             threads = THREADS if any(is_remote(example.file) for example in examples) else None

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.datasets.base import ETAG, Example, Source, plain_path
+from rsicd_embed.datasets.spooled_examples import Digests
 from rsicd_embed.errors import RemoteError, RemoteMissingError
 from rsicd_embed.images import container_of, file_of
 from rsicd_embed.parallel import ordered_map
@@ -31,18 +30,18 @@ class KnownRows:
     """
 
     def __init__(
-        self, store: VectorStore, examples: Sequence[Example], columns: Sequence[str] = ()
+        self, store: VectorStore | None, examples: Sequence[Example], columns: Sequence[str] = ()
     ) -> None:
         """Reads the rows, in one pass over the store's ids and uris.
 
         Args:
-            store: the store.
+            store: the store; None for one without rows.
             examples: the batch; ids are distinct.
             columns: further columns to read; those that the store lacks are left out.
         """
         self.rows: dict[str, dict[str, Any]] = {}
         self.moved: dict[str, str] = {}
-        if not len(store):
+        if store is None:
             return
         by_uri = {example.uri: example.id for example in examples}
         ids = pa.array([example.id for example in examples], pa.string())
@@ -254,26 +253,6 @@ class _Root:
         if self._path is not None:
             return not is_remote(file) and Path(file).is_relative_to(self._path)
         return file == self._url or file.startswith(f"{self._url}/")
-
-
-class Digests:
-    """A set of texts, kept as eight bytes for each; it may contain a text that was not added."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._sorted = np.sort(np.fromiter(map(_digest, texts), np.uint64))
-
-    def have(self, texts: Sequence[str]) -> np.ndarray:
-        """bool (n,): False for each text that certainly was not added."""
-        wanted = np.fromiter(map(_digest, texts), np.uint64, len(texts))
-        places = np.searchsorted(self._sorted, wanted)
-        places[places == len(self._sorted)] = 0
-        if not len(self._sorted):
-            return np.zeros(len(texts), bool)
-        return np.asarray(self._sorted[places] == wanted)
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def is_another(uri: str, other: str) -> bool:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from rsicd_embed import rowfile
 from rsicd_embed.datasets.base import Skipped, Source
+from rsicd_embed.datasets.spooled_examples import collect
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import ArgumentError, DatasetError, StoreError
 from rsicd_embed.files import (
@@ -77,7 +78,8 @@ class Shard:
         """The shard of each source. What a source could not read is reported by shard 0."""
         selected = []
         for source in sources:
-            own = tuple(example for example in source.examples if self.has(example.id))
+            chosen = (example for example in source.examples if self.has(example.id))
+            own = collect(chosen, source.schema)
             rows = source.rows and source.rows.of(own)
             source = replace(source, examples=own, rows=rows)
             if self.number:

@@ -17,13 +17,18 @@ from rsicd_embed.errors import (
     one_line,
 )
 from rsicd_embed.remote.byte_budget import Reservation
+from rsicd_embed.remote.failure_reasons import (
+    ANONYMOUS,
+    CREDENTIALS,
+    FailureKind,
+    request_failure,
+)
 from rsicd_embed.remote.remote_url import RemoteUrl
 from rsicd_embed.remote.transfer import Content, RemoteObject, TransientError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-ANONYMOUS = "RSICD_EMBED_ANONYMOUS"
 RETRIES: dict[str, Any] = {
     "max_retries": 8,
     "retry_timeout": timedelta(seconds=90),
@@ -34,16 +39,6 @@ RETRIES: dict[str, Any] = {
     },
 }
 _PAGE = 1000
-_EXPIRED = {"ExpiredToken", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
-_REFUSED = {
-    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"),
-    *("AuthenticationFailed", "InvalidSecurity", "Unauthenticated", "NoAuthenticationInformation"),
-}
-_CREDENTIALS = {
-    "s3": "AWS (environment, profile or instance role)",
-    "gs": "Google Cloud (GOOGLE_APPLICATION_CREDENTIALS, gcloud or the machine's account)",
-    "az": "Azure (AZURE_STORAGE_ACCOUNT_NAME with a key, a token or a managed identity)",
-}
 
 
 class ObjectClient:
@@ -231,7 +226,7 @@ def _aws_credentials(config: dict[str, Any]) -> Any:
     if on_amazon:
         return None
     raise RemoteAccessError(
-        f"expected credentials of {_CREDENTIALS['s3']}, found none{remedy}; for a public bucket "
+        f"expected credentials of {CREDENTIALS['s3']}, found none{remedy}; for a public bucket "
         f"set {ANONYMOUS}=1"
     )
 
@@ -269,44 +264,27 @@ def _quoted(etag: str) -> str:
 def _readable(error: Exception, url: RemoteUrl, *, odd_key: bool) -> RemoteError:
     """Rewrites an error of obstore, which quotes URLs, headers and documents of the server."""
     text = str(error).partition("Debug source")[0]
-    match = re.search(r"<Code>(\w+)</Code>", text)
-    status = re.search(r"status code: (\d{3})", text)
-    code = match[1] if match else status[1] if status else ""
-    where, credentials = f"{url.scheme}://{url.container}", _CREDENTIALS[url.scheme]
-    if code in ("NoSuchBucket", "ContainerNotFound") or "bucket does not exist" in text:
-        return RemoteAccessError(f"there is no bucket {where}")
-    if isinstance(error, FileNotFoundError) or code in ("404", "NoSuchKey"):
-        return RemoteMissingError("no such object")
-    if "precondition" in text.lower() or code == "412":
-        return RemoteChangedError()
     if odd_key:
         return RemoteError(_odd_key(error))
-    if code in _EXPIRED:
-        return RemoteAccessError(
-            f"the credentials for {where} have expired; renew them and run the same command again"
-        )
-    if code in _REFUSED or code == "401":
-        return RemoteAccessError(f"{where} refuses the credentials ({code}); check {credentials}")
-    if re.search("Missing ?(AccessKeyId|SecretAccessKey)|Account must be|token request", text):
-        return RemoteAccessError(
-            f"expected credentials of {credentials}, found none; for a public bucket set "
-            f"{ANONYMOUS}=1"
-        )
-    if code in ("AccessDenied", "403", "AuthorizationFailure"):
-        return RemoteError(
-            f"{where} denies access; check the permissions of your credentials, or set "
-            f"{ANONYMOUS}=1 for a public bucket"
-        )
-    if code in ("301", "307", "PermanentRedirect") or "redirect without LOCATION" in text:
-        return RemoteAccessError(f"{where} is in another region; set AWS_REGION to its own")
-    if code:
-        return RemoteError(f"the server answered {code}; try again later")
-    if "HTTP error" in text or "partial response" in text or "body" in text:
-        return TransientError(
-            "the connection failed or broke off; check the network and the server"
-        )
-    reason = re.sub(r"https?://\S+", "…", re.sub(r"^Generic \w+ error: ", "", text))
-    return RemoteError(one_line(reason, limit=200))
+    failure = request_failure(text, f"{url.scheme}://{url.container}")
+    match failure and failure.kind:
+        case None:
+            if isinstance(error, FileNotFoundError):
+                return RemoteMissingError("no such object")
+            reason = re.sub(r"https?://\S+", "…", re.sub(r"^Generic \w+ error: ", "", text))
+            return RemoteError(one_line(reason, limit=200))
+        case FailureKind.MISSING:
+            kind: type[RemoteError] = RemoteMissingError
+        case FailureKind.CHANGED:
+            return RemoteChangedError()
+        case FailureKind.ACCESS:
+            kind = RemoteAccessError
+        case FailureKind.TRANSIENT:
+            kind = TransientError
+        case _:
+            kind = RemoteError
+    assert failure is not None
+    return kind(failure.reason)
 
 
 def _odd_key(error: Exception) -> str:

@@ -192,7 +192,7 @@ class VectorStore(Protocol):
         Args:
             queries: float32 (q, dim), or (dim,) for one; they need not be normalised.
             k: number of rows per query; you get fewer only if fewer rows match.
-            where: SQL predicate in DataFusion's dialect, applied before top-k.
+            where: SQL condition in DataFusion's dialect, applied before top-k.
 
         Returns:
             Long form: query int32, rank int32 (from 1), id string, score float32 in [-1, 1], then

@@ -48,13 +48,13 @@ _NAMES = {"nearest": "nearest image's", "most_frequent": "most frequent"}
     "--baselines/--no-baselines",
     default=True,
     show_default=True,
-    help="Score the captions of the nearest training images and the most frequent caption too; "
-    "this embeds the train split.",
+    help="Also score two baselines: the caption of the nearest training image and the most "
+    "frequent caption. This embeds the train split.",
 )
 @click.option(
     "--vectors",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder that keeps the vectors of the train split for the next time.",
+    help="Folder in which to cache the vectors of the train split.",
 )
 @skip_option
 @evaluation_options

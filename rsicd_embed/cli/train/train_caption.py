@@ -61,8 +61,7 @@ def _settings_options(command: Any) -> Any:
 @click.option(
     "--vectors",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder that keeps the vectors of the images; several runs can share one.  "
-    "[default: OUT/vectors]",
+    help="Folder of the images' vectors, which several runs can share.  [default: OUT/vectors]",
 )
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of settings.")
 @click.option(
@@ -70,7 +69,7 @@ def _settings_options(command: Any) -> Any:
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A setting such as decoder.layers=6; overrides --config. May be repeated.",
+    help="Setting such as decoder.layers=6; overrides --config; repeatable.",
 )
 @_settings_options
 @click.option("--freeze-decoder", is_flag=True, help="Train the mapping network only.")

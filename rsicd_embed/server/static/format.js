@@ -2,6 +2,7 @@
 
 let columns = new Map();
 let place = null;
+let labels = null; // names of the columns of a label, shown on a line of their own
 
 // Shown elsewhere or not at all.
 const HIDDEN = new Set(["rank", "id", "score", "uri", "sha256", "object_etag", "width", "height"]);
@@ -13,6 +14,7 @@ const TIME = /^(\d{4,})-(\d\d)-(\d\d)(?:[ T](\d\d:\d\d)(?::(\d\d(?:\.\d+)?))?)?(
 export function describe(answer) {
   columns = new Map(answer.columns.map((column) => [column.name, column]));
   place = answer.place;
+  labels = answer.labels;
 }
 
 /** The readable name of a class, such as "dense residential area", or the value itself. */
@@ -35,8 +37,9 @@ export function generated(hit) {
 
 /** The attributes of a hit in one line, without generated captions. */
 export function summary(hit) {
-  const apart = new Set(Object.keys(hit).filter((name) => `${name}${LIKELY}` in hit).flatMap((name) => [name, `${name}${LIKELY}`]));
-  return entries(hit).filter(([name, value]) => !apart.has(name) && value !== null && value !== hit.id)
+  const apart = labels ? [labels.label, labels.probability, labels.corrected] : [];
+  for (const [column] of generated(hit)) apart.push(column, `${column}${LIKELY}`);
+  return entries(hit).filter(([name, value]) => value !== null && value !== hit.id && !apart.includes(name))
     .map(([name, value]) => [name, short(name, value)]).filter(([, text]) => text !== "")
     .map(([name, text]) => (name === "place" ? text : `${name}: ${text}`)).join(" · ");
 }

@@ -33,6 +33,7 @@ from rsicd_embed.records import (
     read_header,
     row_schema,
 )
+from rsicd_embed.remote.failure_reasons import request_failure
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
@@ -47,6 +48,7 @@ _FUNCTION = "rsicd-clip"  # name of the embedding function that `rsicd_embed.lan
 _LANCE_ERRORS = (RuntimeError, ValueError, KeyError, pa.ArrowException)
 _PANICS = ("RustPanic", "PanicException")
 _REMEDY = "check the location, or restore it from a backup"
+_BUCKET = re.compile(r"(?:s3|gs|az)://[^/\s]+")
 _CLOCK_S = 2.0  # file times may be this much coarser than the clock
 
 
@@ -68,6 +70,9 @@ def lance_errors(doing: str, remedy: str = _REMEDY) -> Iterator[None]:
         if failure := files.system_error(str(error)):
             with files.storage_errors(doing):
                 raise failure from error
+        place = _BUCKET.search(doing)
+        if place and (refused := request_failure(str(error), place[0])):
+            raise StoreError(f"{doing}: {refused.reason}") from error
         text = re.sub(r",? ?\S*/\S+\.rs:\d+:\d+", "", one_line(error))
         text = text.replace("lance error: ", "")
         raise StoreError(f"{doing}: {text[:300]}; {remedy}") from error
@@ -242,6 +247,8 @@ class LanceLocation:
             raise
         except RuntimeError as error:
             if files.system_error(str(error)):
+                raise
+            if self.folder is None and request_failure(str(error), self.uri.location):
                 raise
             raise StoreCorruptError(
                 f"{self.uri} is damaged ({' '.join(str(error).split())[:200]}); "
