@@ -25,6 +25,7 @@ Every message is a single line: what was expected, what was found, and what to d
         ├── StoreCorruptError      files of the store are damaged
         ├── FingerprintError       the store's vectors come from another model
         ├── SchemaError            rows or columns do not match the store
+        ├── RowChangedError        a row has changed since it was read
         ├── QueryError             a query is invalid
         │   └── UnknownRowError    it refers to a row that the store lacks
         ├── FilterError            a `where` condition is invalid
@@ -48,6 +49,7 @@ __all__ = [
     "RemoteError",
     "RemoteMissingError",
     "RequestError",
+    "RowChangedError",
     "RsicdEmbedError",
     "SQLError",
     "SchemaError",
@@ -166,6 +168,10 @@ class FingerprintError(StoreError):
 
 class SchemaError(StoreError):
     """Rows lack columns that a store requires, or have columns of another type."""
+
+
+class RowChangedError(StoreError):
+    """A row has changed since it was read, so it was not written."""
 
 
 class QueryError(StoreError):

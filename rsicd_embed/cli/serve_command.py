@@ -50,6 +50,13 @@ _BATCH_SIZE = 64
     help="File of API keys, one per line, of which every request must have one.  "
     "[default: the key in RSICD_EMBED_API_KEY, if it is set]",
 )
+@click.option(
+    "--allow-labels",
+    "labels",
+    metavar="COLUMN",
+    help="Let clients correct the labels in this column, which need not exist yet.  [default: "
+    "clients only read]",
+)
 @model_option("the model of the store")
 @backend_option
 @click.option(
@@ -71,6 +78,7 @@ def serve(
     allowed_hosts: tuple[str, ...],
     paths: bool | None,
     api_key_file: Path | None,
+    labels: str | None,
     model: str | None,
     backend: Backend | None,
     threads: int | None,
@@ -81,8 +89,8 @@ def serve(
     The page is at /, the OpenAPI document at /openapi.json, and the server's state at /healthz,
     /readyz and /metrics. Anyone who can reach the address can search the store and see its images,
     unless keys are required; by default, only this machine can. Requests for other host names and
-    from other sites' pages are refused. Ctrl-C stops the server after running requests are
-    answered.
+    from other sites' pages are refused. The store is only read, unless --allow-labels is given.
+    Ctrl-C stops the server after running requests are answered.
     """
     missing = [name for name in _REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
@@ -90,6 +98,7 @@ def serve(
             f"expected {', '.join(missing)}, found none; install: pip install 'rsicd-embed[serve]'"
         )
     share_one_heap()
+    from rsicd_embed.curation.corrections import LabelColumns
     from rsicd_embed.server import api_keys, middleware, process
     from rsicd_embed.server.batching import Policy
     from rsicd_embed.server.engine import Engine
@@ -107,11 +116,16 @@ def serve(
         paths = local and not allowed_hosts
     listening = process.listen(host, port)
     with listening, Engine(store_uri, lambda name: _load(name, backend), model) as engine:
-        engine.open()
+        served = engine.open()
+        if labels is not None:
+            LabelColumns(labels).require(served.store.schema)
         if not local and keys is None:
-            note(f"{host} may be reachable from other machines: anyone there can see the images")
+            can = "see the images" if labels is None else "see the images and change labels"
+            note(f"{host} may be reachable from other machines: anyone there can {can}")
         policy = Policy(most=together)
-        service = Service(engine, threads=threads or cpu_count(), policy=policy, paths=paths)
+        service = Service(
+            engine, threads=threads or cpu_count(), policy=policy, paths=paths, labels=labels
+        )
         url = process.url(listening)
         process.run(service, listening, lambda: show(f"serving {store_uri} at {url}"), access)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from rsicd_embed.stores.base import VectorStore
 _LOGIT_SCALE = 100.0  # CLIP's, for models without one
 _MOST_LISTED = 5
 _IDS_AT_ONCE = 10_000
+# As `query.table_files` writes cells that begin like a formula.
+_PROTECTED = re.compile("'[=+\\-@\t\r\n＝＋－＠]")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def read_examples(path: Path) -> dict[str, str]:
         )
     labels: dict[str, str] = {}
     for row in reader:
-        id_, label = row["id"] or "", (row["label"] or "").strip()
+        id_, label = (_unprotected(row[name] or "") for name in ("id", "label"))
+        label = label.strip()
         if not id_ or not label:
             raise DatasetError(f"{path}: line {reader.line_num}: expected an id and a label")
         if labels.setdefault(id_, label) != label:
@@ -220,6 +224,11 @@ def _require_classes(labels: Mapping[str, str], source: str) -> None:
         raise DatasetError(
             f"{source}: expected at least two classes with two examples each, found {few}"
         )
+
+
+def _unprotected(cell: str) -> str:
+    """A cell without the apostrophe that exports put before what spreadsheets would execute."""
+    return cell[1:] if _PROTECTED.match(cell) else cell
 
 
 def _text(path: Path) -> str:

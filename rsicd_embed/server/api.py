@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, File, Form, Query, Request, UploadFile
-from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from rsicd_embed.errors import (
-    FindError,
-    ModelError,
-    QueryError,
-    RequestError,
-    StoreError,
-    UnknownRowError,
-)
+from rsicd_embed.errors import RequestError
 from rsicd_embed.find.finding import OVERLAP, Question
 from rsicd_embed.find.patches import MAX_OVERLAP
-from rsicd_embed.json_output import as_json
 from rsicd_embed.query.composed import Part, parse_all
 from rsicd_embed.query.composed import Query as ComposedQuery
 from rsicd_embed.server import schemas as s
-from rsicd_embed.server.conditions import Condition
 from rsicd_embed.server.engine import SearchQuery, SearchResult
+from rsicd_embed.server.error_responses import add_error_handlers, json_response
 from rsicd_embed.server.middleware import LOOPBACK, Access, App, Guard
+from rsicd_embed.server.page_routes import page_routes
+from rsicd_embed.server.page_schemas import ColumnList, Ready
 from rsicd_embed.server.service import Service
 
-_LOG = logging.getLogger("rsicd_embed.server")
-_RETRY_AFTER = {"retry-after": "2"}
 _SEARCH_ERRORS = s.errors(404, 413, 422, 503)
 _IMAGE_ERRORS = s.errors(404, 413, 415, 422, 503)
 
@@ -84,18 +73,12 @@ def create_app(service: Service, access: Access = LOOPBACK) -> App:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_exception_handler(RequestError, _request_error)
-    app.add_exception_handler(FindError, _find_error)
-    app.add_exception_handler(QueryError, _query_error)
-    app.add_exception_handler(StoreError, _unavailable)
-    app.add_exception_handler(ModelError, _unavailable)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected_error)
+    add_error_handlers(app)
     app.include_router(_search_routes(service))
     app.include_router(_image_routes(service))
     app.include_router(_state_routes(service))
-    app.include_router(_page_routes())
+    app.include_router(page_routes(service))
+    app.include_router(_static_routes())
     return Guard(app, service.metrics, service.limits, access)
 
 
@@ -104,7 +87,7 @@ def _search_routes(service: Service) -> APIRouter:
 
     def response(query: str | None, hits: list[SearchResult], warnings: list[str]) -> Response:
         listed = [hit.as_json(with_uri=service.shows_paths) for hit in hits]
-        return _json({"query": query, "hits": listed, "warnings": warnings})
+        return json_response({"query": query, "hits": listed, "warnings": warnings})
 
     @router.get("/search", response_model=s.Hits, responses=_SEARCH_ERRORS)
     async def search_by_words(
@@ -146,7 +129,7 @@ def _search_routes(service: Service) -> APIRouter:
     async def search(request: s.Search) -> Response:
         """Search by texts and rows, with weights and filters."""
         query = request.query()
-        hits = await service.search(SearchQuery(query, _conditions(request.filters)))
+        hits = await service.search(SearchQuery(query, s.conditions_of(request.filters)))
         return response(query.title, hits, service.warnings(*query.texts))
 
     @router.post("/search/image", response_model=s.Hits, responses=_IMAGE_ERRORS)
@@ -184,7 +167,7 @@ def _search_routes(service: Service) -> APIRouter:
                 prompts=prompts,
             )
 
-        conditions = _conditions(s.parse_filters(filters))
+        conditions = s.conditions_of(s.parse_filters(filters))
         hits = await service.search_image(await image.read(), query, conditions)
         title = ", ".join([image.filename or "an image", *map(str, more)])
         return response(title, hits, service.warnings(*texts))
@@ -221,7 +204,7 @@ def _image_routes(service: Service) -> APIRouter:
             service.limits.patches,
         )
         source = await image.read() if image is not None else str(id)
-        return _json(await service.find(source, question, k))
+        return json_response(await service.find(source, question, k))
 
     @router.get(
         "/pictures",
@@ -259,20 +242,20 @@ def _image_routes(service: Service) -> APIRouter:
 def _state_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["server"])
 
-    @router.get("/api/columns", response_model=s.ColumnList, responses=s.errors(503))
+    @router.get("/api/columns", response_model=ColumnList, responses=s.errors(503))
     async def columns() -> Response:
         """List the attributes to filter by."""
-        return _json(await service.columns())
+        return json_response(await service.columns())
 
     @router.get("/healthz")
     async def health() -> dict[str, bool]:
         """Whether the server is running."""
         return {"alive": True}
 
-    @router.get("/readyz", response_model=s.Ready, responses=s.errors(503))
+    @router.get("/readyz", response_model=Ready, responses=s.errors(503))
     async def ready() -> Response:
         """Whether the model is warm and the store is available."""
-        return _json(await service.ready())
+        return json_response(await service.ready())
 
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -282,7 +265,7 @@ def _state_routes(service: Service) -> APIRouter:
     return router
 
 
-def _page_routes() -> APIRouter:
+def _static_routes() -> APIRouter:
     """One route per static file, so that no client's path is ever looked up in a folder."""
     router = APIRouter(include_in_schema=False)
     for path in sorted(_STATIC.iterdir()):
@@ -298,61 +281,3 @@ def _add_file(router: APIRouter, url: str, data: bytes, media_type: str) -> None
         return Response(data, 200, {"cache-control": "no-cache"}, media_type)
 
     router.add_api_route(url, file, methods=["GET"])
-
-
-def _conditions(filters: list[s.Filter]) -> tuple[Condition, ...]:
-    return tuple(item.condition() for item in filters)
-
-
-def _json(document: Mapping[str, Any]) -> Response:
-    # Validating the response model would take longer than the search.
-    return Response(as_json(document), media_type="application/json")
-
-
-def _error(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
-    body = as_json({"error": " ".join(text.split())})
-    if status == 503:
-        headers = {**_RETRY_AFTER, **(headers or {})}
-    return Response(body, status, headers, "application/json")
-
-
-async def _request_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return _error(error.status, str(error))
-
-
-async def _find_error(_: Request, error: Exception) -> Response:
-    return _error(422, str(error))
-
-
-async def _query_error(_: Request, error: Exception) -> Response:
-    return _error(404 if isinstance(error, UnknownRowError) else 422, str(error))
-
-
-async def _unavailable(_: Request, error: Exception) -> Response:
-    # The message names folders, which only the operator may see.
-    _LOG.warning("%s", error)
-    return _error(503, "the store is unavailable; see the server's log")
-
-
-async def _validation_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return _error(422, "; ".join(map(_validation_message, error.errors()[:5])))
-
-
-def _validation_message(detail: dict[str, Any]) -> str:
-    location: Sequence[object] = detail.get("loc", ())
-    field = ".".join(str(part) for part in location if part not in ("body", "query"))
-    message = str(detail.get("msg", "not valid")).removeprefix("Value error, ")
-    return f"{field[:100]}: {message}" if field else message
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers) if error.headers else None
-    return _error(error.status_code, str(error.detail), headers)
-
-
-async def _unexpected_error(_: Request, error: Exception) -> Response:
-    _LOG.error("unexpected error", exc_info=error)
-    return _error(500, "unexpected error; see the server's log")

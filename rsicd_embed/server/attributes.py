@@ -17,7 +17,7 @@ from rsicd_embed.server.conditions import OPERATORS, filterable, zone_of
 from rsicd_embed.stores.base import VectorStore
 
 if TYPE_CHECKING:
-    from rsicd_embed.server.schemas import Column, Place, StoreColumns
+    from rsicd_embed.server.page_schemas import Column, Place, StoreColumns
 
 # A column with more distinct texts is not offered as a list of values.
 _MOST_VALUES = 60

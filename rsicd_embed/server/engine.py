@@ -11,24 +11,39 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from rsicd_embed.curation.corrections import (
+    LabelColumns,
+    LabelState,
+    corrected_labels,
+    label_columns,
+    set_label,
+)
 from rsicd_embed.embedder.base import Embedder, provenance
-from rsicd_embed.errors import FilterError, QueryError, RequestError, StoreError
+from rsicd_embed.errors import (
+    FilterError,
+    FingerprintError,
+    QueryError,
+    RequestError,
+    StoreError,
+)
 from rsicd_embed.files import Closing
+from rsicd_embed.query.area import Area
 from rsicd_embed.query.composed import Part, Query, query_vectors
 from rsicd_embed.query.search import condition, hits, select
 from rsicd_embed.records import python_rows, require_same_model, with_ids
-from rsicd_embed.server import attributes, conditions
+from rsicd_embed.server import attributes, conditions, overview
 from rsicd_embed.server.conditions import Condition
 from rsicd_embed.stores.base import VectorStore, open_store
 
 if TYPE_CHECKING:
-    from rsicd_embed.server.schemas import StoreColumns
+    from rsicd_embed.server.page_schemas import Overview, StoreColumns
 
 T = TypeVar("T")
 
 # Batch sizes for which embedders compile; larger batches of images are rare.
 _WARM_SIZES = (1, 4, 16, 64)
 _MOST_WARM_IMAGES = 16
+_LABEL_ATTEMPTS = 3
 # Texts are padded to a few lengths; nearly all texts have one of these two.
 _WARM_TEXTS = (
     "a port",
@@ -98,6 +113,7 @@ class Engine(Closing):
         self._served: ServedStore | None = None
         self._embedder: Embedder | None = None  # kept while a store is temporarily gone
         self._mutex = threading.RLock()
+        self._writing = threading.Lock()
 
     def open(self) -> ServedStore:
         """Opens the store and loads its model, unless they are open.
@@ -161,6 +177,50 @@ class Engine(Closing):
     def columns(self) -> StoreColumns:
         """Describes the columns; see `attributes.describe`."""
         return self._with_retry(lambda served: attributes.describe(served.store))
+
+    def overview(self, k: int, filters: Sequence[Condition], area: Area | None) -> Overview:
+        """Summarises the rows that meet conditions; see `overview.summarise`.
+
+        Raises:
+            RequestError: 422: an invalid filter.
+            QueryError: rows have no coordinates.
+        """
+
+        def summarise(served: ServedStore) -> Overview:
+            schema = served.store.schema
+            where = [conditions.where(filters, schema), area and area.condition(schema)]
+            given = [f"({condition})" for condition in where if condition]
+            try:
+                return overview.summarise(served.store, k, " AND ".join(given) or None)
+            except FilterError as error:
+                raise RequestError(422, str(error)) from error
+
+        return self._with_retry(summarise)
+
+    def label_columns(self) -> LabelColumns | None:
+        """The store's column of labels with probabilities, if there is one."""
+        return self._with_retry(lambda served: label_columns(served.store.schema))
+
+    def set_label(
+        self, columns: LabelColumns, id_: str, was: str | None, state: LabelState
+    ) -> LabelState:
+        """Writes a row's label through a store object of its own; see `corrections.set_label`.
+
+        If the store is embedded again meanwhile, the row is read again.
+        """
+        with self._writing:
+            for attempt in range(_LABEL_ATTEMPTS):
+                with open_store(self.uri) as store:
+                    try:
+                        return set_label(store, columns, id_, was, state)
+                    except FingerprintError:
+                        if attempt == _LABEL_ATTEMPTS - 1:
+                            raise
+        raise AssertionError
+
+    def corrected_labels(self, columns: LabelColumns) -> dict[str, str]:
+        """The corrected labels by id."""
+        return self._with_retry(lambda served: corrected_labels(served.store, columns))
 
     def rows(self) -> int:
         """The number of rows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NotRequired, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 from rsicd_embed.errors import RequestError
 from rsicd_embed.query.area import Area, Near
 from rsicd_embed.query.composed import WANTED, Part, Query
-from rsicd_embed.server.conditions import Condition, Kind, Operator
+from rsicd_embed.server.conditions import Condition, Operator
 
 T = TypeVar("T")
 
@@ -79,17 +79,18 @@ LIMITS = Limits()
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("expected a text, found nothing but spaces")
-    return _utf8(value)
+    return utf8(value)
 
 
-def _utf8(value: str) -> str:
+def utf8(value: str) -> str:
+    """Returns the text; ValueError if it has lone surrogates."""
     if value.encode("utf-8", "replace").decode() != value:
         raise ValueError("expected text in UTF-8")
     return value
 
 
 Text = Annotated[str, Field(min_length=1, max_length=LIMITS.text_chars), AfterValidator(_not_blank)]
-Id = Annotated[str, Field(max_length=LIMITS.id_chars), AfterValidator(_utf8)]
+Id = Annotated[str, Field(max_length=LIMITS.id_chars), AfterValidator(utf8)]
 Count = Annotated[int, Field(ge=1, le=LIMITS.hits)]
 Side = Annotated[int, Field(ge=1, le=1_000_000)]
 Score = Annotated[float, Field(ge=-1, le=1, description="Cosine similarity.")]
@@ -112,6 +113,11 @@ class Filter(BaseModel):
 
 Filters = Annotated[list[Filter], Field(max_length=LIMITS.filters)]
 _FILTERS: TypeAdapter[list[Filter]] = TypeAdapter(Filters)
+
+
+def conditions_of(filters: list[Filter]) -> tuple[Condition, ...]:
+    """Converts filters for the engine."""
+    return tuple(item.condition() for item in filters)
 
 
 def parse_filters(text: str) -> list[Filter]:
@@ -320,50 +326,6 @@ class FindResponse(TypedDict):
     patches: list[Patch]
     heat_map: Annotated[str, Field(description="A transparent PNG as a data URI.")]
     warnings: Warnings
-
-
-class Column(TypedDict):
-    """An attribute to filter by."""
-
-    name: str
-    kind: Kind
-    operators: list[Operator]
-    type: Annotated[str, Field(description="Arrow type.", examples=["timestamp[us, tz=UTC]"])]
-    values: NotRequired[Annotated[list[str], Field(description="All values, if there are few.")]]
-    names: NotRequired[Annotated[dict[str, str], Field(description="Readable names, by value.")]]
-    min: NotRequired[float | str]
-    max: NotRequired[float | str]
-
-
-class Place(TypedDict):
-    """The columns of longitudes and latitudes, in degrees."""
-
-    lon: str
-    lat: str
-
-
-class StoreColumns(TypedDict):
-    """The attributes of a store's rows."""
-
-    rows: int
-    columns: list[Column]
-    place: Place | None
-
-
-class ColumnList(StoreColumns):
-    """The attributes to filter by."""
-
-    originals: Annotated[
-        bool, Field(description="Whether the original image files can be downloaded.")
-    ]
-
-
-class Ready(TypedDict):
-    """The state of a server that is ready."""
-
-    ready: bool
-    rows: int
-    model: str
 
 
 class Error(BaseModel):

@@ -14,22 +14,25 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from rsicd_embed.curation.corrections import LabelColumns, LabelState
 from rsicd_embed.embedder.base import Embedder, word_warnings
-from rsicd_embed.errors import RequestError
+from rsicd_embed.errors import RequestError, RowChangedError, SchemaError
 from rsicd_embed.find import finding, heatmap
 from rsicd_embed.find.finding import Finding, Question
 from rsicd_embed.images import ImageLike, SceneWindow
+from rsicd_embed.query.area import Area
 from rsicd_embed.query.composed import Part, Query
 from rsicd_embed.server import image_files
 from rsicd_embed.server.batching import Batcher, Policy
 from rsicd_embed.server.conditions import Condition
 from rsicd_embed.server.engine import Engine, SearchQuery, SearchResult, StoredFile
 from rsicd_embed.server.middleware import Metrics
-from rsicd_embed.server.schemas import LIMITS, ColumnList, FindResponse, Limits, Ready
+from rsicd_embed.server.page_schemas import ColumnList, LabelNames, Overview, Ready
+from rsicd_embed.server.schemas import LIMITS, FindResponse, Limits
 
 T = TypeVar("T")
 
-_COLUMNS_FOR_S = 10.0
+_CACHED_S = 10.0
 _THUMBNAILS_BYTES = 64 * 1024 * 1024
 # Small, because searches wait for a batch of patches to finish.
 _PATCHES_PER_BATCH = 8
@@ -46,6 +49,7 @@ class Service:
         limits: Limits = LIMITS,
         policy: Policy | None = None,
         paths: bool = False,
+        labels: str | None = None,
     ) -> None:
         """Creates the thread pools; `start` warms the model up.
 
@@ -55,9 +59,11 @@ class Service:
             limits: limits of requests.
             policy: how searches are batched.
             paths: whether clients see image paths and can download the original files.
+            labels: column of labels that clients may correct; None to write nothing.
         """
         self.engine, self.limits, self.metrics = engine, limits, Metrics()
         self.shows_paths = paths
+        self._corrected = None if labels is None else LabelColumns(labels)
         self._model = ThreadPoolExecutor(1, "model")
         self._images = ThreadPoolExecutor(threads, "images")
         self._finder = ThreadPoolExecutor(1, "find")
@@ -69,6 +75,7 @@ class Service:
         self._thumbnails: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._thumbnails_bytes = 0
         self._columns: tuple[float, ColumnList] | None = None
+        self._overview: tuple[object, float, Overview] | None = None
         self._jobs = 0
         self._warm = asyncio.Event()
         self._warming: asyncio.Task[None] | None = None
@@ -196,10 +203,76 @@ class Service:
     async def columns(self) -> ColumnList:
         """Describes the columns to filter by; cached for some seconds."""
         now = time.monotonic()
-        if self._columns is None or now - self._columns[0] > _COLUMNS_FOR_S:
+        if self._columns is None or now - self._columns[0] > _CACHED_S:
             described = await self._run(self._images, self.engine.columns)
-            self._columns = (now, {**described, "originals": self.shows_paths})
+            labels = self._corrected or await self._run(self._images, self.engine.label_columns)
+            shown: LabelNames | None = None
+            if labels is not None:
+                shown = {
+                    "label": labels.label,
+                    "probability": labels.probability,
+                    "corrected": labels.corrected,
+                    "writable": self._corrected is not None,
+                }
+            originals = self.shows_paths
+            self._columns = (now, {**described, "originals": originals, "labels": shown})
         return self._columns[1]
+
+    async def set_label(self, id_: str, was: str | None, state: LabelState) -> LabelState:
+        """Writes a row's label and returns the state before.
+
+        Raises:
+            RequestError: 403: the server writes no labels. 409: the label has changed. 422: it is
+                not valid.
+            UnknownRowError: there is no such row.
+        """
+        columns = self._require_labels()
+
+        def write() -> LabelState:
+            try:
+                return self.engine.set_label(columns, id_, was, state)
+            except RowChangedError as error:
+                raise RequestError(409, str(error)) from error
+            except SchemaError as error:
+                raise RequestError(422, str(error)) from error
+
+        before = await self._run(self._images, write)
+        self._columns = self._overview = None
+        return before
+
+    async def corrected_labels(self) -> dict[str, str]:
+        """The corrected labels by id.
+
+        Raises:
+            RequestError: 403: the server writes no labels.
+        """
+        columns = self._require_labels()
+        return await self._run(self._images, lambda: self.engine.corrected_labels(columns))
+
+    def _require_labels(self) -> LabelColumns:
+        if self._corrected is None:
+            raise RequestError(
+                403, "this server only reads; to correct labels, start it with --allow-labels"
+            )
+        return self._corrected
+
+    async def overview(
+        self, k: int, filters: tuple[Condition, ...] = (), area: Area | None = None
+    ) -> Overview:
+        """A sample of the rows and their places; of all rows, cached for some seconds."""
+        now = time.monotonic()
+        key = (k, filters, area)
+        if (
+            self._overview is None
+            or self._overview[0] != key
+            or now - self._overview[1] > _CACHED_S
+        ):
+            made = await self._run(self._images, lambda: self.engine.overview(k, filters, area))
+            if not self.shows_paths:
+                for row in made["sample"]:
+                    row.pop("uri", None)  # type: ignore[typeddict-item]
+            self._overview = (key, now, made)
+        return self._overview[2]
 
     async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         if self._jobs >= self.limits.jobs:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from rsicd_embed.bench.ann.workload import PART, Workload, threshold
+from rsicd_embed.query.composed import stored_vectors
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import VectorStore, open_store
 from tests.benchmarks.conftest import DIM, QUERIES, ROWS, K
@@ -50,6 +51,18 @@ def test_search_batch(
     benchmark: Any, store: VectorStore, rows: Workload, where: str | None
 ) -> None:
     assert benchmark(store.search, rows.queries, K, where).num_rows == K * QUERIES
+
+
+@pytest.mark.benchmark(group="look-ups of one row's vector by id")
+def test_look_up(benchmark: Any, store: VectorStore) -> None:
+    """What an example costs in a composed query; each round looks up another id."""
+    with store.scan(["id"]) as reader:
+        ids = itertools.cycle(reader.read_all()["id"].to_pylist())
+
+    def look_up() -> int:
+        return len(stored_vectors(store, [next(ids)]))
+
+    assert benchmark(look_up) == 1
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -304,14 +304,15 @@ def test_server_state(client: Any, archive: Archive) -> None:
 
 def test_responses_match_the_schemas(client: Any, archive: Archive) -> None:
     """Routes do not validate their responses, so this test does."""
-    from rsicd_embed.server import schemas
+    from rsicd_embed.server import page_schemas, schemas
 
     def check(type_: Any, document: Any) -> None:
         TypeAdapter(type_).validate_python(document, strict=True)
 
     check(schemas.Hits, client.get("/api/search", params={"text": "x"}).json())
-    check(schemas.ColumnList, client.get("/api/columns").json())
-    check(schemas.Ready, client.get("/readyz").json())
+    check(page_schemas.ColumnList, client.get("/api/columns").json())
+    check(page_schemas.Overview, client.post("/api/overview", json={}).json())
+    check(page_schemas.Ready, client.get("/readyz").json())
     response = client.post("/api/find", data={"text": "x", "id": archive.ids[0]}).json()
     check(schemas.FindResponse, response)
     paths = client.get("/openapi.json").json()["paths"]

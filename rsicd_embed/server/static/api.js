@@ -38,6 +38,19 @@ export function stop() {
   $("progress").hidden = true;
 }
 
+/** Posts an object as JSON and returns the response, beside the current request; throws an Error that says why not. */
+export async function post(url, body) {
+  let response;
+  try {
+    response = await fetch(url, json(body));
+  } catch {
+    throw new Error("The server does not respond. Is it still running?");
+  }
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
+}
+
 /** Options for a POST of an object as JSON. */
 export const json = (body) => ({
   method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body),

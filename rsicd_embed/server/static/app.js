@@ -6,7 +6,9 @@ import { MOST_PARTS, UNREFINED, isRefined, isSearch, partsOf } from "./compose.j
 import { $, count, fail, make, notify } from "./dom.js";
 import * as filters from "./filters.js";
 import { describe, named } from "./format.js";
+import * as labels from "./labels.js";
 import * as map from "./map.js";
+import * as overview from "./overview.js";
 import * as patches from "./patches.js";
 import { EMPTY, TABS, filesOf, fromAddress, toAddress } from "./query.js";
 import * as results from "./results.js";
@@ -82,13 +84,14 @@ function render() {
   preview("find", query.in);
   chips.show(query, depth() > 0);
   $("examples").hidden = isSearch(query);
+  $("min-label").hidden = $("sort-label").hidden = !isSearch(query);
   api.stop();
   searches.reset();
   if (isSearch(query)) return search();
+  if (!finding) return browse();
   results.clear();
-  if (finding) $("map").hidden = true;
-  if (!finding && isRefined(query)) notify(["add a text, an image or an example to look for"]);
-  return finding && query.in && query.find.trim() ? find() : null;
+  $("map").hidden = true;
+  return query.in && query.find.trim() ? find() : null;
 }
 
 async function find() {
@@ -98,6 +101,12 @@ async function find() {
     text, [typeof source === "string" ? "id" : "image"]: source, k: 8, against, patch: patch || undefined,
   }));
   if (answer) patches.show(answer, source);
+}
+
+/** Shows the archive, as there is nothing to look for yet. */
+async function browse() {
+  await overview.show(query);
+  if (!isSearch(query) && isRefined(query)) notify(["add a text, an image or an example to look for"]);
 }
 
 /** Shows the query's results; other orders than by score need the columns. */
@@ -245,6 +254,7 @@ async function loadColumns() {
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
   describe(answer);
+  labels.setColumns(answer);
   sorting.setColumns(answer);
   $("sort").replaceChildren(...sorting.orders().map(([value, textContent]) => make("option", { value, textContent })));
   $("sort").value = query.sort;
@@ -255,8 +265,8 @@ async function loadColumns() {
   results.redraw();
   $("map").hidden ||= query.tab === "find";
   $("about").textContent = `${count(answer.rows, "image")}: search by text, by image, or within an image`;
-  const labels = answer.columns.find(({ name, values }) => values?.length > 1 && /label|class|category/i.test(name));
-  const examples = labels ? labels.values.slice(0, EXAMPLES.length).map((value) => named(labels.name, value)) : EXAMPLES;
+  const classNames = answer.columns.find(({ name, values }) => values?.length > 1 && /label|class|category/i.test(name));
+  const examples = classNames ? classNames.values.slice(0, EXAMPLES.length).map((value) => named(classNames.name, value)) : EXAMPLES;
   $("examples").replaceChildren(...examples.map((text) => {
     const example = make("button", { type: "button", textContent: text });
     example.addEventListener("click", () => changeText(text));

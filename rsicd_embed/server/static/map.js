@@ -11,9 +11,11 @@ const MOST_DOTS = 1000;
 
 let zoomed = false;
 let placed = [];
+let groups = []; // of rows at about one place, without a query
 let within = null;
 let marked = null;
 let onPick = () => {};
+let onBox = () => {};
 
 /** Calls `pick` with a dot's index, and whether it was clicked, when the pointer is on it. */
 export function listen(pick) {
@@ -22,11 +24,17 @@ export function listen(pick) {
   for (const [event, clicked] of [["pointerover", false], ["click", true]]) {
     svg().addEventListener(event, ({ target }) => target.matches(".hit") && onPick(Number(target.dataset.index), clicked));
   }
+  svg().addEventListener("click", ({ target }) => {
+    if (target.matches(".group")) onBox(groups[target.dataset.index].box.join(","));
+  });
   new ResizeObserver(drawMap).observe($("map"));
 }
 
 /** Calls `change` with the box that the user draws or types, as "west,south,east,north", or null. */
-export const listenForBox = (change) => box.listen(svg(), change);
+export function listenForBox(change) {
+  onBox = change;
+  box.listen(svg(), change);
+}
 
 const svg = () => $("map").querySelector("svg");
 
@@ -41,9 +49,23 @@ export function showBox(text) {
 export function showPlaces(hits) {
   const all = hits.map((hit, index) => ({ ...placeOf(hit), index, id: hit.id })).filter(({ lon }) => lon !== undefined);
   placed = all.slice(0, MOST_DOTS);
-  $("map").hidden = !hasPlaces();
+  groups = [];
   $("map-count").textContent = all.length > placed.length ? `(the first ${count(placed.length, "result")})`
     : all.length < hits.length ? `(${all.length} of ${hits.length} results have coordinates)` : "";
+  refresh();
+}
+
+/** Shows groups of rows, each with a mean place, a count and a box, instead of hits. */
+export function showGroups(list) {
+  groups = list;
+  placed = [];
+  $("map-count").textContent = "";
+  refresh();
+}
+
+/** Shows the map again, if rows have coordinates. */
+export function refresh() {
+  $("map").hidden = !hasPlaces();
   drawMap();
 }
 
@@ -55,9 +77,10 @@ export function mark(index) {
 
 /** Left, top, width and height of the visible area, in degrees; the y axis points south. */
 function view() {
-  const world = placed.some(({ lat }) => lat < -60 || lat > 84) ? fit(0, 0, 360, 180) : fit(0, -12, 360, 144);
-  if (!zoomed || !placed.length) return world;
-  const [xs, ys] = [placed.map(({ lon }) => lon), placed.map(({ lat }) => -lat)];
+  const shown = groups.length ? groups : placed;
+  const world = shown.some(({ lat }) => lat < -60 || lat > 84) ? fit(0, 0, 360, 180) : fit(0, -12, 360, 144);
+  if (!zoomed || !shown.length) return world;
+  const [xs, ys] = [shown.map(({ lon }) => lon), shown.map(({ lat }) => -lat)];
   const [left, top] = [Math.min(...xs), Math.min(...ys)];
   const [wide, high] = [Math.max(...xs) - left, Math.max(...ys) - top];
   const near = fit(left + wide / 2, top + high / 2, Math.max(1.2 * wide, 0.02), 1.2 * high);
@@ -93,8 +116,12 @@ function drawMap() {
   for (const { lon, lat, index, id } of [...placed].reverse()) {
     parts.push(draw("circle", { class: "hit", cx: lon, cy: -lat, r: 6 * unit, "data-index": index }, draw("title", {}, `${index + 1}. ${id}`)));
   }
+  groups.forEach(({ lon, lat, count: n }, index) => {
+    const r = Math.min(9, 2.5 + Math.log2(n)) * unit * Math.min(1, pixels / 700);
+    parts.push(draw("circle", { class: "group", cx: lon, cy: -lat, r, "data-index": index }, draw("title", {}, `${count(n, "image")}: limit to this place`)));
+  });
   svg().replaceChildren(...parts);
-  $("zoom").hidden = !placed.length;
-  $("zoom").textContent = zoomed ? "Show the whole Earth" : "Zoom to the results";
+  $("zoom").hidden = !placed.length && !groups.length;
+  $("zoom").textContent = zoomed ? "Show the whole Earth" : groups.length ? "Zoom to the images" : "Zoom to the results";
   $("zoom").setAttribute("aria-pressed", zoomed);
 }

@@ -2,7 +2,8 @@
 
 import { imageUrl } from "./api.js";
 import { $, button, count as counted, make, thumb } from "./dom.js";
-import { summary } from "./format.js";
+import { generated, summary } from "./format.js";
+import { labelLine } from "./labels.js";
 import * as map from "./map.js";
 import * as viewer from "./viewer.js";
 
@@ -27,7 +28,7 @@ export function listen(handlers) {
     const other = { ArrowRight: card.nextElementSibling, ArrowLeft: card.previousElementSibling }[event.key];
     other?.querySelector(".picture").focus();
     const role = { "+": "more", "-": "less" }[event.key];
-    if (role) card.querySelector(`.${role}`).click();
+    if (role) card.querySelector(`.${role}`)?.click();
   });
 }
 
@@ -43,6 +44,14 @@ export function show(answer, description, min = null) {
   restoreFocus();
 }
 
+/** Shows rows without scores, described by a text. */
+export function browse(rows, description) {
+  describe = () => description;
+  hits = [];
+  $("results").replaceChildren();
+  append(rows);
+}
+
 /** Adds further hits. */
 export function append(more) {
   const start = hits.length;
@@ -55,7 +64,8 @@ export function append(more) {
 /** Shows the hits again, after the columns were loaded. */
 export function redraw() {
   $("results").replaceChildren(...hits.map(card));
-  map.showPlaces(hits);
+  if (hits[0]?.score === undefined) map.refresh();
+  else map.showPlaces(hits);
 }
 
 export function clear() {
@@ -89,14 +99,18 @@ function card(hit, index) {
   const larger = make("button", { className: "picture", type: "button", title: "Larger view",
     "@aria-label": `Result ${index + 1}, ${hit.id}: larger view` }, picture);
   larger.addEventListener("click", () => viewer.open(hits, index));
+  const isScored = hit.score !== undefined; // else there is no query yet, which needs something to look for
   const item = make("li", { className: "card" }, larger,
     make("div", { className: "words" },
       make("div", { className: "top" },
-        make("span", { className: "score", textContent: hit.score.toFixed(3), title: "Cosine similarity" }),
+        ...(isScored ? [make("span", { className: "score", textContent: hit.score.toFixed(3), title: "Cosine similarity" })] : []),
         make("span", { className: "actions" },
           thumb("more", `More like ${hit.id}`, () => actions.more(hit.id)),
-          thumb("less", `Less like ${hit.id}`, () => actions.less(hit.id)))),
+          ...(isScored ? [thumb("less", `Less like ${hit.id}`, () => actions.less(hit.id))] : []))),
       make("div", { className: "name", textContent: hit.id, title: hit.id }),
+      ...generated(hit).map(([column, text]) => make("div", { className: "caption", title: `Column ${column}` },
+        `${text} `, make("span", { className: "generated", textContent: "generated" }))),
+      ...[labelLine(hit)].filter(Boolean),
       make("div", { className: "attributes", textContent: summary(hit) }),
       make("div", { className: "actions" },
         button("like this", `Search for images like ${hit.id}`, () => actions.like(hit.id), "quiet like"),

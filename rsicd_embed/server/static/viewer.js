@@ -24,7 +24,7 @@ export function listen({ like, find, more, less }) {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (by) step(by);
     const role = { "+": "more", "-": "less" }[event.key];
-    if (role) $(`view-${role}`).click();
+    if (role && !$(`view-${role}`).hidden) $(`view-${role}`).click();
   });
   // A click on the dialog itself is outside its content.
   $("viewer").addEventListener("click", (event) => event.target === $("viewer") && $("viewer").close());
@@ -55,8 +55,10 @@ function step(by) {
 function show(index) {
   at = index;
   const hit = hits[at];
+  const isScored = hit.score !== undefined;
   $("view-title").textContent = hit.id;
-  $("view-rank").textContent = `Result ${at + 1} of ${hits.length}, score ${hit.score.toFixed(3)}`;
+  $("view-rank").textContent = `Result ${at + 1} of ${hits.length}${isScored ? `, score ${hit.score.toFixed(3)}` : ""}`;
+  $("view-less").hidden = !isScored;
   $("view-picture").hidden = false;
   $("view-missing").hidden = true;
   $("view-picture").src = imageUrl(hit.id, SIDE);

@@ -1,0 +1,145 @@
+"""Corrections of labels by people, which later serve as examples.
+
+Beside a column of labels and one of their probabilities, as `labels` writes them, a column
+`{column}_corrected` keeps what people said; it is null for other rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from rsicd_embed.errors import RowChangedError, SchemaError, UnknownRowError
+from rsicd_embed.records import FIXED_COLUMNS, with_ids
+from rsicd_embed.stores.base import VectorStore
+
+_MOST_CHARS = 200
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """The columns of a label, its probability, and its correction."""
+
+    label: str
+
+    @property
+    def probability(self) -> str:
+        """The column of probabilities."""
+        return f"{self.label}_probability"
+
+    @property
+    def corrected(self) -> str:
+        """The column of corrections."""
+        return f"{self.label}_corrected"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns with their types."""
+        names = (self.label, self.probability, self.corrected)
+        return pa.schema(list(zip(names, (pa.string(), pa.float32(), pa.string()), strict=True)))
+
+    def require(self, schema: pa.Schema) -> None:
+        """Checks that corrections can be written to a store with this schema.
+
+        Raises:
+            SchemaError: a column is fixed, or has another type.
+        """
+        for field in self.schema:
+            if field.name in FIXED_COLUMNS:
+                raise SchemaError(f"column {field.name!r} is not for labels; choose another name")
+            if field.name in schema.names and schema.field(field.name).type != field.type:
+                raise SchemaError(
+                    f"column {field.name!r} has the type {schema.field(field.name).type}, expected "
+                    f"{field.type} for labels; choose another column"
+                )
+
+
+@dataclass(frozen=True)
+class LabelState:
+    """The label of a row.
+
+    Attributes:
+        label: the label; None without one.
+        probability: its probability; None without one.
+        corrected: what a person said; None if nobody did.
+    """
+
+    label: str | None
+    probability: float | None
+    corrected: str | None
+
+
+def label_columns(schema: pa.Schema) -> LabelColumns | None:
+    """The first column that has a column of probabilities; None if there is none."""
+    for name in schema.names:
+        columns = LabelColumns(name)
+        if columns.probability in schema.names and pa.types.is_string(schema.field(name).type):
+            return columns
+    return None
+
+
+def set_label(
+    store: VectorStore, columns: LabelColumns, id_: str, was: str | None, state: LabelState
+) -> LabelState:
+    """Writes the label of a row, in one atomic step.
+
+    Args:
+        store: the store.
+        columns: the columns to write.
+        id_: the row.
+        was: the label that the person saw; None for a row without one.
+        state: the new label.
+
+    Returns:
+        The state before.
+
+    Raises:
+        RowChangedError: the label is another one by now.
+        UnknownRowError: there is no such row.
+        SchemaError: a column has another type, or the label is blank or too long.
+        FingerprintError: the store was embedded again meanwhile; nothing is written.
+    """
+    columns.require(store.schema)
+    label = state.label
+    if label is not None and not (label.strip() == label and 0 < len(label) <= _MOST_CHARS):
+        raise SchemaError(
+            f"expected a label of 1 to {_MOST_CHARS} characters without spaces around it, found "
+            f"{label[: _MOST_CHARS + 1]!r}"
+        )
+    with store.scan(where=with_ids([id_])) as reader:
+        row = reader.read_all()
+    if not len(row):
+        raise UnknownRowError(f"no row with the id {id_[:_MOST_CHARS]!r} in the store")
+    before = LabelState(
+        *(
+            row[name][0].as_py() if name in row.schema.names else None
+            for name in columns.schema.names
+        )
+    )
+    if before.label != was:
+        raise RowChangedError(
+            f"the label of {id_[:_MOST_CHARS]!r} is {before.label!r} by now, not {was!r}; "
+            "look at the row again"
+        )
+    values = (state.label, state.probability, state.corrected)
+    for field, value in zip(columns.schema, values, strict=True):
+        column = pa.array([value], field.type)
+        if field.name in row.schema.names:
+            row = row.set_column(row.schema.get_field_index(field.name), field, column)
+        else:
+            row = row.append_column(field, column)
+    store.upsert(row.combine_chunks().to_batches())
+    return before
+
+
+def corrected_labels(store: VectorStore, columns: LabelColumns) -> dict[str, str]:
+    """The corrected labels by id, in the order of ids."""
+    if columns.corrected not in store.schema.names:
+        return {}
+    quoted = '"' + columns.corrected.replace('"', '""') + '"'
+    with store.scan(["id", columns.corrected], where=f"{quoted} IS NOT NULL") as reader:
+        rows = reader.read_all()
+    return dict(
+        sorted(zip(rows["id"].to_pylist(), rows[columns.corrected].to_pylist(), strict=True))
+    )
