@@ -11,6 +11,7 @@ from rsicd_embed.errors import ArgumentError, ModelError
 Method: TypeAlias = Literal["greedy", "beam", "nucleus"]
 METHODS: tuple[Method, ...] = ("greedy", "beam", "nucleus")
 
+_LONGEST = 25  # tokens of a caption, with its end, by default
 MODEL_TYPE = "rsicd-embed-captioner"
 
 
@@ -108,7 +109,7 @@ class Decoding:
         top_p: total probability of the words that nucleus sampling considers.
         temperature: divides the logits of nucleus sampling.
         no_repeat: no sequence of this many words occurs twice in a caption; 0 allows repetitions.
-        max_words: longest caption, in tokens; None for as long as the decoder allows, at most 32.
+        max_words: longest caption, in tokens; None for 24, or fewer if the decoder allows no more.
         seed: random seed of nucleus sampling.
     """
 
@@ -144,7 +145,7 @@ class Decoding:
         """
         longest = config.longest
         if self.max_words is None:
-            return min(longest, 33)
+            return min(longest, _LONGEST)
         if self.max_words + 1 > longest:
             raise ArgumentError(
                 f"expected captions of at most {longest - 1} words, the context of this captioner, "

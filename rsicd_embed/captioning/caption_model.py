@@ -18,7 +18,7 @@ from rsicd_embed.captioning.caption_config import CaptionerConfig, DecoderConfig
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Memory:
-    """Keys and values of the positions so far, as float (b, p, heads, channels) for each block."""
+    """Keys and values of the positions so far, as float (b, heads, p, channels) for each block."""
 
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
@@ -26,7 +26,7 @@ class Memory:
     @classmethod
     def empty(cls, config: DecoderConfig, rows: int, positions: int) -> Memory:
         """A memory for this many rows and positions."""
-        shape = (rows, positions, config.heads, config.width // config.heads)
+        shape = (rows, config.heads, positions, config.width // config.heads)
         blank = tuple(jnp.zeros(shape) for _ in range(config.layers))
         return cls(blank, blank)
 
@@ -93,14 +93,15 @@ class DecoderBlock(nnx.Module):
         """Applies the block to positions `start` and later; returns the keys and values too."""
         rows, length, width = x.shape
         parts = self.attend(self.norm1(x)).reshape(rows, length, 3, self.heads, -1)
-        query, key, value = parts[:, :, 0], parts[:, :, 1], parts[:, :, 2]
+        query, key, value = parts.transpose(2, 0, 3, 1, 4)
         if past is not None:
-            key = jax.lax.dynamic_update_slice(past[0], key, (0, start, 0, 0))
-            value = jax.lax.dynamic_update_slice(past[1], value, (0, start, 0, 0))
-        visible = jnp.arange(key.shape[1]) <= start + jnp.arange(length)[:, None]
-        scores = jnp.einsum("bqhc,bkhc->bhqk", query, key) * query.shape[-1] ** -0.5
+            key = jax.lax.dynamic_update_slice(past[0], key, (0, 0, start, 0))
+            value = jax.lax.dynamic_update_slice(past[1], value, (0, 0, start, 0))
+        visible = jnp.arange(key.shape[2]) <= start + jnp.arange(length)[:, None]
+        scores = jnp.einsum("bhqc,bhkc->bhqk", query, key) * query.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)
-        mixed = jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(rows, length, width)
+        mixed = jnp.einsum("bhqk,bhkc->bhqc", weights, value)
+        mixed = mixed.transpose(0, 2, 1, 3).reshape(rows, length, width)
         x = x + _dropped(self.out(mixed), dropout, place)
         hidden = jax.nn.gelu(self.up(self.norm2(x)), approximate=True)
         return x + _dropped(self.down(hidden), dropout, place + 1), (key, value)

@@ -15,7 +15,10 @@ from rsicd_embed.captioning.caption_config import Decoding
 from rsicd_embed.captioning.captioner_files import CaptionerParts
 from rsicd_embed.captioning.vocabulary import Vocabulary
 from rsicd_embed.errors import ModelError
+from rsicd_embed.parallel import ordered_map
 from rsicd_embed.records import Provenance
+
+_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -77,19 +80,26 @@ class Captioner:
         decode = decoders.decoder(
             self.config, replace(decoding, seed=0), tokens.end, tuple(tokens.unwanted)
         )
-        texts: list[str] = []
-        certain = [np.empty(0, np.float32)]
         keys = jax.random.key(decoding.seed)
-        for start in range(0, len(vectors), self.batch_size):
+
+        def captions_of(start: int) -> tuple[list[str], np.ndarray]:
             batch = vectors[start : start + self.batch_size]
             size = self._padded_size(len(batch))
             padded = np.pad(batch, [(0, size - len(batch)), (0, 0)])
             numbers = np.arange(first + start, first + start + size, dtype=np.uint32)
             own_keys = jax.vmap(jax.random.fold_in, (None, 0))(keys, numbers)
             decoded = decode(self._params, jnp.asarray(padded, jnp.float32), own_keys)
-            rows = np.asarray(decoded.tokens)[: len(batch)]
-            certain.append(np.asarray(decoded.log_probability)[: len(batch)])
-            texts += [tokens.decode(self._words(row)) for row in rows.tolist()]
+            rows = np.asarray(decoded.tokens)[: len(batch)].tolist()
+            own = np.asarray(decoded.log_probability)[: len(batch)]
+            return [tokens.decode(self._words(row)) for row in rows], own
+
+        texts: list[str] = []
+        certain = [np.empty(0, np.float32)]
+        # Two batches at a time, since the steps of one are too small for several processors.
+        starts = range(0, len(vectors), self.batch_size)
+        for own_texts, own in ordered_map(captions_of, starts, ahead=_AT_ONCE, threads=_AT_ONCE):
+            texts += own_texts
+            certain.append(own)
         log_probabilities = np.concatenate(certain)
         if not np.isfinite(log_probabilities).all():
             raise ModelError(

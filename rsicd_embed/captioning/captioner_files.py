@@ -18,6 +18,7 @@ from flax import nnx
 
 from rsicd_embed.captioning.caption_config import MODEL_TYPE, CaptionerConfig
 from rsicd_embed.captioning.caption_model import CaptionModel
+from rsicd_embed.captioning.gpt2 import TOKENIZER, BytePairs
 from rsicd_embed.captioning.vocabulary import Vocabulary, Words
 from rsicd_embed.embedder.clip import int8_weights, weight_files
 from rsicd_embed.errors import ModelError, WeightsError
@@ -118,7 +119,9 @@ def read(directory: Path, name: str) -> CaptionerParts:
             f"{content.get('model_type')!r}; train one with `rsicd-embed train caption`"
         )
     config = CaptionerConfig.from_dict(content.get("captioner", {}))
-    vocabulary = Words.read(directory)
+    vocabulary: Vocabulary = (
+        BytePairs.read(directory) if (directory / TOKENIZER).is_file() else Words.read(directory)
+    )
     require_fitting(vocabulary, config, directory)
     try:
         made_by = content["embedder"]

@@ -74,19 +74,23 @@ class _Captions:
     steps: int
 
     def start(self, vectors: jax.Array) -> tuple[jax.Array, Memory]:
-        """The logits of the first token (b, v), and the memory of the prefix."""
+        """The last feature of the prefix (b, 1, w), and the memory of those before it."""
         prefix = self.model.mapping(vectors)
-        memory = Memory.empty(
-            self.config.decoder, len(vectors), self.config.prefix + self.steps - 1
-        )
-        features, memory = self.model.decoder(prefix, memory)
-        return self.model.decoder.logits(features[:, -1]), memory
+        positions = self.config.prefix + self.steps - 1
+        memory = Memory.empty(self.config.decoder, len(vectors), positions)
+        if self.config.prefix > 1:
+            _, memory = self.model.decoder(prefix[:, :-1], memory)
+        return prefix[:, -1:], memory
 
-    def next(self, token: jax.Array, memory: Memory, done: jax.Array) -> tuple[jax.Array, Memory]:
-        """Logits (r, v) after the token (r,) with number `done`, counted from 0."""
-        x = self.model.decoder.token_embed(token[:, None])
-        features, memory = self.model.decoder(x, memory, self.config.prefix + done)
+    def next(self, x: jax.Array, memory: Memory, done: jax.Array) -> tuple[jax.Array, Memory]:
+        """Logits (r, v) of the token after the features (r, 1, w) of token number `done`."""
+        features, memory = self.model.decoder(x, memory, self.config.prefix - 1 + done)
         return self.model.decoder.logits(features[:, 0]), memory
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """Features (r, 1, w) of tokens (r,)."""
+        features: jax.Array = self.model.decoder.token_embed(tokens[:, None])
+        return features
 
     def allowed(self, logits: jax.Array, tokens: jax.Array, done: jax.Array) -> jax.Array:
         """Logits without unwanted tokens, empty captions, and repetitions of n words.
@@ -119,7 +123,7 @@ class _Captions:
 def _one_by_one(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> DecodedTokens:
     """Greedy decoding and nucleus sampling."""
     count, steps, end = len(vectors), captions.steps, captions.end
-    logits, memory = captions.start(vectors)
+    x, memory = captions.start(vectors)
     tokens = jnp.full((count, steps), end, jnp.int32)
     decoding = captions.decoding
 
@@ -135,7 +139,8 @@ def _one_by_one(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> Dec
         return jnp.logical_and(done < steps, jnp.any(alive))
 
     def step(state: Any) -> Any:
-        done, logits, memory, tokens, alive, total = state
+        done, x, memory, tokens, alive, total = state
+        logits, memory = captions.next(x, memory, done)
         known = jax.nn.log_softmax(logits)
         token = choose(captions.allowed(logits, tokens, done), done)
         # The last place is for the end, so that each caption has one.
@@ -143,15 +148,10 @@ def _one_by_one(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> Dec
         total += jnp.where(alive, jnp.take_along_axis(known, token[:, None], 1)[:, 0], 0.0)
         tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, done))
         alive &= token != end
-        following, memory = jax.lax.cond(
-            (done + 1 < steps) & jnp.any(alive),
-            lambda: captions.next(token, memory, done),
-            lambda: (logits, memory),
-        )
-        return done + 1, following, memory, tokens, alive, total
+        return done + 1, captions.embed(token), memory, tokens, alive, total
 
     alive = jnp.ones(count, bool)
-    state = (jnp.int32(0), logits, memory, tokens, alive, jnp.zeros(count))
+    state = (jnp.int32(0), x, memory, tokens, alive, jnp.zeros(count))
     _, _, _, tokens, _, total = jax.lax.while_loop(unfinished, step, state)
     return DecodedTokens(tokens, total / (_lengths(tokens, end) + 1))
 
@@ -172,10 +172,9 @@ def _beam_search(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> De
     """
     count, steps, end = len(vectors), captions.steps, captions.end
     beams, penalty = captions.decoding.beams, captions.decoding.length_penalty
-    logits, memory = captions.start(vectors)
-    vocabulary = logits.shape[-1]
-    memory = jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), memory)
-    logits = jnp.repeat(logits, beams, axis=0)
+    vocabulary = captions.config.decoder.vocab_size
+    first = captions.start(vectors)
+    x, memory = jax.tree.map(lambda array: jnp.repeat(array, beams, axis=0), first)
     tokens = jnp.full((count * beams, steps), end, jnp.int32)
     first_row = jnp.arange(count)[:, None] * beams
     # Only the first of the equal beams counts at the start.
@@ -186,7 +185,8 @@ def _beam_search(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> De
         return jnp.logical_and(done < steps, jnp.any(alive))
 
     def step(state: Any) -> Any:
-        done, logits, memory, tokens, alive, total = state
+        done, x, memory, tokens, alive, total = state
+        logits, memory = captions.next(x, memory, done)
         known = jax.nn.log_softmax(logits)
         allowed = captions.allowed(known, tokens, done)
         is_end = jnp.arange(vocabulary) == end
@@ -203,16 +203,11 @@ def _beam_search(captions: _Captions, vectors: jax.Array, keys: jax.Array) -> De
         rows = (first_row + parent).reshape(-1)
         alive = jnp.take_along_axis(alive, parent, axis=1) & (token != end)
         tokens = jax.lax.dynamic_update_slice(tokens[rows], token.reshape(-1, 1), (0, done))
-
-        def extend() -> tuple[jax.Array, Memory]:
-            return captions.next(token.reshape(-1), jax.tree.map(lambda x: x[rows], memory), done)
-
-        going_on = (done + 1 < steps) & jnp.any(alive)
-        following, memory = jax.lax.cond(going_on, extend, lambda: (logits, memory))
-        return done + 1, following, memory, tokens, alive, total
+        memory = jax.tree.map(lambda array: array[rows], memory)
+        return done + 1, captions.embed(token.reshape(-1)), memory, tokens, alive, total
 
     alive = jnp.ones((count, beams), bool)
-    state = (jnp.int32(0), logits, memory, tokens, alive, total)
+    state = (jnp.int32(0), x, memory, tokens, alive, total)
     _, _, _, tokens, _, total = jax.lax.while_loop(unfinished, step, state)
     tokens = tokens.reshape(count, beams, steps)
     mean = total / (_lengths(tokens, end) + 1)

@@ -26,7 +26,18 @@ _SHEETS = (".html", ".htm")
 _BATCH_ROWS = 1000
 # Columns that the text output prints elsewhere or leaves out.
 _HIDDEN = (
-    *("query", "rank", "id", "score", "uri", "sha256", "object_etag", "width", "height"),
+    *(
+        "query",
+        "rank",
+        "id",
+        "score",
+        "uri",
+        "sha256",
+        "object_etag",
+        "width",
+        "height",
+        "geometry",
+    ),
     "score_percentile",
 )
 

@@ -126,6 +126,7 @@ def read_json(address: str) -> dict[str, Any]:
             text = Path(address).read_bytes()
         document = json.loads(text)
     except HTTPError as error:
+        error.close()
         raise DatasetError(f"{address} cannot be read: {http_reason(error.code)}") from None
     except URLError as error:
         raise DatasetError(f"{address} cannot be read: {one_line(error.reason)}") from None

@@ -97,6 +97,8 @@ def test_on_the_command_line(store: VectorStore) -> None:
     assert merged != run(*search).document["hits"]
     for wrong in ("0", "1.5", "nan"):
         assert "expected an overlap to merge hits above 0" in run(*search, "--merge", wrong).stderr
+    listed = run(*search[:5]).stdout
+    assert "geometry" not in listed and len(listed.splitlines()) == 10
     outcome = run(*search, "--merge", "a port")
     assert outcome.status == 2 and "expected a number after --merge" in outcome.stderr
 

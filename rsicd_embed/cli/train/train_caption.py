@@ -33,13 +33,19 @@ _OPTIONS: dict[str, tuple[str, str, Any]] = {
         "Weight decay, on matrices only; scheduled with the learning rate.",
         click.FloatRange(0),
     ),
+    "--decoder": (
+        "decoder.init",
+        "Folder of a Hugging Face GPT-2, instead of a decoder from scratch.",
+        str,
+    ),
     "--seed": ("seed", "Random seed.", click.IntRange(0)),
 }
 
 
 def _settings_options(command: Any) -> Any:
     for flag, (setting, text, kind) in reversed(_OPTIONS.items()):
-        shown = f"{text}  [default: {_DEFAULTS[setting]}]"
+        default = _DEFAULTS[setting]
+        shown = text if default is None else f"{text}  [default: {default}]"
         command = click.option(flag, type=kind, help=shown)(command)
     return command
 
@@ -66,6 +72,7 @@ def _settings_options(command: Any) -> Any:
     help="Setting such as decoder.layers=6; overrides --config; repeatable.",
 )
 @_settings_options
+@click.option("--freeze-decoder", is_flag=True, help="Train the mapping network only.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard curves to OUT/tensorboard.")
 @model_option("the bundled model")
 @json_option
@@ -75,6 +82,7 @@ def caption(
     vectors: Path | None,
     config_file: str | None,
     assignments: tuple[str, ...],
+    freeze_decoder: bool,
     tensorboard: bool,
     model: str | None,
     as_json: bool,
@@ -86,6 +94,8 @@ def caption(
     every few epochs by CIDEr-D and BLEU; the captioner with the best CIDEr-D is in OUT/best.
     SIGTERM or Ctrl-C writes a checkpoint; the same command resumes from it.
     """
+    if freeze_decoder:
+        assignments = (*assignments, "decoder.freeze=true")
     config = _read_config(config_file, assignments, options | {"model": model})
     import rsicd_embed
     from rsicd_embed.train.input.training_data import training_source, weighted

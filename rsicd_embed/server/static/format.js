@@ -6,6 +6,7 @@ let labels = null; // names of the columns of a label, shown on a line of their 
 
 // Shown elsewhere or not at all.
 const HIDDEN = new Set(["rank", "id", "score", "uri", "sha256", "object_etag", "width", "height"]);
+const LIKELY = "_log_probability"; // ends the name of the column beside one of generated captions
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const TIME = /^(\d{4,})-(\d\d)-(\d\d)(?:[ T](\d\d:\d\d)(?::(\d\d(?:\.\d+)?))?)?(Z|[+-]\d\d:\d\d)?$/;
 
@@ -29,9 +30,15 @@ export function placeOf(hit) {
   return Number.isFinite(lon) && Number.isFinite(lat) && Math.abs(lat) <= 90 ? { lon, lat } : null;
 }
 
-/** The attributes of a hit in one line. */
+/** The captions of a hit that `rsicd-embed caption` wrote, as pairs of a column and a text. */
+export function generated(hit) {
+  return Object.entries(hit).filter(([name, value]) => typeof value === "string" && `${name}${LIKELY}` in hit);
+}
+
+/** The attributes of a hit in one line, without generated captions. */
 export function summary(hit) {
   const apart = labels ? [labels.label, labels.probability, labels.corrected] : [];
+  for (const [column] of generated(hit)) apart.push(column, `${column}${LIKELY}`);
   return entries(hit).filter(([name, value]) => value !== null && value !== hit.id && !apart.includes(name))
     .map(([name, value]) => [name, short(name, value)]).filter(([, text]) => text !== "")
     .map(([name, text]) => (name === "place" ? text : `${name}: ${text}`)).join(" · ");

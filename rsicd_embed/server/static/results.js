@@ -2,7 +2,7 @@
 
 import { imageUrl } from "./api.js";
 import { $, button, count as counted, make, thumb } from "./dom.js";
-import { summary } from "./format.js";
+import { generated, summary } from "./format.js";
 import { labelLine } from "./labels.js";
 import * as map from "./map.js";
 import * as viewer from "./viewer.js";
@@ -108,6 +108,8 @@ function card(hit, index) {
           thumb("more", `More like ${hit.id}`, () => actions.more(hit.id)),
           ...(isScored ? [thumb("less", `Less like ${hit.id}`, () => actions.less(hit.id))] : []))),
       make("div", { className: "name", textContent: hit.id, title: hit.id }),
+      ...generated(hit).map(([column, text]) => make("div", { className: "caption", title: `Column ${column}` },
+        `${text} `, make("span", { className: "generated", textContent: "generated" }))),
       ...[labelLine(hit)].filter(Boolean),
       make("div", { className: "attributes", textContent: summary(hit) }),
       make("div", { className: "actions" },

@@ -15,9 +15,10 @@ from flax import nnx
 
 from rsicd_embed.captioning import captioner_files
 from rsicd_embed.captioning.caption_config import CaptionerConfig, DecoderConfig, Decoding
-from rsicd_embed.captioning.caption_model import CaptionModel
+from rsicd_embed.captioning.caption_model import CaptionModel, MappingNetwork
 from rsicd_embed.captioning.captioner import Captioner
 from rsicd_embed.captioning.captioner_files import CaptionerParts
+from rsicd_embed.captioning.gpt2 import Gpt2, read_gpt2
 from rsicd_embed.captioning.vocabulary import Vocabulary, Words
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import TrainError, TrainStoppedError
@@ -237,12 +238,32 @@ def _start(
     config: CaptionTrainConfig, data: TrainingData, dim: int
 ) -> tuple[CaptionerConfig, nnx.State[Any, Any], Vocabulary]:
     settings = config.decoder
+    if settings.init is not None:
+        return _with_gpt2(config, read_gpt2(Path(settings.init).expanduser()), dim)
     vocabulary = Words.of((c for e in data.train for c in e.captions), settings.least)
     shape = CaptionerConfig(
         _own_decoder(settings, vocabulary.size), dim, settings.prefix, settings.mapping_width
     )
     params = nnx.state(CaptionModel(shape, rngs=nnx.Rngs(config.seed)))
     return shape, jax.tree.map(np.asarray, params), vocabulary
+
+
+def _with_gpt2(
+    config: CaptionTrainConfig, gpt2: Gpt2, dim: int
+) -> tuple[CaptionerConfig, nnx.State[Any, Any], Vocabulary]:
+    settings = config.decoder
+    shape = CaptionerConfig(gpt2.config, dim, settings.prefix, settings.mapping_width)
+    if settings.max_words + 1 > shape.longest:
+        raise TrainError(
+            f"expected captions of at most {shape.longest - 1} tokens, the context of "
+            f"{settings.init}, found decoder.max_words={settings.max_words}"
+        )
+    mapping = MappingNetwork(shape, rngs=nnx.Rngs(config.seed))
+    arrays = {f"decoder.{name}": array for name, array in gpt2.arrays.items()}
+    own = captioner_files.named_arrays(nnx.state(mapping))
+    arrays |= {f"mapping.{name}": array for name, array in own.items()}
+    params = jax.tree.map(np.asarray, captioner_files.params_of(arrays))
+    return shape, params, gpt2.vocabulary
 
 
 def _own_decoder(settings: DecoderSettings, vocab_size: int) -> DecoderConfig:
