@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -44,6 +45,12 @@ _BATCH_SIZE = 64
     "[default: only if --host is a loopback address and --allowed-host is not given]",
 )
 @click.option(
+    "--api-key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File of API keys, one per line, of which every request must have one.  "
+    "[default: the key in RSICD_EMBED_API_KEY, if it is set]",
+)
+@click.option(
     "--allow-labels",
     "labels",
     metavar="COLUMN",
@@ -70,6 +77,7 @@ def serve(
     port: int,
     allowed_hosts: tuple[str, ...],
     paths: bool | None,
+    api_key_file: Path | None,
     labels: str | None,
     model: str | None,
     backend: Backend | None,
@@ -79,10 +87,10 @@ def serve(
     """Serve a search page and an HTTP API for a store.
 
     The page is at /, the OpenAPI document at /openapi.json, and the server's state at /healthz,
-    /readyz and /metrics. Anyone who can reach the address can search the store and see its images;
-    by default, only this machine can. Requests for other host names and from other sites' pages are
-    refused. The store is only read, unless --allow-labels is given. Ctrl-C stops the server after
-    running requests are answered.
+    /readyz and /metrics. Anyone who can reach the address can search the store and see its images,
+    unless keys are required; by default, only this machine can. Requests for other host names and
+    from other sites' pages are refused. The store is only read, unless --allow-labels is given.
+    Ctrl-C stops the server after running requests are answered.
     """
     missing = [name for name in _REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
@@ -91,7 +99,7 @@ def serve(
         )
     share_one_heap()
     from rsicd_embed.curation.corrections import LabelColumns
-    from rsicd_embed.server import middleware, process
+    from rsicd_embed.server import api_keys, middleware, process
     from rsicd_embed.server.batching import Policy
     from rsicd_embed.server.engine import Engine
     from rsicd_embed.server.service import Service
@@ -99,7 +107,8 @@ def serve(
     # Clients could fill the log with these.
     warnings.filterwarnings("ignore", r"\d+ of \d+ texts are longer than the model's context")
     try:
-        access = middleware.access(host, allowed_hosts)
+        keys = api_keys.configured(api_key_file)
+        access = middleware.access(host, allowed_hosts, keys)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--allowed-host") from error
     local = middleware.is_loopback(host)
@@ -110,7 +119,7 @@ def serve(
         served = engine.open()
         if labels is not None:
             LabelColumns(labels).require(served.store.schema)
-        if not local:
+        if not local and keys is None:
             can = "see the images" if labels is None else "see the images and change labels"
             note(f"{host} may be reachable from other machines: anyone there can {can}")
         policy = Policy(most=together)

@@ -1,4 +1,4 @@
-"""Checks around every request: host and origin, body size, security headers, metrics.
+"""Checks around every request: host, origin and API key, body size, security headers, metrics.
 
 Any web page can make a browser send requests to this machine. A page that rebinds its own DNS name
 to 127.0.0.1 has, for the browser, the same origin as this server and could read every response; but
@@ -25,6 +25,7 @@ from prometheus_client import (
 )
 
 from rsicd_embed.json_output import as_json
+from rsicd_embed.server.api_keys import ApiKeys
 from rsicd_embed.server.schemas import Limits
 
 Scope = MutableMapping[str, Any]
@@ -58,9 +59,11 @@ class Access:
 
     Attributes:
         hosts: names or addresses in lower case, without a port; `*` for any.
+        keys: the keys of which each request must have one; None if it needs none.
     """
 
     hosts: frozenset[str] = frozenset()
+    keys: ApiKeys | None = None
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Returns the status and reason for refusing a request, or None to accept it.
@@ -77,6 +80,8 @@ class Access:
         origin = _single_value(scope, b"origin")
         if origin is not None and not self._same_site(origin, str(host)):
             return 403, f"expected a request from this server's page, found Origin {origin!r:.80}"
+        if self.keys is not None and not self.keys.admits(scope):
+            return 401, "expected an API key, as a bearer token or as the password of a login"
         return None
 
     def _allows(self, name: str | None, scope: Scope) -> bool:
@@ -104,12 +109,13 @@ class Access:
 LOOPBACK = Access()
 
 
-def access(listens_on: str, allowed: Iterable[str] = ()) -> Access:
+def access(listens_on: str, allowed: Iterable[str] = (), keys: ApiKeys | None = None) -> Access:
     """Creates the access rules of a server.
 
     Args:
         listens_on: the address that the server listens on.
         allowed: further host names.
+        keys: the keys that requests must have.
 
     Raises:
         ValueError: an allowed name is not a host name or address.
@@ -122,7 +128,7 @@ def access(listens_on: str, allowed: Iterable[str] = ()) -> Access:
         hosts.add(parsed)
     if listens_on not in _WILDCARDS:
         hosts.add(listens_on.lower())
-    return Access(frozenset(host for host in hosts if not is_loopback(host)))
+    return Access(frozenset(host for host in hosts if not is_loopback(host)), keys)
 
 
 def host_name(host: str | None) -> str | None:
@@ -246,6 +252,8 @@ async def _refuse(send: Send, status: int, reason: str) -> None:
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),  # the rest of the request is not read
     ]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="rsicd-embed", charset="UTF-8"'))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
