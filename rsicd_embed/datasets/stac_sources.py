@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pystac import Asset, Item
 
 _SUFFIXES = (".json", ".geojson")
-_TOP_LEVEL = 1 << 16  # bytes of a JSON file in which STAC is recognised
+_TOP_LEVEL = 1 << 20  # bytes of a JSON file in which STAC is recognised
 # Assets that are pictures of the whole item, by key or role, best first.
 _VISUAL = ("visual", "true-color", "rendered_preview", "image")
 _RASTER = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2", "image/jpeg", "image/png")

@@ -36,8 +36,10 @@ def served(uri: str, *words: str) -> Iterator[str]:
         assert server.stdout is not None
         line = server.stdout.readline()
         assert line.startswith("serving ")
-        yield line.split()[-1]
-        server.terminate()
+        try:
+            yield line.split()[-1]
+        finally:  # otherwise leaving the block would wait for the server for ever
+            server.terminate()
         assert server.wait(PATIENCE_S) == 0
 
 
@@ -52,8 +54,10 @@ def opened(browser: Any, address: str, query: str = "", **options: Any) -> Itera
     own = (address, "blob:", "data:")
     page.on("request", lambda request: request.url.startswith(own) or problems.append(request.url))
     page.goto(address + query)
-    yield page
-    page.close()
+    try:
+        yield page
+    finally:
+        page.close()
     assert problems == [], problems
 
 

@@ -12,7 +12,7 @@ const MOST_PER_REQUEST = 200;
 const AHEAD_PIXELS = 400;
 
 let next = null; // loads further results; null if there are none
-let loading = false;
+let loading = null; // the promise of further results
 
 /** Shows the results of a query. */
 export async function search(query) {
@@ -55,14 +55,10 @@ export function listen() {
   new IntersectionObserver(load, { rootMargin: `${AHEAD_PIXELS}px` }).observe($("more"));
 }
 
+/** Loads further results; while some are loading, waits for those. */
 async function more() {
-  if (loading || !next) return;
-  loading = true;
-  try {
-    await next();
-  } finally {
-    loading = false;
-  }
+  if (next) loading ??= next().finally(() => { loading = null; });
+  await loading;
 }
 
 function show(hits, hasMore) {
