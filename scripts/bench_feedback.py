@@ -1,6 +1,6 @@
 """Measures relevance feedback on the search page: the next round's precision, and its duration.
 
-    python -m scripts.bench_feedback --rsicd shared/data/rsicd
+    python -m scripts.bench_feedback --rsicd PATH/TO/rsicd
     python -m scripts.bench_feedback --rows 10000
 
 With `--rsicd`, each class of RSICD's test split is a query. Of its first 24 results, some of the

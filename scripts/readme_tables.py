@@ -181,7 +181,7 @@ def summary() -> str:
         f"{search['vectors']['dim']}, median | "
         + ", ".join(f"{value:.1f} ms ({name})" for name, value in p50.items())
         + f"; ANN recall@10 {ann_recall:.2f} |",
-        f"| ingest of JPEGs of 224 px, bundled model, JAX | {ingest_rate:.0f} images/s |",
+        f"| ingest of JPEGs of 224 px, bundled model | {ingest_rate:.0f} images/s |",
         "| embedding with CLIP ViT-B/32 | "
         f"{rates['rsicd-embed openvino bfloat16']['per_s']:.0f} images/s (OpenVINO bfloat16), "
         f"{rates['rsicd-embed jax']['per_s']:.0f} (JAX), "

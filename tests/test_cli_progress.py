@@ -6,7 +6,6 @@ import pytest
 
 from rsicd_embed.cli import progress
 from rsicd_embed.cli.train.train_run import ShownProgress
-from rsicd_embed.train.config import TeacherConfig, TrainConfig
 
 
 def test_progress_in_a_log_is_a_line_every_ten_seconds(
@@ -44,8 +43,7 @@ def test_training_shows_one_bar_at_a_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "on_terminal", lambda: True)
-    config = TrainConfig(teacher=TeacherConfig("bundled", views=2), batch_size=2, epochs=3)
-    with ShownProgress(config, 4) as shown:
+    with ShownProgress(batch_size=2, epochs=3, images=4, views=2) as shown:
         for _ in range(4):
             shown.on_image(1)
         for _ in range(2):

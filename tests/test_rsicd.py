@@ -31,6 +31,7 @@ def source(rsicd: Path) -> Source:
     return captioned.load(rsicd)
 
 
+@pytest.mark.slow
 def test_the_card_has_the_measured_figures(embedder: Any, source: Source) -> None:
     metrics = json.loads((BUNDLED / "metrics.json").read_text())
     # A fingerprint that changes with the code would lock users out of their stores.
@@ -80,6 +81,7 @@ def queries(test_split: Source, embedder: Any) -> np.ndarray:
     return np.asarray(embedder.embed_texts(list(chosen)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nmslib", "lancedb"])
 @pytest.mark.parametrize("where", [None, "label <> 'river'"])
 def test_every_store_gives_the_same_hits(

@@ -41,9 +41,8 @@ def tokenise(caption: str) -> list[str]:
     """Words of a caption in lower case, without punctuation.
 
     Example:
-        >>> tokenise("A well-known building isn't far from the river's bank (2 km).")
-        ['a', 'well-known', 'building', 'is', "n't", 'far', 'from', 'the', 'river', "'s", 'bank',
-        '-lrb-', '2', 'km', '-rrb-']
+        >>> tokenise("The river's bank isn't well-known (yet).")
+        ['the', 'river', "'s", 'bank', 'is', "n't", 'well-known', '-lrb-', 'yet', '-rrb-']
     """
     tokens = _TOKEN.findall(caption.lower().replace("’", "'"))
     return [_BRACKETS.get(token, token) for token in tokens if token not in _PUNCTUATION]

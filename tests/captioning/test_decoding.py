@@ -49,6 +49,7 @@ def greedy(parts: CaptionerParts, vector: np.ndarray, words: int) -> str:
     return WORDS.decode(tokens)
 
 
+@pytest.mark.slow
 def test_greedy_captions_are_the_most_likely_words() -> None:
     parts = tiny_parts()
     generated = Captioner(parts).caption_vectors(VECTORS, FREE)
@@ -61,6 +62,7 @@ def test_greedy_captions_are_the_most_likely_words() -> None:
     np.testing.assert_allclose(generated.log_probabilities, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_wide_beam_search_finds_the_best_caption_of_all() -> None:
     parts = tiny_parts()
     decoding = Decoding("beam", beams=64, no_repeat=0, max_words=2)
@@ -98,6 +100,7 @@ def test_repetitions_are_allowed_on_request() -> None:
     assert any(len(set(text.split())) < len(text.split()) for text in texts)
 
 
+@pytest.mark.slow
 def test_random_captions_do_not_depend_on_batches() -> None:
     decoding = Decoding("nucleus", no_repeat=2, seed=3)
     whole = Captioner(tiny_parts()).caption_vectors(VECTORS, decoding)

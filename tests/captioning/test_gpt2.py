@@ -106,6 +106,7 @@ def test_weights_and_settings_are_checked(original: tuple[Path, Any], tmp_path: 
         read_gpt2(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [True, False])
 def test_a_captioner_is_trained_around_it(
     original: tuple[Path, Any], captioned_folder: Path, tmp_path: Path, freeze: bool

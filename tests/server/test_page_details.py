@@ -359,6 +359,7 @@ def test_map_fills_the_page(page: Any) -> None:
     assert radius == pytest.approx(6, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_nothing_is_clipped(browser: Any, address: str, width: int) -> None:
     size = {"width": width, "height": 844}

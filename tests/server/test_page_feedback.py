@@ -247,6 +247,7 @@ def test_requests_contain_the_parts(page: Any) -> None:
     assert [part.get("weight") for part in body["parts"]] == [None, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_feedback_is_accessible(browser: Any, address: str, theme: str) -> None:
     for size in SIZES.values():

@@ -76,6 +76,7 @@ class StopAfter(Observer):
             raise TrainStoppedError("stopped")
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_resumes_exactly(data: TrainingData, tmp_path: Path) -> None:
     embedder: Any = MeanColours()
     best = train_captioner(CONFIG, data, tmp_path / "whole", embedder, caption_point)

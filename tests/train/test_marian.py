@@ -69,6 +69,7 @@ def test_the_digest_covers_everything_that_translations_depend_on(
     assert len(seen) == 4
 
 
+@pytest.mark.slow
 def test_by_id(hub: Hub, marians: Path) -> None:
     hub.repos["some/marian"] = {"main": marians / "into", "v1": marians / "back"}
     checkpoint = marian.find("some/marian")

@@ -76,10 +76,9 @@ def test_a_signal_is_acknowledged_during_a_long_native_call() -> None:
 STUCK = """
 import signal, sys, threading
 from rsicd_embed.cli.train.train_run import ShownProgress
-from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.stopping import stop_on_signals
 
-with ShownProgress(TrainConfig(), 1) as shown, stop_on_signals(shown.on_interrupt) as stop:
+with ShownProgress(8, 1, 1, 1) as shown, stop_on_signals(shown.on_interrupt) as stop:
     stop.deferred = True
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     print("ready", flush=True)
