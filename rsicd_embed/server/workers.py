@@ -23,7 +23,7 @@ from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from rsicd_embed.errors import RsicdEmbedError
+from rsicd_embed.errors import RsicdEmbedError, WorkerError
 from rsicd_embed.parallel import ARENAS
 from rsicd_embed.server.metrics import SHARED_FOLDER
 from rsicd_embed.server.process import SHUTDOWN_S
@@ -34,10 +34,6 @@ _LOG = logging.getLogger("rsicd_embed.server")
 _SPAWN = multiprocessing.get_context("spawn")  # forked threads would be gone, their locks held
 _LONGEST_PAUSE_S = 30.0
 _STARTED = ""  # what a worker reports once it accepts requests; otherwise, an error
-
-
-class WorkerError(RsicdEmbedError):
-    """A worker process ended before it served anything."""
 
 
 @dataclass
