@@ -7,7 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,9 +130,11 @@ def test_few_chunks_are_sent_at_once(fake: FakeRay, embedder: Counting, tmp_path
     for number in range(60):
         (tmp_path / f"{number:02}.png").write_bytes(b"no")
     sources = rsicd_embed.open_sources([tmp_path])
-    with RayWorkers(lambda: embedder, count=1) as workers:
-        with open_store(f"exact:{tmp_path / 'store'}", workers.provenance) as store:
-            summary = ingest_with(sources, workers, store)
+    with (
+        RayWorkers(lambda: embedder, count=1) as workers,
+        open_store(f"exact:{tmp_path / 'store'}", workers.provenance) as store,
+    ):
+        summary = ingest_with(sources, workers, store)
     assert [Path(item.uri).stem for item in summary.skipped] == [f"{n:02}" for n in range(60)]
     assert fake.most_at_once == 2
 
@@ -146,9 +149,8 @@ def test_a_chunk_that_ends_its_workers(
     fake.failing = failing
     sources = rsicd_embed.open_sources([pictures])
     with RayWorkers(lambda: embedder, count=1) as workers:
-        with open_store(uri, workers.provenance) as store:
-            with pytest.raises(WorkerError) as caught:
-                ingest_with(sources, workers, store)
+        with open_store(uri, workers.provenance) as store, pytest.raises(WorkerError) as caught:
+            ingest_with(sources, workers, store)
         words = str(caught.value)
         assert "c.jpg to " in words
         assert "failed 8 times or could not run (The actor died unexpectedly); see" in words
@@ -228,6 +230,60 @@ def test_command_line_errors(
     assert error.endswith("expected ray, found none; install: pip install 'rsicd-embed[ray]'")
 
 
+ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "", "RAY_AUTH_MODE": "disabled"}
+
+
+@contextmanager
+def node(*words: str) -> Iterator[None]:
+    """Runs a node of a cluster, with one processor."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", *words]
+    with subprocess.Popen(
+        [*command, "--num-cpus", "1", "--block"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if "Ray runtime started" in line:
+                    break
+            else:
+                pytest.fail("".join(lines))
+            yield
+        finally:
+            process.terminate()
+            process.communicate(timeout=_PATIENCE_S)
+
+
+@pytest.mark.slow
+def test_two_nodes(pictures: Path, tiny_model: Path, uri: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    head = ("--head", "--port", address.partition(":")[2], "--node-ip-address", "127.0.0.1")
+    words = ["ingest", pictures, "--model", tiny_model, "--batch-size", 2, "--store"]
+    with node(*head, "--include-dashboard", "false"), node("--address", address):
+        command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()"]
+        command += [*map(str, words), uri, "--engine", "ray", "--address", address]
+        done = subprocess.run(
+            [*command, "--workers", "2", "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE_S,
+            env=ENVIRONMENT,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["embedded"] == 5
+    local = f"exact:{tmp_path / 'local'}"
+    assert run(*words, local).status == 0
+    assert rows(uri) == rows(local)
+
+
 # Starts Ray with two workers, one of which is killed when it embeds its first images.
 PROGRAM = """
 import json, os, signal, sys
@@ -273,7 +329,7 @@ def test_a_worker_that_is_killed(
         text=True,
         check=False,
         timeout=_PATIENCE_S,
-        env={**os.environ, "RAY_ADDRESS": ""},
+        env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [5, 5, False, True]
