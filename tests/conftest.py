@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import rsicd_embed
@@ -34,7 +35,14 @@ CAPTIONS = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Caches XLA programs for all test processes and later runs, and optimises them little."""
+    """Caches XLA programs for all test processes and later runs, and optimises them little.
+
+    Nor has any example of hypothesis a time limit, since machines may have other work.
+    """
+    settings.register_profile(
+        "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("untimed")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also where libtpu is installed
     # Tests compile more than they compute.
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
