@@ -19,7 +19,7 @@ import rsicd_embed
 from rsicd_embed.cli import progress
 from rsicd_embed.testing.embedders import picture as picture
 
-from .helpers import IDS, SCHEMES, Counting, cached, run
+from .helpers import IDS, SCHEMES, Counting, built_once, cached, run
 
 # By default beside the project.
 DATA = Path(os.environ.get("RSICD_EMBED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -67,7 +67,9 @@ def browser() -> Iterator[Any]:
         pytest.skip("needs Chromium: apt-get install chromium")
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        # Without --disable-gpu, Debian's Chromium imitates a graphics card, which takes longer.
+        arguments = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
 
@@ -138,13 +140,13 @@ def load_each_model_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a tiny random CLIP."""
-    return write_model(tmp_path_factory.mktemp("models") / "tiny", seed=0)
+    return built_once(tmp_path_factory, "tiny", lambda folder: write_model(folder, seed=0))
 
 
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another tiny random CLIP."""
-    return write_model(tmp_path_factory.mktemp("models") / "other", seed=1)
+    return built_once(tmp_path_factory, "other", lambda folder: write_model(folder, seed=1))
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     stand_in = Hub()
-    thread = threading.Thread(target=stand_in.server.serve_forever)
+    thread = threading.Thread(target=stand_in.server.serve_forever, args=(0.01,))
     thread.start()
     template = stand_in.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", stand_in.url)
