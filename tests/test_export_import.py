@@ -85,7 +85,8 @@ CASES = st.lists(
 )
 
 
-@settings(max_examples=30, derandomize=True)
+# Each example writes two stores; `python -m tests.differential` tries thousands.
+@settings(max_examples=15, derandomize=True)
 @given(cases=CASES, schemes=st.permutations(SCHEMES))
 def test_rows_of_any_content(cases: list[dict[str, Any]], schemes: list[str]) -> None:
     columns = {name: pa.array([case[name] for case in cases], kind) for name, kind in TYPES.items()}
