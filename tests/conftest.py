@@ -35,10 +35,15 @@ CAPTIONS = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Caches XLA programs for all test processes and later runs, and optimises them little.
+    """Makes tests cheap, and independent of other work on the machine.
 
-    Nor has any example of hypothesis a time limit, since machines may have other work.
+    XLA programs are cached for all test processes and later runs, and optimised little. Several
+    test processes compute with one thread each: OpenMP's threads wait actively, and on busy cores
+    PyTorch takes a multiple of the CPU time with two. Examples of hypothesis have no time limit.
     """
+    if getattr(config.option, "numprocesses", None):
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
     settings.register_profile(
         "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
