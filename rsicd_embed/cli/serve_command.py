@@ -134,7 +134,7 @@ def serve(
     share_one_heap()
     from rsicd_embed.server import api_keys, middleware, process
     from rsicd_embed.server.serving import ServerSettings, serve_store
-    from rsicd_embed.server.workers import supervise
+    from rsicd_embed.server.supervisor import supervise
 
     buckets = _buckets(rate, burst)
     try:

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from rsicd_embed.json_output import as_json
 from rsicd_embed.server.api_keys import OPEN, ApiKeys
-from rsicd_embed.server.metrics import Metrics
 from rsicd_embed.server.rate_limit import Buckets, client_of
 from rsicd_embed.server.request_log import RequestRecord
 from rsicd_embed.server.schemas import Limits
+from rsicd_embed.server.server_metrics import Metrics
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -92,6 +92,7 @@ def test_ingest(s3: FaultyS3, bucket: str, embedder: Counting, uri: str) -> None
     embedder.taken()
     assert ingest(embedder, uri, f"s3://{bucket}") == (0, 0, 2, 0, 1)
     assert embedder.taken() == 0  # known by their ETags
+    s3.put(bucket, dataset(ENTRIES[0]))
     s3.client.delete_object(Bucket=bucket, Key="images/ü_2.png")
     assert ingest(embedder, uri, f"s3://{bucket}", prune=True)[3] == 1
 
@@ -99,7 +100,10 @@ def test_ingest(s3: FaultyS3, bucket: str, embedder: Counting, uri: str) -> None
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (dataset(*ENTRIES, other=b"x"), "expected at least half of its 2 images in {url} or a"),
+        (
+            dataset(*ENTRIES, other=b"x"),
+            "{url}/dataset_x.json: expected at least half of its 2 images in {url} or a folder",
+        ),
         ({"dataset_x.json": b"{", **IMAGES}, "{url}/dataset_x.json: expected"),
         (dataset({"filename": 5}, **IMAGES), "{url}/dataset_x.json: expected"),
         (

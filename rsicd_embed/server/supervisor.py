@@ -25,9 +25,9 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from rsicd_embed.errors import RsicdEmbedError, WorkerError
 from rsicd_embed.parallel import ARENAS
-from rsicd_embed.server.metrics import SHARED_FOLDER
 from rsicd_embed.server.process import SHUTDOWN_S
 from rsicd_embed.server.request_log import log_as_json
+from rsicd_embed.server.server_metrics import SHARED_FOLDER
 from rsicd_embed.server.serving import ServerSettings, serve_store
 
 _LOG = logging.getLogger("rsicd_embed.server")
