@@ -183,14 +183,17 @@ class RayWorkers(Closing):
                 f"expected at most {most} workers, as the cluster has {most} {kind}s, found "
                 f"{count}; use fewer --workers, or add machines with: ray start --address …"
             )
-        own = {"CPU": {}, "GPU": {"num_gpus": 1}, "TPU": {"resources": {"TPU": 1}}}[kind]
+        accelerators: dict[str, dict[str, Any]] = {
+            "GPU": {"num_gpus": 1},
+            "TPU": {"resources": {"TPU": 1}},
+        }
         actor = self._ray.remote(_Actor).options(
             num_cpus=1,
             scheduling_strategy="SPREAD",
             max_concurrency=_AT_ONCE,
             max_restarts=-1,
             max_task_retries=_ATTEMPTS - 1,
-            **own,
+            **accelerators.get(kind, {}),
         )
         return [actor.remote(load) for _ in range(count)]
 
@@ -235,7 +238,9 @@ def _connect(address: str) -> Any:
         raise WorkerError(
             "expected ray, found none; install: pip install 'rsicd-embed[ray]'"
         ) from error
-    own = {"num_cpus": cpu_count(), "include_dashboard": False} if address == _LOCAL else {}
+    own: dict[str, Any] = {}
+    if address == _LOCAL:
+        own = {"num_cpus": cpu_count(), "include_dashboard": False}
     _require_listener(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
