@@ -62,7 +62,8 @@ class Buckets:
         """
         digest = hashlib.blake2b(client, key=self._salt, digest_size=8).digest()
         bucket, now = int.from_bytes(digest, "big") % _BUCKETS, now_s()
-        full_at = max(self.full_at_s[bucket], now) + 1 / self.limit.per_s
+        before: float = self.full_at_s[bucket]
+        full_at = max(before, now) + 1 / self.limit.per_s
         wait = full_at - now - self.limit.burst / self.limit.per_s
         if wait > 1e-9:  # of a second: rounding
             return math.ceil(wait)
