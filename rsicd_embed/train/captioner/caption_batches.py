@@ -10,7 +10,7 @@ import numpy as np
 from rsicd_embed.captioning.vocabulary import Vocabulary
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.teacher_forcing.caption_step import TOKENS, VECTORS, WEIGHTS
+from rsicd_embed.train.captioner.caption_step import IMAGES, TOKENS, VECTORS, WEIGHTS
 
 _SORTED_TOGETHER = 8  # batches whose captions are sorted by length
 _MULTIPLE = 4  # of the padded length: each length is compiled
@@ -44,7 +44,11 @@ class CaptionedVectors:
         max_words: int,
         seed: int,
     ) -> CaptionedVectors:
-        """Encodes the captions; those longer than `max_words` are cut and have no end."""
+        """Encodes the captions; those longer than `max_words` are cut and have no end.
+
+        Images are drawn in proportion to their distinct captions, so that a sentence that is
+        repeated for an image counts once. `weights` are relative to each other within that.
+        """
         tokens = tuple(
             tuple(
                 tuple([*vocabulary.encode(caption), vocabulary.end][: max_words + 1])
@@ -52,7 +56,9 @@ class CaptionedVectors:
             )
             for example in examples
         )
-        return cls(vectors, tokens, np.asarray(weights, float), max_words + 1, seed)
+        drawn = np.array([len(set(own)) for own in tokens]) * np.asarray(weights, float)
+        drawn *= sum(weights) / drawn.sum()
+        return cls(vectors, tokens, drawn, max_words + 1, seed)
 
     def steps(self, batch_size: int) -> int:
         """Number of steps per epoch; the images that fill no batch are left out at random.
@@ -106,4 +112,5 @@ class CaptionedVectors:
                 tokens[row, : lengths[place]] = captions[place]
                 weights[row, : lengths[place]] = 1
             vectors = self.vectors[views[chosen], rows[chosen]].astype(np.float32)
-            yield {VECTORS: vectors[own], TOKENS: tokens[own], WEIGHTS: weights[own]}
+            batch = {VECTORS: vectors, TOKENS: tokens, WEIGHTS: weights, IMAGES: rows[chosen]}
+            yield {name: array[own] for name, array in batch.items()}
