@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from annotated_types import Interval
 
@@ -13,7 +13,7 @@ from rsicd_embed.train.config import OptimizerConfig
 AtLeastOne: TypeAlias = Annotated[int, Interval(ge=1)]
 NonNegative: TypeAlias = Annotated[float, Interval(ge=0)]
 Decay: TypeAlias = Annotated[float, Interval(ge=0, lt=1)]
-LIKELIHOOD = "likelihood"
+LIKELIHOOD: Final = "likelihood"
 
 
 @dataclass(frozen=True)
