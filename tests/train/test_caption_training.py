@@ -139,7 +139,7 @@ def vectors() -> CaptionedVectors:
     examples = [Example(f"{i}", f"{i}", {"captions": own}) for i, own in enumerate(captions)]
     words = Words.of((c for own in captions for c in own), 1)
     views = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
-    return CaptionedVectors.of(views, examples, (4 / 3,) * 3, words, max_words=4, seed=0)
+    return CaptionedVectors.of(views, examples, (1.0, 1.0, 2.0), words, max_words=4, seed=0)
 
 
 def test_batches(vectors: CaptionedVectors) -> None:

@@ -14,11 +14,9 @@ from rsicd_embed.captioning import captioner_files
 from rsicd_embed.captioning.caption_config import CaptionerConfig, DecoderConfig
 from rsicd_embed.captioning.caption_model import CaptionModel
 from rsicd_embed.captioning.vocabulary import Words
-from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import SettingError, TrainError
 from rsicd_embed.evaluation.caption_metrics import cider_reward, score_captions
 from rsicd_embed.evaluation.caption_protocol import caption_point
-from rsicd_embed.train.captioner.caption_batches import CaptionedVectors
 from rsicd_embed.train.captioner.caption_loop import train_captioner
 from rsicd_embed.train.captioner.caption_settings import CaptionTrainConfig, DecoderSettings
 from rsicd_embed.train.captioner.caption_step import IMAGES, TOKENS, VECTORS, WEIGHTS
@@ -103,16 +101,6 @@ def test_rewards_grow(data: TrainingData, tmp_path: Path) -> None:  # noqa: F811
         critical, data, tmp_path / "second", embedder, caption_point, reward=cider_reward
     )
     assert after["cider_d"] > before["cider_d"]
-
-
-def test_images_are_drawn_by_their_distinct_captions() -> None:
-    captions = [["a port"] * 5, ["a port", "boats", "a river", "a port"]]
-    examples = [Example(f"{i}", f"{i}", {"captions": own}) for i, own in enumerate(captions)]
-    words = Words.of((c for own in captions for c in own), 1)
-    drawn = CaptionedVectors.of(
-        np.zeros((1, 2, 3), np.float32), examples, (4.0, 4.0), words, max_words=4, seed=0
-    )
-    np.testing.assert_allclose(drawn.weights, [2, 6])
 
 
 def test_settings(data: TrainingData, tmp_path: Path) -> None:  # noqa: F811

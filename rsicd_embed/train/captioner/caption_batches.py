@@ -44,11 +44,7 @@ class CaptionedVectors:
         max_words: int,
         seed: int,
     ) -> CaptionedVectors:
-        """Encodes the captions; those longer than `max_words` are cut and have no end.
-
-        Images are drawn in proportion to their distinct captions, so that a sentence that is
-        repeated for an image counts once. `weights` are relative to each other within that.
-        """
+        """Encodes the captions; those longer than `max_words` are cut and have no end."""
         tokens = tuple(
             tuple(
                 tuple([*vocabulary.encode(caption), vocabulary.end][: max_words + 1])
@@ -56,9 +52,7 @@ class CaptionedVectors:
             )
             for example in examples
         )
-        drawn = np.array([len(set(own)) for own in tokens]) * np.asarray(weights, float)
-        drawn *= sum(weights) / drawn.sum()
-        return cls(vectors, tokens, drawn, max_words + 1, seed)
+        return cls(vectors, tokens, np.asarray(weights, float), max_words + 1, seed)
 
     def steps(self, batch_size: int) -> int:
         """Number of steps per epoch; the images that fill no batch are left out at random.

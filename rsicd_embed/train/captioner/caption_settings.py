@@ -70,7 +70,7 @@ class CaptionTrainConfig:
         dropout: fraction of values dropped in training.
         label_smoothing: fraction of the target spread over the vocabulary.
         ema: decay of the parameter average that is evaluated and exported; 0 for none.
-        epochs: passes over the train split, with as many captions as images.
+        epochs: passes over the train split, with one caption per image and pass.
         batch_size: captions per step, over all devices.
         eval_every: epochs between evaluations on val.
         best_by: val metric that selects the best captioner.
