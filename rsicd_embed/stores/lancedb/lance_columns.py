@@ -84,7 +84,7 @@ def write_columns(location: LanceLocation, table: Any, values: pa.Table) -> None
 
 async def _merge(location: LanceLocation, values: pa.Table) -> None:
     database = await lancedb.connect_async(location.database)
-    table = await database.open_table(location.uri.table)
+    table: Any = await database.open_table(location.uri.table)
     schema = plain_schema(await table.schema())
 
     async def without_embedding_function() -> pa.Schema:
