@@ -19,10 +19,11 @@ import numpy as np
 
 from rsicd_embed.arguments import require_items, shown
 from rsicd_embed.datasets.prompts import prompt_templates
-from rsicd_embed.embedder.base import Embedder, prompted_vectors, provenance
+from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import ArgumentError, DatasetError, QueryError, UnknownRowError
 from rsicd_embed.images import ImageLike
 from rsicd_embed.query.area import Area, Near
+from rsicd_embed.query.recent_texts import text_vectors
 from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore
 
@@ -251,7 +252,7 @@ def shared_weights(parts: Sequence[Part]) -> list[float]:
 def query_vectors(
     queries: Sequence[Query], store: VectorStore, embedder: Callable[[], Embedder]
 ) -> list[np.ndarray | QueryError]:
-    """Makes the vectors of several queries; equal texts are embedded once, in one batch per
+    """Makes the vectors of several queries; new texts are embedded once, in one batch per
     ensemble of prompts.
 
     Args:
@@ -279,9 +280,7 @@ def query_vectors(
         model = embedder()
         require_same_model(store.provenance, provenance(model), store.uri, for_queries=True)
         for templates, of in texts.items():
-            by_text[templates] = dict(
-                zip(of, prompted_vectors(model, list(of), templates), strict=True)
-            )
+            by_text[templates] = text_vectors(model, of, templates)
         by_image = _embed_images(images, model)
     by_id = stored_vectors(store, [part.id for part in parts if part.id is not None])
 

@@ -15,6 +15,7 @@ import pytest
 import rsicd_embed
 from rsicd_embed import Area, Part, Query
 from rsicd_embed.errors import ArgumentError, QueryError, UnknownRowError
+from rsicd_embed.query import recent_texts
 from rsicd_embed.query.composed import parse_all, shared_weights
 from rsicd_embed.records import vector_matrix
 from rsicd_embed.stores.base import VectorStore, open_store
@@ -130,6 +131,10 @@ def test_rows_alone_need_no_model(exact: VectorStore, words: Words) -> None:
     assert words.embedded == []
     rsicd_embed.search(Query([Part("a"), Part("b"), Part("a", weight=-0.5)]), exact, words)
     assert words.embedded == ["a", "b"]
+    rsicd_embed.search(Query([Part("b"), Part("c"), Part("a", weight=-0.5)]), exact, words)
+    assert words.embedded == ["a", "b", "c"]  # recent texts are remembered
+    rsicd_embed.search(Query([Part("a")], prompts="{category} port"), exact, words)
+    assert words.embedded == ["a", "b", "c", "a port"]
 
 
 def test_parts_to_avoid_share_the_weight_of_the_strongest(exact: VectorStore, words: Words) -> None:
@@ -141,6 +146,15 @@ def test_parts_to_avoid_share_the_weight_of_the_strongest(exact: VectorStore, wo
     expected = [1, 1, -0.5 / 1.75, -1 / 1.75, -0.25 / 1.75]
     assert shared_weights(parts) == pytest.approx(expected)
     assert [str(part) for part in parts] == ["a", "like i", "not b", "not 2*c", "unlike j"]
+
+
+def test_the_oldest_texts_are_forgotten(words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_texts, "_MOST", 2)
+    for texts in (["a", "b"], ["a", "c"], ["a"], ["b"]):
+        vectors = recent_texts.text_vectors(words, texts, ("{category}",))
+        for text in texts:
+            np.testing.assert_array_equal(vectors[text], direction(text)[0])
+    assert words.embedded == ["a", "b", "c", "b"]
 
 
 @pytest.mark.parametrize(
