@@ -9,6 +9,7 @@ a chain of other arrows implies is left out.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Mapping
 from html import escape
@@ -21,6 +22,7 @@ _INTERFACES = {"stores.base", "embedder.base"}
 _WIDTH, _BOX_HEIGHT, _LAYER_HEIGHT = 860, 34, 84
 
 
+@functools.cache
 def import_graph() -> dict[str, set[str]]:
     """The parts of the package, and for each the parts that it imports."""
     graph: dict[str, set[str]] = {}

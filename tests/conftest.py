@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import rsicd_embed
 from rsicd_embed.cli import progress
 from rsicd_embed.testing.embedders import picture as picture
 
-from .helpers import IDS, SCHEMES, Counting, cached, run
+from .helpers import IDS, SCHEMES, Counting, built_once, cached, run
 
 # By default beside the project.
 DATA = Path(os.environ.get("RSICD_EMBED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -34,7 +35,19 @@ CAPTIONS = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Caches XLA programs for all test processes and later runs, and optimises them little."""
+    """Makes tests cheap, and independent of other work on the machine.
+
+    XLA programs are cached for all test processes and later runs, and optimised little. Several
+    test processes compute with one thread each: OpenMP's threads wait actively, and on busy cores
+    PyTorch takes a multiple of the CPU time with two. Examples of hypothesis have no time limit.
+    """
+    if getattr(config.option, "numprocesses", None):
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+    settings.register_profile(
+        "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("untimed")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also where libtpu is installed
     # Tests compile more than they compute.
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -59,7 +72,9 @@ def browser() -> Iterator[Any]:
         pytest.skip("needs Chromium: apt-get install chromium")
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        # Without --disable-gpu, Debian's Chromium imitates a graphics card, which takes longer.
+        arguments = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
 
@@ -130,13 +145,13 @@ def load_each_model_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a tiny random CLIP."""
-    return write_model(tmp_path_factory.mktemp("models") / "tiny", seed=0)
+    return built_once(tmp_path_factory, "tiny", lambda folder: write_model(folder, seed=0))
 
 
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another tiny random CLIP."""
-    return write_model(tmp_path_factory.mktemp("models") / "other", seed=1)
+    return built_once(tmp_path_factory, "other", lambda folder: write_model(folder, seed=1))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import io
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -16,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 from PIL import Image
 
 import rsicd_embed
@@ -184,6 +187,24 @@ def exported(file: Path, rows: pa.RecordBatch = ROWS, made_by: Provenance = MADE
 def import_file(file: Path, uri: str, *options: str) -> Any:
     """Imports a row file and returns the printed summary."""
     return run("import", file, "--store", uri, "--json", *options).document
+
+
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """Returns a folder that the first test process to need it builds, for all of them.
+
+    Args:
+        factory: knows the folder of this run.
+        name: of the folder to build.
+        build: creates the folder at a path; tests must not change its files.
+    """
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "built"
+    shared.mkdir(exist_ok=True)
+    with FileLock(shared / f"{name}.lock"):
+        if not (shared / name).exists():
+            build(shared / f"{name}.partial")
+            (shared / f"{name}.partial").rename(shared / name)
+    return shared / name
 
 
 def cached(load: Callable[..., Any]) -> Callable[..., Any]:

@@ -203,6 +203,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_killed_run_resumes(
     augment: Callable[..., Outcome], dataset: Path, marians: Path, tmp_path: Path

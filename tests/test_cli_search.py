@@ -197,7 +197,7 @@ def test_numbers_keep_their_digits() -> None:
     assert value_text({"lon": 12.3456789, "at": None}) == "{lon: 12.345679, at: NULL}"
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_shown_numbers_are_accurate(value: float) -> None:
     shown = float(number_text(value))

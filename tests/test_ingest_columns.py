@@ -142,9 +142,7 @@ def test_declared_types_reach_the_store(embedder: Counting, each_uri: str, pictu
 
 
 @given(st.lists(st.tuples(CELLS.filter(bool), CELLS, CELLS), min_size=1, max_size=3))
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_survives_a_store(
     embedder: Counting, tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, str]]
 ) -> None:

@@ -17,7 +17,6 @@ from rsicd_embed.errors import ModelError, RsicdEmbedError, first_line, one_line
 # Short, so that a mistyped path fails quickly without a network; HF_HUB_ETAG_TIMEOUT overrides it.
 _PATIENCE_S = 2.5
 
-
 _MOST_LISTED = 12  # checkpoints in a message
 
 
@@ -128,14 +127,20 @@ class _Repository:
         """Lists the checkpoints of the repository, as `--model` takes them; empty without any."""
         from huggingface_hub import HfApi
 
-        try:
-            names = HfApi().list_repo_files(self._repo, revision=self._revision)
+        api, patience_s = HfApi(), _patience_s()
+        try:  # `list_repo_files` would retry for 23 s
+            info = api.model_info(self._repo, revision=self._revision, timeout=patience_s)
         except Exception:  # the list is only advice
             return ""
+        names = [sibling.rfilename for sibling in info.siblings or ()]
         files = sorted(filter(is_checkpoint, names))
         shown = ", ".join(f"{self.name}:{name}" for name in files[:_MOST_LISTED])
         more = f" and {len(files) - _MOST_LISTED} more" if len(files) > _MOST_LISTED else ""
         return f"checkpoints without a config; name one of {shown}{more}" if files else ""
+
+
+def _patience_s() -> float:
+    return float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _PATIENCE_S)
 
 
 def _ask(repo: str, revision: str | None, name: str) -> Exception | None:
@@ -148,7 +153,7 @@ def _ask(repo: str, revision: str | None, name: str) -> Exception | None:
     from huggingface_hub.errors import HfHubHTTPError
 
     url = hf_hub_url(repo, name, revision=revision)  # raises an error for an invalid id
-    patience_s = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _PATIENCE_S)
+    patience_s = _patience_s()
     answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def ask() -> None:

@@ -57,6 +57,15 @@ class Journal:
         """The rows of all epochs but 0, which runs of earlier versions lack."""
         return [row for row in self.epochs if row["epoch"]]
 
+    def best(self, by: str) -> Row:
+        """The first row with the highest score by a metric; see `score`."""
+        return max(self.trained, key=lambda row: score(row, by))
+
+    def is_best(self, metrics: Row, by: str) -> bool:
+        """Whether metrics are better than those of all epochs so far."""
+        highest = max((score(row, by) for row in self.trained), default=-math.inf)
+        return score(metrics, by) > highest
+
     def add_steps(self, rows: Sequence[Row]) -> None:
         """Appends rows of steps; `step` counts from 1."""
         self.steps += rows

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from rsicd_embed.embedder.base import Embedder
-from rsicd_embed.errors import TrainError, TrainStoppedError
+from rsicd_embed.errors import TrainError
 from rsicd_embed.train import teacher
 from rsicd_embed.train.card import UNKNOWN, licence_of
 from rsicd_embed.train.checkpoint import Checkpoints
@@ -219,7 +219,7 @@ class _Loop:
             self._checkpoints.save(state, done)
             self._observer.on_epoch(row)
             if done < steps and any_process(bool(stop)):
-                raise _stopped(stop, done, steps)
+                raise stop.error(done, steps)
         if is_writer():
             if not self._run.best.exists():
                 raise TrainError(
@@ -227,7 +227,7 @@ class _Loop:
                     "another --out"
                 )
             warn_if_never_better(journal.epochs, config.best_by)
-        return max(journal.trained, key=lambda row: score(row, config.best_by))
+        return journal.best(config.best_by)
 
     def _epoch(
         self, step: Step, state: TrainState, epoch: int, done: int, log: StepLog, stop: StopRequest
@@ -249,7 +249,7 @@ class _Loop:
                 require_sound(state, done)
                 self._checkpoints.save(state, done)
                 if stopping:
-                    raise _stopped(stop, done, self._steps)
+                    raise stop.error(done, self._steps)
         return state
 
     def _measure(self, row: Row, params: Any, journal: Journal) -> Row:
@@ -264,8 +264,7 @@ class _Loop:
                     "give another --set best_by"
                 )
             if row["epoch"]:
-                best = max((score(earlier, by) for earlier in journal.trained), default=-math.inf)
-                if score(metrics, by) > best:
+                if journal.is_best(metrics, by):
                     self._run.export(params, row | metrics)
                 warn_if_worse(row | metrics, journal.epochs, by)
         wait_for_all("evaluated")
@@ -292,10 +291,3 @@ class _Loop:
                 f"each epoch leaves out {left_out} of {len(self._images)} images, at random, "
                 f"because they do not fill a batch of {config.batch_size}"
             )
-
-
-def _stopped(stop: StopRequest, done: int, steps: int) -> TrainStoppedError:
-    return TrainStoppedError(
-        f"stopped by {stop.name} after step {done} of {steps}, which is checkpointed; "
-        "run the same command again to resume"
-    )

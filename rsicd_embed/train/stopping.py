@@ -11,6 +11,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 
+from rsicd_embed.errors import TrainStoppedError
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -51,6 +53,13 @@ class StopRequest:
     def name(self) -> str:
         """Name of the signal."""
         return signal.Signals(self.signal).name if self.signal is not None else "nothing"
+
+    def error(self, done: int, steps: int) -> TrainStoppedError:
+        """The error that ends a run of `steps` steps which is checkpointed after `done`."""
+        return TrainStoppedError(
+            f"stopped by {self.name} after step {done} of {steps}, which is checkpointed; "
+            "run the same command again to resume"
+        )
 
 
 @contextmanager

@@ -95,6 +95,7 @@ def test_all_stores_end_to_end(tmp_path: Path) -> None:
     assert {ratio["what"] for ratio in document["ratios"]} == {"upsert", "optimize", "both"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_an_index_of_a_lancedb_store_and_of_its_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -155,7 +155,7 @@ TABLES = st.integers(1, 4).flatmap(
 @given(TABLES)
 @example({"id": ["2024-05-10"], "label": ["2021-01-01"], "v": ["1e5"], "w": ["007"]})
 @example({"id": ["1", "01"], "label": ["1", "2"], "v": ["NA", "1"], "w": ["", "x"]})
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_text_is_identical_in_every_format(table: dict[str, list[str]]) -> None:
     """A column that is numeric only in a CSV becomes text, exactly as written."""
     table = {"path": [f"{i}.png" for i in range(len(table["id"]))], **table}
@@ -181,7 +181,7 @@ def test_text_is_identical_in_every_format(table: dict[str, list[str]]) -> None:
 
 
 @given(NUMERALS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_csv_numbers_can_be_recovered(text: str) -> None:
     with TemporaryDirectory() as folder:
         (value,) = column(open_source(csv_with(Path(folder), [text])))
@@ -196,7 +196,7 @@ def test_csv_numbers_can_be_recovered(text: str) -> None:
 
 @example([2.0**-24])  # its shortest text differs from its rounding to 16 digits
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_formatted_floats_are_read_exactly(numbers: list[float]) -> None:
     for form in (repr, "{:.17g}".format, "{:.18e}".format, "{:.25e}".format):
         written = pa.array([form(number) for number in numbers])

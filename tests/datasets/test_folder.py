@@ -160,7 +160,7 @@ def test_nested_linked_folders_are_read_once(tmp_path: Path) -> None:
 PLACES = ["root", "root/a", "root/b", "out", "out/c", "far"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sets(st.tuples(st.sampled_from(PLACES), st.sampled_from([*PLACES, ""])), max_size=6))
 def test_each_linked_image_is_read_once(links: set[tuple[str, str]]) -> None:
     """Cycles, several links to one folder, and links in linked folders."""

@@ -244,7 +244,7 @@ class Server(BaseHTTPRequestHandler):
 def server(tree: Path) -> Iterator[str]:
     handler = type("Handler", (Server,), {"folder": tree.parent, "searched": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()

@@ -20,7 +20,6 @@ from .comparison import DifferenceError, check
 
 @settings(
     max_examples=5,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts import build_docs, http_api_page, import_graph
+from tests.server.browsing import patient_page
 
 pytest.importorskip("zensical", reason="needs the docs dependency group")
 
@@ -51,12 +51,11 @@ def test_examples_are_included(site: Path) -> None:
 
 @pytest.mark.parametrize("name", ["index", "stores", "python-api", "http-api", "architecture"])
 def test_a_browser_loads_nothing_from_elsewhere(site: Path, browser: Any, name: str) -> None:
-    page = browser.new_page()
     requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
-    page.goto((site / f"{name}.html").as_uri())
-    page.wait_for_load_state("load")
-    page.close()
+    with patient_page(browser) as page:
+        page.on("request", lambda request: requested.append(request.url))
+        page.goto((site / f"{name}.html").as_uri())
+        page.wait_for_load_state("load")
     assert len(requested) > 2
     assert [url for url in requested if not url.startswith(("file:", "data:", "blob:"))] == []
 
@@ -89,12 +88,8 @@ def test_mistakes_are_found(tmp_path: Path) -> None:
     assert not any(line.startswith("rsicd_embed.ingest:") for line in missing)
 
 
-@pytest.fixture
-def graph() -> Iterator[dict[str, set[str]]]:
-    yield import_graph.import_graph()
-
-
-def test_the_picture_shows_the_arrows_of_the_code(graph: dict[str, set[str]]) -> None:
+def test_the_picture_shows_the_arrows_of_the_code() -> None:
+    graph = import_graph.import_graph()
     assert "stores.base" in graph["stores"]
     assert "embedder" not in graph["stores"]
     assert "stores" not in graph["embedder"]

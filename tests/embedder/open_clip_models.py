@@ -40,6 +40,13 @@ def settings(vision: dict[str, Any] = VIT, *, quick: bool = False, **text: Any) 
     return {"embed_dim": 48, **activation, "vision_cfg": vision, "text_cfg": {**TEXT, **text}}
 
 
+KINDS = {
+    "gelu": settings(),
+    "quick_gelu": settings(quick=True),
+    "resnet": settings(RESNET),
+}
+
+
 def model(config: dict[str, Any], kind: type = CLIP) -> Any:
     """A model with random weights, scaled up so that it is far from linear."""
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -35,6 +36,7 @@ class Hub:
         self.fetched: list[str] = []
         self.requests = 0
         self.broken = False
+        self.lists_files = False
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,10 +47,13 @@ class Hub:
                 self.answer(with_body=True)
 
             def answer(self, *, with_body: bool) -> None:
-                owner, name, resolve, revision, *rest = unquote(self.path).strip("/").split("/")
-                assert resolve == "resolve"
-                repo, file = f"{owner}/{name}", "/".join(rest)
                 hub.requests += 1
+                first, *others = unquote(self.path).strip("/").split("/")
+                if first == "api":
+                    return self.list_files("/".join(others[1:3]))
+                name, resolve, revision, *rest = others
+                assert resolve == "resolve"
+                repo, file = f"{first}/{name}", "/".join(rest)
                 names = {commit: tag for tag, commit in COMMITS.items()}
                 revision = names.get(revision, revision)
                 if hub.broken:
@@ -73,6 +78,18 @@ class Hub:
                     self.wfile.write(data)
                 return None
 
+            def list_files(self, repo: str) -> None:
+                if not hub.lists_files:
+                    return self.fail(500, None)
+                names = sorted(path.name for path in hub.repos[repo]["main"].iterdir())
+                siblings = [{"rfilename": name} for name in names]
+                data = json.dumps({"id": repo, "siblings": siblings}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+                return None
+
             def fail(self, status: int, code: str | None, commit: str | None = None) -> None:
                 self.send_response(status)
                 if code:
@@ -92,7 +109,7 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     stand_in = Hub()
-    thread = threading.Thread(target=stand_in.server.serve_forever)
+    thread = threading.Thread(target=stand_in.server.serve_forever, args=(0.01,))
     thread.start()
     template = stand_in.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", stand_in.url)
@@ -183,6 +200,16 @@ def test_unavailable_models_are_refused(
     assert hub.fetched == []
 
 
+def test_checkpoints_without_a_config_are_listed(hub: Hub, tmp_path: Path) -> None:
+    for name in ("a.pt", "b.safetensors", "README.md"):
+        (tmp_path / name).touch()
+    hub.repos["some/weights"] = {"main": tmp_path}
+    hub.lists_files = True
+    found = r"found checkpoints .*; name one of some/weights:a\.pt, some/weights:b\.safetensors$"
+    with pytest.raises(ModelError, match=found):
+        load_embedder("some/weights")
+
+
 def test_a_failing_hub_is_queried_once(
     hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,8 +261,6 @@ def test_the_endpoint_comes_from_the_environment(
 
 def test_vocabulary_and_merges_instead_of_a_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
     """As in the oldest CLIP checkpoints."""
-    import json
-
     old = shutil.copytree(tiny_model, tmp_path / "old")
     model = json.loads((old / "tokenizer.json").read_text())["model"]
     (old / "tokenizer.json").unlink()

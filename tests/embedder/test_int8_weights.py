@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -24,9 +24,7 @@ WEIGHTS = arrays.arrays(
 )
 
 
-@settings(
-    max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=50, derandomize=True)
 @given(WEIGHTS)
 def test_values_are_within_half_a_step_and_survive_a_second_time(weight: np.ndarray) -> None:
     values, scale = quantize(weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rsicd_embed.evaluation.metrics import (
@@ -73,7 +73,6 @@ def test_confusion() -> None:
 matrices = st.tuples(st.integers(1, 6), st.integers(2, 7), st.integers(0, 2**31))
 
 
-@settings(deadline=None)
 @given(matrices)
 def test_order_changes_nothing(shape: tuple[int, int, int]) -> None:
     queries, candidates, seed = shape
@@ -85,7 +84,6 @@ def test_order_changes_nothing(shape: tuple[int, int, int]) -> None:
     np.testing.assert_array_equal(shuffled, rank_of_right(similarities, right)[rows])
 
 
-@settings(deadline=None)
 @given(matrices)
 def test_agrees_with_sorting(shape: tuple[int, int, int]) -> None:
     queries, candidates, seed = shape

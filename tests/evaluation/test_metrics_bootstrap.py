@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rsicd_embed.evaluation import metrics as module
@@ -58,7 +58,6 @@ def test_the_point_estimate_uses_each_image_once() -> None:
     assert point(mean_of(values), 3) == {"mean": 3.0}
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 2**31))
 def test_weighted_median_is_the_median_of_repeated_values(values: list[int], seed: int) -> None:
     weights = np.random.default_rng(seed).integers(0, 4, (5, len(values)))

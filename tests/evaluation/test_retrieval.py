@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rsicd_embed.datasets import captioned
@@ -97,7 +97,6 @@ def test_ceiling_by_hand() -> None:
 sets = st.lists(st.text("abcdef", min_size=1, max_size=3), min_size=2, max_size=6)
 
 
-@settings(deadline=None)
 @given(sets, st.integers(0, 2**31))
 def test_no_model_is_better_than_the_ceiling(of_images: list[str], seed: int) -> None:
     captions = captions_of(*of_images)
@@ -109,7 +108,6 @@ def test_no_model_is_better_than_the_ceiling(of_images: list[str], seed: int) ->
         assert all(metrics[name] <= best[name] + 1e-12 for name in metrics)
 
 
-@settings(deadline=None)
 @given(sets)
 def test_the_ceiling_is_reached(of_images: list[str]) -> None:
     captions = captions_of(*of_images)
@@ -134,7 +132,6 @@ def perfect(captions: CaptionPairs, *, rarest: bool = False) -> np.ndarray:
     return similarities
 
 
-@settings(deadline=None)
 @given(sets, st.integers(0, 2**31), st.booleans())
 def test_order_changes_nothing(of_images: list[str], seed: int, credit: bool) -> None:
     rng = np.random.default_rng(seed)

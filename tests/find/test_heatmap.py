@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -12,7 +12,6 @@ from rsicd_embed.find.finding import Finding
 
 
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_map_stays_within_the_range_of_values(width: int, height: int, seed: int) -> None:
     short = min(width, height)
     boxes = patches.cut(width, height, [max(1, short // 2), short], 0.5)

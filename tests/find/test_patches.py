@@ -16,7 +16,7 @@ from rsicd_embed.find import patches
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_patches_cover_the_image(data: st.DataObject) -> None:
     width, height = data.draw(st.integers(1, 400)), data.draw(st.integers(1, 400))
     short = min(width, height)
@@ -36,7 +36,6 @@ def test_patches_cover_the_image(data: st.DataObject) -> None:
 
 
 @given(st.integers(1, 50_000), st.integers(1, 50_000), st.sampled_from([32, 112, 128, 224, 336]))
-@settings(deadline=None)
 def test_default_sides_fit_any_image(width: int, height: int, model_side: int) -> None:
     sides = patches.default_sides(width, height, model_side)
     assert 1 <= len(sides) <= 2

@@ -123,7 +123,7 @@ TRIVIA = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(st.lists(st.tuples(TRIVIA, PIECES), min_size=1, max_size=6), TEXTS)
 def test_rest_of_the_query_is_unchanged(pieces: list[tuple[str, str]], text: str) -> None:
     """DataFusion reads equal constants before and after the change."""

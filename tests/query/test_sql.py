@@ -187,7 +187,7 @@ CONDITIONS: dict[str, Callable[[str | None, int | None, float | None, float], bo
 }
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(rows=ROWS, condition=st.sampled_from(list(CONDITIONS)), gone=st.sets(st.integers(0, 40)))
 def test_groups_equal_those_of_numpy(
     rows: list[tuple[str | None, int | None, float | None]], condition: str, gone: set[int]

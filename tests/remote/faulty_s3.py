@@ -85,7 +85,7 @@ def running() -> Iterator[FaultyS3]:
 
     http = make_server("127.0.0.1", 0, app, threaded=True)
     server.endpoint = f"http://127.0.0.1:{http.port}"
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", server.endpoint)

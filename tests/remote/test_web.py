@@ -77,7 +77,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[_Handler]]]
     transfer.client_of.cache_clear()
     handler = type("Handler", (_Handler,), {"files": {}, "failures": Counter(), "requests": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     host, port = server.server_address[:2]
     yield f"http://{host}:{port}", handler

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+# Longer than any test waits, even on a machine with much other work.
 PATIENCE_S = 600.0
 # A phone and a desktop, in pixels.
 SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 800}}
@@ -44,20 +45,32 @@ def served(uri: str, *words: str) -> Iterator[str]:
 
 
 @contextmanager
-def opened(browser: Any, address: str, query: str = "", **options: Any) -> Iterator[Any]:
-    """Opens the page; fails on console messages, errors and requests to other servers."""
+def patient_page(browser: Any, **options: Any) -> Iterator[Any]:
+    """A page whose actions may take long."""
     page = browser.new_page(**options)
     page.set_default_timeout(1000 * PATIENCE_S)
-    problems: list[str] = []
-    page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    own = (address, "blob:", "data:")
-    page.on("request", lambda request: request.url.startswith(own) or problems.append(request.url))
-    page.goto(address + query)
     try:
         yield page
     finally:
         page.close()
+
+
+@contextmanager
+def opened(browser: Any, address: str, query: str = "", **options: Any) -> Iterator[Any]:
+    """Opens the page; fails on console messages, errors and requests to other servers."""
+    problems: list[str] = []
+    own = (address, "blob:", "data:")
+
+    def check(request: Any) -> None:
+        if not request.url.startswith(own):
+            problems.append(request.url)
+
+    with patient_page(browser, **options) as page:
+        page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", check)
+        page.goto(address + query)
+        yield page
     assert problems == [], problems
 
 

@@ -32,9 +32,7 @@ BODY = st.dictionaries(NAMES, JSON, max_size=5) | st.fixed_dictionaries(
         "filters": st.lists(FILTER, max_size=3),
     }
 )
-CALM = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+CALM = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def ok(got: Any) -> None:

@@ -46,7 +46,7 @@ def with_batcher(
 
 
 @given(st.lists(st.lists(st.integers(-9, 99), max_size=30), max_size=6), st.integers(1, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_request_gets_its_answer(waves: list[list[int]], most: int) -> None:
     async def use(batcher: Batcher[int, int], _: Squares) -> None:
         for wave in waves:

@@ -71,7 +71,7 @@ def test_conditions_are_joined_with_and() -> None:
 @given(st.text(max_size=30))
 @example("' OR 1=1 --")
 @example("\0")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_is_only_a_value(text: str) -> None:
     table = pa.table({"Label": [text, text + "x", "y" + text]})
     for operator, expected in (("=", [True, False, False]), ("starts with", None)):
@@ -92,7 +92,7 @@ VALUES = st.one_of(
     | st.text(),
     VALUES,
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_condition_is_refused_or_valid(column: str, operator: str, value: Any) -> None:
     try:
         text = where([Condition(column, operator, value)], TABLE.schema)

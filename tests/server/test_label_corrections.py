@@ -15,7 +15,16 @@ from rsicd_embed.curation.corrections import LabelColumns, corrected_labels
 from rsicd_embed.stores.base import open_store
 from tests.helpers import run
 
-from .browsing import SIZES, opened, search, searched, serious_violations, served, until
+from .browsing import (
+    SIZES,
+    opened,
+    patient_page,
+    search,
+    searched,
+    serious_violations,
+    served,
+    until,
+)
 from .conftest import Archive, make_archive
 
 COLUMNS = LabelColumns("cover")
@@ -261,18 +270,17 @@ def test_correct_labels_on_the_page(
 
 def test_a_conflict_is_shown(browser: Any, written: tuple[Archive, str]) -> None:
     _, address = written
-    page = browser.new_page()  # not `opened`: the console reports the conflict
-    page.goto(address)
-    until(lambda: page.is_visible("#corrections"))
-    search(page, "a port")
-    card = page.locator(".card", has=page.get_by_text("4.png", exact=True))
-    was = card.locator("select").input_value()
-    change = {"id": "4.png", "label": "a marina", "was": was}
-    assert page.request.post(f"{address}api/labels", data=change).status == 200
-    card.locator("select").select_option(next(name for name in CLASSES if name != was))
-    until(lambda: "is 'a marina' by now" in page.inner_text("#error"))
-    assert card.locator("select").input_value() == was
-    page.close()
+    with patient_page(browser) as page:  # not `opened`: the console reports the conflict
+        page.goto(address)
+        until(lambda: page.is_visible("#corrections"))
+        search(page, "a port")
+        card = page.locator(".card", has=page.get_by_text("4.png", exact=True))
+        was = card.locator("select").input_value()
+        change = {"id": "4.png", "label": "a marina", "was": was}
+        assert page.request.post(f"{address}api/labels", data=change).status == 200
+        card.locator("select").select_option(next(name for name in CLASSES if name != was))
+        until(lambda: "is 'a marina' by now" in page.inner_text("#error"))
+        assert card.locator("select").input_value() == was
 
 
 def test_labels_are_shown_by_servers_that_only_read(

@@ -19,10 +19,10 @@ COUNT = 30
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server whose store uses the bundled model."""
-    archive = make_archive(tmp_path_factory.mktemp("page"), None, count=COUNT)
-    with served(archive.uri) as address:
+def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[str]:
+    """The address of a server."""
+    archive = make_archive(tmp_path_factory.mktemp("page"), tiny_model, count=COUNT)
+    with served(archive.uri, "--backend", "numpy") as address:
         yield address
 
 
@@ -50,7 +50,10 @@ def test_unknown_words_are_reported(browser: Any, tiny_model: Path, tmp_path: Pa
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     TrainingWords({"port": 30}).write(model)
     archive = make_archive(tmp_path, model, count=3)
-    with served(archive.uri) as address, opened(browser, address) as page:
+    with (
+        served(archive.uri, "--backend", "numpy") as address,
+        opened(browser, address) as page,
+    ):
         page.fill("#text", "a marina")
         page.keyboard.press("Enter")
         searched(page, "“a marina”")

@@ -18,7 +18,7 @@ from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.testing.stores import batch
 from tests.conftest import picture
 
-from .browsing import LOADED, opened, results, search, searched, served, until
+from .browsing import LOADED, opened, patient_page, results, search, searched, served, until
 
 COUNT = 14
 LABELS = ("denseresidential", "port", "GolfCourse")
@@ -300,16 +300,15 @@ def test_download_is_the_original_file(page: Any, folder: Path) -> None:
 
 
 def test_missing_image_shows_a_message(browser: Any, address: str) -> None:
-    page = browser.new_page()  # not `opened`: the console reports the missing image
-    page.route("**/api/pictures?id=13.png*", lambda route: route.fulfill(status=404))
-    page.goto(address)
-    search(page, "x")
-    view(page, "13.png")
-    until(lambda: page.is_visible("#view-missing"))
-    assert not page.is_visible("#view-download")
-    page.keyboard.press("ArrowLeft")
-    until(lambda: page.is_visible("#view-picture") and page.is_visible("#view-download"))
-    page.close()
+    with patient_page(browser) as page:  # not `opened`: the console reports the missing image
+        page.route("**/api/pictures?id=13.png*", lambda route: route.fulfill(status=404))
+        page.goto(address)
+        search(page, "x")
+        view(page, "13.png")
+        until(lambda: page.is_visible("#view-missing"))
+        assert not page.is_visible("#view-download")
+        page.keyboard.press("ArrowLeft")
+        until(lambda: page.is_visible("#view-picture") and page.is_visible("#view-download"))
 
 
 def test_larger_view_starts_searches(page: Any) -> None:

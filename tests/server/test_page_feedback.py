@@ -15,7 +15,17 @@ from rsicd_embed import Part, Query
 from rsicd_embed.embedder.loading import load_for_a_query
 from tests.conftest import picture
 
-from .browsing import SIZES, opened, results, search, searched, serious_violations, served, until
+from .browsing import (
+    SIZES,
+    opened,
+    patient_page,
+    results,
+    search,
+    searched,
+    serious_violations,
+    served,
+    until,
+)
 from .conftest import Archive, make_archive
 
 
@@ -32,7 +42,7 @@ def address(pictures_archive: Archive) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=SIZES, ids=str)
+@pytest.fixture(params=["desktop", pytest.param("phone", marks=pytest.mark.slow)])
 def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator[Any]:
     """The page of that server, on a phone and on a desktop."""
     with opened(browser, address, viewport=SIZES[request.param]) as page:
@@ -230,13 +240,12 @@ def test_too_many_parts_are_refused(browser: Any, address: str) -> None:
 
 
 def test_unknown_examples_are_reported(browser: Any, address: str) -> None:
-    page = browser.new_page()  # not `opened`: the console reports the refusal
-    page.goto(f"{address}?text=a&more=gone.png")
-    until(lambda: page.inner_text("#error") == "no row with the id 'gone.png' in the store")
-    page.locator("#chips button").last.click()
-    searched(page, "24 results for “a”")
-    assert not page.is_visible("#error")
-    page.close()
+    with patient_page(browser) as page:  # not `opened`: the console reports the refusal
+        page.goto(f"{address}?text=a&more=gone.png")
+        until(lambda: page.inner_text("#error") == "no row with the id 'gone.png' in the store")
+        page.locator("#chips button").last.click()
+        searched(page, "24 results for “a”")
+        assert not page.is_visible("#error")
 
 
 def test_requests_contain_the_parts(page: Any) -> None:

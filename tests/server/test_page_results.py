@@ -52,7 +52,7 @@ def address(uri: str) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=SIZES, ids=str)
+@pytest.fixture(params=["desktop", pytest.param("phone", marks=pytest.mark.slow)])
 def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator[Any]:
     """The page of that server, on a phone and on a desktop."""
     with opened_without_images(browser, address, "", SIZES[request.param]) as page:

@@ -141,7 +141,7 @@ INSTANTS = st.datetimes(dt.datetime(2019, 12, 31), dt.datetime(2020, 1, 3), time
 
 
 @given(INSTANTS, st.integers(-14 * 60, 14 * 60), st.sampled_from(["s", "ms", "us", "ns"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_offset_and_time_zone(moment: dt.datetime, minutes: int, unit_: str) -> None:
     sign, (hours, rest) = "-" if minutes < 0 else "+", divmod(abs(minutes), 60)
     zone = f"{sign}{hours:02}:{rest:02}"

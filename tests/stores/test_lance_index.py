@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,18 +24,32 @@ from .contract import MADE_BY, batch, unit
 ROWS = 3000
 
 
+def with_small_indexes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lance_index, "INDEX_ROWS", 1000)
+    patch.setattr(lance_reader, "CACHE_ROWS", 1000)
+
+
 @pytest.fixture(autouse=True)
 def small_tables_have_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
-    monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
+    with_small_indexes(monkeypatch)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[VectorStore]:
-    with open_store(f"lancedb:{tmp_path / 'store'}", MADE_BY) as opened:
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with an index, which tests copy."""
+    folder = tmp_path_factory.mktemp("indexed") / "store"
+    with pytest.MonkeyPatch.context() as patch, open_store(f"lancedb:{folder}", MADE_BY) as opened:
+        with_small_indexes(patch)
         names = [f"{i:05}" for i in range(ROWS)]
         opened.upsert([batch(names, unit(ROWS), label=["a", "b", None] * (ROWS // 3))])
         opened.optimize()
+    return folder
+
+
+@pytest.fixture
+def store(indexed: Path, tmp_path: Path) -> Iterator[VectorStore]:
+    shutil.copytree(indexed, tmp_path / "store")
+    with open_store(f"lancedb:{tmp_path / 'store'}", MADE_BY) as opened:
         yield opened
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,22 +58,38 @@ def rows(start: int = 0, count: int = ROWS, seed: int = 0) -> pa.RecordBatch:
     return batch([f"{n:05}" for n in numbers], unit(count, seed=seed), **columns)
 
 
+def with_large_tables(patch: pytest.MonkeyPatch) -> None:
+    """Small tables have an index and are above the limit of the cache."""
+    patch.setattr(lance_reader, "CACHE_ROWS", 100)
+    patch.setattr(lance_reader, "_LARGEST_SHARE", 1.0)
+    patch.setattr(lance_index, "INDEX_ROWS", 1000)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both stores of `pair`, which tests copy."""
+    folder = tmp_path_factory.mktemp("pair")
+    with pytest.MonkeyPatch.context() as patch:
+        with_large_tables(patch)
+        for scheme in ("exact", "lancedb"):
+            with open_store(f"{scheme}:{folder}/{scheme}", MADE_BY) as store:
+                store.upsert([rows()])
+                store.optimize()
+    return folder
+
+
 @pytest.fixture
 def pair(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[VectorStore, LanceStore]]:
     """The same rows in an exact store, and in an indexed table above the limit of the cache."""
-    monkeypatch.setattr(lance_reader, "CACHE_ROWS", 100)
-    monkeypatch.setattr(lance_reader, "_LARGEST_SHARE", 1.0)
-    monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
+    with_large_tables(monkeypatch)
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     with (
         open_store(f"exact:{tmp_path}/exact", MADE_BY) as exact,
         open_store(f"lancedb:{tmp_path}/lancedb", MADE_BY) as large,
     ):
         assert isinstance(large, LanceStore)
-        for store in (exact, large):
-            store.upsert([rows()])
-            store.optimize()
         yield exact, large
 
 

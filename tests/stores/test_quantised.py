@@ -71,7 +71,7 @@ KINDS = ("uniform", "clustered", "cone with outlier dimensions", "one-hot", "equ
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(dim=st.sampled_from((1, 2, 7, 64, 333)), queries=st.integers(1, 8), seed=st.integers(0, 99))
 def test_bounds_hold_and_candidates_include_the_best(
     kind: str, dim: int, queries: int, seed: int

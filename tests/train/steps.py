@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -44,9 +45,13 @@ def recipe(
     return Recipe(model, settings, pixels, STEPS, contrastive(settings.step), where, keep)
 
 
+@functools.cache
+def _parameters(model: ClipConfig) -> Any:
+    return nnx.state(Clip(model, rngs=nnx.Rngs(0)))
+
+
 def begin(of: Recipe) -> TrainState:
-    params = nnx.state(Clip(of.model, rngs=nnx.Rngs(0)))
-    return initial_state(params, of.config, of.steps, of.objective, of.layout)
+    return initial_state(_parameters(of.model), of.config, of.steps, of.objective, of.layout)
 
 
 def batch(number: int = 0, size: int = 16, side: int = SIZE) -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ words = st.text("abc", min_size=1, max_size=2)
 some_captions = st.lists(st.lists(words, min_size=1, max_size=7), min_size=1, max_size=9)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(some_captions, st.data())
 def test_drawn_captions_belong_to_their_images(
     captions: list[list[str]], data: st.DataObject
@@ -49,7 +49,7 @@ def test_drawn_captions_belong_to_their_images(
             assert len(set(rows)) == len(rows) == len(captions) // size * size
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(some_captions, st.lists(st.integers(0, 8), max_size=3))
 def test_groups_of_repeated_captions_and_images(
     captions: list[list[str]], copies: list[int]
@@ -78,7 +78,7 @@ def test_groups_of_repeated_captions_and_images(
     assert batch.groups.dtype == np.int32
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(some_captions, st.data())
 def test_batches_without_negatives_are_counted(
     captions: list[list[str]], data: st.DataObject

@@ -27,7 +27,9 @@ def assert_close(first: Any, second: Any) -> None:
     np.testing.assert_allclose(flat(first[1]), flat(second[1]), atol=1e-5 * largest)
 
 
-@pytest.mark.parametrize(("loss", "views"), [("softmax", True), ("sigmoid", False)])
+@pytest.mark.parametrize(
+    ("loss", "views"), [pytest.param("softmax", True, marks=pytest.mark.slow), ("sigmoid", False)]
+)
 def test_parts_give_the_gradient_of_the_whole(loss: str, views: bool) -> None:
     """Dropped patches too, and random views."""
     whole = loss_and_gradient(recipe(config(step__loss=loss), keep=0.5), views)

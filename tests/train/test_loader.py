@@ -47,7 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 visits = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 4))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(visits, min_size=1, max_size=6))
 def test_batches_from_any_step(whole: Whole, visits: list[tuple[int, int, int]]) -> None:
     """Batches do not depend on what was read before."""

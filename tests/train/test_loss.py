@@ -42,8 +42,9 @@ def softmax_loss(
     return (cross_entropy(logits) + cross_entropy(logits.T)) / 2
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.integers(1, 9), st.floats(1, 50), st.floats(0, 0.5), st.integers(0, 2**31))
+# Few numbers of rows: JAX compiles each operation again for each.
+@settings(max_examples=20)
+@given(st.sampled_from((1, 2, 9)), st.floats(1, 50), st.floats(0, 0.5), st.integers(0, 2**31))
 def test_distinct_rows_give_clips_loss(n: int, scale: float, smoothing: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     images, texts = unit(rng, n), unit(rng, n)

@@ -13,6 +13,7 @@ import pytest
 import sentencepiece
 
 from rsicd_embed._lazy_torchvision import mend_torchvision
+from tests.helpers import built_once
 
 PLANES = "many planes are parked in an airport ."
 DESERT = "a desert with yellow dunes ."
@@ -125,7 +126,9 @@ def write(folder: Path, pairs: Mapping[str, str], steps: int = 80) -> Path:
 @pytest.fixture(scope="session")
 def marians(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two models: `into`, from English into two languages, and `back`."""
-    folder = tmp_path_factory.mktemp("marians")
-    write(folder / "into", INTO)
-    write(folder / "back", BACK)
-    return folder
+
+    def build(folder: Path) -> None:
+        write(folder / "into", INTO)
+        write(folder / "back", BACK)
+
+    return built_once(tmp_path_factory, "marians", build)

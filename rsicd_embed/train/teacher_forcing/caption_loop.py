@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ from rsicd_embed.captioning.captioner_files import CaptionerParts
 from rsicd_embed.captioning.gpt2 import Gpt2, read_gpt2
 from rsicd_embed.captioning.vocabulary import Vocabulary, Words
 from rsicd_embed.embedder.base import Embedder, provenance
-from rsicd_embed.errors import TrainError, TrainStoppedError
+from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors
 from rsicd_embed.records import Provenance
 from rsicd_embed.train.checkpoint import Checkpoints, has_checkpoints
 from rsicd_embed.train.distributed import any_process, is_writer, layout, own_rows, wait_for_all
 from rsicd_embed.train.input.training_data import TrainingData
-from rsicd_embed.train.journal import Journal, StepLog, score
+from rsicd_embed.train.journal import Journal, StepLog
 from rsicd_embed.train.observers import Observer, Row, grouped
 from rsicd_embed.train.run_folder import RunManifest, claimed, replace_directory
 from rsicd_embed.train.state import TrainState, averaged, require_sound
@@ -182,8 +181,8 @@ class _Loop:
             self._checkpoints.save(state, done)
             self._observer.on_epoch(row)
             if done < steps and any_process(bool(stop)):
-                raise _stopped(stop, done, steps)
-        return max(journal.trained, key=lambda row: score(row, config.best_by))
+                raise stop.error(done, steps)
+        return journal.best(config.best_by)
 
     def _epoch(
         self, state: TrainState, epoch: int, done: int, log: StepLog, stop: StopRequest
@@ -198,7 +197,7 @@ class _Loop:
                 log.fetch()
                 require_sound(state, done)
                 self._checkpoints.save(state, done)
-                raise _stopped(stop, done, self._steps)
+                raise stop.error(done, self._steps)
         return state
 
     def _evaluated(self, row: Row, params: nnx.State[Any, Any], journal: Journal) -> Row:
@@ -207,8 +206,7 @@ class _Loop:
         by = self._run.config.best_by
         if is_writer():
             metrics = dict(self._measure(params))
-            best = max((score(earlier, by) for earlier in journal.trained), default=-math.inf)
-            if score(metrics, by) > best:
+            if journal.is_best(metrics, by):
                 parts = self._run.parts(params)
                 replace_directory(self._run.best, lambda aside: captioner_files.save(aside, parts))
         wait_for_all("evaluated")
@@ -274,11 +272,4 @@ def _own_decoder(settings: DecoderSettings, vocab_size: int) -> DecoderConfig:
         settings.layers,
         settings.heads,
         4 * settings.width,
-    )
-
-
-def _stopped(stop: StopRequest, done: int, steps: int) -> TrainStoppedError:
-    return TrainStoppedError(
-        f"stopped by {stop.name} after step {done} of {steps}, which is checkpointed; "
-        "run the same command again to resume"
     )
