@@ -24,7 +24,7 @@ def until(look: Callable[[], Any]) -> Any:
     end = time.monotonic() + PATIENCE_S
     while not (value := look()):
         assert time.monotonic() < end, "timed out"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 
