@@ -15,6 +15,7 @@ Every message is a single line: what was expected, what was found, and what to d
     │   └── WeightsError           its weights do not match its config
     ├── BenchError                 a benchmark or an evaluation cannot run
     ├── RequestError               the server cannot answer a request
+    ├── WorkerError                a worker process cannot start, or has ended
     ├── TrainError                 training cannot start or continue
     │   ├── SettingError           a setting has an invalid value
     │   └── TrainStoppedError      a signal stopped the run, which can be resumed
@@ -63,6 +64,7 @@ __all__ = [
     "TrainStoppedError",
     "UnknownRowError",
     "WeightsError",
+    "WorkerError",
 ]
 
 
@@ -140,6 +142,10 @@ class RequestError(RsicdEmbedError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class WorkerError(RsicdEmbedError):
+    """A worker process cannot start, or has ended too often."""
 
 
 class StoreError(RsicdEmbedError):

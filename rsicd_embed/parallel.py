@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 T = TypeVar("T")
 R = TypeVar("R")
 
+ARENAS = "MALLOC_ARENA_MAX"  # environment variable of glibc: the number of its heaps
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
@@ -29,7 +30,7 @@ def share_one_heap() -> None:
     on another fragment all of them. Call it before threads start; importing NumPy starts some.
     `MALLOC_ARENA_MAX` in the environment takes precedence. No effect with other C libraries.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ:
+    if ARENAS not in os.environ:
         with suppress(OSError, AttributeError, TypeError):
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 

@@ -96,7 +96,8 @@ It was also trained on synonyms of these classes (`rsicd_embed/datasets/class_sy
 articles, {known_queries} of the 150 everyday queries are in this list, but most of them share words with it, so their
 precision says little about other subjects. The model ranks images of the same class worse than a
 fine-tuned OpenAI CLIP (reported mR of clip-rsicd-v2: .301); pass such a model to `--model` for fine
-distinctions. `transformers` has no CLIP with a ResNet and cannot load this model.
+distinctions. `transformers` has no CLIP with a ResNet and cannot load this model;
+`rsicd-embed export --model bundled --onnx -o DIR` writes its towers for ONNX Runtime and others.
 
 ## Reproducing the model
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts import bench_tables, readme_tables, training_tables
+from scripts import bench_tables, capacity_tables, readme_tables, training_tables
 
 PROJECT = Path(__file__).parents[1]
 BEGIN, END = "<!-- begin: python -m scripts.write_docs -->\n", "<!-- end -->"
@@ -22,6 +22,11 @@ def documents() -> dict[Path, str]:
     parts: dict[Path, tuple[str, ...]] = {
         PROJECT / "README.md": (readme_tables.summary(),),
         docs / "growth.md": (readme_tables.growth(),),
+        docs / "capacity.md": (
+            capacity_tables.measured(),
+            capacity_tables.requests(),
+            capacity_tables.projected(),
+        ),
         docs / "stores.md": (readme_tables.sizes(),),
         docs / "models.md": (readme_tables.accuracy_section(),),
         docs / "benchmarks.md": (readme_tables.section(),),

@@ -121,6 +121,7 @@ LIBRARIES = {
     "prometheus_client": {"server"},
     "mcp": {"server"},
     "obstore": {"remote"},
+    "ray": {"indexing"},
     "boto3": {"remote"},
     "httpx": {"remote"},
     "click": {"cli"},

@@ -23,7 +23,7 @@ from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import BenchError, ImageError
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing import ingest
-from rsicd_embed.indexing.writer import elapsed_s
+from rsicd_embed.indexing.stages import elapsed_s
 from rsicd_embed.parallel import ordered_map, share_one_heap
 from rsicd_embed.reports.machine import memory_usage, peak_memory_usage, reset_peak_memory
 from rsicd_embed.reports.record_types import IngestMemory, IngestResults, IngestShares

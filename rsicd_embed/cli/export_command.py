@@ -160,6 +160,12 @@ def embed(
     "reads. They are converted to float32 when the model is loaded.",
 )
 @click.option(
+    "--onnx",
+    is_flag=True,
+    help="Write the model's two towers as ONNX files for other programs, instead of a model that "
+    "can be loaded again.",
+)
+@click.option(
     "--push-to", metavar="OWNER/NAME", help="Also upload the model to a private Hub repo."
 )
 @json_option
@@ -174,6 +180,7 @@ def export(
     as_of: str | None,
     dtype: str,
     quantize: str | None,
+    onnx: bool,
     push_to: str | None,
     as_json: bool,
 ) -> None:
@@ -191,18 +198,21 @@ def export(
     if (store_uri is None) == (model is None):
         raise click.UsageError("expected either --store or --model")
     if store_uri is None:
-        if where or as_of or stac or force:
+        if where or as_of or stac or force or kind:
             raise click.UsageError(
-                "expected --store with --where, --as-of, --stac and --force, found --model"
+                "expected --store with --where, --as-of, --format, --stac and --force, found "
+                "--model"
             )
         if quantize and dtype != "float32":
             raise click.UsageError(f"expected --dtype {dtype} or --quantize, found both")
-        _export_model(str(model), output, quantize or dtype, push_to, as_json)
+        if onnx and (quantize or dtype != "float32"):
+            raise click.UsageError("expected --onnx alone, whose weights are float32, found both")
+        _export_model(str(model), output, "onnx" if onnx else quantize or dtype, push_to, as_json)
         return
-    if push_to or quantize:
-        raise click.UsageError(
-            f"expected --model with {'--push-to' if push_to else '--quantize'}, found --store"
-        )
+    of_model = {"--push-to": push_to, "--quantize": quantize, "--onnx": onnx}
+    for option, value in of_model.items():
+        if value:
+            raise click.UsageError(f"expected --model with {option}, found --store")
     named = output.suffix.lower().removeprefix(".")
     if (kind or named) != named or named not in EXPORTS or output.is_dir():
         expected = f"*.{kind}" if kind else " or ".join(f"*.{known}" for known in EXPORTS)
@@ -219,8 +229,11 @@ def export(
 
 def _export_model(model: str, output: Path, dtype: str, repo: str | None, as_json: bool) -> None:
     from rsicd_embed.embedder.export_model import export_model, push
+    from rsicd_embed.embedder.export_onnx import export_onnx
 
-    exported = export_model(model, output, dtype=dtype)
+    exported = (
+        export_onnx(model, output) if dtype == "onnx" else export_model(model, output, dtype=dtype)
+    )
     if not exported.card:
         note("no model card: the checkpoint has none; write README.md before sharing it")
     commit = None if repo is None else push(output, repo)

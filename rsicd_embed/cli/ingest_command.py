@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,10 @@ from rsicd_embed.cli.base import (
     precision_option,
     print_json,
     report_skipped,
-    report_source,
     show,
     store_option,
-    warn,
 )
+from rsicd_embed.cli.ingest_report import report_summary
 from rsicd_embed.cli.terminal_text import counted
 from rsicd_embed.errors import ImageError
 from rsicd_embed.parallel import share_one_heap
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rsicd_embed.datasets.stac_sources import StacSelection
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.indexing import Summary
+    from rsicd_embed.indexing.image_workers import ImageWorkers
     from rsicd_embed.indexing.import_rows import Phase
     from rsicd_embed.indexing.import_vectors import VectorLayout
 
@@ -48,6 +49,24 @@ profile_option = click.option(
     "--prune", is_flag=True, help="Remove rows of these sources whose image no longer exists."
 )
 @profile_option
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Embed in this process, or by the workers of a Ray cluster.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Ray cluster; auto finds the one on this machine.  [default: RAY_ADDRESS, else this "
+    "machine alone]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Number of Ray workers.  [default: one per accelerator or, without any, per machine]",
+)
 def ingest(
     sources: tuple[str | Path, ...],
     store_uri: str,
@@ -59,6 +78,9 @@ def ingest(
     strict: bool,
     prune: bool,
     profile: bool,
+    engine: str,
+    address: str | None,
+    workers: int | None,
     batch_size: int,
     precision: Precision | None,
     backend: Backend | None,
@@ -79,7 +101,14 @@ def ingest(
     share_one_heap()
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
+    from rsicd_embed.embedder.base import provenance as provenance_of
+    from rsicd_embed.indexing.image_workers import LocalWorkers
+    from rsicd_embed.indexing.ingest import ingest_with
+    from rsicd_embed.indexing.ray_workers import RayWorkers
+    from rsicd_embed.stores.base import open_store
 
+    if engine == "local" and (address or workers):
+        raise click.UsageError("--address and --workers need --engine ray")
     _refuse_row_files(sources, store_uri)
     opened = rsicd_embed.open_sources(
         sources,
@@ -89,23 +118,35 @@ def ingest(
         tiling=tiling,
         stac=stac,
     )
-    embedder = rsicd_embed.load_embedder(
-        model, batch_size=batch_size, precision=precision, backend=backend
+    load = partial(
+        rsicd_embed.load_embedder,
+        model,
+        batch_size=batch_size,
+        precision=precision,
+        backend=backend,
     )
-    with rsicd_embed.open_store(store_uri, embedder=embedder) as store:
+    with ExitStack() as stack:
+        images: ImageWorkers
+        if engine == "ray":
+            images = stack.enter_context(RayWorkers(load, address=address, count=workers))
+            provenance = images.provenance
+        else:
+            embedder = load()
+            images, provenance = LocalWorkers(embedder), provenance_of(embedder)
+        store = stack.enter_context(open_store(store_uri, provenance))
         total = sum(len(source.examples) for source in opened)
-        with image_progress("ingest", total) as advance:
-            summary = rsicd_embed.ingest(
-                opened,
-                embedder,
-                store,
-                strict=strict,
-                prune=prune,
-                column_types=column_types,
-                progress=advance,
-            )
+        advance = stack.enter_context(image_progress("ingest", total))
+        summary = ingest_with(
+            opened,
+            images,
+            store,
+            strict=strict,
+            prune=prune,
+            column_types=column_types,
+            progress=advance,
+        )
         rows = len(store)
-    _report(summary, rows, store_uri, "images", as_json=as_json, profile=profile)
+    report_summary(summary, rows, store_uri, "images", as_json=as_json, profile=profile)
     if summary.skipped and not rows:
         raise ImageError(f"expected images, found none that can be read; {store_uri} has no rows")
 
@@ -196,7 +237,7 @@ def import_(
         summary = rsicd_embed.import_rows(files, store_uri, split=split, strict=strict, phase=phase)
     with rsicd_embed.open_store(store_uri) as store:
         rows = len(store)
-    _report(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
+    report_summary(summary, rows, store_uri, "rows", as_json=as_json, profile=profile)
 
 
 def _layout(
@@ -246,69 +287,6 @@ def _require_model(files: tuple[Path, ...], model: str) -> None:
     made_by = provenance(load_for_a_query(model))
     for row_file in row_files:
         require_fit(row_file, made_by, f"--model {model}")
-
-
-def _report(
-    summary: Summary, rows: int, store_uri: str, unit: str, *, as_json: bool, profile: bool
-) -> None:
-    """Prints a summary on stdout, and notes and problems on stderr.
-
-    Args:
-        summary: the result of an ingest or an import.
-        rows: number of rows that the store now has.
-        store_uri: the store.
-        unit: "images" for an ingest, "rows" for an import.
-        as_json: print the summary as JSON instead of text.
-        profile: also print the time of each stage.
-    """
-    if unit == "rows":
-        counts, done = f"{summary.imported} imported", summary.imported
-    else:
-        counts, done = f"{summary.embedded} embedded, {summary.updated} updated", summary.embedded
-    if as_json:
-        print_json(summary.as_json())
-    else:
-        rate = done / summary.seconds if summary.seconds else 0.0
-        engine = f", {summary.engine}" if summary.engine and done else ""
-        show(
-            f"{counts}, {summary.unchanged} unchanged, {summary.removed} removed, "
-            f"{len(summary.skipped)} skipped in {summary.seconds:.1f} s "
-            f"({rate:.1f} {unit}/s{engine}); {counted(rows, 'row')} in {store_uri}"
-        )
-    if summary.stretched:
-        from rsicd_embed.images import STRETCH_RULE
-
-        warn(
-            f"images scaled to 8 bits: {summary.stretched}; {STRETCH_RULE}. Use "
-            "--stretch for one range per scene, or --stretch LOW:HIGH for one range of all"
-        )
-    if summary.blank:
-        note(f"tiles left out because of nodata: {summary.blank:,}; see --max-nodata")
-    if profile:
-        _print_profile(summary, done, unit)
-    if summary.displaced:
-        first = summary.displaced[0]
-        warn(
-            f"{counted(len(summary.displaced), 'image')} replaced the rows of others with the same "
-            f"ids: {first.by} that of {first.uri}; ingest their common folder to keep both"
-        )
-    report_skipped(summary.skipped)
-    report_source(summary.unread, summary.notes)
-
-
-def _print_profile(summary: Summary, done: int, unit: str) -> None:
-    from rsicd_embed.indexing.writer import elapsed_s
-
-    for name, seconds in summary.stages.items():
-        note(f"{name:<7} {seconds:8.2f} s busy")
-    stages_s = elapsed_s(summary.stages)
-    slowest = max(stages_s, key=lambda name: stages_s[name])
-    rate = done / stages_s[slowest] if stages_s[slowest] else 0.0
-    share = stages_s[slowest] / summary.seconds if summary.seconds else 0.0
-    note(
-        f"limited by {slowest}: {stages_s[slowest]:.2f} s of {summary.seconds:.2f} s "
-        f"({share:.0%}), {rate:.1f} {unit}/s alone"
-    )
 
 
 @click.command()

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rsicd_embed.cli.base import backend_option, model_option, note, show, store_option
+from rsicd_embed.cli.base import (
+    backend_option,
+    count_option,
+    model_option,
+    note,
+    show,
+    store_option,
+)
 from rsicd_embed.parallel import cpu_count, share_one_heap
 
 if TYPE_CHECKING:
-    from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.embedder.clip.backends import Backend
+    from rsicd_embed.server.rate_limit import Buckets
 
 _REQUIRED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-_BATCH_SIZE = 64
+_BURST_S = 10  # of the rate, by default
 
 
 @click.command()
@@ -71,6 +78,29 @@ _BATCH_SIZE = 64
     type=click.IntRange(1),
     help="Largest batch of concurrent searches; 1 disables batching.",
 )
+@count_option("--workers", default=1, help="Processes that share the port.")
+@click.option(
+    "--rate-limit",
+    "rate",
+    type=click.FloatRange(0, min_open=True),
+    metavar="PER_SECOND",
+    help="Requests per second of each API key or, without keys, of each address; more are refused "
+    "with status 429.  [default: no limit]",
+)
+@click.option(
+    "--rate-burst",
+    "burst",
+    type=click.IntRange(1),
+    metavar="COUNT",
+    help="Requests that may arrive at once after a pause.  [default: 10 seconds of --rate-limit]",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Log on stderr: text logs only problems; json logs a JSON line per problem and request.",
+)
 def serve(
     store_uri: str,
     host: str,
@@ -83,6 +113,10 @@ def serve(
     backend: Backend | None,
     threads: int | None,
     together: int,
+    workers: int,
+    rate: float | None,
+    burst: int | None,
+    log_format: str,
 ) -> None:
     """Serve a search page and an HTTP API for a store.
 
@@ -98,39 +132,54 @@ def serve(
             f"expected {', '.join(missing)}, found none; install: pip install 'rsicd-embed[serve]'"
         )
     share_one_heap()
-    from rsicd_embed.curation.corrections import LabelColumns
     from rsicd_embed.server import api_keys, middleware, process
-    from rsicd_embed.server.batching import Policy
-    from rsicd_embed.server.engine import Engine
-    from rsicd_embed.server.service import Service
+    from rsicd_embed.server.serving import ServerSettings, serve_store
+    from rsicd_embed.server.supervisor import supervise
 
-    # Clients could fill the log with these.
-    warnings.filterwarnings("ignore", r"\d+ of \d+ texts are longer than the model's context")
+    buckets = _buckets(rate, burst)
     try:
         keys = api_keys.configured(api_key_file)
-        access = middleware.access(host, allowed_hosts, keys)
+        access = middleware.access(host, allowed_hosts, keys, buckets)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--allowed-host") from error
     local = middleware.is_loopback(host)
-    if paths is None:
-        paths = local and not allowed_hosts
+    settings = ServerSettings(
+        store=store_uri,
+        model=model,
+        backend=backend,
+        threads=threads or max(1, cpu_count() // workers),
+        together=together,
+        paths=local and not allowed_hosts if paths is None else paths,
+        labels=labels,
+        access=access,
+        json_logs=log_format == "json",
+    )
     listening = process.listen(host, port)
-    with listening, Engine(store_uri, lambda name: _load(name, backend), model) as engine:
-        served = engine.open()
-        if labels is not None:
-            LabelColumns(labels).require(served.store.schema)
+
+    def started() -> None:
         if not local and keys is None:
             can = "see the images" if labels is None else "see the images and change labels"
             note(f"{host} may be reachable from other machines: anyone there can {can}")
-        policy = Policy(most=together)
-        service = Service(
-            engine, threads=threads or cpu_count(), policy=policy, paths=paths, labels=labels
+        show(f"serving {store_uri} at {process.url(listening)}")
+
+    with listening:
+        if workers == 1:
+            serve_store(settings, listening, started)
+        else:
+            supervise(settings, listening, started, workers)
+
+
+def _buckets(rate: float | None, burst: int | None) -> Buckets | None:
+    """The buckets of clients whose rate is limited; None without a limit."""
+    from rsicd_embed.server.rate_limit import Buckets, RateLimit
+
+    if rate is None:
+        if burst is not None:
+            raise click.UsageError("--rate-burst needs --rate-limit; name the requests per second")
+        return None
+    if not math.isfinite(rate):
+        raise click.BadParameter(
+            f"expected a number of requests per second, found {rate}; leave it out for no limit",
+            param_hint="--rate-limit",
         )
-        url = process.url(listening)
-        process.run(service, listening, lambda: show(f"serving {store_uri} at {url}"), access)
-
-
-def _load(model: str, backend: Backend | None) -> Embedder:
-    import rsicd_embed
-
-    return rsicd_embed.load_embedder(model, batch_size=_BATCH_SIZE, backend=backend)
+    return Buckets.of(RateLimit(rate, burst or max(1, round(_BURST_S * rate))))

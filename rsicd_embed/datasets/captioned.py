@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,18 +40,57 @@ class _Entry:
     split: str | None
 
 
+@dataclass(frozen=True)
+class ImageFiles:
+    """Where the images of a dataset may be.
+
+    Attributes:
+        root: path or URL of the dataset's folder.
+        folders: names of the folders in it.
+        has: whether there is a file with a path relative to the root.
+    """
+
+    root: str
+    folders: Sequence[str]
+    has: Callable[[str], bool]
+
+    @classmethod
+    def below(cls, folder: Path) -> ImageFiles:
+        """The files of a local folder."""
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        return cls(str(folder), names, lambda name: os.path.isfile(folder / name))  # noqa: PTH113
+
+
 def json_files(folder: Path) -> list[Path]:
     """Files in a folder that are named like the JSON of a captioned dataset."""
-    return sorted([*folder.glob("dataset.json"), *folder.glob("dataset_*.json")])
+    return sorted(path for path in folder.glob("dataset*.json") if is_metadata(path.name))
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a file describes the images of a dataset, by its path relative to the dataset."""
+    path = PurePosixPath(name)
+    if len(path.parts) > 1:
+        return len(path.parts) == 2 and path.match("txtclasses_*/*.txt")
+    return name in ("dataset.json", "labels.json") or path.match("dataset_*.json")
 
 
 def load(folder: Path) -> Source | None:
-    """Reads the images, captions, splits and classes of a dataset folder; opens no image.
+    """Reads a dataset in a local folder; see `describe`."""
+    source = describe(folder, lambda: ImageFiles.below(folder))
+    return source and replace(source, root=Path(source.root))
+
+
+def describe(folder: Path, files: Callable[[], ImageFiles]) -> Source | None:
+    """Reads the images, captions, splits and classes of a dataset; opens no image.
 
     Images are searched for in the folder itself and in its direct subfolders, with and without an
     entry's `filepath` (COCO); the location with the most images is used. Classes come from
     `labels.json`, else from `txtclasses_*/CLASS.txt`, else from file names such as `beach_12.jpg`,
     unless all images would then have one class.
+
+    Args:
+        folder: the folder with the files that `is_metadata` names.
+        files: called for the image files, if the folder describes a dataset.
 
     Returns:
         The source; None if no JSON file in the folder lists images by `filename`.
@@ -72,7 +112,7 @@ def load(folder: Path) -> Source | None:
         raise DatasetError(f"{path}: {_EXPECTED}: {error}") from error
     if not entries:
         raise DatasetError(f"{path}: expected images, found none")
-    images, names = _locate(path, entries)
+    images, names = _locate(path, entries, files())
     labels = _labels(folder) or _labels_in_names(names)
     same: dict[str, list[_Entry]] = {}
     for name, entry in zip(names, entries, strict=True):
@@ -84,7 +124,7 @@ def load(folder: Path) -> Source | None:
             "label": labels.get(name, labels.get(PurePosixPath(name).name)),
             "split": only_one(f"{path}: {name}", "split", [entry.split for entry in repeats]),
         }
-        examples.append(Example(name, str(images / name), attributes))
+        examples.append(Example(name, posixpath.join(images, name), attributes))
     unused = sorted(set(labels.values()) - {example.label for example in examples})
     notes = (f"{path} lists no image of the classes {', '.join(unused)}",) if unused else ()
     return Source(images, tuple(examples), SCHEMA, notes=notes)
@@ -151,32 +191,28 @@ def _entry(path: Path, image: dict[str, Any]) -> _Entry:
     )
 
 
-def _locate(path: Path, entries: Sequence[_Entry]) -> tuple[Path, list[str]]:
+def _locate(path: Path, entries: Sequence[_Entry], files: ImageFiles) -> tuple[str, list[str]]:
     """Returns the folder with the most images, and their names relative to it."""
     spellings = [[entry.path for entry in entries], [entry.name for entry in entries]]
     if spellings[0] == spellings[1]:
         del spellings[1]
-    folder = path.parent
-    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    most, images, names = -1, folder, spellings[0]
-    for candidate, spelling in product([folder, *inside], spellings):
-        present = sum(_is_file(candidate / name) for name in spelling)
+    inside = [f"{name}/" for name in files.folders if not name.startswith(".")]
+    most, chosen, names = -1, "", spellings[0]
+    for candidate, spelling in product(["", *inside], spellings):
+        present = sum(files.has(candidate + name) for name in spelling)
         if present > most:
-            most, images, names = present, candidate, spelling
+            most, chosen, names = present, candidate, spelling
         if present == len(spelling):
             break
+    images = f"{files.root}/{chosen}".rstrip("/")
     if 2 * most < len(names):
-        missing = next(name for name in names if not _is_file(images / name))
-        reason = why_missing(str(images / missing)) or "unpack them there"
+        missing = next(name for name in names if not files.has(chosen + name))
+        reason = why_missing(posixpath.join(images, missing)) or "unpack them there"
         raise DatasetError(
-            f"{path}: expected at least half of its {len(names):,} images in {folder} or a folder "
-            f"in it, found {most:,} in {images} and no {missing}; {reason}"
+            f"{path}: expected at least half of its {len(names):,} images in {files.root} or a "
+            f"folder in it, found {most:,} in {images} and no {missing}; {reason}"
         )
     return images, names
-
-
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for overlong names)
 
 
 def label_in_name(name: str) -> str | None:

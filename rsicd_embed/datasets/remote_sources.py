@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from rsicd_embed.datasets import classes, image_tables, manifest, tar_archives
+from rsicd_embed.datasets import captioned, classes, image_tables, manifest, tar_archives
 from rsicd_embed.datasets.base import ETAG, Example, Skipped, Source, with_etag
 from rsicd_embed.datasets.folder import describe_unread
 from rsicd_embed.datasets.spooled_examples import collect
@@ -94,6 +95,8 @@ def _manifest(url: str) -> Source:
 
 def _folder(url: str, *, allow_empty: bool) -> list[Source]:
     listing = _Listing(url)
+    if listing.metadata and (source := _captioned(url, listing)) is not None:
+        return [source]
     if not len(listing.images) and listing.containers:
         return [_container(url, item) for item in listing.containers]
     if not len(listing.images):
@@ -116,6 +119,45 @@ def _folder(url: str, *, allow_empty: bool) -> list[Source]:
     return [classes.from_folder_names(source)]
 
 
+def _captioned(url: str, listing: _Listing) -> Source | None:
+    """A captioned dataset, if a folder has one; its JSON files are copied for the moment."""
+    etags = {example.id: example.attributes[ETAG] for example in listing.images}
+    folders = sorted({id_.partition("/")[0] for id_ in etags if "/" in id_})
+    with TemporaryDirectory(prefix="rsicd-embed-") as folder:
+        for name in listing.metadata:
+            path = Path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            content = fetch(f"{url}/{name}")
+            path.write_bytes(content.data if content else b"")
+        try:
+            files = captioned.ImageFiles(url, folders, etags.__contains__)
+            source = captioned.describe(Path(folder), lambda: files)
+        except DatasetError as error:
+            raise DatasetError(str(error).replace(folder, url)) from None
+        if source is None:
+            return None
+        notes = [note.replace(folder, url) for note in source.notes]
+    # Images that the folder lacks are read, and listed as skipped.
+    examples = (
+        replace(
+            example,
+            attributes={
+                **example.attributes,
+                ETAG: etags.get(example.file.removeprefix(f"{url}/"), ""),
+            },
+        )
+        for example in source.examples
+    )
+    schema = source.schema.append(pa.field(ETAG, pa.string()))
+    return replace(
+        source,
+        examples=collect(examples, schema),
+        schema=schema,
+        skipped=tuple(listing.skipped),
+        notes=(*notes, *listing.notes()),
+    )
+
+
 def _container(url: str, item: RemoteObject) -> Source:
     name = item.url.removeprefix(f"{url}/")
     load = tar_archives.load if item.url.endswith(tar_archives.SUFFIX) else _table
@@ -131,7 +173,7 @@ class _Listing:
         skipped: keys and parts that cannot be read.
         unread: number of image files in unsupported formats, by suffix.
         others: number of other files.
-        captioned: files that list images with captions, which are read from local folders only.
+        metadata: names of the files that describe the images of a captioned dataset.
     """
 
     def __init__(self, url: str) -> None:
@@ -139,7 +181,7 @@ class _Listing:
         self.skipped: list[Skipped] = []
         self.unread: Counter[str] = Counter()
         self.others = 0
-        self.captioned: list[str] = []
+        self.metadata: list[str] = []
         self._url = url
         self.images = collect(self._walk(), pa.schema([pa.field(ETAG, pa.string())]))
         if isinstance(self.images, tuple):  # providers that do not sort are rare
@@ -162,10 +204,7 @@ class _Listing:
 
     def notes(self) -> list[str]:
         """Messages for the user about files that were not read."""
-        notes = [
-            f"{name} is not read from a bucket; give a manifest with the captions"
-            for name in self.captioned
-        ]
+        notes = []
         if self.containers:
             notes.append(
                 f"tars and Parquet files beside images are not read: {len(self.containers):,}, "
@@ -188,6 +227,6 @@ class _Listing:
             self.unread[suffix] += 1
         else:
             self.others += 1
-            if len(path.parts) == 1 and path.match("dataset*.json"):
-                self.captioned.append(item.url)
+            if captioned.is_metadata(id_):
+                self.metadata.append(id_)
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def save(
     directory.mkdir(parents=True, exist_ok=True)
     quantize = dtype is np.int8
     tensors = _converted(config, naming.transformers(config), params, dtype)
-    fast, settings = _tokenizer_files(config, tokens)
+    fast, settings = tokenizer_files(config, tokens)
     ids = fast.encode("").ids
     contents: dict[str, dict[str, Any]] = {
         "config.json": clip_config.to_hf(
@@ -61,7 +62,7 @@ def save(
         "preprocessor_config.json": preprocess.to_hf(pixels),
         "tokenizer_config.json": settings,
     }
-    _write_json(directory, contents)
+    write_json(directory, contents)
     fast.save(str(directory / "tokenizer.json"))
     if quantize:
         int8_weights.write(tensors, directory / int8_weights.FILE)
@@ -88,8 +89,8 @@ def save_open_clip(
         model["text_cfg"]["tokenizer_kwargs"] = {"clean": tokens.cleaning}
     directory.mkdir(parents=True, exist_ok=True)
     content = {"model_cfg": model, "preprocess_cfg": preprocess.to_open_clip(pixels)}
-    fast, settings = _tokenizer_files(config, tokens)
-    _write_json(directory, {open_clip_config.FILE: content, "tokenizer_config.json": settings})
+    fast, settings = tokenizer_files(config, tokens)
+    write_json(directory, {open_clip_config.FILE: content, "tokenizer_config.json": settings})
     fast.save(str(directory / "tokenizer.json"))
     tensors = _converted(config, naming.open_clip(config), params, dtype)
     weight_files.save_safetensors(tensors, directory / OPEN_CLIP.weights[0])
@@ -109,7 +110,7 @@ def _converted(
     }
 
 
-def _tokenizer_files(
+def tokenizer_files(
     config: clip_config.ClipConfig, tokens: FastTokenizer | Tokenizer
 ) -> tuple[FastTokenizer, dict[str, Any]]:
     """The tokenizer to store, and the content of `tokenizer_config.json`."""
@@ -140,7 +141,8 @@ def _tokenizer_files(
     return fast, settings
 
 
-def _write_json(directory: Path, contents: Mapping[str, Mapping[str, Any]]) -> None:
+def write_json(directory: Path, contents: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes JSON files to a directory."""
     for name, content in contents.items():
         (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -184,39 +186,55 @@ def export_model(model: str | Path | None, out: Path, *, dtype: str = "float32")
         ModelError: the model does not exist, or `out` exists.
         StoreError: the directory cannot be written.
     """
-    if out.exists():
-        raise ModelError(f"expected a new folder, found {out}, which exists; choose another -o")
+    require_new(out)
     located = locate(model)
     source, loaded = located.directory, parts.read(located)
     params = weights.params_from_hf(loaded.config, loaded.tensors)
     open_clip = open_clip_config.has_architecture(loaded.config)
+    with written_aside(out) as directory:
+        write = save_open_clip if open_clip and dtype != "int8" else save
+        write(
+            directory,
+            loaded.config,
+            params,
+            loaded.tokenizer,
+            loaded.preprocessor,
+            dtype=DTYPES[dtype],
+        )
+        copied = [CARD, training_words.FILE]
+        if loaded.config.siglip:  # its tokenizer's class may need them
+            copied += ["tokenizer_config.json", "spiece.model"]
+        for name in copied if located.file is None else ():
+            if (source / name).is_file():
+                shutil.copyfile(source / name, directory / name)
+        written = parts.read(directory)
+    size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    return ExportedModel(out, written.fingerprint, size, (out / CARD).exists())
+
+
+def require_new(out: Path) -> None:
+    """Raises ModelError if the directory to create exists."""
+    if out.exists():
+        raise ModelError(f"expected a new folder, found {out}, which exists; choose another -o")
+
+
+@contextmanager
+def written_aside(out: Path) -> Iterator[Path]:
+    """Yields a directory to fill, which becomes `out` if the block succeeds.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     with storage_errors(f"cannot write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
             directory = Path(aside) / out.name
-            write = save_open_clip if open_clip and dtype != "int8" else save
-            write(
-                directory,
-                loaded.config,
-                params,
-                loaded.tokenizer,
-                loaded.preprocessor,
-                dtype=DTYPES[dtype],
-            )
-            copied = [CARD, training_words.FILE]
-            if loaded.config.siglip:  # its tokenizer's class may need them
-                copied += ["tokenizer_config.json", "spiece.model"]
-            for name in copied if located.file is None else ():
-                if (source / name).is_file():
-                    shutil.copyfile(source / name, directory / name)
+            yield directory
             for path in directory.iterdir():
                 sync_file(path)
             sync_folder(directory)
-            written = parts.read(directory)
             directory.rename(out)
         sync_folder(out.parent)
-    size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    return ExportedModel(out, written.fingerprint, size, (out / CARD).exists())
 
 
 def push(folder: Path, repo: str, *, private: bool = True) -> str:

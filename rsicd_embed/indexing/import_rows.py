@@ -20,7 +20,7 @@ from rsicd_embed.errors import DatasetError, FingerprintError, ImageError, Store
 from rsicd_embed.indexing import shards
 from rsicd_embed.indexing.ingest import Progress, Summary
 from rsicd_embed.indexing.reconcile import stored_rows
-from rsicd_embed.indexing.writer import Stages
+from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.records import Provenance, differences
 from rsicd_embed.rowfile import CheckedRows, RowFile
 from rsicd_embed.stores.base import VectorStore, open_store

@@ -24,7 +24,7 @@ from rsicd_embed.geography.footprints import to_wgs84
 from rsicd_embed.geography.geoparquet import covering_column
 from rsicd_embed.indexing.import_rows import Phase, silent
 from rsicd_embed.indexing.ingest import Summary
-from rsicd_embed.indexing.writer import Stages
+from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.parallel import read_ahead
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, declared, is_list, vector_array
 from rsicd_embed.stores.base import open_store

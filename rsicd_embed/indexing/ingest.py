@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rsicd_embed.arguments import require_items, require_object
 from rsicd_embed.datasets import classes
-from rsicd_embed.datasets.base import ETAG, Example, Skipped, Source, why_missing
+from rsicd_embed.datasets.base import Skipped, Source
 from rsicd_embed.datasets.sources import resolve
-from rsicd_embed.embedder.base import Embedder, engine_of, require_embedder
-from rsicd_embed.errors import ImageError, RemoteAccessError, RemoteError
-from rsicd_embed.images import (
-    STRETCH_RULE,
-    Picture,
-    SceneWindow,
-    TableCell,
-    TarMember,
-    read_bytes,
-    read_picture,
-)
+from rsicd_embed.embedder.base import Embedder, require_embedder
+from rsicd_embed.errors import ImageError
+from rsicd_embed.images import STRETCH_RULE
+from rsicd_embed.indexing.image_workers import ImageWorkers, Loaded, LocalWorkers
 from rsicd_embed.indexing.reconcile import (
     KnownRows,
     MovedRows,
@@ -32,9 +22,9 @@ from rsicd_embed.indexing.reconcile import (
     update_attributes,
     vanished,
 )
-from rsicd_embed.indexing.writer import Displaced, Loaded, Stages, Writer
-from rsicd_embed.parallel import batched, cpu_count, ordered_map
-from rsicd_embed.remote import THREADS, Reservation, fetch, is_remote
+from rsicd_embed.indexing.stages import Stages
+from rsicd_embed.indexing.writer import Displaced, Writer
+from rsicd_embed.parallel import batched
 from rsicd_embed.stores.base import VectorStore, require_store
 
 Progress = Callable[[int], None]
@@ -61,7 +51,7 @@ class Summary:
         unread: number of image files in unsupported formats, by suffix.
         notes: messages for the user about how the sources were read, one line each.
         seconds: wall time.
-        stages: busy seconds by stage, summed over threads (see `writer.Stages`).
+        stages: busy seconds by stage, summed over threads (see `stages.Stages`).
         engine: engine and precision that embedded the images, if the embedder reports them.
     """
 
@@ -136,15 +126,37 @@ def ingest(
         require_object(source, ("examples",), "a source", "rsicd_embed.open_sources")
     require_embedder(embedder)
     require_store(store)
+    return ingest_with(
+        sources,
+        LocalWorkers(embedder),
+        store,
+        strict=strict,
+        prune=prune,
+        column_types=column_types,
+        progress=progress,
+    )
+
+
+def ingest_with(
+    sources: Sequence[Source],
+    workers: ImageWorkers,
+    store: VectorStore,
+    *,
+    strict: bool = False,
+    prune: bool = False,
+    column_types: Mapping[str, str] | None = None,
+    progress: Progress = lambda done: None,
+) -> Summary:
+    """Does what `ingest` does, with any workers; this process alone writes to the store."""
     started = time.perf_counter()
     sources = [classes.give_way(source, store.schema, "the store") for source in sources]
     sources = resolve(sources, column_types, store.schema)
     notes = [note for source in sources for note in source.notes]
-    summary, stages = Summary(notes=notes, engine=engine_of(embedder)), Stages()
+    summary, stages = Summary(notes=notes, engine=workers.engine), Stages()
     moved = MovedRows()
     for source in sources:
         _ingest_one(
-            source, embedder, store, moved, summary, stages, strict=strict, progress=progress
+            source, workers, store, moved, summary, stages, strict=strict, progress=progress
         )
     summary.notes += moved.notes(sources)
     if prune:
@@ -159,7 +171,7 @@ def ingest(
 
 def _ingest_one(
     source: Source,
-    embedder: Embedder,
+    workers: ImageWorkers,
     store: VectorStore,
     moved: MovedRows,
     summary: Summary,
@@ -169,8 +181,7 @@ def _ingest_one(
     progress: Progress,
 ) -> None:
     """Ingests one source by batches, so that memory does not depend on the number of images."""
-    writer = Writer(store, embedder, source.schema, stages)
-    loader = _Loader(source, embedder, stages)
+    writer = Writer(store, workers, source.schema, stages)
     summary.skipped += source.skipped
     for suffix, count in source.unread.items():
         summary.unread[suffix] = summary.unread.get(suffix, 0) + count
@@ -182,15 +193,8 @@ def _ingest_one(
             known = KnownRows(None if is_new else store, batch, source.schema.names)
             moved.add(known)
             examples = keep_stored(batch, known, source.inferred)
-            threads = THREADS if any(is_remote(example.file) for example in examples) else None
-            outcomes = ordered_map(
-                partial(loader.load, known=known),
-                examples,
-                ahead=4 * embedder.batch_size,
-                threads=threads,
-            )
             same = []
-            for outcome in outcomes:
+            for outcome in workers.outcomes(examples, known, source.max_nodata, stages):
                 if isinstance(outcome, Loaded):
                     writer.add(outcome)
                     summary.embedded += 1
@@ -210,92 +214,3 @@ def _ingest_one(
     finally:
         writer.flush()
         summary.displaced += writer.displaced
-
-
-class _Loader:
-    """Reads and preprocesses images on threads."""
-
-    def __init__(self, source: Source, embedder: Embedder, stages: Stages) -> None:
-        self._source, self._embedder, self._stages = source, embedder, stages
-        # More threads than processors wait for remote images; only as many decode them.
-        self._processors = threading.BoundedSemaphore(cpu_count())
-
-    def load(self, example: Example, known: KnownRows) -> Loaded | Example | Skipped | None:
-        """Reads an image; returns the example if the store has the same bytes, and None for a tile
-        with too little data.
-
-        Raises:
-            RemoteAccessError: a bucket or the credentials are refused, so all images would be.
-        """
-        try:
-            if SceneWindow.parse(example.file):
-                return self._load_window(example, known)
-            with Reservation() as reservation:
-                with self._stages("read"):
-                    read = self._read(example, known, reservation)
-                if isinstance(read, Example):
-                    return read
-                example, data = read
-                sha256 = hashlib.sha256(data).hexdigest()
-                if known.sha256(example.id) == sha256:
-                    return example
-                with self._processors:
-                    with self._stages("decode"):
-                        picture = read_picture(data)
-                    return self._loaded(example, known, picture, sha256)
-        except (ImageError, RemoteError) as error:
-            if isinstance(error, RemoteAccessError):
-                raise
-            return Skipped(example.uri, str(error))
-
-    def _load_window(self, example: Example, known: KnownRows) -> Loaded | Example | None:
-        with self._processors, self._stages("decode"):
-            picture = read_picture(example.file)
-            sha256 = hashlib.sha256(picture.image.tobytes()).hexdigest()
-        if picture.nodata > self._source.max_nodata:
-            return None
-        attributes = {**example.attributes, "nodata": round(picture.nodata, 4)}
-        example = replace(example, attributes=attributes)
-        if known.sha256(example.id) == sha256:
-            return example
-        return self._loaded(example, known, picture, sha256)
-
-    def _loaded(self, example: Example, known: KnownRows, picture: Picture, sha256: str) -> Loaded:
-        with self._stages("resize"):
-            pixels = self._embedder.preprocess(picture.image)
-        return Loaded(
-            example,
-            example.uri,
-            sha256,
-            pixels,
-            *picture.image.size,
-            stretched=picture.stretch is not None,
-            replaces=known.is_known(example.id),
-        )
-
-    def _read(
-        self, example: Example, known: KnownRows, reservation: Reservation
-    ) -> Example | tuple[Example, bytes]:
-        """Reads an image's bytes; returns the example if its ETag is the store's."""
-        listed, stored = example.attributes.get(ETAG) or "", known.etag(example)
-        if listed and listed == stored:
-            return example
-        if member := TarMember.parse(example.file):
-            return example, member.read(etag=listed, reservation=reservation)
-        if cell := TableCell.parse(example.file):
-            return example, cell.read(etag=listed)
-        if not is_remote(example.file):
-            return example, _file_bytes(example)
-        content = fetch(example.file, etag=listed, known=stored, reservation=reservation)
-        etag = content.object.etag if content else stored
-        if etag != listed:
-            example = replace(example, attributes={**example.attributes, ETAG: etag or None})
-        return (example, content.data) if content else example
-
-
-def _file_bytes(example: Example) -> bytes:
-    try:
-        return read_bytes(example.path)
-    except ImageError as error:
-        reason = why_missing(example.file)
-        raise (ImageError(f"no such file: {reason}") if reason else error) from None

@@ -59,6 +59,13 @@ class KnownRows:
                 other += zip(pairs["id"].to_pylist(), pairs["uri"].to_pylist(), strict=True)
         self.moved = {id_: by_uri[uri] for id_, uri in other if by_uri[uri] not in self.rows}
 
+    def of(self, examples: Sequence[Example]) -> KnownRows:
+        """The rows of some of the examples."""
+        some = KnownRows(None, ())
+        ids = [example.id for example in examples]
+        some.rows = {id_: self.rows[id_] for id_ in ids if id_ in self.rows}
+        return some
+
     def is_known(self, id_: str) -> bool:
         """Whether the store has a row with this id."""
         return id_ in self.rows

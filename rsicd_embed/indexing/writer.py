@@ -1,88 +1,24 @@
-"""Embeds images in batches, commits rows at intervals, and measures the stages of an ingest."""
+"""Embeds images in batches and commits rows at intervals."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from rsicd_embed.datasets.base import Example
-from rsicd_embed.embedder.base import Embedder
+from rsicd_embed.indexing.image_workers import ImageWorkers, Loaded
 from rsicd_embed.indexing.reconcile import is_another, stored_rows
-from rsicd_embed.parallel import cpu_count
+from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
-
-# Stages that run on all threads; the others run on one.
-THREADED = ("read", "decode", "resize")
-
-
-class Stages:
-    """Measures the busy seconds of stages, summed over threads.
-
-    The stages of an ingest are read (file and hash), decode (to RGB), resize
-    (`Embedder.preprocess`), embed, write (upserts) and index (`VectorStore.optimize`).
-    """
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._mutex = threading.Lock()
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Times a block."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - started
-            with self._mutex:
-                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
-
-    def seconds(self) -> dict[str, float]:
-        """Busy seconds by stage."""
-        with self._mutex:
-            return dict(self._seconds)
-
-
-def elapsed_s(stages: dict[str, float]) -> dict[str, float]:
-    """The time each group of stages would take alone; the largest is the bottleneck.
-
-    The threaded stages share their threads, and are counted together as "read+decode+resize".
-    """
-    threaded = sum(stages.get(name, 0.0) for name in THREADED) / cpu_count()
-    alone = {name: seconds for name, seconds in stages.items() if name not in THREADED}
-    return {"+".join(THREADED): threaded, **alone}
-
 
 # Limits of the work that an interrupted run has to repeat.
 COMMIT_S = 10.0
 COMMIT_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An image ready to be embedded, with preprocessed pixels.
-
-    Attributes:
-        stretched: whether its samples were scaled to 8 bits (see `images.Picture.stretch`).
-        replaces: whether the store has a row with this id.
-    """
-
-    example: Example
-    uri: str
-    sha256: str
-    pixels: np.ndarray
-    width: int
-    height: int
-    stretched: bool = False
-    replaces: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +40,7 @@ class Writer:
     def __init__(
         self,
         store: VectorStore,
-        embedder: Embedder,
+        workers: ImageWorkers,
         attributes: pa.Schema,
         stages: Stages,
     ) -> None:
@@ -112,8 +48,8 @@ class Writer:
         self._store = store
         self._replaced: set[str] = set()
         self._stages = stages
-        self._embedder = embedder
-        self._schema = row_schema(embedder.dim, attributes)
+        self._workers = workers
+        self._schema = row_schema(workers.dim, attributes)
         store.upsert([pa.RecordBatch.from_pylist([], self._schema)])
         self._waiting: list[Loaded] = []
         self._batches: list[pa.RecordBatch] = []
@@ -125,7 +61,7 @@ class Writer:
         self._waiting.append(loaded)
         if loaded.replaces:
             self._replaced.add(loaded.example.id)
-        if len(self._waiting) < self._embedder.batch_size:
+        if len(self._waiting) < self._workers.batch_size:
             return
         self._embed()
         rows = sum(batch.num_rows for batch in self._batches)
@@ -141,7 +77,7 @@ class Writer:
         images, self._waiting = self._waiting, []
         if images:
             with self._stages("embed"):
-                vectors = self._embedder.embed_pixels(np.stack([image.pixels for image in images]))
+                vectors = self._workers.vectors(images)
             self._batches.append(_rows(images, vectors, self._schema))
 
     def _commit(self) -> None:

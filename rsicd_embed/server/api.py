@@ -24,6 +24,7 @@ from rsicd_embed.server.error_responses import add_error_handlers, json_response
 from rsicd_embed.server.middleware import LOOPBACK, Access, App, Guard
 from rsicd_embed.server.page_routes import page_routes
 from rsicd_embed.server.page_schemas import ColumnList, Ready
+from rsicd_embed.server.request_log import count_rows
 from rsicd_embed.server.service import Service
 
 _SEARCH_ERRORS = s.errors(404, 413, 422, 503)
@@ -87,6 +88,7 @@ def _search_routes(service: Service) -> APIRouter:
 
     def response(query: str | None, hits: list[SearchResult], warnings: list[str]) -> Response:
         listed = [hit.as_json(with_uri=service.shows_paths) for hit in hits]
+        count_rows(len(listed))
         return json_response({"query": query, "hits": listed, "warnings": warnings})
 
     @router.get("/search", response_model=s.Hits, responses=_SEARCH_ERRORS)

@@ -17,7 +17,7 @@ from rsicd_embed.errors import RsicdEmbedError, one_line
 ENVIRONMENT = "RSICD_EMBED_API_KEY"
 LEAST_CHARS = 16
 # Probes of a container have no key, and learn nothing about the store.
-_OPEN = ("/healthz", "/readyz")
+OPEN = ("/healthz", "/readyz")
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,15 +50,18 @@ class ApiKeys:
         Args:
             scope: an ASGI scope of type http.
         """
-        if scope["path"] in _OPEN:
-            return True
+        return scope["path"] in OPEN or self.accepted(scope) is not None
+
+    def accepted(self, scope: MutableMapping[str, Any]) -> bytes | None:
+        """The digest of a request's key; None if it has none that is accepted."""
         values = [value for name, value in scope["headers"] if name == b"authorization"]
         key = _key(values[0]) if len(values) == 1 else None
         if key is None:
-            return False
+            return None
         digest = _digest(key)
         # All are compared, so that the time does not tell which one is close.
-        return sum(hmac.compare_digest(digest, known) for known in self.digests) > 0
+        equal = sum(hmac.compare_digest(digest, known) for known in self.digests)
+        return digest if equal else None
 
 
 def _digest(key: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Checks around every request: host, origin and API key, body size, security headers, metrics.
+"""Checks around every request: host, origin, rate, API key, body size; headers, metrics, log.
 
 Any web page can make a browser send requests to this machine. A page that rebinds its own DNS name
 to 127.0.0.1 has, for the browser, the same origin as this server and could read every response; but
@@ -12,21 +12,15 @@ import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
-
 from rsicd_embed.json_output import as_json
-from rsicd_embed.server.api_keys import ApiKeys
+from rsicd_embed.server.api_keys import OPEN, ApiKeys
+from rsicd_embed.server.rate_limit import Buckets, client_of
+from rsicd_embed.server.request_log import RequestRecord
 from rsicd_embed.server.schemas import Limits
+from rsicd_embed.server.server_metrics import Metrics
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -49,8 +43,14 @@ ANY = "*"
 _MULTIPART = b"multipart/form-data"
 _WILDCARDS = ("0.0.0.0", "::")
 _SHOWN_CHARS = 80
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Refusal(NamedTuple):
+    """Why a request is refused; `wait_s` is not 0 if the same request may succeed after it."""
+
+    status: int
+    reason: str
+    wait_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,28 +60,39 @@ class Access:
     Attributes:
         hosts: names or addresses in lower case, without a port; `*` for any.
         keys: the keys of which each request must have one; None if it needs none.
+        buckets: what is left of each client's rate; None without a limit.
     """
 
     hosts: frozenset[str] = frozenset()
     keys: ApiKeys | None = None
+    buckets: Buckets | None = None
 
-    def refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Returns the status and reason for refusing a request, or None to accept it.
+    def refusal(self, scope: Scope) -> Refusal | None:
+        """Returns the reason for refusing a request, or None to accept it, which counts it.
 
         Args:
             scope: an ASGI scope of type http.
         """
+        if self.buckets is not None and scope["path"] not in OPEN:
+            wait_s = self.buckets.wait_s(client_of(scope, self.keys))
+            if wait_s:
+                limit = self.buckets.limit
+                return Refusal(
+                    429, f"expected at most {limit}, found more; wait {wait_s} s", wait_s
+                )
         host = _single_value(scope, b"host")
         name = host_name(host)
         if not self._allows(name, scope):
             known = ", ".join(["localhost", *sorted(self.hosts)])
             hint = f"; to serve that name, start with --allowed-host {name}" if name else ""
-            return 421, f"expected a Host of {known}, found {_shown(host)}{hint[:300]}"
+            return Refusal(421, f"expected a Host of {known}, found {_shown(host)}{hint[:300]}")
         origin = _single_value(scope, b"origin")
         if origin is not None and not self._same_site(origin, str(host)):
-            return 403, f"expected a request from this server's page, found Origin {origin!r:.80}"
+            reason = f"expected a request from this server's page, found Origin {origin!r:.80}"
+            return Refusal(403, reason)
         if self.keys is not None and not self.keys.admits(scope):
-            return 401, "expected an API key, as a bearer token or as the password of a login"
+            reason = "expected an API key, as a bearer token or as the password of a login"
+            return Refusal(401, reason)
         return None
 
     def _allows(self, name: str | None, scope: Scope) -> bool:
@@ -109,13 +120,19 @@ class Access:
 LOOPBACK = Access()
 
 
-def access(listens_on: str, allowed: Iterable[str] = (), keys: ApiKeys | None = None) -> Access:
+def access(
+    listens_on: str,
+    allowed: Iterable[str] = (),
+    keys: ApiKeys | None = None,
+    buckets: Buckets | None = None,
+) -> Access:
     """Creates the access rules of a server.
 
     Args:
         listens_on: the address that the server listens on.
         allowed: further host names.
         keys: the keys that requests must have.
+        buckets: what is left of each client's rate.
 
     Raises:
         ValueError: an allowed name is not a host name or address.
@@ -128,7 +145,7 @@ def access(listens_on: str, allowed: Iterable[str] = (), keys: ApiKeys | None = 
         hosts.add(parsed)
     if listens_on not in _WILDCARDS:
         hosts.add(listens_on.lower())
-    return Access(frozenset(host for host in hosts if not is_loopback(host)), keys)
+    return Access(frozenset(host for host in hosts if not is_loopback(host)), keys, buckets)
 
 
 def host_name(host: str | None) -> str | None:
@@ -187,19 +204,20 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        record = RequestRecord.begin(scope)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *HEADERS]
+                message["headers"] = [*message.get("headers", ()), *HEADERS, record.header]
             await send(message)
 
         self._metrics.running.inc()
         try:
             refusal = self._access.refusal(scope)
             if refusal is not None:
-                await _refuse(send_with_headers, *refusal)
+                await _refuse(send_with_headers, refusal)
             else:
                 await self._within_limits(scope, receive, send_with_headers)
         finally:
@@ -207,19 +225,21 @@ class Guard:
             # The route, not the path: unknown paths would create metrics without bound.
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._metrics.seconds.labels(route).observe(seconds)
+            record.log(scope, status, seconds)
 
     async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         is_upload = headers.get(b"content-type", b"").lower().startswith(_MULTIPART)
         most = self._limits.upload_bytes if is_upload else self._limits.body_bytes
-        refusal = 413, f"expected a body of at most {most:,} bytes, found more"
+        refusal = Refusal(413, f"expected a body of at most {most:,} bytes, found more")
         try:
             stated = int(headers.get(b"content-length", b"0"))
         except ValueError:
             stated = 0
         if stated > most:
-            await _refuse(send, *refusal)
+            await _refuse(send, refusal)
             return
         received, refused = 0, False
 
@@ -242,51 +262,19 @@ class Guard:
             if not refused:
                 raise
         if refused:
-            await _refuse(send, *refusal)
+            await _refuse(send, refusal)
 
 
-async def _refuse(send: Send, status: int, reason: str) -> None:
-    body = as_json({"error": reason})
+async def _refuse(send: Send, refusal: Refusal) -> None:
+    body = as_json({"error": refusal.reason})
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),  # the rest of the request is not read
     ]
-    if status == 401:
+    if refusal.status == 401:
         headers.append((b"www-authenticate", b'Basic realm="rsicd-embed", charset="UTF-8"'))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if refusal.wait_s:
+        headers.append((b"retry-after", str(refusal.wait_s).encode()))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-class Metrics:
-    """The Prometheus metrics of one server."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self.requests = Counter(
-            "rsicd_embed_requests_total",
-            "Requests answered.",
-            ("method", "route", "status"),
-            registry=self.registry,
-        )
-        self.seconds = Histogram(
-            "rsicd_embed_request_seconds",
-            "Time from a request's arrival to the end of its response.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.running = Gauge(
-            "rsicd_embed_requests_running", "Requests being answered.", registry=self.registry
-        )
-        self.batches = Histogram(
-            "rsicd_embed_batch_searches",
-            "Searches per batch.",
-            buckets=_BATCH_SIZES,
-            registry=self.registry,
-        )
-
-    def text(self) -> bytes:
-        """Returns the metrics in Prometheus's text format."""
-        return generate_latest(self.registry)

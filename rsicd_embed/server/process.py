@@ -17,14 +17,16 @@ from http import HTTPStatus
 from typing import Any
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from rsicd_embed.errors import RequestError
 from rsicd_embed.server.api import create_app
 from rsicd_embed.server.middleware import LOOPBACK, Access, App
+from rsicd_embed.server.request_log import is_json
 from rsicd_embed.server.schemas import Limits
 from rsicd_embed.server.service import Service
 
-_SHUTDOWN_S = 30  # time limit of requests that are running when the server stops
+SHUTDOWN_S = 30  # time limit of requests that are running when the server stops
 
 # A uvicorn protocol: `cycle` is the request that was read last, None before the first.
 Inner = Any
@@ -62,14 +64,31 @@ def run(
     listening: socket.socket,
     started: Callable[[], None],
     access: Access = LOOPBACK,
+    supervisor: int | None = None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM; calls `started` once requests are accepted."""
+    """Serves until SIGINT or SIGTERM.
+
+    Args:
+        service: the operations behind the routes.
+        listening: a socket, which other processes may share.
+        started: called once requests are accepted.
+        access: the rules for requests.
+        supervisor: a file descriptor that becomes readable when the supervising process ends.
+    """
     server = bounded(create_app(service, access), service.limits)
 
     async def until_signalled() -> None:
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            server.should_exit = True
+            if supervisor is not None:
+                loop.remove_reader(supervisor)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
+            loop.add_signal_handler(number, stop)
+        if supervisor is not None:
+            loop.add_reader(supervisor, stop)
         await serve(server, listening, started)
 
     asyncio.run(until_signalled())
@@ -81,9 +100,10 @@ def bounded(app: App, limits: Limits) -> uvicorn.Server:
         app,
         ws="none",
         log_level="warning",
+        log_config=None if is_json() else LOGGING_CONFIG,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
         h11_max_incomplete_event_size=limits.head_bytes,
     )
     config.load()

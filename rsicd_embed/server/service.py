@@ -26,9 +26,9 @@ from rsicd_embed.server import image_files
 from rsicd_embed.server.batching import Batcher, Policy
 from rsicd_embed.server.conditions import Condition
 from rsicd_embed.server.engine import Engine, SearchQuery, SearchResult, StoredFile
-from rsicd_embed.server.middleware import Metrics
 from rsicd_embed.server.page_schemas import ColumnList, LabelNames, Overview, Ready
 from rsicd_embed.server.schemas import LIMITS, FindResponse, Limits
+from rsicd_embed.server.server_metrics import Metrics
 
 T = TypeVar("T")
 

@@ -29,6 +29,7 @@ from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import WeightsError
 from rsicd_embed.testing.embedders import EmbedderContract
 from rsicd_embed.train.optimizers import frozen, named
+from tests.embedder.onnx_towers import OnnxTowers
 from tests.reference import BertModel, BertModelConfig
 
 WORDS = "a an the river port boats with many aerial photograph of green trees ##s ##land farm"
@@ -111,6 +112,7 @@ def test_texts_match_transformers_on_every_engine() -> None:
         JaxTowers(CONFIG, params, HOW),
         NumpyTowers(CONFIG, tensors, HOW),
         OpenvinoTowers(CONFIG, tensors, HOW),
+        OnnxTowers(CONFIG, tensors, HOW),
     ):
         np.testing.assert_allclose(towers.encode_texts(tokens), expected, atol=2e-6)
         # Padding has no effect.

@@ -20,6 +20,7 @@ from rsicd_embed.embedder.clip.backends.on_openvino import OpenvinoTowers
 from rsicd_embed.embedder.clip.backends.towers import Towers
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.embedder.preprocess import Preprocessor
+from tests.embedder.onnx_towers import OnnxTowers
 from tests.reference import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 TINY_TEXT = {
@@ -52,7 +53,7 @@ def tiny(activation: str, **text: object) -> CLIPConfig:
 
 
 HOW = Preprocessor(resize=None, crop=None)
-ENGINES = ("jax", "numpy", "openvino")
+ENGINES = ("jax", "numpy", "openvino", "onnx")
 
 
 def engine(name: str, reference: CLIPModel) -> Towers:
@@ -62,7 +63,8 @@ def engine(name: str, reference: CLIPModel) -> Towers:
     tensors = clip_tensors.checked(config, state)
     if name == "jax":
         return JaxTowers(config, weights.params_from_hf(config, tensors), HOW)
-    return {"numpy": NumpyTowers, "openvino": OpenvinoTowers}[name](config, tensors, HOW)
+    kinds = {"numpy": NumpyTowers, "openvino": OpenvinoTowers, "onnx": OnnxTowers}
+    return kinds[name](config, tensors, HOW)
 
 
 def assert_same_vectors(reference: CLIPModel, pixels: np.ndarray, tokens: np.ndarray) -> None:

@@ -33,6 +33,7 @@ from rsicd_embed.testing.embedders import EmbedderContract, picture
 from rsicd_embed.train.initialization import learn_vocabulary
 from scripts import imagenet_weights as imagenet
 from tests.conftest import CAPTIONS
+from tests.embedder.onnx_towers import OnnxTowers
 from tests.helpers import run
 from tests.reference import resnet18, resnet50
 
@@ -59,6 +60,7 @@ def engines(config: ClipConfig, tensors: dict[str, np.ndarray]) -> dict[str, Tow
         "jax": JaxTowers(config, weights.params_from_hf(config, tensors), HOW),
         "numpy": NumpyTowers(config, tensors, HOW),
         "openvino": OpenvinoTowers(config, tensors, HOW),
+        "onnx": OnnxTowers(config, tensors, HOW),
     }
 
 

@@ -21,6 +21,7 @@ from rsicd_embed.embedder.clip import parts, weights
 from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.errors import ModelError, WeightsError
 from rsicd_embed.testing.embedders import EmbedderContract
+from tests.embedder.onnx_towers import OnnxTowers
 from tests.embedder.open_clip_models import random_texts
 from tests.reference import (
     Siglip2Tokenizer,
@@ -154,6 +155,11 @@ def test_vectors_match_transformers(
     expected = vectors(built, folder, tokenize, TEXTS, pictures)
     ours = load_embedder(folder, backend=engine)
     found = ours.embed_images(pictures), ours.embed_texts(TEXTS)
+    if engine == "numpy":
+        graphs, pixels = OnnxTowers.read(folder), np.stack([ours.preprocess(p) for p in pictures])
+        np.testing.assert_allclose(graphs.encode_images(pixels), found[0], atol=2e-5)
+        tokens = ours.tokenizer(TEXTS)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(graphs.encode_texts(tokens), found[1], atol=2e-5)
     for mine, theirs in zip(found, expected, strict=False):
         assert (mine * theirs).sum(axis=1).min() >= 0.99999
         np.testing.assert_allclose(mine, theirs, atol=2e-5)

@@ -18,6 +18,7 @@ from rsicd_embed.embedder.loading import load_embedder
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.errors import ModelError
 from tests.embedder import open_clip_models as reference
+from tests.embedder.onnx_towers import OnnxTowers
 from tests.reference import BertModelConfig, SiglipModel, XLMRobertaConfig
 
 ENGINES = ("jax", "numpy", "openvino")
@@ -91,6 +92,8 @@ def test_vectors_match_open_clip(kind: str, pooler: str, tmp_path: Path) -> None
         vectors = ours.embed_texts(TEXTS)
         assert (vectors * expected).sum(axis=1).min() >= 0.99999, engine
         np.testing.assert_allclose(vectors, expected, atol=2e-5, err_msg=engine)
+    tokens = ours.tokenizer(TEXTS)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(OnnxTowers.read(hub).encode_texts(tokens), expected, atol=2e-5)
 
 
 @pytest.mark.slow

@@ -31,10 +31,10 @@ def s3(_server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]
     monkeypatch.setattr(object_client, "RETRIES", retries)
     monkeypatch.setattr(transfer, "FIRST_PAUSE_S", 0.001)
     transfer.client_of.cache_clear()
-    _server.fault = None
+    _server.fault = _server.piece_bytes = None
     _server.requests.clear()
     yield _server
-    _server.fault = None
+    _server.fault = _server.piece_bytes = None
     transfer.client_of.cache_clear()
 
 

@@ -27,12 +27,14 @@ class FaultyS3:
 
     Attributes:
         fault: called with method, path and `start_response` of each request.
+        piece_bytes: size of the pieces in which answers are sent; None to send them at once.
         requests: number of requests by method and path.
     """
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.fault: Fault | None = None
+        self.piece_bytes: int | None = None
         self.requests: Counter[tuple[str, str]] = Counter()
         self.client: Any = None
 
@@ -70,6 +72,12 @@ def failing_first(times: int, status: str = "503 Slow Down") -> Fault:
     return fault
 
 
+def _pieces(answer: Iterable[bytes], size: int) -> Iterator[bytes]:
+    for part in answer:
+        for start in range(0, len(part), size):
+            yield part[start : start + size]
+
+
 @contextmanager
 def running() -> Iterator[FaultyS3]:
     """Runs the server, and points AWS's environment variables to it."""
@@ -81,7 +89,9 @@ def running() -> Iterator[FaultyS3]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         server.requests[method, path] += 1
         answer = server.fault(method, path, start) if server.fault else None
-        return inner(environ, start) if answer is None else answer
+        if answer is None:
+            answer = inner(environ, start)
+        return _pieces(answer, server.piece_bytes) if server.piece_bytes else answer
 
     http = make_server("127.0.0.1", 0, app, threaded=True)
     server.endpoint = f"http://127.0.0.1:{http.port}"

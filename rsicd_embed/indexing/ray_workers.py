@@ -1,0 +1,281 @@
+"""Workers on a Ray cluster that read, decode and embed images; the driver writes their rows.
+
+Each worker is an actor with its own model. The driver sends it a chunk of images together with what
+the store knows about them, and gets vectors back. Only the driver writes, so a chunk that is
+repeated because its worker has ended is written once. The driver neither loads the model nor
+imports JAX, which would take a TPU away from its workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from rsicd_embed.datasets.base import Example
+from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.errors import ArgumentError, RsicdEmbedError, WorkerError, first_line
+from rsicd_embed.files import Closing
+from rsicd_embed.indexing.image_workers import Loaded, LocalWorkers, Outcome
+from rsicd_embed.indexing.reconcile import KnownRows
+from rsicd_embed.indexing.stages import Stages
+from rsicd_embed.parallel import batched, cpu_count
+from rsicd_embed.records import Provenance
+
+_LOCAL = "local"  # Ray's name for a cluster that it starts on this machine
+_RUNNING = "auto"  # and for one that runs on this machine
+_ADDRESS = "RAY_ADDRESS"
+_CONNECT_S = 10.0
+_START_S = 900.0  # to find room on the cluster and load the model
+_AT_ONCE = 2  # chunks per worker: one is read while another is embedded
+_AHEAD = 4  # chunks per worker that are sent or waiting for an earlier one
+_ATTEMPTS = 8  # of a chunk whose worker ends
+
+
+@dataclass(frozen=True)
+class WorkerModel:
+    """The model of a worker.
+
+    Attributes:
+        provenance: what a store records about it.
+        batch_size: number of images that it embeds together.
+        engine: engine and precision, if known.
+    """
+
+    provenance: Provenance
+    batch_size: int
+    engine: str | None
+
+
+class _Actor:
+    """What runs in a worker process. It returns errors, since Ray's own have many lines."""
+
+    def __init__(self, load: Callable[[], Embedder]) -> None:
+        self._load, self._mutex = load, threading.Lock()
+        self._loaded: Embedder | None = None
+
+    def model(self) -> WorkerModel | RsicdEmbedError:
+        """Loads the model, if it is not loaded, and describes it."""
+        try:
+            embedder = self._embedder()
+        except RsicdEmbedError as error:
+            return error
+        local = LocalWorkers(embedder)
+        return WorkerModel(provenance(embedder), local.batch_size, local.engine)
+
+    def embed(
+        self, examples: Sequence[Example], known: KnownRows, max_nodata: float
+    ) -> tuple[list[Outcome], dict[str, float]] | RsicdEmbedError:
+        """The outcomes of images, with vectors, and the busy seconds of the stages."""
+        stages = Stages()
+        try:
+            local = LocalWorkers(self._embedder())
+            outcomes = list(local.outcomes(examples, known, max_nodata, stages))
+        except RsicdEmbedError as error:
+            return error
+        new = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Loaded)]
+        for places in batched(new, local.batch_size):
+            images = [image for i in places if isinstance(image := outcomes[i], Loaded)]
+            with self._mutex, stages("embed"):
+                vectors = local.vectors(images)
+            for place, image, vector in zip(places, images, vectors, strict=True):
+                outcomes[place] = replace(image, array=vector)
+        return outcomes, stages.seconds()
+
+    def _embedder(self) -> Embedder:
+        with self._mutex:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+
+class RayWorkers(Closing):
+    """The workers of one ingest; see `image_workers.ImageWorkers`."""
+
+    def __init__(
+        self,
+        load: Callable[[], Embedder],
+        *,
+        address: str | None = None,
+        count: int | None = None,
+    ) -> None:
+        """Connects to a cluster and starts workers.
+
+        Args:
+            load: loads the model in a worker.
+            address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; None for the cluster named by
+                RAY_ADDRESS, or else one that is started on this machine.
+            count: number of workers; None for one per accelerator, or without any, per machine.
+
+        Raises:
+            WorkerError: there is no cluster at the address, or it is too small.
+            ModelError: a worker cannot load the model.
+        """
+        self._ray = _connect(address or os.environ.get(_ADDRESS) or _LOCAL)
+        try:
+            self._actors = self._start(load, count)
+            self._model = self._loaded_model()
+        except BaseException:
+            self.close()
+            raise
+        self.provenance, self.dim = self._model.provenance, self._model.provenance.dim
+        self.batch_size, self.engine = self._model.batch_size, self._model.engine
+
+    def close(self) -> None:
+        """Ends the workers, and the cluster if it was started for them."""
+        self._ray.shutdown()
+
+    def outcomes(
+        self, examples: Sequence[Example], known: KnownRows, max_nodata: float, stages: Stages
+    ) -> Iterator[Outcome]:
+        """See `ImageWorkers`.
+
+        Raises:
+            WorkerError: a chunk's workers have ended too often.
+        """
+        chunks = batched(examples, self.batch_size)
+        free = deque(self._actors * _AT_ONCE)
+        running: dict[Any, tuple[int, list[Example], Any]] = {}
+        finished: dict[int, list[Outcome]] = {}
+        sent = taken = 0
+        while True:
+            while free and sent - taken < _AHEAD * len(self._actors):
+                chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                actor = free.popleft()
+                task = actor.embed.remote(chunk, known.of(chunk), max_nodata)
+                running[task] = sent, chunk, actor
+                sent += 1
+            if taken == sent:
+                return
+            (task, *_), _ = self._ray.wait(list(running), num_returns=1)
+            number, chunk, actor = running.pop(task)
+            free.append(actor)
+            outcomes, seconds = self._result(task, f"{chunk[0].uri} to {chunk[-1].uri}")
+            stages.add(seconds)
+            finished[number] = outcomes
+            while taken in finished:
+                yield from finished.pop(taken)
+                taken += 1
+
+    def vectors(self, images: Sequence[Loaded]) -> np.ndarray:
+        """See `ImageWorkers`; the workers have embedded the images."""
+        return np.stack([image.array for image in images])
+
+    def _start(self, load: Callable[[], Embedder], count: int | None) -> list[Any]:
+        total: Mapping[str, float] = self._ray.cluster_resources()
+        kind = next((kind for kind in ("TPU", "GPU") if total.get(kind)), "CPU")
+        most = int(total.get(kind, 0))
+        machines = sum(bool(node["Alive"]) for node in self._ray.nodes())
+        if count is None:
+            count = min(machines, most) if kind == "CPU" else most
+        if not 1 <= count <= most:
+            raise WorkerError(
+                f"expected at most {most} workers, as the cluster has {most} {kind}s, found "
+                f"{count}; use fewer --workers, or add machines with: ray start --address …"
+            )
+        accelerators: dict[str, dict[str, Any]] = {
+            "GPU": {"num_gpus": 1},
+            "TPU": {"resources": {"TPU": 1}},
+        }
+        actor = self._ray.remote(_Actor).options(
+            num_cpus=1,
+            scheduling_strategy="SPREAD",
+            max_concurrency=_AT_ONCE,
+            max_restarts=-1,
+            max_task_retries=_ATTEMPTS - 1,
+            **accelerators.get(kind, {}),
+        )
+        return [actor.remote(load) for _ in range(count)]
+
+    def _loaded_model(self) -> WorkerModel:
+        tasks = [actor.model.remote() for actor in self._actors]
+        ready, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=_START_S)
+        if len(ready) < len(tasks):
+            raise WorkerError(
+                f"expected {len(tasks)} workers within {_START_S / 60:g} minutes, found "
+                f"{len(ready)}; use fewer --workers, or wait until the cluster has room"
+            )
+        models: list[WorkerModel] = [self._result(task, "loading the model") for task in tasks]
+        for model in models:
+            if model.provenance.fingerprint != models[0].provenance.fingerprint:
+                raise WorkerError(
+                    f"expected one model on all machines, found {models[0].provenance.fingerprint} "
+                    f"and {model.provenance.fingerprint}; copy the same files to each"
+                )
+        return models[0]
+
+    def _result(self, task: Any, what: str) -> Any:
+        try:
+            result = self._ray.get(task)
+        except self._ray.exceptions.RayError as error:
+            raise WorkerError(
+                f"{what}: Ray workers failed {_ATTEMPTS} times or could not run "
+                f"({first_line(error)}); see Ray's logs, then run the same command to continue"
+            ) from error
+        if isinstance(result, RsicdEmbedError):
+            raise result
+        return result
+
+
+def _connect(address: str) -> Any:
+    """Connects to a cluster, or starts one; returns the module `ray`."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Where a task has no accelerators, Ray would hide those of the machine.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise WorkerError(
+            "expected ray, found none; install: pip install 'rsicd-embed[ray]'"
+        ) from error
+    own: dict[str, Any] = {}
+    if address == _LOCAL:
+        own = {"num_cpus": cpu_count(), "include_dashboard": False}
+    _require_listener(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+    except Exception as error:  # Ray raises many types, also plain Exception
+        ray.shutdown()
+        raise _no_cluster(address, error) from error
+    return ray
+
+
+def _require_listener(address: str) -> None:
+    """Raises an error if nobody listens at `HOST:PORT`, for which Ray would wait for minutes."""
+    if address in (_LOCAL, _RUNNING):
+        return
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.scheme not in ("", "ray"):
+        raise ArgumentError(
+            f"expected --address HOST:PORT, ray://HOST:PORT or {_RUNNING}, found {address!r}"
+        )
+    try:
+        socket.create_connection((host, port), _CONNECT_S).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> WorkerError:
+    if address == _LOCAL:
+        return WorkerError(
+            f"expected to start Ray on this machine, found: {first_line(error)}; see "
+            "/tmp/ray/session_latest/logs, or leave out --engine ray"
+        )
+    return WorkerError(
+        f"expected a Ray cluster at {address}, found none ({first_line(error)}); start one with: "
+        "ray start --head, or leave out --address to use this machine alone"
+    )

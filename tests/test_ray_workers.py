@@ -1,0 +1,352 @@
+"""`ingest --engine ray`: chunks, failures and errors with a stand-in for Ray, and Ray itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import rsicd_embed
+from rsicd_embed.errors import ModelError, RsicdEmbedError, WorkerError
+from rsicd_embed.indexing import ray_workers
+from rsicd_embed.indexing.ingest import ingest_with
+from rsicd_embed.indexing.ray_workers import RayWorkers
+from rsicd_embed.stores.base import open_store
+
+from .helpers import Counting, rows, run
+
+_PATIENCE_S = 1200.0
+
+
+class RayError(Exception):
+    """Stands for `ray.exceptions.RayError`, whose messages have many lines."""
+
+
+class Task:
+    """The result of a call, or what it raised."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        try:
+            self.result, self.error = call(), None
+        except RayError as error:
+            self.result, self.error = None, error
+
+
+class FakeRay:
+    """Runs actors in this process; the newest task is the first one to end."""
+
+    exceptions = SimpleNamespace(RayError=RayError)
+
+    def __init__(self, **resources: float) -> None:
+        self.resources = resources or {"CPU": 2.0}
+        self.options: dict[str, Any] = {}
+        self.calls: list[Sequence[Any]] = []
+        self.failing: Callable[[Sequence[Any]], None] = lambda chunk: None
+        self.is_busy = False
+        self.most_at_once = self.is_shut_down = 0
+
+    def remote(self, actor: type) -> Any:
+        def options(**given: Any) -> Any:
+            self.options = given
+            return SimpleNamespace(remote=lambda load: self._actor(actor(load)))
+
+        return SimpleNamespace(options=options)
+
+    def _actor(self, inner: Any) -> Any:
+        def embed(chunk: Sequence[Any], *arguments: Any) -> Any:
+            self.calls.append(chunk)
+            self.failing(chunk)
+            return inner.embed(chunk, *arguments)
+
+        def later(call: Callable[..., Any]) -> Any:
+            return SimpleNamespace(remote=lambda *words: Task(lambda: call(*words)))
+
+        return SimpleNamespace(model=later(inner.model), embed=later(embed))
+
+    def wait(
+        self, tasks: list[Task], num_returns: int, timeout: float = 0
+    ) -> tuple[list[Task], list[Task]]:
+        self.most_at_once = max(self.most_at_once, len(tasks))
+        if self.is_busy:
+            return [], tasks
+        return tasks[-num_returns:], tasks[:-num_returns]
+
+    def get(self, task: Task) -> Any:
+        if task.error is not None:
+            raise task.error
+        return task.result
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self.resources
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True}, {"Alive": False}]
+
+    def shutdown(self) -> None:
+        self.is_shut_down += 1
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    ray = FakeRay()
+    monkeypatch.setattr(ray_workers, "_connect", lambda address: ray)
+    return ray
+
+
+def test_rows_are_those_of_the_local_engine(
+    fake: FakeRay, embedder: Counting, pictures: Path, uri: str, tmp_path: Path
+) -> None:
+    (pictures / "broken.png").write_bytes(b"no")
+    sources = rsicd_embed.open_sources([pictures])
+    local = f"exact:{tmp_path / 'local'}"
+    with open_store(local, embedder=embedder) as store:
+        expected = rsicd_embed.ingest(sources, embedder, store)
+    progress: list[int] = []
+    with RayWorkers(lambda: embedder, count=2) as workers:
+        with open_store(uri, workers.provenance) as store:
+            summary = ingest_with(sources, workers, store, progress=progress.append)
+        assert rows(uri) == rows(local)
+        assert list(rows(uri)) == list(rows(local))  # although later chunks ended first
+        assert (summary.embedded, summary.skipped) == (5, expected.skipped)
+        assert sum(progress) == 6
+        assert len(fake.calls) == 3
+        embedder.taken()
+        with open_store(uri, workers.provenance) as store:
+            again = ingest_with(sources, workers, store)
+        assert (again.embedded, again.unchanged, embedder.taken()) == (0, 5, 0)
+    assert fake.is_shut_down == 1
+
+
+def test_few_chunks_are_sent_at_once(fake: FakeRay, embedder: Counting, tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"{number:02}.png").write_bytes(b"no")
+    sources = rsicd_embed.open_sources([tmp_path])
+    with (
+        RayWorkers(lambda: embedder, count=1) as workers,
+        open_store(f"exact:{tmp_path / 'store'}", workers.provenance) as store,
+    ):
+        summary = ingest_with(sources, workers, store)
+    assert [Path(item.uri).stem for item in summary.skipped] == [f"{n:02}" for n in range(60)]
+    assert fake.most_at_once == 2
+
+
+def test_a_chunk_that_ends_its_workers(
+    fake: FakeRay, embedder: Counting, pictures: Path, uri: str
+) -> None:
+    def failing(chunk: Sequence[Any]) -> None:
+        if chunk[0].id == "c.jpg":
+            raise RayError("The actor died unexpectedly\n\tclass_name: _Actor\n\tand more")
+
+    fake.failing = failing
+    sources = rsicd_embed.open_sources([pictures])
+    with RayWorkers(lambda: embedder, count=1) as workers:
+        with open_store(uri, workers.provenance) as store, pytest.raises(WorkerError) as caught:
+            ingest_with(sources, workers, store)
+        words = str(caught.value)
+        assert "c.jpg to " in words
+        assert "failed 8 times or could not run (The actor died unexpectedly); see" in words
+        assert "\n" not in words
+        fake.failing = lambda chunk: None
+        with open_store(uri, workers.provenance) as store:
+            summary = ingest_with(sources, workers, store)
+        assert summary.embedded + summary.unchanged == 5
+
+
+@pytest.mark.parametrize(
+    ("resources", "count", "most"),
+    [({"CPU": 2}, 3, "2 CPUs"), ({"CPU": 8, "GPU": 1}, 2, "1 GPUs"), ({"object": 1}, 1, "0 CPUs")],
+)
+def test_too_many_workers(
+    fake: FakeRay, embedder: Counting, resources: Any, count: int, most: str
+) -> None:
+    fake.resources = resources
+    with pytest.raises(WorkerError, match=f"as the cluster has {most}, found {count}; use fewer"):
+        RayWorkers(lambda: embedder, count=count)
+    assert fake.is_shut_down
+
+
+def test_one_worker_per_accelerator(fake: FakeRay, embedder: Counting) -> None:
+    for resources, options in (
+        ({"CPU": 8.0, "GPU": 4.0}, {"num_gpus": 1}),
+        ({"CPU": 8.0, "TPU": 4.0}, {"resources": {"TPU": 1}}),
+        ({"CPU": 8.0}, {}),
+    ):
+        fake.resources = resources
+        with RayWorkers(lambda: embedder) as workers:
+            assert len(workers._actors) == (4 if options else 1)
+            assert {name: fake.options.get(name) for name in options} == options
+
+
+def test_models_that_cannot_be_loaded(fake: FakeRay, embedder: Counting, other_model: Path) -> None:
+    def missing() -> Any:
+        raise ModelError("expected a model, found nothing at /there")
+
+    with pytest.raises(ModelError, match="found nothing at /there"):
+        RayWorkers(missing)
+    models = [embedder, rsicd_embed.load_embedder(other_model)]
+    with pytest.raises(WorkerError, match="expected one model on all machines, found "):
+        RayWorkers(models.pop, count=2)
+    fake.is_busy = True
+    with pytest.raises(WorkerError, match="expected 2 workers within 15 minutes, found 0; use"):
+        RayWorkers(lambda: embedder, count=2)
+
+
+def test_addresses() -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address, words in (
+        (f"127.0.0.1:{port}", f"expected a Ray cluster at 127.0.0.1:{port}, found none ("),
+        (f"ray://127.0.0.1:{port}", "Connection refused); start one with: ray start --head"),
+        ("nonsense", "expected --address HOST:PORT, ray://HOST:PORT or auto, found 'nonsense'"),
+        ("http://a:1", "expected --address HOST:PORT, ray://HOST:PORT or auto, found"),
+        ("a:b", "expected --address HOST:PORT"),
+    ):
+        with pytest.raises(RsicdEmbedError) as caught:
+            ray_workers._connect(address)
+        assert words in str(caught.value)
+
+
+def test_command_line_errors(
+    pictures: Path, uri: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("ingest", pictures, "--store", uri, "--model", tiny_model)
+    for options in (["--workers", "2"], ["--address", "auto"]):
+        outcome = run(*words, *options)
+        assert outcome.status == 2
+        assert "--address and --workers need --engine ray" in outcome.stderr
+    assert run(*words, "--engine", "ray", "--workers", "0").status == 2
+    monkeypatch.setitem(sys.modules, "ray", None)
+    error = run(*words, "--engine", "ray").error
+    assert error.endswith("expected ray, found none; install: pip install 'rsicd-embed[ray]'")
+
+
+ENVIRONMENT = {
+    **os.environ,
+    "RAY_ADDRESS": "",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def require_started(output: str) -> None:
+    """Skips the test if Ray gave up; it waits for 30 s, which is too short on a busy machine."""
+    if "timed out during startup" in output:
+        pytest.skip("Ray did not start within its own limit of 30 s")
+
+
+@contextmanager
+def node(*words: str) -> Iterator[None]:
+    """Runs a node of a cluster, with one processor."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", *words]
+    with subprocess.Popen(
+        [*command, "--num-cpus", "1", "--block"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if "Ray runtime started" in line:
+                    break
+            else:
+                require_started("".join(lines))
+                pytest.fail("".join(lines))
+            yield
+        finally:
+            process.terminate()
+            process.communicate(timeout=_PATIENCE_S)
+
+
+@pytest.mark.slow
+def test_two_nodes(pictures: Path, tiny_model: Path, uri: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    head = ("--head", "--port", address.partition(":")[2], "--node-ip-address", "127.0.0.1")
+    words = ["ingest", pictures, "--model", tiny_model, "--batch-size", 2, "--store"]
+    with node(*head, "--include-dashboard", "false"), node("--address", address):
+        command = [sys.executable, "-c", "from rsicd_embed.cli import main; main()"]
+        command += [*map(str, words), uri, "--engine", "ray", "--address", address]
+        done = subprocess.run(
+            [*command, "--workers", "2", "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE_S,
+            env=ENVIRONMENT,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["embedded"] == 5
+    local = f"exact:{tmp_path / 'local'}"
+    assert run(*words, local).status == 0
+    assert rows(uri) == rows(local)
+
+
+# Starts Ray with two workers, one of which is killed when it embeds its first images.
+PROGRAM = """
+import json, os, signal, sys
+import rsicd_embed
+from rsicd_embed.indexing.ingest import ingest_with
+from rsicd_embed.indexing.ray_workers import RayWorkers
+from rsicd_embed.stores.base import open_store
+
+pictures, model, uri, mark = sys.argv[1:]
+sources = rsicd_embed.open_sources([pictures])
+
+def load():
+    embedder = rsicd_embed.load_embedder(model, batch_size=2)
+    embed = embedder.embed_pixels
+
+    def embed_or_die(pixels):
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return embed(pixels)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    embedder.embed_pixels = embed_or_die
+    return embedder
+
+with RayWorkers(load, address="local", count=2) as workers:
+    with open_store(uri, workers.provenance) as store:
+        first = ingest_with(sources, workers, store)
+        again = ingest_with(sources, workers, store)
+print(json.dumps([first.embedded, again.unchanged, "jax" in sys.modules, os.path.exists(mark)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed(
+    pictures: Path, tiny_model: Path, uri: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    words = [pictures, tiny_model, uri, tmp_path / "killed"]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_PATIENCE_S,
+        env=ENVIRONMENT,
+    )
+    require_started(done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [5, 5, False, True]
+    local = f"exact:{tmp_path / 'local'}"
+    command = ("ingest", pictures, "--store", local, "--model", tiny_model, "--batch-size", "2")
+    assert run(*command).status == 0
+    assert rows(uri) == rows(local)
