@@ -19,7 +19,7 @@ from rsicd_embed.curation.caption_column import caption_store
 from rsicd_embed.datasets import captions
 from rsicd_embed.query import full_text
 from rsicd_embed.testing.stores import batch
-from rsicd_embed.train.teacher_forcing.caption_vectors import view_vectors
+from rsicd_embed.train.captioner.caption_vectors import view_vectors
 
 KS = (1, 5, 10, 50)
 COLUMN = "caption_auto"

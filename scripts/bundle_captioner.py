@@ -22,8 +22,8 @@ from rsicd_embed.embedder.clip import int8_weights
 from rsicd_embed.evaluation import caption_protocol
 from rsicd_embed.evaluation.metrics import Bootstrap
 from rsicd_embed.train import journal
+from rsicd_embed.train.captioner.caption_vectors import view_vectors
 from rsicd_embed.train.run_folder import replace_directory
-from rsicd_embed.train.teacher_forcing.caption_vectors import view_vectors
 
 OUT = Path(loading_captioner.__file__).parent / "bundled"
 SHOWN = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d")

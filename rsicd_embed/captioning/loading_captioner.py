@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rsicd_embed.captioning import captioner_files
 from rsicd_embed.captioning.captioner import Captioner
+from rsicd_embed.captioning.captioner_files import CaptionerParts
 from rsicd_embed.errors import ModelError
 
 BUNDLED = "bundled"
@@ -16,9 +17,22 @@ def load_captioner(name: str | Path | None = None, *, batch_size: int = 64) -> C
     """Loads a captioner.
 
     Args:
+        name: as for `read_captioner`.
+        batch_size: vectors captioned at a time.
+
+    Raises:
+        ModelError: there is no captioner, or a malformed one.
+        WeightsError: its weights do not match its config.
+    """
+    return Captioner(read_captioner(name), batch_size=batch_size)
+
+
+def read_captioner(name: str | Path | None = None) -> CaptionerParts:
+    """Reads a captioner's parameters and vocabulary.
+
+    Args:
         name: None or "bundled" for the bundled captioner, or a directory that `train caption`
             wrote: the folder of a run, or its `best`.
-        batch_size: vectors captioned at a time.
 
     Raises:
         ModelError: there is no captioner, or a malformed one.
@@ -35,4 +49,4 @@ def load_captioner(name: str | Path | None = None, *, batch_size: int = 64) -> C
             f"expected a captioner in {shown}, found no {captioner_files.CONFIG}; train one with "
             "`rsicd-embed train caption`, or omit --captioner for the bundled one"
         )
-    return Captioner(captioner_files.read(directory, shown), batch_size=batch_size)
+    return captioner_files.read(directory, shown)

@@ -70,7 +70,8 @@ def label(
     With --classes, a row gets the class whose prompt it is most similar to. With --examples, a
     logistic regression on the vectors is fitted to these rows; its accuracy and the calibration of
     its probabilities are measured on examples that were held out. The columns are COLUMN and
-    COLUMN_probability, written in one step.
+    COLUMN_probability, written in one step. Rows that were corrected on the search page
+    (COLUMN_corrected) keep their labels, and are examples as well.
     """
     if (classes is None) == (examples is None):
         raise click.UsageError("expected either --classes FILE or --examples FILE")
@@ -127,7 +128,8 @@ def _report(result: Labelling, dry_run: bool, as_json: bool) -> None:
             }
         print_json(
             {"labelled": result.labelled, "classes": result.classes, "column": result.column}
-            | {"counts": result.counts, "validation": scores, "dry_run": dry_run}
+            | {"counts": result.counts, "corrected": result.corrected}
+            | {"validation": scores, "dry_run": dry_run}
         )
         return
     for name, count in result.counts.items():
@@ -137,6 +139,8 @@ def _report(result: Labelling, dry_run: bool, as_json: bool) -> None:
             f"accuracy {validated.accuracy:.1%} on held-out examples ({validated.folds} folds), "
             f"calibration error {validated.calibration_error:.1%}"
         )
+    if result.corrected:
+        show(f"{counted(result.corrected, 'corrected row')} kept as they are")
     total = sum(result.counts.values())
     verb = "would label" if dry_run else "labelled"
     show(f"{verb} {counted(total, 'row')} in column {result.column}")

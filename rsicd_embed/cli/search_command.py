@@ -156,7 +156,8 @@ def search(
     """Search a store by texts, images and rows.
 
     All parts form one query with one ranked list of hits. A number before a text, file or id, such
-    as 2*, multiplies its weight; parts to avoid (--not, --unlike) have half the weight of others.
+    as 2*, multiplies its weight. A text to avoid (--not) has half the weight of a wanted part, and
+    a row (--unlike) a quarter; several parts to avoid share the weight of the strongest of them.
     Rows given as examples are left out of the hits.
 
     \b

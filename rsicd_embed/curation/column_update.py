@@ -43,8 +43,8 @@ def update_columns(
 ) -> int:
     """Computes columns for the rows that match `where`; other rows keep their values.
 
-    Other processes see the rows before the update or after it, and cannot write meanwhile. Tagged
-    states stay as they are. A store that is no `AttributeWriter` builds its index again.
+    Other processes see the values before the update or after it, and cannot write meanwhile. Tagged
+    states stay as they are. A store that is no `AttributeWriter` writes all rows again.
 
     Args:
         store: the store.
@@ -60,9 +60,6 @@ def update_columns(
         StoreError: the store has no versions, or cannot be written.
         FilterError: `where` is invalid.
     """
-    names = [*store.schema.names, *(n for n in columns.names if n not in store.schema.names)]
-    schema = pa.unify_schemas([store.schema, columns]) if columns.names else store.schema
-    schema = pa.schema([schema.field(name) for name in names])
     updated = 0
     chosen: pa.Array | None = None
 
@@ -76,19 +73,22 @@ def update_columns(
         rows = batch if matches is None else batch.filter(matches)
         updated += len(rows)
         values = dict(compute(rows)) if len(rows) else {}
-        arrays = [_column(batch, name, values, matches, schema) for name in names]
-        return pa.record_batch(arrays, schema)
+        arrays = [_column(batch, field, values, matches) for field in columns]
+        return pa.record_batch(arrays, columns)
 
     if not len(store):
         return 0
     if isinstance(store, AttributeWriter):
-        store.rewrite_attributes(rewrite, schema)
+        store.rewrite_attributes(rewrite, columns)
         return updated
     versioned = require_versioned(store)
 
     def batches() -> Iterator[pa.RecordBatch]:
         with store.scan() as reader:
-            yield from map(rewrite, filter(len, reader))
+            for batch in filter(len, reader):
+                values = dict(zip(batch.schema.names, batch.columns, strict=True))
+                new = rewrite(batch)
+                yield pa.record_batch(values | dict(zip(columns.names, new.columns, strict=True)))
 
     versioned.replace(batches(), store.provenance)
     versioned.optimize()
@@ -97,16 +97,13 @@ def update_columns(
 
 def _column(
     batch: pa.RecordBatch,
-    name: str,
+    field: pa.Field,
     values: Mapping[str, pa.Array],
     matches: pa.Array | None,
-    schema: pa.Schema,
 ) -> pa.Array:
-    kind = schema.field(name).type
-    known = name in batch.schema.names
-    before = batch[name] if known else pa.nulls(len(batch), kind)
-    if name not in values:
+    known = field.name in batch.schema.names
+    before = batch[field.name] if known else pa.nulls(len(batch), field.type)
+    if field.name not in values:
         return before
-    if matches is None:
-        return values[name].cast(kind)
-    return pc.replace_with_mask(before, matches, values[name].cast(kind))
+    new = values[field.name].cast(field.type)
+    return new if matches is None else pc.replace_with_mask(before, matches, new)

@@ -39,6 +39,18 @@ class LabelColumns:
         names = (self.label, self.probability, self.corrected)
         return pa.schema(list(zip(names, (pa.string(), pa.float32(), pa.string()), strict=True)))
 
+    def corrections(self, batch: pa.RecordBatch) -> pa.StringArray:
+        """What people said about the rows of a batch; null for other rows."""
+        if self.has_corrections(batch.schema):
+            return batch[self.corrected]
+        return pa.nulls(len(batch), pa.string())
+
+    def has_corrections(self, schema: pa.Schema) -> bool:
+        """Whether a store with this schema has a column of corrections."""
+        return self.corrected in schema.names and pa.types.is_string(
+            schema.field(self.corrected).type
+        )
+
     def require(self, schema: pa.Schema) -> None:
         """Checks that corrections can be written to a store with this schema.
 
@@ -135,7 +147,7 @@ def set_label(
 
 def corrected_labels(store: VectorStore, columns: LabelColumns) -> dict[str, str]:
     """The corrected labels by id, in the order of ids."""
-    if columns.corrected not in store.schema.names:
+    if not columns.has_corrections(store.schema):
         return {}
     quoted = '"' + columns.corrected.replace('"', '""') + '"'
     with store.scan(["id", columns.corrected], where=f"{quoted} IS NOT NULL") as reader:

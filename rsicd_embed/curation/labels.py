@@ -1,4 +1,7 @@
-"""Labels for all rows of a store: zero-shot from class names, or few-shot from examples."""
+"""Labels for all rows of a store: zero-shot from class names, or few-shot from examples.
+
+Rows whose labels people corrected keep them, and are examples of their classes.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rsicd_embed.curation.column_update import require_new_columns, update_columns
+from rsicd_embed.curation.corrections import LabelColumns, corrected_labels
 from rsicd_embed.curation.logistic import Validated, cross_validate, softmax
+from rsicd_embed.curation.row_vectors import row_vectors
 from rsicd_embed.datasets.classes import PROMPT, readable
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.evaluation.zeroshot import class_vectors
-from rsicd_embed.parallel import batched
-from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_ids
+from rsicd_embed.records import VECTOR, require_same_model, vector_matrix
 from rsicd_embed.stores.base import VectorStore
 
 _LOGIT_SCALE = 100.0  # CLIP's, for models without one
 _MOST_LISTED = 5
-_IDS_AT_ONCE = 10_000
 # As `query.table_files` writes cells that begin like a formula.
 _PROTECTED = re.compile("'[=+\\-@\t\r\n＝＋－＠]")
 
@@ -37,7 +41,8 @@ class Labelling:
         labelled: number of rows with a label; 0 after a dry run.
         classes: all classes, sorted for examples, as listed otherwise.
         column: the column of labels; their probabilities are in `{column}_probability`.
-        counts: number of rows per class, the most frequent first.
+        counts: number of rows per class, the most frequent first, and per corrected label.
+        corrected: number of these rows that keep a corrected label.
         validated: accuracy and calibration on held-out examples; None without examples.
     """
 
@@ -45,6 +50,7 @@ class Labelling:
     classes: tuple[str, ...]
     column: str
     counts: dict[str, int]
+    corrected: int
     validated: Validated | None = None
 
 
@@ -148,7 +154,8 @@ def label_few_shot(
 
     Args:
         store: the store.
-        examples: label by id, at least two classes with two examples each.
+        examples: label by id, at least two classes with two examples each. Corrected rows are added
+            if their class has two examples then, and replace examples of the same id.
         column, where, overwrite, dry_run: see `label_zero_shot`.
         seed: random seed of the folds that measure the accuracy.
 
@@ -159,13 +166,8 @@ def label_few_shot(
     _require_classes(examples, "the examples")
     columns = _columns(column)
     require_new_columns(store, columns, overwrite=overwrite or dry_run)
-    vectors: dict[str, np.ndarray] = {}
-    for ids in batched(sorted(examples), _IDS_AT_ONCE):
-        with store.scan(["id", VECTOR], where=with_ids(ids)) as reader:
-            for batch in filter(len, reader):
-                vectors |= dict(
-                    zip(batch["id"].to_pylist(), vector_matrix(batch[VECTOR]), strict=True)
-                )
+    examples = _with_corrections(examples, corrected_labels(store, LabelColumns(column)))
+    vectors = row_vectors(store, sorted(examples))
     unknown = [id_ for id_ in examples if id_ not in vectors]
     if unknown:
         listed = ", ".join(map(repr, unknown[:_MOST_LISTED]))
@@ -194,26 +196,50 @@ def _write(
     dry_run: bool,
     validated: Validated | None = None,
 ) -> Labelling:
-    names, counts = pa.array(classes), np.zeros(len(classes), int)
+    names, counts, corrected = pa.array(classes), Counter[str](), 0
+    columns = LabelColumns(column)
 
     def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+        nonlocal corrected
         likely = probabilities(vector_matrix(batch[VECTOR]))
-        best = likely.argmax(axis=1)
-        counts[:] += np.bincount(best, minlength=len(classes))
+        corrections = columns.corrections(batch)
+        label = pc.coalesce(corrections, names.take(pa.array(likely.argmax(axis=1))))
+        best = pa.array(likely.max(axis=1).astype(np.float32))
+        corrected += len(batch) - corrections.null_count
+        for entry in label.value_counts().to_pylist():
+            counts[entry["values"]] += entry["counts"]
+        certain = pa.scalar(1.0, pa.float32())
         return {
-            column: names.take(pa.array(best)),
-            f"{column}_probability": pa.array(likely.max(axis=1).astype(np.float32)),
+            column: label,
+            columns.probability: pc.if_else(corrections.is_valid(), certain, best),
         }
 
     labelled = 0
     if dry_run:
-        with store.scan([VECTOR], where) as reader:
+        read = [VECTOR, *[columns.corrected] * columns.has_corrections(store.schema)]
+        with store.scan(read, where) as reader:
             for batch in filter(len, reader):
                 compute(batch)
     else:
         labelled = update_columns(store, _columns(column), compute, where)
-    by_class = {classes[i]: int(counts[i]) for i in np.argsort(-counts, kind="stable")}
-    return Labelling(labelled, classes, column, by_class, validated)
+    every = [*classes, *sorted(counts.keys() - set(classes))]
+    by_class = {name: counts[name] for name in sorted(every, key=lambda name: -counts[name])}
+    return Labelling(labelled, classes, column, by_class, corrected, validated)
+
+
+def _with_corrections(
+    examples: Mapping[str, str], corrections: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Examples and corrections, without classes that have a single one.
+
+    Raises:
+        DatasetError: fewer than two classes are left.
+    """
+    both = {**examples, **corrections}
+    counts = Counter(both.values())
+    used = {id_: label for id_, label in both.items() if counts[label] > 1}
+    _require_classes(used, "the examples and corrected rows")
+    return used
 
 
 def _require_classes(labels: Mapping[str, str], source: str) -> None:

@@ -1,25 +1,33 @@
 """Groups of near-duplicate images: rows linked by a similarity of at least a threshold.
 
 Neighbours come from the store's own search, through its index if it has one, so that a large
-archive need not be compared pair by pair. A group is a set of rows connected by links.
+archive need not be compared pair by pair. A group is a set of rows connected by links. Vectors are
+read in blocks and links are joined at once, so that besides the caches of the store, memory is
+needed for the ids only, up to 350 bytes per row, and for a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rsicd_embed.curation.column_update import require_new_columns, update_columns
+from rsicd_embed.curation.row_vectors import row_vectors
 from rsicd_embed.errors import QueryError
+from rsicd_embed.parallel import batched
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.stores.base import VectorStore
 
 _NEIGHBOURS = 16  # fetched per row at first
 _MOST_NEIGHBOURS = 1024  # a row with more of them is linked to the group through others
-_BATCH_ROWS = 1024
+_BLOCK_ROWS = 1024  # compared at a time …
+_BLOCK_HITS = 16_384  # … and the number of hits of a search
+_BLOCK_PAIRS = 4096
 
 
 @dataclass(frozen=True)
@@ -58,37 +66,82 @@ def find_duplicates(
     """
     if not -1 <= threshold <= 1:
         raise QueryError(f"expected a threshold from -1 to 1, as cosines are, found {threshold}")
-    with store.scan(["id", VECTOR, "width", "height"], where) as reader:
-        rows = reader.read_all().combine_chunks().sort_by("id")
-    ids = rows["id"].to_pylist()
-    vectors = vector_matrix(rows[VECTOR])
+    ids, pixels = _ids_and_pixels(store, where)
     places = {id_: place for place, id_ in enumerate(ids)}
     links = _Forest(len(ids))
-    for start in range(0, len(ids), _BATCH_ROWS):
-        pending = np.arange(start, min(start + _BATCH_ROWS, len(ids)))
-        k = _NEIGHBOURS
-        while len(pending):
-            hits = store.search(vectors[pending], k=k, where=where)
-            hits = hits.filter(pa.compute.greater_equal(hits["score"], np.float32(threshold)))
-            queries = hits["query"].to_numpy()
-            for query, id_ in zip(queries, hits["id"].to_pylist(), strict=True):
-                if id_ in places:  # it may be new
-                    links.join(int(pending[query]), places[id_])
-            full = np.flatnonzero(np.bincount(queries, minlength=len(pending)) >= k)
-            pending = pending[full] if k < min(_MOST_NEIGHBOURS, len(ids)) else pending[:0]
-            k *= 8
-        progress(min(_BATCH_ROWS, len(ids) - start))
-    sizes = zip(rows["width"].to_pylist(), rows["height"].to_pylist(), strict=True)
-    pixels = [(width or 0) * (height or 0) for width, height in sizes]
-    groups = []
-    for members in links.groups():
-        best = max(members, key=lambda place: (pixels[place], -place))
-        others = [place for place in members if place != best]
-        similarity = float((vectors[others] @ vectors[best]).min())
-        groups.append(
-            DuplicateGroup((ids[best], *(ids[place] for place in others)), min(1.0, similarity))
-        )
-    return sorted(groups, key=lambda group: (-len(group.ids), group.ids))
+    with store.scan(["id", VECTOR], where) as reader:
+        for batch in reader:
+            for start in range(0, len(batch), _BLOCK_ROWS):
+                block = batch.slice(start, _BLOCK_ROWS)
+                _link(store, block, threshold, where, places, links)
+                progress(len(block))
+    del places
+    members = [_ordered(group, pixels) for group in links.groups()]
+    members.sort(key=lambda group: (-len(group), ids[group[0]]))
+    named = [tuple(ids[place] for place in group) for group in members]
+    lowest = _lowest_similarities(store, named)
+    return [
+        DuplicateGroup(group, similarity) for group, similarity in zip(named, lowest, strict=True)
+    ]
+
+
+def _ids_and_pixels(store: VectorStore, where: str | None) -> tuple[list[str], np.ndarray]:
+    """The ids of rows in order, and the int64 (rows,) number of pixels of each."""
+    ids, pixels = [np.zeros(0, object)], [np.zeros(0, np.int64)]
+    with store.scan(["id", "width", "height"], where) as reader:
+        for batch in filter(len, reader):
+            sides = [batch[name].fill_null(0).to_numpy() for name in ("width", "height")]
+            ids.append(batch["id"].to_numpy(zero_copy_only=False))
+            pixels.append(np.multiply(*sides, dtype=np.int64))
+    every = np.concatenate(ids)
+    order = np.argsort(every)
+    return every[order].tolist(), np.concatenate(pixels)[order]
+
+
+def _link(
+    store: VectorStore,
+    block: pa.RecordBatch,
+    threshold: float,
+    where: str | None,
+    places: Mapping[str, int],
+    links: _Forest,
+) -> None:
+    """Joins each row of a block with its neighbours."""
+    ids, vectors = block["id"].to_pylist(), vector_matrix(block[VECTOR])
+    pending, k = np.arange(len(ids)), _NEIGHBOURS
+    while len(pending):
+        full: list[np.ndarray] = []
+        for start in range(0, len(pending), max(1, _BLOCK_HITS // k)):
+            queries = pending[start : start + max(1, _BLOCK_HITS // k)]
+            hits = store.search(vectors[queries], k=k, where=where).select(["query", "id", "score"])
+            hits = hits.filter(pc.greater_equal(hits["score"], np.float32(threshold)))
+            rows = queries[hits["query"].to_numpy()]
+            for row, id_ in zip(rows.tolist(), hits["id"].to_pylist(), strict=True):
+                if id_ in places and ids[row] in places:  # they may be new
+                    links.join(places[ids[row]], places[id_])
+            full.append(np.flatnonzero(np.bincount(rows, minlength=len(ids)) >= k))
+        pending = np.concatenate(full) if k < min(_MOST_NEIGHBOURS, len(places)) else pending[:0]
+        k *= 8
+
+
+def _ordered(group: list[int], pixels: np.ndarray) -> list[int]:
+    """A group with its representative first."""
+    best = max(group, key=lambda place: (pixels[place], -place))
+    return [best, *(place for place in group if place != best)]
+
+
+def _lowest_similarities(store: VectorStore, groups: Sequence[Sequence[str]]) -> list[float]:
+    """The lowest similarity of each group's rows with its first row."""
+    lowest = np.ones(len(groups))
+    pairs = ((number, id_) for number, ids in enumerate(groups) for id_ in ids[1:])
+    for block in batched(pairs, _BLOCK_PAIRS):
+        first = {number: groups[number][0] for number, _ in block}
+        vectors = row_vectors(store, [*first.values(), *(id_ for _, id_ in block)])
+        for number, id_ in block:
+            if first[number] in vectors and id_ in vectors:  # else it was deleted meanwhile
+                similarity = np.vecdot(vectors[first[number]], vectors[id_])
+                lowest[number] = min(lowest[number], similarity)
+    return lowest.tolist()
 
 
 def write_duplicates(
@@ -116,7 +169,7 @@ class _Forest:
     """Disjoint sets with path halving."""
 
     def __init__(self, count: int) -> None:
-        self._parents = list(range(count))
+        self._parents = array("q", range(count))
 
     def root(self, place: int) -> int:
         parents = self._parents
@@ -130,7 +183,7 @@ class _Forest:
 
     def groups(self) -> list[list[int]]:
         """Sets of at least two, each in order."""
-        members: dict[int, list[int]] = {}
-        for place in range(len(self._parents)):
-            members.setdefault(self.root(place), []).append(place)
-        return [group for group in members.values() if len(group) > 1]
+        roots = np.array([self.root(place) for place in range(len(self._parents))], np.int64)
+        order = np.argsort(roots, kind="stable")
+        begins = np.flatnonzero(np.diff(roots[order])) + 1
+        return [group.tolist() for group in np.split(order, begins) if len(group) > 1]

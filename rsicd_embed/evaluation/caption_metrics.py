@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +119,7 @@ def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]])
     grams = [_ngrams(tokens) for tokens in words]
     reference_grams = [[_ngrams(tokens) for tokens in own] for own in reference_words]
     pairs = list(zip(words, reference_words, strict=True))
+    cider = CiderD(reference_grams)
     return CaptionScores(
         matches=np.array(
             [_matches(own, others) for own, others in zip(grams, reference_grams, strict=True)]
@@ -130,7 +131,7 @@ def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]])
             [[len(own), _closest_length(own, others)] for own, others in pairs], float
         ),
         rouge_l=np.array([_rouge_l(own, others) for own, others in pairs]),
-        cider_d=_cider_d(grams, reference_grams),
+        cider_d=np.array([cider(own, image) for image, own in enumerate(grams)]),
     )
 
 
@@ -177,39 +178,76 @@ def _common_length(first: Sequence[str], second: Sequence[str]) -> int:
     return row[-1]
 
 
-def _cider_d(grams: Sequence[Ngrams], references: Sequence[Sequence[Ngrams]]) -> np.ndarray:
-    """CIDEr-D of each image (arXiv:1411.5726), float (n,); 10 for a perfect caption."""
-    documents = Counter(gram for own in references for gram in set().union(*own))
-    images = np.log(len(references))
+class CiderD:
+    """CIDEr-D (arXiv:1411.5726) against fixed references; 10 for a perfect caption.
 
-    def weighted(counts: Ngrams) -> list[dict[tuple[str, ...], float]]:
+    Words that few images' references have count more.
+    """
+
+    def __init__(self, references: Sequence[Sequence[Ngrams]]) -> None:
+        """Counts in how many images each n-gram of the references occurs."""
+        self._documents = Counter(gram for own in references for gram in set().union(*own))
+        self._images = float(np.log(len(references)))
+        weighted: dict[int, _Weighted] = {}  # by identity, since images share references
+        for own in references:
+            for grams in own:
+                if id(grams) not in weighted:
+                    weighted[id(grams)] = self._weighted(grams)
+        self._references = [[weighted[id(grams)] for grams in own] for own in references]
+
+    def __call__(self, grams: Ngrams, image: int) -> float:
+        """The score of a caption for the image of this number."""
+        own, references = self._weighted(grams), self._references[image]
+        return 10 * sum(own.similarity(other) for other in references) / len(references)
+
+    def _weighted(self, grams: Ngrams) -> _Weighted:
         vectors: list[dict[tuple[str, ...], float]] = [{} for _ in range(_ORDERS)]
-        for gram, count in counts.items():
-            rarity = images - np.log(max(1, documents[gram]))
+        for gram, count in grams.items():
+            rarity = self._images - np.log(max(1, self._documents[gram]))
             vectors[len(gram) - 1][gram] = count * float(rarity)
-        return vectors
+        bigrams = sum(count for gram, count in grams.items() if len(gram) == 2)
+        return _Weighted(vectors, [_norm(vector) for vector in vectors], bigrams)
 
-    def bigrams(counts: Ngrams) -> int:
-        return sum(count for gram, count in counts.items() if len(gram) == 2)
 
-    def similarity(own: Ngrams, other: Ngrams) -> float:
+@dataclass(frozen=True)
+class _Weighted:
+    """The n-grams of a caption by length, with their weights, norms, and number of bigrams."""
+
+    vectors: list[dict[tuple[str, ...], float]]
+    norms: list[float]
+    bigrams: int
+
+    def similarity(self, reference: _Weighted) -> float:
         total = 0.0
-        for vector, reference in zip(weighted(own), weighted(other), strict=True):
+        for order, (vector, other) in enumerate(zip(self.vectors, reference.vectors, strict=True)):
             product = sum(
-                min(value, reference.get(gram, 0.0)) * reference.get(gram, 0.0)
+                min(value, other[gram]) * other[gram]
                 for gram, value in vector.items()
+                if gram in other
             )
-            norm = _norm(vector) * _norm(reference)
+            norm = self.norms[order] * reference.norms[order]
             total += product / norm if norm else product
-        penalty = np.exp(-((bigrams(own) - bigrams(other)) ** 2) / (2 * _CIDER_SIGMA**2))
+        penalty = np.exp(-((self.bigrams - reference.bigrams) ** 2) / (2 * _CIDER_SIGMA**2))
         return float(total / _ORDERS * penalty)
 
-    return np.array(
-        [
-            10 * sum(similarity(own, other) for other in others) / len(others)
-            for own, others in zip(grams, references, strict=True)
-        ]
-    )
+
+def cider_reward(
+    references: Sequence[Sequence[str]],
+) -> Callable[[Sequence[str], Sequence[int]], np.ndarray]:
+    """A function of captions and the numbers of their images that returns their CIDEr-D.
+
+    Args:
+        references: the captions of each image.
+    """
+    distinct = {caption for own in references for caption in own}
+    grams = {caption: _ngrams(tokenise(caption)) for caption in distinct}
+    cider = CiderD([[grams[caption] for caption in own] for own in references])
+
+    def reward(captions: Sequence[str], images: Sequence[int]) -> np.ndarray:
+        pairs = zip(captions, images, strict=True)
+        return np.array([cider(_ngrams(tokenise(text)), image) for text, image in pairs])
+
+    return reward
 
 
 def _norm(vector: Mapping[tuple[str, ...], float]) -> float:

@@ -1,9 +1,10 @@
 """Queries composed of texts, images and rows of the store, and the vector that they make.
 
-The vector of a query is the normalised weighted sum of its parts' unit vectors. Wanted
-parts have a weight of 1 unless another one is given, and parts to avoid −½: this removes nearly all
-images of the avoided kind from the first hits, while −1 would also lose many wanted images
-(`scripts/bench_queries.py` measures both).
+The vector of a query is the normalised weighted sum of its parts' unit vectors. Wanted parts have a
+weight of 1 unless another one is given, texts to avoid −½, and images and rows to avoid −¼. This
+removes nearly all images of the avoided kind from the first hits, while twice as much would also
+lose many wanted images (`scripts/bench_queries.py` and `scripts/bench_feedback.py` measure both).
+Parts to avoid share the weight of the strongest of them, or several would drown what is wanted.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import numpy as np
 
 from rsicd_embed.arguments import require_items, shown
 from rsicd_embed.datasets.prompts import prompt_templates
-from rsicd_embed.embedder.base import Embedder, prompted_vectors, provenance
+from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import ArgumentError, DatasetError, QueryError, UnknownRowError
 from rsicd_embed.images import ImageLike
 from rsicd_embed.query.area import Area, Near
+from rsicd_embed.query.recent_texts import text_vectors
 from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore
 
-WANTED, AVOIDED = 1.0, -0.5
+WANTED, AVOIDED_TEXT, AVOIDED_EXAMPLE = 1.0, -0.5, -0.25
 MERGE = 0.1
 UNPROMPTED = "none"  # the ensemble of texts as they are
 _LARGEST_WEIGHT = 1e6
@@ -42,7 +44,8 @@ class Part:
         image: a Pillow image, path, or bytes of an image file; or pixels as `Embedder.preprocess`
             returns them.
         id: id of a row in the store.
-        weight: weight of the part; negative if hits should not resemble it.
+        weight: weight of the part; negative if hits should not resemble it. All such parts of a
+            query together weigh as much as the strongest of them.
 
     Raises:
         QueryError: none or several of the three, a blank text, or a weight of zero.
@@ -77,7 +80,7 @@ class Part:
             default: weight without a number; the number itself is positive.
 
         Example:
-            >>> Part.parse("text", "2*oil tanks", AVOIDED)
+            >>> Part.parse("text", "2*oil tanks", AVOIDED_TEXT)
             Part(text='oil tanks', image=None, id=None, weight=-1.0)
         """
         match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*\*(.+)", value, re.DOTALL)
@@ -91,7 +94,8 @@ class Part:
         name = self.text if self.text is not None else self.id
         if name is None:
             name = str(self.image) if isinstance(self.image, str) else "an image"
-        usual = AVOIDED if self.weight < 0 else WANTED
+        avoided = AVOIDED_EXAMPLE if self.text is None else AVOIDED_TEXT
+        usual = avoided if self.weight < 0 else WANTED
         scale = "" if self.weight == usual else f"{self.weight / usual:g}*"
         prefix = {"text": ("", "not "), "image": ("", "not "), "id": ("like ", "unlike ")}[kind]
         return f"{prefix[self.weight < 0]}{scale}{name}"
@@ -217,8 +221,8 @@ def parse_all(
         ("text", texts, WANTED),
         ("image", images, WANTED),
         ("id", like, WANTED),
-        ("text", avoided, AVOIDED),
-        ("id", unlike, AVOIDED),
+        ("text", avoided, AVOIDED_TEXT),
+        ("id", unlike, AVOIDED_EXAMPLE),
     )
     return [Part.parse(kind, value, weight) for kind, values, weight in given for value in values]
 
@@ -233,10 +237,22 @@ def require_positive(parts: Sequence[Part]) -> None:
         )
 
 
+def shared_weights(parts: Sequence[Part]) -> list[float]:
+    """The weights with which parts enter the sum.
+
+    Example:
+        >>> shared_weights([Part("a port"), Part("ice", weight=-0.5), Part("rain", weight=-0.5)])
+        [1.0, -0.25, -0.25]
+    """
+    avoided = [part.weight for part in parts if part.weight < 0]
+    share = min(avoided) / sum(avoided) if avoided else 1.0
+    return [part.weight * share if part.weight < 0 else part.weight for part in parts]
+
+
 def query_vectors(
     queries: Sequence[Query], store: VectorStore, embedder: Callable[[], Embedder]
 ) -> list[np.ndarray | QueryError]:
-    """Makes the vectors of several queries; equal texts are embedded once, in one batch per
+    """Makes the vectors of several queries; new texts are embedded once, in one batch per
     ensemble of prompts.
 
     Args:
@@ -264,9 +280,7 @@ def query_vectors(
         model = embedder()
         require_same_model(store.provenance, provenance(model), store.uri, for_queries=True)
         for templates, of in texts.items():
-            by_text[templates] = dict(
-                zip(of, prompted_vectors(model, list(of), templates), strict=True)
-            )
+            by_text[templates] = text_vectors(model, of, templates)
         by_image = _embed_images(images, model)
     by_id = stored_vectors(store, [part.id for part in parts if part.id is not None])
 
@@ -311,10 +325,11 @@ def _embed_images(images: Sequence[object], model: Embedder) -> dict[int, np.nda
 
 def _combined(parts: Sequence[Part], units: Sequence[np.ndarray | None]) -> np.ndarray | QueryError:
     total: np.ndarray | None = None
-    for part, unit in zip(parts, units, strict=True):
+    weights = shared_weights(parts)
+    for part, weight, unit in zip(parts, weights, units, strict=True):
         if unit is None:
             return UnknownRowError(f"no row with the id {shown(part.id)} in the store")
-        weighted = part.weight * unit.astype(np.float64)
+        weighted = weight * unit.astype(np.float64)
         total = weighted if total is None else total + weighted
     if total is None:
         raise ArgumentError("expected at least one part of a query, found none")
@@ -323,7 +338,7 @@ def _combined(parts: Sequence[Part], units: Sequence[np.ndarray | None]) -> np.n
         assert single is not None
         return single
     norm = float(np.linalg.norm(total))
-    if not math.isfinite(norm) or norm < _ZERO * sum(abs(part.weight) for part in parts):
+    if not math.isfinite(norm) or norm < _ZERO * sum(map(abs, weights)):
         return QueryError(
             "the parts of the query cancel out, so no direction is left to search in; "
             "change a weight, or remove parts that are both wanted and avoided"

@@ -8,6 +8,7 @@ column is read for each query, and only rows with a word of the query stay in me
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,15 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.errors import QueryError
+from rsicd_embed.parallel import batched
 from rsicd_embed.records import FIXED_COLUMNS, is_list
 from rsicd_embed.stores.base import VectorStore
 
 USUAL_COLUMNS = ("caption", "captions", "text", "description", "title")
+_WORD, _NO_WORD = r"[\p{L}\p{N}\p{M}]+", r"[^\p{L}\p{N}\p{M}]+"
+_BATCHES = 8  # at a time, since preparing a pattern takes as long as using it on a thousand texts
+_LAST_ASCII = 127
+_IN_WORD = np.array([chr(code).isalnum() for code in range(_LAST_ASCII + 1)])
 _K1, _B = 1.2, 0.75  # as in Lucene
 _PLURALS = (("([^ae])ies$", r"\1y"), ("([^aeo])es$", r"\1e"), ("([^us])s$", r"\1"))
 
@@ -52,7 +58,7 @@ def words(texts: Iterable[str]) -> list[str]:
         >>> words(["Two cities,", "two BOATS"])
         ['two', 'city', 'boat']
     """
-    parsed = _words(pa.array(list(texts), pa.string()))
+    parsed = _words(_plain(pa.array(list(texts), pa.string())))
     return list(dict.fromkeys(parsed.values.to_pylist()))
 
 
@@ -71,18 +77,23 @@ def ranked_ids(
     counts, lengths = [np.zeros((0, len(query)), np.int64)], [np.zeros(0, np.int64)]
     documents = total = 0
     with store.scan(["id", column], where) as reader:
-        for batch in filter(len, reader):
+        for batches in batched(filter(len, reader), _BATCHES):
+            batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
             texts = _joined(batch[column])
-            listed = _words(texts)
-            sizes = np.diff(listed.offsets.to_numpy())
             documents += len(batch) - texts.null_count
-            total += int(sizes.sum())
+            plain = _plain(texts)
+            # Rows that cannot have any of the words are not split into theirs, but only counted.
+            likely = _may_have(plain, query)
+            near, others = pc.indices_nonzero(likely), plain.filter(pc.invert(likely))
+            listed = _words(plain.take(near))
+            sizes = np.diff(listed.offsets.to_numpy())
+            total += int(sizes.sum()) + _word_count(others)
             places = pc.fill_null(pc.index_in(listed.values, pa.array(query)), -1).to_numpy()
-            rows = np.repeat(np.arange(len(batch)), sizes)[places >= 0]
-            frequencies = np.zeros((len(batch), len(query)), np.int64)
+            rows = np.repeat(np.arange(len(near)), sizes)[places >= 0]
+            frequencies = np.zeros((len(near), len(query)), np.int64)
             np.add.at(frequencies, (rows, places[places >= 0]), 1)
             chosen = np.flatnonzero(frequencies.any(axis=1))
-            ids += batch["id"].take(pa.array(chosen)).to_pylist()
+            ids += batch["id"].take(near.take(pa.array(chosen))).to_pylist()
             counts.append(frequencies[chosen])
             lengths.append(sizes[chosen])
     tf, size = np.concatenate(counts), np.concatenate(lengths)
@@ -116,10 +127,33 @@ def _without_nulls(texts: pa.ListArray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), filled)
 
 
-def _words(texts: pa.Array) -> pa.ListArray:
-    """The words of each text; none for null."""
-    plain = pc.utf8_lower(pc.utf8_normalize(pc.fill_null(texts, ""), "NFKC"))
-    split = pc.split_pattern_regex(plain, r"[^\p{L}\p{N}\p{M}]+")
+def _plain(texts: pa.Array) -> pa.Array:
+    """Texts in lower case and one Unicode form; empty for null."""
+    return pc.utf8_lower(pc.utf8_normalize(pc.fill_null(texts, ""), "NFKC"))
+
+
+def _word_count(plain: pa.Array) -> int:
+    """The number of words of all texts, as `_plain` returns them."""
+    is_ascii = pc.string_is_ascii(plain)
+    ascii_, others = plain.filter(is_ascii), plain.filter(pc.invert(is_ascii))
+    # A pattern takes four times as long as a table of the characters in words.
+    one_list = pa.ListArray.from_arrays(pa.array([0, len(ascii_)], pa.int32()), ascii_)
+    text = np.frombuffer(pc.binary_join(one_list, "\n")[0].as_buffer(), np.uint8)
+    in_word = _IN_WORD[text]
+    begins = np.count_nonzero(in_word[1:] & ~in_word[:-1]) + np.count_nonzero(in_word[:1])
+    return int(begins) + (pc.sum(pc.count_substring_regex(others, _WORD)).as_py() or 0)
+
+
+def _may_have(plain: pa.Array, query: list[str]) -> pa.Array:
+    """Whether each text has the start that all forms of a word of the query share."""
+    starts = {word[:-1] if word.endswith("y") else word for word in query}
+    matches = [pc.match_substring(plain, start) for start in sorted(starts)]
+    return reduce(pc.or_, matches)
+
+
+def _words(plain: pa.Array) -> pa.ListArray:
+    """The words of each text, as `_plain` returns it."""
+    split = pc.split_pattern_regex(plain, _NO_WORD)
     tokens = split.flatten().dictionary_encode()
     stems = tokens.dictionary
     plural = pc.greater(pc.utf8_length(stems), 3)
@@ -129,7 +163,7 @@ def _words(texts: pa.Array) -> pa.ListArray:
         stems, plural = pc.if_else(differs, changed, stems), pc.and_not(plural, differs)
     values = stems.take(tokens.indices)
     kept = pc.not_equal(values, "").to_numpy(zero_copy_only=False)
-    parents = np.repeat(np.arange(len(texts)), pc.list_value_length(split).to_numpy())
-    sizes = np.bincount(parents[kept], minlength=len(texts))
+    parents = np.repeat(np.arange(len(plain)), pc.list_value_length(split).to_numpy())
+    sizes = np.bincount(parents[kept], minlength=len(plain))
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), values.filter(pa.array(kept)))

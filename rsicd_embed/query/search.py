@@ -156,7 +156,8 @@ def _hybrid_hits(
         others = _ranked(_scored(vector, store, with_ids(sorted(missing)), np.float32(-1)))
         rows = pa.concat_tables([similar, others.select(similar.schema.names).cast(similar.schema)])
         # A row may have been deleted since.
-        matching = [hit for hit in matching if hit[0] in set(rows["id"].to_pylist())]
+        present = set(rows["id"].to_pylist())
+        matching = [hit for hit in matching if hit[0] in present]
     return hybrid.fused(query, rows.combine_chunks(), ids, matching)
 
 

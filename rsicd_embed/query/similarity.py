@@ -13,7 +13,15 @@ import pyarrow as pa
 
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import SQLError
-from rsicd_embed.query.composed import AVOIDED, WANTED, Part, Query, query_vector, require_positive
+from rsicd_embed.query.composed import (
+    AVOIDED_EXAMPLE,
+    AVOIDED_TEXT,
+    WANTED,
+    Part,
+    Query,
+    query_vector,
+    require_positive,
+)
 from rsicd_embed.query.session import function
 from rsicd_embed.records import sql_literal, vector_array, vector_matrix
 from rsicd_embed.stores.base import VectorStore
@@ -24,11 +32,11 @@ FUNCTIONS = {TEXT: "'a text'", IMAGE: "'image.jpg'"}
 # Names of further arguments: kind of the part, and its weight.
 _NAMED = {
     "also": ("text", WANTED),
-    "not": ("text", AVOIDED),
+    "not": ("text", AVOIDED_TEXT),
     "image": ("image", WANTED),
-    "not_image": ("image", AVOIDED),
+    "not_image": ("image", AVOIDED_EXAMPLE),
     "like": ("id", WANTED),
-    "unlike": ("id", AVOIDED),
+    "unlike": ("id", AVOIDED_EXAMPLE),
 }
 
 # Tokens as DataFusion splits them.

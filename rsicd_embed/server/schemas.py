@@ -135,7 +135,10 @@ def _parse(adapter: TypeAdapter[T], text: str, field: str) -> T:
 
 
 class QueryPart(BaseModel):
-    """A text or the id of a row; a negative weight means that hits should not resemble it."""
+    """A text or the id of a row; a negative weight means that hits should not resemble it.
+
+    All parts with negative weights together weigh as much as the strongest of them.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

@@ -281,13 +281,17 @@ class AttributeWriter(Protocol):
     def rewrite_attributes(
         self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
     ) -> None:
-        """Replaces the attributes of all rows in one step.
+        """Adds columns to all rows, or replaces the values of existing ones.
+
+        A new column may be seen without values before they are written; a failure removes it.
 
         Args:
             rewrite: is called once for each batch of rows, with all columns of the store, while
-                the store is locked, and returns as many rows with the new columns. Ids and vectors
-                must stay.
-            columns: names and types of all columns, as `rewrite` returns them.
+                the store is locked, and returns as many rows with `columns`.
+            columns: names and types of the columns.
+
+        Raises:
+            SchemaError: a fixed column, or an existing one of another type.
         """
         ...
 

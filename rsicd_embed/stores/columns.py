@@ -143,6 +143,26 @@ def without_columns(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
     return pa.schema([field for field in schema if field.name not in names])
 
 
+def with_columns(schema: pa.Schema, columns: pa.Schema) -> pa.Schema:
+    """Adds columns to the schema of a store's rows, unless it has them.
+
+    Raises:
+        SchemaError: a fixed column, an existing one of another type, or an invalid name.
+    """
+    require_column_names(columns.names)
+    for field in columns:
+        if field.name in FIXED_COLUMNS:
+            raise SchemaError(f"column {field.name!r} cannot be replaced; choose another name")
+        if field.name not in schema.names:
+            schema = schema.append(field)
+        elif schema.field(field.name).type != field.type:
+            raise SchemaError(
+                f"column {field.name!r} has the type {schema.field(field.name).type}, expected "
+                f"{field.type}; choose another name, or drop it: rsicd-embed store drop-column"
+            )
+    return schema
+
+
 def with_nulls_pushed_down(column: pa.Array) -> pa.Array:
     """Sets each field of a null struct to null, at any depth.
 

@@ -23,9 +23,9 @@ from rsicd_embed.datasets import captioned
 from rsicd_embed.embedder.clip import weight_files
 from rsicd_embed.errors import ModelError, TrainError, WeightsError
 from rsicd_embed.evaluation.caption_protocol import caption_point
+from rsicd_embed.train.captioner.caption_loop import train_captioner
 from rsicd_embed.train.config import parse
 from rsicd_embed.train.input.training_data import TrainingData
-from rsicd_embed.train.teacher_forcing.caption_loop import train_captioner
 from tests.train.test_caption_training import CONFIG, MeanColours
 
 WORDS = ["<|endoftext|>", "a", "there", "is", "number", "desert", "forest", "sea", "port", "."]

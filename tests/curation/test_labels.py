@@ -11,6 +11,7 @@ import pytest
 
 from rsicd_embed.curation import labels
 from rsicd_embed.curation.column_update import update_columns
+from rsicd_embed.curation.corrections import LabelColumns, LabelState, set_label
 from rsicd_embed.curation.logistic import cross_validate, fit
 from rsicd_embed.errors import DatasetError, SchemaError
 from rsicd_embed.records import vector_array, vector_matrix
@@ -103,6 +104,39 @@ def test_few_shot(store: VectorStore) -> None:
         labels.label_few_shot(
             store, {"x": "a", "y": "b", "0": "a", "1": "b", "2": "a", "3": "b"}, column="other"
         )
+
+
+def test_corrected_rows_keep_their_labels_and_are_examples(
+    store: VectorStore, words: Words
+) -> None:
+    columns = LabelColumns("label")
+    labels.label_zero_shot(store, words, CLASSES)
+    rows = read(store)
+    truth = dict(zip(rows["id"].to_pylist(), rows["truth"].to_pylist(), strict=True))
+    corrected = {"3": "lake", "7": "lake", "8": "delta"} | {
+        id_: f"new {truth[id_]}" for id_ in ("20", "21", "22", "23", "24", "25")
+    }
+    for id_, label in corrected.items():
+        was = rows["label"][rows["id"].to_pylist().index(id_)].as_py()
+        set_label(store, columns, id_, was, LabelState(label, 1.0, label))
+    result = labels.label_zero_shot(store, words, CLASSES, overwrite=True)
+    assert (result.labelled, result.corrected, sum(result.counts.values())) == (200, 9, 200)
+    assert result.counts["lake"] == 2
+    after = read(store)
+    places = {id_: place for place, id_ in enumerate(after["id"].to_pylist())}
+    for id_, label in corrected.items():
+        row = after.slice(places[id_], 1).to_pylist()[0]
+        assert [row[name] for name in columns.schema.names] == [label, 1.0, label]
+    unchanged = pa.compute.is_null(after["label_corrected"])
+    assert after.filter(unchanged)["label"].equals(rows.filter(unchanged)["label"])
+
+    examples = {id_: truth[id_] for id_ in list(truth)[:40] if id_ not in ("20", "21", "22")}
+    result = labels.label_few_shot(store, examples, overwrite=True)
+    assert result.corrected == 9
+    assert "lake" in result.classes  # two corrected rows
+    assert "delta" not in result.classes and result.counts["delta"] == 1  # only one
+    dry = labels.label_few_shot(store, examples, dry_run=True)
+    assert (dry.counts, dry.corrected, dry.labelled) == (result.counts, 9, 0)
 
 
 def test_updates_run_while_the_store_is_locked(store: VectorStore) -> None:

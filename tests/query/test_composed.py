@@ -15,6 +15,8 @@ import pytest
 import rsicd_embed
 from rsicd_embed import Area, Part, Query
 from rsicd_embed.errors import ArgumentError, QueryError, UnknownRowError
+from rsicd_embed.query import recent_texts
+from rsicd_embed.query.composed import parse_all, shared_weights
 from rsicd_embed.records import vector_matrix
 from rsicd_embed.stores.base import VectorStore, open_store
 
@@ -51,8 +53,10 @@ def expected(query: Query, store: VectorStore) -> list[tuple[int, str, float]]:
     """(rank, id, score) by definition, over the rows that DataFusion finds."""
     rows = store.scan().read_all()
     vectors = dict(zip(rows["id"].to_pylist(), vector_matrix(rows["vector"]), strict=True))
+    avoided = [part.weight for part in query.parts if part.weight < 0]
     total = sum(
-        part.weight * (unit(part.text) if part.text is not None else vectors[part.id].astype(float))
+        (part.weight if part.weight > 0 else part.weight * min(avoided) / sum(avoided))
+        * (unit(part.text) if part.text is not None else vectors[part.id].astype(float))
         for part in query.parts
     )
     matching = set(store.scan(["id"], query.where).read_all()["id"].to_pylist())
@@ -127,6 +131,30 @@ def test_rows_alone_need_no_model(exact: VectorStore, words: Words) -> None:
     assert words.embedded == []
     rsicd_embed.search(Query([Part("a"), Part("b"), Part("a", weight=-0.5)]), exact, words)
     assert words.embedded == ["a", "b"]
+    rsicd_embed.search(Query([Part("b"), Part("c"), Part("a", weight=-0.5)]), exact, words)
+    assert words.embedded == ["a", "b", "c"]  # recent texts are remembered
+    rsicd_embed.search(Query([Part("a")], prompts="{category} port"), exact, words)
+    assert words.embedded == ["a", "b", "c", "a port"]
+
+
+def test_parts_to_avoid_share_the_weight_of_the_strongest(exact: VectorStore, words: Words) -> None:
+    once = Query([Part("a port"), Part("rain", weight=-0.5)])
+    thrice = Query([Part("a port"), *[Part("rain", weight=-0.5)] * 3])
+    assert rsicd_embed.search(thrice, exact, words).equals(rsicd_embed.search(once, exact, words))
+    parts = parse_all(texts=["a"], like=["i"], avoided=["b", "2*c"], unlike=["j"])
+    assert [part.weight for part in parts] == [1, 1, -0.5, -1, -0.25]
+    expected = [1, 1, -0.5 / 1.75, -1 / 1.75, -0.25 / 1.75]
+    assert shared_weights(parts) == pytest.approx(expected)
+    assert [str(part) for part in parts] == ["a", "like i", "not b", "not 2*c", "unlike j"]
+
+
+def test_the_oldest_texts_are_forgotten(words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_texts, "_MOST", 2)
+    for texts in (["a", "b"], ["a", "c"], ["a"], ["b"]):
+        vectors = recent_texts.text_vectors(words, texts, ("{category}",))
+        for text in texts:
+            np.testing.assert_array_equal(vectors[text], direction(text)[0])
+    assert words.embedded == ["a", "b", "c", "b"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +181,7 @@ def test_wrong_queries(make: Callable[[], object], message: str) -> None:
 
 
 def test_queries_without_a_vector(exact: VectorStore, words: Words) -> None:
-    contradiction = Query([Part("a"), Part("b"), Part("b", weight=-1), Part("a", weight=-1)])
+    contradiction = Query([Part("a"), Part("b"), Part("b", weight=-2), Part("a", weight=-2)])
     with pytest.raises(QueryError, match="cancel out"):
         rsicd_embed.search(contradiction, exact, words)
     with pytest.raises(UnknownRowError, match="no row with the id 'nobody'"):

@@ -65,7 +65,7 @@ def test_further_arguments() -> None:
         Part("port", weight=2.0),
         Part("it's", weight=-0.5),
         Part(id="a", weight=0.5),
-        Part(image="b.png", weight=-0.5),
+        Part(image="b.png", weight=-0.25),
     )
     assert call.shown in query.replace(" )", ")")
     assert with_literals(query, [call]) == f"SELECT similarity({call.literal} ) AS x"

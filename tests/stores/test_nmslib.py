@@ -117,13 +117,13 @@ def test_new_attributes_keep_the_graph(uri: str, live: int) -> None:
         store.delete([f"i{i}" for i in range(2000 - live)])
         store.upsert([batch(["new"], unit(1))])
         index, schema = store.info().index, store.schema
-        columns = schema.append(pa.field("half", pa.float64()))
+        columns = pa.schema([("half", pa.float64())])
         batches: list[pa.RecordBatch] = []
 
         def rewrite(rows: pa.RecordBatch) -> pa.RecordBatch:
             batches.append(rows)
             halves = pc.divide(vector_matrix(rows["vector"])[:, 0].astype(float), 2)
-            return pa.record_batch([*rows.columns, halves], columns)
+            return pa.record_batch([halves], columns)
 
         assert isinstance(store, AttributeWriter)
         store.rewrite_attributes(rewrite, columns)

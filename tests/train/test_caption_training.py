@@ -16,17 +16,17 @@ from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import SettingError, TrainError, TrainStoppedError
 from rsicd_embed.evaluation.caption_protocol import caption_point
-from rsicd_embed.train.config import OptimizerConfig, parse
-from rsicd_embed.train.input.training_data import TrainingData
-from rsicd_embed.train.observers import Observer, Row
-from rsicd_embed.train.teacher_forcing.caption_batches import CaptionedVectors
-from rsicd_embed.train.teacher_forcing.caption_loop import train_captioner
-from rsicd_embed.train.teacher_forcing.caption_settings import (
+from rsicd_embed.train.captioner.caption_batches import CaptionedVectors
+from rsicd_embed.train.captioner.caption_loop import train_captioner
+from rsicd_embed.train.captioner.caption_settings import (
     CaptionTrainConfig,
     DecoderSettings,
 )
-from rsicd_embed.train.teacher_forcing.caption_step import TOKENS, VECTORS, WEIGHTS, noisy
-from rsicd_embed.train.teacher_forcing.caption_vectors import view, view_vectors
+from rsicd_embed.train.captioner.caption_step import TOKENS, VECTORS, WEIGHTS, noisy
+from rsicd_embed.train.captioner.caption_vectors import view, view_vectors
+from rsicd_embed.train.config import OptimizerConfig, parse
+from rsicd_embed.train.input.training_data import TrainingData
+from rsicd_embed.train.observers import Observer, Row
 
 CONFIG = CaptionTrainConfig(
     DecoderSettings(mapping_width=16, width=16, layers=1, heads=2, max_words=7, prefix=1),

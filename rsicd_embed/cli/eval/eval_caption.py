@@ -147,7 +147,7 @@ def _train_vectors(
     if folder is None:
         return context.embed(embedder, train).vectors
     from rsicd_embed.cli.progress import image_progress
-    from rsicd_embed.train.teacher_forcing.caption_vectors import view_vectors
+    from rsicd_embed.train.captioner.caption_vectors import view_vectors
 
     with context.timed("images"), image_progress("images", len(train)) as advance:
         vectors: np.ndarray = view_vectors(embedder, train, 1, folder, advance)[0]

@@ -12,9 +12,9 @@ from rsicd_embed.cli.base import json_option, model_option, print_json, show
 from rsicd_embed.cli.train.train_run import ShownProgress, epoch_line, suppress_orbax_tracebacks
 from rsicd_embed.cli.train.train_settings import datasets_option, training_extra, usage_errors
 from rsicd_embed.errors import TrainError
+from rsicd_embed.train.captioner.caption_settings import CaptionTrainConfig
 from rsicd_embed.train.config import parse
 from rsicd_embed.train.observers import Observer, TensorBoard
-from rsicd_embed.train.teacher_forcing.caption_settings import CaptionTrainConfig
 
 _COUNT = click.IntRange(1)
 _DEFAULTS = parse.flat(CaptionTrainConfig())
@@ -32,6 +32,12 @@ _OPTIONS: dict[str, tuple[str, str, Any]] = {
         "optimizer.weight_decay",
         "Weight decay, on matrices only; scheduled with the learning rate.",
         click.FloatRange(0),
+    ),
+    "--init": ("init", "Captioner to continue from; `bundled`, or a folder of a run.", str),
+    "--objective": (
+        "objective",
+        "likelihood of people's captions, or CIDEr-D of sampled captions; the latter needs --init.",
+        click.Choice(["likelihood", "cider_d"]),
     ),
     "--decoder": (
         "decoder.init",
@@ -101,8 +107,9 @@ def caption(
     from rsicd_embed.train.input.training_data import training_source, weighted
 
     with training_extra():
+        from rsicd_embed.evaluation.caption_metrics import cider_reward
         from rsicd_embed.evaluation.caption_protocol import caption_point
-        from rsicd_embed.train.teacher_forcing.caption_loop import train_captioner
+        from rsicd_embed.train.captioner.caption_loop import train_captioner
 
     data = training_source([weighted(text) for text in datasets])
     embedder = rsicd_embed.load_embedder(config.embedder)
@@ -114,7 +121,9 @@ def caption(
         observers: list[Observer] = [stack.enter_context(shown)]
         if tensorboard:
             observers.append(stack.enter_context(TensorBoard(out / "tensorboard")))
-        best = train_captioner(config, data, out, embedder, caption_point, observers, vectors)
+        best = train_captioner(
+            config, data, out, embedder, caption_point, observers, vectors, cider_reward
+        )
     if as_json:
         print_json(best)
     else:

@@ -4,10 +4,11 @@ import { count } from "./dom.js";
 import { EMPTY } from "./query.js";
 
 export const MOST_PARTS = 64;
-const AVOIDED = -0.5; // a text, as `search --not`
-// All examples together; more would lose wanted results (scripts/bench_feedback.py).
-const MORE = 1;
+// As `search --not` and `--unlike`; the server divides the weight among all parts to avoid.
+const AVOIDED = -0.5;
 const LESS = -0.25;
+// All wanted examples together (scripts/bench_feedback.py).
+const MORE = 1;
 
 /** The refinements of a query without any. */
 export const UNREFINED = { also: EMPTY.also, not: EMPTY.not, more: EMPTY.more, less: EMPTY.less };
@@ -33,7 +34,7 @@ export function partsOf(query) {
     ...also.map((text) => ({ text })),
     ...more.map((id) => ({ id, weight: MORE / more.length })),
     ...not.map((text) => ({ text, weight: AVOIDED })),
-    ...less.map((id) => ({ id, weight: LESS / less.length })),
+    ...less.map((id) => ({ id, weight: LESS })),
   ];
 }
 

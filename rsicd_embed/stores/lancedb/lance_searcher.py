@@ -55,7 +55,7 @@ class SearchedTable:
             k: number of rows per query.
             partitions: number of partitions to search.
         """
-        return _run(self._search(version, queries, k, partitions, None))
+        return run(self._search(version, queries, k, partitions, None))
 
     def refined(
         self, version: int, queries: np.ndarray, k: int, partitions: int, refine: int
@@ -64,7 +64,7 @@ class SearchedTable:
 
         Arguments are those of `nearest`.
         """
-        return _run(self._search(version, queries, k, partitions, refine))
+        return run(self._search(version, queries, k, partitions, refine))
 
     async def _search(
         self, version: int, queries: np.ndarray, k: int, partitions: int, refine: int | None
@@ -93,7 +93,7 @@ class SearchedTable:
             query = (await self._at(version)).take_row_ids(row_ids.tolist())
             return await query.with_row_id().select(names).to_arrow()
 
-        return _run(read())
+        return run(read())
 
     def close(self) -> None:
         """Releases the table; another search would reopen it."""
@@ -111,8 +111,8 @@ class SearchedTable:
         return table
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine in the event loop that all searches of this process share."""
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine in the event loop that all LanceDB tables of this process share."""
     future = asyncio.run_coroutine_threadsafe(work, _loop(os.getpid()))
     try:
         return future.result()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,8 +16,9 @@ from rsicd_embed.errors import StoreError
 from rsicd_embed.records import Provenance, row_schema, with_ids
 from rsicd_embed.stores import opening, recall
 from rsicd_embed.stores.base import StoreURI, require_new_tag
-from rsicd_embed.stores.columns import without_columns
+from rsicd_embed.stores.columns import with_columns, without_columns
 from rsicd_embed.stores.lancedb import lance_index
+from rsicd_embed.stores.lancedb.lance_columns import column_values, write_columns
 from rsicd_embed.stores.lancedb.lance_index import IndexSettings
 from rsicd_embed.stores.lancedb.lance_reader import LanceReader, TableState
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, lance_errors
@@ -80,6 +81,16 @@ class LanceStore(LanceReader):
         with self._writing() as now:
             without_columns(now.schema, names)
             self._table.drop_columns(list(dict.fromkeys(names)))
+
+    def rewrite_attributes(
+        self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
+    ) -> None:
+        """Adds or replaces columns; see `AttributeWriter`. The vector index stays valid."""
+        with self._writing() as now:
+            with_columns(now.schema, columns)
+            with self.scan() as reader:
+                values = column_values(reader, rewrite, columns)
+            write_columns(self._location, self._table, values)
 
     def optimize(self) -> None:
         """Compacts the table's files, updates the index, and removes old versions."""

@@ -156,7 +156,11 @@ class RewrittenSegment:
         columns = [
             vector_array(vectors) if name == VECTOR else rows[name] for name in self.schema.names
         ]
-        rewritten = self.rewrite(pa.record_batch(columns, schema=self.schema))
+        batch = pa.record_batch(columns, schema=self.schema)
+        new = self.rewrite(batch)
+        values = dict(zip(batch.schema.names, batch.columns, strict=True))
+        values |= zip(new.schema.names, new.columns, strict=True)
+        rewritten = pa.record_batch(values)
         if not len(dead):
             return fitted(rewritten, schema)
         both = pa.concat_batches([fitted(rewritten, schema), fitted(dead, schema)])

@@ -16,7 +16,7 @@ from rsicd_embed.errors import StoreURIError
 from rsicd_embed.records import Provenance, require_same_model, row_schema
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreInfo, StoreURI
-from rsicd_embed.stores.columns import without_columns
+from rsicd_embed.stores.columns import with_columns, without_columns
 from rsicd_embed.stores.row_store import RowStore
 from rsicd_embed.stores.row_view import Rows
 from rsicd_embed.stores.rows import attributes_of, checked_ids, conform
@@ -93,9 +93,9 @@ class SegmentStore(RowStore):
     def rewrite_attributes(
         self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
     ) -> None:
-        """Replaces the attributes of all rows; see `AttributeWriter`. The graph stays valid."""
+        """Adds or replaces columns; see `AttributeWriter`. The graph stays valid."""
         with self._writing() as now:
-            self._commit_attributes(now, rewrite, columns)
+            self._commit_attributes(now, rewrite, with_columns(now.rows.schema, columns))
 
     def optimize(self) -> None:
         """Merges all segments into one without dead rows, and codes its vectors."""

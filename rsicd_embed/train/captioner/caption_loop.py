@@ -18,11 +18,25 @@ from rsicd_embed.captioning.caption_model import CaptionModel, MappingNetwork
 from rsicd_embed.captioning.captioner import Captioner
 from rsicd_embed.captioning.captioner_files import CaptionerParts
 from rsicd_embed.captioning.gpt2 import Gpt2, read_gpt2
+from rsicd_embed.captioning.loading_captioner import read_captioner
 from rsicd_embed.captioning.vocabulary import Vocabulary, Words
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors
 from rsicd_embed.records import Provenance
+from rsicd_embed.train.captioner.caption_batches import CaptionedVectors
+from rsicd_embed.train.captioner.caption_settings import (
+    LIKELIHOOD,
+    CaptionTrainConfig,
+    DecoderSettings,
+)
+from rsicd_embed.train.captioner.caption_step import (
+    CaptionRecipe,
+    first_caption_state,
+    make_caption_step,
+)
+from rsicd_embed.train.captioner.caption_vectors import view_vectors
+from rsicd_embed.train.captioner.self_critic import Reward, SelfCritic
 from rsicd_embed.train.checkpoint import Checkpoints, has_checkpoints
 from rsicd_embed.train.distributed import any_process, is_writer, layout, own_rows, wait_for_all
 from rsicd_embed.train.input.training_data import TrainingData
@@ -31,14 +45,6 @@ from rsicd_embed.train.observers import Observer, Row, grouped
 from rsicd_embed.train.run_folder import RunManifest, claimed, replace_directory
 from rsicd_embed.train.state import TrainState, averaged, require_sound
 from rsicd_embed.train.stopping import StopRequest, stop_on_signals
-from rsicd_embed.train.teacher_forcing.caption_batches import CaptionedVectors
-from rsicd_embed.train.teacher_forcing.caption_settings import CaptionTrainConfig, DecoderSettings
-from rsicd_embed.train.teacher_forcing.caption_step import (
-    CaptionRecipe,
-    first_caption_state,
-    make_caption_step,
-)
-from rsicd_embed.train.teacher_forcing.caption_vectors import view_vectors
 
 EvaluateCaptions = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
 """Metrics of captions, one per image, against the images' reference captions."""
@@ -82,6 +88,7 @@ def train_captioner(
     evaluate: EvaluateCaptions,
     observers: Sequence[Observer] = (),
     vectors: Path | None = None,
+    reward: Callable[[Sequence[Sequence[str]]], Reward] | None = None,
 ) -> Row:
     """Trains on `data.train` and exports the epoch that `evaluate` scores best to `out/best`.
 
@@ -96,6 +103,8 @@ def train_captioner(
         evaluate: scores captions of val.
         observers: notified of progress, metrics and signals.
         vectors: folder that keeps the vectors of views, which runs can share; OUT/vectors if None.
+        reward: makes the reward of sampled captions from the captions of each training image;
+            required unless the objective is the likelihood.
 
     Returns:
         The journal's row of the best epoch.
@@ -128,8 +137,14 @@ def train_captioner(
             metrics = evaluate(generated.texts, [example.captions for example in val])
             return metrics | {"log_probability": float(generated.log_probabilities.mean())}
 
+        critic = None
+        if config.objective != LIKELIHOOD:
+            assert reward is not None
+            own = reward([example.captions for example in data.train])
+            critic = SelfCritic(run.shape, config, run.vocabulary, own)
         with Checkpoints(out / "checkpoints", keep=config.keep_last) as checkpoints:
-            return _Loop(run, captioned, measure, observer, checkpoints).run_to_the_end(stop)
+            loop = _Loop(run, captioned, measure, observer, checkpoints, critic)
+            return loop.run_to_the_end(stop)
 
 
 class _Loop:
@@ -142,8 +157,10 @@ class _Loop:
         measure: Callable[[nnx.State[Any, Any]], dict[str, float]],
         observer: Observer,
         checkpoints: Checkpoints,
+        critic: SelfCritic | None,
     ) -> None:
         config = run.config
+        self._critic = critic
         self._run, self._captioned, self._measure = run, captioned, measure
         self._observer, self._checkpoints = observer, checkpoints
         self._per_epoch = captioned.steps(config.batch_size)
@@ -190,6 +207,8 @@ class _Loop:
         size = self._run.config.batch_size
         batches = self._captioned.epoch(epoch, size, self._own, done % self._per_epoch)
         for batch in log.timed(batches):
+            if self._critic:
+                batch = self._critic(state, batch)
             state, metrics = self._step(state, batch)
             log.add(metrics)
             done += 1
@@ -236,6 +255,14 @@ def _start(
     config: CaptionTrainConfig, data: TrainingData, dim: int
 ) -> tuple[CaptionerConfig, nnx.State[Any, Any], Vocabulary]:
     settings = config.decoder
+    if config.init is not None:
+        parts = read_captioner(config.init)
+        if parts.config.vector_dim != dim:
+            raise TrainError(
+                f"expected a captioner of vectors of dimension {dim}, found "
+                f"{parts.config.vector_dim} in {config.init}; give another init, or none"
+            )
+        return parts.config, jax.tree.map(np.asarray, parts.params), parts.vocabulary
     if settings.init is not None:
         return _with_gpt2(config, read_gpt2(Path(settings.init).expanduser()), dim)
     vocabulary = Words.of((c for e in data.train for c in e.captions), settings.least)

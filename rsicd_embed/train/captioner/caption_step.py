@@ -16,14 +16,15 @@ from flax import nnx
 from rsicd_embed.captioning.caption_config import CaptionerConfig
 from rsicd_embed.captioning.caption_model import CaptionModel, Dropout
 from rsicd_embed.errors import TrainError
+from rsicd_embed.train.captioner.caption_settings import LIKELIHOOD, CaptionTrainConfig
 from rsicd_embed.train.distributed import DeviceLayout, place
 from rsicd_embed.train.objective import Metrics
 from rsicd_embed.train.optimizers import Named, optimizer, schedule, unnamed
 from rsicd_embed.train.state import TrainState
 from rsicd_embed.train.step import Step, moved_average
-from rsicd_embed.train.teacher_forcing.caption_settings import CaptionTrainConfig
 
 VECTORS, TOKENS, WEIGHTS = "vectors", "tokens", "weights"
+IMAGES = "images"  # numbers of the images of a batch, which the step does not need
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ class CaptionRecipe:
 def smoothed_loss(
     logits: jax.Array, tokens: jax.Array, weights: jax.Array, smoothing: float
 ) -> jax.Array:
-    """Mean cross-entropy of tokens with label smoothing (arXiv:1512.00567).
+    """Weighted mean cross-entropy of tokens with label smoothing (arXiv:1512.00567).
 
     Args:
         logits: float (b, t, v).
         tokens: int (b, t), the targets.
-        weights: float (b, t), 0 for padding.
+        weights: float (b, t), 0 for padding; may be negative.
         smoothing: fraction of each target that is spread evenly over the vocabulary.
 
     Example:
@@ -70,7 +71,7 @@ def smoothed_loss(
     known = jax.nn.log_softmax(logits)
     own = jnp.take_along_axis(known, tokens[..., None], axis=-1)[..., 0]
     each = (1 - smoothing) * own + smoothing * known.mean(axis=-1)
-    return -jnp.sum(each * weights) / jnp.sum(weights)
+    return -jnp.sum(each * weights) / jnp.maximum(1, jnp.sum(weights != 0))
 
 
 def first_caption_state(
@@ -104,15 +105,15 @@ def make_caption_step(recipe: CaptionRecipe) -> Step:
     update = optimizer(config.optimizer, recipe.steps)
     rate = schedule(config.optimizer, recipe.steps)
     graph = nnx.graphdef(nnx.eval_shape(lambda: CaptionModel(recipe.model, rngs=nnx.Rngs(0))))
+    smoothing = config.label_smoothing if config.objective == LIKELIHOOD else 0.0
 
     def loss(trained: Named, state: TrainState, batch: Mapping[str, jax.Array]) -> jax.Array:
         model = nnx.merge(graph, unnamed(state.frozen | trained))
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        noise_key, dropout_key = jax.random.split(key)
+        noise_key, dropout_key, _ = step_keys(config.seed, state.step)
         vectors = noisy(batch[VECTORS], config.noise, noise_key)
         dropout = Dropout(config.dropout, dropout_key) if config.dropout else None
         logits = model(vectors, batch[TOKENS], dropout)
-        return smoothed_loss(logits, batch[TOKENS], batch[WEIGHTS], config.label_smoothing)
+        return smoothed_loss(logits, batch[TOKENS], batch[WEIGHTS], smoothing)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(None, layout.placement.everywhere))
     def run(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, Metrics]:
@@ -128,10 +129,16 @@ def make_caption_step(recipe: CaptionRecipe) -> Step:
         }
 
     def step(state: TrainState, arrays: Mapping[str, np.ndarray]) -> tuple[TrainState, Metrics]:
-        new: tuple[TrainState, Metrics] = run(state, place(layout, arrays))
+        inputs = {name: arrays[name] for name in (VECTORS, TOKENS, WEIGHTS)}
+        new: tuple[TrainState, Metrics] = run(state, place(layout, inputs))
         return new
 
     return step
+
+
+def step_keys(seed: int, step: jax.Array) -> jax.Array:
+    """The random keys of a step's noise, dropout and sampling."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 3)
 
 
 def noisy(vectors: jax.Array, norm: float, key: Any) -> jax.Array:

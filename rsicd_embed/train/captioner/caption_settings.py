@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from annotated_types import Interval
 
@@ -13,6 +13,7 @@ from rsicd_embed.train.config import OptimizerConfig
 AtLeastOne: TypeAlias = Annotated[int, Interval(ge=1)]
 NonNegative: TypeAlias = Annotated[float, Interval(ge=0)]
 Decay: TypeAlias = Annotated[float, Interval(ge=0, lt=1)]
+LIKELIHOOD: Final = "likelihood"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ class CaptionTrainConfig:
     Attributes:
         decoder: the decoder and the mapping network.
         optimizer: how parameters are updated. Weight decay is scheduled with the learning rate.
+        init: captioner to continue from: "bundled", or a directory that `train caption` wrote; its
+            decoder and vocabulary are kept. None starts with `decoder`.
+        objective: likelihood: the captions of people become more likely; cider_d: captions
+            that the captioner samples become more likely by how much their CIDEr-D exceeds that of
+            the others of an image (self-critical training, arXiv:1612.00563 and arXiv:2003.09971).
+        samples: captions that are sampled per image and step for cider_d.
         embedder: model that makes the vectors, as for `--model`; None for the bundled one.
         views: views of each training image, embedded once. The first is the image itself, the
             others are random crops, flips and quarter turns.
@@ -75,6 +82,9 @@ class CaptionTrainConfig:
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3, weight_decay=0.1)
     )
+    init: str | None = None
+    objective: Literal["likelihood", "cider_d"] = LIKELIHOOD
+    samples: Annotated[int, Interval(ge=2)] = 5
     embedder: str | None = None
     views: AtLeastOne = 7
     noise: NonNegative = 0.2
@@ -87,3 +97,13 @@ class CaptionTrainConfig:
     best_by: Literal["cider_d", "bleu4"] = "cider_d"
     keep_last: AtLeastOne = 2
     seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        if self.objective != LIKELIHOOD and self.init is None:
+            raise SettingError(
+                "objective",
+                f"to be {LIKELIHOOD} without init: only a trained captioner samples captions "
+                "worth comparing",
+            )
+        if self.init is not None and self.decoder.init is not None:
+            raise SettingError("decoder.init", "to be unset with init, whose decoder is kept")

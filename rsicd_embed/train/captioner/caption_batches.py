@@ -10,7 +10,7 @@ import numpy as np
 from rsicd_embed.captioning.vocabulary import Vocabulary
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.teacher_forcing.caption_step import TOKENS, VECTORS, WEIGHTS
+from rsicd_embed.train.captioner.caption_step import IMAGES, TOKENS, VECTORS, WEIGHTS
 
 _SORTED_TOGETHER = 8  # batches whose captions are sorted by length
 _MULTIPLE = 4  # of the padded length: each length is compiled
@@ -106,4 +106,5 @@ class CaptionedVectors:
                 tokens[row, : lengths[place]] = captions[place]
                 weights[row, : lengths[place]] = 1
             vectors = self.vectors[views[chosen], rows[chosen]].astype(np.float32)
-            yield {VECTORS: vectors[own], TOKENS: tokens[own], WEIGHTS: weights[own]}
+            batch = {VECTORS: vectors, TOKENS: tokens, WEIGHTS: weights, IMAGES: rows[chosen]}
+            yield {name: array[own] for name, array in batch.items()}

@@ -1,0 +1,1 @@
+"""Training of captioners on the vectors of captioned images."""

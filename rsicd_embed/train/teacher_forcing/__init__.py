@@ -1,1 +1,0 @@
-"""Training of captioners on the vectors of captioned images, by teacher forcing."""

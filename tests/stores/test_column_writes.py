@@ -1,0 +1,173 @@
+"""Writing columns without touching vectors, in every store; LanceDB keeps its index and rows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from rsicd_embed.errors import SchemaError, StoreError
+from rsicd_embed.records import vector_matrix
+from rsicd_embed.stores.base import AttributeWriter, VectorStore, open_store
+from rsicd_embed.stores.lancedb import lance_columns, lance_index, lance_reader
+from rsicd_embed.stores.lancedb.lance_table import LanceLocation
+from tests.helpers import SCHEMES
+
+from .contract import MADE_BY, batch, stored, unit
+
+ROWS = 2000
+HALF = pa.schema([("half", pa.float64()), ("tags", pa.list_(pa.string()))])
+
+
+@pytest.fixture(autouse=True)
+def small_tables_have_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
+    monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
+
+
+@pytest.fixture(params=SCHEMES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    yield from filled(f"{request.param}:{tmp_path / 'store'}")
+
+
+@pytest.fixture
+def lance(tmp_path: Path) -> Iterator[VectorStore]:
+    yield from filled(f"lancedb:{tmp_path / 'store'}")
+
+
+def filled(uri: str) -> Iterator[VectorStore]:
+    with open_store(uri, MADE_BY) as opened:
+        names = [f"i{i:04}" for i in range(ROWS)]
+        years, tags = list(range(ROWS)), [["a"] * (i % 3) for i in range(ROWS)]
+        opened.upsert([batch(names, unit(ROWS), year=years, tags=tags)])
+        opened.optimize()
+        opened.tag("before")
+        opened.delete(names[:3])
+        opened.upsert([batch(["new"], unit(1, seed=9), year=[7])])
+        yield opened
+
+
+def halves(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Half of the first number of each vector, and tags from the ids."""
+    half = pc.divide(vector_matrix(rows["vector"])[:, 0].astype(float), 2)
+    tags = [[id_] if id_ > "i1" else None for id_ in rows["id"].to_pylist()]
+    return pa.record_batch([half, pa.array(tags, HALF.field("tags").type)], HALF)
+
+
+def half_of(row: dict[str, Any]) -> float:
+    return float(np.frombuffer(row["vector"], np.float32)[0]) / 2
+
+
+def raw(store: VectorStore) -> lancedb.table.LanceTable:
+    folder = store.uri.partition(":")[2]
+    return lancedb.connect(folder).open_table("images")
+
+
+def row_ids(table: lancedb.table.LanceTable) -> dict[str, int]:
+    rows = table.search().select(["id"]).with_row_id(True).to_arrow()
+    return dict(zip(rows["id"].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
+
+
+def test_columns_are_added_and_replaced(store: VectorStore) -> None:
+    before, index = stored(store), store.info().index
+    queries = unit(20, seed=4)
+    hits = store.search(queries, k=5).select(["query", "rank", "id", "score"])
+    assert isinstance(store, AttributeWriter)
+    for _ in range(2):
+        store.rewrite_attributes(halves, HALF)
+        after = stored(store)
+        for id_, row in before.items():
+            tags = [id_] if id_ > "i1" else None
+            assert after[id_] == row | {"half": half_of(row), "tags": tags}
+        assert store.search(queries, k=5).select(hits.column_names).equals(hits)
+        assert store.info().index == index
+    best = store.search(queries, k=5, where="half > 0")
+    assert best["half"].to_pylist() == [after[id_]["half"] for id_ in best["id"].to_pylist()]
+    assert "half" not in store.as_of("before").schema.names
+    store.restore("before")
+    assert "half" not in store.schema.names
+
+
+def test_refusals(store: VectorStore) -> None:
+    before = stored(store)
+    assert isinstance(store, AttributeWriter)
+    with pytest.raises(SchemaError, match="'year' has the type int64, expected string"):
+        store.rewrite_attributes(halves, pa.schema([("year", pa.string())]))
+    with pytest.raises(SchemaError, match="'uri' cannot be replaced"):
+        store.rewrite_attributes(halves, pa.schema([("uri", pa.string())]))
+    with pytest.raises(ZeroDivisionError):
+        store.rewrite_attributes(lambda rows: 1 // 0, HALF)
+    assert stored(store) == before
+
+
+def test_rows_and_the_vector_index_stay(lance: VectorStore) -> None:
+    table = raw(lance)
+    rows, statistics = row_ids(table), table.index_stats("vector_idx")
+    assert "IVF_SQ" in lance.info().index
+    assert isinstance(lance, AttributeWriter)
+    lance.rewrite_attributes(halves, HALF)
+    table = raw(lance)
+    assert row_ids(table) == rows
+    assert table.index_stats("vector_idx") == statistics
+    assert [index.name for index in table.list_indices()] == ["vector_idx"]
+    size = lance.info().bytes
+    lance.rewrite_attributes(halves, HALF)  # nothing changes
+    assert lance.info().bytes - size < ROWS * 40  # the ids' index, and no vectors
+
+
+def test_scalar_indexes_are_renewed(lance: VectorStore) -> None:
+    table = raw(lance)
+    table.create_index("id", config=lancedb.index.BTree(), name="ids")
+    table.create_index("tags", config=lancedb.index.LabelList(), name="tags")
+    table.create_index("year", config=lancedb.index.BTree(), name="years")
+    assert isinstance(lance, AttributeWriter)
+    lance.rewrite_attributes(halves, HALF)
+    table = raw(lance)
+    for name in ("ids", "tags", "years"):
+        assert table.index_stats(name).num_unindexed_rows == 0
+    assert table.count_rows("array_has_any(tags, ['i1500'])") == 1
+
+
+def test_a_write_by_another_program_is_not_lost(
+    lance: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only remote tables can change meanwhile; here, a program without our lock stands for one."""
+    other = raw(lance)
+
+    def write_first(location: LanceLocation, table: object, values: pa.Table) -> None:
+        def update() -> None:
+            other.update(where="year = 1500", values={"year": -1})
+            other.delete("id = 'i1600'")
+            other.add(other.to_arrow().slice(0, 1).set_column(0, "id", pa.array(["late"])))
+
+        thread = threading.Thread(target=update)
+        thread.start()
+        thread.join()
+        write_columns(location, table, values)
+
+    write_columns = lance_columns.write_columns
+    monkeypatch.setattr("rsicd_embed.stores.lancedb.lance_store.write_columns", write_first)
+    assert isinstance(lance, AttributeWriter)
+    lance.rewrite_attributes(halves, HALF)
+    rows = stored(lance)
+    assert "i1600" not in rows and rows["late"]["half"] is None
+    assert rows["i1500"]["year"] == -1
+    assert rows["i1500"]["half"] == half_of(rows["i1500"])
+
+
+def test_a_failed_write_leaves_no_columns(lance: VectorStore) -> None:
+    table = raw(lance)
+    table.add(table.to_arrow().slice(0, 1))  # another program adds an id again
+    assert isinstance(lance, AttributeWriter)
+    with pytest.raises(StoreError, match=r"stays as it was: .*Ambiguous merge"):
+        lance.rewrite_attributes(halves, HALF)
+    assert "half" not in lance.schema.names
+    assert [index.name for index in raw(lance).list_indices()] == ["vector_idx"]
+    np.testing.assert_array_equal(len(lance), ROWS - 1)
