@@ -19,7 +19,7 @@ import rsicd_embed
 from rsicd_embed.cli import progress
 from rsicd_embed.testing.embedders import picture as picture
 
-from .helpers import IDS, SCHEMES, Counting, built_once, cached, run
+from .helpers import IDS, PATIENCE_S, SCHEMES, Counting, built_once, cached, run
 
 # By default beside the project.
 DATA = Path(os.environ.get("RSICD_EMBED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -74,7 +74,9 @@ def browser() -> Iterator[Any]:
     with api.sync_playwright() as playwright:
         # Without --disable-gpu, Debian's Chromium imitates a graphics card, which takes longer.
         arguments = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        browser = playwright.chromium.launch(
+            executable_path=path, args=arguments, timeout=1000 * PATIENCE_S
+        )
         yield browser
         browser.close()
 

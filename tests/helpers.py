@@ -32,6 +32,9 @@ from rsicd_embed.testing.stores import MADE_BY, batch, stored, unit
 
 SCHEMES = ("exact", "nmslib", "lancedb")
 
+# Longer than any test waits for another process, even on a machine with much other work.
+PATIENCE_S = 600.0
+
 # The ids of the fixture `pictures`.
 IDS = ["a.png", "b.png", "c.jpg", "d.tif", "sub/e.png"]
 

@@ -17,9 +17,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from .helpers import run
+from .helpers import PATIENCE_S, run
 
-_PATIENCE_S = 600.0
 # Dozens of patches, so that it is still running when the signal arrives.
 FORM = b"text=a+port&id=a.png&patch=9"
 FIND = (
@@ -56,7 +55,7 @@ def serving(store: str, model: Path, *words: str) -> Iterator[tuple[subprocess.P
 
 
 def answer(url: str) -> Any:
-    with urlopen(url, timeout=_PATIENCE_S) as response:
+    with urlopen(url, timeout=PATIENCE_S) as response:
         return json.load(response)
 
 
@@ -65,7 +64,7 @@ def test_serves_until_signalled(stored: str, tiny_model: Path, sent: signal.Sign
     with serving(stored, tiny_model) as (process, url):
         assert len(answer(f"{url}api/search?text=a+port")["hits"]) == 5
         process.send_signal(sent)
-        _, errors = process.communicate(timeout=_PATIENCE_S)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, errors) == (0, "")
 
 
@@ -73,20 +72,20 @@ def test_running_requests_are_answered_before_shutdown(stored: str, tiny_model: 
     with serving(stored, tiny_model) as (process, url):
         answer(f"{url}api/search?text=a")
         port = int(url.rstrip("/").rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S) as line:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as line:
             line.sendall(FIND)
             with urlopen(f"{url}healthz"):
                 process.send_signal(signal.SIGTERM)
             got = b"".join(iter(lambda: line.recv(65536), b""))
         assert got.startswith(b"HTTP/1.1 200 OK")
         assert b'"patches"' in got
-        assert process.wait(_PATIENCE_S) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def refusal(url: str, headers: dict[str, str]) -> tuple[int, str]:
     """Returns the status and the error of a refused request."""
     with pytest.raises(HTTPError) as caught:
-        urlopen(Request(url, headers=headers), timeout=_PATIENCE_S)
+        urlopen(Request(url, headers=headers), timeout=PATIENCE_S)
     with caught.value as error:
         return error.code, json.load(error)["error"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 from flax import nnx
@@ -23,6 +25,7 @@ CONFIG = CaptionerConfig(
 MADE_BY = Provenance("test-model", "weights:test/dim:8", DIM)
 
 
+@functools.cache
 def tiny_parts(seed: int = 0, made_by: Provenance = MADE_BY) -> CaptionerParts:
     """A captioner with large random weights, whose captions vary with the vector."""
     state = nnx.state(CaptionModel(CONFIG, rngs=nnx.Rngs(seed)))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-# Longer than any test waits, even on a machine with much other work.
-PATIENCE_S = 600.0
+from tests.helpers import PATIENCE_S
+
 # A phone and a desktop, in pixels.
 SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 800}}
 # JavaScript that tests whether each image of a selector is loaded.
@@ -24,7 +24,7 @@ def until(look: Callable[[], Any]) -> Any:
     end = time.monotonic() + PATIENCE_S
     while not (value := look()):
         assert time.monotonic() < end, "timed out"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 

@@ -39,7 +39,7 @@ def stepped(transformation: optax.GradientTransformation, count: int = 3) -> dic
         updates, memory = transformation.update(GRADIENTS, memory, params)
         return optax.apply_updates(params, updates), memory
 
-    params, memory = PARAMS, transformation.init(PARAMS)
+    params, memory = PARAMS, jax.jit(transformation.init)(PARAMS)
     for _ in range(count):
         params, memory = step(params, memory)
     return params
