@@ -111,3 +111,9 @@ def test_start_failures(stored: str, tiny_model: Path, other_model: Path, tmp_pa
         port = str(other.getsockname()[1])
         error = run("serve", "--workers", "2", "--port", port, "--store", stored).error
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in error
+
+
+def test_more_workers_than_the_machine_can_run_are_refused() -> None:
+    error = run("serve", "--workers", str(10**9), "--store", "exact:absent").error
+    assert "expected at most" in error
+    assert "4 per processor, found 1000000000" in error

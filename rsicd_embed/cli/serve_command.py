@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rsicd_embed.embedder.clip.backends import Backend
     from rsicd_embed.server.rate_limit import Buckets
 
+_PER_PROCESSOR = 4  # workers
 _REQUIRED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _BURST_S = 10  # of the rate, by default
 
@@ -130,6 +131,12 @@ def serve(
     if missing:
         raise click.ClickException(
             f"expected {', '.join(missing)}, found none; install: pip install 'rsicd-embed[serve]'"
+        )
+    most = _PER_PROCESSOR * cpu_count()
+    if workers > most:
+        raise click.BadParameter(
+            f"expected at most {most}, {_PER_PROCESSOR} per processor, found {workers}",
+            param_hint="--workers",
         )
     share_one_heap()
     from rsicd_embed.server import api_keys, middleware, process
