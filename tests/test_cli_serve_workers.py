@@ -114,6 +114,7 @@ def test_start_failures(stored: str, tiny_model: Path, other_model: Path, tmp_pa
 
 
 def test_more_workers_than_the_machine_can_run_are_refused() -> None:
-    error = run("serve", "--workers", str(10**9), "--store", "exact:absent").error
-    assert "expected at most" in error
-    assert "4 per processor, found 1000000000" in error
+    outcome = run("serve", "--workers", str(10**9), "--store", "exact:absent")
+    assert outcome.status == 2
+    assert "--workers: expected at most" in outcome.stderr
+    assert "4 per processor, found 1000000000" in outcome.stderr
