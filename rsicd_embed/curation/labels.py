@@ -19,13 +19,12 @@ import pyarrow.compute as pc
 from rsicd_embed.curation.column_update import require_new_columns, update_columns
 from rsicd_embed.curation.corrections import LabelColumns, corrected_labels
 from rsicd_embed.curation.logistic import Validated, cross_validate, softmax
-from rsicd_embed.curation.row_vectors import row_vectors
 from rsicd_embed.datasets.classes import PROMPT, readable
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.evaluation.zeroshot import class_vectors
 from rsicd_embed.records import VECTOR, require_same_model, vector_matrix
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import VectorStore, row_vectors
 
 _LOGIT_SCALE = 100.0  # CLIP's, for models without one
 _MOST_LISTED = 5

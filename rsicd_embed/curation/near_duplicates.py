@@ -17,11 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.curation.column_update import require_new_columns, update_columns
-from rsicd_embed.curation.row_vectors import row_vectors
 from rsicd_embed.errors import QueryError
 from rsicd_embed.parallel import batched
 from rsicd_embed.records import VECTOR, vector_matrix
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import VectorStore, row_vectors
 
 _NEIGHBOURS = 16  # fetched per row at first
 _MOST_NEIGHBOURS = 1024  # a row with more of them is linked to the group through others

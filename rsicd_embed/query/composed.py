@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,8 +24,8 @@ from rsicd_embed.errors import ArgumentError, DatasetError, QueryError, UnknownR
 from rsicd_embed.images import ImageLike
 from rsicd_embed.query.area import Area, Near
 from rsicd_embed.query.recent_texts import text_vectors
-from rsicd_embed.records import VECTOR, require_same_model, vector_matrix, with_ids
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.records import require_same_model
+from rsicd_embed.stores.base import VectorStore, row_vectors
 
 WANTED, AVOIDED_TEXT, AVOIDED_EXAMPLE = 1.0, -0.5, -0.25
 MERGE = 0.1
@@ -282,7 +282,7 @@ def query_vectors(
         for templates, of in texts.items():
             by_text[templates] = text_vectors(model, of, templates)
         by_image = _embed_images(images, model)
-    by_id = stored_vectors(store, [part.id for part in parts if part.id is not None])
+    by_id = row_vectors(store, [part.id for part in parts if part.id is not None])
 
     def unit(part: Part, templates: tuple[str, ...]) -> np.ndarray | None:
         if part.text is not None:
@@ -301,16 +301,6 @@ def query_vector(query: Query, store: VectorStore, embedder: Callable[[], Embedd
     if isinstance(vector, QueryError):
         raise vector
     return vector
-
-
-def stored_vectors(store: VectorStore, ids: Iterable[str]) -> Mapping[str, np.ndarray]:
-    """The vectors of the rows with these ids, by id; unknown ids are absent."""
-    wanted = list(ids)
-    if not wanted:
-        return {}
-    with store.scan(["id", VECTOR], where=with_ids(wanted)) as reader:
-        rows = reader.read_all()
-    return dict(zip(rows["id"].to_pylist(), vector_matrix(rows[VECTOR]), strict=True))
 
 
 def _embed_images(images: Sequence[object], model: Embedder) -> dict[int, np.ndarray]:

@@ -15,7 +15,10 @@ import pyarrow as pa
 from rsicd_embed import plugins
 from rsicd_embed.arguments import require_object, shown
 from rsicd_embed.errors import ArgumentError, StoreError, StoreURIError
-from rsicd_embed.records import Provenance, VectorMaker
+from rsicd_embed.parallel import batched
+from rsicd_embed.records import VECTOR, Provenance, VectorMaker, vector_matrix, with_ids
+
+_IDS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -384,3 +387,14 @@ def open_store(
         )
     create = create and provenance is not None
     return cast(StoreType, store_type).open(parsed, provenance, create=create)
+
+
+def row_vectors(store: VectorStore, ids: Iterable[str]) -> dict[str, np.ndarray]:
+    """The float32 (dim,) vectors of rows by id; unknown ids are absent."""
+    vectors: dict[str, np.ndarray] = {}
+    for block in batched(ids, _IDS_AT_ONCE):
+        with store.scan(["id", VECTOR], where=with_ids(block)) as reader:
+            for batch in filter(len, reader):
+                rows = zip(batch["id"].to_pylist(), vector_matrix(batch[VECTOR]), strict=True)
+                vectors.update(rows)
+    return vectors

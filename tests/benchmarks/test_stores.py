@@ -11,9 +11,8 @@ import pyarrow as pa
 import pytest
 
 from rsicd_embed.bench.ann.workload import PART, Workload, threshold
-from rsicd_embed.query.composed import stored_vectors
 from rsicd_embed.records import Provenance
-from rsicd_embed.stores.base import VectorStore, open_store
+from rsicd_embed.stores.base import VectorStore, open_store, row_vectors
 from tests.benchmarks.conftest import DIM, QUERIES, ROWS, K
 from tests.helpers import SCHEMES
 
@@ -60,7 +59,7 @@ def test_look_up(benchmark: Any, store: VectorStore) -> None:
         ids = itertools.cycle(reader.read_all()["id"].to_pylist())
 
     def look_up() -> int:
-        return len(stored_vectors(store, [next(ids)]))
+        return len(row_vectors(store, [next(ids)]))
 
     assert benchmark(look_up) == 1
 
