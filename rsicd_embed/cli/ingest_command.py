@@ -101,7 +101,6 @@ def ingest(
     share_one_heap()
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
-    from rsicd_embed.embedder.base import provenance as provenance_of
     from rsicd_embed.indexing.image_workers import LocalWorkers
     from rsicd_embed.indexing.ingest import ingest_with
     from rsicd_embed.indexing.ray_workers import RayWorkers
@@ -129,11 +128,9 @@ def ingest(
         images: ImageWorkers
         if engine == "ray":
             images = stack.enter_context(RayWorkers(load, address=address, count=workers))
-            provenance = images.provenance
         else:
-            embedder = load()
-            images, provenance = LocalWorkers(embedder), provenance_of(embedder)
-        store = stack.enter_context(open_store(store_uri, provenance))
+            images = LocalWorkers(load())
+        store = stack.enter_context(open_store(store_uri, images.provenance))
         total = sum(len(source.examples) for source in opened)
         advance = stack.enter_context(image_progress("ingest", total))
         summary = ingest_with(

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from rsicd_embed.datasets.base import ETAG, Example, Skipped, why_missing
-from rsicd_embed.embedder.base import Embedder, engine_of
+from rsicd_embed.embedder.base import Embedder, engine_of, provenance
 from rsicd_embed.errors import ImageError, RemoteAccessError, RemoteError
 from rsicd_embed.images import (
     Picture,
@@ -25,6 +25,7 @@ from rsicd_embed.images import (
 from rsicd_embed.indexing.reconcile import KnownRows
 from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.parallel import cpu_count, ordered_map
+from rsicd_embed.records import Provenance
 from rsicd_embed.remote import THREADS, Reservation, fetch, is_remote
 
 
@@ -57,8 +58,8 @@ class ImageWorkers(Protocol):
     """Turns images into vectors, for a process that writes them to a store."""
 
     @property
-    def dim(self) -> int:
-        """Length of a vector."""
+    def provenance(self) -> Provenance:
+        """What a store records about the model."""
         ...
 
     @property
@@ -97,7 +98,7 @@ class LocalWorkers:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self.dim, self.batch_size = embedder.dim, embedder.batch_size
+        self.provenance, self.batch_size = provenance(embedder), embedder.batch_size
         self.engine = engine_of(embedder)
 
     def outcomes(

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from rsicd_embed.datasets.base import Example
-from rsicd_embed.embedder.base import Embedder, provenance
+from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import ArgumentError, RsicdEmbedError, WorkerError, first_line
 from rsicd_embed.files import Closing
 from rsicd_embed.indexing.image_workers import Loaded, LocalWorkers, Outcome
@@ -65,11 +65,10 @@ class _Actor:
     def model(self) -> WorkerModel | RsicdEmbedError:
         """Loads the model, if it is not loaded, and describes it."""
         try:
-            embedder = self._embedder()
+            local = LocalWorkers(self._embedder())
         except RsicdEmbedError as error:
             return error
-        local = LocalWorkers(embedder)
-        return WorkerModel(provenance(embedder), local.batch_size, local.engine)
+        return WorkerModel(local.provenance, local.batch_size, local.engine)
 
     def embed(
         self, examples: Sequence[Example], known: KnownRows, max_nodata: float
@@ -122,12 +121,12 @@ class RayWorkers(Closing):
         self._ray = _connect(address or os.environ.get(_ADDRESS) or _LOCAL)
         try:
             self._actors = self._start(load, count)
-            self._model = self._loaded_model()
+            model = self._loaded_model()
         except BaseException:
             self.close()
             raise
-        self.provenance, self.dim = self._model.provenance, self._model.provenance.dim
-        self.batch_size, self.engine = self._model.batch_size, self._model.engine
+        self.provenance = model.provenance
+        self.batch_size, self.engine = model.batch_size, model.engine
 
     def close(self) -> None:
         """Ends the workers, and the cluster if it was started for them."""

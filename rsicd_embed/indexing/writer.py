@@ -49,7 +49,7 @@ class Writer:
         self._replaced: set[str] = set()
         self._stages = stages
         self._workers = workers
-        self._schema = row_schema(workers.dim, attributes)
+        self._schema = row_schema(workers.provenance.dim, attributes)
         store.upsert([pa.RecordBatch.from_pylist([], self._schema)])
         self._waiting: list[Loaded] = []
         self._batches: list[pa.RecordBatch] = []
