@@ -167,7 +167,9 @@ class _OnnxOps:
             return self._add("Transpose", parts, perm=order)
 
         q, k, v = split(query, [0, 2, 1, 3]), split(key, [0, 2, 3, 1]), split(value, [0, 2, 1, 3])
-        width = self._add("Cast", self._add("Shape", q, start=3, end=4), to=1)
+        width = self._add(
+            "Cast", self._add("Shape", q, start=3, end=4), to=self._onnx.TensorProto.FLOAT
+        )
         scores = self._add("Div", self._add("MatMul", q, k), self._add("Sqrt", width))
         if causal:
             square = self._add("Shape", scores, start=2, end=4)
