@@ -27,6 +27,7 @@ from rsicd_embed.datasets.spooled_examples import collect
 from rsicd_embed.indexing.ingest import ingest_with
 from rsicd_embed.indexing.ray_workers import RayWorkers
 from rsicd_embed.reports import record
+from rsicd_embed.stores.base import VectorStore
 from scripts.bench_ingest_memory import StubEmbedder, examples
 
 _SETTINGS = ("images", "dim", "batch_size", "workers")
@@ -35,7 +36,7 @@ _SETTINGS = ("images", "dim", "batch_size", "workers")
 class Upserts:
     """Measures the CPU time of a store's upserts."""
 
-    def __init__(self, store: rsicd_embed.VectorStore) -> None:
+    def __init__(self, store: VectorStore) -> None:
         self._upsert = store.upsert
         self.cpu_s = 0.0
 
@@ -43,7 +44,8 @@ class Upserts:
         """Upserts rows."""
         started = time.process_time()
         try:
-            return self._upsert(batches)
+            rows: int = self._upsert(batches)
+            return rows
         finally:
             self.cpu_s += time.process_time() - started
 

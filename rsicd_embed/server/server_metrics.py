@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import (
@@ -89,7 +90,7 @@ class _WorkerProcesses(Collector):
         """Yields the metrics; a worker that has just ended is left out."""
         merged: dict[str, Metric] = {}
         for pid in self._pids():
-            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():
+            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
                 same = merged.setdefault(
                     metric.name, Metric(metric.name, metric.documentation, metric.type)
                 )
