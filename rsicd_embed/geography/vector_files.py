@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.types as pt
 
 from rsicd_embed.errors import QueryError, StoreError, one_line
 from rsicd_embed.geography.spatial_functions import points
+from rsicd_embed.records import python_values
 
 DRIVERS = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}
 GENERATOR = "rsicd-embed"
@@ -39,11 +41,12 @@ def save_features(
     kind: str,
     coordinates: tuple[str, str] | None,
     as_text: Callable[[Any], str],
-) -> None:
+) -> dict[str, str]:
     """Writes rows to a GeoPackage or FlatGeobuf file, batch by batch.
 
     Geometries are the WKB of the column geometry, or else points. Types that these formats lack,
-    such as lists, become text.
+    such as lists, become text. Names must differ by more than case, also from that of the geometry:
+    others get a number, as in `Name` and `name_2`.
 
     Args:
         batches: rows of `schema`.
@@ -52,6 +55,9 @@ def save_features(
         kind: a key of `DRIVERS`.
         coordinates: columns of longitudes and latitudes, for rows without footprints.
         as_text: converts a value to text.
+
+    Returns:
+        Column → its name in the file, for those that were renamed.
 
     Raises:
         StoreError: the file cannot be written.
@@ -65,7 +71,8 @@ def save_features(
         ) from None
     has_footprints = _GEOMETRY in schema.names and pt.is_binary(schema.field(_GEOMETRY).type)
     required = _GEOMETRY if has_footprints else (coordinates or ("",))[0]
-    names = [name for name in schema.names if name != _GEOMETRY]
+    names = [name for name in schema.names if name != _GEOMETRY or not has_footprints]
+    fields = _field_names(names)
     failure: list[BaseException] = []
 
     def converted() -> Iterator[pa.RecordBatch]:
@@ -88,10 +95,10 @@ def save_features(
             raise
 
     empty = [_plain(pa.array([], schema.field(name).type), as_text).type for name in names]
-    target = pa.schema([*zip(names, empty, strict=True), (_GEOMETRY, pa.binary())])
+    target = pa.schema([*zip(fields, empty, strict=True), (_GEOMETRY, pa.binary())])
     options = {}
     if kind == "gpkg":
-        lowered = {name.lower() for name in names}
+        lowered = {name.lower() for name in fields}
         options["FID"] = next(name for name in ("fid", "gid", "ogc_fid") if name not in lowered)
     try:
         pyogrio.write_arrow(
@@ -109,6 +116,19 @@ def save_features(
         if failure:
             raise failure[0] from None
         raise StoreError(f"cannot write {path.name}: {one_line(error)}") from error
+    return {name: new for name, new in zip(names, fields, strict=True) if name != new}
+
+
+def _field_names(names: Sequence[str]) -> list[str]:
+    """The names of columns in a file; see `save_features`. GDAL crashes or mixes up others."""
+    used, given = {_GEOMETRY}, {name.lower() for name in names}
+    fields = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(2))
+        free = (other for other in numbered if other.lower() not in used | given)
+        fields.append(name if name.lower() not in used else next(free))
+        used.add(fields[-1].lower())
+    return fields
 
 
 def is_generated(path: Path) -> bool:
@@ -139,7 +159,9 @@ def _plain(column: pa.Array, as_text: Callable[[Any], str]) -> pa.Array:
         return column.cast(pa.string())
     if pt.is_float16(column.type):
         return column.cast(pa.float32())
+    if pt.is_fixed_size_binary(column.type) or pt.is_large_binary(column.type):
+        return column.cast(pa.binary())
     if any(accepts(column.type) for accepts in _AS_IS):
         return column
-    values = (None if value is None else as_text(value) for value in column.to_pylist())
+    values = (None if value is None else as_text(value) for value in python_values(column))
     return pa.array(list(values), pa.string())
