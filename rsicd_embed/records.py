@@ -302,6 +302,11 @@ def sql_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def sql_name(name: str) -> str:
+    """A column name as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def with_ids(ids: Iterable[str]) -> str:
     """The SQL condition that selects the rows with these ids, of which there is at least one."""
     return f"id IN ({', '.join(map(sql_literal, dict.fromkeys(ids)))})"

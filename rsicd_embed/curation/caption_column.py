@@ -12,8 +12,10 @@ from rsicd_embed.captioning.caption_config import Decoding
 from rsicd_embed.captioning.captioner import Captioner
 from rsicd_embed.curation.column_update import require_new_columns, update_columns
 from rsicd_embed.errors import FingerprintError, SchemaError, StoreError
-from rsicd_embed.records import VECTOR, Provenance, differences, vector_matrix
+from rsicd_embed.records import VECTOR, Provenance, differences, sql_name, vector_matrix
 from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.filters import all_of
+from rsicd_embed.stores.row_view import without_vector
 
 ROWS_PER_WRITE = 200_000
 _WHILE_BUSY = 1024  # rows between reports of progress
@@ -120,10 +122,10 @@ def caption_store(
     if overwrite:
         update_columns(store, columns, lambda batch: captions_of(batch, len(batch)), where)
         return CaptionedRows(captioned, 0, column)
-    kept = _count(store, _without(where, column, absent=False)) if resumed else 0
+    kept = _count(store, _captioned(store, where, column, absent=False)) if resumed else 0
     present = resumed
     while True:
-        condition = _without(where, column, absent=True) if present else where
+        condition = _captioned(store, where, column, absent=True) if present else where
         left = rows_per_write
 
         def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -155,9 +157,10 @@ def _has_captions(store: VectorStore, columns: pa.Schema) -> bool:
     return bool(present)
 
 
-def _without(where: str | None, column: str, *, absent: bool) -> str:
-    own = f'"{column}" IS {"" if absent else "NOT "}NULL'
-    return own if where is None else f"({where}) AND {own}"
+def _captioned(store: VectorStore, where: str | None, column: str, *, absent: bool) -> str | None:
+    """The condition for rows without a caption, or with one."""
+    own = f"{sql_name(column)} IS {'' if absent else 'NOT '}NULL"
+    return all_of(where, [own], without_vector(store.schema))
 
 
 def _count(store: VectorStore, where: str | None) -> int:
