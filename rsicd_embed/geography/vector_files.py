@@ -13,7 +13,6 @@ import pyarrow.types as pt
 
 from rsicd_embed.errors import QueryError, StoreError, one_line
 from rsicd_embed.geography.spatial_functions import points
-from rsicd_embed.records import python_values
 
 DRIVERS = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}
 GENERATOR = "rsicd-embed"
@@ -40,7 +39,7 @@ def save_features(
     path: Path,
     kind: str,
     coordinates: tuple[str, str] | None,
-    as_text: Callable[[Any], str],
+    texts: Callable[[pa.Array], list[str | None]],
 ) -> dict[str, str]:
     """Writes rows to a GeoPackage or FlatGeobuf file, batch by batch.
 
@@ -54,7 +53,7 @@ def save_features(
         path: the file, which must not exist.
         kind: a key of `DRIVERS`.
         coordinates: columns of longitudes and latitudes, for rows without footprints.
-        as_text: converts a value to text.
+        texts: converts the values of a column to texts.
 
     Returns:
         Column → its name in the file, for those that were renamed.
@@ -78,7 +77,7 @@ def save_features(
     def converted() -> Iterator[pa.RecordBatch]:
         try:
             for batch in batches:
-                columns = [_plain(batch[name], as_text) for name in names]
+                columns = [_plain(batch[name], texts) for name in names]
                 if has_footprints:
                     columns.append(batch[_GEOMETRY])
                 else:
@@ -94,7 +93,7 @@ def save_features(
             failure.append(error)  # which the C interface would hide
             raise
 
-    empty = [_plain(pa.array([], schema.field(name).type), as_text).type for name in names]
+    empty = [_plain(pa.array([], schema.field(name).type), texts).type for name in names]
     target = pa.schema([*zip(fields, empty, strict=True), (_GEOMETRY, pa.binary())])
     options = {}
     if kind == "gpkg":
@@ -152,7 +151,7 @@ def geojson_geometries(column: pa.Array) -> list[dict[str, Any] | None]:
     return [json.loads(text) if good else None for text, good in zip(texts, usable, strict=True)]
 
 
-def _plain(column: pa.Array, as_text: Callable[[Any], str]) -> pa.Array:
+def _plain(column: pa.Array, texts: Callable[[pa.Array], list[str | None]]) -> pa.Array:
     if pt.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pt.is_large_string(column.type):
@@ -163,5 +162,4 @@ def _plain(column: pa.Array, as_text: Callable[[Any], str]) -> pa.Array:
         return column.cast(pa.binary())
     if any(accepts(column.type) for accepts in _AS_IS):
         return column
-    values = (None if value is None else as_text(value) for value in python_values(column))
-    return pa.array(list(values), pa.string())
+    return pa.array(texts(column), pa.string())

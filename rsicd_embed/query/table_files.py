@@ -23,7 +23,7 @@ from rsicd_embed.geography.geoparquet import GeoParquetColumn
 from rsicd_embed.geography.vector_files import geojson_geometries
 from rsicd_embed.json_output import as_json
 from rsicd_embed.query.area import FOOTPRINT, coordinate_columns, has_footprints
-from rsicd_embed.records import VECTOR, python_rows
+from rsicd_embed.records import VECTOR, python_rows, python_values
 
 Format = Literal["json", "csv", "geojson", "parquet", "gpkg", "fgb"]
 # Formats that `write` writes to open files; GeoPackage and FlatGeobuf need paths.
@@ -110,7 +110,7 @@ def _save_features(
         replace_file(
             path,
             lambda aside: renamed.update(
-                vector_files.save_features(batches, schema, aside, kind, coordinates, _value_text)
+                vector_files.save_features(batches, schema, aside, kind, coordinates, _texts)
             ),
         )
     for name, new in renamed.items():
@@ -238,6 +238,10 @@ def _cell(value: Any) -> Any:
         return value.hex()
     text = _value_text(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _texts(column: pa.Array) -> list[str | None]:
+    return [None if value is None else _value_text(value) for value in python_values(column)]
 
 
 def _value_text(value: Any) -> str:

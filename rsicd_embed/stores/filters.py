@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -141,23 +141,6 @@ def matching(table: pa.Table, where: str) -> np.ndarray:
             f"where {_shown(where)}: {_explained(error, table.schema, where)}"
         ) from None
     return np.asarray(mask.fill_null(False).to_numpy(), dtype=bool)
-
-
-def all_of(where: str | None, others: Sequence[str], schema: pa.Schema) -> str | None:
-    """Joins a condition and others by AND; None if there are none.
-
-    Args:
-        where: a user's condition, which must be complete by itself; it may end in a comment.
-        others: conditions that are known to be valid.
-        schema: the columns that `where` may use.
-
-    Raises:
-        FilterError: `where` is invalid; see `matching`.
-    """
-    if where is None or not others:
-        return " AND ".join(f"({other})" for other in others) or where
-    matching(schema.empty_table(), where)
-    return " AND ".join([*(f"({other})" for other in others), f"({where}\n)"])
 
 
 def _listed_ids(where: str) -> list[str] | None:
