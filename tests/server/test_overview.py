@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from rsicd_embed.server import overview
@@ -76,9 +77,27 @@ def test_invalid_requests(client: Any, body: dict[str, Any], message: str) -> No
     assert message in got.json()["error"]
 
 
-def test_paths_are_hidden(archive: Archive, serve: Callable[..., Any]) -> None:
-    assert "uri" not in serve(archive).post("/api/overview", json={}).text
-    assert '"uri"' in serve(archive, paths=True).post("/api/overview", json={}).text
+def test_paths_are_hidden(own_archive: Archive, serve: Callable[..., Any]) -> None:
+    with open_store(own_archive.uri) as store:
+        rows = store.scan().read_all()
+        scenes = pa.array([f"/secret/{i % 2}.tif" for i in range(len(rows))])
+        store.upsert(rows.append_column("scene", scenes).to_batches())
+    requests: list[tuple[str, dict[str, Any]]] = [
+        ("/api/overview", {}), ("/api/search", {"id": own_archive.ids[0]}),
+    ]  # fmt: skip
+    hidden, shown = serve(own_archive), serve(own_archive, paths=True)
+    for url, body in requests:
+        text = hidden.post(url, json=body).text
+        assert not any(word in text for word in ('"uri"', '"scene"', "/secret"))
+        text = shown.post(url, json=body).text
+        assert '"uri"' in text and "/secret/1.tif" in text
+        for column, value in (("scene", "/secret/0.tif"), ("uri", "x")):
+            filters = [{"column": column, "operator": "starts with", "value": value}]
+            refused = hidden.post(url, json=body | {"filters": filters})
+            assert refused.status_code == 422 and "hides paths" in refused.json()["error"]
+            assert shown.post(url, json=body | {"filters": filters}).status_code == 200
+    assert "/secret" not in hidden.get("/api/columns").text
+    assert "/secret/0.tif" in shown.get("/api/columns").text
 
 
 def test_rows_without_coordinates(tmp_path: Path) -> None:
