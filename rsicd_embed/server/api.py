@@ -102,9 +102,7 @@ def _search_routes(service: Service) -> APIRouter:
         k: Annotated[s.Count, Query()] = 10,
         offset: Annotated[s.Offset, Query()] = 0,
         min_score: Annotated[s.Score | None, Query()] = None,
-        within: Annotated[
-            str | None, Query(max_length=200, description="minlon,minlat,maxlon,maxlat")
-        ] = None,
+        within: Annotated[s.WithinText, Query()] = None,
         near: Annotated[s.NearPlace, Query()] = None,
         contained: Annotated[s.Contained, Query()] = False,
         merge: Annotated[s.Merge, Query()] = None,
@@ -142,9 +140,7 @@ def _search_routes(service: Service) -> APIRouter:
         k: Annotated[s.Count, Form()] = 10,
         offset: Annotated[s.Offset, Form()] = 0,
         min_score: Annotated[s.Score | None, Form()] = None,
-        within: Annotated[
-            str | None, Form(max_length=200, description="minlon,minlat,maxlon,maxlat")
-        ] = None,
+        within: Annotated[s.WithinText, Form()] = None,
         near: Annotated[s.NearPlace, Form()] = None,
         contained: Annotated[s.Contained, Form()] = False,
         merge: Annotated[s.Merge, Form()] = None,

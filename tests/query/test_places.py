@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import rsicd_embed
 from rsicd_embed import Area, Near, Part, Query
 from rsicd_embed.errors import FilterError, QueryError
+from rsicd_embed.query.search import condition
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.filters import matching
 
@@ -129,6 +131,27 @@ def test_all_stores_and_sql_give_the_same_hits(tmp_path: Path) -> None:
             sql = "SELECT id FROM images WHERE st_intersects(geometry, st_geomfromgeojson('{}'))"
             found = rsicd_embed.sql(sql.format(json.dumps(HOLED)), store)
             assert set(pa.table(found)["id"].to_pylist()) == expected
+
+
+def test_places_and_a_condition() -> None:
+    rows = pa.table(
+        {
+            "id": list("abcd"), "lon": [0.5, math.nan, 179.5, -179.5], "lat": [0.5] * 4,
+            "label": ["x", "x", "x", "y"],
+        }
+    )  # fmt: skip
+
+    def ids(where: str | None, *box: float) -> str:
+        query = Query([Part(id="a")], where=where, within=Area(box))  # type: ignore[arg-type]
+        mask = matching(rows, condition(query, rows.schema) or "")
+        return "".join(rows["id"].filter(pa.array(mask)).to_pylist())
+
+    assert ids(None, 170, 0, -170, 1) == "cd"  # NaN is nowhere
+    assert ids("label = 'x' -- a note", 170, 0, -170, 1) == "c"
+    assert ids("label = 'y' or label = 'x'", 0, 0, 1, 1) == "a"
+    for incomplete in ("label = 'y') OR (label = 'x'", "label = 'x", "label = 'x' /*", ""):
+        with pytest.raises(FilterError):
+            ids(incomplete, 0, 0, 1, 1)
 
 
 def test_functions() -> None:

@@ -87,3 +87,30 @@ def test_failed_writes_leave_the_file(tmp_path: Path) -> None:
         table_files.save([], pa.schema([("id", pa.string())]), "geojson", path)
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["gpkg", "fgb"])
+def test_features_keep_all_columns(kind: table_files.Format, tmp_path: Path) -> None:
+    """GDAL crashes or mixes up columns whose names differ by case only."""
+    pyogrio = pytest.importorskip("pyogrio")
+    rows = pa.table(
+        {
+            "id": ["a"], "lon": [1.0], "lat": [2.0], "geometry": ["POINT (1 2)"],
+            "Geometry": ["G"], "Name": ["N"], "name": ["n"], "name_2": ["n2"], "FID": ["F"],
+            "fid": ["f"], "key": pa.array([b"abc"], pa.binary(3)),
+            "late": pa.array([[10**18]], pa.list_(pa.timestamp("us"))),
+        }
+    )  # fmt: skip
+    notes: list[str] = []
+    file = tmp_path / f"x.{kind}"
+    assert table_files.save(rows.to_batches(), rows.schema, kind, file, notes.append) == 1
+    read = pyogrio.read_arrow(file)[1].to_pylist()[0]
+    expected = {
+        "id": "a", "lon": 1.0, "lat": 2.0, "geometry_2": "POINT (1 2)", "Geometry_3": "G",
+        "Name": "N", "name_3": "n", "name_2": "n2", "FID": "F", "fid_2": "f", "key": b"abc",
+    }  # fmt: skip
+    assert {name: read[name] for name in expected} == expected
+    assert len(notes) == 4 and notes[0].startswith("column 'geometry' is 'geometry_2' in the file")
+    names = ROWS.column_names[2:]
+    assert table_files.save(ROWS.to_batches(), ROWS.schema, "gpkg", tmp_path / "y.gpkg") == 3
+    assert set(names) < set(pyogrio.read_arrow(tmp_path / "y.gpkg")[1].column_names)
