@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.errors import QueryError, StoreError, one_line
@@ -43,9 +44,9 @@ def save_features(
 ) -> dict[str, str]:
     """Writes rows to a GeoPackage or FlatGeobuf file, batch by batch.
 
-    Geometries are the WKB of the column geometry, or else points. Types that these formats lack,
-    such as lists, become text. Names must differ by more than case, also from that of the geometry:
-    others get a number, as in `Name` and `name_2`.
+    Geometries are the WKB of the column geometry, or else points on the map. Types that these
+    formats lack, such as lists, become text. Names must differ by more than case, also from that of
+    the geometry: others get a number, as in `Name` and `name_2`.
 
     Args:
         batches: rows of `schema`.
@@ -69,7 +70,9 @@ def save_features(
             f"{DRIVERS[kind]} files need pyogrio; pip install 'rsicd-embed[geo]'"
         ) from None
     has_footprints = _GEOMETRY in schema.names and pt.is_binary(schema.field(_GEOMETRY).type)
-    required = _GEOMETRY if has_footprints else (coordinates or ("",))[0]
+    required = f"{_GEOMETRY} IS NOT NULL"
+    if not has_footprints and coordinates:
+        required = "{} BETWEEN -180 AND 180 AND {} BETWEEN -90 AND 90".format(*coordinates)
     names = [name for name in schema.names if name != _GEOMETRY or not has_footprints]
     fields = _field_names(names)
     failure: list[BaseException] = []
@@ -82,11 +85,11 @@ def save_features(
                     columns.append(batch[_GEOMETRY])
                 else:
                     lon, lat = (batch[name].cast(pa.float64()) for name in coordinates or ())
-                    columns.append(points(lon, lat))
+                    columns.append(points(_within(lon, 180), _within(lat, 90)))
                 if kind == "fgb" and columns[-1].null_count:
                     raise QueryError(
                         "expected rows that all have a place for FlatGeobuf, found some without; "
-                        f'select them with --where "{required} IS NOT NULL", or use .gpkg'
+                        f'select them with --where "{required}", or use .gpkg'
                     )
                 yield pa.RecordBatch.from_arrays(columns, schema=target)
         except BaseException as error:
@@ -149,6 +152,11 @@ def geojson_geometries(column: pa.Array) -> list[dict[str, Any] | None]:
     usable = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     texts = shapely.to_geojson(shapes)
     return [json.loads(text) if good else None for text, good in zip(texts, usable, strict=True)]
+
+
+def _within(degrees: pa.Array, most: float) -> pa.Array:
+    """Degrees from `-most` to `most`; null for others, and for NaN."""
+    return pc.if_else(pc.less_equal(pc.abs(degrees), most), degrees, pa.scalar(None, pa.float64()))
 
 
 def _plain(column: pa.Array, texts: Callable[[pa.Array], list[str | None]]) -> pa.Array:

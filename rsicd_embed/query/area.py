@@ -107,7 +107,7 @@ class Area:
         if re.fullmatch(r"[^,a-zA-Z]+(,[^,a-zA-Z]+){3}", text):
             return cls.of_box(text)
         try:
-            document = json.loads(Path(text).read_text("utf-8"))
+            document = json.loads(Path(text).read_text("utf-8-sig"))
         except OSError as error:
             raise QueryError(f"{_EXPECTED}, found {text!r}: {error.strerror}") from None
         except (ValueError, RecursionError):

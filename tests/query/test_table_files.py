@@ -114,3 +114,17 @@ def test_features_keep_all_columns(kind: table_files.Format, tmp_path: Path) -> 
     names = ROWS.column_names[2:]
     assert table_files.save(ROWS.to_batches(), ROWS.schema, "gpkg", tmp_path / "y.gpkg") == 3
     assert set(names) < set(pyogrio.read_arrow(tmp_path / "y.gpkg")[1].column_names)
+
+
+def test_features_without_a_place_on_the_map(tmp_path: Path) -> None:
+    """As in GeoJSON, NaN and numbers that are no degrees are no place."""
+    pyogrio = pytest.importorskip("pyogrio")
+    nan = float("nan")
+    places = {"lon": [1, None, nan, 2, 181, 3], "lat": [2.0, 3.0, 4.0, nan, 5.0, -91.0]}
+    rows = pa.table({"id": list("abcdef"), "lon": pa.array(places["lon"], pa.float64())})
+    rows = rows.append_column("lat", pa.array(places["lat"], pa.float64()))
+    table_files.save(rows.to_batches(), rows.schema, "gpkg", tmp_path / "x.gpkg")
+    read = pyogrio.read_arrow(tmp_path / "x.gpkg")[1]
+    assert [shape is not None for shape in read.columns[-1].to_pylist()] == [True] + [False] * 5
+    with pytest.raises(QueryError, match="lon BETWEEN -180 AND 180 AND lat BETWEEN -90 AND 90"):
+        table_files.save(rows.to_batches(), rows.schema, "fgb", tmp_path / "x.fgb")
