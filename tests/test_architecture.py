@@ -224,6 +224,20 @@ def test_arrows_have_no_cycle() -> None:
     assert order.index("errors") < order.index("records") < order.index("datasets")
 
 
+def test_modules_have_no_cycle() -> None:
+    imports = {f"rsicd_embed.{name}".rstrip("."): targets for name, targets in modules().items()}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " → ".join([*above[above.index(name) :], name])
+        for other in sorted(imports[name] & imports.keys() - done):
+            visit(other, (*above, name))
+        done.add(name)
+
+    for name in imports:
+        visit(name, ())
+
+
 # Public modules, with their folder if their exports are lazy.
 PUBLIC = {
     "rsicd_embed": "",
