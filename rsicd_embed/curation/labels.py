@@ -22,7 +22,7 @@ from rsicd_embed.curation.logistic import Validated, cross_validate, softmax
 from rsicd_embed.datasets.classes import PROMPT, readable
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import DatasetError
-from rsicd_embed.evaluation.zeroshot import class_vectors
+from rsicd_embed.evaluation.zeroshot import class_vectors, same_names
 from rsicd_embed.records import VECTOR, require_same_model, vector_matrix
 from rsicd_embed.stores.base import VectorStore, row_vectors
 
@@ -122,12 +122,13 @@ def label_zero_shot(
     Raises:
         FingerprintError: another model made the vectors.
         SchemaError: the columns exist.
+        DatasetError: classes are embedded alike, or one has no letters or digits.
         BenchError: a prompt lacks `{category}`.
     """
     require_same_model(store.provenance, provenance(embedder), store.uri, for_queries=True)
     columns = _columns(column)
     require_new_columns(store, columns, overwrite=overwrite or dry_run)
-    weights = class_vectors(embedder, [readable(name) for name in classes], prompts).T
+    weights = class_vectors(embedder, _readable_names(classes), prompts).T
     scale = np.float32(getattr(embedder, "logit_scale", _LOGIT_SCALE))
     return _write(
         store,
@@ -180,6 +181,19 @@ def label_few_shot(
     validated = cross_validate(np.stack([vectors[id_] for id_ in ids]), labels, len(classes), seed)
     probabilities = validated.classifier.probabilities
     return _write(store, classes, column, probabilities, where, dry_run, validated)
+
+
+def _readable_names(classes: Sequence[str]) -> list[str]:
+    names = [readable(name) for name in classes]
+    if "" in names:
+        blank = classes[names.index("")]
+        raise DatasetError(f"expected class names with letters or digits, found {blank!r}")
+    for name, written in same_names(classes, names).items():
+        raise DatasetError(
+            f"expected classes with different names, found {written[0]!r} and {written[1]!r}, "
+            f"which are both embedded as {name!r}; merge them or rename one"
+        )
+    return names
 
 
 def _columns(column: str) -> pa.Schema:

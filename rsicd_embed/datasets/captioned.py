@@ -232,7 +232,8 @@ def _labels(folder: Path) -> dict[str, str]:
         try:
             labels: dict[str, Any] = json.loads(text.read(path))
             text.require_whole(labels, f"{path}: expected classes")
-            return {name: str(label) for name, label in labels.items() if str(label).strip()}
+            texts = {name: str(label) for name, label in labels.items() if label is not None}
+            return {name: label for name, label in texts.items() if label.strip()}
         except (ValueError, AttributeError) as error:
             raise DatasetError(f"{path}: expected {{file name: class}}: {error}") from error
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -148,26 +148,20 @@ _EXPECTED = 'expected {"filename": …, "captions": [texts]}'
 def load_augmented(path: Path) -> Captions:
     """Reads augmented captions by image file name, in the order of the file.
 
-    Folders that all names have in common are removed, since they may be named differently where
-    the images are stored.
-
     Raises:
         DatasetError: the file is unreadable or empty, a line is malformed or has no caption, or an
             image occurs twice.
     """
-    rows = list(_rows(path))
-    if not rows:
-        raise DatasetError(f"{path}: expected a line for each image, found none")
-    folders = zip(*(PurePosixPath(name).parts[:-1] for _, name, _ in rows), strict=False)
-    shared = len(list(takewhile(lambda parts: len(set(parts)) == 1, folders)))
     augmented: Captions = {}
-    for number, name, captions in rows:
-        short = "/".join(PurePosixPath(name).parts[shared:])
-        if short in augmented:
+    for number, name, captions in _rows(path):
+        plain = PurePosixPath(name).as_posix()
+        if plain in augmented:
             raise DatasetError(
                 f"{path}: line {number}: expected each image once, found {name} again; remove one"
             )
-        augmented[short] = captions
+        augmented[plain] = captions
+    if not augmented:
+        raise DatasetError(f"{path}: expected a line for each image, found none")
     return augmented
 
 
@@ -186,34 +180,65 @@ def write_augmented(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
 
 
 def with_augmented(
-    examples: Sequence[Example], captions: Mapping[str, Sequence[str]]
+    examples: Sequence[Example], files: Sequence[Captions], ids: Sequence[str] = ()
 ) -> list[Example]:
-    """Replaces the captions of examples with augmented captions from `load_augmented`.
+    """Replaces the captions of examples with augmented captions.
 
-    Images are matched by id, or by the end of the id if it has folders that the file lacks. Images
-    without augmented captions keep their own.
+    A file names images by their ids, or else as they are stored elsewhere: the folders that all of
+    its names have in common are then ignored, and the end of an id counts. Images that no file
+    names keep their captions; those that several name have the captions of all.
+
+    Args:
+        examples: images of a dataset.
+        files: results of `load_augmented`.
+        ids: the ids of the whole dataset, whose other splits the files may name; those of
+            `examples` by default.
 
     Raises:
-        DatasetError: no image has augmented captions, so the file belongs to other images.
+        DatasetError: no image has augmented captions, so the files belong to other images; or the
+            name of one fits several images.
     """
-    augmented = [_captions_of(example.id, captions) for example in examples]
-    if examples and not any(augmented):
+    augmented: dict[str, list[Sequence[str]]] = {}
+    for captions in files:
+        for id_, texts in _matched(ids or [e.id for e in examples], captions).items():
+            augmented.setdefault(id_, []).append(texts)
+    if examples and not any(example.id in augmented for example in examples):
         raise DatasetError(
             f"expected augmented captions for images such as {examples[0].id}, found them for "
-            f"{next(iter(captions), 'none')}; use the file of this dataset and split"
+            f"{next(chain.from_iterable(files), 'none')}; use the file of this dataset and split"
         )
     return [
-        replace(example, attributes={**example.attributes, "captions": list(texts)})
-        if texts
+        replace(
+            example,
+            attributes={
+                **example.attributes,
+                "captions": captioned.joined_captions(augmented[example.id]),
+            },
+        )
+        if example.id in augmented
         else example
-        for example, texts in zip(examples, augmented, strict=True)
+        for example in examples
     ]
 
 
-def _captions_of(id_: str, captions: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    parts = PurePosixPath(id_).parts
-    ends = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((captions[end] for end in ends if end in captions), ())
+def _matched(ids: Sequence[str], captions: Captions) -> Captions:
+    """The captions of a file by the ids of the images that it names."""
+    if not captions.keys().isdisjoint(ids):
+        return captions
+    folders = zip(*(PurePosixPath(name).parts[:-1] for name in captions), strict=False)
+    shared = len(list(takewhile(lambda parts: len(set(parts)) == 1, folders)))
+    short = {"/".join(PurePosixPath(n).parts[shared:]): texts for n, texts in captions.items()}
+    named: dict[str, str] = {}
+    for id_ in ids:
+        parts = PurePosixPath(id_).parts
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        name = next((end for end in ends if end in short), None)
+        if name is not None and named.setdefault(name, id_) != id_:
+            raise DatasetError(
+                f"expected one image of the augmented captions of {name}, found {named[name]} and "
+                f"{id_}; name images by their ids in the file"
+            )
+    return {id_: short[name] for name, id_ in named.items()}
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, tuple[str, ...]]]:

@@ -100,7 +100,10 @@ def _ids(parquet: Any, table: pa.Table, column: str, name: str) -> list[str]:
     """The ids of the rows."""
     rows = parquet.metadata.num_rows
     if "id" in table.column_names and not table["id"].null_count:
-        return [str(value) for value in table["id"].to_pylist()]
+        ids = [str(value) for value in table["id"].to_pylist()]
+        if "" in ids:
+            raise DatasetError(f"{name}: row {ids.index('') + 1} has no id")
+        return ids
     kind = parquet.schema_arrow.field(column).type
     if pa.types.is_struct(kind) and "path" in kind.names:
         structs = parquet.read(columns=[f"{column}.path"])[column].to_pylist()

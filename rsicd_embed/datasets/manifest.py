@@ -43,9 +43,9 @@ def load(path: Path) -> Source:
     """Reads a manifest.
 
     Image paths come from one of the columns PATH_COLUMNS and are relative to the manifest's folder;
-    ids come from the column `id`, or else are the paths. Every other column becomes a typed
-    attribute (see `column_types`); times keep microseconds. The last of several rows with the same
-    id is used, and the others are reported in `Source.skipped`.
+    ids come from the column `id`, or else are the paths, or URLs without secrets. Every other
+    column becomes a typed attribute (see `column_types`); times keep microseconds. The last of
+    several rows with the same id is used, and the others are reported in `Source.skipped`.
 
     Raises:
         DatasetError: the file is not a table, is empty, has no column of paths, or a row lacks an
@@ -110,7 +110,10 @@ def read(file: Path, address: str | None = None) -> Source:
     for row, (id_, image) in enumerate(zip(ids, paths, strict=True), start=1):
         if not id_ or not image:
             raise DatasetError(f"{path}: row {row} has no {column if not image else 'id'}")
-        examples.append(Example(id_, _located(image, folder, f"{path}: row {row}")))
+        located = _located(image, folder, f"{path}: row {row}")
+        # The id of a URL has no secrets either, and outlives its signature.
+        is_url = ids is paths and is_remote(image)
+        examples.append(Example(located if is_url else id_, located))
     return with_attributes(
         Source(folder, tuple(examples), notes=notes), table, path, {column, *index}
     )

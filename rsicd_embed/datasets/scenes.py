@@ -22,7 +22,13 @@ from rsicd_embed.geography.footprints import (
     pixels_per_metre,
 )
 from rsicd_embed.images import MAX_PIXELS, Stretch
-from rsicd_embed.images.scene_windows import SceneWindow, open_scene, read_samples, require_bands
+from rsicd_embed.images.scene_windows import (
+    SceneWindow,
+    colour_table,
+    open_scene,
+    read_samples,
+    require_bands,
+)
 
 PERCENTILES = "2,98"
 COLUMNS = pa.schema(
@@ -55,7 +61,8 @@ class Tiling:
         bands: numbers of one or three bands, from 1; None for red, green and blue as the file
             labels them, or else the first three.
         stretch: "LOW,HIGH" percentiles of each scene, or "LOW:HIGH" samples, that become 0 and
-            255; None for percentiles 2 and 98, or for the samples of 8-bit scenes as they are.
+            255; None for percentiles 2 and 98, for the samples of 8-bit scenes as they are, or for
+            the colours of a band with a colour table.
         gsd_m: metres per pixel that tiles are resampled to; None keeps the scene's, but tiles in
             metres have at most 512 pixels per side.
         max_nodata: largest share of pixels without data, from 0 to 1; other tiles are left out.
@@ -317,9 +324,13 @@ def _starts(length: int, side: int, stride: int) -> np.ndarray:
 
 
 def _stretch(scene: Any, bands: tuple[int, ...], tiling: Tiling) -> Stretch | None:
-    eight_bits = all(scene.dtypes[band - 1] == "uint8" for band in bands)
-    if tiling.stretch is None and eight_bits:
-        return None
+    if tiling.stretch is None:
+        if colour_table(scene, bands) is not None:
+            return None
+        if all(scene.dtypes[band - 1] == "uint8" for band in bands):
+            tags = [scene.tags(band, ns="IMAGE_STRUCTURE") for band in bands]
+            bits = max(int(of_band.get("NBITS", 8)) for of_band in tags)
+            return Stretch(0, 2**bits - 1) if bits < 8 else None
     low, high, percent = Tiling._limits(tiling.stretch or PERCENTILES)
     if percent:
         samples = _sampled(scene, bands)

@@ -54,6 +54,7 @@ class ItemReader:
         self._visited.add(address)
         kind = document.get("type")
         if kind == "FeatureCollection":
+            self._require_whole(document, address)
             for feature in document.get("features") or ():
                 yield from self._item(feature, address, is_member=True)
         elif kind == "Feature":
@@ -62,6 +63,27 @@ class ItemReader:
             yield from self._items_below(document, address)
         else:
             raise DatasetError(f"{address}: expected STAC, found JSON of type {kind!r:.40}")
+
+    def _require_whole(self, document: Mapping[str, Any], address: str) -> None:
+        """Refuses a page of an API's items, unless it has as many as its address asks for.
+
+        Raises:
+            DatasetError: further items follow on the next page.
+        """
+        links = document.get("links")
+        relations = [rel for rel, _ in _links(document, address)] if isinstance(links, list) else []
+        if not address.startswith(WEB) or "next" not in relations:
+            return
+        count = len(document.get("features") or ())
+        limit = dict(parse_qsl(urlsplit(given_url(address)).query)).get("limit", "")
+        if limit.isdigit() and int(limit) <= count:
+            return
+        root, _, rest = address.partition("?")[0].partition("/collections/")
+        raise DatasetError(
+            f"{address}: expected all items, found {count} of them and a link to the next page; "
+            f"search instead: {root}{SEARCH}?collections={rest.partition('/')[0] or 'NAME'}"
+            "&limit=1000"
+        )
 
     def _items_below(self, document: Mapping[str, Any], address: str) -> Iterator[Item]:
         """The items of a catalogue or collection."""
@@ -176,7 +198,15 @@ def _search(address: str) -> Iterator[Item]:
         ) from None
     parts = urlsplit(given_url(address))
     root = urlunsplit((parts.scheme, parts.netloc, parts.path.removesuffix(SEARCH), "", ""))
-    given = dict(parse_qsl(parts.query))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise DatasetError(
+            f"{address}: expected each parameter once, found {repeated!r} again; separate several "
+            "values with commas"
+        )
     if unknown := sorted(given.keys() - set(_PARAMETERS)):
         raise DatasetError(
             f"{address}: expected the parameters {', '.join(_PARAMETERS)}, found {unknown[0]!r}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from rsicd_embed import remote
 from rsicd_embed.datasets import scenes
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.datasets.stac_reading import SEARCH, WEB, ItemReader, local_path
-from rsicd_embed.errors import DatasetError
+from rsicd_embed.errors import DatasetError, one_line
 from rsicd_embed.records import FIXED_COLUMNS
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ class StacSelection:
                 raise DatasetError(
                     f"expected a property that is not a column already, found {name!r}"
                 )
+        columns = [column_name(name) for name in self.properties]
+        repeated = [name for name, n in Counter(columns).items() if n > 1]
+        if repeated:
+            raise DatasetError(
+                f"expected properties of different columns, found several of {repeated[0]!r}"
+            )
 
 
 def address_of(path: Path | str) -> str | None:
@@ -116,12 +123,15 @@ def load(address: str, selection: StacSelection) -> Source:
         for name in selection.properties:
             values[name].append(item.properties.get(name))
         try:
-            chosen = _assets(item, selection.assets)
-        except DatasetError as error:
-            reader.skipped.append(Skipped(item.get_self_href() or item.id, str(error)))
+            chosen = [
+                _example(item, key, asset, selection.properties)
+                for key, asset in _assets(item, selection.assets).items()
+            ]
+        except (DatasetError, ValueError, TypeError) as error:  # of pystac, for odd values
+            reason = one_line(error, limit=400)
+            reader.skipped.append(Skipped(item.get_self_href() or item.id, reason))
             continue
-        for key, asset in chosen.items():
-            example = _example(item, key, asset, selection.properties)
+        for example in chosen:
             if example.id in examples:
                 reason = f"another item has the same id {item.id!r}"
                 reader.skipped.append(Skipped(example.file, reason))

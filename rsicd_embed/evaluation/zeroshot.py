@@ -6,6 +6,7 @@ CLIP (Radford et al. 2021, arXiv:2103.00020) with the prompt and the classes of 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -82,9 +83,32 @@ def class_vectors(embedder: Embedder, names: Sequence[str], prompts: Sequence[st
 
 
 def class_names(classes: Sequence[str], *, raw: bool = False) -> list[str]:
-    """The names that replace `{category}`: readable ones, or those of the dataset."""
+    """The names that replace `{category}`: readable ones, or those of the dataset.
+
+    A warning reports classes with the same readable name, none of which can then be predicted.
+    """
     require_items(classes, "class names", str)
-    return list(classes) if raw else [readable(name) for name in classes]
+    names = list(classes) if raw else [readable(name) for name in classes]
+    for name, written in same_names(classes, names).items():
+        warnings.warn(
+            f"the classes {', '.join(map(repr, written))} have the same prompt, that of {name!r}, "
+            "so none of their images is classified correctly; merge or rename them",
+            stacklevel=2,
+        )
+    return names
+
+
+def same_names(classes: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
+    """Names that several classes have, and those classes.
+
+    Example:
+        >>> same_names(["Port", "port", "sea"], ["port", "port", "sea"])
+        {'port': ['Port', 'port']}
+    """
+    written: dict[str, list[str]] = {}
+    for label, name in zip(classes, names, strict=True):
+        written.setdefault(name, []).append(label)
+    return {name: labels for name, labels in written.items() if len(labels) > 1}
 
 
 def classify(

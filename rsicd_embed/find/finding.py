@@ -164,9 +164,15 @@ def cut(image: Image.Image, question: Question, embedder: Embedder) -> np.ndarra
 
 
 def compared_texts(text: str, alternatives: Sequence[str] | None) -> tuple[str, ...]:
-    """The text, then its alternatives; `default_alternatives` for None."""
+    """The text, then its alternatives; `default_alternatives` for None.
+
+    Raises:
+        FindError: the text is one of its alternatives, so that its probability would be too low.
+    """
     if alternatives is None:
         return (text, *default_alternatives(text))
+    if text.casefold().split() in [other.casefold().split() for other in alternatives]:
+        raise FindError(f"expected alternatives to {text!r}, found it among them; leave it out")
     return (text, *dict.fromkeys(alternatives))
 
 

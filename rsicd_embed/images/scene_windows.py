@@ -59,7 +59,8 @@ class SceneWindow:
         box: left, top, width, height in pixels of the scene.
         bands: numbers of one band (grey) or three (red, green, blue), from 1.
         size: width and height of the picture; None for those of the box.
-        stretch: the samples that become 0 and 255; None for 8-bit scenes.
+        stretch: the samples that become 0 and 255; None for 8-bit scenes, and for the colours of a
+            band with a colour table.
     """
 
     file: str
@@ -110,18 +111,22 @@ class SceneWindow:
                     f"found {scene.width}×{scene.height}; it has changed"
                 )
             require_bands(scene, self.bands)
+            colours = None if self.stretch else colour_table(scene, self.bands)
+            window = Window(left, top, width, height)
             samples, valid = read_samples(
-                scene, self.bands, Window(left, top, width, height), (rows, columns)
+                scene, self.bands, window, (rows, columns), numbers=colours is not None
             )
         if self.stretch:
             samples = scaled(samples, self.stretch)
+        elif colours is not None:
+            samples = colours[np.minimum(samples[..., 0], len(colours) - 1)]
         elif samples.dtype != np.uint8:
             raise ImageError("expected a stretch for samples of more than 8 bits, found none")
         nodata = 0.0
         if valid is not None:
             samples = np.where(valid[..., np.newaxis], samples, np.uint8(0))
             nodata = 1 - float(valid.mean())
-        if len(self.bands) == 1:
+        if samples.shape[2] == 1:
             samples = np.repeat(samples, 3, axis=2)
         return Image.fromarray(np.ascontiguousarray(samples)), nodata
 
@@ -218,8 +223,29 @@ def require_bands(scene: DatasetReader, bands: tuple[int, ...]) -> None:
         raise ImageError(f"expected real samples, found {unread}; convert them to amplitudes")
 
 
+def colour_table(scene: DatasetReader, bands: tuple[int, ...]) -> np.ndarray | None:
+    """The colours of a single band's samples, uint8 (n, 3); None if they are brightness.
+
+    GDAL gives such a table to palettes, to scenes of one bit, and to those in which 0 is white.
+    """
+    if len(bands) != 1:
+        return None
+    try:
+        table = scene.colormap(bands[0])
+    except ValueError:
+        return None
+    colours = np.zeros((max(table) + 1, 3), np.uint8)
+    colours[list(table)] = [colour[:3] for colour in table.values()]
+    return colours
+
+
 def read_samples(
-    scene: DatasetReader, bands: tuple[int, ...], window: object, shape: tuple[int, int]
+    scene: DatasetReader,
+    bands: tuple[int, ...],
+    window: object,
+    shape: tuple[int, int],
+    *,
+    numbers: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads bands of a window, resampled to a shape; overviews are used where they suffice.
 
@@ -228,6 +254,8 @@ def read_samples(
         bands: numbers of the bands, from 1.
         window: a rasterio window; None for the whole scene.
         shape: height and width of the result.
+        numbers: the samples are numbers of colours or classes, which have no mean: resampling
+            takes the most frequent or nearest one.
 
     Returns:
         The samples (height, width, bands), and bool (height, width), False for pixels without
@@ -236,7 +264,10 @@ def read_samples(
     from rasterio.enums import MaskFlags, Resampling
 
     whole = (scene.height, scene.width) if window is None else (window.height, window.width)  # type: ignore[attr-defined]
-    method = Resampling.average if shape[0] < whole[0] else Resampling.cubic
+    smaller = shape[0] < whole[0]
+    method = Resampling.average if smaller else Resampling.cubic
+    if numbers:
+        method = Resampling.mode if smaller else Resampling.nearest
     options = {"window": window, "out_shape": (len(bands), *shape)}
     samples = np.empty((*shape, len(bands)), np.result_type(*(scene.dtypes[b - 1] for b in bands)))
     scene.read(list(bands), resampling=method, out=samples.transpose(2, 0, 1), window=window)

@@ -226,7 +226,9 @@ def _list_item(card: ContactCard) -> str:
 def _data_uri(image: ImageLike) -> str:
     picture = read_rgb(image)
     if max(picture.size) > _CARD_SIDE:
-        picture = ImageOps.contain(picture, (_CARD_SIDE, _CARD_SIDE), Image.Resampling.LANCZOS)
+        picture = picture.copy()  # it may be the caller's
+        side = (_CARD_SIDE, _CARD_SIDE)
+        picture.thumbnail(side, Image.Resampling.LANCZOS, reducing_gap=None)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, FastAPI, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, UploadFile
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 from starlette.responses import Response
@@ -25,12 +25,14 @@ from rsicd_embed.server.error_responses import add_error_handlers, json_response
 from rsicd_embed.server.middleware import LOOPBACK, Access, App, Guard
 from rsicd_embed.server.page_routes import page_routes
 from rsicd_embed.server.page_schemas import ColumnList, Ready
+from rsicd_embed.server.parameters import require_known_parameters
 from rsicd_embed.server.request_log import count_rows
 from rsicd_embed.server.service import Service
 
 _SEARCH_ERRORS = s.errors(404, 413, 422, 503)
 _IMAGE_ERRORS = s.errors(404, 413, 415, 422, 503)
 
+_KNOWN = [Depends(require_known_parameters)]
 _STATIC = Path(__file__).with_name("static")
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -85,10 +87,10 @@ def create_app(service: Service, access: Access = LOOPBACK) -> App:
 
 
 def _search_routes(service: Service) -> APIRouter:
-    router = APIRouter(prefix="/api", tags=["search"])
+    router = APIRouter(prefix="/api", tags=["search"], dependencies=_KNOWN)
 
     def response(query: str | None, hits: list[SearchResult], warnings: list[str]) -> Response:
-        listed = [hit.as_json(with_uri=service.shows_paths) for hit in hits]
+        listed = [hit.as_json(with_paths=service.shows_paths) for hit in hits]
         count_rows(len(listed))
         return json_response({"query": query, "hits": listed, "warnings": warnings})
 
@@ -101,9 +103,7 @@ def _search_routes(service: Service) -> APIRouter:
         k: Annotated[s.Count, Query()] = 10,
         offset: Annotated[s.Offset, Query()] = 0,
         min_score: Annotated[s.Score | None, Query()] = None,
-        within: Annotated[
-            str | None, Query(max_length=200, description="minlon,minlat,maxlon,maxlat")
-        ] = None,
+        within: Annotated[s.WithinText, Query()] = None,
         near: Annotated[s.NearPlace, Query()] = None,
         contained: Annotated[s.Contained, Query()] = False,
         merge: Annotated[s.Merge, Query()] = None,
@@ -141,9 +141,7 @@ def _search_routes(service: Service) -> APIRouter:
         k: Annotated[s.Count, Form()] = 10,
         offset: Annotated[s.Offset, Form()] = 0,
         min_score: Annotated[s.Score | None, Form()] = None,
-        within: Annotated[
-            str | None, Form(max_length=200, description="minlon,minlat,maxlon,maxlat")
-        ] = None,
+        within: Annotated[s.WithinText, Form()] = None,
         near: Annotated[s.NearPlace, Form()] = None,
         contained: Annotated[s.Contained, Form()] = False,
         merge: Annotated[s.Merge, Form()] = None,
@@ -179,7 +177,7 @@ def _search_routes(service: Service) -> APIRouter:
 
 
 def _image_routes(service: Service) -> APIRouter:
-    router = APIRouter(prefix="/api", tags=["pictures"])
+    router = APIRouter(prefix="/api", tags=["pictures"], dependencies=_KNOWN)
 
     @router.post("/find", response_model=s.FindResponse, responses=_IMAGE_ERRORS)
     async def find(

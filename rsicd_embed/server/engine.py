@@ -44,6 +44,8 @@ T = TypeVar("T")
 _WARM_SIZES = (1, 4, 16, 64)
 _MOST_WARM_IMAGES = 16
 _LABEL_ATTEMPTS = 3
+# Columns with paths of images and of the scenes that they are windows of.
+PATHS = ("uri", "scene")
 # Texts are padded to a few lengths; nearly all texts have one of these two.
 _WARM_TEXTS = (
     "a port",
@@ -75,9 +77,9 @@ class SearchResult:
     score: float
     attributes: dict[str, Any]
 
-    def as_json(self, *, with_uri: bool) -> dict[str, Any]:
+    def as_json(self, *, with_paths: bool) -> dict[str, Any]:
         """The hit as a JSON object."""
-        shown = {n: v for n, v in self.attributes.items() if with_uri or n != "uri"}
+        shown = {n: v for n, v in self.attributes.items() if with_paths or n not in PATHS}
         return {"rank": self.rank, "id": self.id, "score": self.score, **shown}
 
 

@@ -14,7 +14,7 @@ import re
 import stat
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from rsicd_embed.errors import ImageError, RequestError
 from rsicd_embed.images import (
@@ -30,7 +30,6 @@ from rsicd_embed.server.engine import StoredFile
 from rsicd_embed.server.schemas import Limits
 
 _QUALITY = 85
-_LEAST_SIDE = 16
 # The last bytes of a file, for formats that mark their end.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
 _PADDING = b"\0\r\n\t "
@@ -184,8 +183,7 @@ def thumbnail(data: bytes, side: int) -> bytes:
     except ImageError as error:
         raise RequestError(404, f"the image cannot be shown: {error}") from error
     if max(picture.size) > side:
-        box = (max(side, _LEAST_SIDE),) * 2
-        picture = ImageOps.contain(picture, box, Image.Resampling.LANCZOS)
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()

@@ -11,7 +11,7 @@ from rsicd_embed.curation.corrections import LabelState
 from rsicd_embed.errors import RequestError
 from rsicd_embed.query.area import Area
 from rsicd_embed.server.conditions import Kind, Operator
-from rsicd_embed.server.schemas import Count, Filters, Id, Within, utf8
+from rsicd_embed.server.schemas import Count, Filters, Id, Within, area_of, utf8
 
 
 class Column(TypedDict):
@@ -84,9 +84,7 @@ class Browse(BaseModel):
         Raises:
             QueryError: it is not valid.
         """
-        if isinstance(self.within, dict):
-            return Area.of_geojson(self.within, "within")
-        return None if self.within is None else Area.of_box(self.within)
+        return area_of(self.within)
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -17,7 +18,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from rsicd_embed.errors import RequestError
+from rsicd_embed.errors import QueryError, RequestError
 from rsicd_embed.query.area import Area, Near
 from rsicd_embed.query.composed import WANTED, Part, Query
 from rsicd_embed.server.conditions import Condition, Operator
@@ -165,6 +166,29 @@ Within = Annotated[
     list[float] | dict[str, Any] | None,
     Field(description="[minlon, minlat, maxlon, maxlat], or a GeoJSON polygon."),
 ]
+WithinText = Annotated[
+    str | None,
+    Field(
+        max_length=LIMITS.body_bytes,
+        description="minlon,minlat,maxlon,maxlat, or a GeoJSON polygon.",
+    ),
+]
+
+
+def area_of(within: list[float] | dict[str, Any] | str | None) -> Area | None:
+    """The area of a request: numbers of a box, or GeoJSON, also as text.
+
+    Raises:
+        QueryError: it is not valid.
+    """
+    if isinstance(within, str) and within.lstrip()[:1] in ("{", "["):
+        try:
+            within = json.loads(within)
+        except (ValueError, RecursionError):
+            raise QueryError("within: expected GeoJSON, found something else") from None
+    if isinstance(within, dict):
+        return Area.of_geojson(within, "within")
+    return None if within is None else Area.of_box(within)
 
 
 Prompts = Annotated[
@@ -258,16 +282,11 @@ def make_query(
     Raises:
         QueryError: nothing to look for, an invalid area, or unknown prompts.
     """
-    area = None
-    if isinstance(within, dict):
-        area = Area.of_geojson(within, "within")
-    elif within is not None:
-        area = Area.of_box(within)
     return Query(
         parts,
         k,
         offset,
-        within=area,
+        within=area_of(within),
         min_score=min_score,
         with_examples=with_examples,
         prompts=prompts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import time
 from collections import OrderedDict
@@ -25,7 +26,7 @@ from rsicd_embed.query.composed import Part, Query
 from rsicd_embed.server import image_files
 from rsicd_embed.server.batching import Batcher, Policy
 from rsicd_embed.server.conditions import Condition
-from rsicd_embed.server.engine import Engine, SearchQuery, SearchResult, StoredFile
+from rsicd_embed.server.engine import PATHS, Engine, SearchQuery, SearchResult, StoredFile
 from rsicd_embed.server.page_schemas import ColumnList, LabelNames, Overview, Ready
 from rsicd_embed.server.schemas import LIMITS, FindResponse, Limits
 from rsicd_embed.server.server_metrics import Metrics
@@ -120,6 +121,7 @@ class Service:
 
     async def search(self, query: SearchQuery) -> list[SearchResult]:
         """Returns the hits of a query."""
+        self._require_visible(query.filters)
         await self._warm.wait()
         return await self._searches.ask(query)
 
@@ -133,6 +135,7 @@ class Service:
             query: makes the query of the image's part.
             filters: conditions that all hits meet.
         """
+        self._require_visible(filters)
         await self._warm.wait()
 
         def preprocess() -> np.ndarray:
@@ -176,7 +179,8 @@ class Service:
             self._cache_thumbnail(key, jpeg)
         else:
             self._thumbnails.move_to_end(key)
-        return jpeg, f'"{key[0][:32]}-{side}"'
+        name = key[0] or hashlib.sha256(jpeg).hexdigest()
+        return jpeg, f'"{name[:32]}-{side}"'
 
     def _cache_thumbnail(self, key: tuple[str, int], jpeg: bytes) -> None:
         if not key[0] or key in self._thumbnails:
@@ -215,6 +219,9 @@ class Service:
                     "writable": self._corrected is not None,
                 }
             originals = self.shows_paths
+            if not originals:
+                visible = [c for c in described["columns"] if c["name"] not in PATHS]
+                described = {**described, "columns": visible}
             self._columns = (now, {**described, "originals": originals, "labels": shown})
         return self._columns[1]
 
@@ -256,10 +263,18 @@ class Service:
             )
         return self._corrected
 
+    def _require_visible(self, filters: Sequence[Condition]) -> None:
+        """Refuses filters by columns that are hidden, which would reveal their values."""
+        hidden = () if self.shows_paths else PATHS
+        name = next((each.column for each in filters if each.column in hidden), None)
+        if name is not None:
+            raise RequestError(422, f"no column {name!r} to filter by: this server hides paths")
+
     async def overview(
         self, k: int, filters: tuple[Condition, ...] = (), area: Area | None = None
     ) -> Overview:
         """A sample of the rows and their places; of all rows, cached for some seconds."""
+        self._require_visible(filters)
         now = time.monotonic()
         key = (k, filters, area)
         if (
@@ -270,7 +285,8 @@ class Service:
             made = await self._run(self._images, lambda: self.engine.overview(k, filters, area))
             if not self.shows_paths:
                 for row in made["sample"]:
-                    row.pop("uri", None)  # type: ignore[typeddict-item]
+                    for name in PATHS:
+                        row.pop(name, None)  # type: ignore[misc]
             self._overview = (key, now, made)
         return self._overview[2]
 

@@ -52,6 +52,21 @@ def read(store: VectorStore) -> pa.Table:
     return store.scan().read_all().sort_by("id")
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["Tennis Court", "sea", "tenniscourt"], "found 'Tennis Court' and 'tenniscourt'"),
+        (["port", "--"], "letters or digits, found '--'"),
+    ],
+)
+def test_classes_that_are_embedded_alike_are_refused(
+    store: VectorStore, words: Words, classes: list[str], message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        labels.label_zero_shot(store, words, classes)
+    assert "label" not in store.schema.names
+
+
 def test_conditions_on_the_labels_themselves(store: VectorStore, words: Words) -> None:
     labels.label_zero_shot(store, words, CLASSES, where="id < '5'")
     first = read(store)

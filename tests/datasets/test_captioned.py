@@ -102,9 +102,10 @@ def test_another_encoding_is_reported_in_a_short_line(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_a_blank_class_becomes_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("blank", [" ", None])
+def test_a_blank_class_becomes_none(tmp_path: Path, blank: str | None) -> None:
     write(tmp_path, entry("a_1.jpg"), entry("b_2.jpg"))
-    (tmp_path / "labels.json").write_text(json.dumps({"a_1.jpg": " ", "b_2.jpg": "port"}))
+    (tmp_path / "labels.json").write_text(json.dumps({"a_1.jpg": blank, "b_2.jpg": "port"}))
     assert [e.label for e in open_source(tmp_path).examples] == [None, "port"]
 
 

@@ -281,6 +281,52 @@ def test_addresses_round_trip(file: str, box: Any, bands: Any, size: Any, limits
     assert SceneWindow.parse(file) is None or "#window=" in file
 
 
+PALETTE = {n: (250 - 20 * n, 30 * n, 200, 255) for n in range(8)}
+STRIPES = np.repeat(np.arange(8, dtype=np.uint8), 8)[:, np.newaxis, np.newaxis].repeat(64, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "brightness"),
+    [
+        pytest.param(STRIPES // 4, {"nbits": 1, "photometric": "minisblack"}, 255, id="one bit"),
+        pytest.param(
+            STRIPES // 4, {"nbits": 1, "photometric": "miniswhite"}, -255, id="0 is white"
+        ),
+        pytest.param(STRIPES, {"nbits": 4}, 17, id="four bits"),
+        pytest.param(STRIPES * 20, {"photometric": "miniswhite"}, -1, id="eight bits, 0 is white"),
+    ],
+)
+def test_scenes_of_few_bits_are_as_bright_as_pictures(
+    tmp_path: Path, values: np.ndarray, options: dict[str, Any], brightness: int
+) -> None:
+    path = write_scene(tmp_path / "s.tif", values, **options)
+    (tile,) = tiles_of(path, tile=64).examples
+    expected = values[..., 0].astype(int) * abs(brightness)
+    shown = np.asarray(read_rgb(tile.file))
+    assert np.array_equal(shown[..., 1], 255 - expected if brightness < 0 else expected)
+    assert np.array_equal(shown, np.asarray(read_rgb(path)))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_palettes_give_colours(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "s.tif"
+    shape = {"height": 64, "width": 64, "count": 1, "dtype": kind, "photometric": "palette"}
+    place = {"crs": "EPSG:32633", "transform": transform_of("EPSG:32633")}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place) as file:
+        file.write_colormap(1, PALETTE)
+        file.write(STRIPES.transpose(2, 0, 1).astype(kind))
+    colours = np.array([PALETTE[n][:3] for n in range(8)], np.uint8)
+    (whole,) = tiles_of(path, tile=64).examples
+    assert np.array_equal(np.asarray(read_rgb(whole.file)), colours[STRIPES[..., 0]])
+    for gsd_m in (20.0, 5.0):  # colours are not mixed when tiles are resampled
+        (resampled,) = tiles_of(path, tile="640m", gsd_m=gsd_m).examples
+        shown = np.asarray(read_rgb(resampled.file))
+        assert len(shown) != 64
+        assert {tuple(pixel) for pixel in shown.reshape(-1, 3)} == set(map(tuple, colours))
+    (numbers,) = tiles_of(path, tile=64, stretch="0:7").examples  # as asked
+    assert np.asarray(read_rgb(numbers.file))[-1, -1].tolist() == [255] * 3
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/geo")
 def test_real_scenes(tmp_path: Path) -> None:
     paths = [DATA / name for name in ("RGB.byte.tif", "cog-utm21n.tif", "Boadella_2020-01-13.tif")]

@@ -284,8 +284,11 @@ def test_searches(server: str) -> None:
     assert len(opened(f"{server}/api/search").examples) == 18
     with pytest.raises(DatasetError, match=r"expected the parameters bbox, .* found 'colection'"):
         opened(f"{server}/api/search?colection=a")
-    with pytest.raises(DatasetError, match="cannot be searched: "):
-        opened(f"{server}/api/search?bbox=a")
+    with pytest.raises(DatasetError, match="each parameter once, found 'collections' again; sep"):
+        opened(f"{server}/api/search?collections=a&collections=b")
+    for bbox in ("a", ""):
+        with pytest.raises(DatasetError, match="cannot be searched: "):
+            opened(f"{server}/api/search?bbox={bbox}")
     with pytest.raises(DatasetError, match=r"cannot be searched: it is gone|cannot be searched"):
         opened(f"{server}/none/search")
 
@@ -295,6 +298,31 @@ def test_an_api_is_not_crawled(server: str, tree: Path) -> None:
     write(tree.parent / "c/collections/s2", {**catalog("Collection", **links), "id": "s2"})
     with pytest.raises(DatasetError, match=r"search it: .*/c/search\?collections=s2&limit=100"):
         opened(f"{server}/c/collections/s2")
+
+
+def test_a_page_is_not_taken_for_all_items(server: str, tree: Path) -> None:
+    page = {
+        "type": "FeatureCollection",
+        "features": [item("a", {"visual": asset(f"{server}/a/v.tif")})],
+        "links": [{"rel": "next", "href": f"{server}/d/collections/s2/items?page=2"}],
+    }
+    file = write(tree.parent / "d/collections/s2/items", page)
+    with pytest.raises(DatasetError, match=r"found 1 of them and .*/d/search\?collections=s2&"):
+        opened(f"{server}/d/collections/s2/items")
+    assert len(opened(f"{server}/d/collections/s2/items?limit=1").examples) == 6  # as asked
+    assert len(opened(write(file.with_suffix(".json"), page)).examples) == 6
+    write(file, page | {"links": []})
+    assert len(opened(f"{server}/d/collections/s2/items").examples) == 6
+
+
+def test_items_with_odd_values_are_listed(tmp_path: Path) -> None:
+    odd = item("odd", {"visual": asset("v.tif")}, start_datetime="soon", end_datetime="later")
+    odd["properties"]["datetime"] = None
+    source = opened(write(tmp_path / "odd.json", odd))
+    assert not source.examples
+    assert [Path(skipped.uri).name for skipped in source.skipped] == ["odd.json"]
+    with pytest.raises(DatasetError, match="found several of 'a_b'"):
+        StacSelection(properties=("a:b", "a_b"))
 
 
 @pytest.mark.parametrize(

@@ -33,13 +33,33 @@ def examples(*ids: str) -> list[Example]:
     ]
 
 
-def test_common_folders_are_removed_from_names(tmp_path: Path) -> None:
+def test_names_and_captions_are_in_the_order_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "textaug_train_x.jsonl"
-    lines(path, row("x_images/b_1.jpg", " two  words\n", "", "b"), row("x_images/a_1.jpg", "a"))
-    assert load_augmented(path) == {"b_1.jpg": ("two words", "b"), "a_1.jpg": ("a",)}
-    assert list(load_augmented(path)) == ["b_1.jpg", "a_1.jpg"]
-    lines(path, row("all/one/x.jpg", "1"), row("all/two/x.jpg", "2"))
-    assert load_augmented(path) == {"one/x.jpg": ("1",), "two/x.jpg": ("2",)}
+    lines(path, row("x_images/b_1.jpg", " two  words\n", "", "b"), row("./a_1.jpg", "a"))
+    assert load_augmented(path) == {"x_images/b_1.jpg": ("two words", "b"), "a_1.jpg": ("a",)}
+    assert list(load_augmented(path)) == ["x_images/b_1.jpg", "a_1.jpg"]
+
+
+def test_common_folders_of_other_names_are_ignored() -> None:
+    elsewhere = [{"all/one/x.jpg": ("1",), "all/two/x.jpg": ("2",)}]
+    augmented = with_augmented(examples("two/x.jpg", "images/one/x.jpg"), elsewhere)
+    assert [example.captions for example in augmented] == [("2",), ("1",)]
+
+
+def test_captions_of_another_folder_are_not_borrowed() -> None:
+    files = [{"rome/1.jpg": ("rome",)}, {"oslo/1.jpg": ("oslo",)}]
+    ids = ["oslo/1.jpg", "rome/1.jpg", "paris/1.jpg"]
+    augmented = with_augmented(examples(*ids), files)
+    assert [example.captions for example in augmented] == [("oslo",), ("rome",), ("its own",)]
+    with pytest.raises(DatasetError, match=r"such as paris/1\.jpg, found them for rome/1\.jpg"):
+        with_augmented(examples("paris/1.jpg"), files, ids)
+    with pytest.raises(DatasetError, match=r"1\.jpg, found oslo/1\.jpg and rome/1\.jpg; name"):
+        with_augmented(examples("oslo/1.jpg"), [{"1.jpg": ("?",)}], ids)
+
+
+def test_an_image_has_the_captions_of_all_files() -> None:
+    (example,) = with_augmented(examples("a.jpg"), [{"a.jpg": ("1", "2")}, {"x/a.jpg": ("2", "3")}])
+    assert example.captions == ("1", "2", "3")
 
 
 def test_blank_lines_are_skipped(tmp_path: Path) -> None:
@@ -122,7 +142,7 @@ def test_a_full_disk_keeps_the_existing_file(
 
 
 def test_examples_get_the_captions_of_their_images() -> None:
-    given_captions = {"a.jpg": ("1", "2"), "sub/b.jpg": ("3",)}
+    given_captions = [{"a.jpg": ("1", "2"), "sub/b.jpg": ("3",)}]
     augmented = with_augmented(
         examples("images/a.jpg", "images/sub/b.jpg", "c.jpg"), given_captions
     )
@@ -134,7 +154,7 @@ def test_examples_get_the_captions_of_their_images() -> None:
 @pytest.mark.parametrize("captions", [{}, {"other.jpg": ("1",)}])
 def test_captions_of_other_images_are_refused(captions: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(DatasetError, match=r"such as a\.jpg, found them for (none|other)"):
-        with_augmented(examples("a.jpg"), captions)
+        with_augmented(examples("a.jpg"), [captions])
 
 
 @pytest.mark.parametrize(
@@ -143,8 +163,8 @@ def test_captions_of_other_images_are_refused(captions: dict[str, tuple[str, ...
 def test_the_published_captions_match_the_splits(rsicd: Path, split: str, file: str) -> None:
     images = captioned.load(rsicd).split(split)
     published = load_augmented(rsicd / f"textaug_{file}_rsicd.jsonl")
-    assert set(published) == {example.id for example in images}
-    augmented = with_augmented(images, published)
+    assert {Path(name).name for name in published} == {example.id for example in images}
+    augmented = with_augmented(images, [published])
     assert all(
         set(old.captions) <= set(new.captions) for old, new in zip(images, augmented, strict=True)
     )

@@ -55,6 +55,13 @@ def test_other_braces_are_kept() -> None:
     assert seen == ["{a} {0} sea, sea", "{a} {0} forest, forest", "sea", "forest"]
 
 
+def test_classes_with_the_same_prompt_are_reported() -> None:
+    with pytest.warns(UserWarning, match=r"'Golf Course', 'golf_course' have the same prompt"):
+        names = class_names(["Golf Course", "golf_course", "sea"])
+    assert names == ["golf course", "golf course", "sea"]
+    assert class_names(["Golf Course", "golf_course"], raw=True) == ["Golf Course", "golf_course"]
+
+
 def test_a_prompt_without_a_place_for_the_class() -> None:
     with pytest.raises(BenchError, match=r"expected \{category\} in the prompt.*'a \{class\}'"):
         require_prompts([PROMPT, "a {class}"])

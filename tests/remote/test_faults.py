@@ -11,6 +11,7 @@ import pytest
 
 import rsicd_embed
 from rsicd_embed.datasets import remote_sources
+from rsicd_embed.datasets.sources import open_source
 from rsicd_embed.errors import DatasetError, RemoteAccessError, RemoteError
 from rsicd_embed.indexing import Summary
 from rsicd_embed.remote import fetch, fetch_range, object_client, remote_url, transfer
@@ -223,6 +224,15 @@ def test_secrets_are_not_part_of_addresses(url: str, public: str) -> None:
     assert remote_url.given_url(public).partition("#")[0] == url.partition("#")[0] or (
         "://bucket" in url
     )
+
+
+def test_secrets_are_not_part_of_ids(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(f"path\nhttps://h/a.png?sig={SECRET}\nHTTPS://h/b.png?v=1\nc.png\n", "utf-8")
+    source = open_source(path)
+    assert [e.id for e in source.examples] == ["https://h/a.png", "https://h/b.png?v=1", "c.png"]
+    path.write_text(f"id,path\nx,https://h/a.png?sig={SECRET}\n", "utf-8")
+    assert [e.id for e in open_source(path).examples] == ["x"]
 
 
 def test_ranges(s3: FaultyS3, bucket: str) -> None:

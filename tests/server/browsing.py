@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -72,6 +73,65 @@ def opened(browser: Any, address: str, query: str = "", **options: Any) -> Itera
         page.goto(address + query)
         yield page
     assert problems == [], problems
+
+
+def opened_without_images(browser: Any, address: str, query: str, size: dict[str, int]) -> Any:
+    """Opens the page with a picture for each row, as the rows have no files."""
+    context = browser.new_context(viewport=size)
+    dot = '<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>'
+    context.route(
+        "**/api/pictures*", lambda route: route.fulfill(body=dot, content_type="image/svg+xml")
+    )
+    return opened(context, address, query)
+
+
+def parameters(page: Any) -> dict[str, list[str]]:
+    """The parameters of the page's address."""
+    return parse_qs(urlsplit(page.url).query)
+
+
+def map_bounds(page: Any) -> tuple[float, float, float, float]:
+    """West, south, east and north of the visible part of the map."""
+    text = until(lambda: page.get_attribute("#map-canvas", "data-view"))
+    west, south, east, north = map(float, text.split(","))
+    return west, south, east, north
+
+
+def on_map(page: Any, lon: float, lat: float) -> tuple[float, float]:
+    """The pixel of the window where the map shows a place."""
+    page.locator("#map-canvas").scroll_into_view_if_needed()
+    west, south, east, north = map_bounds(page)
+    box = page.locator("#map-canvas").bounding_box()
+    width, height = box["width"] - 2, box["height"] - 2  # without the border
+    x = box["x"] + 1 + (lon - west) / (east - west) * width
+    return x, box["y"] + 1 + (north - lat) / (north - south) * height
+
+
+def seen_on_map(page: Any, words: str) -> str:
+    """Waits until the line below the map contains `words`, and returns it."""
+
+    def look() -> str:
+        text = str(page.locator("#map-status").inner_text())
+        return text if words in text else ""
+
+    return str(until(look))
+
+
+def map_colour(page: Any, lon: float, lat: float) -> tuple[int, int, int, int]:
+    """Red, green, blue and opacity of the map at a place; the sea is transparent."""
+    west, south, east, north = map_bounds(page)
+    share = ((lon - west) / (east - west), (north - lat) / (north - south))
+    red, green, blue, alpha = page.evaluate(
+        """([x, y]) => {
+             const canvas = document.querySelector("#map-canvas");
+             const [left, top] = [x * canvas.width, y * canvas.height].map(Math.floor);
+             const copy = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+             copy.drawImage(canvas, -left, -top);
+             return [...copy.getImageData(0, 0, 1, 1).data];
+           }""",
+        share,
+    )
+    return red, green, blue, alpha
 
 
 def results(page: Any) -> list[str]:

@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from rsicd_embed.server import overview
 from rsicd_embed.stores.base import open_store
 from rsicd_embed.testing.stores import MADE_BY, batch
 
-from .browsing import LOADED, SIZES, opened, results, searched, serious_violations, served, until
+from .browsing import (
+    LOADED,
+    SIZES,
+    on_map,
+    opened,
+    parameters,
+    results,
+    searched,
+    seen_on_map,
+    serious_violations,
+    served,
+    until,
+)
 from .conftest import LABELS, Archive, make_archive
 
+PLACE = (-133, -2)  # of one of the images
 LABEL = {"column": "label", "operator": "=", "value": LABELS[2]}
 
 # --- the API ---------------------------------------------------------------------------------
@@ -64,9 +77,27 @@ def test_invalid_requests(client: Any, body: dict[str, Any], message: str) -> No
     assert message in got.json()["error"]
 
 
-def test_paths_are_hidden(archive: Archive, serve: Callable[..., Any]) -> None:
-    assert "uri" not in serve(archive).post("/api/overview", json={}).text
-    assert '"uri"' in serve(archive, paths=True).post("/api/overview", json={}).text
+def test_paths_are_hidden(own_archive: Archive, serve: Callable[..., Any]) -> None:
+    with open_store(own_archive.uri) as store:
+        rows = store.scan().read_all()
+        scenes = pa.array([f"/secret/{i % 2}.tif" for i in range(len(rows))])
+        store.upsert(rows.append_column("scene", scenes).to_batches())
+    requests: list[tuple[str, dict[str, Any]]] = [
+        ("/api/overview", {}), ("/api/search", {"id": own_archive.ids[0]}),
+    ]  # fmt: skip
+    hidden, shown = serve(own_archive), serve(own_archive, paths=True)
+    for url, body in requests:
+        text = hidden.post(url, json=body).text
+        assert not any(word in text for word in ('"uri"', '"scene"', "/secret"))
+        text = shown.post(url, json=body).text
+        assert '"uri"' in text and "/secret/1.tif" in text
+        for column, value in (("scene", "/secret/0.tif"), ("uri", "x")):
+            filters = [{"column": column, "operator": "starts with", "value": value}]
+            refused = hidden.post(url, json=body | {"filters": filters})
+            assert refused.status_code == 422 and "hides paths" in refused.json()["error"]
+            assert shown.post(url, json=body | {"filters": filters}).status_code == 200
+    assert "/secret" not in hidden.get("/api/columns").text
+    assert "/secret/0.tif" in shown.get("/api/columns").text
 
 
 def test_rows_without_coordinates(tmp_path: Path) -> None:
@@ -118,14 +149,10 @@ def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator
         yield page
 
 
-def parameters(page: Any) -> dict[str, list[str]]:
-    return parse_qs(urlsplit(page.url).query)
-
-
 def test_the_page_starts_with_the_archive(page: Any) -> None:
     assert searched(page, "images") == "24 of 30 images"
     assert len(results(page)) == 24
-    until(lambda: page.locator("#map .group").count() > 20)
+    seen_on_map(page, "30 images in view")
     until(lambda: page.evaluate(LOADED.format(".card img"))[0])
     assert page.locator(".card .less").count() == 0
     assert page.is_hidden("#min")
@@ -159,9 +186,10 @@ def test_conditions_without_a_query(page: Any) -> None:
 
 
 def test_a_group_on_the_map_limits_to_its_place(page: Any) -> None:
-    until(lambda: page.locator("#map .group").count() > 20)
-    page.locator("#map .group").last.dispatch_event("click")
+    seen_on_map(page, "30 images in view")
+    page.mouse.click(*on_map(page, *PLACE))
     until(lambda: "within" in parameters(page))
+    assert parameters(page)["within"] == [f"{PLACE[0]:g},{PLACE[1]:g},{PLACE[0]:g},{PLACE[1]:g}"]
     searched(page, "1 image")
     page.click("#clear")
     searched(page, "24 of 30 images")
@@ -178,6 +206,6 @@ def test_nothing_is_found(browser: Any, address: str) -> None:
 def test_the_start_is_accessible(browser: Any, address: str, theme: str, size: str) -> None:
     with opened(browser, address, viewport=SIZES[size]) as page:
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        until(lambda: page.locator("#map .group").count() > 20)
+        seen_on_map(page, "30 images in view")
         assert serious_violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]

@@ -142,16 +142,6 @@ def test_filters_are_built_from_the_columns(page: Any) -> None:
     assert searched(page, "10 results")
 
 
-def test_map_dots_and_zoom(page: Any) -> None:
-    search(page, "x")
-    dots = page.locator("#map .hit").count()
-    assert dots == 24
-    page.locator("#zoom").click()
-    assert page.get_attribute("#zoom", "aria-pressed") == "true"
-    page.locator("#map .hit").last.dispatch_event("click")
-    assert "marked" in page.locator(".card").first.get_attribute("class")
-
-
 def test_keyboard_navigation(page: Any) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("/")  # moves the focus from a button to the text

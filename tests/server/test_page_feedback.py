@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +18,7 @@ from tests.conftest import picture
 from .browsing import (
     SIZES,
     opened,
+    parameters,
     patient_page,
     results,
     search,
@@ -53,10 +54,6 @@ def chips(page: Any) -> list[str]:
     """The accessible names of the chips."""
     buttons = page.locator("#chips button").all()
     return [button.get_attribute("aria-label").removeprefix("Remove the ") for button in buttons]
-
-
-def parameters(page: Any) -> dict[str, list[str]]:
-    return parse_qs(urlsplit(page.url).query)
 
 
 def expected(archive: Archive, *parts: Part) -> list[str]:

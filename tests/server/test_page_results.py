@@ -1,13 +1,11 @@
-"""Results on the page: minimum score, order, further results, and a box on the map."""
+"""Results on the page: minimum score, order, and further results."""
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +15,18 @@ import rsicd_embed
 from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.testing.stores import batch
 
-from .browsing import SIZES, opened, results, search, searched, serious_violations, served, until
+from .browsing import (
+    SIZES,
+    opened_without_images,
+    parameters,
+    results,
+    search,
+    searched,
+    seen_on_map,
+    serious_violations,
+    served,
+    until,
+)
 
 COUNT = 1300
 PLACED = 1250  # rows with coordinates
@@ -58,20 +67,6 @@ def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator
     with opened_without_images(browser, address, "", SIZES[request.param]) as page:
         until(lambda: page.is_visible("#map"))  # the columns are loaded
         yield page
-
-
-def opened_without_images(browser: Any, address: str, query: str, size: dict[str, int]) -> Any:
-    """Opens the page with a picture for each row, as the rows have no files."""
-    context = browser.new_context(viewport=size)
-    dot = '<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>'
-    context.route(
-        "**/api/pictures*", lambda route: route.fulfill(body=dot, content_type="image/svg+xml")
-    )
-    return opened(context, address, query)
-
-
-def parameters(page: Any) -> dict[str, list[str]]:
-    return parse_qs(urlsplit(page.url).query)
 
 
 def scores(page: Any) -> list[float]:
@@ -199,70 +194,11 @@ def test_thousands_of_results_stay_fast(browser: Any, address: str) -> None:
             page.evaluate("document.querySelector('#more').click()")
         searched(page, f"{COUNT:,} results")
         assert len(set(results(page))) == COUNT
-        assert page.locator("#map .hit").count() == 1000
-        assert page.inner_text("#map-count") == "(the first 1,000 results)"
+        assert page.inner_text("#map-count") == f"({PLACED} of {COUNT} results have coordinates)"
+        seen_on_map(page, f"{PLACED:,} results in view")
         # Cards outside the window are not laid out.
         style = "getComputedStyle(document.querySelector('.card:nth-child(60)')).contentVisibility"
         assert page.evaluate(style) == "auto"
-
-
-# --- the box ---------------------------------------------------------------------------------
-
-
-def test_a_drawn_box_limits_results(page: Any) -> None:
-    search(page, "a port")
-    page.click("#draw-box")
-    page.locator("#map svg").scroll_into_view_if_needed()
-    area = page.locator("#map svg").bounding_box()
-    corners = [(0.6, 0.2), (0.8, 0.5)]
-    (x1, y1), (x2, y2) = ((area["x"] + x * area["width"], area["y"] + y * area["height"])
-                          for x, y in corners)  # fmt: skip
-    page.mouse.move(x1, y1)
-    page.mouse.down()
-    page.mouse.move((x1 + x2) / 2, y2)
-    page.mouse.move(x2, y2)
-    assert page.locator("#map .sketch").count() == 1
-    with page.expect_request("**/api/search") as sent:
-        page.mouse.up()
-    west, south, east, north = json.loads(sent.value.post_data)["within"]
-    assert -180 < west < east < 180
-    assert -90 < south < north < 90
-    assert parameters(page)["within"] == [",".join(f"{x:g}" for x in (west, south, east, north))]
-    until(lambda: page.locator("#map .box").count() == 1)
-    assert page.get_attribute("#draw-box", "aria-pressed") == "false"
-    until(lambda: page.locator("#map .hit").count() == page.locator(".card").count() > 0)
-    dots = page.locator("#map .hit").all()
-    assert all(west <= float(dot.get_attribute("cx")) <= east for dot in dots)
-    page.reload()
-    until(lambda: page.locator("#map .box").count() == 1)
-    page.locator("#chips button").last.click()
-    until(lambda: "within" not in parameters(page) and page.locator("#map .box").count() == 0)
-
-
-def test_escape_ends_drawing(page: Any) -> None:
-    search(page, "a port")
-    page.focus("#draw-box")
-    page.keyboard.press("Enter")
-    assert page.get_attribute("#draw-box", "aria-pressed") == "true"
-    page.keyboard.press("Escape")
-    assert page.get_attribute("#draw-box", "aria-pressed") == "false"
-
-
-def test_a_typed_box_limits_results(page: Any) -> None:
-    search(page, "a port")
-    page.fill("#box", "170, -80, -170, 80")  # across the antimeridian
-    page.keyboard.press("Enter")
-    until(lambda: parameters(page).get("within") == ["170,-80,-170,80"])
-    until(lambda: page.locator("#map .box").count() == 2)
-    searched(page, "for “a port”")
-    for wrong in ("1, 2, 3", "a, b, c, d", "0, 50, 10, 40", "0, 0, 999, 10"):
-        page.fill("#box", wrong)
-        page.keyboard.press("Enter")
-        until(lambda: page.inner_text("#error").startswith("Expected west, south, east, north"))
-        assert parameters(page)["within"] == ["170,-80,-170,80"]
-    page.fill("#box", "")
-    page.keyboard.press("Enter")
-    until(lambda: "within" not in parameters(page))
 
 
 @pytest.mark.parametrize("query", ["?text=x&min=7&within=1,2&sort=size", "?text=x&min=a&within="])

@@ -143,6 +143,22 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
         view_vectors(MeanColours(), [example], 1, tmp_path / "vectors")  # type: ignore[arg-type]
 
 
+def test_shared_vectors_follow_the_contents_of_images(tmp_path: Path) -> None:
+    embedder: Any = MeanColours()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    paths = [tmp_path / "a" / "1.bmp", tmp_path / "b" / "1.bmp"]
+    for path in paths:
+        Image.new("RGB", (8, 8), (200, 0, 0)).save(path)
+    first, moved = (Example("1", str(path), {"captions": ["a port"]}) for path in paths)
+    red = view_vectors(embedder, [first], 1, tmp_path / "vectors")
+    done = embedder.embedded
+    assert np.array_equal(view_vectors(embedder, [moved], 1, tmp_path / "vectors"), red)
+    assert embedder.embedded == done
+    Image.new("RGB", (8, 8), (0, 0, 200)).save(paths[0])  # as many bytes
+    assert not np.allclose(view_vectors(embedder, [first], 1, tmp_path / "vectors"), red)
+
+
 @pytest.fixture
 def vectors() -> CaptionedVectors:
     captions = [["a port"], ["a long river with many bends"], ["a desert", "a bridge over a river"]]

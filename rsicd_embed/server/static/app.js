@@ -79,13 +79,14 @@ function render() {
   if (filters.available()) filters.show(query.filters);
   showMinimum(query.min);
   $("sort").value = query.sort;
-  map.showBox(query.within);
+  map.showArea(query.within);
   preview("picture", query.like);
   preview("find", query.in);
   chips.show(query, depth() > 0);
   $("examples").hidden = isSearch(query);
   $("min-label").hidden = $("sort-label").hidden = !isSearch(query);
   api.stop();
+  overview.hide();
   searches.reset();
   if (isSearch(query)) return search();
   if (!finding) return browse();
@@ -157,7 +158,8 @@ function listen() {
     more: (id) => addExample("more", id), less: (id) => addExample("less", id),
   });
   searches.listen();
-  map.listenForBox((within) => change({ within }));
+  map.listenForArea((within) => change({ within }));
+  map.listenForRest(overview.refine);
   $("min").addEventListener("input", () => showMinimum(Number($("min").value) || null));
   $("min").addEventListener("change", () => change({ min: Number($("min").value) || null }, "min"));
   $("sort").addEventListener("change", () => change({ sort: $("sort").value }));

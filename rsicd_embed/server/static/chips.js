@@ -3,6 +3,7 @@
 import { imageUrl } from "./api.js";
 import { $, button, make } from "./dom.js";
 import { named } from "./format.js";
+import { describe } from "./map_area.js";
 
 let onChange = () => {};
 
@@ -40,7 +41,7 @@ function chipsOf(query) {
     ...more.map((id) => chip(id, "example of what to look for", without("more", id), id, "good")),
     ...less.map((id) => chip(id, "example of what to avoid", without("less", id), id, "bad")),
     ...filters.map((filter) => chip(nameFilter(filter), "filter", without("filters", filter))),
-    ...(within ? [chip(`in ${within.replaceAll(",", ", ")}`, "box", { within: null })] : []),
+    ...(within ? [chip(`in ${describe(within)}`, "area", { within: null })] : []),
     ...(min === null ? [] : [chip(`score ≥ ${min.toFixed(2)}`, "minimum", { min: null })]),
   );
   return chips;

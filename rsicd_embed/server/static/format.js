@@ -5,7 +5,7 @@ let place = null;
 let labels = null; // names of the columns of a label, shown on a line of their own
 
 // Shown elsewhere or not at all.
-const HIDDEN = new Set(["rank", "id", "score", "uri", "sha256", "object_etag", "width", "height"]);
+const HIDDEN = new Set(["rank", "id", "score", "uri", "sha256", "object_etag", "width", "height", "geometry"]);
 const LIKELY = "_log_probability"; // ends the name of the column beside one of generated captions
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const TIME = /^(\d{4,})-(\d\d)-(\d\d)(?:[ T](\d\d:\d\d)(?::(\d\d(?:\.\d+)?))?)?(Z|[+-]\d\d:\d\d)?$/;

@@ -1,127 +1,212 @@
-// The map of hits: coastlines (Natural Earth), a grid, a dot for each hit with coordinates, and a box that limits them.
+// The map: hits with their footprints, or groups of all rows, and the area that limits them.
 
-import { $, count, draw } from "./dom.js";
+import { $, count } from "./dom.js";
 import { hasPlaces, placeOf } from "./format.js";
-import * as box from "./map_box.js";
+import { cornersOf } from "./map_area.js";
+import * as draw from "./map_draw.js";
+import * as gestures from "./map_gestures.js";
+import { isVisible, loadLand, paint, radiusOf } from "./map_paint.js";
+import { boundsOf, contains, ringsOf } from "./map_shapes.js";
+import { EARTH, View, extent } from "./map_view.js";
 
-const ASPECT = 2.5; // width / height, as in app.css
-const STEPS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60];
-const GRID_PIXELS = 90;
-const MOST_DOTS = 1000;
+const MARGIN = 1.25; // of a map that shows all places; groups are bounded by centres, not footprints
+const MOST_FITTED = 20_000; // pixels per degree, about 5 m per pixel
+const [MOUSE_PIXELS, FINGER_PIXELS] = [8, 16]; // distance from a dot that counts as on it
+const REST_MS = 300; // without a move, before the map is described and its groups are loaded
+const HINT_MS = 1500;
 
-let zoomed = false;
-let placed = [];
-let groups = []; // of rows at about one place, without a query
-let within = null;
-let marked = null;
+const view = new View();
+let rows = []; // hits or samples, with and without places
+let placed = []; // places of rows
+let groups = []; // of rows, without a query
+let whole = []; // groups of all rows, also while `groups` are those of the visible part
+let area = null;
+let marked = -1; // index into placed
+let isFollowing = true; // whether the map shows all places when they change
+let isPainting = false;
+let resting = 0;
+let hinting = 0;
 let onPick = () => {};
-let onBox = () => {};
+let onArea = () => {};
+let onRest = () => {};
 
-/** Calls `pick` with a dot's index, and whether it was clicked, when the pointer is on it. */
+const canvas = () => $("map-canvas");
+
+/** Calls `pick` with a row's index, and whether it was clicked, when the pointer is on it. */
 export function listen(pick) {
   onPick = pick;
-  $("zoom").addEventListener("click", () => { zoomed = !zoomed; drawMap(); });
-  for (const [event, clicked] of [["pointerover", false], ["click", true]]) {
-    svg().addEventListener(event, ({ target }) => target.matches(".hit") && onPick(Number(target.dataset.index), clicked));
-  }
-  svg().addEventListener("click", ({ target }) => {
-    if (target.matches(".group")) onBox(groups[target.dataset.index].box.join(","));
+  const { zoomBy } = gestures.listen(canvas(), view, {
+    moved: () => { isFollowing = false; repaint(); },
+    hovered: hover,
+    tapped: tap,
+    draws: draw.isActive,
+    drags: draw.isDragged,
+    dragged: draw.drag,
+    dropped: draw.drop,
+    refused: hint,
   });
-  new ResizeObserver(drawMap).observe($("map"));
+  $("zoom-in").addEventListener("click", () => zoomBy(1));
+  $("zoom-out").addEventListener("click", () => zoomBy(-1));
+  $("zoom-earth").addEventListener("click", () => { isFollowing = false; view.fit(earth()); repaint(); });
+  $("zoom-places").addEventListener("click", () => { isFollowing = true; follow(); });
+  for (const event of ["focus", "blur"]) canvas().addEventListener(event, repaint);
+  new ResizeObserver(resize).observe(canvas());
+  new MutationObserver(repaint).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 }
 
-/** Calls `change` with the box that the user draws or types, as "west,south,east,north", or null. */
-export function listenForBox(change) {
-  onBox = change;
-  box.listen(svg(), change);
+/** Calls `change` with the area that the user draws, types or picks, or null. */
+export function listenForArea(change) {
+  onArea = change;
+  draw.listen(view, { change, sketched: repaint });
 }
 
-const svg = () => $("map").querySelector("svg");
-
-/** Shows the box of the query. */
-export function showBox(text) {
-  within = text;
-  box.show(text);
-  drawMap();
+/** Calls `rest` when the map has come to rest, with its box and whether the groups in it stand for several rows each. */
+export function listenForRest(rest) {
+  onRest = rest;
 }
 
-/** Shows the hits that have coordinates, the first of them as dots. */
-export function showPlaces(hits) {
-  const all = hits.map((hit, index) => ({ ...placeOf(hit), index, id: hit.id })).filter(({ lon }) => lon !== undefined);
-  placed = all.slice(0, MOST_DOTS);
-  groups = [];
-  $("map-count").textContent = all.length > placed.length ? `(the first ${count(placed.length, "result")})`
-    : all.length < hits.length ? `(${all.length} of ${hits.length} results have coordinates)` : "";
+/** Shows the area of the query. */
+export function showArea(text) {
+  if (area !== text) isFollowing = true;
+  area = text;
+  draw.show(text);
+  repaint();
+}
+
+/** Shows hits or samples of rows. */
+export function showPlaces(list) {
+  rows = list;
+  groups = whole = [];
   refresh();
 }
 
-/** Shows groups of rows, each with a mean place, a count and a box, instead of hits. */
+/** Shows groups of all rows, each with a mean place, a count and a box, besides the samples. */
 export function showGroups(list) {
-  groups = list;
-  placed = [];
-  $("map-count").textContent = "";
+  groups = whole = list;
   refresh();
+}
+
+/** Shows more detailed groups of the visible part. */
+export function refineGroups(list) {
+  groups = list;
+  repaint();
 }
 
 /** Shows the map again, if rows have coordinates. */
 export function refresh() {
   $("map").hidden = !hasPlaces();
-  drawMap();
+  if (!hasPlaces()) return;
+  marked = -1;
+  placed = rows.map((hit, index) => ({ ...placeOf(hit), index, id: hit.id, rings: ringsOf(hit.geometry) }))
+    .filter(({ lon }) => lon !== undefined);
+  for (const place of placed) place.box = place.rings.length ? boundsOf(place.rings) : [place.lon, place.lat, place.lon, place.lat];
+  const isPartial = !groups.length && placed.length < rows.length;
+  $("map-count").textContent = isPartial ? `(${placed.length} of ${rows.length} results have coordinates)` : "";
+  $("zoom-places").hidden = !placed.length && !groups.length;
+  const name = groups.length ? "Zoom to all images" : "Zoom to the results";
+  $("zoom-places").setAttribute("aria-label", name);
+  $("zoom-places").title = name;
+  if (isFollowing) follow();
+  else repaint();
 }
 
+/** Highlights a row. */
 export function mark(index) {
-  marked?.classList.remove("marked");
-  marked = svg().querySelector(`.hit[data-index="${index}"]`);
-  marked?.classList.add("marked");
+  marked = placed.findIndex((place) => place.index === index);
+  repaint();
 }
 
-/** Left, top, width and height of the visible area, in degrees; the y axis points south. */
-function view() {
-  const shown = groups.length ? groups : placed;
-  const world = shown.some(({ lat }) => lat < -60 || lat > 84) ? fit(0, 0, 360, 180) : fit(0, -12, 360, 144);
-  if (!zoomed || !shown.length) return world;
-  const [xs, ys] = [shown.map(({ lon }) => lon), shown.map(({ lat }) => -lat)];
-  const [left, top] = [Math.min(...xs), Math.min(...ys)];
-  const [wide, high] = [Math.max(...xs) - left, Math.max(...ys) - top];
-  const near = fit(left + wide / 2, top + high / 2, Math.max(1.2 * wide, 0.02), 1.2 * high);
-  return near[2] < world[2] ? near : world;
+// --- the visible part --------------------------------------------------------------------------
+
+const earth = () => (boxes().some(([, south, , north]) => south < EARTH[1] || north > EARTH[3]) ? [-180, -90, 180, 90] : EARTH);
+
+const boxes = () => [...whole, ...placed].map(({ box }) => box);
+
+/** Shows the area and all places, or the Earth if there are none. */
+function follow() {
+  const within = area && boundsOf([cornersOf(area)]);
+  const [west, south, east, north] = extent(within ? [...boxes(), within] : boxes()) ?? earth();
+  const [lon, lat] = [(west + east) / 2, (south + north) / 2];
+  const [wide, high] = [(MARGIN * (east - west)) / 2, (MARGIN * (north - south)) / 2];
+  if (2 * wide > 300 || 2 * high > 150) view.fit(earth());
+  else view.fit([lon - wide, lat - high, lon + wide, lat + high], MOST_FITTED);
+  repaint();
 }
 
-function fit(x, y, wide, high) {
-  const width = Math.max(wide, high * ASPECT);
-  return [x - width / 2, y - width / ASPECT / 2, width, width / ASPECT];
+function resize() {
+  const isFirst = !view.width;
+  const [width, height] = [canvas().clientWidth, canvas().clientHeight];
+  if (!width || !height) return; // hidden
+  view.resize(width, height);
+  if (isFollowing || isFirst) follow();
+  if (isFirst) loadLand(repaint);
+  repaint();
 }
 
-function drawMap() {
-  const pixels = svg().clientWidth;
-  if (!hasPlaces() || !pixels) return;
-  const [left, top, width, height] = view();
-  const unit = width / pixels; // degrees per pixel
-  const step = STEPS.find((degrees) => degrees >= GRID_PIXELS * unit) ?? 60;
-  const digits = Math.max(0, Math.ceil(-Math.log10(step)));
-  svg().setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
-  const parts = [draw("use", { href: "/static/land.svg#land", class: "land", transform: "scale(0.05)" })];
-  const label = (x, y, text) => draw("text", { x, y, "font-size": 11 * unit }, text);
-  const name = (value, positive, negative) => `${Math.abs(value).toFixed(digits)}°${Math.abs(value) < step / 2 ? "" : value < 0 ? negative : positive}`;
-  for (let i = Math.ceil(left / step + 0.01); i * step < left + width - unit; i++) {
-    parts.push(draw("path", { class: "grid", d: `M${i * step} ${top}v${height}` }));
-    parts.push(label(i * step + 4 * unit, top + height - 5 * unit, name(i * step, "E", "W")));
-  }
-  for (let i = Math.ceil(top / step + 0.01); i * step < top + height - unit; i++) {
-    parts.push(draw("path", { class: "grid", d: `M${left} ${i * step}h${width}` }));
-    if (i * step > top + 16 * unit && i * step < top + height - 20 * unit) parts.push(label(left + 5 * unit, i * step - 4 * unit, name(-i * step, "N", "S")));
-  }
-  parts.push(...box.rectangles(within));
-  // The first hit is drawn last, above the others.
-  for (const { lon, lat, index, id } of [...placed].reverse()) {
-    parts.push(draw("circle", { class: "hit", cx: lon, cy: -lat, r: 6 * unit, "data-index": index }, draw("title", {}, `${index + 1}. ${id}`)));
-  }
-  groups.forEach(({ lon, lat, count: n }, index) => {
-    const r = Math.min(9, 2.5 + Math.log2(n)) * unit * Math.min(1, pixels / 700);
-    parts.push(draw("circle", { class: "group", cx: lon, cy: -lat, r, "data-index": index }, draw("title", {}, `${count(n, "image")}: limit to this place`)));
+/** Paints before the next frame. */
+function repaint() {
+  if (isPainting || !view.width || !hasPlaces()) return;
+  isPainting = true;
+  requestAnimationFrame(() => {
+    isPainting = false;
+    const ratio = devicePixelRatio;
+    const [width, height] = [Math.round(view.width * ratio), Math.round(view.height * ratio)];
+    if (canvas().width !== width || canvas().height !== height) Object.assign(canvas(), { width, height });
+    const limits = [...(area ? [{ ring: cornersOf(area) }] : []), ...[draw.sketched()].filter(Boolean)];
+    const cross = canvas().matches(":focus-visible");
+    paint(canvas(), view, ratio, { hits: placed, groups, areas: limits, marked, cross });
+    canvas().dataset.view = view.bounds.join(",");
+    clearTimeout(resting);
+    resting = setTimeout(rest, REST_MS);
   });
-  svg().replaceChildren(...parts);
-  $("zoom").hidden = !placed.length && !groups.length;
-  $("zoom").textContent = zoomed ? "Show the whole Earth" : groups.length ? "Zoom to the images" : "Zoom to the results";
-  $("zoom").setAttribute("aria-pressed", zoomed);
+}
+
+/** Describes the map in words, and offers to load more detailed groups. */
+function rest() {
+  const isSeen = ({ lon, lat }) => view.turns(lon).length > 0 && lat >= south && lat <= north;
+  const [west, south, east, north] = view.bounds;
+  const seen = (groups.length ? groups : placed).filter(isSeen);
+  const total = (list) => list.reduce((sum, { count: n = 1 }) => sum + n, 0);
+  const degrees = east - west < 10 ? (east - west).toPrecision(2) : Math.round(Math.min(360, east - west));
+  const named = groups.length ? count(total(seen), "image") : count(seen.length, "result");
+  $("map-status").textContent = `${named} in view; ${degrees}° wide`;
+  const isGrouped = groups.length > 0 && seen.some(({ count: n }) => n > 1);
+  onRest(view.box, isGrouped && east - west < 180);
+}
+
+// --- the pointer -------------------------------------------------------------------------------
+
+/** The hit or group at a pixel, if any: the first hit whose dot is near or whose footprint contains it. */
+function at(pixel, near = MOUSE_PIXELS) {
+  const distance = ({ lon, lat }) => Math.min(Infinity, ...view.turns(lon).map((turn) => {
+    const [x, y] = view.toPixel([lon + turn, lat]);
+    return Math.hypot(x - pixel[0], y - pixel[1]);
+  }));
+  const [lon, lat] = view.toPlace(pixel);
+  const isOn = (place) => (place.rings.length && isVisible(view, place.box)
+    ? [-360, 0, 360].some((turn) => contains(place.rings, [lon + turn, lat])) : !groups.length && distance(place) <= near);
+  const hit = placed.find(isOn);
+  const closest = groups.map((group) => [distance(group) - radiusOf(view, group.count), group])
+    .reduce((best, other) => (other[0] < best[0] ? other : best), [near / 2, null])[1];
+  return { hit: closest ? undefined : hit, group: closest };
+}
+
+function hover(pixel) {
+  const { hit, group } = draw.isActive() ? {} : at(pixel);
+  canvas().classList.toggle("pointing", Boolean(hit || group));
+  canvas().title = hit ? `${hit.index + 1}. ${hit.id}` : group ? `${count(group.count, "image")}: limit to this place` : "";
+  if (hit && placed[marked] !== hit) onPick(hit.index, false);
+}
+
+function tap(pixel, isFinger) {
+  if (draw.isActive()) return draw.tap(pixel);
+  const { hit, group } = at(pixel, isFinger ? FINGER_PIXELS : MOUSE_PIXELS);
+  if (group) return onArea(group.box.join(","));
+  return hit ? onPick(hit.index, true) : null;
+}
+
+function hint() {
+  $("map-hint").hidden = false;
+  clearTimeout(hinting);
+  hinting = setTimeout(() => { $("map-hint").hidden = true; }, HINT_MS);
 }

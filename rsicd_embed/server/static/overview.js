@@ -2,17 +2,39 @@
 
 import * as api from "./api.js";
 import { count } from "./dom.js";
+import { toRequest } from "./map_area.js";
 import * as map from "./map.js";
 import * as results from "./results.js";
 
+let shown = null; // the query whose groups are on the map
+let refined = ""; // the box whose groups are on the map
+
 /** Shows images and places that meet the conditions of a query. */
-export async function show({ k, filters, within }) {
-  const body = { k, filters, ...(within && { within: within.split(",").map(Number) }) };
-  const answer = await api.request("/api/overview", api.json(body));
+export async function show(query) {
+  const { k, filters, within } = query;
+  shown = null;
+  const answer = await api.request("/api/overview", api.json({ k, filters, ...(within && { within: toRequest(within) }) }));
   if (!answer) return;
   const { sample, rows, complete, places } = answer;
   const total = `${complete ? "" : "at least "}${count(rows, "image")}`;
   results.browse(sample, !rows ? "No images: the store is empty, or no row matches the filters."
     : sample.length < rows ? `${sample.length} of ${total}` : total);
+  [shown, refined] = [query, ""];
   map.showGroups(places);
+}
+
+/** Ends the overview. */
+export const hide = () => { shown = null; };
+
+/** Loads smaller groups of the visible part of the map, unless an area limits the rows to groups that small. */
+export async function refine(box, isGrouped) {
+  if (!shown || shown.within || box === refined || !(isGrouped || refined)) return;
+  const query = shown;
+  refined = box;
+  try {
+    const { places } = await api.post("/api/overview", { k: 1, filters: query.filters, within: toRequest(box) });
+    if (query === shown && box === refined) map.refineGroups(places);
+  } catch {
+    refined = ""; // the groups that are shown remain
+  }
 }

@@ -1,6 +1,6 @@
 // The query, and its representation in the page's address.
 
-import { parse } from "./map_box.js";
+import { parse } from "./map_area.js";
 
 export const TABS = ["words", "picture", "find"];
 const MOST_HITS = 200;

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { describeQuery, imageOf, partsOf } from "./compose.js";
 import { $ } from "./dom.js";
+import { toRequest } from "./map_area.js";
 import * as results from "./results.js";
 import { orders, sorted } from "./sorting.js";
 
@@ -79,11 +80,11 @@ function page(query, offset, k, quiet = false) {
   if (image instanceof File) {
     return api.request("/api/search/image", api.form({
       image, k, offset, parts: JSON.stringify(parts), filters: JSON.stringify(filters), min_score: min ?? undefined,
-      within: within ?? undefined,
+      within: within ? JSON.stringify(toRequest(within)) : undefined,
     }), quiet);
   }
   return api.request("/api/search", api.json({
-    parts, k, offset, filters, ...(min !== null && { min_score: min }), ...(within && { within: within.split(",").map(Number) }),
+    parts, k, offset, filters, ...(min !== null && { min_score: min }), ...(within && { within: toRequest(within) }),
   }), quiet);
 }
 

@@ -76,9 +76,8 @@ def training_source(
     for path, weight, source in _with_val(paths_with_weights):
         own = list(_split(path, source, "train"))
         if augmented_captions and (files := _augmented(path)):
-            own = captions.with_augmented(
-                own, {k: v for file in files for k, v in captions.load_augmented(file).items()}
-            )
+            listed = [captions.load_augmented(file) for file in files]
+            own = captions.with_augmented(own, listed, [e.id for e in source.examples])
             augmented = True
         others = source.split("val")
         if len(paths_with_weights) > 1:
