@@ -89,7 +89,6 @@ def ingest(
     """Embed images into a store.
 
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
-    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
     (RSICD, UCM, Sydney), a WebDataset tar, a Parquet file with images, or a STAC item, collection,
     catalogue or API search, whose --asset is embedded; on this machine or at s3://, gs://, az:// or
     http(s)://. With --tile, --bands or --stretch, its images are georeferenced scenes that are cut
