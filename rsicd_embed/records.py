@@ -302,6 +302,16 @@ def sql_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def sql_name(name: str) -> str:
+    """A column name as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def all_of(conditions: Iterable[str]) -> str:
+    """Joins SQL conditions by AND; each is complete by itself, but may end in a comment."""
+    return " AND ".join(f"({condition}\n)" for condition in conditions)
+
+
 def with_ids(ids: Iterable[str]) -> str:
     """The SQL condition that selects the rows with these ids, of which there is at least one."""
     return f"id IN ({', '.join(map(sql_literal, dict.fromkeys(ids)))})"

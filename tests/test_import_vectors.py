@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from rsicd_embed.records import declared, require_same_model
 
 from .helpers import SCHEMES, rows, run
 
+pyproj = pytest.importorskip("pyproj")
 shapely = pytest.importorskip("shapely")
 VECTORS = np.random.default_rng(0).normal(size=(4, 8)) * 30
 BOX = shapely.box(10, 50, 12, 51)
@@ -161,3 +164,75 @@ def test_search_by_text_in_a_declared_store(tmp_path: Path, tiny_model: Path) ->
     assert done.document["imported"] == 2
     hits = run("search", "a beach", "--store", uri, "--json").document["hits"]
     assert (hits[0]["id"], round(hits[0]["score"], 4)) == ("b", 1)
+
+
+def test_rows_with_the_id_of_another_are_counted(tmp_path: Path) -> None:
+    """Ids that are not unique lose rows, also between files."""
+    paths = [
+        write(tmp_path / f"{name}.parquet", {"id": list(ids), "embedding": lists(VECTORS[:3])})
+        for name, ids in (("one", "aab"), ("two", "bcd"))
+    ]
+    uri = f"exact:{tmp_path / 'st'}"
+    summary = import_vectors(paths, uri, "someone/model", VectorLayout())
+    assert summary.imported == len(rows(uri)) == 4
+    assert summary.notes[1].startswith("2 rows have the id of a later row, which is kept")
+    assert len(import_vectors(paths[1:], uri, "someone/model", VectorLayout()).notes) == 1
+
+
+def test_columns_are_mapped_as_told(tmp_path: Path) -> None:
+    columns = {
+        "key": ["a"], "embedding": lists(VECTORS[:1]), "uri": ["own"], "x": [1.5],
+        "width": [0.25], "__index_level_0__": [7],
+    }  # fmt: skip
+    path, uri = write(tmp_path / "v.parquet", columns), f"exact:{tmp_path / 'st'}"
+    mapped = {"uri": "key", "lon": "x", "also": "x"}
+    summary = load(path, uri, VectorLayout(ids=("key",), columns=mapped))
+    row = rows(uri)["a"]
+    assert (row["uri"], row["lon"], row["also"], row["width"]) == ("a", 1.5, 1.5, None)
+    assert "__index_level_0__" not in row
+    assert "uri, width; to keep one, rename it with --map NEW=OLD" in summary.notes[1]
+    with pytest.raises(DatasetError, match="--id-column and --vector-column name their columns"):
+        load(path, uri, VectorLayout(ids=("key",), columns={"id": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": [b"\xff"]}, "column 'id': Invalid UTF8"),
+        ({"id": [["a"]]}, "expected texts or numbers as ids in 'id', found list"),
+        ({"lon": ["east"]}, "column 'lon': Failed to parse string: 'east'"),
+        ({"geometry": [b"no WKB"]}, "column 'geometry': expected geometries as WKB or WKT"),
+        ({"geometry": [{"x": 1.0}]}, "column 'geometry': expected geometries as WKB or WKT"),
+        ({"datetime": [7]}, "column 'datetime': expected times"),
+    ],
+)
+def test_values_that_do_not_fit(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "v.parquet", {"id": ["a"], "embedding": lists(VECTORS[:1])} | columns)
+    with pytest.raises(DatasetError, match=f"v.parquet: {message}"):
+        load(path, f"exact:{tmp_path / 'st'}")
+
+
+def test_ids_that_are_uuids(tmp_path: Path) -> None:
+    key = uuid.UUID("6e8d91c6-7845-43ec-9350-1d74a2da4d32")
+    ids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([key.bytes], pa.binary(16)))
+    columns = {"id": ids, "embedding": lists(VECTORS[:1])}
+    load(write(tmp_path / "v.parquet", columns), uri := f"exact:{tmp_path / 'st'}")
+    assert list(rows(uri)) == [str(key)]
+
+
+def test_metadata_of_other_versions_of_geoparquet(tmp_path: Path) -> None:
+    shape = shapely.transform(BOX, lambda xy: xy * 1000)
+    columns = {"id": ["a"], "embedding": lists(VECTORS[:1]), "geometry": [shape.wkb]}
+    for geo in ("{", "[]", '{"columns": 1}'):
+        with pytest.raises(DatasetError, match="expected the metadata of GeoParquet"):
+            load(write(tmp_path / "v.parquet", columns, geo=geo), f"exact:{tmp_path / 'st'}")
+    crs = pyproj.CRS.from_epsg(3857).to_wkt()  # a text until version 0.4
+    geo = json.dumps({"primary_column": "geometry", "columns": {"geometry": {"crs": crs}}})
+    load(write(tmp_path / "w.parquet", columns, geo=geo), uri := f"exact:{tmp_path / 'st'}")
+    assert rows(uri)["a"]["lon"] == pytest.approx(11_000 / 111_319.49, rel=1e-4)
+
+
+def test_a_first_row_without_a_vector(tmp_path: Path) -> None:
+    columns = {"id": ["a", "b"], "embedding": pa.array([[], VECTORS[0].tolist()])}
+    summary = load(write(tmp_path / "v.parquet", columns), f"exact:{tmp_path / 'st'}")
+    assert (summary.imported, len(summary.skipped)) == (1, 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import rsicd_embed
@@ -109,6 +111,18 @@ def test_another_model_and_back(
     assert run("store", "restore", done["tag"], "--store", stored).status == 0
     back = vectors(stored)
     assert all((back[id_] == before[id_]).all() for id_ in before)
+
+
+def test_rows_with_nan(stored: str, other_model: Path) -> None:
+    """NaN differs from itself, but the rows are unchanged."""
+    with rsicd_embed.open_store(stored) as store:
+        columns = pa.schema([("cloud", pa.list_(pa.float64()))])
+        values = pa.array([[math.nan, 1.0]] * 6, columns.field(0).type)
+        store.rewrite_attributes(  # type: ignore[attr-defined]
+            lambda batch: pa.record_batch([values[: len(batch)]], columns), columns
+        )
+    done = run("reembed", "--store", stored, "--model", str(other_model), "--json").document
+    assert (done["rows"], done["embedded"]) == (6, 6)
 
 
 def test_an_interrupted_run_continues(

@@ -334,7 +334,7 @@ def _export_table(
     with rsicd_embed.open_store(store_uri) as newest, store_version(newest, as_of) as store:
         columns = [name for name in store.schema.names if name != VECTOR]
         with store.scan(columns, where) as reader:
-            rows = table_files.save(reader, reader.schema, kind, output)
+            rows = table_files.save(reader, reader.schema, kind, output, note)
     if as_json:
         print_json({"store": store_uri, "output": str(output), "format": kind, "rows": rows})
     else:

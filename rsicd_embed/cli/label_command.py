@@ -208,7 +208,9 @@ def duplicates(
             require_new_columns(store, fields, overwrite=overwrite)
         groups = near_duplicates.find_duplicates(store, threshold, where=where, progress=advance)
         if column is not None:
-            near_duplicates.write_duplicates(store, groups, column, overwrite=overwrite)
+            near_duplicates.write_duplicates(
+                store, groups, column, where=where, overwrite=overwrite
+            )
     extra = sum(len(group.ids) - 1 for group in groups)
     if output is not None:
         listed = [

@@ -12,7 +12,14 @@ from rsicd_embed.captioning.caption_config import Decoding
 from rsicd_embed.captioning.captioner import Captioner
 from rsicd_embed.curation.column_update import require_new_columns, update_columns
 from rsicd_embed.errors import FingerprintError, SchemaError, StoreError
-from rsicd_embed.records import VECTOR, Provenance, differences, vector_matrix
+from rsicd_embed.records import (
+    VECTOR,
+    Provenance,
+    all_of,
+    differences,
+    sql_name,
+    vector_matrix,
+)
 from rsicd_embed.stores.base import VectorStore
 
 ROWS_PER_WRITE = 200_000
@@ -98,6 +105,8 @@ def caption_store(
         raise StoreError(f"{store.uri}: expected rows to caption, found none; ingest images first")
     columns = caption_columns(column)
     require_new_columns(store, columns, overwrite=True)  # names and types
+    with store.scan(["id"], where):
+        pass  # refuses an invalid condition before it is joined with others
     resumed = not overwrite and _has_captions(store, columns)
     captioned = 0
 
@@ -120,10 +129,10 @@ def caption_store(
     if overwrite:
         update_columns(store, columns, lambda batch: captions_of(batch, len(batch)), where)
         return CaptionedRows(captioned, 0, column)
-    kept = _count(store, _without(where, column, absent=False)) if resumed else 0
+    kept = _count(store, _captioned(where, column, absent=False)) if resumed else 0
     present = resumed
     while True:
-        condition = _without(where, column, absent=True) if present else where
+        condition = _captioned(where, column, absent=True) if present else where
         left = rows_per_write
 
         def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -155,9 +164,10 @@ def _has_captions(store: VectorStore, columns: pa.Schema) -> bool:
     return bool(present)
 
 
-def _without(where: str | None, column: str, *, absent: bool) -> str:
-    own = f'"{column}" IS {"" if absent else "NOT "}NULL'
-    return own if where is None else f"({where}) AND {own}"
+def _captioned(where: str | None, column: str, *, absent: bool) -> str:
+    """The condition for rows without a caption, or with one."""
+    own = f"{sql_name(column)} IS {'' if absent else 'NOT '}NULL"
+    return own if where is None else all_of([where, own])
 
 
 def _count(store: VectorStore, where: str | None) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from rsicd_embed.errors import RowChangedError, SchemaError, UnknownRowError
-from rsicd_embed.records import FIXED_COLUMNS, with_ids
+from rsicd_embed.records import FIXED_COLUMNS, sql_name, with_ids
 from rsicd_embed.stores.base import VectorStore
 
 _MOST_CHARS = 200
@@ -149,8 +149,8 @@ def corrected_labels(store: VectorStore, columns: LabelColumns) -> dict[str, str
     """The corrected labels by id, in the order of ids."""
     if not columns.has_corrections(store.schema):
         return {}
-    quoted = '"' + columns.corrected.replace('"', '""') + '"'
-    with store.scan(["id", columns.corrected], where=f"{quoted} IS NOT NULL") as reader:
+    where = f"{sql_name(columns.corrected)} IS NOT NULL"
+    with store.scan(["id", columns.corrected], where) as reader:
         rows = reader.read_all()
     return dict(
         sorted(zip(rows["id"].to_pylist(), rows[columns.corrected].to_pylist(), strict=True))

@@ -6,6 +6,7 @@ Rows whose labels people corrected keep them, and are examples of their classes.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -76,18 +77,27 @@ def read_examples(path: Path) -> dict[str, str]:
         DatasetError: the file cannot be read, lacks a column, gives an id two labels, or has fewer
             than two classes with two examples each.
     """
-    reader = csv.DictReader(_text(path).splitlines())
-    if not {"id", "label"} <= set(reader.fieldnames or ()):
+    # Ids may contain line breaks.
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        header, rows = list(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
         raise DatasetError(
-            f"{path}: expected the columns id and label, found "
-            f"{', '.join(reader.fieldnames or ()) or 'none'}"
+            f"{path}: line {reader.reader.line_num}: expected CSV: {error}"
+        ) from None
+    if any(header.count(name) != 1 for name in ("id", "label")):
+        raise DatasetError(
+            f"{path}: expected the columns id and label, each once, found "
+            f"{', '.join(header) or 'none'}"
         )
     labels: dict[str, str] = {}
-    for row in reader:
+    for line, row in rows:
         id_, label = (_unprotected(row[name] or "") for name in ("id", "label"))
         label = label.strip()
-        if not id_ or not label:
-            raise DatasetError(f"{path}: line {reader.line_num}: expected an id and a label")
+        if not id_ or not label or any(row.get(None, ())):
+            raise DatasetError(
+                f"{path}: line {line}: expected an id and a label, and a cell for each column"
+            )
         if labels.setdefault(id_, label) != label:
             raise DatasetError(f"{path}: {id_!r} has the labels {labels[id_]!r} and {label!r}")
     _require_classes(labels, str(path))
@@ -272,7 +282,7 @@ def _unprotected(cell: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

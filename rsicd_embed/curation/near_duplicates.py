@@ -144,11 +144,24 @@ def _lowest_similarities(store: VectorStore, groups: Sequence[Sequence[str]]) ->
 
 
 def write_duplicates(
-    store: VectorStore, groups: Sequence[DuplicateGroup], column: str, *, overwrite: bool = False
+    store: VectorStore,
+    groups: Sequence[DuplicateGroup],
+    column: str,
+    *,
+    where: str | None = None,
+    overwrite: bool = False,
 ) -> int:
     """Writes the id of a row's representative to a column; null for representatives and others.
 
-    Returns the number of rows that are duplicates of another one.
+    Args:
+        store: the store.
+        groups: as `find_duplicates` returns them.
+        column: name of the column.
+        where: SQL condition, with which they were found; other rows keep their values.
+        overwrite: whether an existing column may be written.
+
+    Returns:
+        The number of rows that are duplicates of another one.
 
     Raises:
         SchemaError: the column exists, unless `overwrite`.
@@ -160,7 +173,7 @@ def write_duplicates(
     def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
         return {column: pa.array([of.get(id_) for id_ in batch["id"].to_pylist()], pa.string())}
 
-    update_columns(store, columns, compute)
+    update_columns(store, columns, compute, where)
     return len(of)
 
 

@@ -126,6 +126,18 @@ class Digests:
     def __init__(self, texts: Iterable[str]) -> None:
         self._sorted = np.sort(np.fromiter(map(_digest, texts), np.uint64))
 
+    @classmethod
+    def joined(cls, parts: Iterable[Digests]) -> Digests:
+        """The texts of all parts."""
+        joined = cls(())
+        joined._sorted = np.sort(np.concatenate([joined._sorted, *(p._sorted for p in parts)]))
+        return joined
+
+    @property
+    def distinct(self) -> int:
+        """Number of different texts; `len` counts repeated ones each time."""
+        return len(np.unique(self._sorted))
+
     def have(self, texts: Sequence[str]) -> np.ndarray:
         """bool (n,): False for each text that certainly was not added."""
         return _among(np.fromiter(map(_digest, texts), np.uint64, len(texts)), self._sorted)

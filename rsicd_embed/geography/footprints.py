@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.errors import DatasetError, first_line
+from rsicd_embed.geography.spatial_functions import require_shapely
 
 if TYPE_CHECKING:
     from pyproj import Transformer
@@ -128,17 +129,36 @@ def to_wgs84(geometry: pa.Array, crs: str | None) -> pa.Array:
     """
     if crs is None and pa.types.is_binary(geometry.type):
         return geometry
-    import shapely
-
-    values = geometry.to_numpy(zero_copy_only=False)
-    try:
-        read = shapely.from_wkt if pa.types.is_string(geometry.type) else shapely.from_wkb
-        shapes = read(values)
-    except (shapely.errors.ShapelyError, TypeError) as error:
-        raise DatasetError(f"expected geometries as WKB or WKT: {first_line(error)}") from None
+    shapely, shapes = require_shapely(), _shapes(geometry)
     if crs is not None:
         shapes = shapely.transform(shapes, _to_lonlat(crs).transform, interleaved=False)
     return pa.array(shapely.to_wkb(shapes, flavor="iso"), pa.binary())
+
+
+def centres(geometry: pa.Array) -> dict[str, pa.Array]:
+    """The columns `lon` and `lat` of the centroids of WKB; null without a geometry.
+
+    Raises:
+        DatasetError: a geometry is invalid.
+    """
+    shapely = require_shapely()
+    points = shapely.centroid(_shapes(geometry))
+    missing = shapely.is_missing(points) | shapely.is_empty(points)
+    return {
+        name: pa.array(axis(points), pa.float64(), mask=missing)
+        for name, axis in (("lon", shapely.get_x), ("lat", shapely.get_y))
+    }
+
+
+def _shapes(geometry: pa.Array) -> np.ndarray:
+    """Reads WKB or WKT; DatasetError for an invalid one."""
+    shapely = require_shapely()
+    read = shapely.from_wkt if pa.types.is_string(geometry.type) else shapely.from_wkb
+    try:
+        shapes: np.ndarray = read(geometry.to_numpy(zero_copy_only=False))
+    except (shapely.errors.ShapelyError, TypeError) as error:
+        raise DatasetError(f"expected geometries as WKB or WKT: {first_line(error)}") from None
+    return shapes
 
 
 def _to_lonlat(crs: str) -> Transformer:

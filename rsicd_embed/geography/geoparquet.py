@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from rsicd_embed.errors import DatasetError
+
 GEOMETRY = "geometry"
 METADATA_KEY = b"geo"
 VERSION = "1.1.0"
@@ -152,6 +154,44 @@ class GeoParquetColumn:
             west, east = np.array([0.0]), np.array([360.0])
         self._turned[0] = min(self._turned[0], west.min())
         self._turned[1] = max(self._turned[1], east.max())
+
+
+def geometry_columns(metadata: dict[bytes, bytes] | None) -> tuple[str | None, dict[str, str]]:
+    """The columns of geometries that a file's metadata describes.
+
+    Returns:
+        The main column, None if the file is not GeoParquet, and the coordinate reference system of
+        each column that is not in WGS 84, as PROJJSON or the text of early GeoParquet versions.
+
+    Raises:
+        DatasetError: the metadata are damaged.
+    """
+    raw = (metadata or {}).get(METADATA_KEY)
+    if raw is None:
+        return None, {}
+    try:
+        document = json.loads(raw)
+        systems = {name: column.get("crs") for name, column in document["columns"].items()}
+        main = str(document["primary_column"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise DatasetError(
+            "expected the metadata of GeoParquet in its key geo, found damaged ones; write the "
+            "file again"
+        ) from None
+    return main, {
+        name: crs if isinstance(crs, str) else json.dumps(crs)
+        for name, crs in systems.items()
+        if crs is not None and not _is_wgs84(crs)
+    }
+
+
+def _is_wgs84(crs: object) -> bool:
+    """Whether a reference system in PROJJSON names WGS 84 with longitudes and latitudes."""
+    identity = crs.get("id") if isinstance(crs, dict) else None
+    if not isinstance(identity, dict):
+        return False
+    known = (identity.get("authority"), str(identity.get("code")))
+    return known in {("OGC", "CRS84"), ("EPSG", "4326")}
 
 
 def covering_column(metadata: dict[bytes, bytes] | None) -> str | None:

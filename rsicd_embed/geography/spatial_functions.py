@@ -71,7 +71,7 @@ def spatial_functions() -> list[tuple[Callable[..., pa.Array], list[pa.DataType]
 
 
 def points(lon: pa.Array, lat: pa.Array) -> pa.Array:
-    """Points as WKB; NULL where a coordinate is."""
+    """Points as WKB; NULL where a coordinate is NULL or NaN, as spreadsheets write none."""
     values = np.empty(len(lon), _POINT)
     values["head"] = np.void(_POINT_HEAD)
     for name, column in (("lon", lon), ("lat", lat)):
@@ -80,7 +80,8 @@ def points(lon: pa.Array, lat: pa.Array) -> pa.Array:
     array = pa.Array.from_buffers(
         _WKB, len(values), [None, pa.py_buffer(offsets), pa.py_buffer(values.tobytes())]
     )
-    return pc.if_else(pc.and_(lon.is_valid(), lat.is_valid()), array, pa.scalar(None, _WKB))
+    is_missing = pc.or_(lon.is_null(nan_is_null=True), lat.is_null(nan_is_null=True))
+    return pc.if_else(is_missing, pa.scalar(None, _WKB), array)
 
 
 def _predicate(name: str, a: pa.Array, b: pa.Array) -> pa.Array:

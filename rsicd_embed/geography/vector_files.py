@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rsicd_embed.errors import QueryError, StoreError, one_line
@@ -38,12 +40,13 @@ def save_features(
     path: Path,
     kind: str,
     coordinates: tuple[str, str] | None,
-    as_text: Callable[[Any], str],
-) -> None:
+    texts: Callable[[pa.Array], list[str | None]],
+) -> dict[str, str]:
     """Writes rows to a GeoPackage or FlatGeobuf file, batch by batch.
 
-    Geometries are the WKB of the column geometry, or else points. Types that these formats lack,
-    such as lists, become text.
+    Geometries are the WKB of the column geometry, or else points on the map. Types that these
+    formats lack, such as lists, become text. Names must differ by more than case, also from that of
+    the geometry: others get a number, as in `Name` and `name_2`.
 
     Args:
         batches: rows of `schema`.
@@ -51,7 +54,10 @@ def save_features(
         path: the file, which must not exist.
         kind: a key of `DRIVERS`.
         coordinates: columns of longitudes and latitudes, for rows without footprints.
-        as_text: converts a value to text.
+        texts: converts the values of a column to texts.
+
+    Returns:
+        Column → its name in the file, for those that were renamed.
 
     Raises:
         StoreError: the file cannot be written.
@@ -64,34 +70,37 @@ def save_features(
             f"{DRIVERS[kind]} files need pyogrio; pip install 'rsicd-embed[geo]'"
         ) from None
     has_footprints = _GEOMETRY in schema.names and pt.is_binary(schema.field(_GEOMETRY).type)
-    required = _GEOMETRY if has_footprints else (coordinates or ("",))[0]
-    names = [name for name in schema.names if name != _GEOMETRY]
+    required = f"{_GEOMETRY} IS NOT NULL"
+    if not has_footprints and coordinates:
+        required = "{} BETWEEN -180 AND 180 AND {} BETWEEN -90 AND 90".format(*coordinates)
+    names = [name for name in schema.names if name != _GEOMETRY or not has_footprints]
+    fields = _field_names(names)
     failure: list[BaseException] = []
 
     def converted() -> Iterator[pa.RecordBatch]:
         try:
             for batch in batches:
-                columns = [_plain(batch[name], as_text) for name in names]
+                columns = [_plain(batch[name], texts) for name in names]
                 if has_footprints:
                     columns.append(batch[_GEOMETRY])
                 else:
                     lon, lat = (batch[name].cast(pa.float64()) for name in coordinates or ())
-                    columns.append(points(lon, lat))
+                    columns.append(points(_within(lon, 180), _within(lat, 90)))
                 if kind == "fgb" and columns[-1].null_count:
                     raise QueryError(
                         "expected rows that all have a place for FlatGeobuf, found some without; "
-                        f'select them with --where "{required} IS NOT NULL", or use .gpkg'
+                        f'select them with --where "{required}", or use .gpkg'
                     )
                 yield pa.RecordBatch.from_arrays(columns, schema=target)
         except BaseException as error:
             failure.append(error)  # which the C interface would hide
             raise
 
-    empty = [_plain(pa.array([], schema.field(name).type), as_text).type for name in names]
-    target = pa.schema([*zip(names, empty, strict=True), (_GEOMETRY, pa.binary())])
+    empty = [_plain(pa.array([], schema.field(name).type), texts).type for name in names]
+    target = pa.schema([*zip(fields, empty, strict=True), (_GEOMETRY, pa.binary())])
     options = {}
     if kind == "gpkg":
-        lowered = {name.lower() for name in names}
+        lowered = {name.lower() for name in fields}
         options["FID"] = next(name for name in ("fid", "gid", "ogc_fid") if name not in lowered)
     try:
         pyogrio.write_arrow(
@@ -109,6 +118,19 @@ def save_features(
         if failure:
             raise failure[0] from None
         raise StoreError(f"cannot write {path.name}: {one_line(error)}") from error
+    return {name: new for name, new in zip(names, fields, strict=True) if name != new}
+
+
+def _field_names(names: Sequence[str]) -> list[str]:
+    """The names of columns in a file; see `save_features`. GDAL crashes or mixes up others."""
+    used, given = {_GEOMETRY}, {name.lower() for name in names}
+    fields = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(2))
+        free = (other for other in numbered if other.lower() not in used | given)
+        fields.append(name if name.lower() not in used else next(free))
+        used.add(fields[-1].lower())
+    return fields
 
 
 def is_generated(path: Path) -> bool:
@@ -132,14 +154,20 @@ def geojson_geometries(column: pa.Array) -> list[dict[str, Any] | None]:
     return [json.loads(text) if good else None for text, good in zip(texts, usable, strict=True)]
 
 
-def _plain(column: pa.Array, as_text: Callable[[Any], str]) -> pa.Array:
+def _within(degrees: pa.Array, most: float) -> pa.Array:
+    """Degrees from `-most` to `most`; null for others, and for NaN."""
+    return pc.if_else(pc.less_equal(pc.abs(degrees), most), degrees, pa.scalar(None, pa.float64()))
+
+
+def _plain(column: pa.Array, texts: Callable[[pa.Array], list[str | None]]) -> pa.Array:
     if pt.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pt.is_large_string(column.type):
         return column.cast(pa.string())
     if pt.is_float16(column.type):
         return column.cast(pa.float32())
+    if pt.is_fixed_size_binary(column.type) or pt.is_large_binary(column.type):
+        return column.cast(pa.binary())
     if any(accepts(column.type) for accepts in _AS_IS):
         return column
-    values = (None if value is None else as_text(value) for value in column.to_pylist())
-    return pa.array(list(values), pa.string())
+    return pa.array(texts(column), pa.string())

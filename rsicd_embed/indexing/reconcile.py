@@ -125,7 +125,7 @@ def update_attributes(
         if (
             row["uri"] != example.uri
             or any(not _is_empty(example.attributes.get(name)) for name in lacking)
-            or any(not _equal(row.get(name), example.attributes.get(name)) for name in names)
+            or any(not is_same(row.get(name), example.attributes.get(name)) for name in names)
         ):
             changed[example.id] = example
     if changed:
@@ -133,12 +133,12 @@ def update_attributes(
     return len(changed)
 
 
-def _equal(stored: Any, given: Any) -> bool:
+def is_same(stored: Any, given: Any) -> bool:
     """Equality in which NaN equals NaN, and empty fields of objects may be missing."""
     if isinstance(stored, list) and isinstance(given, list):
-        return len(stored) == len(given) and all(map(_equal, stored, given))
+        return len(stored) == len(given) and all(map(is_same, stored, given))
     if isinstance(stored, dict) and isinstance(given, dict):
-        return all(_equal(value, given.get(name)) for name, value in stored.items()) and all(
+        return all(is_same(value, given.get(name)) for name, value in stored.items()) and all(
             _is_empty(value) for name, value in given.items() if name not in stored
         )
     return bool(stored == given or (stored != stored and given != given))

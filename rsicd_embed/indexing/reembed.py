@@ -15,6 +15,7 @@ from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import ImageError, StoreError
 from rsicd_embed.files import cache_folder
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
+from rsicd_embed.indexing.reconcile import is_same
 from rsicd_embed.records import FIXED_COLUMNS
 from rsicd_embed.stores.base import StoreURI, VectorStore, Versioned
 
@@ -124,9 +125,20 @@ def _unless_changed(
     store: VectorStore, source: Source, staging: VectorStore
 ) -> Iterator[pa.RecordBatch]:
     """Yields the rows of `staging`; read while `store` is locked, so that no write is lost."""
-    if _source(store) != source:
+    if not _is_unchanged(source, _source(store)):
         raise _ChangedError
     yield from staging.scan()
+
+
+def _is_unchanged(before: Source, now: Source) -> bool:
+    """Whether two sources have the same rows, in which NaN equals NaN."""
+    if (before.schema, len(before.examples)) != (now.schema, len(now.examples)):
+        return False
+    pairs = zip(before.examples, now.examples, strict=True)
+    return all(
+        (old.id, old.uri) == (new.id, new.uri) and is_same(old.attributes, new.attributes)
+        for old, new in pairs
+    )
 
 
 def _free_tag(store: Versioned) -> str:

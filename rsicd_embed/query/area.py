@@ -20,6 +20,7 @@ import pyarrow as pa
 from rsicd_embed.arguments import shown
 from rsicd_embed.errors import QueryError
 from rsicd_embed.geography.spatial_functions import points, require_shapely
+from rsicd_embed.records import sql_name
 
 # Pairs of column names, in lower case.
 _COLUMNS = (("lon", "lat"), ("longitude", "latitude"), ("lng", "lat"))
@@ -106,7 +107,7 @@ class Area:
         if re.fullmatch(r"[^,a-zA-Z]+(,[^,a-zA-Z]+){3}", text):
             return cls.of_box(text)
         try:
-            document = json.loads(Path(text).read_text("utf-8"))
+            document = json.loads(Path(text).read_text("utf-8-sig"))
         except OSError as error:
             raise QueryError(f"{_EXPECTED}, found {text!r}: {error.strerror}") from None
         except (ValueError, RecursionError):
@@ -127,9 +128,10 @@ class Area:
             raise _no_coordinates(schema)
         lon, lat = map(sql_name, columns)
         west, south, east, north = self.box
-        join = "AND" if west <= east else "OR"
-        within = f"({lon} >= {west!r} {join} {lon} <= {east!r})"
-        condition = f"{within} AND {lat} >= {south!r} AND {lat} <= {north!r}"
+        # Both ends are compared, as NaN is greater than all numbers in SQL.
+        spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+        within = " OR ".join(f"{lon} >= {start!r} AND {lon} <= {end!r}" for start, end in spans)
+        condition = f"({within}) AND {lat} >= {south!r} AND {lat} <= {north!r}"
         if not self.polygons:
             return condition
         return f"{condition} AND {predicate}({_shape(schema)}, {sql_bytes(self._wkb())})"
@@ -201,11 +203,6 @@ class Near:
 def has_footprints(schema: pa.Schema) -> bool:
     """Whether rows have footprints, as WKB in a column geometry."""
     return FOOTPRINT in schema.names and pa.types.is_binary(schema.field(FOOTPRINT).type)
-
-
-def sql_name(name: str) -> str:
-    """A column name as SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def sql_bytes(value: bytes) -> str:

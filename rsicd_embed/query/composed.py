@@ -48,7 +48,8 @@ class Part:
             query together weigh as much as the strongest of them.
 
     Raises:
-        QueryError: none or several of the three, a blank text, or a weight of zero.
+        QueryError: none or several of the three, a blank text, an id that is not a string, or a
+            weight of zero.
     """
 
     text: str | None = None
@@ -64,6 +65,8 @@ class Part:
             )
         if self.text is not None and not (isinstance(self.text, str) and self.text.strip()):
             raise QueryError(f"expected a text that is not empty, found {shown(self.text)}")
+        if self.id is not None and not isinstance(self.id, str):
+            raise QueryError(f"expected an id that is a string, found {shown(self.id)}")
         usable = isinstance(self.weight, int | float) and 0 < abs(self.weight) <= _LARGEST_WEIGHT
         if not usable:
             raise QueryError(

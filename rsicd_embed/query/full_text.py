@@ -105,8 +105,8 @@ def ranked_ids(
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    if is_list(kind):
-        return _is_text(kind.value_type)
+    """Whether values are texts or lists of texts, but not lists of lists."""
+    kind = kind.value_type if is_list(kind) else kind
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.errors import QueryError
+from rsicd_embed.geography.overlap import separate
 from rsicd_embed.query import full_text
+from rsicd_embed.query.area import FOOTPRINT
 from rsicd_embed.query.composed import Query
 
 WINDOW = 1000
@@ -46,7 +48,7 @@ def fused(
     """Hits by (-fused score, id), of the rows in one of the rankings.
 
     Args:
-        query: the query, with k, offset and minimum score.
+        query: the query, with k, offset, overlap to merge and minimum score.
         rows: rows of both rankings, as hits with a score.
         similar: ids by similarity.
         matching: (id, text score) by full text.
@@ -64,7 +66,11 @@ def fused(
     if query.min_score is not None:
         least = pa.scalar(np.float32(query.min_score), pa.float32())
         rows = rows.filter(pc.greater_equal(rows["score"], least))
-    rows = rows.sort_by([(FUSED, "descending"), ("id", "ascending")]).slice(query.offset, query.k)
+    rows = rows.sort_by([(FUSED, "descending"), ("id", "ascending")])
+    if query.merge is not None:
+        most = query.offset + (query.k or WINDOW)
+        rows = rows.take(separate(rows[FOOTPRINT].combine_chunks(), query.merge, most))
+    rows = rows.slice(query.offset, query.k)
     ranks = np.arange(query.offset + 1, query.offset + 1 + len(rows), dtype=np.int32)
     place = rows.schema.get_field_index("rank")
     return rows.set_column(place, rows.schema.field(place), pa.array(ranks))

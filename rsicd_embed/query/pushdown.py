@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rsicd_embed.records import VECTOR, sql_literal
+from rsicd_embed.records import VECTOR, sql_literal, sql_name
 
 _COMPARISONS = {"=", "!=", "<", "<=", ">", ">=", "AND", "OR"}
 _COMPARISONS |= {"IS DISTINCT FROM", "IS NOT DISTINCT FROM"}
@@ -80,7 +80,7 @@ def _sql(expression: Any) -> str:
         name: str = expression.to_variant().name()
         if name == VECTOR:
             raise _NotPushedError
-        return '"' + name.replace('"', '""') + '"'
+        return sql_name(name)
     if kind == "Literal":
         return _literal(expression.python_value().as_py())
     operator: str = expression.rex_call_operator()

@@ -14,8 +14,10 @@ from rsicd_embed.geography.overlap import separate
 from rsicd_embed.query import full_text, hybrid
 from rsicd_embed.query.area import FOOTPRINT, has_footprints
 from rsicd_embed.query.composed import Query, query_vector
-from rsicd_embed.records import HIT_COLUMNS, VECTOR, vector_matrix, with_ids
+from rsicd_embed.records import HIT_COLUMNS, VECTOR, all_of, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore, require_store
+from rsicd_embed.stores.filters import matching
+from rsicd_embed.stores.row_view import without_vector
 from rsicd_embed.stores.scoring import cosines_with, unit_queries
 
 # Of searches whose hits are merged: their first depth, relative to k, and how much it grows.
@@ -65,13 +67,14 @@ def condition(query: Query, schema: pa.Schema) -> str | None:
 
     Raises:
         QueryError: rows of this schema have no coordinates for the places.
+        FilterError: an invalid `where`.
     """
     places = [place for place in (query.within, query.near) if place is not None]
     conditions = [place.condition(schema, query.contained) for place in places]
-    if not conditions:
-        return query.where
-    conditions += [] if query.where is None else [query.where]
-    return " AND ".join(f"({condition})" for condition in conditions)
+    if query.where is None or not conditions:
+        return all_of(conditions) or query.where
+    matching(without_vector(schema).empty_table(), query.where)  # by itself, it must be valid
+    return all_of([*conditions, query.where])
 
 
 def hits(query: Query, vector: np.ndarray, store: VectorStore) -> pa.Table:

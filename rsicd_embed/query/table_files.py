@@ -23,7 +23,7 @@ from rsicd_embed.geography.geoparquet import GeoParquetColumn
 from rsicd_embed.geography.vector_files import geojson_geometries
 from rsicd_embed.json_output import as_json
 from rsicd_embed.query.area import FOOTPRINT, coordinate_columns, has_footprints
-from rsicd_embed.records import VECTOR, python_rows
+from rsicd_embed.records import VECTOR, python_rows, python_values
 
 Format = Literal["json", "csv", "geojson", "parquet", "gpkg", "fgb"]
 # Formats that `write` writes to open files; GeoPackage and FlatGeobuf need paths.
@@ -53,7 +53,8 @@ def save(
         schema: columns; a vector column is left out.
         kind: format of the file.
         path: the file, which is replaced if it exists; see `generated_files`.
-        note: called with a message if rows with footprints become plain Parquet.
+        note: called with a message if rows with footprints become plain Parquet, or columns get
+            other names.
 
     Returns:
         The number of rows.
@@ -72,7 +73,7 @@ def save(
             yield batch
 
     if kind in vector_files.DRIVERS:
-        _save_features(counted(), schema, kind, path)
+        _save_features(counted(), schema, kind, path, note)
     else:
         _replace(path, lambda file: write(counted(), schema, kind, file, note))
     return count
@@ -93,9 +94,14 @@ def _replace(path: Path, fill: Callable[[BinaryIO], None]) -> None:
 
 
 def _save_features(
-    rows: Iterable[pa.RecordBatch], schema: pa.Schema, kind: Format, path: Path
+    rows: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    kind: Format,
+    path: Path,
+    note: Callable[[str], None],
 ) -> None:
     coordinates = _require_places(schema, kind)
+    renamed: dict[str, str] = {}
     schema = _shown(schema)
     batches = (batch.select(schema.names) for batch in rows)
     with storage_errors(f"cannot write {path}"):
@@ -103,10 +109,12 @@ def _save_features(
             raise FileNotFoundError(errno.ENOENT, "its folder does not exist")
         replace_file(
             path,
-            lambda aside: vector_files.save_features(
-                batches, schema, aside, kind, coordinates, _value_text
+            lambda aside: renamed.update(
+                vector_files.save_features(batches, schema, aside, kind, coordinates, _texts)
             ),
         )
+    for name, new in renamed.items():
+        note(f"column {name!r} is {new!r} in the file, where names must differ by more than case")
 
 
 def write(
@@ -230,6 +238,10 @@ def _cell(value: Any) -> Any:
         return value.hex()
     text = _value_text(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _texts(column: pa.Array) -> list[str | None]:
+    return [None if value is None else _value_text(value) for value in python_values(column)]
 
 
 def _value_text(value: Any) -> str:

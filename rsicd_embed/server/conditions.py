@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from rsicd_embed.errors import RequestError
-from rsicd_embed.records import VECTOR, sql_literal
+from rsicd_embed.records import VECTOR, sql_literal, sql_name
 
 Kind = Literal["text", "number", "truth", "time"]
 Operator = Literal[
@@ -113,7 +113,7 @@ def _sql(condition: Condition, schema: pa.Schema) -> str:
             f"column {condition.column!r}: expected an operator of {', '.join(OPERATORS[kind])}; "
             f"found {condition.operator!r}",
         )
-    column = '"' + condition.column.replace('"', '""') + '"'
+    column = sql_name(condition.column)
     if condition.operator in _NULLS:
         return f"{column} IS {'NOT ' if 'not' in condition.operator else ''}NULL"
     try:

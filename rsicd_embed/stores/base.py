@@ -331,8 +331,17 @@ def require_tag(name: str) -> str:
 
 
 def require_new_tag(name: str, tags: Container[str], store: str) -> str:
-    """Returns the name if it is valid for a tag and not in `tags`, or raises StoreError."""
-    if require_tag(name) in tags:
+    """Returns the name if it is valid for a new tag and not in `tags`, or raises StoreError.
+
+    Dots are as LanceDB allows them, so that all stores accept the same names.
+    """
+    parts = require_tag(name).split(".")
+    if "" in parts or (len(parts) > 1 and parts[-1] == "lock"):
+        raise StoreError(
+            "expected a tag with single dots inside, if any, and not ending in .lock, found "
+            f"{name!r}; choose another name"
+        )
+    if name in tags:
         raise StoreError(f"{store}: tag {name!r} already exists; choose another name")
     return name
 

@@ -28,9 +28,11 @@ def require_column_names(names: list[str]) -> None:
                 f"column {name!r} is reserved (hits have the columns {', '.join(_RESERVED)}, "
                 "and stores may add columns that begin with _); rename it"
             )
-        if not name.isprintable() or not name or set(name) & set(".`"):
+        # LanceDB reads all columns for one called *, each of them twice.
+        if not name.isprintable() or name in ("", "*") or set(name) & set(".`"):
             raise SchemaError(
-                f"column {name!r}: expected a printable name without dots or backticks; rename it"
+                f"column {name!r}: expected a printable name without dots or backticks, other than "
+                "*; rename it"
             )
 
 

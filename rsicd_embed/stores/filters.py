@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import threading
 from collections.abc import Callable
@@ -58,6 +59,11 @@ _LIMITS = {
     ),
 }
 
+
+# An exception of a function in Python, as the text of a Rust structure with its traceback.
+_RAISED = re.compile(
+    r"""PyErr \{ type: [^\n]*?, value: \w+\(('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\), traceback"""
+)
 
 _ID = re.compile(r"'([^']*(?:''[^']*)*)'")
 _ID_LIST = re.compile(rf"id IN \(({_ID.pattern}(?:, {_ID.pattern})*)\)")
@@ -228,6 +234,8 @@ def quotes_hint(name: str, sql: str) -> str:
 
 def plain_words(text: str) -> str:
     """An error of DataFusion in one line of at most 300 characters, without its jargon."""
+    if raised := _RAISED.search(text):
+        return clipped(" ".join(str(ast.literal_eval(raised[1])).split()), 300)
     for pattern, message in _LIMITS.items():
         if limit := re.search(pattern, text):
             return message.format(*(group.rstrip(".") for group in limit.groups()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -87,6 +88,15 @@ def test_conditions_and_overwriting(store: VectorStore, captioner: Captioner) ->
     assert captions(store)[:5] == before[:5]
     rest = caption_store(store, captioner, decoding=GREEDY, where="year < 9")
     assert (rest.captioned, rest.kept) == (2, 7)
+
+
+def test_any_column_name_and_a_condition_with_a_comment(
+    store: VectorStore, captioner: Captioner
+) -> None:
+    options: dict[str, Any] = {"column": 'the "best"', "decoding": GREEDY}
+    first = caption_store(store, captioner, where="year < 5 -- old", **options)
+    second = caption_store(store, captioner, where="year < 7 -- older", **options)
+    assert (first.captioned, second.captioned, second.kept) == (5, 2, 5)
 
 
 def test_stores_that_cannot_be_captioned(

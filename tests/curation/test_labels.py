@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,6 +199,10 @@ def test_validation_is_honest() -> None:
         (labels.read_examples, "id,label\na,x\nb,x\nc,y\n", "found one of 'y'"),
         (labels.read_examples, "id,label\na,x\na,y\n", "has the labels 'x' and 'y'"),
         (labels.read_examples, "id,label\na,\n", "line 2: expected an id and a label"),
+        (labels.read_examples, "id,label\na,b,x\n", "line 2: .* a cell for each column"),
+        (labels.read_examples, "id,label,id\na,x,b\n", "id and label, each once"),
+        (labels.read_examples, f"id,label\n{'a' * 200_000},x\n", "line 2: expected CSV: field"),
+        (labels.read_examples, 'id,label\n"a"b,x\n', "line 2: expected CSV"),
     ],
 )
 def test_wrong_files(
@@ -206,6 +211,13 @@ def test_wrong_files(
     (tmp_path / "file").write_text(text)
     with pytest.raises(DatasetError, match=message):
         read_file(tmp_path / "file")
+
+
+def test_ids_with_line_breaks(tmp_path: Path) -> None:
+    ids = ["a\nb", "a\u2028b", "a\r\nb", "ab"]
+    with (tmp_path / "file").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("id", "label"), *zip(ids, "xxyy", strict=True)])
+    assert labels.read_examples(tmp_path / "file") == dict(zip(ids, "xxyy", strict=True))
 
 
 def test_command(stored: str, tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ def test_groups(scheme: str, tmp_path: Path) -> None:
         column = store.scan(["id", "duplicate_of"]).read_all().to_pylist()
         assert written == sum(row["duplicate_of"] is not None for row in column)
         assert written == sum(len(group.ids) - 1 for group in groups)
+        # Rows that were not compared keep their values.
+        some = find_duplicates(store, 0.97, where="id < '060'")
+        write_duplicates(store, some, "duplicate_of", where="id < '060'", overwrite=True)
+        now = store.scan(["id", "duplicate_of"]).read_all().to_pylist()
+        before = {row["id"]: row["duplicate_of"] for row in column if row["id"] >= "060"}
+        assert {row["id"]: row["duplicate_of"] for row in now if row["id"] >= "060"} == before
         with pytest.raises(QueryError, match="from -1 to 1"):
             find_duplicates(store, 1.5)
 

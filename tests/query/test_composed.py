@@ -170,6 +170,7 @@ def test_the_oldest_texts_are_forgotten(words: Words, monkeypatch: pytest.Monkey
         (lambda: Part("a", id="b"), "expected one of text, image and id"),
         (lambda: Part(), "expected one of text, image and id"),
         (lambda: Part("  "), "not empty"),
+        (lambda: Part(id=5), "expected an id that is a string, found 5"),  # type: ignore[arg-type]
         (lambda: Part("a", weight=0), "weight other than 0"),
         (lambda: Part("a", weight=float("nan")), "weight other than 0"),
         (lambda: Part.parse("text", "0*a"), "weight other than 0"),

@@ -185,6 +185,7 @@ def test_text_column_of_a_plain_search() -> None:
 
 
 def test_a_store_without_text_columns(stores: list[VectorStore]) -> None:
-    schema = pa.schema([("id", pa.string()), ("cloud", pa.float64())])
+    nested = ("captions", pa.list_(pa.list_(pa.string())))
+    schema = pa.schema([("id", pa.string()), ("cloud", pa.float64()), nested])
     with pytest.raises(QueryError, match=r"no column of a usual name; text columns: none"):
         full_text.text_column(schema, None)

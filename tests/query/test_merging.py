@@ -13,6 +13,7 @@ import rsicd_embed
 from rsicd_embed import Part, Query
 from rsicd_embed.errors import QueryError
 from rsicd_embed.geography.overlap import separate
+from rsicd_embed.query.search import hits as ranked_hits
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import VectorStore
 from rsicd_embed.testing.stores import batch, unit
@@ -33,7 +34,9 @@ def shapes_of() -> np.ndarray:
 def store(request: Any, tmp_path: Path) -> VectorStore:
     count = SIDE * SIDE
     wkb = pa.array(shapely.to_wkb(shapes_of()), pa.binary())
-    added = batch([f"{i:03}" for i in range(count)], unit(count, seed=2), geometry=wkb)
+    caption = [f"tile {i % 3}" for i in range(count)]
+    ids = [f"{i:03}" for i in range(count)]
+    added = batch(ids, unit(count, seed=2), geometry=wkb, caption=caption)
     with rsicd_embed.open_store(f"{request.param}:{tmp_path / 'st'}", MADE_BY) as opened:
         opened.upsert([added])
         yield opened
@@ -88,6 +91,19 @@ def test_k_hits_without_overlap(store: VectorStore) -> None:
     inside = rsicd_embed.Area((0, 0, 3, 3))
     few = rsicd_embed.search(Query(parts, k=50, merge=0.1, within=inside), store)
     assert 1 <= len(few) <= 9
+
+
+def test_hybrid_hits_are_merged(store: VectorStore) -> None:
+    shapes, vector = shapes_of(), unit(1, seed=3)[0]
+    every = ranked_hits(Query([Part("tile 2")], k=200, hybrid=True), vector, store)
+    merged = ranked_hits(Query([Part("tile 2")], k=200, hybrid=True, merge=0.1), vector, store)
+    ids = [int(id_) for id_ in every["id"].to_pylist()]
+    kept = separate(pa.array(shapely.to_wkb(shapes[ids]), pa.binary()), 0.1)
+    assert [int(id_) for id_ in merged["id"].to_pylist()] == [ids[place] for place in kept]
+    query = Query([Part("tile 2")], k=3, offset=2, hybrid=True, merge=0.1)
+    page = ranked_hits(query, vector, store)
+    assert page["id"].to_pylist() == merged["id"].to_pylist()[2:5]
+    assert page["rank"].to_pylist() == [3, 4, 5]
 
 
 def test_on_the_command_line(store: VectorStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 
 import rsicd_embed
 from rsicd_embed import Area, Near, Part, Query
-from rsicd_embed.errors import FilterError, QueryError
+from rsicd_embed.errors import FilterError, QueryError, SQLError
+from rsicd_embed.query.search import condition
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.filters import matching
+from rsicd_embed.testing.stores import batch, unit
 
 shapely = pytest.importorskip("shapely")
 Geod = pytest.importorskip("pyproj").Geod
@@ -129,6 +132,47 @@ def test_all_stores_and_sql_give_the_same_hits(tmp_path: Path) -> None:
             sql = "SELECT id FROM images WHERE st_intersects(geometry, st_geomfromgeojson('{}'))"
             found = rsicd_embed.sql(sql.format(json.dumps(HOLED)), store)
             assert set(pa.table(found)["id"].to_pylist()) == expected
+
+
+def test_places_and_a_condition() -> None:
+    rows = pa.table(
+        {
+            "id": list("abcd"), "lon": [0.5, math.nan, 179.5, -179.5], "lat": [0.5] * 4,
+            "label": ["x", "x", "x", "y"],
+        }
+    )  # fmt: skip
+
+    def ids(where: str | None, *box: float) -> str:
+        query = Query([Part(id="a")], where=where, within=Area(box))  # type: ignore[arg-type]
+        mask = matching(rows, condition(query, rows.schema) or "")
+        return "".join(rows["id"].filter(pa.array(mask)).to_pylist())
+
+    assert ids(None, 170, 0, -170, 1) == "cd"  # NaN is nowhere
+    assert ids("label = 'x' -- a note", 170, 0, -170, 1) == "c"
+    assert ids("label = 'y' or label = 'x'", 0, 0, 1, 1) == "a"
+    for incomplete in ("label = 'y') OR (label = 'x'", "label = 'x", "label = 'x' /*", ""):
+        with pytest.raises(FilterError):
+            ids(incomplete, 0, 0, 1, 1)
+
+
+def test_one_row_without_a_place(tmp_path: Path) -> None:
+    """NaN is no place, as NULL is none; other rows are compared."""
+    with rsicd_embed.open_store(f"exact:{tmp_path / 'st'}", MADE_BY) as store:
+        places = {"lon": [0.5, math.nan, None], "lat": [0.5] * 3}
+        store.upsert([batch(list("abc"), **places)])
+        sql = "SELECT st_distance(st_point(0, 0), st_point(lon, lat)) AS m FROM images ORDER BY id"
+        metres = rsicd_embed.sql(sql, store)["m"].to_pylist()
+        assert metres[0] == pytest.approx(78_500, rel=0.01) and metres[1:] == [None, None]
+        wrong = "st_intersects(st_point(lon, lat), st_geomfromtext('POINT(\"x'))"
+        with pytest.raises(FilterError, match=r": expected a geometry as WKT: ParseExcep[^\n]*$"):
+            store.search(unit(1), where=wrong)
+        with pytest.raises(SQLError, match=r"not possible: expected a geometry as WKT: Par[^\n]*$"):
+            rsicd_embed.sql(f"SELECT id FROM images WHERE {wrong}", store)
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "area.json").write_text(json.dumps(HOLED), "utf-8-sig")
+    assert Area.parse(str(tmp_path / "area.json")) == Area.of_geojson(HOLED)
 
 
 def test_functions() -> None:

@@ -87,3 +87,44 @@ def test_failed_writes_leave_the_file(tmp_path: Path) -> None:
         table_files.save([], pa.schema([("id", pa.string())]), "geojson", path)
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["gpkg", "fgb"])
+def test_features_keep_all_columns(kind: table_files.Format, tmp_path: Path) -> None:
+    """GDAL crashes or mixes up columns whose names differ by case only."""
+    pyogrio = pytest.importorskip("pyogrio")
+    rows = pa.table(
+        {
+            "id": ["a"], "lon": [1.0], "lat": [2.0], "geometry": ["POINT (1 2)"],
+            "Geometry": ["G"], "Name": ["N"], "name": ["n"], "name_2": ["n2"], "FID": ["F"],
+            "fid": ["f"], "key": pa.array([b"abc"], pa.binary(3)),
+            "late": pa.array([[10**18]], pa.list_(pa.timestamp("us"))),
+        }
+    )  # fmt: skip
+    notes: list[str] = []
+    file = tmp_path / f"x.{kind}"
+    assert table_files.save(rows.to_batches(), rows.schema, kind, file, notes.append) == 1
+    read = pyogrio.read_arrow(file)[1].to_pylist()[0]
+    expected = {
+        "id": "a", "lon": 1.0, "lat": 2.0, "geometry_2": "POINT (1 2)", "Geometry_3": "G",
+        "Name": "N", "name_3": "n", "name_2": "n2", "FID": "F", "fid_2": "f", "key": b"abc",
+    }  # fmt: skip
+    assert {name: read[name] for name in expected} == expected
+    assert len(notes) == 4 and notes[0].startswith("column 'geometry' is 'geometry_2' in the file")
+    names = ROWS.column_names[2:]
+    assert table_files.save(ROWS.to_batches(), ROWS.schema, "gpkg", tmp_path / "y.gpkg") == 3
+    assert set(names) < set(pyogrio.read_arrow(tmp_path / "y.gpkg")[1].column_names)
+
+
+def test_features_without_a_place_on_the_map(tmp_path: Path) -> None:
+    """As in GeoJSON, NaN and numbers that are no degrees are no place."""
+    pyogrio = pytest.importorskip("pyogrio")
+    nan = float("nan")
+    places = {"lon": [1, None, nan, 2, 181, 3], "lat": [2.0, 3.0, 4.0, nan, 5.0, -91.0]}
+    rows = pa.table({"id": list("abcdef"), "lon": pa.array(places["lon"], pa.float64())})
+    rows = rows.append_column("lat", pa.array(places["lat"], pa.float64()))
+    table_files.save(rows.to_batches(), rows.schema, "gpkg", tmp_path / "x.gpkg")
+    read = pyogrio.read_arrow(tmp_path / "x.gpkg")[1]
+    assert [shape is not None for shape in read.columns[-1].to_pylist()] == [True] + [False] * 5
+    with pytest.raises(QueryError, match="lon BETWEEN -180 AND 180 AND lat BETWEEN -90 AND 90"):
+        table_files.save(rows.to_batches(), rows.schema, "fgb", tmp_path / "x.fgb")

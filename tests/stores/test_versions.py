@@ -105,6 +105,15 @@ def test_invalid_tag_names(store: Versioned, name: str) -> None:
         store.tag(name)
 
 
+def test_dots_in_tag_names(store: Versioned) -> None:
+    """All stores accept the names that LanceDB does."""
+    for name in (".a", "a.", "a..b", "a.lock"):
+        with pytest.raises(StoreError, match="a tag with single dots inside, if any, and not end"):
+            store.tag(name)
+    store.tag("v1.2.lock-x")
+    assert list(store.tags()) == ["v1.2.lock-x"]
+
+
 def test_unknown_and_repeated_tags(store: Versioned) -> None:
     store.tag("here")
     with pytest.raises(StoreError, match="'here' already exists"):

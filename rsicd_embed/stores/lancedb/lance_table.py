@@ -100,9 +100,9 @@ class LanceLocation:
             StoreURIError: an invalid table name.
             StoreError: the location is a file.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", uri.table):
+        if not re.fullmatch(r"(?!\.+$)[A-Za-z0-9_.-]+", uri.table):
             raise StoreURIError(
-                f"{uri}: expected a table name of letters, digits, '_', '-' and '.', "
+                f"{uri}: expected a table name of letters, digits, '_', '-' and '.', not only '.', "
                 f"found {uri.table!r}"
             )
         _register_function()

@@ -202,7 +202,9 @@ class ColumnTests:
                 store.upsert([batch(["ok"]), batch(["e"], geo=[geo])])
         assert stored(store) == got
 
-    @pytest.mark.parametrize("name", ["query", "rank", "score", "_distance", "_rowid", "a.b", ""])
+    @pytest.mark.parametrize(
+        "name", ["query", "rank", "score", "_distance", "_rowid", "a.b", "*", ""]
+    )
     def test_reserved_columns(self, store: VectorStore, name: str) -> None:
         """Names that hits or stores use themselves, and names that SQL cannot quote."""
         with pytest.raises(SchemaError, match=r"rename it"):
