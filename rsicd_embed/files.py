@@ -26,6 +26,8 @@ _REMEDIES = {
     errno.EPERM: "make the folder writable or use another one",
     errno.EROFS: "use a folder on a writable file system",
     errno.EFBIG: "allow larger files (ulimit -f) or use another file system",
+    errno.ENOENT: "check the path, whose folder must exist",
+    errno.ENAMETOOLONG: "use a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n) and try again",
 }
 
@@ -84,6 +86,23 @@ def sync_folder(folder: Path) -> None:
     """Flushes a folder's entries (new and renamed files) to disk."""
     if os.name == "posix":  # elsewhere folders cannot be opened and renames are synchronous
         sync_file(folder)
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
+    """Yields `folder` and those below it, subfolders first, each with its entries.
+
+    It takes a tenth of the time of building a path for each file. Folders that are gone are left
+    out.
+    """
+    try:
+        with os.scandir(folder) as reader:
+            entries = list(reader)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(Path(entry.path))
+    yield folder, entries
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> FileEntry:

@@ -33,9 +33,10 @@ from rsicd_embed.reports import record
 class StubEmbedder:
     """Gives every image another vector, without a model."""
 
-    name, dim, fingerprint, batch_size = "stub", 16, "stub", 256
+    name = fingerprint = "stub"
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int, batch_size: int = 256) -> None:
+        self.dim, self.batch_size = dim, batch_size
         self._random = np.random.default_rng(0)
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
@@ -60,13 +61,13 @@ def examples(folder: Path, count: int) -> Iterator[Example]:
         yield Example(f"area-{number // 1000:05}/tile-{number:08}.png", str(folder / "tile.png"))
 
 
-def ingest(scheme: str, count: int, *, again: bool) -> dict[str, float]:
+def ingest(scheme: str, count: int, dim: int, *, again: bool) -> dict[str, float]:
     """Ingests in this process; with `again`, a second time."""
     share_one_heap()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         Image.new("RGB", (8, 8)).save(folder / "tile.png")
-        embedder = StubEmbedder()
+        embedder = StubEmbedder(dim)
         source = Source(folder, collect(examples(folder, count), pa.schema([])))
         started = time.perf_counter()
         for _ in range(1 + again):
@@ -83,22 +84,26 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--images", type=int, action="append", required=True)
     parser.add_argument("--scheme", default="lancedb")
+    parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--again", action="store_true", help="Ingest everything twice.")
     parser.add_argument("--inline", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inline:
-        print(json.dumps(ingest(options.scheme, options.images[0], again=options.again)))
+        print(
+            json.dumps(ingest(options.scheme, options.images[0], options.dim, again=options.again))
+        )
         return
     rows = []
     for count in options.images:
         command = [sys.executable, __file__, "--inline", "--images", str(count)]
-        command += ["--scheme", options.scheme, *(["--again"] if options.again else [])]
+        command += ["--scheme", options.scheme, "--dim", str(options.dim)]
+        command += ["--again"] if options.again else []
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append(json.loads(output.splitlines()[-1]))
         ratio = rows[-1]["peak_bytes"] / rows[0]["peak_bytes"]
         print(f"{rows[-1]}, {ratio:.2f} × the first")
     if options.output:
-        settings = {"scheme": options.scheme, "again": options.again, "dim": StubEmbedder.dim}
+        settings = {"scheme": options.scheme, "again": options.again, "dim": options.dim}
         command_line = shlex.join(["python", *sys.argv])
         run = {**record.document("ingest-rows", settings, command=command_line), "memory": rows}
         print(f"record: {record.save(options.output, 'bench-ingest-rows', run)}")  # type: ignore[arg-type]

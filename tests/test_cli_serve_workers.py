@@ -45,6 +45,8 @@ def test_workers_share_a_port_until_signalled(
             assert len(answer(f"{url}api/search?text=a+port")["hits"]) == 5
         assert metric(url, 'rsicd_embed_requests_total{method="GET",route="/api/search"') == 20
         assert metric(url, "rsicd_embed_workers") == 2
+        for pid in pids:
+            assert metric(url, f'process_resident_memory_bytes{{pid="{pid}"}}') > 0
         process.send_signal(sent)
         _, errors = process.communicate(timeout=_PATIENCE_S)
     lines: list[dict[str, Any]] = [json.loads(line) for line in errors.splitlines()]
@@ -52,7 +54,7 @@ def test_workers_share_a_port_until_signalled(
     assert {line["pid"] for line in lines} <= pids
     searches = [line for line in lines if line["path"] == "/api/search"]
     assert [line["rows"] for line in searches] == [5] * 20
-    assert len({line["request_id"] for line in lines}) == len(lines) == 22
+    assert len({line["request_id"] for line in lines}) == len(lines) == 24
 
 
 def test_a_killed_worker_is_replaced(stored: str, tiny_model: Path) -> None:

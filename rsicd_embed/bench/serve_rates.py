@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import subprocess
 import sys
 import time
@@ -75,17 +76,21 @@ class Server:
     latencies_ns: list[int] = field(default_factory=list)
 
     def cpu_s(self) -> float:
-        """CPU time that the server has used, in seconds."""
+        """CPU time that the server's processes have used, in seconds."""
         return self._metric("process_cpu_seconds_total")
 
     def resident_bytes(self) -> int:
-        """Resident memory of the server."""
+        """Resident memory of the server's processes; pages that they share count for each."""
         return int(self._metric("process_resident_memory_bytes"))
 
     def _metric(self, name: str) -> float:
         with urlopen(f"{self.url}metrics") as response:
             lines = response.read().decode().splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+        # With several processes, each has a line with its labels.
+        values = [float(line.split()[-1]) for line in lines if re.match(rf"{name}[ {{]", line)]
+        if not values:
+            raise BenchError(f"expected {name} in {self.url}metrics, found none; it needs Linux")
+        return sum(values)
 
 
 def fill(uri: str, rows: int, provenance: Provenance, seed: int = 0) -> None:

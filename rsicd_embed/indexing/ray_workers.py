@@ -38,6 +38,7 @@ _START_S = 900.0  # to find room on the cluster and load the model
 _AT_ONCE = 2  # chunks per worker: one is read while another is embedded
 _AHEAD = 4  # chunks per worker that are sent or waiting for an earlier one
 _ATTEMPTS = 8  # of a chunk whose worker ends
+_THREADS = "OMP_NUM_THREADS"  # number of threads of BLAS libraries, which rounding depends on
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,8 @@ class RayWorkers(Closing):
             max_concurrency=_AT_ONCE,
             max_restarts=-1,
             max_task_retries=_ATTEMPTS - 1,
+            # Ray would set it to 1. Empty is the library's default, as if it were not set.
+            runtime_env={"env_vars": {_THREADS: os.environ.get(_THREADS, "")}},
             **accelerators.get(kind, {}),
         )
         return [actor.remote(load) for _ in range(count)]

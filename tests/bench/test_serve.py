@@ -84,6 +84,11 @@ def test_a_failed_request_is_an_error() -> None:
         bench.send_all(url, requests(1), 1)
 
 
+def test_a_server_without_metrics_of_its_process_is_an_error() -> None:
+    with echo() as url, pytest.raises(BenchError, match="expected process_cpu_seconds_total in"):
+        bench.Server(url, 0.0).cpu_s()
+
+
 def test_searches_are_all_different() -> None:
     heads = [request.head for request in (*bench.searches(5, 3), *bench.searches(5, 3))]
     assert len(set(heads)) == 10
@@ -106,7 +111,8 @@ def test_the_command_refuses_an_unknown_store(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_saves_a_record(tiny_model: Path, tmp_path: Path) -> None:
     words = ("bench", "serve", "--model", tiny_model, "--backend", "numpy", "--rows", "50")
-    outcome = run(*words, "--clients", "4", "--rounds", "1", "-o", tmp_path, "--json")
+    words = (*words, "--clients", "4", "--workers", "2", "--rounds", "1")
+    outcome = run(*words, "-o", tmp_path, "--json")
     assert outcome.status == 0
     assert (tmp_path / "bench-serve.json").is_file()
     document = outcome.document
@@ -117,4 +123,5 @@ def test_the_command_saves_a_record(tiny_model: Path, tmp_path: Path) -> None:
     ]
     assert list(document["candidates"]) == names
     assert document["latency_ms"]["batched"]["p50"] > 0
+    assert document["cpu_ms_per_search"]["batched"] > 0
     assert document["complete"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @count_option("--rows", default=10_000, help="Rows of the store.")
 @click.option("--scheme", default="exact", show_default=True, help="Kind of store.")
 @count_option("--clients", default=32, least=2, help="Concurrent clients for the throughput.")
+@count_option("--workers", default=1, help="Processes of each server.")
 @record_options
 def serve(
     model: str | None,
@@ -29,6 +30,7 @@ def serve(
     rows: int,
     scheme: str,
     clients: int,
+    workers: int,
     rounds: int,
     seed: int,
     output: Path,
@@ -55,10 +57,10 @@ def serve(
     head = record.document(
         "serve",
         {"model": model or "bundled", "rows": rows, "scheme": scheme, "clients": clients}
-        | {"rounds": rounds, "seed": seed},
+        | {"workers": workers, "rounds": rounds, "seed": seed},
         command=command_line(),
     )
-    options = ("--backend", backend) if backend else ()
+    options = ("--workers", str(workers), *(("--backend", backend) if backend else ()))
     with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
         store = f"{scheme}:{folder}/store"
         serve_rates.fill(store, rows, provenance(load_for_a_query(model)), seed)

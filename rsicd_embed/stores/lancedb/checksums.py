@@ -23,14 +23,8 @@ from rsicd_embed.errors import StoreCorruptError
 FILE = "_rsicd_embed.json"
 _TAGS = "_refs/"
 _ROWS, _INDEXES = "data/", "_indices/"  # these folders may take long to read
-_SUFFIXES = {
-    ".manifest",
-    ".txn",
-    ".lance",
-    ".arrow",
-    ".bin",
-    ".idx",
-}  # suffixes of files that never change
+# Suffixes of files that never change.
+_SUFFIXES = (".manifest", ".txn", ".lance", ".arrow", ".bin", ".idx")
 _BLOCK_BYTES = 1 << 20
 _REMEDY = "restore it from a backup, or delete the table and ingest again"
 
@@ -50,6 +44,7 @@ class Checksums:
         """`folder` is the table's; None for a remote table, which is not verified."""
         self._folder = folder
         self._verified: dict[str, _Sum] = {}
+        self._latest: tuple[tuple[int, int, int], _Recorded] | None = None
         self._mutex = threading.RLock()
 
     def version(self) -> int:
@@ -90,12 +85,12 @@ class Checksums:
             with suppress(StoreCorruptError):
                 recorded = self._read().files
             sums: dict[str, _Sum] = {}
-            for name, path in _paths(self._folder):
-                size, known = path.stat().st_size, recorded.get(name)
+            for name, entry in _entries(self._folder):
+                size, known = entry.stat().st_size, recorded.get(name)
                 if known and known[0] == size and not name.startswith(_TAGS):
                     sums[name] = known
                 else:
-                    sums[name] = self._verified[name] = _checksum(path)
+                    sums[name] = self._verified[name] = _checksum(Path(entry.path))
             self._write(self._folder, _Recorded(version, sums))
 
     def forget_tag(self, tag: str) -> None:
@@ -139,12 +134,18 @@ class Checksums:
             return _Recorded(0, {})
         path = self._folder / FILE
         try:
+            status = path.stat()
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if self._latest and self._latest[0] == stamp:
+                return self._latest[1]
             document = json.loads(path.read_bytes())
             body = document["body"]
             if document["crc32"] != _crc(body):
                 raise ValueError("checksum")
             sums = {name: (int(size), int(crc)) for name, (size, crc) in body["files"].items()}
-            return _Recorded(int(body["version"]), sums)
+            recorded = _Recorded(int(body["version"]), sums)
+            self._latest = stamp, recorded
+            return recorded
         except (FileNotFoundError, NotADirectoryError):
             return _Recorded(0, {})
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -153,14 +154,14 @@ class Checksums:
             ) from None
 
 
-def _paths(table: Path) -> Iterator[tuple[str, Path]]:
-    """Relative name and path of the table's immutable files and its tags."""
-    for folder, _, names in os.walk(table):
-        for name in names:
-            path = Path(folder, name)
-            within = path.relative_to(table).as_posix()
-            if path.suffix in _SUFFIXES or within.startswith(_TAGS):
-                yield within, path
+def _entries(table: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The table's immutable files and its tags, by relative name."""
+    start = len(str(table)) + 1
+    for _, entries in files.walk(table):
+        for entry in entries:
+            name = entry.path[start:].replace(os.sep, "/")
+            if name.endswith(_SUFFIXES) or (name.startswith(_TAGS) and entry.is_file()):
+                yield name, entry
 
 
 def _checksum(path: Path) -> _Sum:

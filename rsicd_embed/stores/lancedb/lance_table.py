@@ -49,6 +49,8 @@ _LANCE_ERRORS = (RuntimeError, ValueError, KeyError, pa.ArrowException)
 _PANICS = ("RustPanic", "PanicException")
 _REMEDY = "check the location, or restore it from a backup"
 _BUCKET = re.compile(r"(?:s3|gs|az)://[^/\s]+")
+# LanceDB caches the list of files of every version, with which an ingest would fill its 1 GB.
+_METADATA_BYTES = 32 << 20
 _CLOCK_S = 2.0  # file times may be this much coarser than the clock
 
 
@@ -277,7 +279,8 @@ class LanceLocation:
             raise
 
     def _connect(self) -> Any:
-        return lancedb.connect(self.database)
+        session = lancedb.Session(metadata_cache_size_bytes=_METADATA_BYTES)
+        return lancedb.connect(self.database, session=session)
 
     def _table_folder(self) -> Path:
         assert self.folder is not None
@@ -296,16 +299,16 @@ class LanceLocation:
         """Flushes the files written since `started` (seconds) to disk."""
         if self.folder is None:
             return
-        for folder, _, names in os.walk(self._table_folder(), topdown=False):
+        for folder, entries in files.walk(self._table_folder()):
             written = False
-            for name in names:
-                path = Path(folder, name)
+            for entry in entries:
                 with suppress(FileNotFoundError):  # another program may clean up
-                    if path.stat().st_mtime >= started - _CLOCK_S:
-                        files.sync_file(path)
+                    if entry.stat().st_mtime >= started - _CLOCK_S:
+                        if entry.is_file():
+                            files.sync_file(Path(entry.path))
                         written = True
             if written:
-                files.sync_folder(Path(folder))
+                files.sync_folder(folder)
         files.sync_folder(self.folder)
         if self.uri.table in self._tables():
             self.checksums.update(int(self.reopen().version))
