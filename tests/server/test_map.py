@@ -23,6 +23,7 @@ from .browsing import (
     on_map,
     opened_without_images,
     parameters,
+    patient_page,
     search,
     searched,
     seen_on_map,
@@ -308,10 +309,13 @@ def test_a_polygon_is_drawn_with_the_keyboard(page: Any) -> None:
     assert len(parameters(page)["within"][0].split(",")) == 6
 
 
-def test_a_polygon_that_crosses_itself_is_refused(page: Any) -> None:
-    page.fill("#area", "0, 0, 10, 10, 10, 0, 0, 5")
-    page.keyboard.press("Enter")
-    until(lambda: "a polygon crosses itself" in page.inner_text("#error"))
+def test_a_polygon_that_crosses_itself_is_refused(browser: Any, address: str) -> None:
+    with patient_page(browser) as page:  # the refusal is an error on the console
+        page.goto(address)
+        seen_on_map(page, "40 images in view")
+        page.fill("#area", "0, 0, 10, 10, 10, 0, 0, 5")
+        page.keyboard.press("Enter")
+        until(lambda: "a polygon crosses itself" in page.inner_text("#error"))
 
 
 def test_escape_ends_drawing(page: Any) -> None:
