@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from rsicd_embed.datasets.stac_sources import StacSelection
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.indexing import Summary
+    from rsicd_embed.indexing.foreign_files import VectorLayout
     from rsicd_embed.indexing.image_workers import ImageWorkers
     from rsicd_embed.indexing.import_rows import Phase
-    from rsicd_embed.indexing.import_vectors import VectorLayout
 
 profile_option = click.option(
     "--profile", is_flag=True, help="Print the time of each stage, and the slowest stage."
@@ -242,7 +242,8 @@ def _layout(
     id_columns: tuple[str, ...],
     columns: tuple[str, ...],
 ) -> VectorLayout:
-    from rsicd_embed.indexing.import_vectors import PRESETS, VectorLayout
+    from rsicd_embed.indexing.foreign_files import VectorLayout
+    from rsicd_embed.indexing.import_vectors import PRESETS
 
     pairs = [text.partition("=") for text in columns]
     if wrong := next(
