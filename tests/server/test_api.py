@@ -320,6 +320,8 @@ def test_ignored_parameters_are_refused(
     else:
         assert got.status_code == 422
         assert message in got.json()["error"]
+    form = client.post("/api/search", data={"text": "a"})  # instead of JSON
+    assert form.status_code == 422 and "unknown" not in form.json()["error"]
 
 
 def test_original_files_require_paths(
