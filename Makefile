@@ -14,6 +14,9 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 pytho
 VENV = .venv
 BIN := $(VENV)/bin
 
+# Tests start many processes, which would otherwise all compile the same files.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Two pips must not work in one environment at the same time.
 .NOTPARALLEL:
 .PHONY: demo test test-all test-quick test-pythons test-lower-bounds coverage docs bench lint types clean

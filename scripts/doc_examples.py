@@ -3,8 +3,8 @@
     python -m scripts.doc_examples            # rewrites the outputs that differ
     python -m scripts.doc_examples README.md  # of these documents only
 
-The blocks of a document run in order, in one folder that holds the tiles of the demo, a store of
-them and small datasets (`Workspace`). What a block's language means:
+The blocks of a document run in order, in one folder that holds the scene of the demo, a store of
+its tiles and small datasets (`Workspace`). What a block's language means:
 
     console   commands after `$ `, and what they print
     sh        commands whose output is not shown
@@ -46,6 +46,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from rsicd_embed.cli import main as program
+from rsicd_embed.images import SceneWindow
 from scripts import doc_scene
 from scripts.doc_blocks import (
     PROJECT,
@@ -63,7 +64,7 @@ from scripts.doc_blocks import (
 # How the workspace is called in printed paths.
 HOME = "/home/ada"
 TILES_STORE = "lancedb:./earth"
-INGEST_TILES = ["ingest", "demo/tiles/tiles.jsonl", "--store", TILES_STORE]
+INGEST_TILES = ["ingest", "demo/earth.tif", "--tile", "108", "--store", TILES_STORE]
 
 _PROGRESS = re.compile(r"^\w+: \d+/\d+.*\n", flags=re.MULTILINE)
 # Numbers that differ from run to run.
@@ -81,8 +82,8 @@ class Workspace:
     """A folder in which the blocks of one document run.
 
     It holds:
-        demo/tiles     the 1,152 tiles of `make demo`, with their manifest
-        earth          a LanceDB store of them
+        demo           the scene of `make demo`, earth.tif
+        earth          a LanceDB store of its 1,250 tiles
         images         five of them, with plain names
         classes        two folders of tiles, one for each class
         broken         an image and two files that are none
@@ -105,17 +106,18 @@ class Workspace:
 
     @classmethod
     def filled(cls, folder: Path) -> Workspace:
-        """Makes the workspace in a new folder; takes as long as embedding 1,152 images."""
+        """Makes the workspace in a new folder; takes as long as embedding 1,250 images."""
         sys.path.insert(0, str(PROJECT / "examples"))
         import demo
 
-        tiles = demo.cut_tiles(demo.blue_marble(), folder / "demo" / "tiles").parent
-        _copy_named(tiles, folder / "images", _NAMED)
-        for label in ("desert", "sea"):
-            names = {f"{i}.jpg": f"tile_{place}.jpg" for i, place in enumerate(_CLASSES[label])}
-            _copy_named(tiles, folder / "classes" / label, names)
+        scene = demo.write_scene(demo.blue_marble(), folder / "demo" / "earth.tif")
+        tiles = EarthTiles(scene, demo.TILE)
+        tiles.save(_NAMED, folder / "images")
+        for label, places in _CLASSES.items():
+            names = {f"{i}.jpg": place for i, place in enumerate(places)}
+            tiles.save(names, folder / "classes" / label)
         _captioned(folder / "PATH" / "TO" / "rsicd", tiles)
-        _copy_named(tiles, folder / "broken", {"sea.jpg": _NAMED["sea.jpg"]})
+        tiles.save({"sea.jpg": _NAMED["sea.jpg"]}, folder / "broken")
         (folder / "broken" / "notes.jpg").write_text("not an image")
         cut = (folder / "images" / "coast.jpg").read_bytes()[:500]
         (folder / "broken" / "truncated.jpg").write_bytes(cut)
@@ -283,34 +285,47 @@ def rewritten(text: str, workspace: Workspace) -> str:
     return "".join([*parts, text[end:]])
 
 
-# Tiles of the demo by plain names, and by class.
+# Places of tiles, as longitude and latitude, by plain names, and by class.
 _NAMED = {
-    "coast.jpg": "tile_+33.73_+131.23.jpg",
-    "desert.jpg": "tile_+18.77_+011.23.jpg",
-    "ice.jpg": "tile_-78.77_-003.73.jpg",
-    "mountains.jpg": "tile_+33.73_+078.77.jpg",
-    "sea.jpg": "tile_-03.73_-131.23.jpg",
+    "coast.jpg": (131.2, 33.7),
+    "desert.jpg": (11.2, 18.8),
+    "ice.jpg": (-3.7, -78.8),
+    "mountains.jpg": (78.8, 33.7),
+    "sea.jpg": (-131.2, -3.7),
 }
 _CLASSES = {
-    "desert": ("+18.77_+003.73", "+18.77_+011.23", "+26.27_+018.77", "+26.27_+026.27"),
-    "sea": ("-03.73_-131.23", "-03.73_-123.73", "-11.23_-131.23", "-11.23_-123.73"),
+    "desert": ((3.7, 18.8), (11.2, 18.8), (18.8, 26.3), (26.3, 26.3)),
+    "sea": ((-131.2, -3.7), (-123.7, -3.7), (-131.2, -11.2), (-123.7, -11.2)),
 }
 
 
-def _copy_named(tiles: Path, folder: Path, names: dict[str, str]) -> None:
-    folder.mkdir(parents=True)
-    for name, tile in names.items():
-        (folder / name).write_bytes((tiles / tile).read_bytes())
+class EarthTiles:
+    """The tiles of the demo's scene, as pictures."""
+
+    def __init__(self, scene: Path, side: int) -> None:
+        self._scene, self._side = scene, side
+
+    def save(self, places: dict[str, tuple[float, float]], folder: Path) -> None:
+        """Writes the tiles that contain places, by file name."""
+        folder.mkdir(parents=True)
+        for name, (lon, lat) in places.items():
+            self.at(lon, lat).save(folder / name, quality=98)
+
+    def at(self, lon: float, lat: float) -> Image.Image:
+        """The tile that contains a place."""
+        degrees = 360 * self._side / 5400
+        column, row = int((lon + 180) // degrees), int((90 - lat) // degrees)
+        box = (column * self._side, row * self._side, self._side, self._side)
+        return SceneWindow(str(self._scene), box, (1, 2, 3)).read()[0]
 
 
-def _captioned(folder: Path, tiles: Path) -> None:
+def _captioned(folder: Path, tiles: EarthTiles) -> None:
     folder.mkdir(parents=True)
     entries = []
-    pictures = sorted(tiles.glob("*.jpg"))[::32]
-    for i, (path, label) in enumerate(zip(pictures, itertools.cycle(("desert", "sea", "forest")))):
+    places = [(lon, lat) for lat in range(-75, 90, 30) for lon in range(-150, 180, 60)]
+    for i, (place, label) in enumerate(zip(places, itertools.cycle(("desert", "sea", "forest")))):
         name = f"{label}_{i}.png"
-        with Image.open(path) as image:
-            image.resize((32, 32)).save(folder / name)
+        tiles.at(*place).resize((32, 32)).save(folder / name)
         sentences = [{"raw": f"tile number {i} shows a {label} ."}, {"raw": f"a {label} ."}]
         split = ("train", "train", "train", "val", "test", "test")[i // 6]
         entries.append({"filename": name, "split": split, "sentences": sentences})

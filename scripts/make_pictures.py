@@ -62,7 +62,7 @@ def search_page(workspace: Workspace) -> None:
         page = browser.new_page(viewport={"width": 1200, "height": 1320})
         page.goto(f"{address}?text=sea")  # so that the times shown are those of a warm server
         page.wait_for_load_state("networkidle")
-        page.goto(f"{address}?text=snow+mountains&k=12&more=tile_%2B48.77_%2B086.27.jpg")
+        page.goto(f"{address}?text=snow+mountains&k=12&more=earth.tif%234104%2C864%2C108%2C108")
         page.wait_for_load_state("networkidle")
         screenshot = page.screenshot()
         browser.close()
@@ -166,7 +166,7 @@ def terminal(workspace: Workspace) -> None:
 
 
 def main() -> None:
-    """Makes all pictures; takes as long as embedding 1,152 images twice."""
+    """Makes all pictures; takes as long as embedding 1,250 images twice."""
     sys.path.insert(0, str(PROJECT / "examples"))
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:

@@ -120,7 +120,7 @@ def test_images_are_filled_and_training_reads_the_file(
     captions = load_augmented(tmp_path / "out.jsonl")
     assert captions == FILLED
     images = captioned.load(dataset).split("train")
-    assert with_augmented(images, captions)[0].captions == FILLED["port_1.jpg"]
+    assert with_augmented(images, [captions])[0].captions == FILLED["port_1.jpg"]
 
 
 def test_text_output(augment: Callable[..., Outcome]) -> None:

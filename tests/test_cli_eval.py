@@ -324,5 +324,7 @@ def test_queries(toy: Path, tmp_path: Path) -> None:
     lines = run("eval", *arguments, "--model", "blind").stdout.splitlines()
     assert lines[0] == "colours on toy, folders test, all: 2 queries, 24 images"
     assert lines[3].split() == ["a", "blue", "sea", "0.00", "sea"]
+    twice = run("eval", "queries", file, "--dataset", toy, "--dataset", toy)
+    assert twice.status == 1 and "is in two of the datasets; give each" in twice.error
     everyday = evaluated("queries", "--dataset", toy)  # of RSICD's classes, toy has two
     assert {c for q in everyday["per_query"] for c in q["classes"]} >= {"desert", "forest"}

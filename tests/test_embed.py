@@ -64,6 +64,7 @@ def test_no_readable_image_gives_an_empty_file(
 def test_a_failure_leaves_the_old_file(pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
     output = tmp_path / "vectors.npy"
     output.write_text("old")
+    output.with_suffix(".ids.json").write_text("[]")  # as an earlier run wrote it
     (pictures / "b.png").write_text("broken")
     failed = run("embed", pictures, "-o", output, "--model", tiny_model, "--strict")
     assert "b.png: not an image" in failed.error
@@ -74,6 +75,18 @@ def test_invalid_outputs_are_refused(pictures: Path, tiny_model: Path, tmp_path:
     assert run("embed", pictures, "-o", tmp_path / "vectors.csv").status == 2
     nowhere = tmp_path / "none" / "vectors.npy"
     assert "cannot write" in run("embed", pictures, "-o", nowhere, "--model", tiny_model).error
+
+
+def test_another_programs_matrix_is_not_replaced(
+    pictures: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "vectors.npy"
+    np.save(output, np.zeros(3))
+    embed = ("embed", pictures, "-o", output, "--model", tiny_model)
+    assert "exists and was not written by rsicd-embed; choose another file" in run(*embed).error
+    assert np.load(output).shape == (3,)
+    output.unlink()
+    assert [run(*embed).status for _ in range(2)] == [0, 0]
 
 
 def test_another_programs_table_is_not_replaced(

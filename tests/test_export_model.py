@@ -87,6 +87,8 @@ def test_wrong_usage(tiny_model: Path, tmp_path: Path) -> None:
     assert run("-o", out, "--model", tiny_model, "--where", "width > 1").exit_code == 2
     assert run("-o", out, "--store", "exact:x", "--push-to", "me/model").exit_code == 2
     assert run("-o", out, "--store", "exact:x", "--quantize", "int8").exit_code == 2
+    rows = ("-o", out / "x.parquet", "--store", "exact:x")
+    assert run(*rows, "--dtype", "float16").exit_code == 2
     both = ("--dtype", "float16", "--quantize", "int8")
     assert run("-o", out, "--model", tiny_model, *both).exit_code == 2
     assert not out.exists()

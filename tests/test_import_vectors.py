@@ -17,7 +17,8 @@ import rsicd_embed
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import DatasetError, FingerprintError, StoreError
 from rsicd_embed.indexing import Summary
-from rsicd_embed.indexing.import_vectors import PRESETS, VectorLayout, import_vectors
+from rsicd_embed.indexing.foreign_files import VectorLayout
+from rsicd_embed.indexing.import_vectors import PRESETS, import_vectors
 from rsicd_embed.records import declared, require_same_model
 
 from .helpers import SCHEMES, rows, run

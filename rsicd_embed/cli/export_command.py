@@ -209,7 +209,12 @@ def export(
             raise click.UsageError("expected --onnx alone, whose weights are float32, found both")
         _export_model(str(model), output, "onnx" if onnx else quantize or dtype, push_to, as_json)
         return
-    of_model = {"--push-to": push_to, "--quantize": quantize, "--onnx": onnx}
+    of_model = {
+        "--push-to": push_to,
+        "--quantize": quantize,
+        "--onnx": onnx,
+        "--dtype": dtype != "float32",
+    }
     for option, value in of_model.items():
         if value:
             raise click.UsageError(f"expected --model with {option}, found --store")

@@ -258,11 +258,14 @@ def _draw(hits: pa.Table, title: str, path: Path | None, *, open_sheet: bool) ->
 
 
 def _attributes(hit: dict[str, Any]) -> list[str]:
-    """A hit's attributes as `name=value`."""
+    """A hit's attributes as `name=value`, without those that its uri repeats."""
+    from rsicd_embed.images import SceneWindow
+
+    repeated = ("scene", "window") if SceneWindow.parse(hit["uri"] or "") else ()
     return [
         f"{name}={_short(value)}"
         for name, value in hit.items()
-        if name not in _HIDDEN and value is not None
+        if name not in _HIDDEN and name not in repeated and value is not None
     ]
 
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from rsicd_embed.datasets.stac_sources import StacSelection
     from rsicd_embed.embedder.clip.backends import Backend, Precision
     from rsicd_embed.indexing import Summary
+    from rsicd_embed.indexing.foreign_files import VectorLayout
     from rsicd_embed.indexing.image_workers import ImageWorkers
     from rsicd_embed.indexing.import_rows import Phase
-    from rsicd_embed.indexing.import_vectors import VectorLayout
 
 profile_option = click.option(
     "--profile", is_flag=True, help="Print the time of each stage, and the slowest stage."
@@ -88,7 +88,6 @@ def ingest(
 ) -> None:
     """Embed images into a store.
 
-    A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
     A SOURCE is a folder, an image, a JSONL/CSV/Parquet manifest, a folder with a dataset_*.json
     (RSICD, UCM, Sydney), a WebDataset tar, a Parquet file with images, or a STAC item, collection,
     catalogue or API search, whose --asset is embedded; on this machine or at s3://, gs://, az:// or
@@ -243,7 +242,8 @@ def _layout(
     id_columns: tuple[str, ...],
     columns: tuple[str, ...],
 ) -> VectorLayout:
-    from rsicd_embed.indexing.import_vectors import PRESETS, VectorLayout
+    from rsicd_embed.indexing.foreign_files import VectorLayout
+    from rsicd_embed.indexing.import_vectors import PRESETS
 
     pairs = [text.partition("=") for text in columns]
     if wrong := next(

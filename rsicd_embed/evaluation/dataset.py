@@ -163,6 +163,19 @@ def class_labels(examples: Sequence[Example], *, by_file_name: bool) -> list[str
     return labels
 
 
+def require_distinct(examples: Sequence[Example]) -> None:
+    """Checks that no image of several datasets occurs twice.
+
+    Raises:
+        DatasetError: one does.
+    """
+    seen: set[str] = set()
+    for example in examples:
+        if example.uri in seen:
+            raise DatasetError(f"{example.uri} is in two of the datasets; give each dataset once")
+        seen.add(example.uri)
+
+
 def labelled(evalset: EvalSet, examples: Sequence[Example]) -> Labelled:
     """Selects the examples that have a class.
 

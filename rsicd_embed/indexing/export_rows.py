@@ -100,10 +100,11 @@ def write_vectors(
 
     Raises:
         ImageError: an image is unreadable, if `strict`.
-        StoreError: `output` cannot be written, or is another program's Parquet file.
+        StoreError: `output` cannot be written, or is another program's file.
     """
     _require_place(output)
-    if output.suffix == ".parquet":
+    beside = output.with_suffix(".ids.json")
+    if output.suffix == ".parquet" or not beside.exists():
         _require_ours(output)
     with (
         storage_errors(f"cannot write {output}"),
@@ -122,7 +123,6 @@ def write_vectors(
             rows = _in_order(store.scan().read_all(), sources)
             if output.suffix == ".npy":
                 ids = json.dumps(rows["id"].to_pylist(), ensure_ascii=False)
-                beside = output.with_suffix(".ids.json")
 
                 def save_both(path: Path) -> None:
                     """Writes both files before either is renamed."""

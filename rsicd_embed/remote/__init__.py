@@ -1,6 +1,7 @@
 """Objects of object stores and of the web: listing and reading, with retries."""
 
 from rsicd_embed.remote.byte_budget import IN_FLIGHT, THREADS, Reservation
+from rsicd_embed.remote.client import Content, RemoteObject
 from rsicd_embed.remote.remote_file import RemoteFile
 from rsicd_embed.remote.remote_url import (
     RemoteUrl,
@@ -10,8 +11,6 @@ from rsicd_embed.remote.remote_url import (
     public_address,
 )
 from rsicd_embed.remote.transfer import (
-    Content,
-    RemoteObject,
     fetch,
     fetch_range,
     head,

@@ -17,6 +17,7 @@ from rsicd_embed.errors import (
     one_line,
 )
 from rsicd_embed.remote.byte_budget import Reservation
+from rsicd_embed.remote.client import Content, RemoteObject, TransientError
 from rsicd_embed.remote.failure_reasons import (
     ANONYMOUS,
     CREDENTIALS,
@@ -24,7 +25,6 @@ from rsicd_embed.remote.failure_reasons import (
     request_failure,
 )
 from rsicd_embed.remote.remote_url import RemoteUrl
-from rsicd_embed.remote.transfer import Content, RemoteObject, TransientError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -74,7 +74,7 @@ class ObjectClient:
         most_bytes: int | None = None,
         reservation: Reservation | None = None,
     ) -> Content | None:
-        """Reads an object or a range of it; see `transfer.Client`."""
+        """Reads an object or a range of it; see `client.Client`."""
         options: dict[str, Any] = {}
         if span:
             options["range"] = span
@@ -113,7 +113,7 @@ class ObjectClient:
             self._raise(error, url)
 
     def list(self, url: RemoteUrl, unlisted: Callable[[str, str], None]) -> Iterator[RemoteObject]:
-        """Yields the objects below a folder; see `transfer.Client`.
+        """Yields the objects below a folder; see `client.Client`.
 
         A key that obstore cannot express, such as `a//b`, makes whole pages unreadable. The
         folders around it are then listed one by one, and only its own folder is left out.

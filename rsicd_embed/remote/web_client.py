@@ -15,8 +15,8 @@ from rsicd_embed.errors import (
     RemoteMissingError,
 )
 from rsicd_embed.remote.byte_budget import THREADS, Reservation
+from rsicd_embed.remote.client import Content, RemoteObject, TransientError
 from rsicd_embed.remote.remote_url import RemoteUrl, given_url
-from rsicd_embed.remote.transfer import Content, RemoteObject, TransientError
 
 _MISSING = (404, 410)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
@@ -55,7 +55,7 @@ class WebClient:
         most_bytes: int | None = None,
         reservation: Reservation | None = None,
     ) -> Content | None:
-        """Reads a file or a range of it; see `transfer.Client`."""
+        """Reads a file or a range of it; see `client.Client`."""
         headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
         if known and "@" not in known:
             headers["If-None-Match"] = known if known.startswith("W/") else f'"{known}"'

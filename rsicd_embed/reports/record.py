@@ -16,7 +16,7 @@ from rsicd_embed.reports.record_types import RunRecord, RunSettings
 # Increases when a field changes its meaning; new fields may appear without.
 FORMAT = 1
 
-_EVALUATIONS = ("zeroshot", "retrieval", "probe", "forgetting", "queries")
+_EVALUATIONS = ("zeroshot", "retrieval", "probe", "forgetting", "queries", "caption", "suite")
 TASKS = ("ann", "embed", "ingest", "serve", *_EVALUATIONS)
 _HEAD = {"task": str, "command": str, "machine": dict, "settings": dict}
 

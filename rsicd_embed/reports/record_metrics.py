@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -137,11 +137,23 @@ def _rates(run: RatesRecord) -> Iterator[tuple[str, Figure]]:
 
 
 def _evaluation(run: EvaluationRecord) -> Iterator[tuple[str, Figure]]:
-    for name, value in run.get("metrics", {}).items():
-        if "median" in name:
-            yield name, Figure(value, "rank")
-        else:
-            yield name, Figure(value, "", True, is_share=name != "cider_d")
+    yield from _metrics("", run.get("metrics", {}))
+    for result in run.get("results", ()):  # of a suite
+        subject = f"{result['model']} on {result['dataset']} {result['split']}: "
+        yield from _metrics(subject, result["metrics"])
+
+
+def _metrics(subject: str, metrics: Mapping[str, float]) -> Iterator[tuple[str, Figure]]:
+    for name, value in metrics.items():
+        is_rank = "median" in name
+        yield (
+            subject + name,
+            Figure(value, "rank" if is_rank else "", not is_rank, (), _is_share(name)),
+        )
+
+
+def _is_share(metric: str) -> bool:
+    return "median" not in metric and metric != "cider_d"
 
 
 def _rate(rate: RateSummary, unit: str) -> Figure:

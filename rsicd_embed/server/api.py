@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -231,10 +232,7 @@ def _image_routes(service: Service) -> APIRouter:
             headers = {"content-disposition": attachment, "cache-control": "no-store"}
             return Response(data, 200, headers, "application/octet-stream")
         data, etag = await service.thumbnail(id, side)
-        headers = {"etag": etag, "cache-control": "private, max-age=60"}
-        if request.headers.get("if-none-match") == etag:
-            return Response(None, 304, headers)
-        return Response(data, 200, headers, "image/jpeg")
+        return _unless_known(request, data, etag, "private, max-age=60", "image/jpeg")
 
     return router
 
@@ -276,8 +274,20 @@ def _static_routes() -> APIRouter:
 
 
 def _add_file(router: APIRouter, url: str, data: bytes, media_type: str) -> None:
-    async def file() -> Response:
+    etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+
+    async def file(request: Request) -> Response:
         # Browsers must revalidate: the files change with the server's version.
-        return Response(data, 200, {"cache-control": "no-cache"}, media_type)
+        return _unless_known(request, data, etag, "no-cache", media_type)
 
     router.add_api_route(url, file, methods=["GET"])
+
+
+def _unless_known(
+    request: Request, data: bytes, etag: str, caching: str, media_type: str
+) -> Response:
+    """The data, or 304 without it if the client has it already."""
+    headers = {"etag": etag, "cache-control": caching}
+    if request.headers.get("if-none-match") == etag:
+        return Response(None, 304, headers)
+    return Response(data, 200, headers, media_type)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, get_origin
 
 from fastapi import Request
+from fastapi.params import Form
 
 from rsicd_embed.errors import RequestError
 
@@ -18,8 +19,9 @@ async def require_known_parameters(request: Request) -> None:
     """
     route: Any = request.scope["route"].dependant
     _require(request.query_params.multi_items(), route.query_params)
-    if route.body_params and "form" in request.headers.get("content-type", ""):
-        _require((await request.form()).multi_items(), route.body_params)
+    fields = [field for field in route.body_params if isinstance(field.field_info, Form)]
+    if fields and "form" in request.headers.get("content-type", ""):
+        _require((await request.form()).multi_items(), fields)
 
 
 def _require(given: Iterable[tuple[str, Any]], known: Iterable[Any]) -> None:

@@ -81,7 +81,8 @@ def teach(
         TrainError: an image cannot be read.
         StoreError: the vectors cannot be written.
     """
-    key = [embedder.fingerprint, config.seed, repr(config.augment), [e.uri for e in examples]]
+    contents = pixels.contents_digest(examples)
+    key = [embedder.fingerprint, config.seed, repr(config.augment), contents]
     name = hashlib.sha256(json.dumps([*key, captions.texts]).encode()).hexdigest()[:16]
     own = folder / name
     views = config.teacher.views

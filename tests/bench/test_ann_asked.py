@@ -31,6 +31,7 @@ def ann(*options: str | Path) -> Any:
     return run("bench", "ann", *WORDS, *options)
 
 
+@pytest.mark.slow
 def test_texts_are_the_queries(
     tiny_model: Path, pictures: Path, texts: Path, tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_embed_prints_and_saves_one_document(tiny_model: Path, tmp_path: Path) -
     assert document["peak"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_samples")
 def test_embed_of_several_models_and_batch_sizes(
     tiny_model: Path, other_model: Path, tmp_path: Path

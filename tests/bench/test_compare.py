@@ -84,6 +84,31 @@ def test_recorded_runs_have_metrics(path: Path) -> None:
     assert worse(read(path), read(path)) == []
 
 
+@pytest.mark.parametrize(
+    ("task", "results", "worsened"),
+    [
+        ("caption", {"metrics": {"cider_d": 2.0, "bleu4": 0.5}}, {"metrics": {"cider_d": 1.0}}),
+        (
+            "suite",
+            {"results": [{"model": "m", "dataset": "d", "split": "test", "metrics": {"mr": 0.5}}]},
+            {"results": [{"model": "m", "dataset": "d", "split": "test", "metrics": {"mr": 0.1}}]},
+        ),
+    ],
+)
+def test_records_of_every_evaluation_can_be_read(
+    tmp_path: Path, task: str, results: dict[str, Any], worsened: dict[str, Any]
+) -> None:
+    from rsicd_embed.reports.record import document, read, save
+
+    head = document(task, {}, command=f"rsicd-embed eval {task}")
+    before, after = (
+        read(save(tmp_path, name, {**head, **own}))
+        for name, own in (("before", results), ("after", results | worsened))
+    )
+    named = "cider_d" if task == "caption" else "m on d test: mr"
+    assert worse(before, before) == [] and worse(before, after) == [named]  # type: ignore[arg-type]
+
+
 def test_the_command(tmp_path: Path) -> None:
     before = write(tmp_path / "a.json", ann())
     slower = changed(ann(), *NMSLIB, to=searched(0.999, 2.0, 5000, peak_mb=500))

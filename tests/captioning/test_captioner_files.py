@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rsicd_embed.captioning import captioner_files
-from rsicd_embed.captioning.caption_config import CaptionerConfig, DecoderConfig
+from rsicd_embed.captioning.caption_config import CaptionerConfig, DecoderConfig, Decoding
 from rsicd_embed.captioning.captioner import Captioner
 from rsicd_embed.captioning.loading_captioner import load_captioner
 from rsicd_embed.captioning.vocabulary import Words
@@ -32,7 +32,8 @@ def test_a_saved_captioner_writes_the_same_captions(tmp_path: Path, int8: bool) 
     captioner_files.save(tmp_path, parts, int8=int8)
     loaded = load_captioner(tmp_path)
     vectors = unit_vectors(20)
-    first, second = (c.caption_vectors(vectors) for c in (Captioner(parts), loaded))
+    decoding = Decoding("greedy", max_words=6)
+    first, second = (c.caption_vectors(vectors, decoding) for c in (Captioner(parts), loaded))
     assert loaded.made_by == parts.made_by
     same = sum(a == b for a, b in zip(first.texts, second.texts, strict=True))
     assert same == 20 if not int8 else same >= 15

@@ -77,6 +77,7 @@ def test_a_wide_beam_search_finds_the_best_caption_of_all() -> None:
         assert found == pytest.approx(mean_log_probability(parts, vector, best), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_beam_of_one_is_greedy_and_wider_beams_are_no_worse() -> None:
     captioner = Captioner(tiny_parts())
     plain = captioner.caption_vectors(VECTORS, FREE)

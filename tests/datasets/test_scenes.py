@@ -170,6 +170,10 @@ def test_ingest_reads_back_and_leaves_out_nodata(
     assert (again["embedded"], again["unchanged"], again["blank"]) == (0, 4, 2)
     stored = rows(uri)
     assert stored["s.tif#32,0,32,32"]["nodata"] == 0.25
+    line = run("search", "a port", "--store", uri, "--model", tiny_model).stdout.splitlines()[0]
+    assert line.count("s.tif") == 2  # in the id and the uri, which repeat the columns
+    assert " scene=" not in line
+    assert " window=" not in line
     for row in stored.values():
         picture = read_rgb(row["uri"])
         assert row["sha256"] == hashlib.sha256(picture.tobytes()).hexdigest()

@@ -20,6 +20,7 @@ def site() -> Path:
     return build_docs.SITE
 
 
+@pytest.mark.slow
 def test_it_has_every_page(site: Path) -> None:
     pages = {path.stem for path in site.glob("*.html")}
     assert pages >= {
@@ -30,6 +31,7 @@ def test_it_has_every_page(site: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_references_are_generated(site: Path) -> None:
     commands = (site / "cli.html").read_text(encoding="utf-8")
     assert "rsicd-embed bench ann" in commands
@@ -43,12 +45,14 @@ def test_references_are_generated(site: Path) -> None:
     assert "server" in picture
 
 
+@pytest.mark.slow
 def test_examples_are_included(site: Path) -> None:
     page = (site / "write-a-store.html").read_text(encoding="utf-8")
     assert "ArrowStore" in page
     assert "include:" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["index", "stores", "python-api", "http-api", "architecture"])
 def test_a_browser_loads_nothing_from_elsewhere(site: Path, browser: Any, name: str) -> None:
     requested: list[str] = []

@@ -125,7 +125,7 @@ PUBLISHED = {
     [
         "B/32",
         pytest.param("B/16", marks=pytest.mark.slow),
-        "L/14",
+        pytest.param("L/14", marks=pytest.mark.slow),
         pytest.param("L/14@336", marks=pytest.mark.slow),
     ],
 )

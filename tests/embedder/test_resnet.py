@@ -106,6 +106,7 @@ def test_features_match_torchvision(build: Any, side: int) -> None:
         np.testing.assert_allclose(vectors, expected, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_keras_resnet_50_is_converted_completely() -> None:
     """Including strides, convolution biases, eps, channel order and scale."""
     torch.manual_seed(0)
@@ -212,6 +213,7 @@ def test_large_batches_are_processed_in_parts(monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(towers.encode_images(pixels), whole, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_parameter_learns() -> None:
     """Two steps of gradient descent change every initial parameter of the tower."""
     config = clip(TINY, 32)

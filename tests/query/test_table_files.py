@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rsicd_embed.errors import QueryError
+from rsicd_embed.errors import QueryError, StoreError
 from rsicd_embed.query import table_files
 
 ROWS = pa.table(
@@ -87,6 +87,8 @@ def test_failed_writes_leave_the_file(tmp_path: Path) -> None:
         table_files.save([], pa.schema([("id", pa.string())]), "geojson", path)
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(StoreError, match="No such file or directory; check the path, whose folder"):
+        table_files.save(ROWS.to_batches(), ROWS.schema, "csv", tmp_path / "no" / "x.csv")
 
 
 @pytest.mark.parametrize("kind", ["gpkg", "fgb"])

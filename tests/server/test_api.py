@@ -230,6 +230,16 @@ def test_thumbnails(client: Any, archive: Archive) -> None:
         assert large.size == (60, 50)  # never enlarged
 
 
+@pytest.mark.parametrize("url", ["/", "/static/app.js", "/static/land.svg"])
+def test_known_files_of_the_page_are_not_sent_again(client: Any, url: str) -> None:
+    first = client.get(url)
+    assert (first.status_code, first.headers["cache-control"]) == (200, "no-cache")
+    again = client.get(url, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = client.get(url, headers={"if-none-match": '"older"'})
+    assert (other.status_code, other.content) == (200, first.content)
+
+
 def test_columns(client: Any, archive: Archive) -> None:
     got = client.get("/api/columns").json()
     assert got["rows"] == len(archive.ids)
@@ -310,6 +320,8 @@ def test_ignored_parameters_are_refused(
     else:
         assert got.status_code == 422
         assert message in got.json()["error"]
+    form = client.post("/api/search", data={"text": "a"})  # instead of JSON
+    assert form.status_code == 422 and "unknown" not in form.json()["error"]
 
 
 def test_original_files_require_paths(

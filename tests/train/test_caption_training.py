@@ -15,6 +15,7 @@ from rsicd_embed.captioning.vocabulary import Words
 from rsicd_embed.datasets import captioned
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.errors import SettingError, TrainError, TrainStoppedError
+from rsicd_embed.evaluation.caption_metrics import cider_reward
 from rsicd_embed.evaluation.caption_protocol import caption_point
 from rsicd_embed.train.captioner.caption_batches import CaptionedVectors
 from rsicd_embed.train.captioner.caption_loop import train_captioner
@@ -79,7 +80,7 @@ class StopAfter(Observer):
 @pytest.mark.slow
 def test_a_run_learns_and_resumes_exactly(data: TrainingData, tmp_path: Path) -> None:
     embedder: Any = MeanColours()
-    best = train_captioner(CONFIG, data, tmp_path / "whole", embedder, caption_point)
+    best = train_captioner(CONFIG, data, tmp_path / "whole", embedder, caption_point, cider_reward)
     assert best["cider_d"] > 1
     captioner = load_captioner(tmp_path / "whole")
     assert captioner.made_by.fingerprint == embedder.fingerprint
@@ -92,10 +93,17 @@ def test_a_run_learns_and_resumes_exactly(data: TrainingData, tmp_path: Path) ->
     embedder.embedded = 0
     with pytest.raises(TrainStoppedError):
         train_captioner(
-            CONFIG, data, tmp_path / "parts", embedder, caption_point, [StopAfter(17)], shared
+            CONFIG,
+            data,
+            tmp_path / "parts",
+            embedder,
+            caption_point,
+            cider_reward,
+            [StopAfter(17)],
+            shared,
         )
     resumed = train_captioner(
-        CONFIG, data, tmp_path / "parts", embedder, caption_point, vectors=shared
+        CONFIG, data, tmp_path / "parts", embedder, caption_point, cider_reward, vectors=shared
     )
     assert embedder.embedded == 0
     timeless = ("seconds", "images_per_s", "waited_for_data")
@@ -104,7 +112,9 @@ def test_a_run_learns_and_resumes_exactly(data: TrainingData, tmp_path: Path) ->
     }
     with pytest.raises(TrainError, match="other settings"):
         other = parse.replaced(CONFIG, {"noise": 0.1})
-        train_captioner(other, data, tmp_path / "parts", embedder, caption_point, vectors=shared)
+        train_captioner(
+            other, data, tmp_path / "parts", embedder, caption_point, cider_reward, vectors=shared
+        )
 
 
 def test_a_diverging_loss_stops_the_run(data: TrainingData, tmp_path: Path) -> None:
@@ -112,7 +122,7 @@ def test_a_diverging_loss_stops_the_run(data: TrainingData, tmp_path: Path) -> N
         CONFIG, {"optimizer.learning_rate": 1e30, "optimizer.clip_norm": 0.0, "views": 1}
     )
     with pytest.raises(TrainError, match=r"not finite.* a lower --learning-rate"):
-        train_captioner(config, data, tmp_path / "run", MeanColours(), caption_point)  # type: ignore[arg-type]
+        train_captioner(config, data, tmp_path / "run", MeanColours(), caption_point, cider_reward)  # type: ignore[arg-type]
 
 
 def test_views_are_crops_turned_and_flipped() -> None:

@@ -86,7 +86,7 @@ def test_the_reward_is_the_metric() -> None:
 def test_rewards_grow(data: TrainingData, tmp_path: Path) -> None:  # noqa: F811
     embedder: Any = MeanColours()
     short = parse.replaced(CONFIG, {"epochs": 6, "eval_every": 6})
-    before = train_captioner(short, data, tmp_path / "first", embedder, caption_point)
+    before = train_captioner(short, data, tmp_path / "first", embedder, caption_point, cider_reward)
     critical = parse.replaced(
         short,
         {
@@ -98,7 +98,7 @@ def test_rewards_grow(data: TrainingData, tmp_path: Path) -> None:  # noqa: F811
         },
     )
     after = train_captioner(
-        critical, data, tmp_path / "second", embedder, caption_point, reward=cider_reward
+        critical, data, tmp_path / "second", embedder, caption_point, cider_reward
     )
     assert after["cider_d"] > before["cider_d"]
 
@@ -110,7 +110,7 @@ def test_settings(data: TrainingData, tmp_path: Path) -> None:  # noqa: F811
         CaptionTrainConfig(DecoderSettings(init="gpt2"), init="bundled")
     config = parse.replaced(CONFIG, {"init": "bundled", "views": 1})
     with pytest.raises(TrainError, match="expected a captioner of vectors of dimension 3, found"):
-        train_captioner(config, data, tmp_path / "run", MeanColours(), caption_point)  # type: ignore[arg-type]
+        train_captioner(config, data, tmp_path / "run", MeanColours(), caption_point, cider_reward)  # type: ignore[arg-type]
 
 
 def test_keys_of_a_step_differ() -> None:

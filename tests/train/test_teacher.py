@@ -117,6 +117,19 @@ def test_vectors_are_computed_once_and_resumed(
     assert counting.pixels == 30
 
 
+def test_changed_images_are_embedded_again(embedder: Any, images: Any, tmp_path: Path) -> None:
+    examples = []
+    for i in range(6):
+        picture(i).save(tmp_path / f"{i}.bmp")
+        caption = {"captions": [f"picture {i}"]}
+        examples.append(Example(f"{i}.bmp", str(tmp_path / f"{i}.bmp"), caption))
+    before = teach(embedder, examples, images.captions, CONFIG, tmp_path / "vectors")
+    picture(9).save(tmp_path / "2.bmp")  # of the same size
+    after = teach(embedder, examples, images.captions, CONFIG, tmp_path / "vectors")
+    differ = (before.images != after.images).any(axis=(0, 2))
+    assert differ.tolist() == [i == 2 for i in range(6)]
+
+
 def test_views_differ(examples: list[Example], embedder: Any, images: Any, tmp_path: Path) -> None:
     known = teach(embedder, examples, images.captions, CONFIG, tmp_path)
     assert np.abs(known.images[0] - known.images[1]).max() > 1e-3

@@ -56,7 +56,7 @@ def queries(
     """
     share_one_heap()
     from rsicd_embed.evaluation import query_precision
-    from rsicd_embed.evaluation.dataset import class_labels
+    from rsicd_embed.evaluation.dataset import class_labels, require_distinct
 
     context = EvalContext.of(options)
     path = file or query_precision.EVERYDAY_QUERIES
@@ -68,6 +68,7 @@ def queries(
         for example, label in zip(examples, class_labels(examples, by_file_name=False), strict=True)
         if label is not None
     ]
+    require_distinct([example for example, _ in pooled])
     head = context.document("queries", {"queries_file": path.name, "k": k})
     embedder = context.load(model)
     images = context.embed(embedder, [e for e, _ in pooled], skip_unreadable=skip_unreadable)

@@ -122,7 +122,7 @@ def caption(
         if tensorboard:
             observers.append(stack.enter_context(TensorBoard(out / "tensorboard")))
         best = train_captioner(
-            config, data, out, embedder, caption_point, observers, vectors, cider_reward
+            config, data, out, embedder, caption_point, cider_reward, observers, vectors
         )
     if as_json:
         print_json(best)

@@ -49,6 +49,9 @@ from rsicd_embed.train.stopping import StopRequest, stop_on_signals
 EvaluateCaptions = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
 """Metrics of captions, one per image, against the images' reference captions."""
 
+MakeReward = Callable[[Sequence[Sequence[str]]], Reward]
+"""Makes the reward of captions from the reference captions of each training image."""
+
 
 @dataclass(frozen=True)
 class CaptionRun:
@@ -86,9 +89,9 @@ def train_captioner(
     out: Path,
     embedder: Embedder,
     evaluate: EvaluateCaptions,
+    reward: MakeReward,
     observers: Sequence[Observer] = (),
     vectors: Path | None = None,
-    reward: Callable[[Sequence[Sequence[str]]], Reward] | None = None,
 ) -> Row:
     """Trains on `data.train` and exports the epoch that `evaluate` scores best to `out/best`.
 
@@ -101,10 +104,9 @@ def train_captioner(
         out: folder of the run, created if absent.
         embedder: makes the vectors of the images.
         evaluate: scores captions of val.
+        reward: makes the reward of sampled captions, for the objectives that have one.
         observers: notified of progress, metrics and signals.
         vectors: folder that keeps the vectors of views, which runs can share; OUT/vectors if None.
-        reward: makes the reward of sampled captions from the captions of each training image;
-            required unless the objective is the likelihood.
 
     Returns:
         The journal's row of the best epoch.
@@ -139,9 +141,8 @@ def train_captioner(
 
         critic = None
         if config.objective != LIKELIHOOD:
-            assert reward is not None
-            own = reward([example.captions for example in data.train])
-            critic = SelfCritic(run.shape, config, run.vocabulary, own)
+            rewards = reward([example.captions for example in data.train])
+            critic = SelfCritic(run.shape, config, run.vocabulary, rewards)
         with Checkpoints(out / "checkpoints", keep=config.keep_last) as checkpoints:
             loop = _Loop(run, captioned, measure, observer, checkpoints, critic)
             return loop.run_to_the_end(stop)

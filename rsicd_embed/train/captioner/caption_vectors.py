@@ -13,10 +13,10 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder
 from rsicd_embed.errors import ImageError, TrainError
 from rsicd_embed.files import storage_errors, sync_folder, write_file
-from rsicd_embed.images import read_address, read_rgb
+from rsicd_embed.images import read_rgb
 from rsicd_embed.parallel import batched, ordered_map
+from rsicd_embed.train.input.pixels import contents_digest
 
-_AHEAD = 256  # images whose contents are read ahead
 _LEAST_AREA = 0.7  # of a random crop
 _FLIP = Image.Transpose.FLIP_LEFT_RIGHT
 _TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
@@ -66,21 +66,8 @@ def vectors_key(fingerprint: str, examples: Sequence[Example]) -> str:
     Raises:
         TrainError: an image cannot be read.
     """
-    sha = hashlib.sha256(fingerprint.encode())
-    for digest in ordered_map(_digest, examples, ahead=_AHEAD):
-        sha.update(digest)
-    return sha.hexdigest()[:16]
-
-
-def _digest(example: Example) -> bytes:
-    try:
-        return hashlib.blake2b(read_address(example.file), digest_size=16).digest()
-    except ImageError as error:
-        raise _unreadable(example, error) from error
-
-
-def _unreadable(example: Example, error: ImageError) -> TrainError:
-    return TrainError(f"{example.uri}: {error}; repair or remove this image")
+    contents = contents_digest(examples)
+    return hashlib.sha256(f"{fingerprint} {contents}".encode()).hexdigest()[:16]
 
 
 def view(image: Image.Image, number: int, position: int) -> Image.Image:
@@ -110,7 +97,7 @@ def _embed(
         try:
             return embedder.preprocess(view(read_rgb(example.path), number, position))
         except ImageError as error:
-            raise _unreadable(example, error) from error
+            raise TrainError(f"{example.uri}: {error}; repair or remove this image") from error
 
     size = embedder.batch_size
     vectors = [np.empty((0, embedder.dim), np.float32)]

@@ -18,7 +18,7 @@ from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.errors import ImageError, TrainError
 from rsicd_embed.files import cache_folder, make_folder, storage_errors, sync_folder, write_file
-from rsicd_embed.images import read_bytes, read_rgb
+from rsicd_embed.images import read_address, read_bytes, read_rgb
 from rsicd_embed.parallel import ordered_map
 
 Advance = Callable[[int], object]
@@ -66,6 +66,25 @@ def store(
         return _on_disk(examples, side, advance)
     pixels = np.empty((len(examples), side, side, 3), np.uint8)
     return Stored(pixels, _fill(pixels, examples, advance), decoded=True)
+
+
+def contents_digest(examples: Sequence[Example]) -> str:
+    """A hash of the contents of image files, in their order; of nothing else.
+
+    Raises:
+        TrainError: an image cannot be read.
+    """
+
+    def digest(example: Example) -> bytes:
+        try:
+            return _digest(read_address(example.file))
+        except ImageError as error:
+            raise _unreadable(example.path, str(error)) from error
+
+    sha = hashlib.sha256()
+    for own in ordered_map(digest, examples, ahead=_AHEAD):
+        sha.update(own)
+    return sha.hexdigest()
 
 
 def require_readable(examples: Sequence[Example]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsicd_embed.embedder.clip.config import Activation
-from rsicd_embed.embedder.clip.torch_pickle import Buffers, TensorsOnly
+from rsicd_embed.embedder.clip.tensor_unpickler import Buffers, TensorsOnly
 
 # In the archive's source code, which is only read.
 _QUICK_GELU = re.compile(r"torch\.sigmoid\(torch\.mul\(\w+, (?:CONSTANTS\.|1\.702)|QuickGELU")
