@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 
 from rsicd_embed.errors import RemoteError
-from rsicd_embed.remote.transfer import RemoteObject, fetch_range, head
+from rsicd_embed.remote.client import RemoteObject
+from rsicd_embed.remote.transfer import fetch_range, head
 
 
 class RemoteFile(io.RawIOBase):
