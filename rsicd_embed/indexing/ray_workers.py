@@ -193,8 +193,8 @@ class RayWorkers(Closing):
             max_concurrency=_AT_ONCE,
             max_restarts=-1,
             max_task_retries=_ATTEMPTS - 1,
-            # Ray would set it to 1. Empty is the library's default, as if it were not set.
-            runtime_env={"env_vars": {_THREADS: os.environ.get(_THREADS, "")}},
+            # Ray would set it to 1, while a local ingest uses every processor.
+            runtime_env={"env_vars": {_THREADS: os.environ.get(_THREADS) or str(cpu_count())}},
             **accelerators.get(kind, {}),
         )
         return [actor.remote(load) for _ in range(count)]
