@@ -22,6 +22,7 @@ from rsicd_embed.captioning.loading_captioner import load_captioner
 from rsicd_embed.datasets import captioned
 from rsicd_embed.embedder.clip import weight_files
 from rsicd_embed.errors import ModelError, TrainError, WeightsError
+from rsicd_embed.evaluation.caption_metrics import cider_reward
 from rsicd_embed.evaluation.caption_protocol import caption_point
 from rsicd_embed.train.captioner.caption_loop import train_captioner
 from rsicd_embed.train.config import parse
@@ -120,7 +121,7 @@ def test_a_captioner_is_trained_around_it(
         {"decoder.init": str(original[0]), "decoder.freeze": freeze, "epochs": 1, "views": 1},
     )
     embedder: Any = MeanColours()
-    train_captioner(config, data, tmp_path / "run", embedder, caption_point)
+    train_captioner(config, data, tmp_path / "run", embedder, caption_point, cider_reward)
     captioner = load_captioner(tmp_path / "run")
     assert captioner.config.decoder == read_gpt2(original[0]).config
     assert captioner.caption_vectors(np.eye(3, dtype=np.float32)).texts
@@ -130,4 +131,4 @@ def test_a_captioner_is_trained_around_it(
     assert np.array_equal(trained, before) == freeze
     too_long = parse.replaced(config, {"decoder.max_words": 12})
     with pytest.raises(TrainError, match="captions of at most 11 tokens, the context of"):
-        train_captioner(too_long, data, tmp_path / "long", embedder, caption_point)
+        train_captioner(too_long, data, tmp_path / "long", embedder, caption_point, cider_reward)
