@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.errors import DatasetError, first_line
-from rsicd_embed.geography.spatial_functions import require_shapely
+from rsicd_embed.geography.spatial_functions import of_arrays, require_shapely
 
 if TYPE_CHECKING:
     from pyproj import Transformer
@@ -131,7 +131,7 @@ def to_wgs84(geometry: pa.Array, crs: str | None) -> pa.Array:
         return geometry
     shapely, shapes = require_shapely(), _shapes(geometry)
     if crs is not None:
-        shapes = shapely.transform(shapes, _to_lonlat(crs).transform, interleaved=False)
+        shapes = shapely.transform(shapes, of_arrays(_to_lonlat(crs).transform), interleaved=False)
     return pa.array(shapely.to_wkb(shapes, flavor="iso"), pa.binary())
 
 

@@ -120,6 +120,20 @@ def _distance(a: pa.Array, b: pa.Array) -> pa.Array:
     return pa.array(result, mask=_missing(a, b) | np.isnan(result))
 
 
+def of_arrays(project: Callable[..., Any]) -> Callable[..., Any]:
+    """A projection by pyproj for `shapely.transform`, which expects arrays.
+
+    With older NumPy, pyproj takes arrays of one coordinate for scalars.
+    """
+
+    def projected(x: np.ndarray, y: np.ndarray) -> Any:
+        if len(x) != 1:
+            return project(x, y)
+        return [values[:1] for values in project(np.repeat(x, 2), np.repeat(y, 2))]
+
+    return projected
+
+
 def _distances(shapes: np.ndarray, lon: float, lat: float, furthest: bool) -> np.ndarray:
     """Geodesic distances (n,) of shapes from a point, in metres; NaN for missing shapes.
 
@@ -130,7 +144,7 @@ def _distances(shapes: np.ndarray, lon: float, lat: float, furthest: bool) -> np
 
     project = Proj(proj="aeqd", lat_0=lat, lon_0=lon, ellps="WGS84")
     shapes = shapely.transform(
-        shapely.segmentize(shapes, _STEP_DEGREES), project, interleaved=False
+        shapely.segmentize(shapes, _STEP_DEGREES), of_arrays(project), interleaved=False
     )
     xy, rows = shapely.get_coordinates(shapes, return_index=True)
     reach = np.hypot(*xy.T)
