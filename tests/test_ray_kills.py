@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +11,9 @@ from PIL import Image
 from rsicd_embed.stores.base import open_store
 
 from .helpers import rows, run
-from .test_ray_workers import ENVIRONMENT, require_started
+from .test_ray_workers import last_line_of
 
 KILLS, IMAGES, WORKERS = 20, 800, 2
-_PATIENCE_S = 1200.0
 
 # Each of the first workers is ended by the kernel after a random CPU time, so while it reads,
 # embeds or sends; an idle worker is not.
@@ -66,17 +62,7 @@ def test_nothing_is_lost_or_doubled(tiny_model: Path, tmp_path: Path) -> None:
         Image.fromarray(pixels).save(pictures / f"{number:04}.png")
     uri, local = f"lancedb:{tmp_path / 'store'}", f"lancedb:{tmp_path / 'local'}"
     words = [pictures, tiny_model, uri, started, KILLS, WORKERS]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_PATIENCE_S,
-        env=ENVIRONMENT,
-    )
-    require_started(done.stderr)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [IMAGES, IMAGES, KILLS + WORKERS]
+    assert last_line_of(PROGRAM, *words) == [IMAGES, IMAGES, KILLS + WORKERS]
     command = ("ingest", pictures, "--store", local, "--model", tiny_model)
     assert run(*command, "--batch-size", "4", "--backend", "numpy").status == 0
     assert rows(uri) == rows(local)

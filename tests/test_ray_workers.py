@@ -244,6 +244,21 @@ def require_started(output: str) -> None:
         pytest.skip("Ray did not start within its own limit of 30 s")
 
 
+def last_line_of(program: str, *words: str | Path | int) -> Any:
+    """The JSON in the last line of a Python program that uses Ray; skips if Ray cannot start."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_PATIENCE_S,
+        env=ENVIRONMENT,
+    )
+    require_started(done.stderr)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @contextmanager
 def node(*words: str) -> Iterator[None]:
     """Runs a node of a cluster, with one processor."""
@@ -335,17 +350,7 @@ def test_a_worker_that_is_killed(
 ) -> None:
     pytest.importorskip("ray")
     words = [pictures, tiny_model, uri, tmp_path / "killed"]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_PATIENCE_S,
-        env=ENVIRONMENT,
-    )
-    require_started(done.stderr)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [5, 5, False, True]
+    assert last_line_of(PROGRAM, *words) == [5, 5, False, True]
     local = f"exact:{tmp_path / 'local'}"
     command = ("ingest", pictures, "--store", local, "--model", tiny_model, "--batch-size", "2")
     assert run(*command).status == 0
