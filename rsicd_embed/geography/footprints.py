@@ -10,7 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.errors import DatasetError, first_line
-from rsicd_embed.geography.spatial_functions import of_arrays, require_shapely
+from rsicd_embed.geography.spatial_functions import (
+    centroids,
+    coordinates,
+    of_arrays,
+    require_shapely,
+)
 
 if TYPE_CHECKING:
     from pyproj import Transformer
@@ -141,12 +146,10 @@ def centres(geometry: pa.Array) -> dict[str, pa.Array]:
     Raises:
         DatasetError: a geometry is invalid.
     """
-    shapely = require_shapely()
-    points = shapely.centroid(_shapes(geometry))
-    missing = shapely.is_missing(points) | shapely.is_empty(points)
+    xy = coordinates(centroids(_shapes(geometry)))
     return {
-        name: pa.array(axis(points), pa.float64(), mask=missing)
-        for name, axis in (("lon", shapely.get_x), ("lat", shapely.get_y))
+        name: pa.array(values, pa.float64(), mask=np.isnan(values))
+        for name, values in zip(("lon", "lat"), xy.T, strict=True)
     }
 
 
