@@ -93,7 +93,7 @@ def footprints(georeference: Georeference, boxes: np.ndarray) -> Footprints:
         polygons[i] = _dense(to_lonlat, georeference, boxes[i], lon[i, 8])
     west, _, east, _ = shapely.bounds(polygons).T
     for i in np.flatnonzero((west < -180) | (east > 180)):
-        polygons[i] = _split(polygons[i])
+        polygons[i] = split_at_antimeridian(polygons[i])
     polygons = shapely.orient_polygons(polygons)
     missing = ~defined
     return Footprints(
@@ -253,8 +253,8 @@ def _along(corners: Sequence[float], steps: np.ndarray) -> np.ndarray:
     return np.concatenate(edges)
 
 
-def _split(polygon: Any) -> Any:
-    """Cuts a polygon at ±180° and moves the part beyond to the other side."""
+def split_at_antimeridian(polygon: Any) -> Any:
+    """Cuts a polygon of longitudes from -540 to 540 at ±180, and moves the parts beyond inside."""
     import shapely
     from shapely.affinity import translate
 

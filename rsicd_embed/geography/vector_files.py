@@ -86,7 +86,7 @@ def save_features(
 
     def plain(name: str, column: pa.Array) -> pa.Array:
         values = _plain(column, texts)
-        usable = _usable_times(values)
+        usable = usable_times(values)
         lost[name] += usable.null_count - values.null_count
         return usable
 
@@ -181,8 +181,8 @@ def _within(degrees: pa.Array, most: float) -> pa.Array:
     return pc.if_else(pc.less_equal(pc.abs(degrees), most), degrees, pa.scalar(None, pa.float64()))
 
 
-def _usable_times(column: pa.Array) -> pa.Array:
-    """Times and dates that GDAL can write; null for others, which it would take for 1970."""
+def usable_times(column: pa.Array) -> pa.Array:
+    """Times and dates of the years 1 to 9999; null for others, which GDAL takes for 1970."""
     if pt.is_timestamp(column.type):
         unit, numbers = _PER_S[column.type.unit], column.view(pa.int64())
         first, end = _FIRST_S * unit, (_LAST_S + 1) * unit
