@@ -17,7 +17,8 @@ from rsicd_embed.files import cache_folder
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
 from rsicd_embed.indexing.reconcile import is_same
 from rsicd_embed.records import FIXED_COLUMNS
-from rsicd_embed.stores.base import StoreURI, VectorStore, Versioned
+from rsicd_embed.stores.base import VectorStore, Versioned
+from rsicd_embed.stores.uri import StoreURI
 
 _TAG = "before-reembed"
 _MOST_ROUNDS = 10

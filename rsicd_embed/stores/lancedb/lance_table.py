@@ -35,9 +35,9 @@ from rsicd_embed.records import (
 )
 from rsicd_embed.remote.failure_reasons import request_failure
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
 from rsicd_embed.stores.lancedb.checksums import Checksums
+from rsicd_embed.stores.uri import StoreURI
 
 Stamp = Set[tuple[str, int]]
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rsicd_embed.errors import StoreURIError
 from rsicd_embed.records import Provenance, require_same_model, row_schema
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import StoreInfo, StoreURI
+from rsicd_embed.stores.base import StoreInfo
 from rsicd_embed.stores.columns import with_columns, without_columns
 from rsicd_embed.stores.row_store import RowStore
 from rsicd_embed.stores.row_view import Rows
@@ -23,6 +23,7 @@ from rsicd_embed.stores.rows import attributes_of, checked_ids, conform
 from rsicd_embed.stores.segments.segment_files import NewRows, Piece, RewrittenSegment, Segment
 from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
 from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
+from rsicd_embed.stores.uri import StoreURI
 
 CODED_ROWS = 100_000  # fewer are scanned in a few milliseconds without codes
 _SEGMENT_ROWS = 50_000  # rows per segment that `replace` writes
