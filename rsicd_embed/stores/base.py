@@ -211,19 +211,25 @@ class AttributeWriter(Protocol):
     """A store that can change attributes without touching vectors, and so without a new index."""
 
     def rewrite_attributes(
-        self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
+        self,
+        rewrite: Callable[[pa.RecordBatch], pa.RecordBatch],
+        columns: pa.Schema,
+        where: str | None = None,
     ) -> None:
-        """Adds columns to all rows, or replaces the values of existing ones.
+        """Adds columns to all rows, or replaces the values of existing ones, in one atomic step.
 
-        A new column may be seen without values before they are written; a failure removes it.
+        Only if columns of both kinds are written may others see the new ones without values first.
+        A few rows selected by `where` may be replaced as by `upsert`.
 
         Args:
             rewrite: is called once for each batch of rows, with all columns of the store, while
                 the store is locked, and returns as many rows with `columns`.
             columns: names and types of the columns.
+            where: SQL condition; other rows keep their values, or have nulls in new columns.
 
         Raises:
             SchemaError: a fixed column, or an existing one of another type.
+            FilterError: an invalid `where`.
         """
         ...
 

@@ -84,12 +84,15 @@ class LanceStore(LanceReader):
             self._table.drop_columns(list(dict.fromkeys(names)))
 
     def rewrite_attributes(
-        self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
+        self,
+        rewrite: Callable[[pa.RecordBatch], pa.RecordBatch],
+        columns: pa.Schema,
+        where: str | None = None,
     ) -> None:
         """Adds or replaces columns; see `AttributeWriter`. The vector index stays valid."""
         with self._writing() as now:
             with_columns(now.schema, columns)
-            with self.scan() as reader:
+            with self.scan(where=where) as reader:
                 values = column_values(reader, rewrite, columns)
             write_columns(self._location, self._table, values)
 
