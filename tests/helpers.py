@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -190,6 +191,15 @@ def exported(file: Path, rows: pa.RecordBatch = ROWS, made_by: Provenance = MADE
 def import_file(file: Path, uri: str, *options: str) -> Any:
     """Imports a row file and returns the printed summary."""
     return run("import", file, "--store", uri, "--json", *options).document
+
+
+def until(look: Callable[[], Any]) -> Any:
+    """Polls `look` until it returns a true value."""
+    end = time.monotonic() + PATIENCE_S
+    while not (value := look()):
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.05)
+    return value
 
 
 def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:

@@ -43,7 +43,7 @@ def test_training_shows_one_bar_at_a_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "on_terminal", lambda: True)
-    with ShownProgress(batch_size=2, epochs=3, images=4, views=2) as shown:
+    with ShownProgress(batch_size=2, epochs=3, images=4, views=8) as shown:
         for _ in range(4):
             shown.on_image(1)
         for _ in range(2):

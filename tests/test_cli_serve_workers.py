@@ -14,11 +14,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from .helpers import run
+from .helpers import PATIENCE_S, run, until
 from .test_cli_serve import answer, serving
 
 pytestmark = pytest.mark.slow
-_PATIENCE_S = 600.0
+SEARCHES = 'rsicd_embed_requests_total{method="GET",route="/api/search"'
 
 
 def worker_pids(process: subprocess.Popen[str]) -> list[int]:
@@ -29,7 +29,7 @@ def worker_pids(process: subprocess.Popen[str]) -> list[int]:
 
 
 def metric(url: str, name: str) -> float:
-    with urlopen(f"{url}metrics", timeout=_PATIENCE_S) as response:
+    with urlopen(f"{url}metrics", timeout=PATIENCE_S) as response:
         lines = response.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
@@ -43,32 +43,32 @@ def test_workers_share_a_port_until_signalled(
         assert len(pids) == 2
         for _ in range(20):
             assert len(answer(f"{url}api/search?text=a+port")["hits"]) == 5
-        assert metric(url, 'rsicd_embed_requests_total{method="GET",route="/api/search"') == 20
+        until(lambda: metric(url, SEARCHES) == 20)  # a request is counted after its answer
         assert metric(url, "rsicd_embed_workers") == 2
         for pid in pids:
             assert metric(url, f'process_resident_memory_bytes{{pid="{pid}"}}') > 0
         process.send_signal(sent)
-        _, errors = process.communicate(timeout=_PATIENCE_S)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     lines: list[dict[str, Any]] = [json.loads(line) for line in errors.splitlines()]
     assert process.returncode == 0
     assert {line["pid"] for line in lines} <= pids
     searches = [line for line in lines if line["path"] == "/api/search"]
     assert [line["rows"] for line in searches] == [5] * 20
-    assert len({line["request_id"] for line in lines}) == len(lines) == 24
+    assert len({line["request_id"] for line in lines}) == len(lines)
 
 
 def test_a_killed_worker_is_replaced(stored: str, tiny_model: Path) -> None:
     with serving(stored, tiny_model, "--workers", "2") as (process, url):
         assert process.stderr is not None
-        for victim in worker_pids(process):
+        for number, victim in enumerate(worker_pids(process), 1):
             os.kill(victim, signal.SIGKILL)
             line = process.stderr.readline()
             assert line == f"worker {victim} was ended by SIGKILL; starting another in 0 s\n"
             assert len(answer(f"{url}api/search?text=a+port")["hits"]) == 5
-        # The metrics of ended workers still count, but not as running ones.
-        assert metric(url, 'rsicd_embed_requests_total{method="GET",route="/api/search"') == 2
+            # Those of killed workers still count.
+            until(lambda wanted=number: metric(url, SEARCHES) == wanted)
         process.terminate()
-        assert process.communicate(timeout=_PATIENCE_S)[1] == ""
+        assert process.communicate(timeout=PATIENCE_S)[1] == ""
         assert process.returncode == 0
 
 
@@ -77,13 +77,13 @@ def test_workers_end_with_their_supervisor(stored: str, tiny_model: Path) -> Non
         pids = worker_pids(process)
         files = [os.pidfd_open(pid) for pid in pids]
         process.kill()
-        process.wait(_PATIENCE_S)
+        process.wait(PATIENCE_S)
         for file in files:
             os.set_blocking(file, True)
             waited = subprocess.run(
                 [sys.executable, "-c", f"import select; select.select([{file}], [], [], 600)"],
                 pass_fds=[file],
-                timeout=_PATIENCE_S,
+                timeout=PATIENCE_S,
                 check=False,
             )
             os.close(file)

@@ -13,7 +13,7 @@ from rsicd_embed.stores.base import open_store
 from .helpers import rows, run
 from .test_ray_workers import last_line_of
 
-KILLS, IMAGES, WORKERS = 20, 800, 2
+KILLS, IMAGES, WORKERS = 20, 1600, 2
 
 # Each of the first workers is ended by the kernel after a random CPU time, so while it reads,
 # embeds or sends; an idle worker is not.
@@ -38,7 +38,7 @@ def load():
     embedder = rsicd_embed.load_embedder(model, batch_size=4, backend="numpy")
     number = next(number for number in itertools.count() if claim(number))
     if number < int(kills):
-        life_s = random.Random(number).uniform(0.001, 0.25)
+        life_s = random.Random(number).uniform(0.001, 0.12)
         signal.setitimer(signal.ITIMER_PROF, life_s)  # without a handler, it ends the process
     return embedder
 

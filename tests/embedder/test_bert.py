@@ -32,7 +32,10 @@ from rsicd_embed.train.optimizers import frozen, named
 from tests.embedder.onnx_towers import OnnxTowers
 from tests.reference import BertModel, BertModelConfig
 
-WORDS = "a an the river port boats with many aerial photograph of green trees ##s ##land farm"
+WORDS = (
+    "a an the river port boats with many aerial photograph of green trees ##s ##land farm "
+    "desert forest sea"
+)
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS.split()]
 CLS, SEP = 2, 3
 TEXT = BertConfig(width=24, layers=3, heads=4, mlp_width=48)

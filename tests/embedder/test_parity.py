@@ -115,7 +115,6 @@ def test_old_checkpoints_pool_the_text_at_the_highest_id() -> None:
 PUBLISHED = {
     "B/32": (768, 12, 32, 224, 512, 8, 512),
     "B/16": (768, 12, 16, 224, 512, 8, 512),
-    "L/14": (1024, 16, 14, 224, 768, 12, 768),
     "L/14@336": (1024, 16, 14, 336, 768, 12, 768),
 }
 
@@ -125,7 +124,6 @@ PUBLISHED = {
     [
         "B/32",
         pytest.param("B/16", marks=pytest.mark.slow),
-        pytest.param("L/14", marks=pytest.mark.slow),
         pytest.param("L/14@336", marks=pytest.mark.slow),
     ],
 )

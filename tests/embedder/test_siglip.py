@@ -171,9 +171,10 @@ def test_vectors_match_transformers(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_base_sizes_match_transformers(kind: str, tmp_path: Path) -> None:
-    """SigLIP base and SigLIP 2 base at 224 px, with their numbers of tokens."""
+    """SigLIP base and SigLIP 2 base at 224 px, with their numbers of tokens and fewer layers."""
     size = {"siglip": 32000, "siglip2": 256000}[kind]
-    built = model(SiglipConfig(text_config={"vocab_size": size}))
+    layers = {"num_hidden_layers": 2}
+    built = model(SiglipConfig(text_config=layers | {"vocab_size": size}, vision_config=layers))
     tokenize = write(tmp_path / "base", built, kind, resample=3 if kind == "siglip" else 2)
     pictures = images(300)
     expected = vectors(built, tmp_path / "base", tokenize, TEXTS[:3], pictures)

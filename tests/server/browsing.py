@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.helpers import PATIENCE_S
+from tests.helpers import PATIENCE_S, until
 
 # A phone and a desktop, in pixels.
 SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 800}}
 # JavaScript that tests whether each image of a selector is loaded.
 LOADED = "[...document.querySelectorAll('{}')].map(image => image.complete && image.naturalWidth)"
-
-
-def until(look: Callable[[], Any]) -> Any:
-    """Polls `look` until it returns a true value; the page's CSP forbids waiting in the page."""
-    end = time.monotonic() + PATIENCE_S
-    while not (value := look()):
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.05)
-    return value
 
 
 @contextmanager

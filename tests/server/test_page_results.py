@@ -175,8 +175,11 @@ def test_scrolling_loads_further_results(page: Any) -> None:
     page.locator(".card .picture").nth(30).click()
     assert page.inner_text("#view-rank").startswith("Result 31 of ")
     page.keyboard.press("Escape")
-    page.locator(".card .more").nth(40).click()  # the query starts again
+    page.locator(".card .more").nth(40).click()  # the query starts again, and so does the page
     searched(page, "24 results for “a port”, like 1 example")
+    top = "document.getElementById('status').getBoundingClientRect().top"
+    assert 0 <= page.evaluate(top) < 10
+    assert page.evaluate("document.activeElement.closest('.card').previousElementSibling") is None
 
 
 def test_more_results_by_keyboard(page: Any) -> None:

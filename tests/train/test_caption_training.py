@@ -18,7 +18,7 @@ from rsicd_embed.errors import SettingError, TrainError, TrainStoppedError
 from rsicd_embed.evaluation.caption_metrics import cider_reward
 from rsicd_embed.evaluation.caption_protocol import caption_point
 from rsicd_embed.train.captioner.caption_batches import CaptionedVectors
-from rsicd_embed.train.captioner.caption_loop import train_captioner
+from rsicd_embed.train.captioner.caption_loop import train_captioner, views_to_embed
 from rsicd_embed.train.captioner.caption_settings import (
     CaptionTrainConfig,
     DecoderSettings,
@@ -82,6 +82,7 @@ def test_a_run_learns_and_resumes_exactly(data: TrainingData, tmp_path: Path) ->
     embedder: Any = MeanColours()
     best = train_captioner(CONFIG, data, tmp_path / "whole", embedder, caption_point, cider_reward)
     assert best["cider_d"] > 1
+    assert embedder.embedded == views_to_embed(CONFIG, data) > 0
     captioner = load_captioner(tmp_path / "whole")
     assert captioner.made_by.fingerprint == embedder.fingerprint
     (vectors,) = view_vectors(embedder, data.val, 1, tmp_path / "val")

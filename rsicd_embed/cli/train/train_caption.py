@@ -109,14 +109,15 @@ def caption(
     with training_extra():
         from rsicd_embed.evaluation.caption_metrics import cider_reward
         from rsicd_embed.evaluation.caption_protocol import caption_point
-        from rsicd_embed.train.captioner.caption_loop import train_captioner
+        from rsicd_embed.train.captioner.caption_loop import train_captioner, views_to_embed
 
     data = training_source([weighted(text) for text in datasets])
     embedder = rsicd_embed.load_embedder(config.embedder)
     debug = bool(click.get_current_context().find_root().meta.get("debug"))
     with suppress_orbax_tracebacks(debug=debug), ExitStack() as stack:
+        views = views_to_embed(config, data)
         shown = ShownProgress(
-            config.batch_size, config.epochs, len(data.train), config.views, "embedding images"
+            config.batch_size, config.epochs, len(data.train), views, "embedding images"
         )
         observers: list[Observer] = [stack.enter_context(shown)]
         if tensorboard:

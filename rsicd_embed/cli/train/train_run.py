@@ -47,8 +47,9 @@ def run(
     with suppress_orbax_tracebacks(debug=debug), ExitStack() as stack:
         observers: list[Observer] = []
         if distributed.is_writer():
+            images = len(data.train)
             shown = ShownProgress(
-                config.batch_size, config.epochs, len(data.train), config.teacher.views
+                config.batch_size, config.epochs, images, images * config.teacher.views
             )
             observers.append(stack.enter_context(shown))
             if tensorboard:
@@ -74,9 +75,9 @@ class ShownProgress(Observer):
         views: int,
         views_title: str = "embedding the teacher's views",
     ) -> None:
-        """Shows nothing yet; there are `views` of each of the training images."""
+        """Shows nothing yet; `images` are to be read, and `views` of images to be embedded."""
         self._batch_size, self._epochs = batch_size, epochs
-        self._images, self._views, self._views_title = images, images * views, views_title
+        self._images, self._views, self._views_title = images, views, views_title
         self._stack = ExitStack()
         self._title: str | None = None
         self._bar: Meter

@@ -37,10 +37,12 @@ export function show(answer, description, min = null) {
   const none = min === null ? "No results: the store is empty, or no row matches the filters."
     : "No results: no row that matches the filters has such a score; lower it.";
   describe = () => (hits.length ? `${counted(hits.length, "result")} ${description}, in ${Math.round(answer.ms)} ms` : none);
-  const restoreFocus = focusedControl();
+  const isAbove = $("status").getBoundingClientRect().bottom < 0;
+  const restoreFocus = focusedControl(isAbove);
   hits = [];
   $("results").replaceChildren();
   append(answer.hits);
+  if (isAbove) $("status").scrollIntoView(); // the best results, not those at the old place
   restoreFocus();
 }
 
@@ -80,11 +82,11 @@ export const count = () => hits.length;
 /** Moves the focus to a result. */
 export const focus = (index) => $("results").children[index]?.querySelector(".picture").focus();
 
-/** Returns a function that focuses the control that has the focus now, in the card at the same place. */
-function focusedControl() {
+/** Returns a function that focuses the control that has the focus now, in the first card or at the same place. */
+function focusedControl(inFirst) {
   const focused = document.activeElement.closest("#results > .card");
   if (!focused) return () => {};
-  const at = [...$("results").children].indexOf(focused);
+  const at = inFirst ? 0 : [...$("results").children].indexOf(focused);
   const name = CONTROLS.find((control) => document.activeElement.classList.contains(control)) ?? "picture";
   return () => {
     const cards = $("results").children;

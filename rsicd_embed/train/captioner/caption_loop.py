@@ -121,7 +121,7 @@ def train_captioner(
         stop_on_signals(observer.on_interrupt if observers else None) as stop,
         _open(config, data, out, embedder) as run,
     ):
-        val = [example for example in data.val if example.captions]
+        val = _described(data.val)
         if not val:
             raise TrainError("expected captions of val images, found none; add some")
         views = view_vectors(embedder, data.train, config.views, folder, observer.on_view)
@@ -146,6 +146,15 @@ def train_captioner(
         with Checkpoints(out / "checkpoints", keep=config.keep_last) as checkpoints:
             loop = _Loop(run, captioned, measure, observer, checkpoints, critic)
             return loop.run_to_the_end(stop)
+
+
+def views_to_embed(config: CaptionTrainConfig, data: TrainingData) -> int:
+    """Number of views that a run embeds unless their vectors are there already."""
+    return len(data.train) * config.views + len(_described(data.val))
+
+
+def _described(examples: Sequence[Example]) -> list[Example]:
+    return [example for example in examples if example.captions]
 
 
 class _Loop:
