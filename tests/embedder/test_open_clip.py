@@ -68,7 +68,9 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int, Any]] = {
         "gelu",
     ),
     "RN50": (
-        reference.settings({"layers": [3, 4, 6, 3], "width": 64, "patch_size": None}), 2, "gelu"
+        reference.settings({"layers": [3, 4, 6, 3], "width": 64, "patch_size": None}),
+        2,
+        "gelu",
     ),
 }
 
