@@ -8,8 +8,9 @@ from rsicd_embed.cli.augment_captions_command import augment_captions
 from rsicd_embed.cli.base import Group
 from rsicd_embed.cli.bench import bench
 from rsicd_embed.cli.caption_command import caption
+from rsicd_embed.cli.embed_command import embed
 from rsicd_embed.cli.eval import evaluation
-from rsicd_embed.cli.export_command import embed, export
+from rsicd_embed.cli.export_command import export
 from rsicd_embed.cli.find_command import find
 from rsicd_embed.cli.ingest_command import import_, ingest, reembed
 from rsicd_embed.cli.label_command import duplicates, label

@@ -1,4 +1,4 @@
-"""Commands that write files: `rsicd-embed embed` (vectors) and `export` (rows or a model)."""
+"""`rsicd-embed export`: a store's rows, or a model, as files."""
 
 from __future__ import annotations
 
@@ -9,116 +9,19 @@ import click
 
 from rsicd_embed.cli.base import (
     as_of_option,
-    embedding_options,
     json_option,
     model_option,
     note,
     print_json,
-    report_skipped,
-    report_source,
     show,
 )
 from rsicd_embed.cli.terminal_text import counted
-from rsicd_embed.parallel import share_one_heap
 
 if TYPE_CHECKING:
-    from rsicd_embed.datasets.scenes import Tiling
-    from rsicd_embed.datasets.stac_sources import StacSelection
-    from rsicd_embed.embedder.clip.backends import Backend, Precision
+    from rsicd_embed.geography.geoparquet import Version as GeoParquetVersion
     from rsicd_embed.query.table_files import Format
 
-SUFFIXES = (".parquet", ".npy")
 EXPORTS = ("parquet", "csv", "geojson", "json", "gpkg", "fgb")
-
-
-@click.command()
-@embedding_options
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="File to write: .parquet for ids, vectors and attributes, or .npy for a matrix; with "
-    "--shard, a folder.",
-)
-@click.option(
-    "--shard",
-    "shard_text",
-    metavar="I/N",
-    help="Embed only shard I of N, numbered from 0, and write it as a part to the folder OUTPUT.",
-)
-def embed(
-    sources: tuple[str | Path, ...],
-    output: Path,
-    shard_text: str | None,
-    model: str | None,
-    split: str | None,
-    column_types: dict[str, str],
-    tiling: Tiling | None,
-    stac: StacSelection | None,
-    strict: bool,
-    batch_size: int,
-    precision: Precision | None,
-    backend: Backend | None,
-    as_json: bool,
-) -> None:
-    """Embed images into a file.
-
-    Sources are the same as for ingest. Rows are in the order of the sources; unreadable images are
-    left out. OUT.npy comes with OUT.ids.json, which lists the ids of its rows.
-
-    With --shard, N processes or machines share the images: each writes its part into one folder,
-    which import reads. An interrupted shard continues where it stopped.
-    """
-    if shard_text is None and (output.suffix not in SUFFIXES or output.is_dir()):
-        raise click.UsageError(
-            f"expected an output named *{' or *'.join(SUFFIXES)}, found {output}"
-        )
-    if shard_text is not None and output.is_file():
-        raise click.UsageError(
-            f"expected a folder for the parts of --shard, found the file {output}"
-        )
-    share_one_heap()
-    import rsicd_embed
-    from rsicd_embed.cli.progress import image_progress
-    from rsicd_embed.indexing.export_rows import write_vectors
-    from rsicd_embed.indexing.shards import Shard, write_shard
-
-    shard = None if shard_text is None else Shard.parse(shard_text)
-    opened = rsicd_embed.open_sources(
-        sources, split=split, column_types=column_types, tiling=tiling, stac=stac
-    )
-    embedder = rsicd_embed.load_embedder(
-        model, batch_size=batch_size, precision=precision, backend=backend
-    )
-    parts = opened if shard is None else shard.select(opened)
-    with image_progress("embed", sum(len(source.examples) for source in parts)) as advance:
-        if shard is None:
-            summary = write_vectors(
-                opened, embedder, output, strict=strict, column_types=column_types, progress=advance
-            )
-        else:
-            summary = write_shard(
-                opened,
-                embedder,
-                output,
-                shard,
-                strict=strict,
-                column_types=column_types,
-                progress=advance,
-            )
-            output = output / f"{shard.name}.parquet"
-    if as_json:
-        print_json(summary.as_json())
-    else:
-        kept = f"{summary.unchanged} unchanged, " if summary.unchanged else ""
-        show(
-            f"{counted(summary.embedded, 'vector')} of length {embedder.dim} in {output}, {kept}"
-            f"{len(summary.skipped)} skipped, in {summary.seconds:.1f} s "
-            f"({summary.images_per_s:.1f} images/s)"
-        )
-    report_skipped(summary.skipped)
-    report_source(summary.unread, summary.notes)
 
 
 @click.command()
@@ -143,6 +46,12 @@ def embed(
     is_flag=True,
     help="Also write a STAC item, *.stac.json, with the area covered by the rows of a Parquet file "
     "and the model of their vectors.",
+)
+@click.option(
+    "--geoparquet",
+    type=click.Choice(["1.1", "2.0"]),
+    help="Version of Parquet files with footprints; 2.0 has Parquet's own type for geometries, "
+    "which older programs do not read.  [default: 1.1]",
 )
 @click.option("--force", is_flag=True, help="Replace OUTPUT even if rsicd-embed did not write it.")
 @as_of_option
@@ -176,6 +85,7 @@ def export(
     where: str | None,
     kind: str | None,
     stac: bool,
+    geoparquet: GeoParquetVersion | None,
     force: bool,
     as_of: str | None,
     dtype: str,
@@ -198,10 +108,10 @@ def export(
     if (store_uri is None) == (model is None):
         raise click.UsageError("expected either --store or --model")
     if store_uri is None:
-        if where or as_of or stac or force or kind:
+        if where or as_of or stac or geoparquet or force or kind:
             raise click.UsageError(
-                "expected --store with --where, --as-of, --format, --stac and --force, found "
-                "--model"
+                "expected --store with --where, --as-of, --format, --stac, --geoparquet and "
+                "--force, found --model"
             )
         if quantize and dtype != "float32":
             raise click.UsageError(f"expected --dtype {dtype} or --quantize, found both")
@@ -223,10 +133,12 @@ def export(
         expected = f"*.{kind}" if kind else " or ".join(f"*.{known}" for known in EXPORTS)
         raise click.UsageError(f"expected an output named {expected}, found {output}")
     if named == "parquet":
-        _export_rows(store_uri, output, where, as_of, stac, force, as_json)
-    elif stac:
+        version = geoparquet or "1.1"
+        _export_rows(store_uri, output, where, as_of, stac, version, force, as_json)
+    elif stac or geoparquet:
+        option = "--stac" if stac else "--geoparquet"
         raise click.UsageError(
-            f"expected --stac with a Parquet file, which has vectors, found {output}"
+            f"expected {option} with a Parquet file, which has vectors, found {output}"
         )
     else:
         _export_table(store_uri, output, cast("Format", named), where, as_of, force, as_json)
@@ -265,6 +177,7 @@ def _export_rows(
     where: str | None,
     as_of: str | None,
     stac: bool,
+    geoparquet: GeoParquetVersion,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -282,7 +195,9 @@ def _export_rows(
         store_version(newest, as_of) as store,
         image_progress("export", len(store), "rows") as advance,
     ):
-        exported = export_rows(store, output, where=where, force=force, progress=advance)
+        exported = export_rows(
+            store, output, where=where, force=force, geoparquet=geoparquet, progress=advance
+        )
         made_by = store.provenance
         if stac:
             item = stac_item.write_stac_item(store, output, exported, where)

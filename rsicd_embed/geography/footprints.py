@@ -136,7 +136,8 @@ def to_wgs84(geometry: pa.Array, crs: str | None) -> pa.Array:
         return geometry
     shapely, shapes = require_shapely(), _shapes(geometry)
     if crs is not None:
-        shapes = shapely.transform(shapes, of_arrays(_to_lonlat(crs).transform), interleaved=False)
+        to_lonlat = _to_lonlat(crs, remedy="").transform
+        shapes = shapely.transform(shapes, of_arrays(to_lonlat), interleaved=False)
     return pa.array(shapely.to_wkb(shapes, flavor="iso"), pa.binary())
 
 
@@ -164,7 +165,9 @@ def _shapes(geometry: pa.Array) -> np.ndarray:
     return shapes
 
 
-def _to_lonlat(crs: str) -> Transformer:
+def _to_lonlat(
+    crs: str, remedy: str = "; name it with --crs, such as --crs EPSG:32633"
+) -> Transformer:
     from pyproj import Transformer
     from pyproj.exceptions import ProjError
 
@@ -173,7 +176,7 @@ def _to_lonlat(crs: str) -> Transformer:
     except ProjError as error:
         raise DatasetError(
             f"expected a coordinate reference system that PROJ knows, found {crs:.60}: "
-            f"{first_line(error):.100}; name it with --crs, such as --crs EPSG:32633"
+            f"{first_line(error):.80}{remedy}"
         ) from None
 
 

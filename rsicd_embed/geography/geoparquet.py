@@ -1,13 +1,16 @@
-"""GeoParquet 1.1: the metadata of Parquet files with footprints, and their covering column.
+"""GeoParquet: the metadata of Parquet files with footprints, and how their bounds are found.
 
+Version 1.1 has a covering column with the bounds of each row. Version 2.0 has Parquet's own type
+for geometries, with bounds among the statistics of row groups; readers from before 2025 refuse it.
 Footprints are WKB in longitudes and latitudes, so files name no coordinate reference system: the
-format's default is OGC:CRS84.
+default of both versions is OGC:CRS84.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +20,7 @@ from rsicd_embed.errors import DatasetError
 
 GEOMETRY = "geometry"
 METADATA_KEY = b"geo"
-VERSION = "1.1.0"
+Version = Literal["1.1", "2.0"]
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _BBOX = pa.struct([(name, pa.float64()) for name in _CORNERS])
 # By shapely's type ids; a linear ring has no WKB of its own.
@@ -34,14 +37,29 @@ _TYPES = (
 _SLACK = 1e-9  # degrees beyond the map's edge that are rounding errors
 
 
+class _NativeWkb(pa.ExtensionType):  # type: ignore[misc]
+    """WKB that Arrow writes as Parquet's GEOMETRY in OGC:CRS84."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.binary(), "geoarrow.wkb")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b"{}"
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> _NativeWkb:
+        return cls()
+
+
 class GeoParquetColumn:
     """The column of footprints of a file that is being written batch by batch.
 
     Attributes:
-        covering: name of the column with the bounds of each row, by which readers skip row groups.
+        covering: name of the column with the bounds of each row, by which readers skip row groups;
+            None in GeoParquet 2.0.
     """
 
-    def __init__(self, covering: str) -> None:
+    def __init__(self, covering: str | None) -> None:
         self.covering = covering
         self._types: set[str] = set()
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
@@ -50,12 +68,14 @@ class GeoParquetColumn:
         self._problem: str | None = None
 
     @classmethod
-    def of(cls, schema: pa.Schema) -> GeoParquetColumn | None:
+    def of(cls, schema: pa.Schema, version: Version = "1.1") -> GeoParquetColumn | None:
         """The column of footprints of rows; None if they have none."""
         if GEOMETRY not in schema.names:
             return None
         if not pt.is_binary(schema.field(GEOMETRY).type):
             return None
+        if version == "2.0":
+            return cls(None)
         names = ("bbox", f"{GEOMETRY}_bbox", f"_{GEOMETRY}_bbox")
         free = [name for name in names if name not in schema.names]
         return cls(free[0]) if free else None
@@ -66,16 +86,33 @@ class GeoParquetColumn:
         return self._problem
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        """The schema of the file, with the covering column."""
-        return schema.append(pa.field(self.covering, _BBOX))
+        """The schema of the file, with the covering column or the native type."""
+        if self.covering is not None:
+            return schema.append(pa.field(self.covering, _BBOX))
+        place = schema.get_field_index(GEOMETRY)
+        return schema.set(place, schema.field(place).with_type(_NativeWkb()))
 
     def add(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Appends the covering column, and rewrites extended WKB, which GeoParquet excludes."""
+        """Converts a batch to `schema`, and rewrites extended WKB, which GeoParquet excludes.
+
+        Raises:
+            DatasetError: GeoParquet 2.0 cannot have these geometries.
+        """
         geometry, bounds = self._read(batch[GEOMETRY])
+        place = batch.schema.get_field_index(GEOMETRY)
+        if self.covering is None:
+            if self._problem is not None:
+                raise DatasetError(
+                    f"expected footprints for GeoParquet 2.0, found another column {GEOMETRY}: "
+                    f"{self._problem}; use version 1.1, which becomes plain Parquet"
+                )
+            native = pa.ExtensionArray.from_storage(_NativeWkb(), geometry.cast(pa.binary()))
+            columns = [*batch.columns]
+            columns[place] = native
+            return pa.RecordBatch.from_arrays(columns, schema=self.schema(batch.schema))
         missing = np.isnan(bounds).any(axis=1)
         corners = [pa.array(bounds[:, i], mask=missing) for i in range(4)]
         covering = pa.StructArray.from_arrays(corners, fields=list(_BBOX), mask=pa.array(missing))
-        place = batch.schema.get_field_index(GEOMETRY)
         columns = [*batch.columns, covering]
         columns[place] = geometry
         return pa.RecordBatch.from_arrays(columns, schema=self.schema(batch.schema))
@@ -84,15 +121,16 @@ class GeoParquetColumn:
         """The file's metadata once all rows are added; empty for plain Parquet."""
         if self._problem is not None:
             return {}
-        column: dict[str, Any] = {
-            "encoding": "WKB",
-            "geometry_types": sorted(self._types),
-            "covering": {"bbox": {name: [self.covering, name] for name in _CORNERS}},
-        }
+        column: dict[str, Any] = {"encoding": "WKB", "geometry_types": sorted(self._types)}
+        if self.covering is not None:
+            column["covering"] = {"bbox": {name: [self.covering, name] for name in _CORNERS}}
         if (bounds := self.bounds()) is not None:
             column["bbox"] = bounds
-        columns = {GEOMETRY: column}
-        document = {"version": VERSION, "primary_column": GEOMETRY, "columns": columns}
+        document = {
+            "version": "2.0.0" if self.covering is None else "1.1.0",
+            "primary_column": GEOMETRY,
+            "columns": {GEOMETRY: column},
+        }
         return {METADATA_KEY: json.dumps(document).encode()}
 
     def bounds(self) -> tuple[float, float, float, float] | None:
@@ -156,19 +194,26 @@ class GeoParquetColumn:
         self._turned[1] = max(self._turned[1], east.max())
 
 
-def geometry_columns(metadata: dict[bytes, bytes] | None) -> tuple[str | None, dict[str, str]]:
-    """The columns of geometries that a file's metadata describes.
+def geometry_columns(
+    metadata: dict[bytes, bytes] | None, parquet: Any = None
+) -> tuple[str | None, dict[str, str]]:
+    """The columns of geometries of a file, by GeoParquet's metadata or Parquet's own types.
+
+    Args:
+        metadata: the file's metadata.
+        parquet: its pyarrow.parquet.ParquetSchema.
 
     Returns:
-        The main column, None if the file is not GeoParquet, and the coordinate reference system of
-        each column that is not in WGS 84, as PROJJSON or the text of early GeoParquet versions.
+        The main column, None if the file has no geometries, and the coordinate reference system of
+        each column that is not in WGS 84, as PROJJSON or another text that PROJ understands.
 
     Raises:
         DatasetError: the metadata are damaged.
     """
-    raw = (metadata or {}).get(METADATA_KEY)
+    metadata = metadata or {}
+    raw = metadata.get(METADATA_KEY)
     if raw is None:
-        return None, {}
+        return _native_columns(metadata, parquet)
     try:
         document = json.loads(raw)
         systems = {name: column.get("crs") for name, column in document["columns"].items()}
@@ -183,6 +228,34 @@ def geometry_columns(metadata: dict[bytes, bytes] | None) -> tuple[str | None, d
         for name, crs in systems.items()
         if crs is not None and not _is_wgs84(crs)
     }
+
+
+def _native_columns(
+    metadata: dict[bytes, bytes], parquet: Any
+) -> tuple[str | None, dict[str, str]]:
+    """Those of type GEOMETRY or GEOGRAPHY; the main one is the first, if none is `geometry`."""
+    systems: dict[str, str] = {}
+    names = []
+    for column in () if parquet is None else map(parquet.column, range(len(parquet))):
+        kind = column.logical_type
+        if kind.type not in ("GEOMETRY", "GEOGRAPHY") or "." in column.path:
+            continue
+        names.append(column.name)
+        crs = str(json.loads(kind.to_json()).get("crs") or "")
+        if crs.startswith("projjson:"):
+            crs = metadata.get(crs.removeprefix("projjson:").encode(), crs.encode()).decode()
+        crs = re.sub(r"^srid:", "EPSG:", crs)
+        if crs and crs not in ("OGC:CRS84", "EPSG:4326") and not _is_wgs84(_parsed(crs)):
+            systems[column.name] = crs
+    main = GEOMETRY if GEOMETRY in names else next(iter(names), None)
+    return main, systems
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _is_wgs84(crs: object) -> bool:

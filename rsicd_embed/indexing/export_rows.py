@@ -18,6 +18,7 @@ from rsicd_embed.datasets.base import Source
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import DatasetError, StoreError
 from rsicd_embed.files import storage_errors, sync_folder, write_file
+from rsicd_embed.geography.geoparquet import Version as GeoParquetVersion
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
 from rsicd_embed.records import VECTOR, vector_matrix
 from rsicd_embed.rowfile import RowFile
@@ -51,6 +52,7 @@ def export_rows(
     *,
     where: str | None = None,
     force: bool = False,
+    geoparquet: GeoParquetVersion = "1.1",
     progress: Progress = lambda rows: None,
 ) -> ExportedRows:
     """Writes a store's rows to a Parquet file that `import_rows` reads into any store.
@@ -63,9 +65,11 @@ def export_rows(
         output: path of the Parquet file.
         where: SQL condition that selects rows.
         force: replace any file.
+        geoparquet: version of the format; readers from before 2025 refuse files of 2.0.
         progress: called with the number of rows written since the last call.
 
     Raises:
+        DatasetError: GeoParquet 2.0 cannot have the geometries.
         FilterError: `where` is invalid.
         StoreError: the file cannot be written, or is not from an earlier export.
         ArgumentError: `store` is a URI.
@@ -77,7 +81,7 @@ def export_rows(
     if not force:
         _require_ours(output, " (--force replaces it)")
     reader = store.scan(None, where)
-    written = rowfile.write(output, reader, reader.schema, store.provenance, progress)
+    written = rowfile.write(output, reader, reader.schema, store.provenance, progress, geoparquet)
     seconds = time.perf_counter() - started
     return ExportedRows(
         written.rows, written.bytes, written.sha256, seconds, written.bounds, written.not_geo

@@ -83,7 +83,7 @@ class ForeignFile:
             with pq.ParquetFile(path) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
                 metadata = file.metadata.metadata or {}  # Arrow's schema may lack some of it
-            main, systems = geometry_columns(metadata)
+                main, systems = geometry_columns(metadata, file.schema)
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
         except DatasetError as error:

@@ -19,6 +19,7 @@ import pyarrow.types as pt
 from rsicd_embed.errors import DatasetError, SchemaError, one_line
 from rsicd_embed.files import storage_errors, sync_folder, write_file
 from rsicd_embed.geography.geoparquet import GeoParquetColumn
+from rsicd_embed.geography.geoparquet import Version as GeoParquetVersion
 from rsicd_embed.records import VECTOR, Provenance, provenance_header, read_header
 
 SUFFIX = ".parquet"
@@ -124,6 +125,7 @@ def write(
     schema: pa.Schema,
     provenance: Provenance,
     progress: Callable[[int], None] = lambda rows: None,
+    geoparquet: GeoParquetVersion = "1.1",
 ) -> WrittenFile:
     """Writes rows whose vectors `provenance` made, atomically and in bounded memory.
 
@@ -135,15 +137,17 @@ def write(
         schema: schema of the rows.
         provenance: the model that made the vectors.
         progress: called with the number of rows just written.
+        geoparquet: version of the format of files with footprints.
 
     Raises:
+        DatasetError: GeoParquet 2.0 cannot have the geometries.
         SchemaError: a column has values that Parquet does not support.
         StoreError: the file cannot be written; an existing one is unchanged.
     """
     import pyarrow.parquet
 
     rows = 0
-    geo = GeoParquetColumn.of(schema)
+    geo = GeoParquetColumn.of(schema, geoparquet)
     written_schema = parquet_schema(schema)
     metadata = encode_metadata(provenance, schema, geo.covering if geo else None)
     file_schema = (geo.schema(written_schema) if geo else written_schema).with_metadata(metadata)
@@ -297,6 +301,8 @@ def to_parquet(column: pa.Array) -> pa.Array:
 
 def from_parquet(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """Undoes `to_parquet`; returns the column unchanged if it was not written from `kind`."""
+    if isinstance(column, pa.ExtensionArray):  # GeoParquet 2.0, where its type is registered
+        column = column.storage
     if column.type != _in_parquet(kind):
         return column
     if column.type != _without_date64(kind):

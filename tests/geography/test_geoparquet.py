@@ -306,3 +306,93 @@ def test_stac_items(tmp_path: Path) -> None:
     assert "was not written" in run("export", "--store", uri, "-o", file, "--stac").error
     assert run("export", "--store", uri, "-o", tmp_path / "x.csv", "--stac").status == 2
     assert run("export", "--model", "m", "-o", tmp_path / "m", "--force").status == 2
+
+
+def test_version_2_has_parquets_own_type(tmp_path: Path) -> None:
+    uri, file = store_with(f"exact:{tmp_path / 'st'}", bbox=[1, 2, 3, 4]), tmp_path / "x.parquet"
+    export = ("export", "--store", uri, "-o", file, "--geoparquet", "2.0")
+    assert run(*export).status == 0
+    with pq.ParquetFile(file) as parquet:
+        place = parquet.schema.names.index("geometry")
+        assert parquet.schema.column(place).logical_type.type == "GEOMETRY"
+        assert parquet.schema_arrow.names == list(rows(uri)["s.tif#0"])
+    geo = json.loads(metadata(file)[b"geo"])
+    assert geo["version"] == "2.0.0"
+    kinds = ["MultiPolygon", "Polygon"]
+    column = {"encoding": "WKB", "geometry_types": kinds, "bbox": [177, -20, -179.5, -17]}
+    assert geo["columns"] == {"geometry": column}
+    other = f"exact:{tmp_path / 'other'}"
+    assert run("import", file, "--store", other).status == 0
+    assert rows(other) == rows(uri)
+    # A store that has other geometries.
+    with open_store(uri, MADE_BY) as store:
+        store.upsert([batch(["far"], geometry=footprints([shapely.Point(400, 1)]))])
+    error = run("export", "--store", uri, "-o", tmp_path / "y.parquet", "--geoparquet", "2.0").error
+    assert "not every geometry is in degrees; use version 1.1" in error
+    assert not (tmp_path / "y.parquet").exists()
+    csv = run("export", "--store", uri, "-o", tmp_path / "y.csv", "--geoparquet", "2.0").stderr
+    assert "expected --geoparquet with a Parquet file" in csv
+
+
+def test_it_is_read_where_the_type_is_registered(tmp_path: Path) -> None:
+    """As by geoarrow, which turns the column into an extension type."""
+    uri, file = store_with(f"exact:{tmp_path / 'st'}"), tmp_path / "x.parquet"
+    run("export", "--store", uri, "-o", file, "--geoparquet", "2.0")
+    native = GeoParquetColumn(None).schema(pq.read_schema(file)).field("geometry").type
+    pa.register_extension_type(native)
+    try:
+        assert isinstance(pq.read_schema(file).field("geometry").type, pa.ExtensionType)
+        other = f"exact:{tmp_path / 'other'}"
+        assert run("import", file, "--store", other).status == 0
+        assert rows(other) == rows(uri)
+    finally:
+        pa.unregister_extension_type("geoarrow.wkb")
+
+
+class Wkb(pa.ExtensionType):  # type: ignore[misc]
+    """WKB with a coordinate reference system, as other programs write it."""
+
+    def __init__(self, crs: str) -> None:
+        self.crs = crs
+        super().__init__(pa.binary(), "geoarrow.wkb")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return json.dumps({"crs": self.crs} if self.crs else {}).encode()
+
+
+@pytest.mark.parametrize(
+    ("crs", "shape"),
+    [
+        ("", shapely.Point(15, 50)),
+        ("srid:4326", shapely.Point(15, 50)),
+        ("EPSG:32633", shapely.Point(500_000, 5_538_630.7)),
+        ("srid:32633", shapely.Point(500_000, 5_538_630.7)),
+        ("projjson:mine", shapely.Point(500_000, 5_538_630.7)),
+    ],
+)
+def test_native_geometries_of_others(crs: str, shape: Any, tmp_path: Path) -> None:
+    """Parquet without GeoParquet's metadata, whose column has any name."""
+    pyproj = pytest.importorskip("pyproj")
+    place = pa.ExtensionArray.from_storage(Wkb(crs), footprints([shape]))
+    table = pa.table({"id": ["a"], "embedding": [[1.0, 2.0]], "place": place})
+    with pq.ParquetWriter(tmp_path / "x.parquet", table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"mine": pyproj.CRS("EPSG:32633").to_json()})
+    uri = f"exact:{tmp_path / 'st'}"
+    options = ("--model", "owner/name", "--vector-column", "embedding", "--id-column", "id")
+    assert run("import", tmp_path / "x.parquet", "--store", uri, *options).status == 0
+    row = rows(uri)["a"]
+    assert (row["lon"], row["lat"]) == pytest.approx((15, 50), abs=1e-6)
+    assert shapely.from_wkb(row["geometry"]).coords[0] == pytest.approx((15, 50), abs=1e-6)
+    assert "place" not in row
+
+
+def test_an_unknown_reference_system(tmp_path: Path) -> None:
+    place = pa.ExtensionArray.from_storage(Wkb("EPSG:1"), footprints([shapely.Point(1, 2)]))
+    table = pa.table({"id": ["a"], "embedding": [[1.0, 2.0]], "place": place})
+    pq.write_table(table, tmp_path / "x.parquet")
+    uri = f"exact:{tmp_path / 'st'}"
+    options = ("--model", "owner/name", "--vector-column", "embedding", "--id-column", "id")
+    error = run("import", tmp_path / "x.parquet", "--store", uri, *options).stderr
+    assert "column 'place': expected a coordinate reference system that PROJ knows" in error
+    assert error.endswith("; correct it, or map another column\n") and "--crs" not in error

@@ -15,7 +15,7 @@ import pyarrow as pa
 from rsicd_embed.errors import StoreError
 from rsicd_embed.records import Provenance, row_schema, with_ids
 from rsicd_embed.stores import opening, recall
-from rsicd_embed.stores.base import StoreURI, require_new_tag
+from rsicd_embed.stores.base import require_new_tag
 from rsicd_embed.stores.columns import with_columns, without_columns
 from rsicd_embed.stores.lancedb import lance_index
 from rsicd_embed.stores.lancedb.lance_columns import column_values, write_columns
@@ -23,6 +23,7 @@ from rsicd_embed.stores.lancedb.lance_index import IndexSettings
 from rsicd_embed.stores.lancedb.lance_reader import LanceReader, TableState
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, lance_errors
 from rsicd_embed.stores.rows import checked_ids, conform
+from rsicd_embed.stores.uri import StoreURI
 
 # Old versions are removed at once unless something reads them; zero makes LanceDB warn of that.
 _UNREAD_AGE = timedelta(milliseconds=1)
@@ -83,12 +84,15 @@ class LanceStore(LanceReader):
             self._table.drop_columns(list(dict.fromkeys(names)))
 
     def rewrite_attributes(
-        self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
+        self,
+        rewrite: Callable[[pa.RecordBatch], pa.RecordBatch],
+        columns: pa.Schema,
+        where: str | None = None,
     ) -> None:
         """Adds or replaces columns; see `AttributeWriter`. The vector index stays valid."""
         with self._writing() as now:
             with_columns(now.schema, columns)
-            with self.scan() as reader:
+            with self.scan(where=where) as reader:
                 values = column_values(reader, rewrite, columns)
             write_columns(self._location, self._table, values)
 

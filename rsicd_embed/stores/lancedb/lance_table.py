@@ -35,9 +35,9 @@ from rsicd_embed.records import (
 )
 from rsicd_embed.remote.failure_reasons import request_failure
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
 from rsicd_embed.stores.lancedb.checksums import Checksums
+from rsicd_embed.stores.uri import StoreURI
 
 Stamp = Set[tuple[str, int]]
 
@@ -51,6 +51,7 @@ _REMEDY = "check the location, or restore it from a backup"
 _BUCKET = re.compile(r"(?:s3|gs|az)://[^/\s]+")
 # LanceDB caches the list of files of every version, with which an ingest would fill its 1 GB.
 _METADATA_BYTES = 32 << 20
+UNFINISHED = "_rsicd_embed_"  # begins the names of columns that readers leave out
 _CLOCK_S = 2.0  # file times may be this much coarser than the clock
 
 
@@ -315,8 +316,14 @@ class LanceLocation:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """A table's schema without metadata."""
-    return pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
+    """The schema of a table's rows, without metadata and columns whose values are being written."""
+    return pa.schema(
+        [
+            pa.field(field.name, field.type, field.nullable)
+            for field in schema
+            if not field.name.startswith(UNFINISHED)
+        ]
+    )
 
 
 def _metadata(provenance: Provenance) -> dict[bytes, bytes]:

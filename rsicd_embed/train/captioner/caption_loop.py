@@ -20,6 +20,7 @@ from rsicd_embed.captioning.captioner_files import CaptionerParts
 from rsicd_embed.captioning.gpt2 import Gpt2, read_gpt2
 from rsicd_embed.captioning.loading_captioner import read_captioner
 from rsicd_embed.captioning.vocabulary import Vocabulary, Words
+from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import TrainError
 from rsicd_embed.files import storage_errors
