@@ -22,14 +22,14 @@ def require_new_columns(store: VectorStore, columns: pa.Schema, *, overwrite: bo
     """
     for field in columns:
         if field.name in FIXED_COLUMNS:
-            raise SchemaError(f"column {field.name!r} is not for labels; choose another name")
+            raise SchemaError(f"column {field.name!r} cannot be replaced; choose another name")
         if field.name not in store.schema.names:
             continue
         kind = store.schema.field(field.name).type
         if not overwrite:
             raise SchemaError(
-                f"column {field.name!r} exists already; choose another with --column, or replace "
-                "its values with --overwrite"
+                f"column {field.name!r} exists already; choose another name, or replace its "
+                "values with --overwrite"
             )
         if kind != field.type:
             raise SchemaError(

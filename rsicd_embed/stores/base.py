@@ -202,6 +202,10 @@ class Versioned(VectorStore, Protocol):
         """Replaces all rows with rows of another model in one step; returns their number.
 
         Store objects opened before must be reopened: they refuse to mix models.
+
+        Raises:
+            SchemaError: see `upsert`; or a repeated id; or, in some stores, a column that the first
+                batch lacks.
         """
         ...
 

@@ -98,7 +98,7 @@ def test_zero_shot(store: VectorStore, words: Words) -> None:
         assert rows["label"][i].as_py() == expected
         if is_chosen:
             assert rows["label_probability"][i].as_py() == pytest.approx(likely[i].max(), abs=1e-4)
-    with pytest.raises(SchemaError, match="exists already; choose another with --column"):
+    with pytest.raises(SchemaError, match="exists already; choose another name"):
         labels.label_zero_shot(store, words, CLASSES)
     labels.label_zero_shot(store, words, CLASSES, overwrite=True)
     assert read(store)["label"].null_count == 0

@@ -140,11 +140,25 @@ class LanceLocation:
     def overwrite(self, rows: pa.RecordBatchReader, provenance: Provenance) -> Any:
         """Replaces the table's content in a new version; only while `writing`."""
         schema = rows.schema.with_metadata(_metadata(provenance))
-        batches = (batch.replace_schema_metadata(schema.metadata) for batch in rows)
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
-        return self._connect().create_table(
-            self.uri.table, data=reader, schema=schema, mode="overwrite"
-        )
+        failures: list[Exception] = []  # LanceDB raises their tracebacks as text
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                for batch in rows:
+                    yield batch.replace_schema_metadata(schema.metadata)
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(schema, batches())
+        try:
+            return self._connect().create_table(
+                self.uri.table, data=reader, schema=schema, mode="overwrite"
+            )
+        except Exception:
+            for failure in failures:
+                raise failure from None
+            raise
 
     @property
     def is_locked(self) -> bool:

@@ -19,7 +19,7 @@ from rsicd_embed.stores.base import StoreInfo
 from rsicd_embed.stores.columns import with_columns, without_columns
 from rsicd_embed.stores.row_store import RowStore
 from rsicd_embed.stores.row_view import Rows, scan
-from rsicd_embed.stores.rows import attributes_of, checked_ids, conform
+from rsicd_embed.stores.rows import SeenIds, attributes_of, checked_ids, conform, conform_new
 from rsicd_embed.stores.segments.segment_files import (
     NewRows,
     Piece,
@@ -145,13 +145,13 @@ class SegmentStore(RowStore):
         """Replaces all rows with rows of another model; see `Versioned.replace`."""
         with self._log.writing() as now:
             segments: list[SegmentEntry] = []
-            schema = row_schema(provenance.dim)
+            schema, seen = row_schema(provenance.dim), SeenIds()
             pending: list[pa.RecordBatch] = []
             for batch in chain(batches, [None]):
                 if batch is not None:
                     pending.append(batch)
                 if pending and (batch is None or sum(map(len, pending)) >= _SEGMENT_ROWS):
-                    rows = conform(pending, schema)
+                    rows = conform_new(pending, schema, seen)
                     schema, pending = rows.schema, []
                     segments.append(self._log.add_rows([NewRows(rows)], schema))
             manifest = replace(now.manifest, provenance=provenance)
