@@ -18,7 +18,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "rsicd_embed"
 # Small modules that everything may use: drawn as one box.
 _SHARED = "shared modules"
-_INTERFACES = {"stores.base", "embedder.base"}
+_INTERFACES = {"stores.base", "stores.uri", "embedder.base"}
 _WIDTH, _BOX_HEIGHT, _LAYER_HEIGHT = 860, 34, 84
 
 

@@ -34,7 +34,8 @@ MAY_IMPORT = {
         "errors", "arguments", "files", "records", "parallel", "remote", "images", "geography",
     },
     "embedder.base": {"errors", "arguments", "records", "parallel", "images"},
-    "stores.base": {"errors", "arguments", "records", "parallel", "plugins"},
+    "stores.uri": {"errors", "arguments", "plugins"},
+    "stores.base": {"errors", "arguments", "records", "parallel", "plugins", "stores.uri"},
     "embedder": {
         "errors", "arguments", "files", "plugins", "records", "parallel", "images",
         "embedder.base",
@@ -42,14 +43,14 @@ MAY_IMPORT = {
     },
     "stores": {
         "errors", "arguments", "files", "records", "parallel", "plugins", "remote",
-        "stores.base", "geography",
+        "stores.base", "stores.uri", "geography",
     },
     # LanceDB's embedding functions join stores and embedders.
     "lancedb": {"errors", "records", "embedder", "images", "embedder.base"},
     "rowfile": {"errors", "files", "records", "geography"},
     "indexing": {
         "errors", "arguments", "files", "records", "parallel", "remote", "datasets", "images",
-        "embedder.base", "stores.base", "rowfile", "geography",
+        "embedder.base", "stores.base", "stores.uri", "rowfile", "geography",
     },
     # SQL with similarities needs the store's scores and its embedder, which it loads by default.
     "query": {
@@ -80,7 +81,7 @@ MAY_IMPORT = {
     "bench": {
         "errors", "arguments", "files", "records", "parallel", "plugins",
         "_lazy_torchvision", "embedder.clip.backends._lazy_openvino", "datasets", "images",
-        "embedder.base", "stores.base", "stores", "indexing", "reports",
+        "embedder.base", "stores.base", "stores.uri", "stores", "indexing", "reports",
         "evaluation",
     },
 }  # fmt: skip

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from rsicd_embed.cli import main
+from rsicd_embed.cli.number_range import NumberRange
 
 from .conftest import picture
 from .helpers import Outcome, run
@@ -113,6 +114,13 @@ def values(parameter: click.Parameter) -> list[str]:
     if "--store" in parameter.opts:
         return [f"{scheme}:{path}" for scheme in SCHEMES for path in (*PATHS, *TEXTS[:8])]
     return [*TEXTS, *PATHS, *WHOLE[:5]]
+
+
+def test_no_range_has_nan() -> None:
+    for command in COMMANDS.values():
+        for parameter in command.params:
+            if isinstance(parameter.type, click.FloatRange):
+                assert isinstance(parameter.type, NumberRange), parameter.name
 
 
 def invocations(name: str) -> list[list[str]]:

@@ -120,6 +120,8 @@ def test_restore_says_what_it_leaves(each_uri: str, tiny_model: Path, pictures: 
     run("store", "tag", "first", "--store", each_uri)
     run("ingest", pictures, "--store", each_uri, "--model", tiny_model)
     restore = ("store", "restore", "first", "--store", each_uri)
+    unknown = run("store", "restore", "other", "--store", each_uri, "--tag-left", "second")
+    assert "no version 'other'; tags: first" in unknown.error
     text = run(*restore, "--tag-left", "second").stdout
     assert "restored first, 1 row" in text
     assert "replaced: 5 rows" in text and "4 with ids that first lacks (tagged second)" in text

@@ -138,8 +138,11 @@ def test_an_interrupted_run_continues(
     assert vectors(stored).keys() == before.keys()
     assert run("info", "--store", stored, "--json").document["model"] != str(other_model)
     (images / "away").rename(hidden)
+    # A column that is dropped before the run continues does not come back.
+    assert run("store", "drop-column", "label", "--store", stored).status == 0
     done = run(*reembed).document
     assert (done["rows"], done["embedded"], done["unchanged"]) == (6, 1, 5)
+    assert "label" not in without_vectors(stored)[0]
 
 
 def test_rows_without_an_image_are_dropped_only_on_request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
@@ -125,17 +126,17 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ArgumentError(f"expected one of {', '.join(METHODS)}, found {self.method!r}")
-        limits = {
-            "beams ≥ 1": self.beams >= 1,
-            "a length penalty ≥ 0": 0 <= self.length_penalty < float("inf"),
-            "a top-p in (0, 1]": 0 < self.top_p <= 1,
-            "a temperature > 0": 0 < self.temperature < float("inf"),
-            "a length of repetitions ≥ 0": self.no_repeat >= 0,
-            "at least one word": self.max_words is None or self.max_words >= 1,
-        }
-        for expected, is_met in limits.items():
+        limits = (
+            ("beams ≥ 1", self.beams, self.beams >= 1),
+            ("a length penalty ≥ 0", self.length_penalty, 0 <= self.length_penalty < math.inf),
+            ("a top-p in (0, 1]", self.top_p, 0 < self.top_p <= 1),
+            ("a temperature > 0", self.temperature, 0 < self.temperature < math.inf),
+            ("a length of repetitions ≥ 0", self.no_repeat, self.no_repeat >= 0),
+            ("at least one word", self.max_words, self.max_words is None or self.max_words >= 1),
+        )
+        for expected, found, is_met in limits:
             if not is_met:
-                raise ArgumentError(f"expected {expected}, found {self}")
+                raise ArgumentError(f"expected {expected}, found {found}")
 
     def steps(self, config: CaptionerConfig) -> int:
         """Number of tokens to decode, with the end of the caption.

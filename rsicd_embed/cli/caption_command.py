@@ -25,7 +25,7 @@ def decoding_options(command: F) -> F:
         click.option(
             "--max-words",
             type=click.IntRange(1),
-            help="Maximum words in a caption.  [default: that of the captioner, up to 32]",
+            help="Maximum words in a caption.  [default: 24, or as many as the captioner allows]",
         ),
         click.option(
             "--temperature",

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import click
 
+from rsicd_embed.cli.number_range import NumberRange
 from rsicd_embed.errors import RsicdEmbedError
 
 
@@ -55,7 +56,7 @@ SCENE_OPTIONS = (
     ),
     click.option(
         "--max-nodata",
-        type=click.FloatRange(0, 1),
+        type=NumberRange(0, 1),
         default=0.5,
         show_default=True,
         help="Leave out tiles with a larger fraction of nodata.",

@@ -17,6 +17,7 @@ from rsicd_embed.cli.base import (
     show,
     store_option,
 )
+from rsicd_embed.cli.number_range import NumberRange
 from rsicd_embed.parallel import cpu_count, share_one_heap
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ _BURST_S = 10  # of the rate, by default
 @click.option(
     "--rate-limit",
     "rate",
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, min_open=True),
     metavar="PER_SECOND",
     help="Requests per second of each API key or, without keys, of each address; more are refused "
     "with status 429.  [default: no limit]",

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 WIDEST = 60
-_DECIMALS = 6  # of a degree: a tenth of a metre
+_DECIMALS, _MOST_DEGREES = 6, 360  # six decimals of a degree are a tenth of a metre
+_LARGE_DECIMALS = 3  # of larger numbers, such as metres
 # How terminals that support links identify themselves in the environment.
 _PROGRAMS = ("iTerm.app", "WezTerm", "vscode", "ghostty", "Hyper", "WarpTerminal", "Tabby")
 _VARIABLES = ("KITTY_WINDOW_ID", "WT_SESSION", "KONSOLE_VERSION", "WEZTERM_PANE")
@@ -41,15 +42,22 @@ def counted(number: int, noun: str) -> str:
 
 
 def number_text(value: float) -> str:
-    """Formats a number with six decimals, or six significant digits below 0.1, without zeros.
+    """Formats a number without trailing zeros.
+
+    It has three decimals above 360, six down to 0.1, and six significant digits below.
 
     Example:
-        >>> [number_text(x) for x in (320712.53, -7.1234567, 0.0123456789, 5.0, 1e20)]
-        ['320712.53', '-7.123457', '0.0123457', '5', '1e+20']
+        >>> [number_text(x) for x in (7138.181063, -7.1234567, 0.0123456789, 5.0, 1e20)]
+        ['7138.181', '-7.123457', '0.0123457', '5', '1e+20']
     """
     if not math.isfinite(value):
         return str(value)
-    rounded = round(value, _DECIMALS) if abs(value) >= 0.1 else float(f"{value:.{_DECIMALS}g}")
+    if abs(value) > _MOST_DEGREES:
+        rounded = round(value, _LARGE_DECIMALS)
+    elif abs(value) >= 0.1:
+        rounded = round(value, _DECIMALS)
+    else:
+        rounded = float(f"{value:.{_DECIMALS}g}")
     return repr(rounded).removesuffix(".0")
 
 

@@ -22,14 +22,14 @@ def require_new_columns(store: VectorStore, columns: pa.Schema, *, overwrite: bo
     """
     for field in columns:
         if field.name in FIXED_COLUMNS:
-            raise SchemaError(f"column {field.name!r} is not for labels; choose another name")
+            raise SchemaError(f"column {field.name!r} cannot be replaced; choose another name")
         if field.name not in store.schema.names:
             continue
         kind = store.schema.field(field.name).type
         if not overwrite:
             raise SchemaError(
-                f"column {field.name!r} exists already; choose another with --column, or replace "
-                "its values with --overwrite"
+                f"column {field.name!r} exists already; choose another name, or replace its "
+                "values with --overwrite"
             )
         if kind != field.type:
             raise SchemaError(
@@ -61,49 +61,57 @@ def update_columns(
         FilterError: `where` is invalid.
     """
     updated = 0
-    chosen: pa.Array | None = None
 
-    def rewrite(batch: pa.RecordBatch) -> pa.RecordBatch:
-        # Runs while the store is locked, so that no other write is lost.
-        nonlocal updated, chosen
-        if where is not None and chosen is None:
-            with store.scan(["id"], where) as reader:
-                chosen = reader.read_all()["id"].combine_chunks()
-        matches = None if chosen is None else pc.is_in(batch["id"], chosen)
-        rows = batch if matches is None else batch.filter(matches)
+    def computed(rows: pa.RecordBatch) -> pa.RecordBatch:
+        nonlocal updated
         updated += len(rows)
-        values = dict(compute(rows)) if len(rows) else {}
-        arrays = [_column(batch, field, values, matches) for field in columns]
+        values = dict(compute(rows))
+        arrays = [
+            values[field.name].cast(field.type) if field.name in values else _before(rows, field)
+            for field in columns
+        ]
         return pa.record_batch(arrays, columns)
 
     if not len(store):
         return 0
     if isinstance(store, AttributeWriter):
-        store.rewrite_attributes(rewrite, columns)
-        return updated
+        store.rewrite_attributes(computed, columns, where)
+    else:
+        _replace_rows(store, columns, computed, where)
+    return updated
+
+
+def _replace_rows(
+    store: VectorStore,
+    columns: pa.Schema,
+    computed: Callable[[pa.RecordBatch], pa.RecordBatch],
+    where: str | None,
+) -> None:
+    """Writes all rows again, those that match `where` with computed columns."""
     versioned = require_versioned(store)
+    with store.scan(["id"], where) as reader:
+        chosen = reader.read_all()["id"].combine_chunks()
 
     def batches() -> Iterator[pa.RecordBatch]:
         with store.scan() as reader:
             for batch in filter(len, reader):
+                matches = pc.is_in(batch["id"], chosen)
+                rows = batch.filter(matches)
+                new = computed(rows) if len(rows) else None
                 values = dict(zip(batch.schema.names, batch.columns, strict=True))
-                new = rewrite(batch)
-                yield pa.record_batch(values | dict(zip(columns.names, new.columns, strict=True)))
+                for field in columns:
+                    values[field.name] = _before(batch, field)
+                    if new is not None:
+                        values[field.name] = pc.replace_with_mask(
+                            values[field.name], matches, new[field.name]
+                        )
+                yield pa.record_batch(values)
 
     versioned.replace(batches(), store.provenance)
     versioned.optimize()
-    return updated
 
 
-def _column(
-    batch: pa.RecordBatch,
-    field: pa.Field,
-    values: Mapping[str, pa.Array],
-    matches: pa.Array | None,
-) -> pa.Array:
+def _before(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    """The values of a column before the update."""
     known = field.name in batch.schema.names
-    before = batch[field.name] if known else pa.nulls(len(batch), field.type)
-    if field.name not in values:
-        return before
-    new = values[field.name].cast(field.type)
-    return new if matches is None else pc.replace_with_mask(before, matches, new)
+    return batch[field.name] if known else pa.nulls(len(batch), field.type)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from rsicd_embed.curation.column_update import update_columns
 from rsicd_embed.errors import RowChangedError, SchemaError, UnknownRowError
 from rsicd_embed.records import FIXED_COLUMNS, sql_name, with_ids
 from rsicd_embed.stores.base import VectorStore
@@ -94,7 +95,7 @@ def label_columns(schema: pa.Schema) -> LabelColumns | None:
 def set_label(
     store: VectorStore, columns: LabelColumns, id_: str, was: str | None, state: LabelState
 ) -> LabelState:
-    """Writes the label of a row, in one atomic step.
+    """Writes the label of a row, in one atomic step that leaves its other columns as they are.
 
     Args:
         store: the store.
@@ -119,30 +120,31 @@ def set_label(
             f"expected a label of 1 to {_MOST_CHARS} characters without spaces around it, found "
             f"{label[: _MOST_CHARS + 1]!r}"
         )
-    with store.scan(where=with_ids([id_])) as reader:
-        row = reader.read_all()
-    if not len(row):
-        raise UnknownRowError(f"no row with the id {id_[:_MOST_CHARS]!r} in the store")
-    before = LabelState(
-        *(
+    before: list[LabelState] = []
+
+    def compute(row: pa.RecordBatch) -> dict[str, pa.Array]:
+        present = [
             row[name][0].as_py() if name in row.schema.names else None
             for name in columns.schema.names
-        )
-    )
-    if before.label != was:
-        raise RowChangedError(
-            f"the label of {id_[:_MOST_CHARS]!r} is {before.label!r} by now, not {was!r}; "
-            "look at the row again"
-        )
-    values = (state.label, state.probability, state.corrected)
-    for field, value in zip(columns.schema, values, strict=True):
-        column = pa.array([value], field.type)
-        if field.name in row.schema.names:
-            row = row.set_column(row.schema.get_field_index(field.name), field, column)
-        else:
-            row = row.append_column(field, column)
-    store.upsert(row.combine_chunks().to_batches())
-    return before
+        ]
+        before.append(LabelState(*present))
+        if before[0].label != was:
+            raise RowChangedError(
+                f"the label of {id_[:_MOST_CHARS]!r} is {before[0].label!r} by now, not {was!r}; "
+                "look at the row again"
+            )
+        values = (state.label, state.probability, state.corrected)
+        return {
+            field.name: pa.array([value], field.type)
+            for field, value in zip(columns.schema, values, strict=True)
+        }
+
+    where = with_ids([id_])
+    with store.scan(["id"], where) as reader:
+        exists = len(reader.read_all()) > 0  # else columns would be added for nothing
+    if not (exists and update_columns(store, columns.schema, compute, where)):
+        raise UnknownRowError(f"no row with the id {id_[:_MOST_CHARS]!r} in the store")
+    return before[0]
 
 
 def corrected_labels(store: VectorStore, columns: LabelColumns) -> dict[str, str]:

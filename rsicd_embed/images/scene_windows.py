@@ -59,8 +59,8 @@ class SceneWindow:
         box: left, top, width, height in pixels of the scene.
         bands: numbers of one band (grey) or three (red, green, blue), from 1.
         size: width and height of the picture; None for those of the box.
-        stretch: the samples that become 0 and 255; None for 8-bit scenes, and for the colours of a
-            band with a colour table.
+        stretch: the samples that become 0 and 255, or 255 and 0 if the file says that 0 is white;
+            None for 8-bit scenes, and for the colours of a band with a colour table.
     """
 
     file: str
@@ -116,12 +116,15 @@ class SceneWindow:
             samples, valid = read_samples(
                 scene, self.bands, window, (rows, columns), numbers=colours is not None
             )
+            inverted = colours is None and white_is_zero(scene)
         if self.stretch:
             samples = scaled(samples, self.stretch)
         elif colours is not None:
             samples = colours[np.minimum(samples[..., 0], len(colours) - 1)]
         elif samples.dtype != np.uint8:
             raise ImageError("expected a stretch for samples of more than 8 bits, found none")
+        if inverted:
+            samples = 255 - samples
         nodata = 0.0
         if valid is not None:
             samples = np.where(valid[..., np.newaxis], samples, np.uint8(0))
@@ -221,6 +224,11 @@ def require_bands(scene: DatasetReader, bands: tuple[int, ...]) -> None:
     kinds = [scene.dtypes[band - 1] for band in bands]
     if unread := next((kind for kind in kinds if "complex" in kind), None):
         raise ImageError(f"expected real samples, found {unread}; convert them to amplitudes")
+
+
+def white_is_zero(scene: DatasetReader) -> bool:
+    """Whether larger samples of a TIFF are darker."""
+    return scene.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
 
 
 def colour_table(scene: DatasetReader, bands: tuple[int, ...]) -> np.ndarray | None:

@@ -17,7 +17,8 @@ from rsicd_embed.files import cache_folder
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
 from rsicd_embed.indexing.reconcile import is_same
 from rsicd_embed.records import FIXED_COLUMNS
-from rsicd_embed.stores.base import StoreURI, VectorStore, Versioned
+from rsicd_embed.stores.base import VectorStore, Versioned
+from rsicd_embed.stores.uri import StoreURI
 
 _TAG = "before-reembed"
 _MOST_ROUNDS = 10
@@ -72,6 +73,7 @@ def reembed(
     """
     for _ in range(_MOST_ROUNDS):
         source = _source(store)
+        _drop_other_columns(staging, source.schema)
         staging.delete(_ids(staging) - {example.id for example in source.examples})
         summary = ingest([source], embedder, staging, progress=progress)
         if summary.skipped and not drop_unreadable:
@@ -119,6 +121,18 @@ def _source(store: VectorStore) -> Source:
 
 def _ids(store: VectorStore) -> set[str]:
     return {id_ for batch in store.scan(["id"]) for id_ in batch["id"].to_pylist()}
+
+
+def _drop_other_columns(staging: VectorStore, attributes: pa.Schema | None) -> None:
+    """Drops the columns that the store lost, or changed, after an interrupted run."""
+    kept = {(field.name, field.type) for field in attributes or ()}
+    others = [
+        field.name
+        for field in staging.schema
+        if field.name not in FIXED_COLUMNS and (field.name, field.type) not in kept
+    ]
+    if others:
+        staging.drop_columns(others)
 
 
 def _unless_changed(

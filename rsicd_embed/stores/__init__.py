@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rsicd_embed.stores.base import (
         StoreInfo,
         StoreType,
-        StoreURI,
         VectorStore,
         Versioned,
         open_store,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from rsicd_embed.stores.row_store import RowStore
     from rsicd_embed.stores.row_view import Rows, rows_of
     from rsicd_embed.stores.rows import checked_ids, conform
+    from rsicd_embed.stores.uri import StoreURI
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
@@ -36,7 +36,6 @@ else:
             "rsicd_embed.stores.base": (
                 "StoreInfo",
                 "StoreType",
-                "StoreURI",
                 "VectorStore",
                 "Versioned",
                 "open_store",
@@ -47,6 +46,7 @@ else:
             "rsicd_embed.stores.row_store": ("RowStore",),
             "rsicd_embed.stores.row_view": ("Rows", "rows_of"),
             "rsicd_embed.stores.rows": ("checked_ids", "conform"),
+            "rsicd_embed.stores.uri": ("StoreURI",),
         },
     )
 

@@ -1,8 +1,7 @@
-"""The interface of all vector stores, their URIs, and `open_store`."""
+"""The interface of all vector stores, and `open_store`."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Container, Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -13,83 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed import plugins
-from rsicd_embed.arguments import require_object, shown
+from rsicd_embed.arguments import require_object
 from rsicd_embed.errors import ArgumentError, StoreError, StoreURIError
 from rsicd_embed.parallel import batched
 from rsicd_embed.records import VECTOR, Provenance, VectorMaker, vector_matrix, with_ids
+from rsicd_embed.stores.uri import StoreURI
 
 _IDS_AT_ONCE = 10_000
-
-
-@dataclass(frozen=True)
-class StoreURI:
-    """`scheme:location[?option=value&…][#table]`, for example `lancedb:./tiles#images`."""
-
-    scheme: str
-    location: str
-    table: str = "images"
-    options: tuple[tuple[str, str], ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> StoreURI:
-        """Splits a store URI into its parts.
-
-        Raises:
-            StoreURIError: not a string, no scheme, no path, or an empty table name.
-        """
-        if not isinstance(text, str):
-            raise StoreURIError(
-                f"expected a store URI such as 'lancedb:./tiles', found {shown(text)}"
-            )
-        scheme, colon, rest = text.partition(":")
-        location, hash_, table = rest.partition("#")
-        if not (scheme and colon and location) or (hash_ and not table):
-            raise StoreURIError(
-                f"expected a store URI such as lancedb:./tiles or nmslib:./index, found {text!r}; "
-                f"known schemes: {', '.join(plugins.names(plugins.STORES))}"
-            )
-        if location.startswith("//.") or location != location.strip():
-            raise StoreURIError(
-                f"expected a path after {scheme}:, as in {scheme}:./tiles, found {location!r}; "
-                "remove the slashes or spaces before it"
-            )
-        # A path may contain a question mark, so only name=value pairs at the end are options.
-        match = re.fullmatch(r"(.+?)\?(\w+=[\w.]+(?:&\w+=[\w.]+)*)", location)
-        options: list[tuple[str, str]] = []
-        if match:
-            location = match[1]
-            pairs = (pair.partition("=") for pair in match[2].split("&"))
-            options = [(name, value) for name, _, value in pairs]
-        return cls(scheme, location, table or "images", tuple(options))
-
-    def __str__(self) -> str:
-        options = "&".join(f"{name}={value}" for name, value in self.options)
-        suffix = "" if self.table == "images" else f"#{self.table}"
-        return f"{self.scheme}:{self.location}{'?' if options else ''}{options}{suffix}"
-
-    def numbers(self, **limits: tuple[float, float]) -> dict[str, float]:
-        """Returns the options as numbers, checked against `name=(lowest, highest)`.
-
-        Raises:
-            StoreURIError: an unknown option, or a value outside its limits.
-        """
-        numbers: dict[str, float] = {}
-        for name, value in self.options:
-            if name not in limits:
-                known = ", ".join(limits) or "none"
-                raise StoreURIError(
-                    f"{self}: {self.scheme} stores have no option {name!r}; known options: {known}"
-                )
-            lowest, highest = limits[name]
-            try:
-                numbers[name] = float(value)
-            except ValueError:
-                numbers[name] = math.nan
-            if not lowest <= numbers[name] <= highest:
-                raise StoreURIError(
-                    f"{self}: expected {name} from {lowest:g} to {highest:g}, found {value!r}"
-                )
-        return numbers
 
 
 @dataclass(frozen=True)
@@ -273,6 +202,10 @@ class Versioned(VectorStore, Protocol):
         """Replaces all rows with rows of another model in one step; returns their number.
 
         Store objects opened before must be reopened: they refuse to mix models.
+
+        Raises:
+            SchemaError: see `upsert`; or a repeated id; or, in some stores, a column that the first
+                batch lacks.
         """
         ...
 
@@ -282,19 +215,25 @@ class AttributeWriter(Protocol):
     """A store that can change attributes without touching vectors, and so without a new index."""
 
     def rewrite_attributes(
-        self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
+        self,
+        rewrite: Callable[[pa.RecordBatch], pa.RecordBatch],
+        columns: pa.Schema,
+        where: str | None = None,
     ) -> None:
-        """Adds columns to all rows, or replaces the values of existing ones.
+        """Adds columns to all rows, or replaces the values of existing ones, in one atomic step.
 
-        A new column may be seen without values before they are written; a failure removes it.
+        Only if columns of both kinds are written may others see the new ones without values first.
+        A few rows selected by `where` may be replaced as by `upsert`.
 
         Args:
             rewrite: is called once for each batch of rows, with all columns of the store, while
                 the store is locked, and returns as many rows with `columns`.
             columns: names and types of the columns.
+            where: SQL condition; other rows keep their values, or have nulls in new columns.
 
         Raises:
             SchemaError: a fixed column, or an existing one of another type.
+            FilterError: an invalid `where`.
         """
         ...
 

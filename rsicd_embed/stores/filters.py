@@ -116,7 +116,7 @@ def matching(table: pa.Table, where: str) -> np.ndarray:
     """
     if not isinstance(where, str) or not where.strip():
         raise FilterError(f"expected a SQL condition as where, found {where!r}; omit it")
-    ids = _listed_ids(where)
+    ids = listed_ids(where)
     if ids is not None and "id" in table.column_names and pa.types.is_string(table["id"].type):
         return np.asarray(pc.is_in(table["id"], pa.array(ids, pa.string())).to_numpy(), dtype=bool)
     # Takes 0.2 s, and only searches with other conditions need it.
@@ -149,7 +149,7 @@ def matching(table: pa.Table, where: str) -> np.ndarray:
     return np.asarray(mask.fill_null(False).to_numpy(), dtype=bool)
 
 
-def _listed_ids(where: str) -> list[str] | None:
+def listed_ids(where: str) -> list[str] | None:
     """The ids of a condition that `with_ids` wrote, which needs no SQL engine; None for others."""
     match = _ID_LIST.fullmatch(where)
     if match is None:

@@ -17,13 +17,14 @@ from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import scoring
-from rsicd_embed.stores.base import StoreInfo, StoreURI
+from rsicd_embed.stores.base import StoreInfo
 from rsicd_embed.stores.graph import Graph, GraphHits, GraphSettings
 from rsicd_embed.stores.planner import SearchCosts, index_depth
 from rsicd_embed.stores.scoring import Candidates, require_k, unit_queries
 from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
 from rsicd_embed.stores.segments.segment_manifest import GraphEntry, Manifest
 from rsicd_embed.stores.segments.segment_store import SegmentStore
+from rsicd_embed.stores.uri import StoreURI
 
 GRAPH_ROWS = 1_000  # fewer rows are scanned faster than a graph is searched
 FOLD_ROWS = 100_000  # an upsert rebuilds the graph when more rows than this are fresh

@@ -10,7 +10,7 @@ from pathlib import Path
 from rsicd_embed.errors import FingerprintError, StoreError, StoreNotFoundError, StoreURIError
 from rsicd_embed.files import TEMPORARY, storage_errors
 from rsicd_embed.records import Provenance, require_same_model
-from rsicd_embed.stores.base import StoreURI
+from rsicd_embed.stores.uri import StoreURI
 
 LOCK_TIMEOUT_S = 10.0  # upserts of a few thousand rows take well under a second
 

@@ -10,7 +10,8 @@ from filelock import FileLock, Timeout
 from rsicd_embed.errors import StoreError, StoreURIError
 from rsicd_embed.files import make_folder, storage_errors, sync_folder
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import StoreURI, open_store
+from rsicd_embed.stores.base import open_store
+from rsicd_embed.stores.uri import StoreURI
 
 _TABLES = "lancedb"  # its stores are tables in a folder, `NAME.lance`
 _FOLDERS = ("exact", "nmslib")

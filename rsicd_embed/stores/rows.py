@@ -47,6 +47,19 @@ def conform(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     return _last_of_each_id(table)
 
 
+def conform_new(batches: Sequence[pa.RecordBatch], schema: pa.Schema, seen: SeenIds) -> pa.Table:
+    """`conform` for rows of which each id may occur once, also among those of `seen`.
+
+    Raises:
+        SchemaError: an id occurs again.
+    """
+    rows = conform(batches, schema)
+    if len(rows) < sum(map(len, batches)) or seen.may_have(rows["id"]):
+        raise SchemaError("expected each id once in all batches, found some twice; remove them")
+    seen.add(rows["id"])
+    return rows
+
+
 def _merged_schema(schema: pa.Schema, others: Sequence[pa.Schema]) -> pa.Schema:
     """Appends the new columns of other schemas, in order of appearance."""
     fields = {field.name: field for field in schema}
@@ -156,3 +169,33 @@ def _last_of_each_id(table: pa.Table) -> pa.Table:
     if len(last) == len(codes):
         return table
     return table.take(pa.array(np.sort(len(codes) - 1 - last))).combine_chunks()
+
+
+class SeenIds:
+    """Hashes of the ids written since a store was empty, eight bytes each.
+
+    Attributes:
+        version: version of the store up to which the ids are complete.
+    """
+
+    def __init__(self, version: int = 0) -> None:
+        self.version = version
+        self._hashes = np.zeros(0, np.int64)
+
+    def may_have(self, ids: pa.ChunkedArray) -> bool:
+        """False if certainly none of `ids` was added."""
+        hashes = _sorted_hashes(ids)
+        positions = np.searchsorted(self._hashes, hashes)
+        inside = positions < len(self._hashes)
+        return bool(np.any(self._hashes[positions[inside]] == hashes[inside]))
+
+    def add(self, ids: pa.ChunkedArray) -> None:
+        """Adds ids, some of which may be known already."""
+        hashes = _sorted_hashes(ids)
+        self._hashes = np.insert(self._hashes, np.searchsorted(self._hashes, hashes), hashes)
+
+
+def _sorted_hashes(ids: pa.ChunkedArray) -> np.ndarray:
+    hashes = np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
+    hashes.sort()
+    return hashes

@@ -1,6 +1,6 @@
 """The folder of a training run: its manifest, vocabulary, checkpoints and best model.
 
-OUT/run.json        settings, and digests of the data and of the initial weights
+OUT/run.json        settings, and digests of the data, its images and the initial weights
 OUT/tokenizer.json  the vocabulary learnt on the first start of a run from scratch
 OUT/best/           the best model, in the Hugging Face layout
 """
@@ -42,6 +42,7 @@ from rsicd_embed.train.config import SHAPES, TrainConfig, parse
 from rsicd_embed.train.distributed import is_writer, wait_for_all
 from rsicd_embed.train.initialization import Start
 from rsicd_embed.train.input.caption_draws import trained_words
+from rsicd_embed.train.input.pixels import contents_digest
 from rsicd_embed.train.input.training_data import TrainingData
 from rsicd_embed.train.observers import Row
 
@@ -136,19 +137,27 @@ class RunManifest:
         settings: settings by dotted name, as JSON reads them.
         data: digest of the data; None in a file that lacks it.
         start: fingerprint of the checkpoint that training starts from; empty from scratch.
+        images: digest of the contents of image files; None in a file that lacks it, and in
+            processes that do not write.
     """
 
     settings: dict[str, object]
     data: str | None
     start: str | None
+    images: str | None = None
 
     @classmethod
     def of(
         cls, config: DataclassInstance, data: TrainingData, start: str | None = None
     ) -> RunManifest:
-        """Describes a run."""
+        """Describes a run. Reads all images, which takes less time than an epoch.
+
+        Raises:
+            TrainError: an image cannot be read.
+        """
         settings = json.loads(json.dumps(parse.flat(config)))  # lists instead of tuples
-        return cls(settings, _digest(data), start)
+        images = contents_digest((*data.train, *data.val)) if is_writer() else None
+        return cls(settings, _digest(data), start, images)
 
     @classmethod
     def read(cls, out: Path) -> RunManifest | None:
@@ -159,7 +168,8 @@ class RunManifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(content, dict) and isinstance(content.get("settings"), dict):
-                return cls(content["settings"], content.get("data"), content.get("start"))
+                facts = (content.get(name) for name in ("data", "start", "images"))
+                return cls(content["settings"], *facts)
         except ValueError:
             pass
         raise TrainError(
@@ -187,6 +197,7 @@ class RunManifest:
             )
         differs = {
             "data": other.data != self.data,
+            "images": None not in (self.images, other.images) and other.images != self.images,
             "initial weights": other.start not in (None, self.start),
         }
         for subject, differ in differs.items():

@@ -123,7 +123,8 @@ def test_the_command(tmp_path: Path) -> None:
     document = run("bench", "compare", before, after, "--json").document
     assert document["worse"] == [f"nmslib, optimized: {at}" for at in ("p50", "p95", "p99")]
     assert document["machines_differ"] == ["cpu: a CPU, then another CPU"]
-    assert run("bench", "compare", before, after, "--threshold", "0.5").status == 2
+    for invalid in ("0.5", "nan", "inf"):  # NaN would hide every regression
+        assert run("bench", "compare", before, after, "--threshold", invalid).status == 2
 
 
 @pytest.mark.parametrize(

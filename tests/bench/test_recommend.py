@@ -10,7 +10,7 @@ import pytest
 
 from rsicd_embed.bench.recommend import Goal, recommend
 from rsicd_embed.errors import BenchError
-from rsicd_embed.stores.base import StoreURI
+from rsicd_embed.stores.uri import StoreURI
 from tests.helpers import run
 
 from .records import BENCHMARKS, ann, write

@@ -145,7 +145,7 @@ def test_what_cannot_be_captioned_is_refused() -> None:
     [
         ({"method": "best"}, "one of greedy, beam, nucleus"),
         ({"beams": 0}, "beams ≥ 1"),
-        ({"top_p": 0.0}, "top-p in"),
+        ({"top_p": 0.0}, r"a top-p in \(0, 1\], found 0\.0$"),
         ({"temperature": 0.0}, "temperature > 0"),
         ({"max_words": 0}, "at least one word"),
         ({"length_penalty": -1.0}, "length penalty"),

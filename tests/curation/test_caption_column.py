@@ -108,7 +108,7 @@ def test_stores_that_cannot_be_captioned(
         caption_store(store, captioner, column="year")
     with pytest.raises(SchemaError, match="'year' has the type int64, expected string"):
         caption_store(store, captioner, column="year", overwrite=True)
-    with pytest.raises(SchemaError, match="'uri' is not for labels"):
+    with pytest.raises(SchemaError, match="'uri' cannot be replaced"):
         caption_store(store, captioner, column="uri")
     other = Captioner(tiny_parts(made_by=Provenance("other", "weights:other/dim:8", DIM)))
     with pytest.raises(FingerprintError, match=r"'test-model', but captioner 'tiny' was trained"):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from rsicd_embed.curation import labels
+from rsicd_embed.curation import corrections, labels
 from rsicd_embed.curation.column_update import update_columns
 from rsicd_embed.curation.corrections import LabelColumns, LabelState, set_label
 from rsicd_embed.curation.logistic import cross_validate, fit
-from rsicd_embed.errors import DatasetError, SchemaError
+from rsicd_embed.errors import DatasetError, RowChangedError, SchemaError, UnknownRowError
 from rsicd_embed.records import vector_array, vector_matrix
 from rsicd_embed.stores.base import VectorStore, open_store
 from tests.helpers import SCHEMES, run
@@ -97,7 +98,7 @@ def test_zero_shot(store: VectorStore, words: Words) -> None:
         assert rows["label"][i].as_py() == expected
         if is_chosen:
             assert rows["label_probability"][i].as_py() == pytest.approx(likely[i].max(), abs=1e-4)
-    with pytest.raises(SchemaError, match="exists already; choose another with --column"):
+    with pytest.raises(SchemaError, match="exists already; choose another name"):
         labels.label_zero_shot(store, words, CLASSES)
     labels.label_zero_shot(store, words, CLASSES, overwrite=True)
     assert read(store)["label"].null_count == 0
@@ -153,6 +154,36 @@ def test_corrected_rows_keep_their_labels_and_are_examples(
     assert "delta" not in result.classes and result.counts["delta"] == 1  # only one
     dry = labels.label_few_shot(store, examples, dry_run=True)
     assert (dry.counts, dry.corrected, dry.labelled) == (result.counts, 9, 0)
+
+
+def test_a_correction_keeps_what_others_wrote(
+    store: VectorStore, words: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that is ingested again while its label is set keeps its new columns."""
+    columns, labelled = LabelColumns("label"), labels.label_zero_shot(store, words, CLASSES)
+    rows = read(store)
+    row = rows.filter(pa.compute.equal(rows["id"], "7"))
+    update = corrections.update_columns
+
+    def ingest_first(*arguments: Any) -> int:
+        with open_store(store.uri) as other:
+            uri = row.schema.get_field_index("uri")
+            other.upsert(row.set_column(uri, "uri", pa.array(["again"])).to_batches())
+        return update(*arguments)
+
+    monkeypatch.setattr(corrections, "update_columns", ingest_first)
+    was = row["label"][0].as_py()
+    before = set_label(store, columns, "7", was, LabelState("lake", 1.0, "lake"))
+    assert (before.label, before.corrected) == (was, None)
+    after = {row["id"]: row for row in read(store).to_pylist()}
+    assert (after["7"]["uri"], after["7"]["label"]) == ("again", "lake")
+    assert len(after) == labelled.labelled
+    monkeypatch.undo()
+    with pytest.raises(RowChangedError, match="is 'lake' by now, not 'port'"):
+        set_label(store, columns, "7", "port", LabelState("sea", 1.0, "sea"))
+    with pytest.raises(UnknownRowError, match="no row with the id 'x'"):
+        set_label(store, LabelColumns("other"), "x", None, LabelState("sea", 1.0, "sea"))
+    assert "other" not in store.schema.names
 
 
 def test_updates_run_while_the_store_is_locked(store: VectorStore) -> None:

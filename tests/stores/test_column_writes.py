@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from rsicd_embed.errors import SchemaError, StoreError
+from rsicd_embed.errors import FilterError, SchemaError, StoreError
 from rsicd_embed.records import vector_matrix
 from rsicd_embed.stores.base import AttributeWriter, VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_columns, lance_index, lance_reader
@@ -93,6 +93,64 @@ def test_columns_are_added_and_replaced(store: VectorStore) -> None:
     assert "half" not in store.as_of("before").schema.names
     store.restore("before")
     assert "half" not in store.schema.names
+
+
+@pytest.mark.parametrize("where", ["year BETWEEN 3 AND 9 OR id = 'new'", "year % 2 = 1"])
+def test_columns_of_some_rows(store: VectorStore, where: str) -> None:
+    """Few rows and many; the others keep their values, or have nulls in new columns."""
+    before, queries = stored(store), unit(20, seed=4)
+    hits = store.search(queries, k=5).select(["query", "rank", "id", "score"])
+    chosen = set(store.scan(["id"], where).read_all()["id"].to_pylist())
+    assert isinstance(store, AttributeWriter)
+    seen: list[str] = []
+
+    def rewrite(rows: pa.RecordBatch) -> pa.RecordBatch:
+        seen.extend(rows["id"].to_pylist())
+        return halves(rows)
+
+    for _ in range(2):
+        seen.clear()
+        store.rewrite_attributes(rewrite, HALF, where)
+        assert sorted(seen) == sorted(chosen)
+        after = stored(store)
+        for id_, row in before.items():
+            half, tags = (half_of(row), [id_] if id_ > "i1" else None)
+            expected = {"half": half, "tags": tags} if id_ in chosen else {"half": None}
+            assert after[id_] == row | expected
+        assert store.search(queries, k=5).select(hits.column_names).equals(hits)
+    store.optimize()
+    assert stored(store) == after
+    store.rewrite_attributes(halves, pa.schema([("none", pa.int8())]), "year < -1")
+    assert {row["none"] for row in stored(store).values()} == {None}
+    with pytest.raises(FilterError, match="no column"):
+        store.rewrite_attributes(halves, HALF, "unknown = 1")
+
+
+def test_new_columns_appear_with_their_values(
+    lance: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers see no column without its values, not even if a writer is killed."""
+    merge, uri = lance_columns._merge, lance.uri
+    columns = pa.schema([("one", pa.int64()), ("two", pa.string())])
+
+    def rewrite(rows: pa.RecordBatch) -> pa.RecordBatch:
+        return pa.record_batch([pa.array([1] * len(rows)), rows["id"]], columns)
+
+    def look(location: LanceLocation, values: pa.Table) -> Any:
+        with open_store(uri) as reader:
+            assert reader.schema.equals(lance.schema) and "one" not in reader.schema.names
+            assert set(reader.search(unit(1), k=1).column_names).isdisjoint(values.column_names[1:])
+        return merge(location, values)
+
+    raw(lance).add_columns(pa.schema([("_rsicd_embed_one", pa.float64())]))  # a writer was killed
+    lance.upsert([batch(["later", "new"], unit(2, seed=8))])
+    monkeypatch.setattr(lance_columns, "_merge", look)
+    assert isinstance(lance, AttributeWriter)
+    lance.rewrite_attributes(rewrite, columns)
+    assert {(row["one"], row["two"]) for row in stored(lance).values()} == {
+        (1, id_) for id_ in stored(lance)
+    }
+    assert raw(lance).schema.names == lance.schema.names
 
 
 def test_refusals(store: VectorStore) -> None:

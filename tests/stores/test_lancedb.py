@@ -23,8 +23,8 @@ from rsicd_embed.errors import (
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
 from rsicd_embed.stores.lancedb import lance_reader, lance_rows, large_table
-from rsicd_embed.stores.lancedb.lance_store import SeenIds
 from rsicd_embed.stores.lancedb.lance_table import lance_errors
+from rsicd_embed.stores.rows import SeenIds
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
 

@@ -10,9 +10,10 @@ import lancedb
 import pytest
 
 from rsicd_embed.errors import StoreURIError
-from rsicd_embed.stores.base import StoreURI, open_store
+from rsicd_embed.stores.base import open_store
 from rsicd_embed.stores.lancedb import lance_index, lance_reader
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
+from rsicd_embed.stores.uri import StoreURI
 
 from .contract import MADE_BY, batch, unit
 

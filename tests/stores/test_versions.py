@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsicd_embed.errors import FingerprintError, StoreError
+from rsicd_embed.errors import FingerprintError, SchemaError, StoreError
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import Versioned, open_store, require_versioned
 
 from .contract import MADE_BY, batch, stored, unit
 
 OTHER = Provenance("other", MADE_BY.fingerprint.replace("dim:", "dim:1"), 5)
+EYE = np.eye(OTHER.dim, dtype=np.float32)
 
 
 @pytest.fixture(params=["exact", "nmslib", "lancedb"])
@@ -170,6 +171,27 @@ def test_failed_replace_changes_nothing(store: Versioned) -> None:
         store.replace([batch(["x"], np.full((1, OTHER.dim), 3, np.float32))], OTHER)
     assert stored(store) == before
     assert store.provenance == MADE_BY
+
+
+@pytest.mark.parametrize("first", [["x", "y"], ["x", "x"]])
+def test_replace_takes_each_id_once(store: Versioned, first: list[str]) -> None:
+    """Also if it recurs in a later batch, which is written on its own."""
+    before = stored(store)
+    batches = [batch(first, EYE[:2]), batch(["x"], EYE[:1])]
+    with pytest.raises(SchemaError, match=r"^expected each id once in all batches, found some"):
+        store.replace(batches, OTHER)
+    assert stored(store) == before
+
+
+def test_replace_with_later_columns(store: Versioned) -> None:
+    """Either the column is stored, or the error names it."""
+    batches = [batch(["x"], EYE[:1]), batch(["y"], EYE[:1], late=["z"])]
+    try:
+        assert store.replace(batches, OTHER) == 2
+    except SchemaError as error:
+        assert str(error).endswith("found also late; add them to the first, with nulls")
+        return
+    assert [stored(store)[id_]["late"] for id_ in "xy"] == [None, "z"]
 
 
 def test_replace_with_no_rows(store: Versioned) -> None:

@@ -16,9 +16,10 @@ from typing import Any, cast
 
 from rsicd_embed import plugins
 from rsicd_embed.stores import nmslib
-from rsicd_embed.stores.base import StoreType, StoreURI, VectorStore
+from rsicd_embed.stores.base import StoreType, VectorStore
 from rsicd_embed.stores.lancedb import lance_index, lance_reader
 from rsicd_embed.stores.planner import SearchCosts
+from rsicd_embed.stores.uri import StoreURI
 
 HANG_S = 600
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -258,7 +258,9 @@ def test_val_must_give_the_metric_to_choose_by(source: Any, tmp_path: Path) -> N
         train(config, examples, tmp_path / "figures", lambda embedder: {"mr": 0.5})
 
 
-def test_settings_without_effect_on_results_may_change(source: Any, finished: Path) -> None:
+def test_settings_without_effect_on_results_may_change(
+    source: Any, finished: Path, tmp_path: Path
+) -> None:
     evaluate, examples = Evaluator(source.split("val")), training(source)
     again = parse.replaced(ONCE, {"keep_last": 5, "checkpoint_every": 1, "data.cache": "none"})
     best = train(again, examples, finished, evaluate)
@@ -267,6 +269,13 @@ def test_settings_without_effect_on_results_may_change(source: Any, finished: Pa
     for other in (twice, fewer):
         with pytest.raises(TrainError, match="contains a run with other data"):
             train(ONCE, other, finished, evaluate)
+    image = Path(examples.train[0].file)
+    replaced = tmp_path / image.name
+    replaced.write_bytes(image.read_bytes()[:-1] + b"x")  # as long as before
+    changed = dataclasses.replace(examples.train[0], file=str(replaced))
+    other = dataclasses.replace(examples, train=(changed, *examples.train[1:]))
+    with pytest.raises(TrainError, match="contains a run with other images"):
+        train(ONCE, other, finished, evaluate)
     (finished / "best").rename(finished / "elsewhere")
     with pytest.raises(TrainError, match="expected the best model in"):
         train(ONCE, examples, finished, evaluate)

@@ -21,8 +21,8 @@ from rsicd_embed.bench.ann.reference_libraries import CONTENDERS
 from rsicd_embed.bench.ann.worker import Make
 from rsicd_embed.bench.ann.workload import Workload, threshold
 from rsicd_embed.errors import BenchError
-from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.nmslib import NmslibStore
+from rsicd_embed.stores.uri import StoreURI
 
 INDEX_KINDS = ("IVF_SQ", "IVF_PQ", "IVF_RQ", "IVF_HNSW_SQ")
 # Default values of the sweep, from the fastest to the most thorough: candidates kept while walking

@@ -19,8 +19,9 @@ import pyarrow as pa
 from rsicd_embed import plugins
 from rsicd_embed.errors import BenchError
 from rsicd_embed.records import VECTOR, Provenance, vector_matrix
-from rsicd_embed.stores.base import StoreURI, open_store
+from rsicd_embed.stores.base import open_store
 from rsicd_embed.stores.graph import GraphSettings
+from rsicd_embed.stores.uri import StoreURI
 
 NULL = "null store"
 SCAN = "exact scan"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from rsicd_embed.cli.base import json_option, note, print_json, show
+from rsicd_embed.cli.number_range import NumberRange
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.compare import FigureChange
@@ -31,7 +32,7 @@ _record_path = click.Path(dir_okay=False, path_type=Path)
     "--threshold",
     default=1.1,
     show_default=True,
-    type=click.FloatRange(1),
+    type=NumberRange(1),
     help="Factor that counts as a regression: growth in time or memory usage, or fall in a rate, "
     "if beyond the scatter of the rounds.",
 )
@@ -39,7 +40,7 @@ _record_path = click.Path(dir_okay=False, path_type=Path)
     "--drop",
     default=0.01,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=NumberRange(0, 1),
     help="Drop in ANN recall or accuracy that counts as a regression.",
 )
 @json_option
@@ -117,7 +118,7 @@ class Quantity(click.ParamType[float]):
     "--recall",
     "ann_recall",
     required=True,
-    type=click.FloatRange(0, 1),
+    type=NumberRange(0, 1),
     help="Minimum ANN recall@k: the fraction of the k nearest rows that a search returns.",
 )
 @click.option(
@@ -125,7 +126,7 @@ class Quantity(click.ParamType[float]):
 )
 @click.option(
     "--qps",
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, min_open=True),
     help="Minimum queries per second, in batches.",
 )
 @click.option(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rsicd_embed.cli.base import json_option, model_option, print_json, show
+from rsicd_embed.cli.number_range import NumberRange
 from rsicd_embed.cli.train.train_run import ShownProgress, epoch_line, suppress_orbax_tracebacks
 from rsicd_embed.cli.train.train_settings import datasets_option, training_extra, usage_errors
 from rsicd_embed.errors import TrainError
@@ -26,12 +27,12 @@ _OPTIONS: dict[str, tuple[str, str, Any]] = {
     "--learning-rate": (
         "optimizer.learning_rate",
         "Peak learning rate.",
-        click.FloatRange(0, min_open=True),
+        NumberRange(0, min_open=True),
     ),
     "--weight-decay": (
         "optimizer.weight_decay",
         "Weight decay, on matrices only; scheduled with the learning rate.",
-        click.FloatRange(0),
+        NumberRange(0),
     ),
     "--init": ("init", "Captioner to continue from; `bundled`, or a folder of a run.", str),
     "--objective": (

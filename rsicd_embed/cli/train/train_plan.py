@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsicd_embed.cli.base import json_option, note, print_json, show
+from rsicd_embed.cli.number_range import NumberRange
 from rsicd_embed.cli.train.train_settings import config_options, read_config
 from rsicd_embed.embedder.clip.backends import PRECISIONS
 from rsicd_embed.errors import TrainError
@@ -42,7 +43,7 @@ _DEFAULTS = TrainConfig(ModelConfig(shape="vit-b-32"), batch_size=1024)
 )
 @click.option(
     "--keep-patches",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=NumberRange(0, 1, min_open=True),
     help="Fraction of the patches kept.  [default: the largest that the settings use]",
 )
 @click.option(

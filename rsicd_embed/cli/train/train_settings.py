@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsicd_embed.cli.base import F
+from rsicd_embed.cli.number_range import NumberRange
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import SHAPES, TrainConfig, defaults, parse
 
@@ -39,27 +40,27 @@ _OPTIONS: dict[str, tuple[str, str, Any]] = {
     "--learning-rate": (
         "optimizer.learning_rate",
         "Peak learning rate.",
-        click.FloatRange(0, min_open=True),
+        NumberRange(0, min_open=True),
     ),
     "--weight-decay": (
         "optimizer.weight_decay",
         "Weight decay, on matrices only.",
-        click.FloatRange(0),
+        NumberRange(0),
     ),
     "--class-captions": (
         "data.class_captions",
         "Fraction of captions made from class names.",
-        click.FloatRange(0, 1),
+        NumberRange(0, 1),
     ),
     "--keep-patches": (
         "step.keep_patches",
         "Fraction of a ViT's patches kept in training.",
-        click.FloatRange(0, 1, min_open=True),
+        NumberRange(0, 1, min_open=True),
     ),
     "--unmasked": (
         "step.unmasked",
         "Fraction of the epochs, at the end, that keep all patches.",
-        click.FloatRange(0, 1),
+        NumberRange(0, 1),
     ),
     "--eval-every": ("eval_every", "Epochs between evaluations on val.", _COUNT),
     "--seed": ("seed", "Random seed.", click.IntRange(0)),

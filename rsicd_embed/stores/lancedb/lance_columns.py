@@ -6,17 +6,18 @@ on their ids. Without one it moves whole rows to new files, and the vector index
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
 
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
 from rsicd_embed.stores.lancedb.lance_searcher import run
-from rsicd_embed.stores.lancedb.lance_table import LanceLocation, plain_schema
+from rsicd_embed.stores.lancedb.lance_table import UNFINISHED, LanceLocation
 
 _ID_INDEX = "rsicd_embed_id"  # exists only during a write
+_FEW_ROWS = 100  # building that index would take longer than moving so few rows
 # Kinds of scalar index without settings of their own, which LanceDB would lose with the old values.
 _RENEWED = ("BTree", "Bitmap", "LabelList")
 
@@ -61,31 +62,58 @@ def write_columns(location: LanceLocation, table: Any, values: pa.Table) -> None
         for index in table.list_indices()
         if index.index_type in _RENEWED and written & set(index.columns) and index.name != _ID_INDEX
     ]
-    table.create_index("id", config=lancedb.index.BTree(), name=_ID_INDEX, replace=True)
+    if len(values) > _FEW_ROWS:
+        table.create_index("id", config=lancedb.index.BTree(), name=_ID_INDEX, replace=True)
     try:
-        if added:
-            table.add_columns(pa.schema(added))
-        try:
-            if len(values):
-                run(_merge(location, values))
-        except BaseException:
+        if len(values) and len(added) == len(written) - 1:
+            _write_new(location, table, values)
+        else:
             if added:
-                with suppress(Exception):
-                    table.checkout_latest()
-                    table.drop_columns([field.name for field in added])
-            raise
+                table.add_columns(pa.schema(added))
+            with _undone_by_dropping(table, [field.name for field in added]):
+                if len(values):
+                    run(_merge(location, values))
     finally:
         table.checkout_latest()
-        table.drop_index(_ID_INDEX)
+        if len(values) > _FEW_ROWS:
+            table.drop_index(_ID_INDEX)
     for index in outdated:
         config = getattr(lancedb.index, index.index_type)()
         table.create_index(index.columns[0], config=config, name=index.name, replace=True)
 
 
+def _write_new(location: LanceLocation, table: Any, values: pa.Table) -> None:
+    """Adds columns with their values in one visible step: readers leave out unfinished ones."""
+    _, *names = values.schema.names
+    unfinished = [f"{UNFINISHED}{name}" for name in names]
+    if left := [name for name in unfinished if name in table.schema.names]:
+        table.drop_columns(left)  # by a process that was interrupted
+    values = values.rename_columns(["id", *unfinished])
+    table.add_columns(pa.schema([values.schema.field(name) for name in unfinished]))
+    with _undone_by_dropping(table, unfinished):
+        run(_merge(location, values))
+        table.checkout_latest()
+        pairs = zip(unfinished, names, strict=True)
+        table.alter_columns(*({"path": old, "rename": new} for old, new in pairs))
+
+
+@contextmanager
+def _undone_by_dropping(table: Any, names: list[str]) -> Iterator[None]:
+    """Drops columns if what follows fails."""
+    try:
+        yield
+    except BaseException:
+        if names:
+            with suppress(Exception):
+                table.checkout_latest()
+                table.drop_columns(names)
+        raise
+
+
 async def _merge(location: LanceLocation, values: pa.Table) -> None:
     database = await lancedb.connect_async(location.database)
     table: Any = await database.open_table(location.uri.table)
-    schema = plain_schema(await table.schema())
+    schema: pa.Schema = (await table.schema()).remove_metadata()
 
     async def without_embedding_function() -> pa.Schema:
         return schema

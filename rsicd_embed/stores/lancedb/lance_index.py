@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import recall
-from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
 from rsicd_embed.stores.row_view import Rows
+from rsicd_embed.stores.uri import StoreURI
 
 # Smaller tables are cached in memory: an exact search of 120,000 × 512 takes 7 ms, and one through
 # the index 12 ms (benchmarks/ann-lancedb-120k).

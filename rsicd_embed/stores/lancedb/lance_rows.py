@@ -12,7 +12,7 @@ import pyarrow as pa
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import scoring
 from rsicd_embed.stores.columns import not_as_written
-from rsicd_embed.stores.filters import matching
+from rsicd_embed.stores.filters import listed_ids, matching
 from rsicd_embed.stores.lancedb.lance_table import lance_errors
 from rsicd_embed.stores.row_view import Rows, RowView, without_vector
 from rsicd_embed.stores.rows import unit_vectors
@@ -57,8 +57,11 @@ def stream(
     names = [
         name for name in schema.names if name != VECTOR or columns is None or VECTOR in columns
     ]
+    query = table.search().select(names)
+    if where is not None and listed_ids(where) is not None:
+        query = query.where(where)  # LanceDB then reads only the vectors of these rows
     with reading(schema, uri):
-        batches = table.search().select(names).to_batches(batch_size=STREAM_ROWS)
+        batches = query.to_batches(batch_size=STREAM_ROWS)
     return _read(batches, schema, uri, where)
 
 

@@ -35,9 +35,9 @@ from rsicd_embed.records import (
 )
 from rsicd_embed.remote.failure_reasons import request_failure
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import StoreURI
 from rsicd_embed.stores.lancedb._lazy_lancedb import lancedb
 from rsicd_embed.stores.lancedb.checksums import Checksums
+from rsicd_embed.stores.uri import StoreURI
 
 Stamp = Set[tuple[str, int]]
 
@@ -51,6 +51,7 @@ _REMEDY = "check the location, or restore it from a backup"
 _BUCKET = re.compile(r"(?:s3|gs|az)://[^/\s]+")
 # LanceDB caches the list of files of every version, with which an ingest would fill its 1 GB.
 _METADATA_BYTES = 32 << 20
+UNFINISHED = "_rsicd_embed_"  # begins the names of columns that readers leave out
 _CLOCK_S = 2.0  # file times may be this much coarser than the clock
 
 
@@ -139,11 +140,25 @@ class LanceLocation:
     def overwrite(self, rows: pa.RecordBatchReader, provenance: Provenance) -> Any:
         """Replaces the table's content in a new version; only while `writing`."""
         schema = rows.schema.with_metadata(_metadata(provenance))
-        batches = (batch.replace_schema_metadata(schema.metadata) for batch in rows)
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
-        return self._connect().create_table(
-            self.uri.table, data=reader, schema=schema, mode="overwrite"
-        )
+        failures: list[Exception] = []  # LanceDB raises their tracebacks as text
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                for batch in rows:
+                    yield batch.replace_schema_metadata(schema.metadata)
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(schema, batches())
+        try:
+            return self._connect().create_table(
+                self.uri.table, data=reader, schema=schema, mode="overwrite"
+            )
+        except Exception:
+            for failure in failures:
+                raise failure from None
+            raise
 
     @property
     def is_locked(self) -> bool:
@@ -315,8 +330,14 @@ class LanceLocation:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """A table's schema without metadata."""
-    return pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
+    """The schema of a table's rows, without metadata and columns whose values are being written."""
+    return pa.schema(
+        [
+            pa.field(field.name, field.type, field.nullable)
+            for field in schema
+            if not field.name.startswith(UNFINISHED)
+        ]
+    )
 
 
 def _metadata(provenance: Provenance) -> dict[bytes, bytes]:

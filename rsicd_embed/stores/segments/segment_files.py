@@ -24,6 +24,7 @@ _BLOCK_BYTES = 8 * 2**20
 _MEAN_ROWS = 4096  # rows whose mean the codes are centred on
 _REWRITTEN_ROWS = 8192
 _Columns = TypeVar("_Columns", pa.RecordBatch, pa.Table)
+Rewrite = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
 class Piece(Protocol):
@@ -111,17 +112,19 @@ class Segment:
 
 @dataclass(frozen=True)
 class RewrittenSegment:
-    """All rows of a segment, the live ones with other attributes.
+    """All rows of a segment, some of them with other attributes.
 
     Attributes:
         segment: the segment.
         schema: its columns, with which `rewrite` is called.
         rewrite: see `AttributeWriter.rewrite_attributes`.
+        chosen: bool (rows,), the live rows to rewrite; None for all.
     """
 
     segment: Segment
     schema: pa.Schema
-    rewrite: Callable[[pa.RecordBatch], pa.RecordBatch]
+    rewrite: Rewrite
+    chosen: np.ndarray | None
 
     @property
     def live_rows(self) -> int:
@@ -134,38 +137,41 @@ class RewrittenSegment:
 
     def attributes(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """See `Piece.attributes`."""
-        live, start = self.segment.part.live, 0
+        chosen, start = self.chosen, 0
         for batch in _all_rows(self.segment).attributes(self.schema):
             for first in range(0, len(batch), _REWRITTEN_ROWS):
                 block = batch.slice(first, _REWRITTEN_ROWS)
                 stop = start + len(block)
                 vectors = self.segment.part.matrix[start:stop]
-                alive = np.ones(len(block), bool) if live is None else live[start:stop]
+                mask = np.ones(len(block), bool) if chosen is None else chosen[start:stop]
                 start = stop
-                yield self._block(block, vectors, alive, schema)
+                yield self._block(block, vectors, mask, schema)
 
     def _block(
-        self, block: pa.RecordBatch, vectors: np.ndarray, live: np.ndarray, schema: pa.Schema
+        self, block: pa.RecordBatch, vectors: np.ndarray, chosen: np.ndarray, schema: pa.Schema
     ) -> pa.RecordBatch:
-        if not live.any():
+        if not chosen.any():
             return fitted(block, schema)
-        rows, dead = block, block.slice(0, 0)
-        if not live.all():
-            rows, dead = block.filter(pa.array(live)), block.filter(pa.array(~live))
-            vectors = vectors[live]
+        rows, others = block, block.slice(0, 0)
+        if not chosen.all():
+            rows, others = block.filter(pa.array(chosen)), block.filter(pa.array(~chosen))
+            vectors = vectors[chosen]
         columns = [
             vector_array(vectors) if name == VECTOR else rows[name] for name in self.schema.names
         ]
-        batch = pa.record_batch(columns, schema=self.schema)
-        new = self.rewrite(batch)
-        values = dict(zip(batch.schema.names, batch.columns, strict=True))
-        values |= zip(new.schema.names, new.columns, strict=True)
-        rewritten = pa.record_batch(values)
-        if not len(dead):
-            return fitted(rewritten, schema)
-        both = pa.concat_batches([fitted(rewritten, schema), fitted(dead, schema)])
-        order = np.concatenate([np.flatnonzero(live), np.flatnonzero(~live)])
+        new = fitted(rewritten(pa.record_batch(columns, schema=self.schema), self.rewrite), schema)
+        if not len(others):
+            return new
+        both = pa.concat_batches([new, fitted(others, schema)])
+        order = np.concatenate([np.flatnonzero(chosen), np.flatnonzero(~chosen)])
         return both.take(pa.array(np.argsort(order)))
+
+
+def rewritten(rows: pa.RecordBatch, rewrite: Rewrite) -> pa.RecordBatch:
+    """The rows with the columns that `rewrite` returns for them, and their others."""
+    new = rewrite(rows)
+    values = dict(zip(rows.schema.names, rows.columns, strict=True))
+    return pa.record_batch(values | dict(zip(new.schema.names, new.columns, strict=True)))
 
 
 def _all_rows(segment: Segment) -> Segment:

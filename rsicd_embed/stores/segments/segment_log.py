@@ -33,12 +33,13 @@ from rsicd_embed import files
 from rsicd_embed.errors import StoreCorruptError, StoreError, StoreLockedError
 from rsicd_embed.records import VECTOR, Provenance, row_schema
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import StoreURI, require_new_tag
+from rsicd_embed.stores.base import require_new_tag
 from rsicd_embed.stores.quantised import QuantisedVectors
 from rsicd_embed.stores.row_view import Rows, RowView
 from rsicd_embed.stores.segments import segment_files, segment_manifest
 from rsicd_embed.stores.segments.segment_files import Piece, Segment
 from rsicd_embed.stores.segments.segment_manifest import CachedFile, Manifest, SegmentEntry
+from rsicd_embed.stores.uri import StoreURI
 
 _PREFIXES = (
     "vectors-",

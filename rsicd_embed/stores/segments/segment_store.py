@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,17 +15,26 @@ import pyarrow.compute as pc
 from rsicd_embed.errors import StoreURIError
 from rsicd_embed.records import Provenance, require_same_model, row_schema
 from rsicd_embed.stores import opening
-from rsicd_embed.stores.base import StoreInfo, StoreURI
+from rsicd_embed.stores.base import StoreInfo
 from rsicd_embed.stores.columns import with_columns, without_columns
 from rsicd_embed.stores.row_store import RowStore
-from rsicd_embed.stores.row_view import Rows
-from rsicd_embed.stores.rows import attributes_of, checked_ids, conform
-from rsicd_embed.stores.segments.segment_files import NewRows, Piece, RewrittenSegment, Segment
+from rsicd_embed.stores.row_view import Rows, scan
+from rsicd_embed.stores.rows import SeenIds, attributes_of, checked_ids, conform, conform_new
+from rsicd_embed.stores.segments.segment_files import (
+    NewRows,
+    Piece,
+    Rewrite,
+    RewrittenSegment,
+    Segment,
+    rewritten,
+)
 from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
 from rsicd_embed.stores.segments.segment_manifest import Manifest, SegmentEntry
+from rsicd_embed.stores.uri import StoreURI
 
 CODED_ROWS = 100_000  # fewer are scanned in a few milliseconds without codes
 _SEGMENT_ROWS = 50_000  # rows per segment that `replace` writes
+_UPSERTED_ROWS = 100  # up to so many are rewritten without the rest of their segments
 
 
 class SegmentStore(RowStore):
@@ -67,9 +76,7 @@ class SegmentStore(RowStore):
         with self._writing() as now:
             if now.rows.schema != schema:  # another process added columns in the meantime
                 table = conform(table.to_batches(), now.rows.schema)
-            after = self._commit_upsert(now, table)
-            with opening.index_warning(self.uri):
-                self._after_upsert(after)
+            self._commit_upsert(now, table)
         return int(table.num_rows)
 
     def delete(self, ids: Iterable[str]) -> int:
@@ -88,14 +95,22 @@ class SegmentStore(RowStore):
         """Removes columns; see `VectorStore.drop_columns`. The graph stays valid."""
         with self._writing() as now:
             schema = without_columns(now.rows.schema, names)
-            self._commit_attributes(now, lambda batch: batch, schema)
+            self._commit_attributes(now, lambda batch: batch, schema, None)
 
     def rewrite_attributes(
-        self, rewrite: Callable[[pa.RecordBatch], pa.RecordBatch], columns: pa.Schema
+        self, rewrite: Rewrite, columns: pa.Schema, where: str | None = None
     ) -> None:
         """Adds or replaces columns; see `AttributeWriter`. The graph stays valid."""
         with self._writing() as now:
-            self._commit_attributes(now, rewrite, with_columns(now.rows.schema, columns))
+            schema = with_columns(now.rows.schema, columns)
+            masks = None if where is None else now.rows.masks(where)
+            chosen = sum(int(np.count_nonzero(mask)) for mask in masks or () if mask is not None)
+            if 0 < chosen <= _UPSERTED_ROWS:
+                with scan(now.rows, None, where) as reader:
+                    rows = [rewritten(batch, rewrite) for batch in reader]
+                self._commit_upsert(now, conform(rows, schema))
+            else:
+                self._commit_attributes(now, rewrite, schema, masks)
 
     def optimize(self) -> None:
         """Merges all segments into one without dead rows, and codes its vectors."""
@@ -130,13 +145,13 @@ class SegmentStore(RowStore):
         """Replaces all rows with rows of another model; see `Versioned.replace`."""
         with self._log.writing() as now:
             segments: list[SegmentEntry] = []
-            schema = row_schema(provenance.dim)
+            schema, seen = row_schema(provenance.dim), SeenIds()
             pending: list[pa.RecordBatch] = []
             for batch in chain(batches, [None]):
                 if batch is not None:
                     pending.append(batch)
                 if pending and (batch is None or sum(map(len, pending)) >= _SEGMENT_ROWS):
-                    rows = conform(pending, schema)
+                    rows = conform_new(pending, schema, seen)
                     schema, pending = rows.schema, []
                     segments.append(self._log.add_rows([NewRows(rows)], schema))
             manifest = replace(now.manifest, provenance=provenance)
@@ -190,7 +205,7 @@ class SegmentStore(RowStore):
         """`StoreInfo.index` and `StoreInfo.ann_recall`."""
         return "exact scan", 1.0
 
-    def _commit_upsert(self, now: Snapshot, table: pa.Table) -> Snapshot:
+    def _commit_upsert(self, now: Snapshot, table: pa.Table) -> None:
         """Adds the rows of `table`, at least one and each id once, replacing equal ids."""
         fixed = self._fixed(now.manifest)
         staged, _ = _without_ids(now, table["id"])
@@ -203,20 +218,30 @@ class SegmentStore(RowStore):
             rows += pieces[0].live_rows
         segments = self._written(staged, table.schema, fixed)
         segments.append(self._log.add_rows(pieces, table.schema))
-        return self._commit(now, segments, table.schema)
+        after = self._commit(now, segments, table.schema)
+        with opening.index_warning(self.uri):
+            self._after_upsert(after)
 
     def _commit_attributes(
         self,
         now: Snapshot,
-        rewrite: Callable[[pa.RecordBatch], pa.RecordBatch],
+        rewrite: Rewrite,
         columns: pa.Schema,
+        masks: list[np.ndarray | None] | None,
     ) -> None:
-        """Rewrites the attributes of all segments, whose vectors, codes and graph stay."""
+        """Rewrites the attributes of all segments, whose vectors, codes and graph stay.
+
+        With `masks` of live rows, one per segment, only theirs, and no segment without such rows.
+        """
         schema = now.rows.schema
-        segments = [
-            self._log.with_attributes(item, RewrittenSegment(item, schema, rewrite), columns)
-            for item in now.segments
-        ]
+        segments = []
+        for index, item in enumerate(now.segments):
+            chosen = item.part.live if masks is None else masks[index]
+            if masks is not None and chosen is not None and not chosen.any():
+                segments.append(item.entry)
+                continue
+            piece = RewrittenSegment(item, schema, rewrite, chosen)
+            segments.append(self._log.with_attributes(item, piece, columns))
         self._commit(now, segments, columns)
 
     def _merge_all(self, now: Snapshot) -> Snapshot:
