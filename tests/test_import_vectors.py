@@ -72,7 +72,7 @@ def test_rows_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
     assert summary.imported == 2
     assert [skipped.reason for skipped in summary.skipped] == [
         "row 2: expected a vector of length 8, found length 5",
-        "row 3: the vector has NaN or infinite values",
+        "row 3: the vector has NaN, infinite or too large values",
         "row 4: the vector is all zero",
         "row 5: expected a vector of length 8, found none",
     ]
@@ -205,6 +205,9 @@ def test_columns_are_mapped_as_told(tmp_path: Path) -> None:
         ({"geometry": [b"no WKB"]}, "column 'geometry': expected geometries as WKB or WKT"),
         ({"geometry": [{"x": 1.0}]}, "column 'geometry': expected geometries as WKB or WKT"),
         ({"datetime": [7]}, "column 'datetime': expected times"),
+        ({"datetime": ["2020-02-30"]}, "column 'datetime': expected times"),
+        ({"datetime": ["20200230T000000"]}, "column 'datetime': expected times"),
+        ({"datetime": pa.array([2**52], pa.timestamp("s"))}, "column 'datetime': Casting"),
     ],
 )
 def test_values_that_do_not_fit(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -237,3 +240,52 @@ def test_a_first_row_without_a_vector(tmp_path: Path) -> None:
     columns = {"id": ["a", "b"], "embedding": pa.array([[], VECTORS[0].tolist()])}
     summary = load(write(tmp_path / "v.parquet", columns), f"exact:{tmp_path / 'st'}")
     assert (summary.imported, len(summary.skipped)) == (1, 1)
+
+
+def test_a_column_that_occurs_twice(tmp_path: Path) -> None:
+    table = pa.table([["a"], lists(VECTORS[:1]), [1], [2]], ["id", "embedding", "x", "x"])
+    pq.write_table(table, tmp_path / "v.parquet")
+    with pytest.raises(DatasetError, match="expected each column once, found 'x' twice"):
+        load(tmp_path / "v.parquet", f"exact:{tmp_path / 'st'}")
+
+
+def test_rows_without_an_id_or_with_too_large_values(tmp_path: Path) -> None:
+    vectors = pa.array([[1.0] * 8, [3e38] * 8, [2.0] * 8], pa.list_(pa.float64()))
+    path = write(tmp_path / "v.parquet", {"id": ["", "b", "c"], "embedding": vectors})
+    summary = load(path, uri := f"exact:{tmp_path / 'st'}")
+    assert [skipped.reason for skipped in summary.skipped] == [
+        "row 1: no id",
+        "row 2: the vector has NaN, infinite or too large values",
+    ]
+    assert list(rows(uri)) == ["c"]
+
+
+def test_times_as_text(tmp_path: Path) -> None:
+    texts = [
+        "2023-01-19", "20230119T161811", "2023-01-19T16:18:11", "2023-01-19 16:18:11.1234567",
+        "2023-01-19T16:18:11Z", "2023-01-19T16:18:11+02:00", "2023-01-19T16:18:11-0200", None,
+    ]  # fmt: skip
+    ids = [str(i) for i in range(len(texts))]
+    columns = {"id": ids, "embedding": lists([VECTORS[0]] * len(ids)), "datetime": texts}
+    load(write(tmp_path / "v.parquet", columns), uri := f"exact:{tmp_path / 'st'}")
+    time = dt.datetime(2023, 1, 19, 16, 18, 11, tzinfo=dt.UTC)
+    hours = dt.timedelta(hours=2)
+    assert [rows(uri)[id_]["datetime"] for id_ in ids] == [
+        dt.datetime(2023, 1, 19, tzinfo=dt.UTC), time, time, time.replace(microsecond=123_456),
+        time, time - hours, time + hours, None,
+    ]  # fmt: skip
+
+
+def test_the_centre_of_a_footprint_on_both_sides_of_the_antimeridian(tmp_path: Path) -> None:
+    halves = shapely.MultiPolygon([shapely.box(178, 0, 180, 2), shapely.box(-180, 0, -177, 2)])
+    shapes = [halves, shapely.box(-170, 0, 170, 2), shapely.Polygon(), None]
+    ids = [str(i) for i in range(len(shapes))]
+    wkb = [None if shape is None else shape.wkb for shape in shapes]
+    columns = {"id": ids, "embedding": lists([VECTORS[0]] * len(ids)), "geometry": wkb}
+    load(write(tmp_path / "v.parquet", columns), uri := f"exact:{tmp_path / 'st'}")
+    places = [(row["lon"], row["lat"]) for row in (rows(uri)[id_] for id_ in ids)]
+    assert places[0] == pytest.approx((-179.5, 1.0))
+    assert places[1:] == [(0.0, 1.0), (None, None), (None, None)]
+    with rsicd_embed.open_store(uri) as store:
+        where = "st_x(st_centroid(geometry)) < -179 AND st_y(st_centroid(geometry)) = 1"
+        assert store.scan(["id"], where).read_all()["id"].to_pylist() == ["0"]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+import rsicd_embed
 
 from .conftest import picture
 from .helpers import IDS, Counting, counts, ingest, manifest, rows
@@ -81,3 +86,41 @@ def test_prune_keeps_rows_in_inaccessible_folders(
 
     monkeypatch.setattr(Path, "stat", refused)
     assert ingest(embedder, uri, pictures, prune=True).removed == 0
+
+
+def test_prune_keeps_rows_of_a_table_of_which_a_split_is_read(
+    embedder: Counting, uri: str, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, file in enumerate(files):
+        picture(i).save(file)
+    table = pa.table(
+        {
+            "id": list("abcd"),
+            "image": [file.read_bytes() for file in files],
+            "split": ["train", "train", "val", "val"],
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    ingest(embedder, uri, tmp_path / "t.parquet")
+    pq.write_table(table.slice(1), tmp_path / "t.parquet")
+    chosen = rsicd_embed.open_sources([tmp_path / "t.parquet"], split="train")
+    with rsicd_embed.open_store(uri, embedder=embedder) as store:
+        assert rsicd_embed.ingest(chosen, embedder, store, prune=True).removed == 0
+    assert sorted(rows(uri)) == list("abcd")
+    assert ingest(embedder, uri, tmp_path / "t.parquet", prune=True).removed == 1
+
+
+def test_prune_keeps_rows_beyond_the_damage_of_a_tar(
+    embedder: Counting, uri: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w") as tar:
+        for i in range(4):
+            picture(i).save(tmp_path / f"{i}.png")
+            tar.add(tmp_path / f"{i}.png", f"{i}.png")
+    ingest(embedder, uri, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
+    summary = ingest(embedder, uri, path, prune=True)
+    assert len(summary.skipped) == 1 and "its end is left out" in summary.skipped[0].reason
+    assert (summary.removed, len(rows(uri))) == (0, 4)

@@ -13,6 +13,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from rsicd_embed.captioning.caption_config import CaptionerConfig, DecoderConfig
+from rsicd_embed.embedder.clip.backends.engine_choice import keep_libtpu_quiet
+
+keep_libtpu_quiet()  # before JAX looks for devices
 
 
 @jax.tree_util.register_dataclass

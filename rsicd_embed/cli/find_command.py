@@ -19,11 +19,10 @@ from rsicd_embed.cli.base import (
 )
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from rsicd_embed.embedder.base import Embedder
     from rsicd_embed.find.finding import Finding, Question
     from rsicd_embed.find.heat_raster import PicturePlace
+    from rsicd_embed.images import Picture
 
 # From this many patches on, compiling the model pays off.
 _MANY_PATCHES = 500
@@ -109,9 +108,9 @@ def find(
     for line in warnings:
         warn(line)
     if place is not None and output is not None:
-        heat_raster.save_geotiff(finding, place, output)
+        heat_raster.save_geotiff(finding, place, output, orientation=picture.orientation)
     elif output is not None:
-        heatmap.save(picture, finding, output)
+        heatmap.save(picture.image, finding, output)
     if as_json:
         print_json(
             {
@@ -152,25 +151,26 @@ def _place(path: str | Path) -> PicturePlace:
 
 def _find(
     path: str | Path, question: Question, model: str | None
-) -> tuple[Image.Image, Embedder, Finding]:
+) -> tuple[Picture, Embedder, Finding]:
     """Returns the image, the model, and the result."""
     import rsicd_embed
     from rsicd_embed.cli.progress import image_progress
     from rsicd_embed.embedder.loading import load_for_a_query
     from rsicd_embed.errors import ImageError
     from rsicd_embed.find import finding
-    from rsicd_embed.images import read_rgb
+    from rsicd_embed.images import read_picture
 
     try:
-        picture = read_rgb(path)
+        picture = read_picture(path)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     embedder = load_for_a_query(model)
-    count = len(finding.cut(picture, question, embedder))
+    count = len(finding.cut(picture.image, question, embedder))
     if count >= _MANY_PATCHES:
         embedder = rsicd_embed.load_embedder(model)
     with image_progress("find", count, "patches") as advance:
-        return picture, embedder, finding.find(picture, question, embedder, progress=advance)
+        result = finding.find(picture.image, question, embedder, progress=advance)
+    return picture, embedder, result
 
 
 def _summary(finding: Finding) -> str:

@@ -129,6 +129,7 @@ class Source:
         inferred: columns derived from folder names; values already in a store take precedence.
         rows: the table behind the examples, for manifests.
         max_nodata: largest share of pixels without data in a tile of a scene.
+        complete: whether a tar or table was read to its end, and all of its images are examples.
     """
 
     root: Path | str
@@ -140,6 +141,7 @@ class Source:
     inferred: tuple[str, ...] = ()
     rows: ManifestRows | None = field(default=None, repr=False, compare=False)
     max_nodata: float = 1.0
+    complete: bool = True
 
     def __repr__(self) -> str:
         """One line, not all examples."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass, replace
+from os import SEEK_END
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -236,12 +237,34 @@ def _read_csv(path: Path) -> ManifestTable:
     _require_distinct(path, names)
     as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
     table = pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=as_text)
+    _require_closed_quote(path, table)
     types = {}
     for place, name in enumerate(names):
         types[name] = _type(name, column_types.of_cells(table[name]))
         if pa.types.is_null(types[name]):
             table = table.set_column(place, name, pa.nulls(len(table)))
     return ManifestTable(table, types, column_types.NULL_CELLS)
+
+
+def _require_closed_quote(path: Path, table: pa.Table) -> None:
+    """Refuses a file whose last cell has no closing quote, which Arrow reads as text up to the end.
+
+    Raises:
+        DatasetError: so it is.
+    """
+    cell = table[-1][-1].as_py() if table.num_rows else None
+    if not (cell and cell.strip()):
+        return
+    tail = b'"' + cell.replace('"', '""').encode()
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, SEEK_END) - len(tail) - 1)
+        file.seek(start)
+        end = file.read()
+    if end[1:] == tail and end[:1] in (b",", b"\n", b"\r"):
+        raise DatasetError(
+            f"{path}: row {table.num_rows}: expected a closing quote, found none up to the end of "
+            "the file; close it"
+        )
 
 
 def _require_distinct(path: Path | str, names: list[str]) -> None:

@@ -28,6 +28,7 @@ from rsicd_embed.images.scene_windows import (
     open_scene,
     read_samples,
     require_bands,
+    white_is_zero,
 )
 
 PERCENTILES = "2,98"
@@ -61,8 +62,9 @@ class Tiling:
         bands: numbers of one or three bands, from 1; None for red, green and blue as the file
             labels them, or else the first three.
         stretch: "LOW,HIGH" percentiles of each scene, or "LOW:HIGH" samples, that become 0 and
-            255; None for percentiles 2 and 98, for the samples of 8-bit scenes as they are, or for
-            the colours of a band with a colour table.
+            255, or 255 and 0 if the file says that 0 is white; None for percentiles 2 and 98, for
+            the samples of 8-bit scenes as they are, or for the colours of a band with a colour
+            table.
         gsd_m: metres per pixel that tiles are resampled to; None keeps the scene's, but tiles in
             metres have at most 512 pixels per side.
         max_nodata: largest share of pixels without data, from 0 to 1; other tiles are left out.
@@ -325,9 +327,11 @@ def _starts(length: int, side: int, stride: int) -> np.ndarray:
 
 def _stretch(scene: Any, bands: tuple[int, ...], tiling: Tiling) -> Stretch | None:
     if tiling.stretch is None:
-        if colour_table(scene, bands) is not None:
+        # The table of deep samples in which 0 is white has the whole range, which few scenes use.
+        deep = any(scene.dtypes[band - 1] != "uint8" for band in bands)
+        if colour_table(scene, bands) is not None and not (deep and white_is_zero(scene)):
             return None
-        if all(scene.dtypes[band - 1] == "uint8" for band in bands):
+        if not deep:
             tags = [scene.tags(band, ns="IMAGE_STRUCTURE") for band in bands]
             bits = max(int(of_band.get("NBITS", 8)) for of_band in tags)
             return Stretch(0, 2**bits - 1) if bits < 8 else None

@@ -206,7 +206,7 @@ def _only(source: Source, split: str) -> Source:
         raise DatasetError(
             f"{source.root}: expected images of the split {split!r}, found {', '.join(present)}"
         )
-    return replace(source, examples=examples)
+    return replace(source, examples=examples, complete=False)
 
 
 def resolve(

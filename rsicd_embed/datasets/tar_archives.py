@@ -41,12 +41,14 @@ class TarIndex:
         rows: one JSON object for each image otherwise.
         skipped: members that cannot be used.
         etag: ETag of a remote tar.
+        complete: whether the tar was read to its end.
     """
 
     examples: list[Example] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     etag: str = ""
+    complete: bool = True
 
 
 def load(address: str, root: Path | str | None = None, name: str | None = None) -> Source:
@@ -75,6 +77,7 @@ def load(address: str, root: Path | str | None = None, name: str | None = None) 
         source,
         root=root or (address if is_remote(address) else Path(address)),
         skipped=(*index.skipped, *source.skipped),
+        complete=index.complete,
     )
     return with_etag(source, index.etag)
 
@@ -129,6 +132,7 @@ def _members(tar: tarfile.TarFile, address: str, index: TarIndex) -> Iterator[ta
     except tarfile.TarError as error:
         reason = f"truncated or damaged tar: {one_line(error, limit=100)}; its end is left out"
         index.skipped.append(Skipped(address, reason))
+        index.complete = False
 
 
 def _add(

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from rsicd_embed.errors import FindError, ImageError, StoreError
 from rsicd_embed.files import make_folder, replace_file, storage_errors
 from rsicd_embed.find.finding import Finding
 from rsicd_embed.find.heatmap import similarity_map
+from rsicd_embed.images import as_stored
 from rsicd_embed.images.scene_windows import SceneWindow, file_of, open_scene
 
 SUFFIXES = (".tif", ".tiff")
@@ -39,7 +43,7 @@ class PicturePlace:
             ImageError: it cannot be read, or has no place.
         """
         window = SceneWindow.parse(address)
-        with open_scene(file_of(address)) as scene:
+        with open_scene(window.file if window else file_of(address)) as scene:
             a, b, c, d, e, f = scene.transform[:6]
             if scene.crs is None or (a, b, c, d, e, f) == (1, 0, 0, 0, 1, 0):
                 raise ImageError(
@@ -66,27 +70,32 @@ def _stretched(transform: tuple[float, ...], x: float, y: float) -> Any:
     return Affine(a * x, b * y, c, d * x, e * y, f)
 
 
-def save_geotiff(finding: Finding, place: PicturePlace, path: Path) -> None:
+def save_geotiff(
+    finding: Finding, place: PicturePlace, path: Path, *, orientation: int = 1
+) -> None:
     """Writes `similarity_map` as a GeoTIFF of one float32 band, atomically.
 
     Args:
-        finding: the scores of a picture's patches.
-        place: the place of the picture.
+        finding: the scores of the patches of a picture that was turned upright.
+        place: the place of the picture as stored.
         path: the file.
+        orientation: that of the picture's file, as in `Picture.orientation`; the map gets it too.
 
     Raises:
-        FindError: the picture was turned upright, so its pixels are not those of the file.
+        FindError: GDAL, which finds the place, reads another picture from the file.
         StoreError: it cannot be written, or exists and rsicd-embed did not write it.
     """
     import rasterio
 
     require_own_raster(path)
-    if finding.size != place.size:
+    heat = as_stored(Image.fromarray(similarity_map(finding)), orientation)
+    size = finding.size[::-1] if orientation in range(5, 9) else finding.size
+    if size != place.size:
         raise FindError(
-            f"expected a picture of {place.size[0]}×{place.size[1]} pixels, as its file has, found "
-            f"{finding.size[0]}×{finding.size[1]}: it is stored turned; use .png"
+            f"expected a picture of {place.size[0]}×{place.size[1]} pixels, as GDAL reads it, "
+            f"found {size[0]}×{size[1]}; use .png"
         )
-    values = similarity_map(finding)
+    values = np.asarray(heat)
     rows, columns = values.shape
     kind = "probability" if len(finding.texts) > 1 else "similarity, from 0 to 1"
 

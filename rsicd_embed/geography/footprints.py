@@ -10,7 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.errors import DatasetError, first_line
-from rsicd_embed.geography.spatial_functions import of_arrays, require_shapely
+from rsicd_embed.geography.spatial_functions import (
+    centroids,
+    coordinates,
+    of_arrays,
+    require_shapely,
+)
 
 if TYPE_CHECKING:
     from pyproj import Transformer
@@ -88,7 +93,7 @@ def footprints(georeference: Georeference, boxes: np.ndarray) -> Footprints:
         polygons[i] = _dense(to_lonlat, georeference, boxes[i], lon[i, 8])
     west, _, east, _ = shapely.bounds(polygons).T
     for i in np.flatnonzero((west < -180) | (east > 180)):
-        polygons[i] = _split(polygons[i])
+        polygons[i] = split_at_antimeridian(polygons[i])
     polygons = shapely.orient_polygons(polygons)
     missing = ~defined
     return Footprints(
@@ -142,12 +147,10 @@ def centres(geometry: pa.Array) -> dict[str, pa.Array]:
     Raises:
         DatasetError: a geometry is invalid.
     """
-    shapely = require_shapely()
-    points = shapely.centroid(_shapes(geometry))
-    missing = shapely.is_missing(points) | shapely.is_empty(points)
+    xy = coordinates(centroids(_shapes(geometry)))
     return {
-        name: pa.array(axis(points), pa.float64(), mask=missing)
-        for name, axis in (("lon", shapely.get_x), ("lat", shapely.get_y))
+        name: pa.array(values, pa.float64(), mask=np.isnan(values))
+        for name, values in zip(("lon", "lat"), xy.T, strict=True)
     }
 
 
@@ -253,8 +256,8 @@ def _along(corners: Sequence[float], steps: np.ndarray) -> np.ndarray:
     return np.concatenate(edges)
 
 
-def _split(polygon: Any) -> Any:
-    """Cuts a polygon at ±180° and moves the part beyond to the other side."""
+def split_at_antimeridian(polygon: Any) -> Any:
+    """Cuts a polygon of longitudes from -540 to 540 at ±180, and moves the parts beyond inside."""
     import shapely
     from shapely.affinity import translate
 

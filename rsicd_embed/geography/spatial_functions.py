@@ -65,8 +65,8 @@ def spatial_functions() -> list[tuple[Callable[..., pa.Array], list[pa.DataType]
         (partial(_parsed, "from_geojson", "GeoJSON"), [_TEXT], _WKB, "st_geomfromgeojson"),
         (_text, [_WKB], _TEXT, "st_astext"),
         (_centroid, [_WKB], _WKB, "st_centroid"),
-        (partial(_coordinate, "get_x"), [_WKB], _NUMBER, "st_x"),
-        (partial(_coordinate, "get_y"), [_WKB], _NUMBER, "st_y"),
+        (partial(_coordinate, 0), [_WKB], _NUMBER, "st_x"),
+        (partial(_coordinate, 1), [_WKB], _NUMBER, "st_y"),
     ]
 
 
@@ -175,7 +175,7 @@ def _by_point(b: pa.Array) -> list[tuple[float, float, np.ndarray]]:
     indices = codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     groups = []
     for i, point in enumerate(_shapes(codes.dictionary)):
-        if point is None or point.geom_type != "Point" or not np.isfinite([point.x, point.y]).all():
+        if not np.isfinite(coordinates(np.array([point]))).all():
             shown = "an invalid geometry" if point is None else shapely.to_wkt(point)[:60]
             raise QueryError(f"expected a point to measure distances from, found {shown}")
         groups.append((point.x, point.y, np.flatnonzero(indices == i)))
@@ -200,11 +200,37 @@ def _text(a: pa.Array) -> pa.Array:
 
 
 def _centroid(a: pa.Array) -> pa.Array:
-    return _wkb(require_shapely().centroid(_shapes(a)))
+    return _wkb(centroids(_shapes(a)))
 
 
-def _coordinate(getter: str, a: pa.Array) -> pa.Array:
-    values = getattr(require_shapely(), getter)(_shapes(a))
+def centroids(shapes: np.ndarray) -> np.ndarray:
+    """Planar centroids of shapes; those of parts beside the antimeridian are beside it, too."""
+    shapely = require_shapely()
+    points: np.ndarray = shapely.centroid(shapes)
+    west, _, east, _ = shapely.bounds(shapes).T
+    for i in np.flatnonzero(east - west > 180):
+        left, _, right, _ = shapely.bounds(shapely.get_parts(shapes[i])).T
+        if ((left < 0) & (right >= 0)).any():  # a part on both sides of the prime meridian
+            continue
+        turned = shapely.transform(shapes[i], lambda xy: xy + [360, 0] * (xy[:, :1] < 0))
+        start, _, end, _ = shapely.bounds(turned)
+        if end - start < east[i] - west[i]:
+            centre = shapely.centroid(turned)
+            points[i] = shapely.Point(centre.x - 360 * (centre.x > 180), centre.y)
+    return points
+
+
+def coordinates(points: np.ndarray) -> np.ndarray:
+    """float64 (n, 2) of shapes; NaN for all but points, and for empty ones."""
+    shapely = require_shapely()
+    xy = np.full((len(points), 2), np.nan)
+    usable = (shapely.get_type_id(points) == 0) & ~shapely.is_empty(points)
+    xy[usable] = shapely.get_coordinates(points[usable])
+    return xy
+
+
+def _coordinate(axis: int, a: pa.Array) -> pa.Array:
+    values = coordinates(_shapes(a))[:, axis]
     return pa.array(values, mask=np.isnan(values))
 
 

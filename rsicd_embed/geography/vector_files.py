@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,10 @@ DRIVERS = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}
 GENERATOR = "rsicd-embed"
 _LAYER = "images"
 _GEOMETRY = "geometry"
+# The times that GDAL writes, from the year 1 to 9999, in seconds since 1970.
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
+_DAY_S = 86_400
+_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _AS_IS = (
     pt.is_boolean,
     pt.is_signed_integer,
@@ -41,12 +46,13 @@ def save_features(
     kind: str,
     coordinates: tuple[str, str] | None,
     texts: Callable[[pa.Array], list[str | None]],
-) -> dict[str, str]:
+) -> list[str]:
     """Writes rows to a GeoPackage or FlatGeobuf file, batch by batch.
 
     Geometries are the WKB of the column geometry, or else points on the map. Types that these
     formats lack, such as lists, become text. Names must differ by more than case, also from that of
-    the geometry: others get a number, as in `Name` and `name_2`.
+    the geometry: others get a number, as in `Name` and `name_2`. Times outside the years 1 to 9999
+    become null.
 
     Args:
         batches: rows of `schema`.
@@ -57,7 +63,7 @@ def save_features(
         texts: converts the values of a column to texts.
 
     Returns:
-        Column → its name in the file, for those that were renamed.
+        Messages for the user about renamed columns and times that became null.
 
     Raises:
         StoreError: the file cannot be written.
@@ -76,11 +82,18 @@ def save_features(
     names = [name for name in schema.names if name != _GEOMETRY or not has_footprints]
     fields = _field_names(names)
     failure: list[BaseException] = []
+    lost: Counter[str] = Counter()
+
+    def plain(name: str, column: pa.Array) -> pa.Array:
+        values = _plain(column, texts)
+        usable = usable_times(values)
+        lost[name] += usable.null_count - values.null_count
+        return usable
 
     def converted() -> Iterator[pa.RecordBatch]:
         try:
             for batch in batches:
-                columns = [_plain(batch[name], texts) for name in names]
+                columns = [plain(name, batch[name]) for name in names]
                 if has_footprints:
                     columns.append(batch[_GEOMETRY])
                 else:
@@ -118,7 +131,16 @@ def save_features(
         if failure:
             raise failure[0] from None
         raise StoreError(f"cannot write {path.name}: {one_line(error)}") from error
-    return {name: new for name, new in zip(names, fields, strict=True) if name != new}
+    notes = [
+        f"column {name!r} is {new!r} in the file, where names must differ by more than case"
+        for name, new in zip(names, fields, strict=True)
+        if name != new
+    ]
+    return notes + [
+        f"column {name!r}: {number:,} times outside the years 1 to 9999 are null in the file; "
+        "use .parquet to keep them"
+        for name, number in (+lost).items()
+    ]
 
 
 def _field_names(names: Sequence[str]) -> list[str]:
@@ -157,6 +179,22 @@ def geojson_geometries(column: pa.Array) -> list[dict[str, Any] | None]:
 def _within(degrees: pa.Array, most: float) -> pa.Array:
     """Degrees from `-most` to `most`; null for others, and for NaN."""
     return pc.if_else(pc.less_equal(pc.abs(degrees), most), degrees, pa.scalar(None, pa.float64()))
+
+
+def usable_times(column: pa.Array) -> pa.Array:
+    """Times and dates of the years 1 to 9999; null for others, which GDAL takes for 1970."""
+    if pt.is_timestamp(column.type):
+        unit, numbers = _PER_S[column.type.unit], column.view(pa.int64())
+        first, end = _FIRST_S * unit, (_LAST_S + 1) * unit
+    elif pt.is_date32(column.type):
+        numbers = column.view(pa.int32()).cast(pa.int64())
+        first, end = _FIRST_S // _DAY_S, _LAST_S // _DAY_S + 1
+    else:
+        return column
+    # All nanoseconds of 64 bits are within these years.
+    first, end = max(first, -(2**63)), min(end, 2**63 - 1)
+    usable = pc.and_(pc.greater_equal(numbers, first), pc.less(numbers, end))
+    return pc.if_else(usable, column, pa.scalar(None, column.type))
 
 
 def _plain(column: pa.Array, texts: Callable[[pa.Array], list[str | None]]) -> pa.Array:

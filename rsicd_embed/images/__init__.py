@@ -17,6 +17,7 @@ from rsicd_embed.images.picture import (
     Header,
     ImageLike,
     Picture,
+    as_stored,
     read_address,
     read_bytes,
     read_header,
@@ -24,6 +25,7 @@ from rsicd_embed.images.picture import (
     read_rgb,
 )
 from rsicd_embed.images.scene_windows import SceneWindow, file_of
+from rsicd_embed.images.stacked_scenes import stack_address
 
 __all__ = [
     "FORMATS",
@@ -39,6 +41,7 @@ __all__ = [
     "Stretch",
     "TableCell",
     "TarMember",
+    "as_stored",
     "container_of",
     "file_of",
     "image_field",
@@ -48,4 +51,5 @@ __all__ = [
     "read_header",
     "read_picture",
     "read_rgb",
+    "stack_address",
 ]

@@ -184,7 +184,8 @@ class _Table:
     def cell(self, row: int, column: str) -> bytes:
         group = bisect_right(self.ends, row)
         if group == len(self.ends):
-            raise ImageError(f"expected a table with row {row}, found {self.ends[-1:] or 0} rows")
+            count = self.ends[-1] if self.ends else 0
+            raise ImageError(f"expected a table with row {row}, found {count:,} rows")
         first = self.ends[group - 1] if group else 0
         with self.lock:
             values = self.groups.pop((group, column), None)

@@ -103,6 +103,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_AS_STORED = _UPRIGHT | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,19 @@ class Picture:
         stretch: how samples of more than 8 bits, or of signed or float type, were scaled; None
             for samples of up to 8 bits, which keep their values.
         nodata: share of pixels without data, for a window of a scene.
+        orientation: that of the file, as in EXIF; 1 is upright.
     """
 
     image: Image.Image
     stretch: Stretch | None = None
     nodata: float = 0.0
+    orientation: int = 1
+
+
+def as_stored(image: Image.Image, orientation: int) -> Image.Image:
+    """Turns an upright image to the orientation of its file, as in `Picture.orientation`."""
+    turn = _AS_STORED.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def read_rgb(source: ImageLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -260,8 +270,7 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
     if tiff_header.is_tiff(data):
         raster = tiff.read(data, max_pixels)
         image, stretch = _to_8_bits(raster.values, raster.bits, raster.valid)
-        turn = _UPRIGHT.get(raster.orientation)
-        return Picture(image if turn is None else image.transpose(turn), stretch)
+        return _upright(image, stretch, raster.orientation)
     for read in (image_codecs.read_jpeg2000, image_codecs.read_ppm):
         values = read(data, max_pixels)
         if values is not None:
@@ -289,21 +298,28 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> Picture:
         if not image_codecs.is_deep_png(data):
             return _from_pillow(image)
         deep, stretch = _to_8_bits(image_codecs.read_png(data), bits=16)
-        turn = _UPRIGHT.get(image.getexif().get(0x0112, 1))
-        return Picture(deep if turn is None else deep.transpose(turn), stretch)
+        return _upright(deep, stretch, image.getexif().get(_ORIENTATION, 1))
+
+
+def _upright(image: Image.Image, stretch: Stretch | None, orientation: int) -> Picture:
+    turn = _UPRIGHT.get(orientation)
+    upright = image if turn is None else image.transpose(turn)
+    return Picture(upright, stretch, orientation=orientation)
 
 
 def _from_pillow(image: Image.Image) -> Picture:
     if not (image.width and image.height):
         raise ImageError("no pixels")
+    orientation = image.getexif().get(_ORIENTATION, 1)
     image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
-        return Picture(image)
+    stretch = None
     if image.mode.startswith(("I", "F")):
-        return Picture(*_to_8_bits(np.asarray(image)[..., np.newaxis], bits=32))
-    if image.mode == "P" and "transparency" in image.info:
+        image, stretch = _to_8_bits(np.asarray(image)[..., np.newaxis], bits=32)
+    elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return Picture(image.convert("RGB"))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return Picture(image, stretch, orientation=orientation)
 
 
 def _to_8_bits(

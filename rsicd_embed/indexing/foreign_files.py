@@ -25,7 +25,13 @@ from rsicd_embed.records import FIXED_COLUMNS, VECTOR, is_list, vector_array
 
 _BLOCK_ROWS = 256  # small enough for its copies to stay in the processor's cache
 _MOST_LISTED = 10  # rows of one file that are skipped for the same kind of reason
-_TIMES = ("%Y%m%dT%H%M%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")
+# Spellings of times that Arrow does not read → those it does, replaced one after the other.
+_TIMES = (
+    (r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z?$", r"\1-\2-\3T\4:\5:\6"),
+    (r"(\.\d{6})\d+", r"\1"),
+    (r"^(\d{4}-\d\d-\d\d)$", r"\1T00:00:00"),
+    (r"^(\d{4}-\d\d-\d\d[T ][\d:.]+)$", r"\1Z"),  # without an offset
+)
 _UTC = pa.timestamp("us", "UTC")
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
@@ -124,7 +130,7 @@ class ForeignFile:
         for batch in self._read(step, list(names)):
             vectors, lengths, why = _normalised(batch.column(self.layout.vector), dim)
             ids = self._ids(batch)
-            why[np.asarray(ids.is_null())] = "no id"
+            why[np.asarray(pc.equal(ids, "").fill_null(True))] = "no id"
             self._list(why, start, reasons, skipped)
             start += len(batch)
             good = np.array([reason is None for reason in why], bool)
@@ -182,6 +188,9 @@ class ForeignFile:
 
 
 def _require_columns(schema: pa.Schema, layout: VectorLayout, path: Path) -> None:
+    for name in schema.names:
+        if schema.names.count(name) > 1:
+            raise DatasetError(f"{path}: expected each column once, found {name!r} twice")
     for name in (layout.vector, *layout.ids, *layout.columns.values()):
         if name not in schema.names:
             raise DatasetError(
@@ -247,23 +256,23 @@ def _normalised(column: pa.Array, dim: int) -> tuple[np.ndarray, np.ndarray, np.
             divisors = np.where(np.isfinite(norms) & (norms > 0), norms, 1).astype(np.float32)
             np.divide(block, divisors[:, None], out=matrix[rows])
             lengths[rows] = norms
-    why[usable & ~np.isfinite(lengths)] = "the vector has NaN or infinite values"
+    lengths[lengths > np.finfo(np.float32).max] = np.inf
+    why[usable & ~np.isfinite(lengths)] = "the vector has NaN, infinite or too large values"
     why[usable & (lengths == 0)] = "the vector is all zero"
     return matrix, lengths, why
 
 
 def _times(column: pa.Array) -> pa.Array:
     if pt.is_timestamp(column.type):
-        naive = column.type.tz is None
-        return (pc.assume_timezone(column.cast(pa.timestamp("us"), safe=False), "UTC") if naive
-                else column.cast(_UTC, safe=False))  # fmt: skip
+        safe = column.type.unit != "ns"  # nanoseconds are dropped
+        if column.type.tz is None:
+            return pc.assume_timezone(column.cast(pa.timestamp("us"), safe=safe), "UTC")
+        return column.cast(_UTC, safe=safe)
     if pt.is_date(column.type):
         return pc.assume_timezone(column.cast(pa.timestamp("us")), "UTC")
     text = column.cast(pa.string())
-    for pattern in _TIMES:
-        times = pc.strptime(text, pattern, "us", error_is_null=True)
-        if times.null_count == text.null_count:
-            return pc.assume_timezone(times, "UTC")
+    for pattern, replacement in _TIMES:
+        text = pc.replace_substring_regex(text, pattern, replacement)
     try:
         return text.cast(_UTC)
     except pa.ArrowException as error:

@@ -216,16 +216,18 @@ class MovedRows:
 def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
     """Ids of rows below a source's root that are in no source and whose image no longer exists.
 
-    An image is gone if its file is, or if the tar or table that a source has read no longer has it.
-    Eight bytes are kept for each id and uri, so a row whose hash coincides with another's stays.
+    An image is gone if its file is, or if the tar or table that a source has read in whole does not
+    have it any more. Eight bytes are kept for each id and uri, so a row whose hash coincides with
+    another's stays.
     """
     roots = [_Root(source.root) for source in sources]
     examples = [source.examples for source in sources]
     present = Digests(example.id for example in chain.from_iterable(examples))
+    whole = [source.examples for source in sources if source.complete]
     containers = {
-        file for example in chain.from_iterable(examples) if (file := container_of(example.file))
+        file for example in chain.from_iterable(whole) if (file := container_of(example.file))
     }
-    inside = Digests(example.uri for example in chain.from_iterable(examples if containers else []))
+    inside = Digests(example.uri for example in chain.from_iterable(whole if containers else []))
     gone: list[str] = []
     objects: list[tuple[str, str]] = []
     replaced: list[tuple[str, str, str | None]] = []

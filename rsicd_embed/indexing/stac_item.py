@@ -15,6 +15,7 @@ import pyarrow.types as pt
 from rsicd_embed.errors import StoreError
 from rsicd_embed.files import replace_file, storage_errors
 from rsicd_embed.geography.geoparquet import GEOMETRY
+from rsicd_embed.geography.vector_files import usable_times
 from rsicd_embed.indexing.export_rows import ExportedRows
 from rsicd_embed.stores.base import VectorStore
 
@@ -121,7 +122,8 @@ def _times(store: VectorStore, schema: pa.Schema, where: str | None, now: str) -
     if "datetime" in schema.names and pt.is_timestamp(schema.field("datetime").type):
         with store.scan(["datetime"], where) as reader:
             for batch in reader:
-                ends = pc.min_max(batch["datetime"].cast(pa.timestamp("us", "UTC"), safe=False))
+                times = usable_times(batch["datetime"])
+                ends = pc.min_max(times.cast(pa.timestamp("us", "UTC"), safe=False))
                 if (low := ends["min"].as_py()) is not None:
                     high = ends["max"].as_py()
                     least, most = min(least or low, low), max(most or high, high)

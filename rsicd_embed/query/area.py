@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from rsicd_embed.arguments import shown
 from rsicd_embed.errors import QueryError
+from rsicd_embed.geography.footprints import split_at_antimeridian
 from rsicd_embed.geography.spatial_functions import points, require_shapely
 from rsicd_embed.records import sql_name
 
@@ -93,6 +94,7 @@ class Area:
             for ring in rings:
                 _require_closed(ring, source)
             _require_valid(rings, source)
+        polygons = tuple(part for rings in polygons for part in _on_the_map(rings))
         xs, ys = np.array([point for rings in polygons for ring in rings for point in ring]).T
         box = (float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max()))
         return cls(box, polygons)
@@ -262,22 +264,36 @@ def _polygons(document: Any) -> Iterator[tuple[Ring, ...]]:
 
 
 def _require_closed(ring: Ring, source: str) -> None:
-    """Raises QueryError for a ring that is open, off the map, or crosses the antimeridian."""
+    """Raises QueryError for a ring that is open, off the map, or jumps over the antimeridian."""
     points = np.array(ring).reshape(-1, 2)
     if len(points) < 4 or not np.array_equal(points[0], points[-1]):
         raise QueryError(
             f"{source}: expected rings of at least four points that end where they begin, found a "
             f"ring of {len(points)}"
         )
-    if not (np.abs(points) <= (180, 90)).all():
+    if not (np.abs(points) <= (360, 90)).all():
         raise QueryError(
-            f"{source}: expected longitudes in [-180, 180] and latitudes in [-90, 90], in degrees"
+            f"{source}: expected longitudes in [-180, 180], or up to 360 beyond the antimeridian, "
+            "and latitudes in [-90, 90], in degrees"
         )
-    if np.abs(np.diff(points[:, 0])).max() > 180:
+    # A band around the globe is not meant by such a jump, as it would have no width.
+    is_band = (np.abs(points[:, 0]) == 180).all()
+    if np.abs(np.diff(points[:, 0])).max() > 180 and not is_band:
         raise QueryError(
             f"{source}: a polygon crosses the antimeridian; split it at longitude 180 into a "
-            "MultiPolygon, as RFC 7946 says"
+            "MultiPolygon, as RFC 7946 says, or count longitudes beyond it up to 360"
         )
+
+
+def _on_the_map(rings: tuple[Ring, ...]) -> Iterator[tuple[Ring, ...]]:
+    """A polygon, or its parts on both sides if it reaches beyond the antimeridian."""
+    if all(abs(x) <= 180 for ring in rings for x, _ in ring):
+        yield rings
+        return
+    shapely = require_shapely()
+    whole = split_at_antimeridian(shapely.Polygon(rings[0], rings[1:]))
+    for part in shapely.get_parts(whole):
+        yield tuple(tuple(ring.coords) for ring in (part.exterior, *part.interiors))
 
 
 def _require_valid(rings: tuple[Ring, ...], source: str) -> None:

@@ -10,6 +10,7 @@ import csv
 import errno
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -53,8 +54,8 @@ def save(
         schema: columns; a vector column is left out.
         kind: format of the file.
         path: the file, which is replaced if it exists; see `generated_files`.
-        note: called with a message if rows with footprints become plain Parquet, or columns get
-            other names.
+        note: called with a message if rows with footprints become plain Parquet, columns get
+            other names, or times become null.
 
     Returns:
         The number of rows.
@@ -101,7 +102,7 @@ def _save_features(
     note: Callable[[str], None],
 ) -> None:
     coordinates = _require_places(schema, kind)
-    renamed: dict[str, str] = {}
+    messages: list[str] = []
     schema = _shown(schema)
     batches = (batch.select(schema.names) for batch in rows)
     with storage_errors(f"cannot write {path}"):
@@ -109,12 +110,12 @@ def _save_features(
             raise FileNotFoundError(errno.ENOENT, "its folder does not exist")
         replace_file(
             path,
-            lambda aside: renamed.update(
+            lambda aside: messages.extend(
                 vector_files.save_features(batches, schema, aside, kind, coordinates, _texts)
             ),
         )
-    for name, new in renamed.items():
-        note(f"column {name!r} is {new!r} in the file, where names must differ by more than case")
+    for message in messages:
+        note(message)
 
 
 def write(
@@ -232,7 +233,7 @@ def _cell(value: Any) -> Any:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         return value
     if isinstance(value, bytes):
         return value.hex()

@@ -19,12 +19,20 @@ _WEB = ("http", "https")
 _URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://", re.IGNORECASE)
 # A URL that `Path` has shortened to one slash.
 _COLLAPSED = re.compile(rf"({'|'.join(SCHEMES)}):/(?=[^/])", re.IGNORECASE)
-# Parameters of signed URLs, whose whole query is useless later.
+# Parameters by which signed URLs are known, and others that change with each signature.
 _SIGNATURE = re.compile(r"(?:x-(?:amz|goog)-)?(?:signature|credential)|sig", re.IGNORECASE)
+_SIGNED = re.compile(
+    r"x-(?:amz|goog)-.+|(?:aws|google)access(?:key)?id|key-pair-id|policy|exp(?:ires|iry)?|"
+    r"response-.+|s[eiprtv]|ss|srt|spr|sdd|ses|sk[estv]|skoid|sktid|rsc[cdelt]",
+    re.IGNORECASE,
+)
 _TOKEN = re.compile(
     r"(?:access[_-]?)?token|api[_-]?key|(?:subscription|client|auth)?-?key|auth|password|secret",
     re.IGNORECASE,
 )
+
+# Names an object instead, as in `?key=tiles/a.png`.
+_OBJECT_KEY = re.compile(r"key=.*\.[a-z]\w{1,4}", re.IGNORECASE)
 
 # Public address → the URL as it was given; for this process only.
 _given: dict[str, str] = {}
@@ -91,8 +99,12 @@ def address_of(path: str | Path) -> str:
 def public_address(url: str) -> str:
     """A URL without its secrets, which are kept for the requests of this process.
 
+    Parameters that change with each signature are left out, too, so that an image that is signed
+    again has the same address.
+
     Raises:
-        RemoteError: credentials of an object store are in the URL.
+        RemoteError: credentials of an object store are in the URL, or it differs from another one
+            of this process in its `key` only.
     """
     parts = urlsplit(url)
     if parts.scheme.lower() not in _WEB:
@@ -104,16 +116,33 @@ def public_address(url: str) -> str:
         return url
     host = parts.netloc.rpartition("@")[2]
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    if any(_SIGNATURE.fullmatch(name) for name in names):
-        query = ""
-    else:
-        query = "&".join(
-            part for part in parts.query.split("&") if not _TOKEN.fullmatch(part.partition("=")[0])
-        )
+    is_signed = any(_SIGNATURE.fullmatch(name) for name in names)
+    query = "&".join(
+        part for part in parts.query.split("&") if not _is_secret(part, is_signed=is_signed)
+    )
     public = urlunsplit((parts.scheme.lower(), host, parts.path or "/", query, ""))
     if public != url:
-        _given[public] = urlunsplit((*parts[:4], ""))
+        given = urlunsplit((*parts[:4], ""))
+        if _keys(given) != _keys(_given.get(public, given)):
+            raise RemoteError(
+                f"expected addresses that differ in more than `key`, which may be a secret and is "
+                f"left out, found two of {public}; download the images"
+            )
+        _given[public] = given
     return public
+
+
+def _is_secret(part: str, *, is_signed: bool) -> bool:
+    """Whether a part of a query, such as `token=abc`, is secret or changes with a signature."""
+    name = part.partition("=")[0]
+    if _SIGNATURE.fullmatch(name) or (is_signed and _SIGNED.fullmatch(name)):
+        return True
+    return _TOKEN.fullmatch(name) is not None and not _OBJECT_KEY.fullmatch(part)
+
+
+def _keys(url: str) -> list[str]:
+    """The values of the parameter `key`, which may be a secret or name an object."""
+    return [value for name, value in parse_qsl(urlsplit(url).query) if name.lower() == "key"]
 
 
 def given_url(public: str) -> str:

@@ -313,3 +313,24 @@ def test_a_nan_label_written_by_pandas_is_null(tmp_path: Path) -> None:
     lines = '{"path": "a", "label": NaN}\n{"path": "b", "label": 3}\n'
     labels = [example.attributes["label"] for example in load(tmp_path / "m.jsonl", lines).examples]
     assert labels == [None, "3"]
+
+
+@pytest.mark.parametrize("rest", ["", "\n", "\nb.png,x\nc.png,y\n", '\nb.png,""x""\n'])
+def test_a_quote_without_an_end_is_refused(tmp_path: Path, rest: str) -> None:
+    """Arrow takes all following rows for the text of one cell."""
+    with pytest.raises(DatasetError, match=r"m.csv: row 2: expected a closing quote, found none"):
+        load(tmp_path / "m.csv", f'path,label\nx.png,y\na.png,"port{rest}')
+
+
+@pytest.mark.parametrize(
+    ("cell", "label"),
+    [
+        ('""', ""), ('""""', '"'), ('""""""', '""'), ('"a"""', 'a"'), ('"""a"', '"a'),
+        ('","', ","), ('"a,"', "a,"), ('5"', '5"'), ('5"a', '5"a'), ('"a\n"', "a\n"),
+        ('"\n"', "\n"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_quotes_with_an_end(tmp_path: Path, cell: str, label: str, end: str) -> None:
+    source = load(tmp_path / "m.csv", f"path,label\na.png,{cell}{end}")
+    assert (source.examples[0].label or "") == label

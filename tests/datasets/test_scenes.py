@@ -311,6 +311,28 @@ def test_scenes_of_few_bits_are_as_bright_as_pictures(
     assert np.array_equal(shown, np.asarray(read_rgb(path)))
 
 
+@pytest.mark.parametrize("kind", ["uint16", "int16", "float32"])
+@pytest.mark.parametrize("stretch", [None, "0,100", "0:1400"])
+def test_deep_scenes_of_which_0_is_white_are_inverted(
+    tmp_path: Path, kind: str, stretch: str | None
+) -> None:
+    values = STRIPES.astype(kind) * 200
+    path = write_scene(tmp_path / "s.tif", values, photometric="miniswhite")
+    (tile,) = tiles_of(path, tile=64, stretch=stretch).examples
+    shown = np.asarray(read_rgb(tile.file))
+    assert np.array_equal(shown[..., 0], np.rint(255 * (1 - STRIPES[..., 0] / 7)))
+    with_picture = np.asarray(read_rgb(path)).astype(int)[..., 0]
+    assert (np.diff(with_picture, axis=0) <= 0).all()
+
+
+def test_colours_of_which_0_is_white_are_inverted(tmp_path: Path) -> None:
+    values = noise(64, 64)
+    path = write_scene(tmp_path / "s.tif", values, photometric="miniswhite")
+    (tile,) = tiles_of(path, tile=64).examples
+    assert np.array_equal(np.asarray(read_rgb(tile.file)), 255 - values)
+    assert np.array_equal(np.asarray(read_rgb(path)), 255 - values)
+
+
 @pytest.mark.parametrize("kind", ["uint8", "uint16"])
 def test_palettes_give_colours(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "s.tif"

@@ -79,9 +79,13 @@ def test_accelerators_need_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not engine_choice.has_accelerator()
 
 
-def start_up(*path: Path) -> subprocess.CompletedProcess[str]:
+# Those that commands begin with before they compute.
+MODULES = ("embedder.clip.model", "captioning.loading_captioner", "train.loop")
+
+
+def start_up(module: str, *path: Path) -> subprocess.CompletedProcess[str]:
     """Starts JAX's devices in a new process that does not select platforms."""
-    code = "import rsicd_embed.embedder.clip.model, jax; print(jax.devices()[0].platform)"
+    code = f"import rsicd_embed.{module}, jax; print(jax.devices()[0].platform)"
     environment = {name: text for name, text in os.environ.items() if name != "JAX_PLATFORMS"}
     places = os.pathsep.join([*map(str, path), str(Path(rsicd_embed.__file__).parents[1])])
     return subprocess.run(
@@ -93,20 +97,22 @@ def start_up(*path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_libtpu_is_left_alone_without_a_tpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", MODULES)
+def test_libtpu_is_left_alone_without_a_tpu(module: str, tmp_path: Path) -> None:
     """A stand-in for libtpu, whose library JAX would load when it looks for devices."""
     package = tmp_path / "libtpu"
     package.mkdir()
     library = "def get_library_path():\n    return '/absent/libtpu.so'\n"
     (package / "__init__.py").write_text(library)
-    done = start_up(tmp_path)
+    done = start_up(module, tmp_path)
     assert (done.stdout, done.stderr) == ("cpu\n", "")
 
 
 @pytest.mark.slow
-def test_libtpu_is_quiet_without_a_tpu() -> None:
+@pytest.mark.parametrize("module", MODULES)
+def test_libtpu_is_quiet_without_a_tpu(module: str) -> None:
     pytest.importorskip("libtpu", reason="needs libtpu")
     if engine_choice.tpu_attached():
         pytest.skip("this machine has a TPU")
-    done = start_up()
+    done = start_up(module)
     assert (done.stdout, done.stderr) == ("cpu\n", "")

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from rsicd_embed.find.heat_raster import PicturePlace
+from rsicd_embed.find.finding import Finding
+from rsicd_embed.find.heat_raster import PicturePlace, save_geotiff
+from rsicd_embed.images import read_picture
 
 from ..conftest import picture
 from ..datasets.test_scenes import noise, write_scene
@@ -28,6 +31,34 @@ def test_a_map_lies_on_its_image(tmp_path: Path, tiny_model: Path) -> None:
         assert file.descriptions == ("probability: a port",)
         values = file.read(1)
     assert 0 <= values.min() < values.max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["tif", "jpg"])
+def test_the_map_of_a_turned_image_lies_on_its_file(
+    tmp_path: Path, orientation: int, kind: str
+) -> None:
+    image = Image.new("RGB", (60, 40))
+    image.paste((255, 255, 255), (0, 0, 20, 20))  # the upper left as stored
+    path, heat = tmp_path / f"s.{kind}", tmp_path / "heat.tif"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    stored = read_picture(path)
+    assert stored.orientation == orientation
+    bright = np.asarray(stored.image.convert("L"), np.float32)
+    columns, rows = np.meshgrid(*(np.arange(0, side, 20) for side in stored.image.size))
+    boxes = np.stack([columns, rows, columns + 20, rows + 20], axis=-1).reshape(-1, 4)
+    scores = np.array([bright[t:b, l:r].mean() / 255 for l, t, r, b in boxes])  # noqa: E741
+    finding = Finding(stored.image.size, ("light",), 100.0, boxes, scores, np.ones(len(boxes)))
+    place = PicturePlace((60, 40), "EPSG:32633", rasterio.Affine(10, 0, 5e5, 0, -10, 5e6))
+    save_geotiff(finding, place, heat, orientation=stored.orientation)
+    with rasterio.open(heat) as file:
+        assert file.bounds == (5e5, 5e6 - 400, 5e5 + 600, 5e6)
+        values = file.read(1)
+    assert values.shape == (40, 60)
+    assert values[:20, :20].min() > 0.9 > 0.1 > values[:, 20:].max()
+    assert values[20:].max() < 0.1
 
 
 def test_the_place_of_a_resampled_window(tmp_path: Path) -> None:

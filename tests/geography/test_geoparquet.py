@@ -292,7 +292,8 @@ def test_a_search_does_not_replace_an_export_with_vectors(tmp_path: Path) -> Non
 
 
 def test_stac_items(tmp_path: Path) -> None:
-    times = pa.array([0, 86_400_000_000, None, 1], pa.timestamp("us", "UTC"))
+    late = 253_402_300_800_000_000  # the year 10000
+    times = pa.array([0, 86_400_000_000, None, late], pa.timestamp("us", "UTC"))
     uri, file = store_with(f"exact:{tmp_path / 'st'}", datetime=times), tmp_path / "x.parquet"
     done = run("export", "--store", uri, "-o", file, "--stac", "--json").document
     item = json.loads(Path(done["stac"]).read_text())

@@ -206,3 +206,22 @@ def test_a_hole_outside_its_outline_is_refused() -> None:
     moved = [[x + 20, y] for x, y in hole]  # type: ignore[misc]
     with pytest.raises(QueryError, match="hole lies outside shell near 23,3"):
         Area.of_geojson({"type": "Polygon", "coordinates": [outline, moved]})
+
+
+def test_polygons_beyond_the_antimeridian() -> None:
+    """Longitudes may be counted beyond it; concave polygons have several parts on a side."""
+    outline = [(175, 0), (190, 0), (190, 2), (178, 2), (178, 4), (190, 4), (190, 6), (175, 6)]
+    for turn in (0, -360):
+        ring = [[x + turn, y] for x, y in [*outline, outline[0]]]
+        area = Area.of_geojson({"type": "Polygon", "coordinates": [ring]})
+        assert len(area.polygons) == 3
+        parts = shapely.union_all([shapely.Polygon(*rings) for rings in area.polygons])
+        beyond = [shapely.box(-180, 0, -170, 2), shapely.box(-180, 4, -170, 6)]
+        west = shapely.Polygon([(175, 0), (180, 0), (180, 2), (178, 2), (178, 4), (180, 4),
+                                (180, 6), (175, 6)])  # fmt: skip
+        assert parts.equals(shapely.union_all([west, *beyond]))
+    band = [[-180, -60], [180, -60], [180, 60], [-180, 60], [-180, -60]]
+    assert Area.of_geojson({"type": "Polygon", "coordinates": [band]}).box == (-180, -60, 180, 60)
+    jump = [[170, 0], [-170, 0], [-170, 5], [170, 5], [170, 0]]
+    with pytest.raises(QueryError, match="or count longitudes beyond it up to 360"):
+        Area.of_geojson({"type": "Polygon", "coordinates": [jump]})

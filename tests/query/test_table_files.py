@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,6 +48,8 @@ def test_csv_cannot_be_executed() -> None:
     assert rows[1][1] == '\'=HYPERLINK("http://x")'
     assert rows[1][2] == "-0.25"  # a number, not a formula
     assert (rows[2][1], rows[2][5]) == ("'+1", "'@SUM(A1)\n-1")
+    decimals = pa.table({"d": pa.array([Decimal("-3.10")])})
+    assert written("csv", decimals) == b"d\r\n-3.10\r\n"
     hostile = pa.table({"=cmd": ["x"]})
     assert written("csv", hostile).startswith(b"'=cmd")
 
@@ -116,6 +119,28 @@ def test_features_keep_all_columns(kind: table_files.Format, tmp_path: Path) -> 
     names = ROWS.column_names[2:]
     assert table_files.save(ROWS.to_batches(), ROWS.schema, "gpkg", tmp_path / "y.gpkg") == 3
     assert set(names) < set(pyogrio.read_arrow(tmp_path / "y.gpkg")[1].column_names)
+
+
+@pytest.mark.parametrize("kind", ["gpkg", "fgb"])
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_features_have_no_wrong_times(kind: table_files.Format, unit: str, tmp_path: Path) -> None:
+    """GDAL writes times after the year 9999 as 1970."""
+    pyogrio = pytest.importorskip("pyogrio")
+    first, end, per_s = -62_135_596_800, 253_402_300_800, {"s": 1, "ms": 10**3, "us": 10**6}[unit]
+    seconds = [first - 1, first, 0, end - 1, end, None]
+    times = pa.array([s if s is None else s * per_s for s in seconds], pa.timestamp(unit, "UTC"))
+    days = pa.array([s if s is None else s // 86_400 for s in seconds], pa.date32())
+    place = {"lon": [1.0] * 6, "lat": [2.0] * 6}
+    rows = pa.table({"id": list("abcdef"), "time": times, "day": days, **place})
+    notes: list[str] = []
+    file = tmp_path / f"x.{kind}"
+    assert table_files.save(rows.to_batches(), rows.schema, kind, file, notes.append) == 6
+    read = pyogrio.read_arrow(file)[1].sort_by("id")
+    for name, step_s in (("time", 1), ("day", 86_400)):
+        assert any(f"column '{name}': 2 times outside the years 1 to 9999" in n for n in notes)
+        written = read[name].cast(pa.timestamp("ms")).cast(pa.int64()).to_pylist()
+        kept = [s // step_s * step_s * 1000 for s in (first, 0, end - 1)]
+        assert written == [None, *kept, None, None]
 
 
 def test_features_without_a_place_on_the_map(tmp_path: Path) -> None:

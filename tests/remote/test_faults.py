@@ -210,8 +210,12 @@ def test_credentials_in_the_url() -> None:
 @pytest.mark.parametrize(
     ("url", "public"),
     [
-        ("https://h/a.png?X-Amz-Signature=1&X-Amz-Credential=2&x=3", "https://h/a.png"),
-        ("https://h/a.png?sv=2020&sig=abc", "https://h/a.png"),
+        ("https://h/a.png?X-Amz-Signature=1&X-Amz-Credential=2&X-Amz-Date=3", "https://h/a.png"),
+        ("https://h/a.png?AWSAccessKeyId=1&Expires=2&Signature=3", "https://h/a.png"),
+        ("https://h/a.png?st=1&se=2&sp=r&sv=2020&sr=b&skoid=3&sks=b&sig=abc", "https://h/a.png"),
+        ("https://h/a.png?versionId=1&X-Amz-Signature=2", "https://h/a.png?versionId=1"),
+        ("https://h/get?file=b.png&se=1&sig=2", "https://h/get?file=b.png"),
+        ("https://h/get?key=tiles/a.png&api_key=1", "https://h/get?key=tiles/a.png"),
         ("https://user:word@h/a.png", "https://h/a.png"),
         ("https://h/a.png?z=1&token=abc&y=2", "https://h/a.png?z=1&y=2"),
         ("https://h/a.png?api_key=abc", "https://h/a.png"),
@@ -224,6 +228,17 @@ def test_secrets_are_not_part_of_addresses(url: str, public: str) -> None:
     assert remote_url.given_url(public).partition("#")[0] == url.partition("#")[0] or (
         "://bucket" in url
     )
+
+
+def test_addresses_that_differ_in_a_secret(tmp_path: Path) -> None:
+    for signature in "ab":  # signed again
+        assert remote_url.public_address(f"https://h/s.png?sig={signature}") == "https://h/s.png"
+        remote_url.public_address(f"https://h/s.png?token={signature}")
+    assert remote_url.given_url("https://h/s.png") == "https://h/s.png?token=b"
+    path = tmp_path / "m.csv"
+    path.write_text("id,path\nx,https://h/k?key=1\ny,https://h/k?key=2\n", "utf-8")
+    with pytest.raises(DatasetError, match=r"row 2: expected addresses that differ in more than"):
+        open_source(path)
 
 
 def test_secrets_are_not_part_of_ids(tmp_path: Path) -> None:

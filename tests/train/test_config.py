@@ -115,3 +115,8 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     assert read_config(None, ["model.init=none"]) == TrainConfig()
     with pytest.raises(click.UsageError, match="leave out --init or --shape"):
         read_config(None, ["model.init=some/model"], {"shape": "tiny"})
+    with pytest.raises(click.UsageError, match="expected --init with --activation, found none"):
+        read_config(None, [], {"activation": "gelu"})
+    fine_tuned = read_config(None, [], {"init": "clip.pt", "activation": "gelu"})
+    assert fine_tuned.model.init == "clip.pt?activation=gelu"
+    assert fine_tuned.optimizer == defaults("clip.pt").optimizer

@@ -26,13 +26,13 @@ _COUNT = click.IntRange(1)
 _OPTIONS: dict[str, tuple[str, str, Any]] = {
     "--init": (
         "model.init",
-        "Checkpoint to fine-tune: bundled, a directory or a Hugging Face id.",
+        "Checkpoint to fine-tune: bundled, a directory, a file or a Hugging Face id.",
         str,
     ),
     "--shape": ("model.shape", "Model shape for training from scratch.", click.Choice(SHAPES)),
     "--teacher": (
         "teacher.model",
-        "Model to distil from: bundled, a directory or a Hugging Face id.",
+        "Model to distil from: bundled, a directory, a file or a Hugging Face id.",
         str,
     ),
     "--epochs": ("epochs", "Passes over the train split.", _COUNT),
@@ -106,7 +106,12 @@ def settings_options(command: F) -> F:
     """Adds `--config`, `--set` and the options for common settings."""
     for flag, (setting, text, kind) in reversed(_OPTIONS.items()):
         command = click.option(flag, type=kind, help=text + _shown_default(setting))(command)
-    return config_options(command)
+    activation = click.option(
+        "--activation",
+        type=click.Choice(["quick_gelu", "gelu"]),
+        help="Activation function, for an --init checkpoint file that does not specify it.",
+    )
+    return config_options(activation(command))
 
 
 def _shown_default(setting: str) -> str:
@@ -149,10 +154,15 @@ def read_config(
     settings = parse.read(_known(config_file)) if config_file else {}
     with usage_errors():
         settings |= dict(map(parse.assignment, assignments))
-        for name, value in (options or {}).items():
-            if value is not None:
-                settings[_OPTIONS[f"--{name.replace('_', '-')}"][0]] = value
+        given = {name: value for name, value in (options or {}).items() if value is not None}
+        activation = given.pop("activation", None)
+        for name, value in given.items():
+            settings[_OPTIONS[f"--{name.replace('_', '-')}"][0]] = value
         init = str(settings.get("model.init", "none"))
+        if activation is not None:
+            if init == "none":
+                raise TrainError("expected --init with --activation, found none")
+            init = settings["model.init"] = f"{init}?activation={activation}"
         if init != "none" and "model.shape" in settings:
             raise TrainError(
                 f"expected either --shape or --init, found both: {init} has a shape of its own; "

@@ -90,7 +90,8 @@ def _activation(located: Located, path: Path) -> Activation:
         raise ModelError(
             "nothing says whether its transformers use QuickGELU, and the wrong choice gives "
             "plausible but worse vectors; pass --activation quick_gelu for models that started "
-            "from OpenAI's weights, or --activation gelu for LAION's and most others"
+            "from OpenAI's weights, or --activation gelu for LAION's and most others; or append it "
+            "to the file's name, as ?activation=gelu"
         )
     if in_code not in (None, located.activation):
         raise ModelError(f"its code uses {in_code}, found activation {located.activation}; omit it")
