@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+
+import rsicd_embed
 
 from .conftest import picture
 from .helpers import IDS, Counting, counts, ingest, manifest, rows
@@ -83,6 +86,28 @@ def test_new_attributes_are_written_without_embedding(
     stored = rows(each_uri)
     assert (stored["a.png"]["label"], stored["a.png"]["cloud"]) == ("beach", None)
     assert stored["b.png"]["label"] is None
+
+
+def test_new_values_keep_what_others_write_meanwhile(
+    embedder: Counting, each_uri: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = manifest(pictures / "m.jsonl", {"path": "a.png", "label": "port"})
+    ingest(embedder, each_uri, table)
+    with rsicd_embed.open_store(each_uri) as store:
+        kind = type(store)
+    rewrite = kind.rewrite_attributes  # type: ignore[attr-defined]
+
+    def write_first(store: Any, *arguments: Any) -> None:
+        with rsicd_embed.open_store(each_uri) as other:
+            seen = other.scan().read_all()
+            other.upsert(seen.append_column("checked", pa.array([True])).to_batches())
+        rewrite(store, *arguments)
+
+    monkeypatch.setattr(kind, "rewrite_attributes", write_first)
+    manifest(table, {"path": "a.png", "label": "beach"})
+    assert counts(ingest(embedder, each_uri, table)) == (0, 1, 0, 0, 0)
+    (row,) = rows(each_uri).values()
+    assert (row["label"], row["checked"]) == ("beach", True)
 
 
 def test_a_changed_image_keeps_columns_of_other_sources(

@@ -71,7 +71,8 @@ SCENE_OPTIONS = (
         "assets",
         metavar="KEY",
         multiple=True,
-        help="Asset of STAC items to embed; repeatable.  [default: visual, or the only one]",
+        help="Asset of STAC items to embed, or three as red,green,blue, the bands of one scene; "
+        "repeatable.  [default: visual, or the only one]",
     ),
     click.option(
         "--property",

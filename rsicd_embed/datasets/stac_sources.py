@@ -21,6 +21,7 @@ from rsicd_embed.datasets import scenes
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.datasets.stac_reading import SEARCH, WEB, ItemReader, local_path
 from rsicd_embed.errors import DatasetError, one_line
+from rsicd_embed.images import stack_address
 from rsicd_embed.records import FIXED_COLUMNS
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ class StacSelection:
     """The assets and properties to read from STAC items.
 
     Attributes:
-        assets: keys of the assets; none for the asset `visual`, or the only raster with the role
-            data.
+        assets: keys of the assets, or names or common names of their only band; three with commas,
+            as `red,green,blue`, are the bands of one scene. None for the asset `visual`, or the
+            only raster with the role data.
         properties: properties that become columns, such as `view:off_nadir`, whose column is
             `view_off_nadir`.
 
@@ -124,8 +126,8 @@ def load(address: str, selection: StacSelection) -> Source:
             values[name].append(item.properties.get(name))
         try:
             chosen = [
-                _example(item, key, asset, selection.properties)
-                for key, asset in _assets(item, selection.assets).items()
+                _example(item, key, assets, selection.properties)
+                for key, assets in _assets(item, selection.assets).items()
             ]
         except (DatasetError, ValueError, TypeError) as error:  # of pystac, for odd values
             reason = one_line(error, limit=400)
@@ -155,16 +157,51 @@ def column_name(name: str) -> str:
     return name.replace(":", "_")
 
 
-def _assets(item: Item, keys: Sequence[str]) -> dict[str, Asset]:
-    """The chosen assets of an item, or the default one."""
+def _assets(item: Item, keys: Sequence[str]) -> dict[str, tuple[Asset, ...]]:
+    """The chosen assets of an item, or the default one; several for a scene of several files."""
+    if not keys:
+        key, asset = _default_asset(item)
+        return {key: (asset,)}
+    return {key: _chosen(item, key) for key in keys}
+
+
+def _chosen(item: Item, key: str) -> tuple[Asset, ...]:
+    names = [key] if key in item.assets else [name.strip() for name in key.split(",")]
+    if len(names) not in (1, 3):
+        raise DatasetError(
+            f"expected one asset or three with commas, as red,green,blue, found {key!r}"
+        )
+    return tuple(_asset(item, name) for name in names)
+
+
+def _asset(item: Item, name: str) -> Asset:
+    """The asset with a key, or else the only one whose single band has that name."""
     available = item.assets
-    if keys:
-        missing = [key for key in keys if key not in available]
-        if missing:
-            raise DatasetError(
-                f"expected the asset {missing[0]!r}, found {', '.join(available) or 'none'}"
-            )
-        return {key: available[key] for key in keys}
+    if name in available:
+        return available[name]
+    having = [asset for asset in available.values() if name in _single_band(asset)]
+    if len(having) != 1:
+        raise DatasetError(
+            f"expected the asset {name!r}, found {', '.join(available) or 'none'}"
+            + (f"; {len(having)} of them have a band of that name" if having else "")
+        )
+    return having[0]
+
+
+def _single_band(asset: Asset) -> set[str]:
+    """The name and common name of an asset's band; empty if it has none or several."""
+    bands = _bands(asset)
+    keys = ("name", "common_name", "eo:common_name")
+    return {str(bands[0][key]) for key in keys if bands[0].get(key)} if len(bands) == 1 else set()
+
+
+def _bands(asset: Asset) -> list[dict[str, Any]]:
+    bands = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
+    return [band for band in bands if isinstance(band, dict)]
+
+
+def _default_asset(item: Item) -> tuple[str, Asset]:
+    available = item.assets
     rasters = {
         key: asset
         for key, asset in available.items()
@@ -173,23 +210,24 @@ def _assets(item: Item, keys: Sequence[str]) -> dict[str, Asset]:
     for name in _VISUAL:
         for key, asset in rasters.items():
             if key == name or name in (asset.roles or ()):
-                return {key: asset}
+                return key, asset
     data = {key: asset for key, asset in rasters.items() if "data" in (asset.roles or ())}
-    if len(data) == 1:
-        return data
-    if len(rasters) == 1:
-        return rasters
+    for alone in (data, rasters):
+        if len(alone) == 1:
+            return next(iter(alone.items()))
     raise DatasetError(
         f"expected one raster among its assets, found {', '.join(available) or 'none'}; "
         "choose with --asset"
     )
 
 
-def _example(item: Item, key: str, asset: Asset, properties: Sequence[str]) -> Example:
+def _file(asset: Asset) -> str:
     href = local_path(asset.get_absolute_href() or asset.href)
-    href = remote.public_address(href) if href.startswith(WEB) else href
-    bands = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
-    names = [str(band.get("name", "")) for band in bands if isinstance(band, dict)]
+    return remote.public_address(href) if href.startswith(WEB) else href
+
+
+def _example(item: Item, key: str, assets: Sequence[Asset], properties: Sequence[str]) -> Example:
+    names = [str(band.get("name", "")) for asset in assets for band in _bands(asset)]
     cloud = item.properties.get("eo:cloud_cover")
     time = item.datetime or item.common_metadata.start_datetime
     attributes = {
@@ -201,7 +239,8 @@ def _example(item: Item, key: str, asset: Asset, properties: Sequence[str]) -> E
         "cloud_cover": float(cloud) if isinstance(cloud, int | float) else None,
         **{column_name(name): item.properties.get(name) for name in properties},
     }
-    return Example(f"{item.id}/{key}", href, attributes)
+    file = stack_address([_file(asset) for asset in assets])
+    return Example(f"{item.id}/{key}", file, attributes)
 
 
 def _property_type(values: Sequence[Any]) -> pa.DataType:

@@ -43,7 +43,7 @@ class PicturePlace:
             ImageError: it cannot be read, or has no place.
         """
         window = SceneWindow.parse(address)
-        with open_scene(file_of(address)) as scene:
+        with open_scene(window.file if window else file_of(address)) as scene:
             a, b, c, d, e, f = scene.transform[:6]
             if scene.crs is None or (a, b, c, d, e, f) == (1, 0, 0, 0, 1, 0):
                 raise ImageError(

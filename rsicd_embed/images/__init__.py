@@ -25,6 +25,7 @@ from rsicd_embed.images.picture import (
     read_rgb,
 )
 from rsicd_embed.images.scene_windows import SceneWindow, file_of
+from rsicd_embed.images.stacked_scenes import stack_address
 
 __all__ = [
     "FORMATS",
@@ -50,4 +51,5 @@ __all__ = [
     "read_header",
     "read_picture",
     "read_rgb",
+    "stack_address",
 ]

@@ -11,7 +11,7 @@ import re
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,12 @@ from PIL import Image
 from rsicd_embed.errors import ImageError, http_reason, one_line
 from rsicd_embed.images.archived_images import container_of
 from rsicd_embed.images.bit_depth import Stretch, scaled
+from rsicd_embed.images.stacked_scenes import files_of_stack, require_driver, virtual_dataset
 from rsicd_embed.remote import given_url
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "BMP", "HFA")
 _MOST_OPEN = 8
 _CACHE_BYTES = 256 << 20  # GDAL's cache of decoded blocks
 _OPTIONS = {"GDAL_CACHEMAX": _CACHE_BYTES, "GDAL_NUM_THREADS": "ALL_CPUS"}
@@ -55,7 +55,7 @@ class SceneWindow:
     """A rectangle of a scene, and how it becomes an RGB picture.
 
     Attributes:
-        file: path or URL of the scene.
+        file: path or URL of the scene; of several files, see `stacked_scenes`.
         box: left, top, width, height in pixels of the scene.
         bands: numbers of one band (grey) or three (red, green, blue), from 1.
         size: width and height of the picture; None for those of the box.
@@ -135,9 +135,9 @@ class SceneWindow:
 
 
 def file_of(address: str) -> str:
-    """The file that contains the picture of a row's uri."""
+    """The file that contains the picture of a row's uri; the first of several."""
     window = SceneWindow.parse(address)
-    return window.file if window else container_of(address) or address
+    return files_of_stack(window.file)[0] if window else container_of(address) or address
 
 
 @contextmanager
@@ -152,7 +152,8 @@ def open_scene(file: str) -> Iterator[DatasetReader]:
         from rasterio.errors import RasterioError
     except ImportError as error:
         raise ImageError("scenes need rasterio; pip install 'rsicd-embed[geo]'") from error
-    entry = _entry(file)
+    files = files_of_stack(file)
+    entry = _entry(files)
     try:
         with (
             entry.lock,
@@ -161,14 +162,15 @@ def open_scene(file: str) -> Iterator[DatasetReader]:
         ):
             warnings.simplefilter("ignore")  # scenes without georeference
             if entry.scene is None or entry.scene.closed:
-                entry.scene = rasterio.open(given_url(file))
-            if entry.scene.driver not in DRIVERS:
-                raise ImageError(
-                    f"expected a scene in {', '.join(DRIVERS)}, found {entry.scene.driver}"
-                )
+                whole = given_url(file) if len(files) == 1 else virtual_dataset(files)
+                entry.scene = rasterio.open(whole)
+            if len(files) == 1:
+                require_driver(entry.scene)
             yield entry.scene
     except RasterioError as error:
-        reason = one_line(error).replace(given_url(file), file)
+        reason = one_line(error)
+        for part in files:
+            reason = reason.replace(given_url(part), part)
         if status := re.search(r"HTTP response code: (\d+)", reason):
             reason = f"cannot be read: {http_reason(int(status[1]))}"
         elif "Range downloading" in reason:
@@ -189,20 +191,13 @@ class _OpenScene:
     scene: DatasetReader | None = None
 
 
-_opened: OrderedDict[tuple[str, int, int], _OpenScene] = OrderedDict()
+_opened: OrderedDict[tuple[tuple[str, int, int], ...], _OpenScene] = OrderedDict()
 _mutex = threading.Lock()
 
 
-def _entry(file: str) -> _OpenScene:
-    """The open scene of a file, unless the file has changed since."""
-    try:
-        status = Path(file).stat()
-        key = (file, status.st_mtime_ns, status.st_size)
-    except (OSError, ValueError) as error:
-        if "://" not in file:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise ImageError(f"cannot be read: {reason}") from error
-        key = (file, 0, 0)
+def _entry(files: Sequence[str]) -> _OpenScene:
+    """The open scene of files, unless they have changed since."""
+    key = tuple(map(_version, files))
     with _mutex:
         entry = _opened.pop(key, None) or _OpenScene(threading.Lock())
         _opened[key] = entry
@@ -210,6 +205,17 @@ def _entry(file: str) -> _OpenScene:
         while len(_opened) > _MOST_OPEN:
             _opened.popitem(last=False)
     return entry
+
+
+def _version(file: str) -> tuple[str, int, int]:
+    try:
+        status = Path(file).stat()
+    except (OSError, ValueError) as error:
+        if "://" not in file:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise ImageError(f"cannot be read: {reason}") from error
+        return file, 0, 0
+    return file, status.st_mtime_ns, status.st_size
 
 
 def require_bands(scene: DatasetReader, bands: tuple[int, ...]) -> None:
@@ -228,7 +234,7 @@ def require_bands(scene: DatasetReader, bands: tuple[int, ...]) -> None:
 
 def white_is_zero(scene: DatasetReader) -> bool:
     """Whether larger samples of a TIFF are darker."""
-    return scene.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+    return bool(scene.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES")
 
 
 def colour_table(scene: DatasetReader, bands: tuple[int, ...]) -> np.ndarray | None:

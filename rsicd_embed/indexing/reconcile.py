@@ -16,9 +16,9 @@ from rsicd_embed.datasets.spooled_examples import Digests
 from rsicd_embed.errors import RemoteError, RemoteMissingError
 from rsicd_embed.images import container_of, file_of
 from rsicd_embed.parallel import ordered_map
-from rsicd_embed.records import python_rows
+from rsicd_embed.records import python_rows, with_ids
 from rsicd_embed.remote import THREADS, head, is_remote
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import AttributeWriter, VectorStore
 
 
 class KnownRows:
@@ -111,6 +111,9 @@ def update_attributes(
 ) -> int:
     """Writes new attributes and uris of unchanged images; returns the number of updated rows.
 
+    If only values of existing columns change, all others stay as they are in the store by then: an
+    update that reads whole rows and writes them back would undo what others write meanwhile.
+
     Args:
         store: the store.
         schema: the attributes.
@@ -128,9 +131,27 @@ def update_attributes(
             or any(not is_same(row.get(name), example.attributes.get(name)) for name in names)
         ):
             changed[example.id] = example
-    if changed:
+    if not changed:
+        return 0
+    moved = any(known.rows[id_]["uri"] != example.uri for id_, example in changed.items())
+    same_types = all(store.schema.field(name).type == schema.field(name).type for name in names)
+    if isinstance(store, AttributeWriter) and not (moved or lacking) and same_types:
+
+        def rewrite(rows: pa.RecordBatch) -> pa.RecordBatch:
+            return _attributes([changed[id_] for id_ in rows["id"].to_pylist()], schema)
+
+        store.rewrite_attributes(rewrite, schema, with_ids(changed))
+    else:
         store.upsert(_renewed(store, schema, changed))
     return len(changed)
+
+
+def _attributes(examples: Sequence[Example], schema: pa.Schema) -> pa.RecordBatch:
+    values = [
+        pa.array([example.attributes.get(field.name) for example in examples], field.type)
+        for field in schema
+    ]
+    return pa.record_batch(values, schema)
 
 
 def is_same(stored: Any, given: Any) -> bool:
@@ -162,8 +183,7 @@ def _renewed(
         ours = [examples[id_] for id_ in rows["id"].to_pylist()]
         columns = dict(zip(rows.schema.names, rows.columns, strict=True))
         columns["uri"] = pa.array([example.uri for example in ours])
-        for field in schema:
-            columns[field.name] = pa.array([e.attributes.get(field.name) for e in ours], field.type)
+        columns |= zip(schema.names, _attributes(ours, schema).columns, strict=True)
         yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
 

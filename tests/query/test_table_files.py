@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,6 +48,8 @@ def test_csv_cannot_be_executed() -> None:
     assert rows[1][1] == '\'=HYPERLINK("http://x")'
     assert rows[1][2] == "-0.25"  # a number, not a formula
     assert (rows[2][1], rows[2][5]) == ("'+1", "'@SUM(A1)\n-1")
+    decimals = pa.table({"d": pa.array([Decimal("-3.10")])})
+    assert written("csv", decimals) == b"d\r\n-3.10\r\n"
     hostile = pa.table({"=cmd": ["x"]})
     assert written("csv", hostile).startswith(b"'=cmd")
 
