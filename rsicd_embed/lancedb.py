@@ -81,15 +81,22 @@ class RsicdClip(EmbeddingFunction):
     def create(cls, **settings: Any) -> Self:
         """Creates the function, and records the model's fingerprint.
 
+        Besides the attributes, `activation` is accepted: "quick_gelu" or "gelu", for a checkpoint
+        file that does not specify it; it becomes a part of `model`.
+
         When LanceDB reopens a table it passes the recorded `fingerprint`. The model is then
         located on first use, so that rows can be written where the model is not installed.
 
         Raises:
-            ModelError: the model does not exist.
+            ModelError: the model does not exist, or a setting is unknown.
         """
         located = None
         if not settings.get("fingerprint"):
-            located = locate(settings.get("model"))
+            activation = settings.pop("activation", None)
+            if unknown := sorted(settings.keys() - cls.model_fields.keys()):
+                known = ", ".join(["activation", *sorted(cls.model_fields)])
+                raise ModelError(f"expected settings among {known}, found {', '.join(unknown)}")
+            located = locate(settings.get("model"), activation=activation)
             fingerprint = _provenance(located, _signature(located.directory)).fingerprint
             settings = settings | {"model": located.name, "fingerprint": fingerprint}
         function: Self = super().create(**settings)  # type: ignore[no-untyped-call]

@@ -274,3 +274,13 @@ def test_table_of_an_earlier_version(tmp_path: Path) -> None:
         store.upsert([batch(["a"])])
         store.upsert([batch(["a", "b"], label=["x", "y"])])
         assert set(stored(store)) == {"a", "b"}
+
+
+def test_settings(model: Path, tmp_path: Path) -> None:
+    create = get_registry().get(rsicd_embed.lancedb.ALIAS).create
+    with pytest.raises(ModelError, match=r"among activation, backend, .*, found btach_size"):
+        create(model=str(model), btach_size=8)
+    with pytest.raises(ModelError, match=r"activation among .*, found 'relu'"):
+        create(model=str(model), activation="relu")
+    function = create(model=str(model), activation="quick_gelu")  # as in its config
+    assert function.model == f"{model}?activation=quick_gelu"

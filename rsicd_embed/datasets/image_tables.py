@@ -42,8 +42,9 @@ def load(address: str, root: Path | str | None = None, name: str | None = None) 
 
     An image's id is the column `id` if it has any, or else the table's name and the file name that
     Hugging Face stores with the image, such as `train-00000-of-00001.parquet/port_1.jpg`, or else
-    the table's name and the row's number, from 0. Classes of Hugging Face's `ClassLabel` get their names. The
-    split comes from a file name such as `train-00000-of-00001.parquet`, if there is no such column.
+    the table's name and the row's number, from 0. Classes of Hugging Face's `ClassLabel` get their
+    names. The split comes from a file name such as `train-00000-of-00001.parquet`, if there is no
+    such column.
 
     Args:
         address: path or URL.

@@ -70,7 +70,9 @@ def locate(
         model = match["model"]
         activation = _agreed(activation, match["activation"], "the model's name")
     if activation not in (None, *ACTIVATIONS):
-        raise ModelError(f"expected activation {' or '.join(ACTIVATIONS)}, found {activation!r}")
+        raise ModelError(
+            f"expected an activation among {', '.join(ACTIVATIONS)}, found {activation!r}"
+        )
     suffix = f"?activation={activation}" if activation else ""
     if model is None or str(model) == BUNDLED:
         return Located(_BUNDLED_DIRECTORY, BUNDLED + suffix, None, activation)

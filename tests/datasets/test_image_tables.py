@@ -110,7 +110,7 @@ def test_rows_without_an_id_are_refused(tmp_path: Path) -> None:
     for ids in (["a", None], [1.0, float("nan")], ["a", ""]):
         table = pa.table({"id": ids, "image": [b"x", b"y"]})
         pq.write_table(table, tmp_path / "t.parquet")
-        with pytest.raises(DatasetError, match="t.parquet: row 2 has no id"):
+        with pytest.raises(DatasetError, match=r"t\.parquet: row 2 has no id"):
             open_source(tmp_path / "t.parquet")
     nulls = pa.table({"id": pa.nulls(2, pa.string()), "image": [b"x", b"y"]})
     pq.write_table(nulls, tmp_path / "t.parquet")
