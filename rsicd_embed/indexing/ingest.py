@@ -110,7 +110,7 @@ def ingest(
         store: the store to update.
         strict: fail on the first unreadable image; images embedded before it are kept.
         prune: remove rows whose uri is below a source's folder, whose file no longer exists, and
-            whose id is in no source.
+            whose id is in no source; and those of tiles with too few pixels with data by now.
         column_types: column name → type to read it as; see `rsicd_embed.open_sources`. Columns of
             the store keep their types.
         progress: called with the number of images processed since the last call.
@@ -154,13 +154,19 @@ def ingest_with(
     notes = [note for source in sources for note in source.notes]
     summary, stages = Summary(notes=notes, engine=workers.engine), Stages()
     moved = MovedRows()
+    blank: list[str] = []
     for source in sources:
-        _ingest_one(
+        blank += _ingest_one(
             source, workers, store, moved, summary, stages, strict=strict, progress=progress
         )
     summary.notes += moved.notes(sources)
     if prune:
-        summary.removed = store.delete(vanished(store, sources))
+        summary.removed = store.delete([*vanished(store, sources), *blank])
+    elif blank:
+        summary.notes.append(
+            f"{len(blank):,} tiles have too few pixels with data now, such as {blank[0]!r}; the "
+            "store still has them as they were; --prune removes them"
+        )
     if summary.embedded or summary.updated or summary.removed:
         with stages("index"):
             store.optimize()
@@ -179,8 +185,13 @@ def _ingest_one(
     *,
     strict: bool,
     progress: Progress,
-) -> None:
-    """Ingests one source by batches, so that memory does not depend on the number of images."""
+) -> list[str]:
+    """Ingests one source by batches, so that memory does not depend on the number of images.
+
+    Returns:
+        Ids of rows whose tile is left out now.
+    """
+    blank: list[str] = []
     writer = Writer(store, workers, source.schema, stages)
     summary.skipped += source.skipped
     for suffix, count in source.unread.items():
@@ -194,13 +205,15 @@ def _ingest_one(
             moved.add(known)
             examples = keep_stored(batch, known, source.inferred)
             same = []
-            for outcome in workers.outcomes(examples, known, source.max_nodata, stages):
+            outcomes = workers.outcomes(examples, known, source.max_nodata, stages)
+            for example, outcome in zip(examples, outcomes, strict=True):
                 if isinstance(outcome, Loaded):
                     writer.add(outcome)
                     summary.embedded += 1
                     summary.stretched += outcome.stretched
                 elif outcome is None:
                     summary.blank += 1
+                    blank += [example.id] if known.is_known(example.id) else []
                 elif isinstance(outcome, Skipped):
                     summary.skipped.append(outcome)
                     if strict:
@@ -214,3 +227,4 @@ def _ingest_one(
     finally:
         writer.flush()
         summary.displaced += writer.displaced
+    return blank

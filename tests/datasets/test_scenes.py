@@ -183,6 +183,10 @@ def test_ingest_reads_back_and_leaves_out_nodata(
     write_scene(path, values[::-1].copy(), nodata=0)
     with pytest.raises(RequestError, match="changed"):
         image_files.read(file, 1 << 20)
+    write_scene(path, values * (np.arange(96) < 64)[:, np.newaxis].astype(np.uint8), nodata=0)
+    ingest = ("ingest", path, *options, uri, "--model", tiny_model, "--json")
+    assert any("'s.tif#64,0,32,32'; the store still" in n for n in run(*ingest).document["notes"])
+    assert (run(*ingest, "--prune").document["removed"], len(rows(uri))) == (2, 2)
 
 
 def test_images_without_georeference(tmp_path: Path) -> None:
