@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 
 from rsicd_embed.errors import (
@@ -73,11 +74,16 @@ class WebClient:
                 raise RemoteChangedError
             if span and response.status_code != 206:
                 raise RemoteError("its server does not serve parts of files; download it first")
-            length = int(response.headers.get("content-length") or 0)
+            is_encoded = response.headers.get("content-encoding", "identity") != "identity"
+            if span and (is_encoded or not _has_start(response.headers, span[0])):
+                raise RemoteError(
+                    "its server sends another part of the file than requested; download it first"
+                )
+            length = 0 if is_encoded else int(response.headers.get("content-length") or 0)
             if reservation:
                 reservation.take(length)
             blocks, size = [], 0
-            for block in response.iter_raw():
+            for block in response.iter_bytes():  # some servers compress without being asked
                 size += len(block)
                 if most_bytes is not None and max(size, length) > most_bytes:
                     raise RemoteError(f"has more than {most_bytes:,} bytes")
@@ -150,6 +156,11 @@ def _wait(headers: Mapping[str, str]) -> None:
         time.sleep(min(float(delay), _LONGEST_PAUSE_S))
 
 
+def _has_start(headers: Mapping[str, str], start: int) -> bool:
+    """Whether a part of a file begins at a byte."""
+    return re.match(rf"bytes {start}-", headers.get("content-range", "")) is not None
+
+
 def _described(url: RemoteUrl, headers: Mapping[str, str], *, ranged: bool) -> RemoteObject:
     total = headers.get("content-range", "").rpartition("/")[2] if ranged else None
     text = total or headers.get("content-length") or ""
@@ -158,5 +169,6 @@ def _described(url: RemoteUrl, headers: Mapping[str, str], *, ranged: bool) -> R
     etag = etag if etag.startswith("W/") else etag.strip('"')
     modified = headers.get("last-modified", "")
     if not etag and modified and size is not None:
-        etag = f"{size}@{parsedate_to_datetime(modified).timestamp():.3f}"
+        with suppress(ValueError):  # not a date
+            etag = f"{size}@{parsedate_to_datetime(modified).timestamp():.3f}"
     return RemoteObject(str(url), size, etag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import logging
 import threading
@@ -14,9 +15,9 @@ from typing import Any
 import pytest
 
 import rsicd_embed
-from rsicd_embed.errors import DatasetError, RequestError
+from rsicd_embed.errors import DatasetError, RemoteError, RequestError
 from rsicd_embed.images import read_rgb
-from rsicd_embed.remote import fetch, transfer
+from rsicd_embed.remote import fetch, fetch_range, head, transfer
 from rsicd_embed.server import image_files
 from rsicd_embed.server.engine import StoredFile
 from rsicd_embed.testing.embedders import picture
@@ -30,6 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
     files: dict[str, bytes]
     failures: Counter[str]
     requests: list[str]
+    odd: dict[str, str] = {}  # headers of all answers, instead of the right ones
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -57,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             status, data = 206, data[first : last + 1]
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in (headers | self.odd).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -182,3 +184,20 @@ def test_busy_servers_are_asked_again(web: tuple[str, Any]) -> None:
     content = fetch(f"{address}/x")
     assert content is not None
     assert (content.data, len(handler.requests)) == (b"x", 4)
+
+
+def test_odd_answers(web: tuple[str, Any]) -> None:
+    address, handler = web
+    handler.files["/x"] = gzip.compress(b"0123456789")
+    handler.odd = {"Content-Encoding": "gzip", "ETag": "", "Last-Modified": "yesterday"}
+    content = fetch(f"{address}/x")
+    assert content is not None
+    assert (content.data, content.object.etag) == (b"0123456789", "")
+    assert head(f"{address}/x").etag == ""
+    with pytest.raises(RemoteError, match="another part of the file"):
+        fetch_range(f"{address}/x", 2, 5)
+    handler.files["/x"], handler.odd = b"0123456789", {}
+    assert fetch_range(f"{address}/x", 2, 5).data == b"234"
+    handler.odd = {"Content-Range": "bytes 0-2/10"}
+    with pytest.raises(RemoteError, match="another part of the file"):
+        fetch_range(f"{address}/x", 2, 5)
