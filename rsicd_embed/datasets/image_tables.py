@@ -40,10 +40,11 @@ def has_images(path: Path) -> bool:
 def load(address: str, root: Path | str | None = None, name: str | None = None) -> Source:
     """Reads a table without its images; those are read row group by row group when embedded.
 
-    An image's id is the column `id`, or else the table's name and the file name that Hugging Face
-    stores with the image, such as `train-00000-of-00001.parquet/port_1.jpg`, or else the table's
-    name and the row's number, from 0. Classes of Hugging Face's `ClassLabel` get their names. The
-    split comes from a file name such as `train-00000-of-00001.parquet`, if there is no such column.
+    An image's id is the column `id` if it has any, or else the table's name and the file name that
+    Hugging Face stores with the image, such as `train-00000-of-00001.parquet/port_1.jpg`, or else
+    the table's name and the row's number, from 0. Classes of Hugging Face's `ClassLabel` get their
+    names. The split comes from a file name such as `train-00000-of-00001.parquet`, if there is no
+    such column.
 
     Args:
         address: path or URL.
@@ -80,27 +81,29 @@ def load(address: str, root: Path | str | None = None, name: str | None = None) 
         Example(id_, str(TableCell(address, row, column))) for row, id_ in enumerate(ids)
     )
     source = Source(root or (address if is_remote(address) else Path(address)), examples)
-    typed = _with_split(typed, PurePosixPath(address).name)
+    typed = _with_split(typed, PurePosixPath(address).name, len(ids))
     source = manifest.latest(address, manifest.with_attributes(source, typed, address, {"id"}))
     return with_etag(source, etag)
 
 
-def _with_split(table: manifest.ManifestTable, file: str) -> manifest.ManifestTable:
+def _with_split(table: manifest.ManifestTable, file: str, rows: int) -> manifest.ManifestTable:
     match = _SPLIT.match(file)
     split = splits.of_folder(match[1]) if match else None
     if split is None or "split" in table.types:
         return table
-    column = pa.array([split] * len(table.written), pa.string())
-    return manifest.ManifestTable(
-        table.written.append_column("split", column), {**table.types, "split": pa.string()}
+    column = pa.array([split] * rows, pa.string())
+    written = pa.table(
+        {**dict(zip(table.types, table.written.columns, strict=True)), "split": column}
     )
+    return manifest.ManifestTable(written, {**table.types, "split": pa.string()})
 
 
 def _ids(parquet: Any, table: pa.Table, column: str, name: str) -> list[str]:
     """The ids of the rows."""
     rows = parquet.metadata.num_rows
-    if "id" in table.column_names and not table["id"].null_count:
-        ids = [str(value) for value in table["id"].to_pylist()]
+    given = table["id"].to_pylist() if "id" in table.column_names else []
+    if any(value is not None for value in given):
+        ids = ["" if value is None or value != value else str(value) for value in given]
         if "" in ids:
             raise DatasetError(f"{name}: row {ids.index('') + 1} has no id")
         return ids

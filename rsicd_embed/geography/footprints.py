@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _X = np.array([0, 1, 1, 0, 0.5, 1, 0.5, 0, 0.5])
 _Y = np.array([1, 1, 0, 0, 1, 0.5, 0, 0.5, 0.5])
 _STEPS = 16  # points per edge of tiles whose edges are curved in longitude and latitude
+_HAIR = 1e-6  # a fraction of the tile's size
 _CURVED = 0.01  # deviation from a straight edge, as a fraction of the tile's size
 
 Affine = tuple[float, float, float, float, float, float]
@@ -73,7 +74,6 @@ def footprints(georeference: Georeference, boxes: np.ndarray) -> Footprints:
         DatasetError: the coordinate reference system is unknown.
     """
     import shapely
-    from pyproj import Geod
 
     to_lonlat = _to_lonlat(georeference.crs)
     left, top, right, bottom = boxes.T.astype(np.float64)[:, :, np.newaxis]
@@ -82,15 +82,14 @@ def footprints(georeference: Georeference, boxes: np.ndarray) -> Footprints:
     defined = np.isfinite(lon).all(axis=1) & np.isfinite(lat).all(axis=1)
     lon, lat = np.where(defined[:, np.newaxis], (lon, lat), 0)
     lon = _unwrapped(lon)
-    geod = Geod(ellps="WGS84")
-    _, _, across = geod.inv(lon[:, 7], lat[:, 7], lon[:, 5], lat[:, 5])
-    _, _, down = geod.inv(lon[:, 6], lat[:, 6], lon[:, 4], lat[:, 4])
-    area = np.asarray(across) * np.asarray(down)
+    area = _metres(lon, lat, 7, 5) * _metres(lon, lat, 6, 4)
     gsd = np.sqrt(area / ((right - left) * (bottom - top))[:, 0])
     rings = np.stack([lon[:, [0, 1, 2, 3, 0]], lat[:, [0, 1, 2, 3, 0]]], axis=-1)
     polygons = shapely.polygons(rings)
-    for i in np.flatnonzero(defined & (_curved(lon, lat) | _has_pole(georeference, boxes))):
-        polygons[i] = _dense(to_lonlat, georeference, boxes[i], lon[i, 8])
+    poles = _poles(georeference)
+    for i in np.flatnonzero(defined & (_curved(lon, lat) | _has_pole(poles, boxes))):
+        box = _beside_poles(boxes[i], poles)
+        polygons[i] = _dense(to_lonlat, georeference, box, lon[i, 8])
     west, _, east, _ = shapely.bounds(polygons).T
     for i in np.flatnonzero((west < -180) | (east > 180)):
         polygons[i] = split_at_antimeridian(polygons[i])
@@ -186,7 +185,8 @@ def _project(
     a, b, c, d, e, f = georeference.transform
     x, y = a * columns + b * rows + c, d * columns + e * rows + f
     lon, lat = to_lonlat.transform(x, y)
-    return np.asarray(lon), np.asarray(lat)
+    # Grids of pixel centres reach half a pixel beyond the poles.
+    return np.asarray(lon), np.clip(lat, -90, 90)
 
 
 def _unwrapped(lon: np.ndarray) -> np.ndarray:
@@ -196,6 +196,20 @@ def _unwrapped(lon: np.ndarray) -> np.ndarray:
     centre = np.where(np.abs(centre) > 180, centre - turns, centre)
     away = lon - centre
     return np.where(np.abs(away) > 180, lon - np.round(away / 360) * 360, lon)
+
+
+def _metres(lon: np.ndarray, lat: np.ndarray, start: int, end: int) -> np.ndarray:
+    """Geodesic distances (n,) between two of each tile's points; of wide tiles by their centre."""
+    from pyproj import Geod
+
+    inv = Geod(ellps="WGS84").inv
+    metres = np.array(inv(lon[:, start], lat[:, start], lon[:, end], lat[:, end])[2])
+    wide = np.flatnonzero(np.abs(lon[:, end] - lon[:, start]) > 180)
+    if len(wide):
+        x, y = lon[wide], lat[wide]
+        halves = (inv(x[:, i], y[:, i], x[:, 8], y[:, 8])[2] for i in (start, end))
+        metres[wide] = np.sum(list(halves), axis=0)
+    return metres
 
 
 def _curved(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
@@ -209,24 +223,43 @@ def _curved(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     return curved
 
 
-def _has_pole(georeference: Georeference, boxes: np.ndarray) -> np.ndarray:
-    """bool (n,): whether a pole lies inside each box."""
+def _poles(georeference: Georeference) -> list[tuple[float, float]]:
+    """Columns and rows of the poles in an image, also outside it, if the projection has them."""
     from pyproj import CRS, Transformer
 
-    inside = np.zeros(len(boxes), bool)
     crs = CRS.from_user_input(georeference.crs)
     if crs.is_geographic:
-        return inside
+        return []
     a, b, c, d, e, f = georeference.transform
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform([0, 0], [90, -90])
     determinant = a * e - b * d
-    for x_pole, y_pole in zip(np.asarray(x) - c, np.asarray(y) - f, strict=True):
-        column = (e * x_pole - b * y_pole) / determinant
-        row = (a * y_pole - d * x_pole) / determinant
-        if np.isfinite(column) and np.isfinite(row):
-            left, top, right, bottom = boxes.T
-            inside |= (left < column) & (column < right) & (top < row) & (row < bottom)
+    x, y = np.asarray(x) - c, np.asarray(y) - f
+    columns, rows = (e * x - b * y) / determinant, (a * y - d * x) / determinant
+    places = zip(columns.tolist(), rows.tolist(), strict=True)
+    return [place for place in places if np.isfinite(place).all()]
+
+
+def _has_pole(poles: Sequence[tuple[float, float]], boxes: np.ndarray) -> np.ndarray:
+    """bool (n,): whether a pole lies inside each box."""
+    left, top, right, bottom = boxes.T
+    inside = np.zeros(len(boxes), bool)
+    for column, row in poles:
+        inside |= (left < column) & (column < right) & (top < row) & (row < bottom)
     return inside
+
+
+def _beside_poles(box: np.ndarray, poles: Sequence[tuple[float, float]]) -> np.ndarray:
+    """A box whose edges are moved inside by a hair where a pole, without longitude, is on them."""
+    box = box.astype(np.float64)
+    size = (box[2:] - box[:2]).max()
+    for pole in poles:
+        corner = np.array([*pole, *pole])
+        near = np.abs(box - corner) < _HAIR * size
+        if (corner[:2] > box[:2] - _HAIR * size).all() and (
+            corner[2:] < box[2:] + _HAIR * size
+        ).all():
+            box = box + near * size * _HAIR * 2 * np.array([1, 1, -1, -1])
+    return box
 
 
 def _dense(to_lonlat: Transformer, georeference: Georeference, box: np.ndarray, lon: float) -> Any:
@@ -269,4 +302,5 @@ def split_at_antimeridian(polygon: Any) -> Any:
         )
         if part.area > 0
     ]
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    whole = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    return whole if whole.is_valid else shapely.union_all(parts)  # parts that meet elsewhere

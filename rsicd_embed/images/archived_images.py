@@ -157,12 +157,17 @@ def image_field(kind: pa.DataType) -> str | None:
 
     None for columns of other types.
     """
-    if pt.is_binary(kind) or pt.is_large_binary(kind):
+    if _is_bytes(kind):
         return ""
     if pt.is_struct(kind) and (place := kind.get_field_index("bytes")) >= 0:
-        inner = kind.field(place).type
-        return "bytes" if pt.is_binary(inner) or pt.is_large_binary(inner) else None
+        return "bytes" if _is_bytes(kind.field(place).type) else None
     return None
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    if pt.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind))
 
 
 @dataclass

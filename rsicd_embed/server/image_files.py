@@ -87,11 +87,11 @@ def read(file: StoredFile, most_bytes: int) -> bytes:
         RequestError: 404: the row has no file, or the file is missing, not regular, too large, or
             changed; or it is not local and its hash is unknown.
     """
+    if file.uri and SceneWindow.parse(file.uri):
+        return _window(file.uri if is_remote(file.uri) else str(_local_path(file)), file.sha256)
     if file.uri and (is_remote(file.uri) or container_of(file.uri)):
         return _checked(file.uri, file.sha256, most_bytes)
     path = _local_path(file)
-    if SceneWindow.parse(str(path)):
-        return _window(path, file.sha256)
     try:
         # Non-blocking, in case the path is now a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -122,13 +122,15 @@ def _checked(uri: str, sha256: str | None, most_bytes: int) -> bytes:
     return data
 
 
-def _window(path: Path, sha256: str | None) -> bytes:
+def _window(address: str, sha256: str | None) -> bytes:
     """Reads a window of a scene as a PNG."""
+    if not sha256:
+        raise RequestError(404, "the image's hash is unknown, so its scene is not read")
     try:
-        picture = read_rgb(path)
+        picture = read_rgb(address)
     except ImageError as error:
         raise RequestError(404, f"the image's scene cannot be read: {error}") from error
-    if not sha256 or hashlib.sha256(picture.tobytes()).hexdigest() != sha256:
+    if hashlib.sha256(picture.tobytes()).hexdigest() != sha256:
         raise RequestError(404, "the image's scene has changed since it was embedded")
     file = io.BytesIO()
     picture.save(file, "PNG", compress_level=1)

@@ -104,3 +104,26 @@ def test_a_rewritten_table_is_read_again(tmp_path: Path) -> None:
     rows = pa.array([{"bytes": b"new image", "path": "a"}], IMAGE)
     write_table(path, {"image": rows})
     assert read_address(uri) == b"new image"
+
+
+def test_rows_without_an_id_are_refused(tmp_path: Path) -> None:
+    for ids in (["a", None], [1.0, float("nan")], ["a", ""]):
+        table = pa.table({"id": ids, "image": [b"x", b"y"]})
+        pq.write_table(table, tmp_path / "t.parquet")
+        with pytest.raises(DatasetError, match=r"t\.parquet: row 2 has no id"):
+            open_source(tmp_path / "t.parquet")
+    nulls = pa.table({"id": pa.nulls(2, pa.string()), "image": [b"x", b"y"]})
+    pq.write_table(nulls, tmp_path / "t.parquet")
+    ids = [example.id for example in open_source(tmp_path / "t.parquet").examples]
+    assert ids == ["t.parquet/0", "t.parquet/1"]
+
+
+@pytest.mark.parametrize("kind", [pa.binary_view(), pa.dictionary(pa.int32(), pa.binary())])
+def test_other_types_of_bytes(tmp_path: Path, kind: pa.DataType) -> None:
+    values = pa.array([b"x", b"y"])
+    column = values.dictionary_encode() if pa.types.is_dictionary(kind) else values.cast(kind)
+    path = tmp_path / "test-00000-of-00001.parquet"  # and no column besides the images
+    pq.write_table(pa.table({"image": column}), path)
+    source = open_source(path)
+    assert [read_address(example.file) for example in source.examples] == [b"x", b"y"]
+    assert [example.split for example in source.examples] == ["test", "test"]

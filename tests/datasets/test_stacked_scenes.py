@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsicd_embed.images import read_picture
+from rsicd_embed.errors import RequestError
+from rsicd_embed.images import read_picture, read_rgb
+from rsicd_embed.server import image_files
+from rsicd_embed.server.engine import StoredFile
 
 from ..helpers import rows, run
 from .test_scenes import noise, tiles_of, write_scene
@@ -129,4 +133,9 @@ def test_signed_bands_over_http(server: str, tree: Path) -> None:
     assert "secret" not in source.examples[0].uri
     whole = tiles_of(tree.parent / "a/all.tif", tile=32)
     expected = np.asarray(read_picture(whole.examples[0].file).image)
-    assert np.array_equal(np.asarray(read_picture(source.examples[0].file).image), expected)
+    picture = read_picture(source.examples[0].file).image
+    assert np.array_equal(np.asarray(picture), expected)
+    file = StoredFile(source.examples[0].uri, hashlib.sha256(picture.tobytes()).hexdigest())
+    assert read_rgb(image_files.read(file, 1 << 10)).tobytes() == picture.tobytes()
+    with pytest.raises(RequestError, match="hash is unknown"):
+        image_files.read(StoredFile(file.uri, None), 1 << 10)
