@@ -180,8 +180,8 @@ class Engine(Closing):
         """Describes the columns; see `attributes.describe`."""
         return self._with_retry(lambda served: attributes.describe(served.store))
 
-    def overview(self, k: int, filters: Sequence[Condition], area: Area | None) -> Overview:
-        """Summarises the rows that meet conditions; see `overview.summarise`.
+    def overview(self, k: int, filters: Sequence[Condition], areas: Sequence[Area]) -> Overview:
+        """Summarises the rows that meet conditions in all areas; see `overview.summarise`.
 
         Raises:
             RequestError: 422: an invalid filter.
@@ -190,7 +190,7 @@ class Engine(Closing):
 
         def summarise(served: ServedStore) -> Overview:
             schema = served.store.schema
-            where = [conditions.where(filters, schema), area and area.condition(schema)]
+            where = [conditions.where(filters, schema), *(a.condition(schema) for a in areas)]
             given = [f"({condition})" for condition in where if condition]
             try:
                 return overview.summarise(served.store, k, " AND ".join(given) or None)

@@ -25,7 +25,7 @@ def page_routes(service: Service) -> APIRouter:
     async def overview(request: page_schemas.Browse) -> Response:
         """Return a sample of the rows, and all places on a grid."""
         filters = s.conditions_of(request.filters)
-        return json_response(await service.overview(request.k, filters, request.area()))
+        return json_response(await service.overview(request.k, filters, request.areas()))
 
     @router.post(
         "/labels",

@@ -76,15 +76,17 @@ class Browse(BaseModel):
 
     k: Count = 24
     within: Within = None
+    view: Within = None
     filters: Filters = []
 
-    def area(self) -> Area | None:
-        """The area that rows intersect.
+    def areas(self) -> tuple[Area, ...]:
+        """The areas that rows intersect: a limit, and the visible part of a map.
 
         Raises:
-            QueryError: it is not valid.
+            QueryError: one of them is not valid.
         """
-        return area_of(self.within)
+        areas = (area_of(self.within), area_of(self.view))
+        return tuple(area for area in areas if area is not None)
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -271,18 +271,18 @@ class Service:
             raise RequestError(422, f"no column {name!r} to filter by: this server hides paths")
 
     async def overview(
-        self, k: int, filters: tuple[Condition, ...] = (), area: Area | None = None
+        self, k: int, filters: tuple[Condition, ...] = (), areas: tuple[Area, ...] = ()
     ) -> Overview:
         """A sample of the rows and their places; of all rows, cached for some seconds."""
         self._require_visible(filters)
         now = time.monotonic()
-        key = (k, filters, area)
+        key = (k, filters, areas)
         if (
             self._overview is None
             or self._overview[0] != key
             or now - self._overview[1] > _CACHED_S
         ):
-            made = await self._run(self._images, lambda: self.engine.overview(k, filters, area))
+            made = await self._run(self._images, lambda: self.engine.overview(k, filters, areas))
             if not self.shows_paths:
                 for row in made["sample"]:
                     for name in PATHS:

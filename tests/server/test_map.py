@@ -236,13 +236,30 @@ def test_groups_become_smaller_as_the_map_zooms(
         with page.expect_response("**/api/overview") as response:
             for _ in range(3):
                 page.keyboard.press("+")
-        box = json.loads(response.value.request.post_data)["within"]
+        box = json.loads(response.value.request.post_data)["view"]
         assert box == pytest.approx(map_bounds(page), abs=0.1)
         answer = response.value.json()
         assert max(group["count"] for group in answer["places"]) < 12
         seen_on_map(page, f"{answer['rows']} images in view")
         page.click("#zoom-earth")
         seen_on_map(page, "30,000 images in view")
+    area = "?within=0,-40,90,40"
+    with (
+        served(uri, "--backend", "numpy") as address,
+        opened_without_images(browser, address, area, SIZES["desktop"]) as page,
+    ):
+        page.locator("#map-canvas").focus()
+        with page.expect_response(
+            lambda answer: "view" in (answer.request.post_data or "")
+        ) as seen:
+            page.keyboard.press("+")
+        body = json.loads(seen.value.request.post_data)
+        assert body["within"] == [0, -40, 90, 40]
+        west, south, east, north = body["view"]
+        lon, lat = rows["lon"].to_numpy(), rows["lat"].to_numpy()
+        inside = (lon >= max(west, 0)) & (lon <= min(east, 90))
+        inside &= (lat >= max(south, -40)) & (lat <= min(north, 40))
+        assert seen.value.json()["rows"] == inside.sum() > 0
 
 
 # --- areas -----------------------------------------------------------------------------------

@@ -56,6 +56,9 @@ def test_conditions(client: Any, archive: Archive) -> None:
     answer = client.post("/api/overview", json={"within": box}).json()
     assert 0 < answer["rows"] < 12
     assert all(abs(row["lon"]) <= 100 and abs(row["lat"]) <= 60 for row in answer["sample"])
+    seen = client.post("/api/overview", json={"within": box, "view": [0, -90, 180, 90]}).json()
+    assert 0 < seen["rows"] < answer["rows"]
+    assert all(0 <= row["lon"] <= 100 and abs(row["lat"]) <= 60 for row in seen["sample"])
     none = client.post("/api/overview", json={"within": [0, 0, 0.1, 0.1]}).json()
     assert none == {"rows": 0, "complete": True, "sample": [], "places": []}
 

@@ -11,9 +11,8 @@ let refined = ""; // the box whose groups are on the map
 
 /** Shows images and places that meet the conditions of a query. */
 export async function show(query) {
-  const { k, filters, within } = query;
   shown = null;
-  const answer = await api.request("/api/overview", api.json({ k, filters, ...(within && { within: toRequest(within) }) }));
+  const answer = await api.request("/api/overview", api.json({ k: query.k, ...conditions(query) }));
   if (!answer) return;
   const { sample, rows, complete, places } = answer;
   const total = `${complete ? "" : "at least "}${count(rows, "image")}`;
@@ -26,15 +25,17 @@ export async function show(query) {
 /** Ends the overview. */
 export const hide = () => { shown = null; };
 
-/** Loads smaller groups of the visible part of the map, unless an area limits the rows to groups that small. */
+/** Loads smaller groups of the visible part of the map. */
 export async function refine(box, isGrouped) {
-  if (!shown || shown.within || box === refined || !(isGrouped || refined)) return;
+  if (!shown || box === refined || !(isGrouped || refined)) return;
   const query = shown;
   refined = box;
   try {
-    const { places } = await api.post("/api/overview", { k: 1, filters: query.filters, within: toRequest(box) });
+    const { places } = await api.post("/api/overview", { k: 1, ...conditions(query), view: toRequest(box) });
     if (query === shown && box === refined) map.refineGroups(places);
   } catch {
     refined = ""; // the groups that are shown remain
   }
 }
+
+const conditions = ({ filters, within }) => ({ filters, ...(within && { within: toRequest(within) }) });
