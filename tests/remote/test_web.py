@@ -31,7 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
     files: dict[str, bytes]
     failures: Counter[str]
     requests: list[str]
-    odd: dict[str, str] = {}  # headers of all answers, instead of the right ones
+    odd: dict[str, str]  # headers of all answers, instead of the right ones
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -77,7 +77,9 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[_Handler]]]
     monkeypatch.setattr(transfer, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     transfer.client_of.cache_clear()
-    handler = type("Handler", (_Handler,), {"files": {}, "failures": Counter(), "requests": []})
+    handler = type(
+        "Handler", (_Handler,), {"files": {}, "failures": Counter(), "requests": [], "odd": {}}
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
