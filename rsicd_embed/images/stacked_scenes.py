@@ -86,9 +86,13 @@ def _require_same_area(scene: DatasetReader, grid: DatasetReader, file: str) -> 
     pixel = np.abs(np.array(grid.transform[:6])[[0, 1, 3, 4]]).max()
     if np.abs(corners - expected).max() > pixel / 2:
         raise ImageError(
-            f"expected files of one area, found others in {file}: {scene.bounds} instead of "
-            f"{grid.bounds}; choose others"
+            f"expected files of one area, found others in {file}: {_shown(scene.bounds)} instead "
+            f"of {_shown(grid.bounds)}; choose others"
         )
+
+
+def _shown(bounds: Sequence[float]) -> str:
+    return ",".join(f"{side:.10g}" for side in bounds)
 
 
 def _corners(scene: DatasetReader) -> np.ndarray:
