@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,9 +184,4 @@ def _buckets(rate: float | None, burst: int | None) -> Buckets | None:
         if burst is not None:
             raise click.UsageError("--rate-burst needs --rate-limit; name the requests per second")
         return None
-    if not math.isfinite(rate):
-        raise click.BadParameter(
-            f"expected a number of requests per second, found {rate}; leave it out for no limit",
-            param_hint="--rate-limit",
-        )
     return Buckets.of(RateLimit(rate, burst or max(1, round(_BURST_S * rate))))

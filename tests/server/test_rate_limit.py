@@ -84,8 +84,8 @@ def test_refused_requests(archive: Archive, serve: Callable[..., Any]) -> None:
     [
         (["--rate-limit", "0"], "0.0 is not in the range x>0"),
         (["--rate-limit", "-1"], "-1.0 is not in the range x>0"),
-        (["--rate-limit", "nan"], "expected a number of requests per second, found nan"),
-        (["--rate-limit", "inf"], "expected a number of requests per second, found inf"),
+        (["--rate-limit", "nan"], "expected a finite number, found 'nan'"),
+        (["--rate-limit", "inf"], "expected a finite number, found 'inf'"),
         (["--rate-limit", "fast"], "'fast' is not a valid float"),
         (["--rate-limit", "1", "--rate-burst", "0"], "0 is not in the range x>=1"),
         (["--rate-burst", "5"], "--rate-burst needs --rate-limit"),
