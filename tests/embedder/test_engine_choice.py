@@ -85,6 +85,8 @@ MODULES = ("embedder.clip.model", "captioning.loading_captioner", "train.loop")
 
 def start_up(module: str, *path: Path) -> subprocess.CompletedProcess[str]:
     """Starts JAX's devices in a new process that does not select platforms."""
+    if module.startswith("train."):
+        pytest.importorskip("grain", reason="needs the extra train")
     code = f"import rsicd_embed.{module}, jax; print(jax.devices()[0].platform)"
     environment = {name: text for name, text in os.environ.items() if name != "JAX_PLATFORMS"}
     places = os.pathsep.join([*map(str, path), str(Path(rsicd_embed.__file__).parents[1])])
