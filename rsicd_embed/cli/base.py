@@ -59,6 +59,7 @@ backend_option = click.option(
     help="Engine that runs the model; auto is the fastest on this machine.  [default: auto]",
 )
 batch_size_option = count_option("--batch-size", default=64, help="Images per batch.")
+ACTIVATION = click.Choice(["quick_gelu", "gelu"])
 
 
 def model_option(default: str | None, *, required: bool = False) -> Callable[[F], F]:
@@ -78,7 +79,7 @@ def model_option(default: str | None, *, required: bool = False) -> Callable[[F]
     )
     activation = click.option(
         "--activation",
-        type=click.Choice(["quick_gelu", "gelu"]),
+        type=ACTIVATION,
         is_eager=True,
         expose_value=False,
         callback=_remember_activation,
@@ -96,11 +97,15 @@ def _remember_activation(
 def _with_activation(
     context: click.Context, parameter: click.Parameter, model: str | None
 ) -> str | None:
-    activation = context.meta.get("rsicd_embed.activation")
+    return with_activation(model, context.meta.get("rsicd_embed.activation"), "--model")
+
+
+def with_activation(model: str | None, activation: str | None, option: str) -> str | None:
+    """The model's name with its activation, if there is one; UsageError without a model."""
     if activation is None:
         return model
     if model is None:
-        raise click.UsageError("expected --model with --activation, found none")
+        raise click.UsageError(f"expected {option} with --activation, found none")
     return f"{model}?activation={activation}"
 
 

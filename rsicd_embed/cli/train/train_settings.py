@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsicd_embed.cli.base import F
+from rsicd_embed.cli.base import ACTIVATION, F, with_activation
 from rsicd_embed.cli.number_range import NumberRange
 from rsicd_embed.errors import TrainError
 from rsicd_embed.train.config import SHAPES, TrainConfig, defaults, parse
@@ -108,7 +108,7 @@ def settings_options(command: F) -> F:
         command = click.option(flag, type=kind, help=text + _shown_default(setting))(command)
     activation = click.option(
         "--activation",
-        type=click.Choice(["quick_gelu", "gelu"]),
+        type=ACTIVATION,
         help="Activation function, for an --init checkpoint file that does not specify it.",
     )
     return config_options(activation(command))
@@ -160,9 +160,8 @@ def read_config(
             settings[_OPTIONS[f"--{name.replace('_', '-')}"][0]] = value
         init = str(settings.get("model.init", "none"))
         if activation is not None:
-            if init == "none":
-                raise TrainError("expected --init with --activation, found none")
-            init = settings["model.init"] = f"{init}?activation={activation}"
+            init = str(with_activation(None if init == "none" else init, activation, "--init"))
+            settings["model.init"] = init
         if init != "none" and "model.shape" in settings:
             raise TrainError(
                 f"expected either --shape or --init, found both: {init} has a shape of its own; "
