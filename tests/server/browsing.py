@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -75,9 +75,14 @@ def opened_without_images(browser: Any, address: str, query: str, size: dict[str
     return opened(context, address, query)
 
 
+def address_query(page: Any) -> str:
+    """The query of the page's address; `page.url` may be that of a moment ago."""
+    return str(page.evaluate("location.search"))
+
+
 def parameters(page: Any) -> dict[str, list[str]]:
     """The parameters of the page's address."""
-    return parse_qs(urlsplit(page.url).query)
+    return parse_qs(address_query(page).removeprefix("?"))
 
 
 def map_bounds(page: Any) -> tuple[float, float, float, float]:

@@ -248,6 +248,7 @@ def test_groups_become_smaller_as_the_map_zooms(
         served(uri, "--backend", "numpy") as address,
         opened_without_images(browser, address, area, SIZES["desktop"]) as page,
     ):
+        seen_on_map(page, "images in view")
         page.locator("#map-canvas").focus()
         with page.expect_response(
             lambda answer: "view" in (answer.request.post_data or "")

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 import pytest
@@ -18,7 +17,18 @@ from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.testing.stores import batch
 from tests.conftest import picture
 
-from .browsing import LOADED, opened, patient_page, results, search, searched, served, until
+from .browsing import (
+    LOADED,
+    address_query,
+    opened,
+    parameters,
+    patient_page,
+    results,
+    search,
+    searched,
+    served,
+    until,
+)
 
 COUNT = 14
 LABELS = ("denseresidential", "port", "GolfCourse")
@@ -80,10 +90,6 @@ def page(browser: Any, address: str) -> Iterator[Any]:
         yield page
 
 
-def address_of(page: Any) -> dict[str, list[str]]:
-    return parse_qs(urlsplit(page.url).query)
-
-
 def view(page: Any, id_: str) -> dict[str, list[str]]:
     """Opens the larger view of a result and returns its attributes."""
     page.locator(".card", has=page.get_by_text(id_, exact=True)).locator(".picture").click()
@@ -116,7 +122,7 @@ def test_address_restores_the_query(browser: Any, address: str) -> None:
         row.locator(".value").blur()
         searched(page, "4 results for “a port”")
         wanted = results(page)
-        assert address_of(page) == {
+        assert parameters(page) == {
             "text": ["a port"],
             "k": ["12"],
             "filter": [
@@ -124,7 +130,7 @@ def test_address_restores_the_query(browser: Any, address: str) -> None:
                 '["taken",">=","2020-01-02T05:30:00+05:30"]',
             ],
         }
-        shared = page.url.removeprefix(address)
+        shared = address_query(page)
     with opened(browser, address, shared) as page:
         searched(page, "4 results for “a port”")
         assert results(page) == wanted
@@ -142,8 +148,8 @@ def test_address_restores_like_this(browser: Any, address: str) -> None:
         first = results(page)[0]
         page.locator(".card .like").first.click()
         searched(page, f"like {first}")
-        assert address_of(page) == {"tab": ["picture"], "text": ["a port"], "like": [first]}
-        wanted, shared = results(page), page.url.removeprefix(address)
+        assert parameters(page) == {"tab": ["picture"], "text": ["a port"], "like": [first]}
+        wanted, shared = results(page), address_query(page)
     with opened(browser, address, shared) as page:
         searched(page, f"like {first}")
         assert results(page) == wanted
@@ -185,10 +191,10 @@ def test_address_restores_find(browser: Any, address: str) -> None:
         page.keyboard.type("sand")
         page.keyboard.press("Enter")
         status = searched(page, "“sand”").partition(", in")[0]
-        assert address_of(page) == {
+        assert parameters(page) == {
             "tab": ["find"], "text": ["a port"], "in": [id_], "find": ["sand"],
         }  # fmt: skip
-        shared = page.url.removeprefix(address)
+        shared = address_query(page)
     with opened(browser, address, shared) as page:
         searched(page, status)
 
@@ -321,7 +327,7 @@ def test_larger_view_starts_searches(page: Any) -> None:
     view(page, "4.png")
     page.click("#view-find")
     assert page.evaluate("document.activeElement.id") == "find-text"
-    assert address_of(page)["in"] == ["4.png"]
+    assert parameters(page)["in"] == ["4.png"]
 
 
 def test_hidden_paths_are_not_shown(browser: Any, uri: str, folder: Path) -> None:
