@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "rowfile": {"errors", "files", "records", "geography"},
     "indexing": {
         "errors", "arguments", "files", "records", "parallel", "remote", "datasets", "images",
-        "embedder.base", "stores.base", "stores.uri", "rowfile", "geography",
+        "embedder.base", "stores.base", "stores.uri", "stores", "rowfile", "geography",
     },
     # SQL with similarities needs the store's scores and its embedder, which it loads by default.
     "query": {
