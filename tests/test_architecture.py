@@ -63,8 +63,8 @@ MAY_IMPORT = {
         "errors", "files", "records", "parallel", "embedder", "embedder.base", "evaluation",
     },
     "curation": {
-        "errors", "records", "parallel", "datasets", "embedder.base", "stores.base", "evaluation",
-        "captioning",
+        "errors", "records", "parallel", "datasets", "embedder.base", "stores.base", "stores",
+        "evaluation", "captioning",
     },
     "train": {
         "errors", "files", "records", "parallel", "_lazy_torchvision", "datasets",
