@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "rowfile": {"errors", "files", "records", "geography"},
     "indexing": {
         "errors", "arguments", "files", "records", "parallel", "remote", "datasets", "images",
-        "embedder.base", "stores.base", "stores.uri", "rowfile", "geography",
+        "embedder.base", "stores.base", "stores.uri", "stores", "rowfile", "geography",
     },
     # SQL with similarities needs the store's scores and its embedder, which it loads by default.
     "query": {
@@ -63,8 +63,8 @@ MAY_IMPORT = {
         "errors", "files", "records", "parallel", "embedder", "embedder.base", "evaluation",
     },
     "curation": {
-        "errors", "records", "parallel", "datasets", "embedder.base", "stores.base", "evaluation",
-        "captioning",
+        "errors", "records", "parallel", "datasets", "embedder.base", "stores.base", "stores",
+        "evaluation", "captioning",
     },
     "train": {
         "errors", "files", "records", "parallel", "_lazy_torchvision", "datasets",

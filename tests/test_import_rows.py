@@ -33,14 +33,14 @@ def test_only_differing_rows_are_written(
 
     def watched(*arguments: Any) -> VectorStore:
         store = real(*arguments)
-        upsert = store.upsert
+        merge = store.merge  # type: ignore[attr-defined]
 
-        def counting(batches: Any) -> int:
+        def counting(batches: Any, keep: Any) -> Any:
             given = list(batches)
             written.extend(id_ for batch in given for id_ in batch["id"].to_pylist())
-            return upsert(given)
+            return merge(given, keep)
 
-        store.upsert = counting  # type: ignore[method-assign]
+        store.merge = counting  # type: ignore[attr-defined]
         return store
 
     monkeypatch.setattr(import_rows, "open_store_for", watched)

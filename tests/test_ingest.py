@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -88,26 +90,82 @@ def test_new_attributes_are_written_without_embedding(
     assert stored["b.png"]["label"] is None
 
 
-def test_new_values_keep_what_others_write_meanwhile(
-    embedder: Counting, each_uri: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+def write_first(monkeypatch: pytest.MonkeyPatch, uri: str, **values: Any) -> None:
+    """Lets another writer set values of all rows just before an ingest writes to existing ones."""
+    with rsicd_embed.open_store(uri) as store:
+        kind = type(store)
+
+    def after_another(write: Callable[..., Any]) -> Callable[..., Any]:
+        def patched(store: Any, *arguments: Any) -> Any:
+            with rsicd_embed.open_store(uri) as other:
+                table = other.scan().read_all()
+                for name, value in values.items():
+                    column = pa.array([value] * len(table))
+                    if name in table.column_names:
+                        table = table.drop_columns([name])
+                    table = table.append_column(name, column)
+                other.upsert(table.to_batches())
+            return write(store, *arguments)
+
+        return patched
+
+    for name in ("rewrite_attributes", "merge"):
+        monkeypatch.setattr(kind, name, after_another(getattr(kind, name)))
+
+
+@pytest.mark.parametrize("change", ["value", "column", "move", "image"])
+def test_updates_keep_what_others_write_meanwhile(
+    change: str,
+    embedder: Counting,
+    each_uri: str,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = manifest(pictures / "m.jsonl", {"path": "a.png", "label": "port"})
     ingest(embedder, each_uri, table)
-    with rsicd_embed.open_store(each_uri) as store:
-        kind = type(store)
-    rewrite = kind.rewrite_attributes  # type: ignore[attr-defined]
+    expected = rows(each_uri)["a.png"] | {"checked": True}
+    if change == "value":
+        manifest(table, {"path": "a.png", "label": "beach"})
+        expected |= {"label": "beach"}
+    elif change == "column":
+        manifest(table, {"path": "a.png", "label": "port", "bounds": [1.5, None]})
+        expected |= {"bounds": [1.5, None]}
+    elif change == "move":
+        table = pictures.rename(pictures.with_name("moved")) / table.name
+        expected |= {"uri": str(table.with_name("a.png"))}
+    else:
+        picture(50).save(pictures / "a.png")
+        expected |= {"sha256": sha256((pictures / "a.png").read_bytes()).hexdigest()}
+    write_first(monkeypatch, each_uri, checked=True)
+    embedded = int(change == "image")
+    assert counts(ingest(embedder, each_uri, table)) == (embedded, 1 - embedded, 0, 0, 0)
+    row = rows(each_uri)["a.png"]
+    assert (row.pop("vector") != expected.pop("vector")) == embedded
+    assert row == expected
 
-    def write_first(store: Any, *arguments: Any) -> None:
-        with rsicd_embed.open_store(each_uri) as other:
-            seen = other.scan().read_all()
-            other.upsert(seen.append_column("checked", pa.array([True])).to_batches())
-        rewrite(store, *arguments)
 
-    monkeypatch.setattr(kind, "rewrite_attributes", write_first)
-    manifest(table, {"path": "a.png", "label": "beach"})
-    assert counts(ingest(embedder, each_uri, table)) == (0, 1, 0, 0, 0)
-    (row,) = rows(each_uri).values()
-    assert (row["label"], row["checked"]) == ("beach", True)
+@pytest.mark.parametrize("change", ["move", "image"])
+def test_labels_of_folders_do_not_replace_those_written_meanwhile(
+    change: str,
+    embedder: Counting,
+    each_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "scenes"
+    for index, name in enumerate(["beach", "forest", "port"]):
+        (folder / name).mkdir(parents=True)
+        for number in range(2):
+            picture(10 * index + number).save(folder / name / f"{number}.png")
+    ingest(embedder, each_uri, folder)
+    assert {row["label"] for row in rows(each_uri).values()} == {"beach", "forest", "port"}
+    if change == "move":
+        folder = folder.rename(tmp_path / "moved")
+    else:
+        picture(50).save(folder / "port" / "0.png")
+    write_first(monkeypatch, each_uri, label="corrected")
+    ingest(embedder, each_uri, folder)
+    assert {row["label"] for row in rows(each_uri).values()} == {"corrected"}
 
 
 def test_a_changed_image_keeps_columns_of_other_sources(

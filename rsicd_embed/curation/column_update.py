@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import FIXED_COLUMNS
 from rsicd_embed.stores.base import AttributeWriter, VectorStore, require_versioned
+from rsicd_embed.stores.columns import require_column_names
 
 Compute = Callable[[pa.RecordBatch], Mapping[str, pa.Array]]
 
@@ -18,8 +19,9 @@ def require_new_columns(store: VectorStore, columns: pa.Schema, *, overwrite: bo
     """Checks, before any work, that columns can be written.
 
     Raises:
-        SchemaError: a column exists, unless `overwrite`, or has another type.
+        SchemaError: a column exists, unless `overwrite`, has another type, or an invalid name.
     """
+    require_column_names(columns.names)
     for field in columns:
         if field.name in FIXED_COLUMNS:
             raise SchemaError(f"column {field.name!r} cannot be replaced; choose another name")

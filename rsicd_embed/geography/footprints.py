@@ -80,6 +80,7 @@ def footprints(georeference: Georeference, boxes: np.ndarray) -> Footprints:
     columns, rows = left + (right - left) * _X, top + (bottom - top) * _Y
     lon, lat = _project(to_lonlat, georeference, columns, rows)
     defined = np.isfinite(lon).all(axis=1) & np.isfinite(lat).all(axis=1)
+    defined &= ~_beyond_globe(to_lonlat, *_xy(georeference, columns, rows), lon)
     lon, lat = np.where(defined[:, np.newaxis], (lon, lat), 0)
     lon = _unwrapped(lon)
     area = _metres(lon, lat, 7, 5) * _metres(lon, lat, 6, 4)
@@ -182,11 +183,46 @@ def _to_lonlat(
 def _project(
     to_lonlat: Transformer, georeference: Georeference, columns: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    a, b, c, d, e, f = georeference.transform
-    x, y = a * columns + b * rows + c, d * columns + e * rows + f
-    lon, lat = to_lonlat.transform(x, y)
+    lon, lat = to_lonlat.transform(*_xy(georeference, columns, rows))
     # Grids of pixel centres reach half a pixel beyond the poles.
     return np.asarray(lon), np.clip(lat, -90, 90)
+
+
+def _xy(
+    georeference: Georeference, columns: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    a, b, c, d, e, f = georeference.transform
+    return a * columns + b * rows + c, d * columns + e * rows + f
+
+
+def _beyond_globe(
+    to_lonlat: Transformer, x: np.ndarray, y: np.ndarray, lon: np.ndarray
+) -> np.ndarray:
+    """bool (n,): whether tiles reach beyond the edge of a world map.
+
+    For some projections, such as sinusoidal ones, PROJ continues there on the other side of the
+    globe. Only maps whose meridians are vertical lines may be repeated beyond their edges.
+
+    Args:
+        x, y: (n, 9) coordinates of points of the tiles.
+        lon: their longitudes.
+    """
+    source = to_lonlat.source_crs
+    if source is None or source.is_geographic:
+        return np.zeros(len(x), bool)
+    lat = to_lonlat.transform(x, y)[1]
+    back, _ = to_lonlat.transform(lon, lat, direction="INVERSE")
+    size = np.maximum(np.ptp(x, axis=1), np.ptp(y, axis=1))[:, np.newaxis]
+    moved = (np.abs(back - x) > size / 2) & np.isfinite(back)
+    is_repeated = np.ones(np.count_nonzero(moved), bool)
+    for parallel in (0.0, 45.0):
+        _, level = to_lonlat.transform(0.0, parallel, direction="INVERSE")
+        there, _ = to_lonlat.transform(x[moved], np.full(len(is_repeated), level))
+        turned = np.where(np.isfinite(there), there, np.nan) - lon[moved]
+        is_repeated &= np.abs((turned + 180) % 360 - 180) < _HAIR
+    moved[moved] = ~is_repeated
+    beyond: np.ndarray = moved.any(axis=1)
+    return beyond
 
 
 def _unwrapped(lon: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ def save_features(
     Geometries are the WKB of the column geometry, or else points on the map. Types that these
     formats lack, such as lists, become text. Names must differ by more than case, also from that of
     the geometry: others get a number, as in `Name` and `name_2`. Times outside the years 1 to 9999
-    become null.
+    become null, and the character NUL, at which GDAL ends texts, becomes U+FFFD.
 
     Args:
         batches: rows of `schema`.
@@ -63,7 +63,7 @@ def save_features(
         texts: converts the values of a column to texts.
 
     Returns:
-        Messages for the user about renamed columns and times that became null.
+        Messages for the user about renamed columns and values that are not as in the rows.
 
     Raises:
         StoreError: the file cannot be written.
@@ -83,9 +83,13 @@ def save_features(
     fields = _field_names(names)
     failure: list[BaseException] = []
     lost: Counter[str] = Counter()
+    with_nul: Counter[str] = Counter()
 
     def plain(name: str, column: pa.Array) -> pa.Array:
         values = _plain(column, texts)
+        if pt.is_string(values.type):
+            with_nul[name] += pc.sum(pc.match_substring(values, "\0")).as_py() or 0
+            return pc.replace_substring(values, "\0", "\ufffd")
         usable = usable_times(values)
         lost[name] += usable.null_count - values.null_count
         return usable
@@ -135,6 +139,11 @@ def save_features(
         f"column {name!r} is {new!r} in the file, where names must differ by more than case"
         for name, new in zip(names, fields, strict=True)
         if name != new
+    ]
+    notes += [
+        f"column {name!r}: {number:,} texts have the character NUL, which is U+FFFD in the file; "
+        "use .parquet to keep it"
+        for name, number in (+with_nul).items()
     ]
     return notes + [
         f"column {name!r}: {number:,} times outside the years 1 to 9999 are null in the file; "

@@ -19,7 +19,7 @@ from rsicd_embed.datasets.base import Skipped
 from rsicd_embed.errors import DatasetError, FingerprintError, ImageError, StoreNotFoundError
 from rsicd_embed.indexing import shards
 from rsicd_embed.indexing.ingest import Progress, Summary
-from rsicd_embed.indexing.reconcile import stored_rows
+from rsicd_embed.indexing.reconcile import merge_rows, stored_rows
 from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.records import Provenance, differences
 from rsicd_embed.rowfile import CheckedRows, RowFile
@@ -209,10 +209,13 @@ def write_rows(
             if step is None:
                 break
             with stages("compare"):
-                changed = _changed(store, known, step)
+                changed, replaces = _changed(store, known, step)
             if changed.num_rows:
                 with stages("write"):
-                    store.upsert(changed.to_batches())
+                    if replaces:
+                        merge_rows(store, changed.to_batches())
+                    else:
+                        store.upsert(changed.to_batches())
             summary.imported += changed.num_rows
             summary.unchanged += step.num_rows - changed.num_rows
             progress(step.num_rows)
@@ -243,27 +246,28 @@ def _steps(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(group).combine_chunks()
 
 
-def _changed(store: VectorStore, known: pa.ChunkedArray, rows: pa.Table) -> pa.Table:
-    """Selects rows that are new or differ from the store's, with the store's other columns."""
+def _changed(store: VectorStore, known: pa.ChunkedArray, rows: pa.Table) -> tuple[pa.Table, bool]:
+    """Selects rows that are new or differ from the store's.
+
+    Returns:
+        The rows, and whether they replace any.
+    """
     ids = rows["id"].combine_chunks().cast(pa.string())
     present = pc.is_in(ids, value_set=known)
     if not pc.any(present).as_py():
-        return rows
+        return rows, False
     batch, schema = rows.to_batches()[0], store.schema
-    stored = stored_rows(store, ids, schema.names)
     names = [name for name in batch.schema.names if name in schema.names]
+    stored = stored_rows(store, ids, names)
     cast = pa.RecordBatch.from_arrays(
         [_cast(batch[name], schema.field(name).type) for name in names], names
     )
     differs = ~present.to_numpy(zero_copy_only=False)
-    differs[~differs] = differing(cast.filter(present), stored.select(names).filter(present))
+    differs[~differs] = differing(cast.filter(present), stored.filter(present))
     for name in batch.schema.names:
         if name not in names:
             differs |= batch[name].is_valid().to_numpy(zero_copy_only=False)
-    for name in schema.names:
-        if name not in names:
-            batch = batch.append_column(name, stored[name])
-    return pa.Table.from_batches([batch.filter(pa.array(differs))])
+    return pa.Table.from_batches([batch.filter(pa.array(differs))]), True
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:

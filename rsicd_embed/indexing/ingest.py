@@ -192,7 +192,7 @@ def _ingest_one(
         Ids of rows whose tile is left out now.
     """
     blank: list[str] = []
-    writer = Writer(store, workers, source.schema, stages)
+    writer = Writer(store, workers, source.schema, source.inferred, stages)
     summary.skipped += source.skipped
     for suffix, count in source.unread.items():
         summary.unread[suffix] = summary.unread.get(suffix, 0) + count
@@ -221,7 +221,7 @@ def _ingest_one(
                 else:
                     same.append(outcome)
                 progress(1)
-            updated = update_attributes(store, source.schema, same, known)
+            updated = update_attributes(store, source.schema, same, known, source.inferred)
             summary.updated += updated
             summary.unchanged += len(same) - updated
     finally:

@@ -18,7 +18,9 @@ from rsicd_embed.images import container_of, file_of
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.records import python_rows, with_ids
 from rsicd_embed.remote import THREADS, head, is_remote
-from rsicd_embed.stores.base import AttributeWriter, VectorStore
+from rsicd_embed.stores.base import AttributeWriter, RowMerger, VectorStore
+from rsicd_embed.stores.columns import canonical, is_known
+from rsicd_embed.stores.rows import conform, kept_columns, with_kept_values
 
 
 class KnownRows:
@@ -92,6 +94,21 @@ def stored_rows(store: VectorStore, ids: pa.Array, columns: Sequence[str]) -> pa
     return pa.RecordBatch.from_arrays(ordered, list(columns))
 
 
+def merge_rows(
+    store: VectorStore, batches: Sequence[pa.RecordBatch], keep: Sequence[str] = ()
+) -> int:
+    """Does what `RowMerger.merge` does, in any store.
+
+    In a store that is none, what others write at the same moment may be lost.
+    """
+    if isinstance(store, RowMerger):
+        return store.merge(batches, keep)
+    rows = conform(batches, store.schema)
+    columns = kept_columns(batches, store.schema, keep)
+    rows = with_kept_values(rows, store.scan(["id", *columns], with_ids(rows["id"].to_pylist())))
+    return store.upsert(rows.to_batches())
+
+
 def keep_stored(
     examples: Sequence[Example], known: KnownRows, inferred: Sequence[str]
 ) -> list[Example]:
@@ -107,18 +124,23 @@ def keep_stored(
 
 
 def update_attributes(
-    store: VectorStore, schema: pa.Schema, same: Sequence[Example], known: KnownRows
+    store: VectorStore,
+    schema: pa.Schema,
+    same: Sequence[Example],
+    known: KnownRows,
+    inferred: Sequence[str] = (),
 ) -> int:
     """Writes new attributes and uris of unchanged images; returns the number of updated rows.
 
-    If only values of existing columns change, all others stay as they are in the store by then: an
-    update that reads whole rows and writes them back would undo what others write meanwhile.
+    Only these columns are written: an update that reads whole rows and writes them back would undo
+    what others write meanwhile.
 
     Args:
         store: the store.
         schema: the attributes.
         same: images whose bytes the store has.
         known: their rows, read with the columns of `schema`.
+        inferred: columns in which values of the store are kept, also those written meanwhile.
     """
     names = [name for name in schema.names if name in store.schema.names]
     lacking = [name for name in schema.names if name not in store.schema.names]
@@ -133,25 +155,31 @@ def update_attributes(
             changed[example.id] = example
     if not changed:
         return 0
-    moved = any(known.rows[id_]["uri"] != example.uri for id_, example in changed.items())
-    same_types = all(store.schema.field(name).type == schema.field(name).type for name in names)
-    if isinstance(store, AttributeWriter) and not (moved or lacking) and same_types:
+    if isinstance(store, AttributeWriter):
+        kinds = {field.name: canonical(field.type, field.name) for field in schema}
+        fields = [pa.field(name, kind) for name, kind in kinds.items() if is_known(kind)]
+        if any(known.rows[id_]["uri"] != example.uri for id_, example in changed.items()):
+            fields.append(store.schema.field("uri"))
+        columns = pa.schema(fields)
 
         def rewrite(rows: pa.RecordBatch) -> pa.RecordBatch:
-            return _attributes([changed[id_] for id_ in rows["id"].to_pylist()], schema)
+            ours = [changed[id_] for id_ in rows["id"].to_pylist()]
+            new = pa.table([rows["id"], *_values(ours, columns)], ["id", *columns.names])
+            kept = [name for name in inferred if name in rows.schema.names]
+            merged = with_kept_values(new, [rows.select(["id", *kept])])
+            arrays = [merged[name].combine_chunks() for name in columns.names]
+            return pa.RecordBatch.from_arrays(arrays, schema=columns)
 
-        store.rewrite_attributes(rewrite, schema, with_ids(changed))
+        store.rewrite_attributes(rewrite, columns, with_ids(changed))
     else:
         store.upsert(_renewed(store, schema, changed))
     return len(changed)
 
 
-def _attributes(examples: Sequence[Example], schema: pa.Schema) -> pa.RecordBatch:
-    values = [
-        pa.array([example.attributes.get(field.name) for example in examples], field.type)
-        for field in schema
-    ]
-    return pa.record_batch(values, schema)
+def _values(examples: Sequence[Example], columns: pa.Schema) -> list[pa.Array]:
+    """The values of examples for attributes and `uri`."""
+    values = [{**example.attributes, "uri": example.uri} for example in examples]
+    return [pa.array([row.get(field.name) for row in values], field.type) for field in columns]
 
 
 def is_same(stored: Any, given: Any) -> bool:
@@ -182,8 +210,8 @@ def _renewed(
             continue
         ours = [examples[id_] for id_ in rows["id"].to_pylist()]
         columns = dict(zip(rows.schema.names, rows.columns, strict=True))
-        columns["uri"] = pa.array([example.uri for example in ours])
-        columns |= zip(schema.names, _attributes(ours, schema).columns, strict=True)
+        new = schema.append(store.schema.field("uri"))
+        columns |= zip(new.names, _values(ours, new), strict=True)
         yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
 

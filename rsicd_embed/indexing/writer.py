@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.indexing.image_workers import ImageWorkers, Loaded
-from rsicd_embed.indexing.reconcile import is_another, stored_rows
+from rsicd_embed.indexing.reconcile import is_another, merge_rows, stored_rows
 from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
@@ -42,13 +42,15 @@ class Writer:
         store: VectorStore,
         workers: ImageWorkers,
         attributes: pa.Schema,
+        inferred: Sequence[str],
         stages: Stages,
     ) -> None:
-        """Checks that the columns fit the store."""
+        """Checks that the columns fit the store, whose values of inferred ones are kept."""
         self._store = store
         self._replaced: set[str] = set()
         self._stages = stages
         self._workers = workers
+        self._inferred = inferred
         self._schema = row_schema(workers.provenance.dim, attributes)
         store.upsert([pa.RecordBatch.from_pylist([], self._schema)])
         self._waiting: list[Loaded] = []
@@ -84,27 +86,22 @@ class Writer:
         batches, self._batches = self._batches, []
         if batches:
             with self._stages("write"):
-                completed = [self._completed(batch) for batch in batches]
-                self._store.upsert([batch for batch, _ in completed])
-                for _, displaced in completed:
+                if self._replaced:
+                    displaced = [image for batch in batches for image in self._displaced(batch)]
+                    merge_rows(self._store, batches, self._inferred)
                     self.displaced += displaced
+                else:
+                    self._store.upsert(batches)
                 self._replaced.clear()
         self._committed = time.perf_counter()
 
-    def _completed(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Displaced]]:
-        """Adds columns that the store has for these images but the source lacks.
-
-        Returns:
-            The batch, and the images whose rows it replaces.
-        """
+    def _displaced(self, batch: pa.RecordBatch) -> list[Displaced]:
+        """The images whose rows a batch replaces by those of others."""
         if not any(id_ in self._replaced for id_ in batch["id"].to_pylist()):
-            return batch, []
-        lacking = [name for name in self._store.schema.names if name not in batch.schema.names]
-        stored = stored_rows(self._store, batch["id"], ["uri", *lacking])
-        for name in lacking:
-            batch = batch.append_column(name, stored[name])
+            return []
+        stored = stored_rows(self._store, batch["id"], ["uri"])
         uris = (batch["id"].to_pylist(), stored["uri"].to_pylist(), batch["uri"].to_pylist())
-        return batch, [
+        return [
             Displaced(id_, old, new)
             for id_, old, new in zip(*uris, strict=True)
             if old and old != new and is_another(old, new)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Sequence, Sized
+from collections.abc import Callable, Collection, Container, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, cast, runtime_checkable
@@ -222,6 +222,8 @@ class AttributeWriter(Protocol):
     ) -> None:
         """Adds columns to all rows, or replaces the values of existing ones, in one atomic step.
 
+        Of the fixed columns, only `uri` can be replaced; the others belong to the vector.
+
         Only if columns of both kinds are written may others see the new ones without values first.
         A few rows selected by `where` may be replaced as by `upsert`.
 
@@ -232,8 +234,32 @@ class AttributeWriter(Protocol):
             where: SQL condition; other rows keep their values, or have nulls in new columns.
 
         Raises:
-            SchemaError: a fixed column, or an existing one of another type.
+            SchemaError: a fixed column other than `uri`, or an existing one of another type.
             FilterError: an invalid `where`.
+        """
+        ...
+
+
+@runtime_checkable
+class RowMerger(Protocol):
+    """A store that can replace rows except for some of their values, in one atomic step."""
+
+    def merge(self, batches: Iterable[pa.RecordBatch], keep: Collection[str] = ()) -> int:
+        """Inserts rows as `upsert` does, but rows with the same id keep some of their values.
+
+        These are the values that they have while the store is locked, so none is lost that another
+        process wrote after the new rows were prepared.
+
+        Args:
+            batches: see `VectorStore.upsert`.
+            keep: columns whose stored values are kept unless they are null; those of columns that
+                all batches lack are always kept.
+
+        Returns:
+            The number of distinct ids.
+
+        Raises:
+            SchemaError: see `VectorStore.upsert`.
         """
         ...
 

@@ -15,6 +15,7 @@ from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import FIXED_COLUMNS, HIT_COLUMNS, is_list
 
 _REMEDY = "cast it, or give the column another name"
+_OF_VECTORS = tuple(name for name in FIXED_COLUMNS if name != "uri")
 _RESERVED = tuple(name for name in HIT_COLUMNS if name != "id")
 
 
@@ -149,11 +150,12 @@ def with_columns(schema: pa.Schema, columns: pa.Schema) -> pa.Schema:
     """Adds columns to the schema of a store's rows, unless it has them.
 
     Raises:
-        SchemaError: a fixed column, an existing one of another type, or an invalid name.
+        SchemaError: a fixed column other than `uri`, an existing one of another type, or an invalid
+            name.
     """
     require_column_names(columns.names)
     for field in columns:
-        if field.name in FIXED_COLUMNS:
+        if field.name in _OF_VECTORS:
             raise SchemaError(f"column {field.name!r} cannot be replaced; choose another name")
         if field.name not in schema.names:
             schema = schema.append(field)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +40,7 @@ def conform(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     Raises:
         SchemaError: see `VectorStore.upsert`.
     """
-    given = _as_batches(batches)
+    given = as_batches(batches)
     merged = _merged_schema(schema, [batch.schema for batch in given])
     tables = [_conformed(batch, merged, index) for index, batch in enumerate(given)]
     table = pa.Table.from_batches(tables, merged).combine_chunks()
@@ -73,6 +73,37 @@ def _merged_schema(schema: pa.Schema, others: Sequence[pa.Schema]) -> pa.Schema:
     return pa.schema(list(fields.values()))
 
 
+def kept_columns(
+    given: Iterable[pa.RecordBatch], schema: pa.Schema, keep: Collection[str]
+) -> list[str]:
+    """Names of the columns that `RowMerger.merge` keeps in a store with this schema."""
+    names = {name for batch in given for name in batch.schema.names}
+    return [name for name in schema.names if name in keep or name not in names]
+
+
+def with_kept_values(rows: pa.Table, stored: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Replaces values of rows by the stored ones that are not null.
+
+    Args:
+        rows: new rows, each id once.
+        stored: rows of a store: their ids, and the columns whose values are kept.
+    """
+    batches = [batch.filter(pc.is_in(batch["id"], rows["id"])) for batch in stored]
+    if not (batches := list(filter(len, batches))):
+        return rows
+    kept = pa.Table.from_batches(batches).combine_chunks()
+    places = pc.index_in(rows["id"].combine_chunks(), kept["id"].combine_chunks())
+    own = np.arange(len(rows))
+    for name in kept.schema.names[1:]:
+        values = kept[name].combine_chunks()
+        known = values.is_valid().take(places).fill_null(False)
+        # A selection from both, since if_else does not support all types.
+        chosen = pc.if_else(known, places.cast(pa.int64()), pa.array(own + len(values)))
+        both = pa.concat_arrays([values, rows[name].combine_chunks()])
+        rows = rows.set_column(rows.schema.names.index(name), rows.field(name), both.take(chosen))
+    return rows.combine_chunks()
+
+
 def attributes_of(schema: pa.Schema) -> pa.Schema:
     """Removes the six fixed columns from a schema."""
     return pa.schema([field for field in schema if field.name not in FIXED_COLUMNS])
@@ -88,7 +119,8 @@ def checked_ids(ids: Iterable[str]) -> pa.Array:
     return pa.array(dict.fromkeys(given), pa.string())
 
 
-def _as_batches(batches: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def as_batches(batches: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Lists batches, or those of a table; SchemaError for anything else."""
     if isinstance(batches, pa.Table):
         return list(batches.to_batches())
     if isinstance(batches, pa.RecordBatch):

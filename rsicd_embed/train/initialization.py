@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from flax import nnx
@@ -33,7 +34,7 @@ from rsicd_embed.embedder.tokenizer import (
 from rsicd_embed.embedder.training_words import TrainingWords
 from rsicd_embed.errors import ModelError
 from rsicd_embed.files import read_json
-from rsicd_embed.train.config import SHAPES, ModelConfig
+from rsicd_embed.train.config import SHAPES, ModelConfig, TrainConfig
 
 # The model card may name the licence of the weights.
 _WITH_CARD = replace(CLIP, optional=(*CLIP.optional, "README.md"))
@@ -71,6 +72,14 @@ def shape_of(model: ModelConfig) -> ClipConfig:
     if located.file is not None or not config.is_file():  # its shape is that of its tensors
         return parts.read(locate(model.init)).config
     return clip_config.from_hf(read_json(config))
+
+
+def with_own_loss(config: TrainConfig) -> TrainConfig:
+    """Replaces the loss `auto` by that of the model: sigmoid for a SigLIP, softmax for others."""
+    if config.step.loss != "auto":
+        return config
+    loss: Literal["softmax", "sigmoid"] = "sigmoid" if shape_of(config.model).siglip else "softmax"
+    return replace(config, step=replace(config.step, loss=loss))
 
 
 def from_scratch(shape: str, tokens: FastTokenizer, seed: int) -> Start:

@@ -19,6 +19,7 @@ from rsicd_embed.train.card import UNKNOWN, licence_of
 from rsicd_embed.train.checkpoint import Checkpoints
 from rsicd_embed.train.config import TrainConfig
 from rsicd_embed.train.distributed import any_process, is_writer, layout, own_rows, wait_for_all
+from rsicd_embed.train.initialization import with_own_loss
 from rsicd_embed.train.input.captioned_images import CaptionedImages
 from rsicd_embed.train.input.pixels import require_readable
 from rsicd_embed.train.input.training_data import TrainingData
@@ -82,7 +83,7 @@ def train(
             loss or parameter is not finite; the last checkpoint remains.
         TrainStoppedError: a signal stopped the run, which is checkpointed.
     """
-    observer = grouped(observers)
+    observer, config = grouped(observers), with_own_loss(config)
     with (
         stop_on_signals(observer.on_interrupt if observers else None) as stop,
         open_run(config, data, out) as run,

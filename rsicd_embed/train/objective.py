@@ -61,7 +61,7 @@ class Objective:
 
 
 def contrastive(config: StepConfig) -> Objective:
-    """Contrasts images and captions with the configured loss."""
+    """Contrasts images and captions with the configured loss, which must not be `auto`."""
     smoothing = config.label_smoothing
 
     def softmax(e: Embeddings, batch: Arrays) -> tuple[jax.Array, Metrics]:
@@ -73,9 +73,11 @@ def contrastive(config: StepConfig) -> Objective:
         loss = sigmoid_cross_entropy(e.images, e.texts, e.scale, bias, groups, smoothing)
         return loss, {"bias": bias}
 
-    if config.loss == "sigmoid":
-        return Objective(sigmoid, {"bias": np.asarray(config.bias, np.float32)})
-    return Objective(softmax)
+    objectives = {
+        "sigmoid": Objective(sigmoid, {"bias": np.asarray(config.bias, np.float32)}),
+        "softmax": Objective(softmax),
+    }
+    return objectives[config.loss]
 
 
 def distilled(

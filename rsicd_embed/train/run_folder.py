@@ -139,12 +139,15 @@ class RunManifest:
         start: fingerprint of the checkpoint that training starts from; empty from scratch.
         images: digest of the contents of image files; None in a file that lacks it, and in
             processes that do not write.
+        captioner: digest of the captioner or GPT-2 that training a captioner starts from; None in a
+            file that lacks it, and from scratch.
     """
 
     settings: dict[str, object]
     data: str | None
     start: str | None
     images: str | None = None
+    captioner: str | None = None
 
     @classmethod
     def of(
@@ -168,7 +171,7 @@ class RunManifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(content, dict) and isinstance(content.get("settings"), dict):
-                facts = (content.get(name) for name in ("data", "start", "images"))
+                facts = (content.get(name) for name in ("data", "start", "images", "captioner"))
                 return cls(content["settings"], *facts)
         except ValueError:
             pass
@@ -199,6 +202,8 @@ class RunManifest:
             "data": other.data != self.data,
             "images": None not in (self.images, other.images) and other.images != self.images,
             "initial weights": other.start not in (None, self.start),
+            "initial captioner": None not in (self.captioner, other.captioner)
+            and other.captioner != self.captioner,
         }
         for subject, differ in differs.items():
             if differ:

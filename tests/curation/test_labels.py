@@ -84,6 +84,8 @@ def test_zero_shot(store: VectorStore, words: Words) -> None:
     before = read(store)
     result = labels.label_zero_shot(store, words, CLASSES, where="id < '5'", dry_run=True)
     assert (result.labelled, store.schema) == (0, before.schema)
+    with pytest.raises(SchemaError, match="column 'score' is reserved"):
+        labels.label_zero_shot(store, words, CLASSES, column="score", dry_run=True)
     result = labels.label_zero_shot(store, words, CLASSES, where="id < '5'")
     rows = read(store)
     assert rows.select(before.column_names).equals(before)

@@ -58,3 +58,25 @@ def test_the_whole_globe(crs: str, transform: Affine, size: list[int], gsd_m: fl
     assert shape.bounds[0] == pytest.approx(-180) and shape.bounds[2] == pytest.approx(180)
     assert -90 <= shape.bounds[1] < -85 and 85 < shape.bounds[3] <= 90
     assert found == pytest.approx(gsd_m, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y", "lon"),
+    [
+        ("+proj=sinu +R=6371007.181", 1e7, 6e6, 152.9),
+        ("+proj=sinu +R=6371007.181", 1.9e7, 6e6, None),
+        ("+proj=sinu +R=6371007.181", -1.5e7, -8e6, None),
+        ("+proj=sinu +R=6371007.181", 11.75e6, 6e6, None),  # only a part of it is beyond
+        ("+proj=moll", 1.9e7, 6e6, None),
+        ("EPSG:6933", 1.9e7, 6e6, -163.1),
+        ("EPSG:3857", WEB + 1e6, 6e6, -171.0),
+        ("EPSG:4087", -WEB - 1e6, 6e6, 171.0),
+        ("EPSG:32601", -1e6, 6e6, 161.0),
+    ],
+)
+def test_beyond_the_edge_of_a_world_map(crs: str, x: float, y: float, lon: float | None) -> None:
+    """Only cylindrical projections may be repeated there."""
+    transform = (1000, 0, x - 50_000, 0, -1000, y + 50_000)
+    found = footprints(Georeference(crs, transform), np.array([[0, 0, 100, 100]]))
+    assert found.lon[0].as_py() == (None if lon is None else pytest.approx(lon, abs=0.1))
+    assert found.geometry[0].is_valid == found.lat[0].is_valid == (lon is not None)

@@ -143,6 +143,21 @@ def test_features_have_no_wrong_times(kind: table_files.Format, unit: str, tmp_p
         assert written == [None, *kept, None, None]
 
 
+@pytest.mark.parametrize("kind", ["gpkg", "fgb"])
+def test_features_have_whole_texts(kind: table_files.Format, tmp_path: Path) -> None:
+    """GDAL ends texts at a NUL."""
+    pyogrio = pytest.importorskip("pyogrio")
+    texts = pa.array(["a\0b\0", None, "\0", ""])
+    rows = pa.table({"id": list("abcd"), "lon": [1.0] * 4, "lat": [2.0] * 4, "note": texts})
+    notes: list[str] = []
+    file = tmp_path / f"x.{kind}"
+    assert table_files.save(rows.to_batches(), rows.schema, kind, file, notes.append) == 4
+    read = pyogrio.read_arrow(file)[1].sort_by("id")
+    assert read["note"].to_pylist() == ["a\ufffdb\ufffd", None, "\ufffd", ""]
+    (note,) = notes
+    assert note.startswith("column 'note': 2 texts have the character NUL, which is U+FFFD")
+
+
 def test_features_without_a_place_on_the_map(tmp_path: Path) -> None:
     """As in GeoJSON, NaN and numbers that are no degrees are no place."""
     pyogrio = pytest.importorskip("pyogrio")

@@ -15,7 +15,7 @@ import pytest
 
 from rsicd_embed.errors import FilterError, SchemaError, StoreError
 from rsicd_embed.records import vector_matrix
-from rsicd_embed.stores.base import AttributeWriter, VectorStore, open_store
+from rsicd_embed.stores.base import AttributeWriter, RowMerger, VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_columns, lance_index, lance_reader
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation
 from tests.helpers import SCHEMES
@@ -104,18 +104,20 @@ def test_columns_of_some_rows(store: VectorStore, where: str) -> None:
     assert isinstance(store, AttributeWriter)
     seen: list[str] = []
 
+    uris = pa.schema([*HALF, ("uri", pa.string())])
+
     def rewrite(rows: pa.RecordBatch) -> pa.RecordBatch:
         seen.extend(rows["id"].to_pylist())
-        return halves(rows)
+        return halves(rows).append_column("uri", rows["id"])
 
     for _ in range(2):
         seen.clear()
-        store.rewrite_attributes(rewrite, HALF, where)
+        store.rewrite_attributes(rewrite, uris, where)
         assert sorted(seen) == sorted(chosen)
         after = stored(store)
         for id_, row in before.items():
             half, tags = (half_of(row), [id_] if id_ > "i1" else None)
-            expected = {"half": half, "tags": tags} if id_ in chosen else {"half": None}
+            expected = {"half": half, "tags": tags, "uri": id_} if id_ in chosen else {"half": None}
             assert after[id_] == row | expected
         assert store.search(queries, k=5).select(hits.column_names).equals(hits)
     store.optimize()
@@ -153,13 +155,30 @@ def test_new_columns_appear_with_their_values(
     assert raw(lance).schema.names == lance.schema.names
 
 
+def test_merged_rows_keep_values(store: VectorStore) -> None:
+    """Those of columns that the new rows lack, and those named unless they are null."""
+    assert isinstance(store, RowMerger)
+    store.rewrite_attributes(halves, HALF, "year < 6")  # type: ignore[attr-defined]
+    before, vectors = stored(store), unit(3, seed=8)
+    ids = ["i0004", "i1999", "later"]
+    new = batch(ids, vectors, uri=["u"] * 3, year=[-1] * 3, half=[5.0] * 3)
+    assert store.merge([new], keep=["half"]) == 3
+    after, lacking = stored(store), {"sha256": None, "width": None, "height": None, "tags": None}
+    for id_, vector, half in zip(ids, vectors, [before["i0004"]["half"], 5.0, 5.0], strict=True):
+        given = {"id": id_, "uri": "u", "year": -1, "half": half, "vector": vector.tobytes()}
+        assert after.pop(id_) == lacking | before.pop(id_, {}) | given
+    assert after == before
+    with pytest.raises(SchemaError, match="unit"):
+        store.merge([batch(["i0004"], 2 * unit(1))])
+
+
 def test_refusals(store: VectorStore) -> None:
     before = stored(store)
     assert isinstance(store, AttributeWriter)
     with pytest.raises(SchemaError, match="'year' has the type int64, expected string"):
         store.rewrite_attributes(halves, pa.schema([("year", pa.string())]))
-    with pytest.raises(SchemaError, match="'uri' cannot be replaced"):
-        store.rewrite_attributes(halves, pa.schema([("uri", pa.string())]))
+    with pytest.raises(SchemaError, match="'sha256' cannot be replaced"):
+        store.rewrite_attributes(halves, pa.schema([("sha256", pa.string())]))
     with pytest.raises(ZeroDivisionError):
         store.rewrite_attributes(lambda rows: 1 // 0, HALF)
     assert stored(store) == before

@@ -100,6 +100,7 @@ def test_defaults_for_fine_tuning() -> None:
         "model.init": "some/model",
         "data.class_captions": 0.0,
         "optimizer.learning_rate": 1e-5,
+        "step.loss": "auto",
         "step.keep_patches": 1.0,
         "epochs": 10,
         "eval_every": 1,

@@ -11,8 +11,8 @@ import pytest
 import rsicd_embed
 from rsicd_embed.errors import ModelError
 from rsicd_embed.train import initialization
-from rsicd_embed.train.config import SHAPES, ModelShape
-from rsicd_embed.train.initialization import learn_vocabulary
+from rsicd_embed.train.config import SHAPES, ModelShape, defaults, parse
+from rsicd_embed.train.initialization import learn_vocabulary, with_own_loss
 from tests.conftest import CAPTIONS, picture
 
 TEXTS = ["boats in a harbour", "a desert", "planes at an airport"]
@@ -51,3 +51,17 @@ def test_any_text_can_be_encoded() -> None:
     assert tokenizer.decode(ids).replace("</w>", " ").split() == text.split()
     assert len(tokenizer.encode("a desert").ids) == 4  # known words are one token each
     assert tokenizer.to_str() == learn_vocabulary(CAPTIONS, 1024).to_str()
+
+
+def test_a_checkpoint_is_trained_with_its_own_loss(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    siglip = pytest.importorskip("tests.embedder.test_siglip", reason="needs transformers")
+    siglip.write(tmp_path / "siglip", siglip.model(siglip.tiny()), "siglip2")
+    monkeypatch.setitem(initialization.SHAPES, "vit-b-32", initialization.SHAPES["tiny"])
+    initialization.write_random_checkpoint(tmp_path / "clip", "vit-b-32", TEXTS)
+    for name, loss in (("siglip", "sigmoid"), ("clip", "softmax")):
+        config = defaults(str(tmp_path / name))
+        assert with_own_loss(config) == parse.replaced(config, {"step.loss": loss})
+        config = parse.replaced(config, {"step.loss": "softmax"})
+        assert with_own_loss(config) is config

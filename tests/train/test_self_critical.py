@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,25 @@ def test_rewards_grow(data: TrainingData, tmp_path: Path) -> None:  # noqa: F811
         critical, data, tmp_path / "second", embedder, caption_point, cider_reward
     )
     assert after["cider_d"] > before["cider_d"]
+
+
+def test_resuming_notices_another_initial_captioner(
+    data: TrainingData,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    embedder: Any = MeanColours()
+
+    def train(name: str, **changes: Any) -> None:
+        config = parse.replaced(CONFIG, {"epochs": 1, "eval_every": 1, **changes})
+        train_captioner(config, data, tmp_path / name, embedder, caption_point, cider_reward)
+
+    train("first")
+    train("second", init=str(tmp_path / "first"))
+    train("second", init=str(tmp_path / "first"))
+    shutil.rmtree(tmp_path / "first")
+    train("first", seed=1)
+    with pytest.raises(TrainError, match="second contains a run with other initial captioner"):
+        train("second", init=str(tmp_path / "first"))
 
 
 def test_settings(data: TrainingData, tmp_path: Path) -> None:  # noqa: F811

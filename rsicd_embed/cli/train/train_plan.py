@@ -14,14 +14,16 @@ from rsicd_embed.cli.number_range import NumberRange
 from rsicd_embed.cli.train.train_settings import config_options, read_config
 from rsicd_embed.embedder.clip.backends import PRECISIONS
 from rsicd_embed.errors import TrainError
-from rsicd_embed.train.config import SHAPES, ModelConfig, TrainConfig, parse
+from rsicd_embed.train.config import SHAPES, ModelConfig, StepConfig, TrainConfig, parse
 
 if TYPE_CHECKING:
     from rsicd_embed.train.tpu_plan.plan import TpuPlan
 
 
 # The step of CLIP-rsicd, unless settings or options override it.
-_DEFAULTS = TrainConfig(ModelConfig(shape="vit-b-32"), batch_size=1024)
+_DEFAULTS = TrainConfig(
+    ModelConfig(shape="vit-b-32"), step=StepConfig(loss="auto"), batch_size=1024
+)
 
 
 @click.command()

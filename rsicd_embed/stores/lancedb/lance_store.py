@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,7 +20,15 @@ from rsicd_embed.stores.lancedb.lance_columns import column_values, write_column
 from rsicd_embed.stores.lancedb.lance_index import IndexSettings
 from rsicd_embed.stores.lancedb.lance_reader import LanceReader, TableState
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, lance_errors
-from rsicd_embed.stores.rows import SeenIds, checked_ids, conform, conform_new
+from rsicd_embed.stores.rows import (
+    SeenIds,
+    as_batches,
+    checked_ids,
+    conform,
+    conform_new,
+    kept_columns,
+    with_kept_values,
+)
 from rsicd_embed.stores.uri import StoreURI
 
 # Old versions are removed at once unless something reads them; zero makes LanceDB warn of that.
@@ -45,6 +53,25 @@ class LanceStore(LanceReader):
 
     def upsert(self, batches: Iterable[pa.RecordBatch]) -> int:
         """Inserts rows, replacing those with the same id; see `VectorStore.upsert`."""
+        return self._write(batches, lambda rows, schema: rows)
+
+    def merge(self, batches: Iterable[pa.RecordBatch], keep: Collection[str] = ()) -> int:
+        """Inserts rows, keeping values of those with the same id; see `RowMerger`."""
+        given = as_batches(batches)
+
+        def kept(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+            columns = kept_columns(given, schema, keep)
+            with self.scan(["id", *columns], with_ids(rows["id"].to_pylist())) as stored:
+                return with_kept_values(rows, stored)
+
+        return self._write(given, kept)
+
+    def _write(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        complete: Callable[[pa.Table, pa.Schema], pa.Table],
+    ) -> int:
+        """Upserts rows after `complete` has changed them, which is called during the lock."""
         schema = self._now().schema
         rows = conform(batches, schema)  # before locking, since producing batches may take long
         if not rows.num_rows:
@@ -52,6 +79,7 @@ class LanceStore(LanceReader):
         with self._writing() as now:
             if now.schema != schema:  # another process added columns in the meantime
                 rows = conform(rows.to_batches(), now.schema)
+            rows = complete(rows, now.schema)
             added = [field for field in rows.schema if field.name not in now.schema.names]
             if added:
                 # A separate commit, which only adds nulls.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,13 +13,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsicd_embed.errors import StoreURIError
-from rsicd_embed.records import Provenance, require_same_model, row_schema
+from rsicd_embed.records import Provenance, require_same_model, row_schema, with_ids
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import StoreInfo
 from rsicd_embed.stores.columns import with_columns, without_columns
 from rsicd_embed.stores.row_store import RowStore
 from rsicd_embed.stores.row_view import Rows, scan
-from rsicd_embed.stores.rows import SeenIds, attributes_of, checked_ids, conform, conform_new
+from rsicd_embed.stores.rows import (
+    SeenIds,
+    as_batches,
+    attributes_of,
+    checked_ids,
+    conform,
+    conform_new,
+    kept_columns,
+    with_kept_values,
+)
 from rsicd_embed.stores.segments.segment_files import (
     NewRows,
     Piece,
@@ -69,6 +78,25 @@ class SegmentStore(RowStore):
 
     def upsert(self, batches: Iterable[pa.RecordBatch]) -> int:
         """Inserts rows, replacing those with the same id; see `VectorStore.upsert`."""
+        return self._write(batches, lambda rows, now: rows)
+
+    def merge(self, batches: Iterable[pa.RecordBatch], keep: Collection[str] = ()) -> int:
+        """Inserts rows, keeping values of those with the same id; see `RowMerger`."""
+        given = as_batches(batches)
+
+        def kept(rows: pa.Table, now: Rows) -> pa.Table:
+            columns = kept_columns(given, now.schema, keep)
+            with scan(now, ["id", *columns], with_ids(rows["id"].to_pylist())) as stored:
+                return with_kept_values(rows, stored)
+
+        return self._write(given, kept)
+
+    def _write(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        complete: Callable[[pa.Table, Rows], pa.Table],
+    ) -> int:
+        """Upserts rows after `complete` has changed them, which is called during the lock."""
         schema = self._now().rows.schema
         table = conform(batches, schema)  # before locking, since producing batches may take long
         if not table.num_rows:
@@ -76,7 +104,7 @@ class SegmentStore(RowStore):
         with self._writing() as now:
             if now.rows.schema != schema:  # another process added columns in the meantime
                 table = conform(table.to_batches(), now.rows.schema)
-            self._commit_upsert(now, table)
+            self._commit_upsert(now, complete(table, now.rows))
         return int(table.num_rows)
 
     def delete(self, ids: Iterable[str]) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -254,17 +255,32 @@ def _open(
         if stored is not None and not has_checkpoints(out / "checkpoints"):
             stored = None
         manifest = RunManifest.of(config, data, made_by.fingerprint)
+        if stored is not None:
+            stored.require_same(out, manifest)
+        start = _start(config, data, embedder.dim)
+        manifest = replace(manifest, captioner=start.origin)
         if stored is None:
             manifest.write(out)
         else:
             stored.require_same(out, manifest)
-        shape, params, vocabulary = _start(config, data, embedder.dim)
-        yield CaptionRun(config, out, shape, params, vocabulary, made_by)
+        yield CaptionRun(config, out, start.shape, start.params, start.vocabulary, made_by)
 
 
-def _start(
-    config: CaptionTrainConfig, data: TrainingData, dim: int
-) -> tuple[CaptionerConfig, nnx.State[Any, Any], Vocabulary]:
+@dataclass(frozen=True)
+class _Start:
+    """A captioner before its first step.
+
+    Attributes:
+        origin: digest of the captioner or GPT-2 that training starts from; None from scratch.
+    """
+
+    shape: CaptionerConfig
+    params: nnx.State[Any, Any]
+    vocabulary: Vocabulary
+    origin: str | None = None
+
+
+def _start(config: CaptionTrainConfig, data: TrainingData, dim: int) -> _Start:
     settings = config.decoder
     if config.init is not None:
         parts = read_captioner(config.init)
@@ -273,7 +289,9 @@ def _start(
                 f"expected a captioner of vectors of dimension {dim}, found "
                 f"{parts.config.vector_dim} in {config.init}; give another init, or none"
             )
-        return parts.config, jax.tree.map(np.asarray, parts.params), parts.vocabulary
+        params = jax.tree.map(np.asarray, parts.params)
+        origin = _digest(parts.config, captioner_files.named_arrays(params), parts.vocabulary)
+        return _Start(parts.config, params, parts.vocabulary, origin)
     if settings.init is not None:
         return _with_gpt2(config, read_gpt2(Path(settings.init).expanduser()), dim)
     vocabulary = Words.of((c for e in data.train for c in e.captions), settings.least)
@@ -281,12 +299,10 @@ def _start(
         _own_decoder(settings, vocabulary.size), dim, settings.prefix, settings.mapping_width
     )
     params = nnx.state(CaptionModel(shape, rngs=nnx.Rngs(config.seed)))
-    return shape, jax.tree.map(np.asarray, params), vocabulary
+    return _Start(shape, jax.tree.map(np.asarray, params), vocabulary)
 
 
-def _with_gpt2(
-    config: CaptionTrainConfig, gpt2: Gpt2, dim: int
-) -> tuple[CaptionerConfig, nnx.State[Any, Any], Vocabulary]:
+def _with_gpt2(config: CaptionTrainConfig, gpt2: Gpt2, dim: int) -> _Start:
     settings = config.decoder
     shape = CaptionerConfig(gpt2.config, dim, settings.prefix, settings.mapping_width)
     if settings.max_words + 1 > shape.longest:
@@ -299,7 +315,18 @@ def _with_gpt2(
     own = captioner_files.named_arrays(nnx.state(mapping))
     arrays |= {f"mapping.{name}": array for name, array in own.items()}
     params = jax.tree.map(np.asarray, captioner_files.params_of(arrays))
-    return shape, params, gpt2.vocabulary
+    origin = _digest(gpt2.config, gpt2.arrays, gpt2.vocabulary)
+    return _Start(shape, params, gpt2.vocabulary, origin)
+
+
+def _digest(shape: object, arrays: Mapping[str, Any], vocabulary: Vocabulary) -> str:
+    """A hash of a model's shape, parameters and tokens."""
+    tokens = [vocabulary.decode([token]) for token in range(vocabulary.size)]
+    sha = hashlib.sha256(f"{shape!r} {tokens!r}".encode())
+    for name in sorted(arrays):
+        sha.update(name.encode())
+        sha.update(np.ascontiguousarray(arrays[name]).data)
+    return sha.hexdigest()[:16]
 
 
 def _own_decoder(settings: DecoderSettings, vocab_size: int) -> DecoderConfig:

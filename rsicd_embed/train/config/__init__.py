@@ -189,7 +189,8 @@ class StepConfig:
     """The loss, how it is computed, and how it is spread over devices.
 
     Attributes:
-        loss: softmax (CLIP, arXiv:2103.00020) or sigmoid (SigLIP, arXiv:2303.15343).
+        loss: softmax (CLIP, arXiv:2103.00020) or sigmoid (SigLIP, arXiv:2303.15343); auto for that
+            which the initial checkpoint was trained with.
         label_smoothing: fraction of the target spread over the whole batch (softmax), or over
             "pair" and "no pair" (sigmoid).
         bias: initial bias of the sigmoid loss; trained, but not part of the model.
@@ -209,7 +210,7 @@ class StepConfig:
         unmasked: fraction of the epochs, at the end, that keep every patch.
     """
 
-    loss: Literal["softmax", "sigmoid"] = "softmax"
+    loss: Literal["softmax", "sigmoid", "auto"] = "softmax"
     label_smoothing: Decay = 0.0
     bias: float = -10.0
     precision: Precision = "float32"
@@ -300,7 +301,7 @@ def defaults(init: str | None) -> TrainConfig:
     """Default settings for training from scratch, or for fine-tuning the checkpoint `init`.
 
     Fine-tuning follows CLIP-rsicd: a low learning rate, whole images, and captions only, so that
-    the checkpoint keeps its knowledge.
+    the checkpoint keeps its knowledge. Its loss is that of the checkpoint.
     """
     if init is None:
         return TrainConfig()
@@ -308,7 +309,7 @@ def defaults(init: str | None) -> TrainConfig:
         ModelConfig(init),
         data=DataConfig(class_captions=0.0),
         optimizer=OptimizerConfig(learning_rate=1e-5),
-        step=StepConfig(keep_patches=1.0),
+        step=StepConfig(loss="auto", keep_patches=1.0),
         epochs=10,
         eval_every=1,
     )

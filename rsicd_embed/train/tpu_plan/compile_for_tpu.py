@@ -60,7 +60,9 @@ class StepWorkload:
 
     def recipe(self, devices: Sequence[Any], global_batch: int) -> Recipe:
         """The step on these devices."""
-        config = dataclasses.replace(self.config, batch_size=global_batch)
+        config = dataclasses.replace(
+            initialization.with_own_loss(self.config), batch_size=global_batch
+        )
         model = initialization.shape_of(config.model)
         return Recipe(
             model,
