@@ -15,7 +15,7 @@ from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.server.engine import Engine
 from tests.conftest import picture
 
-from .browsing import SIZES, opened_without_images, seen_on_map, served
+from .browsing import SCREENS, SIZES, opened_without_images, seen_on_map, served
 from .map_tiles import write_tiles
 
 LABELS = ("port", 'it\'s "odd"', "river")
@@ -116,9 +116,9 @@ def map_address(tiles: Archive) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["desktop", pytest.param("phone", marks=pytest.mark.slow)])
+@pytest.fixture(params=SCREENS)
 def map_page(request: pytest.FixtureRequest, browser: Any, map_address: str) -> Iterator[Any]:
-    """The page of that server, on a phone and on a desktop."""
+    """The page of that server."""
     with opened_without_images(browser, map_address, "", SIZES[request.param]) as page:
         seen_on_map(page, "40 images in view")
         yield page
