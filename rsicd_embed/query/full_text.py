@@ -8,7 +8,7 @@ column is read for each query, and only rows with a word of the query stay in me
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import reduce
+from functools import cache, reduce
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,19 @@ from rsicd_embed.records import FIXED_COLUMNS, is_list
 from rsicd_embed.stores.base import VectorStore
 
 USUAL_COLUMNS = ("caption", "captions", "text", "description", "title")
-_WORD, _NO_WORD = r"[\p{L}\p{N}\p{M}]+", r"[^\p{L}\p{N}\p{M}]+"
+_NO_WORD = r"[^\p{L}\p{N}\p{M}]+"
 _BATCHES = 8  # at a time, since preparing a pattern takes as long as using it on a thousand texts
-_LAST_ASCII = 127
-_IN_WORD = np.array([chr(code).isalnum() for code in range(_LAST_ASCII + 1)])
+_SPACE, _FIRST_BEYOND_ASCII = ord(" "), 128
+# Byte of a text → the same, or a space for an ASCII character that is not in words.
+_SPACED = np.array(
+    [code if code >= _FIRST_BEYOND_ASCII or chr(code).isalnum() else _SPACE for code in range(256)],
+    np.uint8,
+)
+# Words that nearly all texts have; they say little, but each text that has one must be split.
+_STOP_WORDS = (
+    "a an and are as at be by for from has in into is it its of on or that the their there these "
+    "this to was were which with"
+)
 _K1, _B = 1.2, 0.75  # as in Lucene
 _PLURALS = (("([^ae])ies$", r"\1y"), ("([^aeo])es$", r"\1e"), ("([^us])s$", r"\1"))
 
@@ -62,8 +71,14 @@ def words(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(parsed.values.to_pylist()))
 
 
+@cache
+def stop_words() -> frozenset[str]:
+    """Frequent English words that say little about a text, as `words` returns them."""
+    return frozenset(words([_STOP_WORDS]))
+
+
 def ranked_ids(
-    store: VectorStore, column: str, query: list[str], where: str | None
+    store: VectorStore, column: str, query: list[str], where: str | None, n: int | None = None
 ) -> list[tuple[str, float]]:
     """(id, BM25 score) of the rows with at least one word of the query, by (-score, id).
 
@@ -72,8 +87,9 @@ def ranked_ids(
         column: a text column, or one of lists of texts, which are searched as one text.
         query: distinct words, as `words` returns them.
         where: SQL condition that selects rows.
+        n: maximum number of rows; None for all.
     """
-    ids: list[str] = []
+    ids = [pa.array([], pa.string())]
     counts, lengths = [np.zeros((0, len(query)), np.int64)], [np.zeros(0, np.int64)]
     documents = total = 0
     with store.scan(["id", column], where) as reader:
@@ -82,7 +98,7 @@ def ranked_ids(
             texts = _joined(batch[column])
             documents += len(batch) - texts.null_count
             plain = _plain(texts)
-            # Rows that cannot have any of the words are not split into theirs, but only counted.
+            # The words of texts that cannot have any of the query's are only counted.
             likely = _may_have(plain, query)
             near, others = pc.indices_nonzero(likely), plain.filter(pc.invert(likely))
             listed = _words(plain.take(near))
@@ -93,7 +109,7 @@ def ranked_ids(
             frequencies = np.zeros((len(near), len(query)), np.int64)
             np.add.at(frequencies, (rows, places[places >= 0]), 1)
             chosen = np.flatnonzero(frequencies.any(axis=1))
-            ids += batch["id"].take(near.take(pa.array(chosen))).to_pylist()
+            ids.append(batch["id"].take(near.take(pa.array(chosen))))
             counts.append(frequencies[chosen])
             lengths.append(sizes[chosen])
     tf, size = np.concatenate(counts), np.concatenate(lengths)
@@ -101,7 +117,12 @@ def ranked_ids(
     idf = np.log1p((documents - df + 0.5) / (df + 0.5))
     norm = _K1 * (1 - _B + _B * size / max(total / max(documents, 1), 1e-9))
     scores = (idf * tf * (_K1 + 1) / (tf + norm[:, None])).sum(axis=1)
-    return sorted(zip(ids, scores.tolist(), strict=True), key=lambda hit: (-hit[1], hit[0]))
+    found = pa.concat_arrays(ids)
+    if n is not None and n < len(scores):
+        best = np.flatnonzero(scores >= np.partition(scores, -n)[-n])  # with all ties
+        found, scores = found.take(pa.array(best)), scores[best]
+    ranked = zip(found.to_pylist(), scores.tolist(), strict=True)
+    return sorted(ranked, key=lambda hit: (-hit[1], hit[0]))[:n]
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -128,20 +149,27 @@ def _without_nulls(texts: pa.ListArray) -> pa.ListArray:
 
 
 def _plain(texts: pa.Array) -> pa.Array:
-    """Texts in lower case and one Unicode form; empty for null."""
-    return pc.utf8_lower(pc.utf8_normalize(pc.fill_null(texts, ""), "NFKC"))
+    """Texts in lower case and one Unicode form, with spaces between words; empty for null."""
+    plain = pc.utf8_lower(pc.utf8_normalize(pc.fill_null(texts, ""), "NFKC"))
+    others = pc.invert(pc.string_is_ascii(plain))
+    if pc.any(others).as_py():
+        spaced = pc.replace_substring_regex(plain.filter(others), _NO_WORD, " ")
+        plain = pc.replace_with_mask(plain, others, spaced)
+    # A pattern takes four times as long as a table of the characters in words.
+    validity, offsets, characters = plain.buffers()
+    if characters is not None:
+        characters = pa.py_buffer(_SPACED[np.frombuffer(characters, np.uint8)])
+    return pa.Array.from_buffers(
+        plain.type, len(plain), [validity, offsets, characters], offset=plain.offset
+    )
 
 
 def _word_count(plain: pa.Array) -> int:
     """The number of words of all texts, as `_plain` returns them."""
-    is_ascii = pc.string_is_ascii(plain)
-    ascii_, others = plain.filter(is_ascii), plain.filter(pc.invert(is_ascii))
-    # A pattern takes four times as long as a table of the characters in words.
-    one_list = pa.ListArray.from_arrays(pa.array([0, len(ascii_)], pa.int32()), ascii_)
-    text = np.frombuffer(pc.binary_join(one_list, "\n")[0].as_buffer(), np.uint8)
-    in_word = _IN_WORD[text]
-    begins = np.count_nonzero(in_word[1:] & ~in_word[:-1]) + np.count_nonzero(in_word[:1])
-    return int(begins) + (pc.sum(pc.count_substring_regex(others, _WORD)).as_py() or 0)
+    one_list = pa.ListArray.from_arrays(pa.array([0, len(plain)], pa.int32()), plain)
+    text = np.frombuffer(pc.binary_join(one_list, " ")[0].as_buffer(), np.uint8)
+    in_word = text != _SPACE
+    return int(np.count_nonzero(in_word[1:] & ~in_word[:-1]) + np.count_nonzero(in_word[:1]))
 
 
 def _may_have(plain: pa.Array, query: list[str]) -> pa.Array:
@@ -153,7 +181,7 @@ def _may_have(plain: pa.Array, query: list[str]) -> pa.Array:
 
 def _words(plain: pa.Array) -> pa.ListArray:
     """The words of each text, as `_plain` returns it."""
-    split = pc.split_pattern_regex(plain, _NO_WORD)
+    split = pc.split_pattern(plain, " ")
     tokens = split.flatten().dictionary_encode()
     stems = tokens.dictionary
     plural = pc.greater(pc.utf8_length(stems), 3)

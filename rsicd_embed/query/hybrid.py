@@ -24,7 +24,7 @@ _CONSTANT = 60
 
 
 def query_words(query: Query) -> list[str]:
-    """The words of the texts to look for.
+    """The words of the texts to look for, without stop words if there are others.
 
     Raises:
         QueryError: there are none, or the requested hits reach beyond the window.
@@ -39,7 +39,7 @@ def query_words(query: Query) -> list[str]:
         raise QueryError(
             f"expected k and offset of at most {WINDOW} together in a hybrid search, found {given}"
         )
-    return words
+    return [word for word in words if word not in full_text.stop_words()] or words
 
 
 def fused(

@@ -146,9 +146,10 @@ def _hybrid_hits(
     """The hits of a hybrid query; rows that only match by text are scored as well."""
     words = hybrid.query_words(query)
     column = full_text.text_column(store.schema, query.text_column)
-    matching = full_text.ranked_ids(store, column, words, where)
+    depth = hybrid.WINDOW + len(query.excluded)
+    matching = full_text.ranked_ids(store, column, words, where, depth)
     matching = [hit for hit in matching if hit[0] not in query.excluded][: hybrid.WINDOW]
-    similar = store.search(vector, k=hybrid.WINDOW + len(query.excluded), where=where)
+    similar = store.search(vector, k=depth, where=where)
     if query.excluded:
         similar = similar.filter(pc.invert(pc.is_in(similar["id"], pa.array(query.excluded))))
     similar = similar.slice(0, hybrid.WINDOW)

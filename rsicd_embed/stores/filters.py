@@ -118,7 +118,10 @@ def matching(table: pa.Table, where: str) -> np.ndarray:
         raise FilterError(f"expected a SQL condition as where, found {where!r}; omit it")
     ids = listed_ids(where)
     if ids is not None and "id" in table.column_names and pa.types.is_string(table["id"].type):
-        return np.asarray(pc.is_in(table["id"], pa.array(ids, pa.string())).to_numpy(), dtype=bool)
+        stored = table["id"]
+        one = len(ids) == 1  # comparing takes half the time
+        mask = pc.equal(stored, ids[0]) if one else pc.is_in(stored, pa.array(ids, pa.string()))
+        return np.asarray(mask.to_numpy(), dtype=bool)
     # Takes 0.2 s, and only searches with other conditions need it.
     from datafusion import SessionConfig, SessionContext
 

@@ -14,7 +14,7 @@ import pytest
 import rsicd_embed
 from rsicd_embed import Area, Part, Query
 from rsicd_embed.errors import QueryError
-from rsicd_embed.query import full_text
+from rsicd_embed.query import full_text, hybrid
 from rsicd_embed.stores.base import VectorStore, open_store
 
 from .conftest import MADE_BY, SCHEMES, Words, direction, table
@@ -94,6 +94,17 @@ def test_full_text_ranks_by_bm25(stores: list[VectorStore], where: str | None, q
         ranked = full_text.ranked_ids(store, "caption", full_text.words([query]), where)
         assert dict(ranked) == pytest.approx(dict(expected))
         assert [score for _, score in ranked] == sorted(dict(ranked).values(), reverse=True)
+        for n in (0, 1, 7, len(ranked) + 1):
+            best = full_text.ranked_ids(store, "caption", full_text.words([query]), where, n)
+            assert best == ranked[:n]
+
+
+@pytest.mark.parametrize(
+    ("query", "used"),
+    [("The boats of a city", ["boat", "city"]), ("Which is it?", ["which", "is", "it"])],
+)
+def test_stop_words_are_left_out_if_there_are_others(query: str, used: list[str]) -> None:
+    assert hybrid.query_words(Query([Part(query)], hybrid=True)) == used
 
 
 def test_lists_are_searched_as_one_text(stores: list[VectorStore]) -> None:
