@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rsicd_embed
 
 from .helpers import SCHEMES, content, manifest, rows, run
 
@@ -97,6 +102,24 @@ def test_copy_to_every_scheme(stored: str, tmp_path: Path) -> None:
         assert "exists and has 5 rows" in run("store", "copy", target, "--store", stored).error
 
 
+def test_a_copy_does_not_replace_rows_written_meanwhile(
+    stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = f"{stored.partition(':')[0]}:{tmp_path / 'copy'}"
+    with rsicd_embed.open_store(stored) as source:
+        row, kind = source.scan(where="id = 'a.png'").read_all(), type(source)
+    replace = kind.replace  # type: ignore[attr-defined]
+
+    def write_first(store: Any, *arguments: Any) -> Any:
+        with rsicd_embed.open_store(target) as other:
+            other.upsert(row.to_batches())
+        return replace(store, *arguments)
+
+    monkeypatch.setattr(kind, "replace", write_first)
+    assert "exists and has 1 rows" in run("store", "copy", target, "--store", stored).error
+    assert list(rows(target)) == ["a.png"]
+
+
 def test_rename(each_uri: str, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
     run("ingest", pictures, "--store", each_uri, "--model", tiny_model)
     run("store", "tag", "first", "--store", each_uri)
@@ -112,6 +135,8 @@ def test_rename(each_uri: str, tiny_model: Path, pictures: Path, tmp_path: Path)
     other = "nmslib:" if each_uri.startswith("exact") else "exact:"
     error = run("store", "rename", f"{other}{tmp_path / 'x'}", "--store", each_uri).error
     assert "use rsicd-embed store copy" in error
+    unusable = f"{each_uri}#other name"
+    assert run("store", "rename", unusable, "--store", each_uri).status == 1
     assert rows(each_uri) == rows(target) == before
 
 

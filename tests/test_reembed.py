@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import math
 import shutil
@@ -155,10 +156,16 @@ def test_rows_without_an_image_are_dropped_only_on_request(
     assert [Path(skipped["uri"]).name for skipped in done["skipped"]] == ["5.png"]
 
 
+@pytest.mark.parametrize("name", ["7.png", "5.png"])
 def test_rows_written_meanwhile_are_kept(
-    stored: str, images: Path, tiny_model: Path, other_model: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    stored: str,
+    images: Path,
+    tiny_model: Path,
+    other_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rows that another process writes between embedding and the switch."""
+    """Rows that another process writes between embedding and the switch, new or changed ones."""
     module = importlib.import_module("rsicd_embed.indexing.reembed")
     ingest, calls = module.ingest, []
 
@@ -166,7 +173,7 @@ def test_rows_written_meanwhile_are_kept(
         done = ingest(*arguments, **options)
         calls.append(done)
         if len(calls) == 1:
-            picture(7).save(images / "7.png")
+            picture(7).save(images / name)
             late = run("ingest", str(images), "--store", stored, "--model", str(tiny_model))
             assert late.status == 0
         return done
@@ -174,7 +181,11 @@ def test_rows_written_meanwhile_are_kept(
     monkeypatch.setattr(module, "ingest", slow)
     done = run("reembed", "--store", stored, "--model", str(other_model), "--json").document
     assert len(calls) == 2
-    assert done["rows"] == 7
+    assert done["rows"] == (7 if name == "7.png" else 6)
+    digest = hashlib.sha256((images / name).read_bytes()).hexdigest()
+    with rsicd_embed.open_store(stored) as store:
+        rows = store.scan(["id", "sha256"]).read_all().to_pylist()
+    assert digest in [row["sha256"] for row in rows]
     assert len(run("store", "tags", "--store", stored, "--json").document["tags"]) == 1
 
 

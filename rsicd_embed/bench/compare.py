@@ -22,6 +22,8 @@ _FREE = frozenset(
 # In an evaluation, these change vectors by rounding only.
 _FREE_IN_EVALUATIONS = frozenset(("batch_size", "backend", "precision"))
 _TIMED = ("ann", "embed", "ingest", "serve")
+# The subject of an evaluation.
+_EVALUATED = ("dataset", "split", "n", "classes", "captions", "references", "queries", "n_train")
 _MACHINE = ("cpu", "cores", "isa", "memory_bytes", "accelerators", "os", "python", "environment")
 
 
@@ -78,6 +80,12 @@ def compare(
     return changes
 
 
+def missing(before: RunRecord, after: RunRecord) -> list[str]:
+    """Names of the metrics of `before` that `after` lacks."""
+    present = figures(after)
+    return [name for name in figures(before) if name not in present]
+
+
 def machine_differences(before: RunRecord, after: RunRecord) -> list[str]:
     """Differences between the machines and the package versions, in words."""
     old, new = cast(dict[str, Any], before["machine"]), cast(dict[str, Any], after["machine"])
@@ -120,7 +128,12 @@ def _settings(run: RunRecord) -> dict[str, object]:
     subject = ("rows", "dim", *(("source",) if vectors.get("source") in KINDS else ()))
     return {
         **{name: vectors[name] for name in subject if name in vectors},
-        **{name: record[name] for name in ("dataset", "split") if name in record},
+        **{name: record[name] for name in _EVALUATED if name in record},
+        **{
+            f"n of {part['dataset']} {part['split']}": part["n"]
+            for part in (*record.get("results", ()), *record.get("datasets", ()))
+            if "n" in part
+        },
         **record["settings"],
     }
 

@@ -90,17 +90,21 @@ def copy_store(
     """
     require_store(source)
     copy = require_versioned(open_store(target, source.provenance))
-    try:
+
+    def require_empty() -> None:
         if len(copy):
             raise StoreError(f"{target} exists and has {len(copy)} rows; name a new store")
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            with source.scan() as reader:
-                for batch in reader:
-                    if len(batch):
-                        progress(len(batch))
-                        yield batch
+    def batches() -> Iterator[pa.RecordBatch]:
+        require_empty()  # again while the copy is locked, so that no write is lost
+        with source.scan() as reader:
+            for batch in reader:
+                if len(batch):
+                    progress(len(batch))
+                    yield batch
 
+    try:
+        require_empty()
         if len(source):
             copy.replace(batches(), source.provenance)
             copy.optimize()

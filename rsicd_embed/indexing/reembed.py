@@ -72,7 +72,7 @@ def reembed(
         StoreError: the store keeps changing.
     """
     for _ in range(_MOST_ROUNDS):
-        source = _source(store)
+        source, hashes = _source(store), _hashes(store)
         _drop_other_columns(staging, source.schema)
         staging.delete(_ids(staging) - {example.id for example in source.examples})
         summary = ingest([source], embedder, staging, progress=progress)
@@ -81,7 +81,9 @@ def reembed(
         tag = _free_tag(store)
         store.tag(tag)
         try:
-            rows = store.replace(_unless_changed(store, source, staging), provenance(embedder))
+            rows = store.replace(
+                _unless_changed(store, source, hashes, staging), provenance(embedder)
+            )
         except _ChangedError:
             store.untag(tag)
             continue
@@ -123,6 +125,12 @@ def _ids(store: VectorStore) -> set[str]:
     return {id_ for batch in store.scan(["id"]) for id_ in batch["id"].to_pylist()}
 
 
+def _hashes(store: VectorStore) -> dict[str, str | None]:
+    """The SHA-256 of each row's image, by id."""
+    rows = store.scan(["id", "sha256"]).read_all()
+    return dict(zip(rows["id"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
+
+
 def _drop_other_columns(staging: VectorStore, attributes: pa.Schema | None) -> None:
     """Drops the columns that the store lost, or changed, after an interrupted run."""
     kept = {(field.name, field.type) for field in attributes or ()}
@@ -136,10 +144,10 @@ def _drop_other_columns(staging: VectorStore, attributes: pa.Schema | None) -> N
 
 
 def _unless_changed(
-    store: VectorStore, source: Source, staging: VectorStore
+    store: VectorStore, source: Source, hashes: dict[str, str | None], staging: VectorStore
 ) -> Iterator[pa.RecordBatch]:
     """Yields the rows of `staging`; read while `store` is locked, so that no write is lost."""
-    if not _is_unchanged(source, _source(store)):
+    if not _is_unchanged(source, _source(store)) or _hashes(store) != hashes:
         raise _ChangedError
     yield from staging.scan()
 

@@ -247,10 +247,12 @@ def coordinate_columns(schema: pa.Schema) -> tuple[str, str] | None:
 def _polygons(document: Any) -> Iterator[tuple[Ring, ...]]:
     kind = document["type"]
     if kind == "Polygon":
-        yield tuple(
+        rings = tuple(
             tuple((float(point[0]), float(point[1])) for point in ring)
             for ring in document["coordinates"]
         )
+        if rings:  # else it is empty
+            yield rings
     elif kind == "MultiPolygon":
         for coordinates in document["coordinates"]:
             yield from _polygons({"type": "Polygon", "coordinates": coordinates})

@@ -141,6 +141,9 @@ def _evaluation(run: EvaluationRecord) -> Iterator[tuple[str, Figure]]:
     for result in run.get("results", ()):  # of a suite
         subject = f"{result['model']} on {result['dataset']} {result['split']}: "
         yield from _metrics(subject, result["metrics"])
+    for changes in run.get("datasets", ()):  # of a comparison with a baseline
+        metrics = {name: change["model"] for name, change in changes["metrics"].items()}
+        yield from _metrics(f"{changes['dataset']} {changes['split']}: ", metrics)
 
 
 def _metrics(subject: str, metrics: Mapping[str, float]) -> Iterator[tuple[str, Figure]]:

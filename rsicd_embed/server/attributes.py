@@ -85,7 +85,10 @@ def _json_value(value: Any, type_: pa.DataType) -> float | str:
 def _summarise(
     store: VectorStore, texts: list[str], ordered: list[str]
 ) -> tuple[dict[str, Counter[str]], dict[str, tuple[Any, Any]], int]:
-    """Counts of texts, (minimum, maximum) of ordered columns, and the number of rows."""
+    """Counts of texts, (minimum, maximum) of ordered columns, and the number of rows.
+
+    Columns with many texts, or with times that Python cannot represent, are left out.
+    """
     values = {name: Counter[str]() for name in texts}
     ranges: dict[str, tuple[Any, Any]] = {}
     rows = 0
@@ -97,23 +100,30 @@ def _summarise(
                     values[name][entry["values"].as_py()] += entry["counts"].as_py()
                 if len(values[name]) > _MOST_VALUES:
                     del values[name]
-            for name in ordered:
-                _extend(ranges, name, batch.column(name))
+            for name in list(ordered):
+                try:
+                    _extend(ranges, name, batch.column(name))
+                except (ValueError, OverflowError):
+                    ordered.remove(name)
+                    ranges.pop(name, None)
     return values, ranges, rows
 
 
 def _extend(ranges: dict[str, tuple[Any, Any]], name: str, column: pa.Array) -> None:
-    """Extends the range of a column by a batch of its values."""
+    """Extends the range of a column by a batch of its values.
+
+    Raises:
+        ValueError, OverflowError: a time after the year 9999.
+    """
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())  # Arrow cannot compare the others
     if pa.types.is_floating(column.type):
         column = column.filter(pc.is_finite(column))
     if pa.types.is_timestamp(column.type):
         # Drop the zone, which this machine may not know; values are in UTC.
         in_zone = column.cast(pa.timestamp("us", column.type.tz), safe=False)
         column = in_zone.cast(pa.timestamp("us"))
-    try:
-        extremes = pc.min_max(column).as_py()
-    except (ValueError, OverflowError):  # a time after the year 9999
-        return
+    extremes = pc.min_max(column).as_py()
     if extremes["min"] is not None:
         least, most = ranges.get(name, (extremes["min"], extremes["max"]))
         ranges[name] = min(least, extremes["min"]), max(most, extremes["max"])

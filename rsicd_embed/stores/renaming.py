@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 
 from filelock import FileLock, Timeout
 
-from rsicd_embed.errors import StoreError, StoreURIError
+from rsicd_embed.errors import StoreError, StoreNotFoundError, StoreURIError
 from rsicd_embed.files import make_folder, storage_errors, sync_folder
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import open_store
@@ -25,7 +26,8 @@ def rename_store(old: str, new: str) -> None:
         new: URI that nothing exists at, of the same scheme and on the same disk.
 
     Raises:
-        StoreURIError: another scheme, a remote location, or a store of a plug-in.
+        StoreURIError: another scheme, a remote location, a store of a plug-in, or a URI that the
+            scheme does not accept.
         StoreNotFoundError: there is no store to rename.
         StoreLockedError: another process is writing to it.
         StoreError: `new` exists, or the files cannot be moved.
@@ -38,6 +40,8 @@ def rename_store(old: str, new: str) -> None:
             f"{uri} and {target}; use rsicd-embed store copy"
         )
     open_store(old, create=False).close()
+    with suppress(StoreNotFoundError):
+        open_store(new, create=False).close()  # refuses names with which no store can be opened
     folder, destination = opening.local_folder(uri), opening.local_folder(target)
     lock = folder / ".lock"
     if uri.scheme == _TABLES:

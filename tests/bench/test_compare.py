@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rsicd_embed.bench.compare import RegressionLimits, compare
+from rsicd_embed.errors import BenchError
 from rsicd_embed.reports.record import TASKS
 from rsicd_embed.reports.record_metrics import figures
 from tests.helpers import run
@@ -93,6 +94,11 @@ def test_recorded_runs_have_metrics(path: Path) -> None:
             {"results": [{"model": "m", "dataset": "d", "split": "test", "metrics": {"mr": 0.5}}]},
             {"results": [{"model": "m", "dataset": "d", "split": "test", "metrics": {"mr": 0.1}}]},
         ),
+        (
+            "forgetting",
+            {"datasets": [{"dataset": "d", "split": "test", "metrics": {"mr": {"model": 0.5}}}]},
+            {"datasets": [{"dataset": "d", "split": "test", "metrics": {"mr": {"model": 0.1}}}]},
+        ),
     ],
 )
 def test_records_of_every_evaluation_can_be_read(
@@ -105,8 +111,20 @@ def test_records_of_every_evaluation_can_be_read(
         read(save(tmp_path, name, {**head, **own}))
         for name, own in (("before", results), ("after", results | worsened))
     )
-    named = "cider_d" if task == "caption" else "m on d test: mr"
+    named = {"caption": "cider_d", "suite": "m on d test: mr", "forgetting": "d test: mr"}[task]
     assert worse(before, before) == [] and worse(before, after) == [named]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", [None, "results", "datasets"])
+def test_evaluations_of_other_images_are_refused(place: str | None) -> None:
+    head = {"machine": {}, "settings": {}, "task": "suite", "metrics": {"mr": 0.5}}
+    subject = {"dataset": "d", "split": "test", "metrics": {}}
+
+    def record(n: int) -> dict[str, Any]:
+        return {**head, place: [{**subject, "n": n}]} if place else {**head, **subject, "n": n}
+
+    with pytest.raises(BenchError, match=r"same settings, found n.* 30 and 24"):
+        compare(record(30), record(24))  # type: ignore[arg-type]
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -120,6 +138,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert "machines or versions differ: cpu: a CPU, then another CPU" in done.stderr
     assert "2.000  1.9" in done.stdout
     assert run("bench", "compare", before, after, "--threshold", "2.5").status == 0
+    fewer = write(tmp_path / "c.json", ann(sweep=[]))
+    done = run("bench", "compare", before, fewer)
+    assert done.status == 0 and f"metrics are only in {before}, such as nmslib, " in done.stderr
     document = run("bench", "compare", before, after, "--json").document
     assert document["worse"] == [f"nmslib, optimized: {at}" for at in ("p50", "p95", "p99")]
     assert document["machines_differ"] == ["cpu: a CPU, then another CPU"]

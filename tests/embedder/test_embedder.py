@@ -98,7 +98,7 @@ def test_all_local_devices_share_the_work(tiny_model: Path) -> None:
         "np.save(sys.argv[1], np.concatenate([v, t]))\n"
     )
     path = tiny_model.parent / "vectors.npy"
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8"}
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
         env=environment,

@@ -230,6 +230,7 @@ def test_polygons_of_many_points_agree_with_matplotlib() -> None:
     [
         ({"type": "Point", "coordinates": [0, 0]}, "expected GeoJSON of type Polygon"),
         ({"type": "FeatureCollection", "features": []}, "found 0"),
+        ({"type": "Polygon", "coordinates": []}, "found 0"),
         ([], "expected GeoJSON"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 1]]]}, "at least four points"),
         (

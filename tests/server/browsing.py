@@ -15,6 +15,15 @@ from tests.helpers import PATIENCE_S, until
 
 # A phone and a desktop, in pixels.
 SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 800}}
+# Names of sizes to test with: the phone's tests are slow, because the desktop's cover most of them.
+SCREENS = ["desktop", pytest.param("phone", marks=pytest.mark.slow)]
+# Colour themes with sizes: two of the four combinations cover all themes and sizes.
+LOOKS = [
+    ("light", "phone"),
+    ("dark", "desktop"),
+    pytest.param("light", "desktop", marks=pytest.mark.slow),
+    pytest.param("dark", "phone", marks=pytest.mark.slow),
+]
 # JavaScript that tests whether each image of a selector is loaded.
 LOADED = "[...document.querySelectorAll('{}')].map(image => image.complete && image.naturalWidth)"
 

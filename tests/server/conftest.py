@@ -15,6 +15,9 @@ from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.server.engine import Engine
 from tests.conftest import picture
 
+from .browsing import SCREENS, SIZES, opened_without_images, seen_on_map, served
+from .map_tiles import write_tiles
+
 LABELS = ("port", 'it\'s "odd"', "river")
 
 
@@ -96,3 +99,26 @@ def serve() -> Iterator[Callable[[Archive], Any]]:
 def client(archive: Archive, serve: Callable[[Archive], Any]) -> Any:
     """A client of a server for `archive`."""
     return serve(archive)
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Archive:
+    """A store of 8 by 5 tiles of a scene, with footprints and without files."""
+    folder = tmp_path_factory.mktemp("map")
+    uri = f"exact:{folder / 'store'}"
+    return Archive(uri, folder, write_tiles(uri, tiny_model), tiny_model)
+
+
+@pytest.fixture(scope="module")
+def map_address(tiles: Archive) -> Iterator[str]:
+    """The address of a server for `tiles`."""
+    with served(tiles.uri, "--backend", "numpy") as address:
+        yield address
+
+
+@pytest.fixture(params=SCREENS)
+def map_page(request: pytest.FixtureRequest, browser: Any, map_address: str) -> Iterator[Any]:
+    """The page of that server."""
+    with opened_without_images(browser, map_address, "", SIZES[request.param]) as page:
+        seen_on_map(page, "40 images in view")
+        yield page

@@ -265,10 +265,12 @@ def test_columns_have_class_names_and_ranges_of_times(tmp_path: Path) -> None:
         plain=pa.array(moments, pa.timestamp("s")),
         day=pa.array([moment.date() for moment in moments]),
         far=pa.array([10**15, None, 0], pa.timestamp("s")),
+        half=pa.array([1.5, float("nan"), -2.0], pa.float16()),
         mars=pa.array(moments, pa.timestamp("us", "UTC")).cast(pa.timestamp("us", "Mars/Olympus")),
     )
     with open_store(f"exact:{tmp_path}/store", MADE_BY) as store:
         store.upsert([rows])
+        store.upsert([batch(["d"], unit(1), far=pa.array([7], pa.timestamp("s")))])
         columns = {column["name"]: column for column in attributes.describe(store)["columns"]}
     assert columns["label"]["names"] == {"denseresidential": "dense residential area"}
     assert set(columns["label"]["values"]) == {"denseresidential", "port", "it's"}
@@ -279,6 +281,7 @@ def test_columns_have_class_names_and_ranges_of_times(tmp_path: Path) -> None:
     assert ranges["day"] == ("2020-01-01", "2020-01-03")
     assert ranges["mars"] == ("2020-01-01T00:00:00+00:00", "2020-01-03T00:00:00+00:00")
     assert ranges["far"] == (None, None)
+    assert ranges["half"] == (-2.0, 1.5)
     assert columns["at"]["type"] == "timestamp[ns, tz=+05:30]"
 
 

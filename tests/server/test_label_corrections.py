@@ -16,6 +16,7 @@ from rsicd_embed.stores.base import open_store
 from tests.helpers import run
 
 from .browsing import (
+    SCREENS,
     SIZES,
     opened,
     patient_page,
@@ -224,7 +225,7 @@ def written(tmp_path: Path, tiny_model: Path) -> Iterator[tuple[Archive, str]]:
         yield archive, address
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SCREENS)
 def test_correct_labels_on_the_page(
     browser: Any, written: tuple[Archive, str], size: str, tmp_path: Path
 ) -> None:

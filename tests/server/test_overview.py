@@ -16,6 +16,8 @@ from rsicd_embed.testing.stores import MADE_BY, batch
 
 from .browsing import (
     LOADED,
+    LOOKS,
+    SCREENS,
     SIZES,
     on_map,
     opened,
@@ -145,9 +147,9 @@ def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
         yield address
 
 
-@pytest.fixture(params=SIZES, ids=str)
+@pytest.fixture(params=SCREENS)
 def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator[Any]:
-    """The page of that server, on a phone and on a desktop."""
+    """The page of that server."""
     with opened(browser, address, viewport=SIZES[request.param]) as page:
         yield page
 
@@ -204,8 +206,7 @@ def test_nothing_is_found(browser: Any, address: str) -> None:
         assert page.is_visible("#map")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("theme", "size"), LOOKS)
 def test_the_start_is_accessible(browser: Any, address: str, theme: str, size: str) -> None:
     with opened(browser, address, viewport=SIZES[size]) as page:
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")

@@ -15,6 +15,7 @@ from rsicd_embed.embedder.loading import load_for_a_query
 from tests.conftest import picture
 
 from .browsing import (
+    SCREENS,
     SIZES,
     address_query,
     opened,
@@ -43,7 +44,7 @@ def address(pictures_archive: Archive) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["desktop", pytest.param("phone", marks=pytest.mark.slow)])
+@pytest.fixture(params=SCREENS)
 def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator[Any]:
     """The page of that server, on a phone and on a desktop."""
     with opened(browser, address, viewport=SIZES[request.param]) as page:

@@ -16,6 +16,8 @@ from rsicd_embed.embedder.loading import load_for_a_query
 from rsicd_embed.testing.stores import batch
 
 from .browsing import (
+    LOOKS,
+    SCREENS,
     SIZES,
     opened_without_images,
     parameters,
@@ -61,7 +63,7 @@ def address(uri: str) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["desktop", pytest.param("phone", marks=pytest.mark.slow)])
+@pytest.fixture(params=SCREENS)
 def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator[Any]:
     """The page of that server, on a phone and on a desktop."""
     with opened_without_images(browser, address, "", SIZES[request.param]) as page:
@@ -210,8 +212,7 @@ def test_invalid_parameters_are_ignored(browser: Any, address: str, query: str) 
         searched(page, "24 results for “x”, in")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("theme", "size"), LOOKS)
 def test_results_are_accessible(browser: Any, address: str, theme: str, size: str) -> None:
     query = "?text=x&min=0.01&within=-100,-60,100,60&sort=north"
     with opened_without_images(browser, address, query, SIZES[size]) as page:

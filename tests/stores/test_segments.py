@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from rsicd_embed.errors import (
 from rsicd_embed.stores import nmslib, opening
 from rsicd_embed.stores.base import open_store, require_versioned
 from rsicd_embed.stores.planner import SearchCosts
+from tests.stress.workers import StressWorker
 
 from .contract import MADE_BY, batch, stored, unit
 
@@ -234,51 +233,45 @@ def test_read_only_folder(uri: str, folder: Path, monkeypatch: pytest.MonkeyPatc
             assert stored(store) == before
 
 
-CHILD = """
-import os, signal, sys
-import numpy as np
-from rsicd_embed.stores.base import open_store
-uri, turn = sys.argv[1], int(sys.argv[2])
-sys.path.insert(0, sys.argv[3])
-from stores.contract import batch, unit
-calls = 0
-def dies(real):
-    def call(*args):
-        global calls
-        calls += 1
-        if calls == turn:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args)
-    return call
-store = open_store(uri)
-os.fsync, os.replace = dies(os.fsync), dies(os.replace)
-store.upsert([batch(["i1", "z"], unit(2, seed=4), n=[2, 2])])
-store.optimize()
-"""
+def upsert_and_merge(send: Callable[..., None], uri: str, turn: int) -> None:
+    """Dies before the `turn`-th fsync or rename of an upsert and a merge."""
+    steps = 0
+
+    def dies(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == turn:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(*arguments)
+
+        return call
+
+    with open_store(uri) as store:
+        os.fsync, os.replace = dies(os.fsync), dies(os.replace)
+        store.upsert([batch(["i1", "z"], unit(2, seed=4), n=[2, 2])])
+        store.optimize()
+    send("finished")
 
 
 def test_killed_at_each_step(uri: str, folder: Path) -> None:
-    """SIGKILL before each fsync and rename of an upsert and a merge."""
     filled(uri)
     with open_store(uri) as store:
         old = stored(store)
     finished = False
     upserted = False
     for turn in range(1, 40, 3):
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, uri, str(turn), str(Path(__file__).parents[1])],
-            capture_output=True,
-        )
+        worker = StressWorker(upsert_and_merge, uri, turn)
+        finished = list(worker.messages()) == [("finished",)]
         with open_store(uri) as store:
             new = stored(store)
             assert new == old or (set(new) == set(old) | {"z"} and new["z"]["n"] == 2)
             upserted = upserted or new != old
             assert upserted == (new != old)
             used(uri)
-        if done.returncode == 0:
-            finished = True
+        assert worker.process.exitcode == (0 if finished else -signal.SIGKILL)
+        if finished:
             break
-        assert done.returncode == -signal.SIGKILL, done.stderr
     assert finished
     assert upserted
     with open_store(uri) as store:

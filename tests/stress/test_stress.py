@@ -15,23 +15,26 @@ from .kills import kill
 pytestmark = pytest.mark.parametrize("scheme", ["exact", "nmslib", "lancedb"])
 
 
-def test_killed_writers_leave_the_old_state_or_the_new_one(scheme: str) -> None:
-    done = kill(scheme, kills=20, seed=1)
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_writers_leave_the_old_state_or_the_new_one(scheme: str, kills: int) -> None:
+    done = kill(scheme, kills, seed=1)
     assert done.failures == []
-    assert done.kills == 20
+    assert done.kills == kills
     assert done.changes > 0
 
 
-def test_failing_and_full_disks(scheme: str) -> None:
-    done = fail(scheme, changes=2, seed=0)
+@pytest.mark.parametrize("changes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_failing_and_full_disks(scheme: str, changes: int) -> None:
+    done = fail(scheme, changes, seed=0)
     assert done.failures == []
     assert done.old > 10
 
 
-def test_damage_gives_an_error_or_the_correct_result(scheme: str) -> None:
-    done = corrupt(scheme, mutations=60, seed=1)
+@pytest.mark.parametrize("mutations", [30, pytest.param(60, marks=pytest.mark.slow)])
+def test_damage_gives_an_error_or_the_correct_result(scheme: str, mutations: int) -> None:
+    done = corrupt(scheme, mutations, seed=1)
     assert done.examples == []
-    assert done.refused + done.right == done.mutations == 60
+    assert done.refused + done.right == done.mutations == mutations
 
 
 def test_program_writes_a_record(

@@ -27,7 +27,7 @@ from .steps import batch, begin, config, recipe
 def start(folder: Path, address: str, number: int) -> subprocess.Popen[str]:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
+        "JAX_NUM_CPU_DEVICES": "1",
         distributed.COORDINATOR: address,
         distributed.PROCESSES: "2",
         distributed.PROCESS: str(number),

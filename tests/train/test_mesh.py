@@ -18,13 +18,10 @@ from .steps import config, recipe
 
 pytestmark = pytest.mark.slow
 
-# Compile quickly; results do not change.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-
 
 @pytest.fixture(scope="module")
 def eight() -> dict[str, Any]:
-    environment = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.on_eight_devices"],
         env=environment, capture_output=True, text=True, check=False,

@@ -50,17 +50,19 @@ def compare(before: Path, after: Path, threshold: float, drop: float, as_json: b
     The intervals of ratios come from the rounds of both runs. They do not cover other differences
     between the runs: run both on the same, otherwise idle machine.
     """
-    from rsicd_embed.bench.compare import RegressionLimits, machine_differences
+    from rsicd_embed.bench.compare import RegressionLimits, machine_differences, missing
     from rsicd_embed.bench.compare import compare as compare_records
     from rsicd_embed.errors import BenchError
     from rsicd_embed.reports.record import read_complete
 
     old, new = read_complete(before), read_complete(after)
     changes = compare_records(old, new, RegressionLimits(threshold, drop))
-    differences = machine_differences(old, new)
+    differences, absent = machine_differences(old, new), missing(old, new)
     worse = [change for change in changes if change.is_worse]
     for difference in differences:
         note(f"machines or versions differ: {difference}")
+    if absent:
+        note(f"{len(absent)} metrics are only in {before}, such as {absent[0]}")
     if as_json:
         print_json(
             {
@@ -69,6 +71,7 @@ def compare(before: Path, after: Path, threshold: float, drop: float, as_json: b
                 "threshold": threshold,
                 "drop": drop,
                 "machines_differ": differences,
+                "missing": absent,
                 "worse": [change.name for change in worse],
                 "figures": [asdict(change) for change in changes],
             }
