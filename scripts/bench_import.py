@@ -45,7 +45,9 @@ def write_files(folder: Path, rows: int, dim: int) -> list[Path]:
                     "embedding": vector_array(vectors),
                     "lon": rng.uniform(-180, 180, count),
                     "lat": rng.uniform(-80, 80, count),
-                    "datetime": pa.array(rng.integers(1.5e9, 1.7e9, count), pa.timestamp("s")),
+                    "datetime": pa.array(
+                        rng.integers(1_500_000_000, 1_700_000_000, count), pa.timestamp("s")
+                    ),
                 }
             )
             writer = writer or pq.ParquetWriter(path, batch.schema, compression="none")
