@@ -183,6 +183,30 @@ def test_a_changed_image_keeps_columns_of_other_sources(
     assert (after["new.png"]["label"], after["new.png"]["lat"]) == (None, None)
 
 
+def test_changed_images_with_computed_columns_are_reported(
+    embedder: Counting, each_uri: str, pictures: Path
+) -> None:
+    ingest(embedder, each_uri, pictures)
+    picture(50).save(pictures / "a.png")
+    assert ingest(embedder, each_uri, pictures).notes == []
+    names = pa.schema([("text", pa.string()), ("text_log_probability", pa.float32())])
+    with rsicd_embed.open_store(each_uri) as store:
+        store.rewrite_attributes(  # type: ignore[attr-defined]
+            lambda rows: pa.record_batch(
+                [rows["id"], pa.array([0.5] * len(rows))], names.names
+            ).cast(names),
+            names,
+        )
+    assert ingest(embedder, each_uri, pictures).notes == []
+    picture(51).save(pictures / "a.png")
+    summary = ingest(embedder, each_uri, pictures)
+    assert summary.changed == 1
+    (note,) = summary.notes
+    assert note.startswith("1 changed images keep what was computed from their earlier contents")
+    assert "in the columns text; " in note
+    assert rows(each_uri)["a.png"]["text"] == "a.png"
+
+
 def test_columns_absent_from_a_source_cause_no_update(
     embedder: Counting, each_uri: str, pictures: Path
 ) -> None:

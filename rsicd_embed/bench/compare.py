@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -66,10 +67,14 @@ def compare(
     """Compares the metrics that both records have.
 
     Raises:
-        BenchError: task, settings, vectors or data differ, or there is no common metric.
+        BenchError: task, settings, vectors or data differ, there is no common metric, or a metric
+            is not a finite number.
     """
     _require_alike(before, after)
     old, new = figures(before), figures(after)
+    for name, value in ((name, run[name].value) for run in (old, new) for name in run):
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise BenchError(f"{name}: expected a finite number, found {value!r}; run it again")
     changes = [
         _change(name, old[name], new[name], limits or RegressionLimits())
         for name in old

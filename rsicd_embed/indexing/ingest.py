@@ -18,6 +18,7 @@ from rsicd_embed.indexing.image_workers import ImageWorkers, Loaded, LocalWorker
 from rsicd_embed.indexing.reconcile import (
     KnownRows,
     MovedRows,
+    computed_columns,
     keep_stored,
     update_attributes,
     vanished,
@@ -39,6 +40,7 @@ class Summary:
 
     Attributes:
         embedded: number of images that were new or whose bytes had changed.
+        changed: number of those whose bytes had changed.
         updated: number of images whose attributes or path had changed, but not their bytes.
         unchanged: number of images or imported rows that the store already had.
         imported: number of rows from files that were new or differed from the store's.
@@ -56,6 +58,7 @@ class Summary:
     """
 
     embedded: int = 0
+    changed: int = 0
     updated: int = 0
     unchanged: int = 0
     imported: int = 0
@@ -160,6 +163,13 @@ def ingest_with(
             source, workers, store, moved, summary, stages, strict=strict, progress=progress
         )
     summary.notes += moved.notes(sources)
+    given = {name for source in sources for name in source.schema.names}
+    computed = [name for name in computed_columns(store.schema) if name not in given]
+    if summary.changed and computed:
+        summary.notes.append(
+            f"{summary.changed:,} changed images keep what was computed from their earlier "
+            f"contents, in the columns {', '.join(computed)}; compute these again with --overwrite"
+        )
     if prune:
         summary.removed = store.delete([*vanished(store, sources), *blank])
     elif blank:
@@ -210,6 +220,7 @@ def _ingest_one(
                 if isinstance(outcome, Loaded):
                     writer.add(outcome)
                     summary.embedded += 1
+                    summary.changed += outcome.replaces
                     summary.stretched += outcome.stretched
                 elif outcome is None:
                     summary.blank += 1

@@ -109,6 +109,12 @@ def merge_rows(
     return store.upsert(rows.to_batches())
 
 
+def computed_columns(schema: pa.Schema) -> list[str]:
+    """Names of the columns that `label` or `caption` computed: there are probabilities of them."""
+    names = schema.names
+    return [name for name in names if {f"{name}_probability", f"{name}_log_probability"} & {*names}]
+
+
 def keep_stored(
     examples: Sequence[Example], known: KnownRows, inferred: Sequence[str]
 ) -> list[Example]:

@@ -115,6 +115,13 @@ def test_records_of_every_evaluation_can_be_read(
     assert worse(before, before) == [] and worse(before, after) == [named]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "0.5"])
+def test_metrics_that_are_no_numbers_are_refused(value: Any) -> None:
+    record = {"task": "zeroshot", "machine": {}, "settings": {}, "metrics": {"top1": 0.5}}
+    with pytest.raises(BenchError, match="top1: expected a finite number, found"):
+        compare(record, record | {"metrics": {"top1": value}})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("place", [None, "results", "datasets"])
 def test_evaluations_of_other_images_are_refused(place: str | None) -> None:
     head = {"machine": {}, "settings": {}, "task": "suite", "metrics": {"mr": 0.5}}
