@@ -64,6 +64,29 @@ def test_vectors_are_normalised(scheme: str, kind: pa.DataType, size: int, tmp_p
     assert load(tmp_path / "v.parquet", uri).imported == 4 and len(rows(uri)) == 4
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_columns_that_a_file_lacks_keep_their_values(scheme: str, tmp_path: Path) -> None:
+    uri = f"{scheme}:{tmp_path / 'st'}"
+    columns = {"id": list("ab"), "embedding": lists(VECTORS[:2]), "n": [1, 2]}
+    load(write(tmp_path / "v.parquet", columns), uri)
+    labels = pa.schema([("label", pa.string())])
+    with rsicd_embed.open_store(uri) as store:
+        store.rewrite_attributes(  # type: ignore[attr-defined]
+            lambda batch: pa.record_batch([batch["id"]], labels), labels
+        )
+    columns = {"id": list("bc"), "embedding": lists(VECTORS[2:]), "n": [None, 3]}
+    assert load(write(tmp_path / "v.parquet", columns), uri).imported == 2
+    stored = rows(uri)
+    assert [(id_, stored[id_]["label"], stored[id_]["n"]) for id_ in "abc"] == [
+        ("a", "a", 1),
+        ("b", "b", None),
+        ("c", None, 3),
+    ]
+    np.testing.assert_allclose(
+        stored["b"]["vector"], VECTORS[2] / np.linalg.norm(VECTORS[2]), atol=1e-6
+    )
+
+
 def test_rows_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
     nan = [np.nan] * 8
     vectors = [VECTORS[0], VECTORS[1][:5], nan, np.zeros(8), None, VECTORS[2]]

@@ -17,6 +17,7 @@ from rsicd_embed.errors import DatasetError, FingerprintError, ImageError
 from rsicd_embed.indexing.foreign_files import ForeignFile, VectorLayout
 from rsicd_embed.indexing.import_rows import Phase, silent
 from rsicd_embed.indexing.ingest import Summary
+from rsicd_embed.indexing.reconcile import merge_rows
 from rsicd_embed.indexing.stages import Stages
 from rsicd_embed.parallel import read_ahead
 from rsicd_embed.records import VECTOR, declared
@@ -58,7 +59,8 @@ def import_vectors(
     """Imports vectors that another program computed, normalised to unit length.
 
     Files are read in steps of bounded memory, and rows with known ids are replaced, so an
-    interrupted import can be repeated. Rows whose vector is null, zero, not finite or of another
+    interrupted import can be repeated; columns that the files lack, such as labels, keep their
+    values. Rows whose vector is null, zero, not finite or of another
     length than the first are skipped and listed. If an id is repeated, its last row is kept, and a
     note counts the others. The store records `model` as declared.
 
@@ -95,15 +97,21 @@ def import_vectors(
         open_store(store_uri, declared(model, dim)) as store,
         phase("import", sum(file.rows for file in files)) as progress,
     ):
+        with store.scan(["id"]) as reader:
+            known = Digests(id_ for batch in reader for id_ in batch["id"].to_pylist())
         for file in files:
             first = True
             for step in read_ahead(_steps(file.batches(dim, summary.skipped, norms.add))):
                 if first and embedder is not None:
                     _require_made_by(embedder, step[0], model, str(file.path))
                 first = False
+                own = [id_ for batch in step for id_ in batch["id"].to_pylist()]
                 with stages("write"):
-                    store.upsert(step)
-                ids.append(Digests(id_ for batch in step for id_ in batch["id"].to_pylist()))
+                    if known.have(own).any():
+                        merge_rows(store, step)
+                    else:
+                        store.upsert(step)
+                ids.append(Digests(own))
                 written += len(ids[-1])
                 progress(len(ids[-1]))
         summary.imported = Digests.joined(ids).distinct

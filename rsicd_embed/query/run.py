@@ -48,6 +48,8 @@ def run(query: str, store: VectorStore, embedder: Callable[[], Embedder]) -> pa.
     require_store(store)
     if not isinstance(query, str):
         raise SQLError(f"expected a SQL query as a string, found {type(query).__name__}")
+    if "\0" in query:  # columns named after their expressions could not be exported
+        raise SQLError("expected a SQL query without the character NUL; write chr(0) instead")
     calls = find_calls(query)
     # Planned as written first, so that errors refer to the user's text, and to see which columns
     # the query needs besides its similarities.

@@ -273,6 +273,7 @@ def test_missing_picture(ask: Ask, tmp_path: Path) -> None:
         ("", "expected one query that reads (SELECT … FROM images …), found nothing"),
         ("-- nothing", "found nothing"),
         ("SELECT 1; SELECT 2", "found several statements"),
+        ("SELECT id FROM images WHERE id = 'a\0b'", "without the character NUL; write chr"),
         ("SELECT nothing FROM images", "no column nothing; columns of images: id, vector, uri"),
         ("SELECT night FROM images", 'no column night; did you mean "Night"? columns of images'),
         ("SELECT i.nothing FROM images i", "no column i.nothing; columns"),
