@@ -221,7 +221,10 @@ def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
 
 
 def cached(load: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps `load_embedder` so that each model is loaded once; only the batch size changes."""
+    """Wraps `load_embedder` so that a model is loaded once, and again when its files change.
+
+    Only the batch size may change.
+    """
     models: dict[Any, Any] = {}
 
     def load_once(
@@ -229,7 +232,9 @@ def cached(load: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         assert precision is None
         assert backend is None
-        key = str(model)
+        folder = Path(str(model))
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        key = (str(model), *(file.stat().st_mtime_ns for file in files))
         if key not in models:
             models[key] = load(model)
         models[key].batch_size = batch_size

@@ -11,6 +11,8 @@ import rsicd_embed
 
 from .helpers import SCHEMES, content, manifest, rows, run
 
+pytestmark = pytest.mark.usefixtures("load_each_model_once")
+
 
 def test_drop_column(each_uri: str, tiny_model: Path, pictures: Path) -> None:
     source = manifest(

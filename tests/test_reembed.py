@@ -20,6 +20,8 @@ from rsicd_embed.errors import FingerprintError
 from .conftest import picture, write_model
 from .helpers import SCHEMES, rows, run
 
+pytestmark = pytest.mark.usefixtures("load_each_model_once")
+
 
 @pytest.fixture(params=SCHEMES)
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:

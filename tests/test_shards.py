@@ -15,6 +15,8 @@ from rsicd_embed.indexing.shards import Shard, write_shard
 
 from .helpers import Counting, counts, rows, run
 
+pytestmark = pytest.mark.usefixtures("load_each_model_once")
+
 OF = 3
 
 

@@ -269,7 +269,8 @@ def _require_classes(labels: Mapping[str, str], source: str) -> None:
     counts = Counter(labels.values())
     single = [name for name, count in counts.items() if count < 2]
     if len(counts) < 2 or single:
-        few = f"one of {single[0]!r}" if single and len(counts) > 1 else f"{len(counts)} classes"
+        one = f"one of {single[0]!r}" if len(counts) > 1 else "one class"
+        few = one if counts else "none"
         raise DatasetError(
             f"{source}: expected at least two classes with two examples each, found {few}"
         )

@@ -228,7 +228,7 @@ def test_validation_is_honest() -> None:
         (labels.read_classes, "port\n\n", "at least two classes, found 1"),
         (labels.read_classes, "port\nriver\nport\n", "found 'port' again"),
         (labels.read_examples, "id,class\na,b\n", "expected the columns id and label"),
-        (labels.read_examples, "id,label\na,x\nb,x\n", "found 1 classes"),
+        (labels.read_examples, "id,label\na,x\nb,x\n", "found one class"),
         (labels.read_examples, "id,label\na,x\nb,x\nc,y\n", "found one of 'y'"),
         (labels.read_examples, "id,label\na,x\na,y\n", "has the labels 'x' and 'y'"),
         (labels.read_examples, "id,label\na,\n", "line 2: expected an id and a label"),

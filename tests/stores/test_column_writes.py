@@ -16,7 +16,7 @@ import pytest
 from rsicd_embed.errors import FilterError, SchemaError, StoreError
 from rsicd_embed.records import vector_matrix
 from rsicd_embed.stores.base import AttributeWriter, RowMerger, VectorStore, open_store
-from rsicd_embed.stores.lancedb import lance_columns, lance_index, lance_reader
+from rsicd_embed.stores.lancedb import lance_columns, lance_index, lance_reader, lance_store
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation
 from tests.helpers import SCHEMES
 
@@ -30,6 +30,7 @@ HALF = pa.schema([("half", pa.float64()), ("tags", pa.list_(pa.string()))])
 def small_tables_have_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
     monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
+    monkeypatch.setattr(lance_store, "_QUERIES", 60)
 
 
 @pytest.fixture(params=SCHEMES)

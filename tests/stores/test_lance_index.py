@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from rsicd_embed.stores.base import VectorStore, open_store
-from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_rows
+from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_rows, lance_store
 from rsicd_embed.stores.lancedb.lance_index import AnnIndex, Matches
 from rsicd_embed.stores.lancedb.large_table import LargeTable
 
@@ -27,6 +27,7 @@ ROWS = 3000
 def with_small_indexes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lance_index, "INDEX_ROWS", 1000)
     patch.setattr(lance_reader, "CACHE_ROWS", 1000)
+    patch.setattr(lance_store, "_QUERIES", 120)
 
 
 @pytest.fixture(autouse=True)

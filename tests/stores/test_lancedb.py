@@ -20,9 +20,10 @@ from rsicd_embed.errors import (
     StoreNotFoundError,
     StoreURIError,
 )
+from rsicd_embed.records import row_schema
 from rsicd_embed.stores import opening
 from rsicd_embed.stores.base import VectorStore, open_store, require_versioned
-from rsicd_embed.stores.lancedb import lance_reader, lance_rows, large_table
+from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_rows, large_table
 from rsicd_embed.stores.lancedb.lance_table import lance_errors
 from rsicd_embed.stores.rows import SeenIds
 
@@ -249,6 +250,19 @@ def test_few_rows_of_a_large_table_are_fetched(
         monkeypatch.setattr(lance_rows, "STREAM_ROWS", 7)
         for where, hits in expected.items():
             assert store.search(queries, k=5, where=where) == hits
+
+
+@pytest.mark.parametrize(("dim", "rows"), [(2, 16_384), (256, 16_384), (1152, 3640), (10**7, 1)])
+def test_long_vectors_are_read_in_smaller_batches(dim: int, rows: int) -> None:
+    assert lance_rows.stream_rows(row_schema(dim, pa.schema([]))) == rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "rate"),
+    [(10**6, 256, 256), (10**6, 1152, 58), (10**7, 256, 82), (10**8, 4096, 40)],
+)
+def test_training_an_index_takes_bounded_memory(rows: int, dim: int, rate: int) -> None:
+    assert lance_index.samples_per_partition(rows, dim) == rate
 
 
 def test_streamed_search_drops_worse_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

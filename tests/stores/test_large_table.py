@@ -16,7 +16,7 @@ import pytest
 from rsicd_embed.errors import FilterError, StoreError
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.filters import CACHED_FILTERS, RecentFilters
-from rsicd_embed.stores.lancedb import lance_index, lance_reader, large_table
+from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_store, large_table
 from rsicd_embed.stores.lancedb.lance_index import AnnIndex, FilteredRecall
 from rsicd_embed.stores.lancedb.lance_store import LanceStore
 from rsicd_embed.stores.lancedb.large_table import LargeTable
@@ -63,6 +63,7 @@ def with_large_tables(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lance_reader, "CACHE_ROWS", 100)
     patch.setattr(lance_reader, "_LARGEST_SHARE", 1.0)
     patch.setattr(lance_index, "INDEX_ROWS", 1000)
+    patch.setattr(lance_store, "_QUERIES", 60)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ a text, so there is a setting for each of several levels of similarity to a samp
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -41,6 +42,9 @@ _SIMILAR = 0.8  # a filter that matches at least this part of a share is like on
 _SHARES = (0.5, 0.1, 0.01)  # shares of the rows for which filtered recall is measured
 _REBUILD = 2.0  # growth or shrinkage of the table after which the index is rebuilt
 _MEASURE = 1.1  # … and after which it is measured again
+# Vectors per partition that LanceDB trains with: its default, and what k-means needs.
+_MOST_SAMPLES, _LEAST_SAMPLES = 256, 40
+_TRAINING_BYTES = 2**28
 _KEY = b"rsicd-embed.index"
 _NAME = "vector_idx"
 _SEED = 20_261
@@ -208,7 +212,9 @@ def build(table: Any, index: AnnIndex | None, rows: int) -> AnnIndex | None:
         return None
     missing = table.index_stats(_NAME) is None
     if index is None or missing or not 1 / _REBUILD <= rows / index.built_rows <= _REBUILD:
-        table.create_index(VECTOR, config=config(KIND), replace=True, name=_NAME)
+        dim = table.schema.field(VECTOR).type.list_size
+        settings = config(KIND, samples_per_partition(rows, dim))
+        table.create_index(VECTOR, config=settings, replace=True, name=_NAME)
         return AnnIndex(rows, rows, 0, _REFINES[-1], 0.0)
     if index.levels is not None and 1 / _MEASURE <= rows / index.rows <= _MEASURE:
         return None
@@ -221,9 +227,16 @@ def drop(table: Any) -> None:
         table.drop_index(_NAME)
 
 
-def config(kind: str) -> Any:
-    """LanceDB's default configuration of a kind of index, one of `KINDS`."""
-    return getattr(lancedb.index, KINDS[kind])(distance_type="cosine")
+def config(kind: str, sample_rate: int = _MOST_SAMPLES) -> Any:
+    """LanceDB's default configuration of a kind of index, one of `KINDS`, but for the number of
+    vectors per partition to train with."""
+    return getattr(lancedb.index, KINDS[kind])(distance_type="cosine", sample_rate=sample_rate)
+
+
+def samples_per_partition(rows: int, dim: int) -> int:
+    """Vectors per partition to train with: all of them are in memory at once, about twice."""
+    vectors = _TRAINING_BYTES // (4 * dim)
+    return max(_LEAST_SAMPLES, min(_MOST_SAMPLES, vectors // math.isqrt(rows)))
 
 
 def store(table: Any, index: AnnIndex) -> None:

@@ -18,8 +18,16 @@ from rsicd_embed.stores.row_view import Rows, RowView, without_vector
 from rsicd_embed.stores.rows import unit_vectors
 
 STREAM_ROWS = 16_384
+_STREAM_BYTES = 2**24
 _BLOCK_QUERIES = 128  # compared with a block of rows at a time
 _SPARE_ROWS = 65_536  # rows kept beyond those wanted before the worse ones are dropped
+
+
+def stream_rows(schema: pa.Schema) -> int:
+    """Number of rows to read at a time: fewer of long vectors, as LanceDB reads several batches
+    ahead."""
+    dim = int(schema.field(VECTOR).type.list_size)
+    return max(1, min(STREAM_ROWS, _STREAM_BYTES // (4 * dim)))
 
 
 def part_of(
@@ -61,7 +69,7 @@ def stream(
     if where is not None and listed_ids(where) is not None:
         query = query.where(where)  # LanceDB then reads only the vectors of these rows
     with reading(schema, uri):
-        batches = query.to_batches(batch_size=STREAM_ROWS)
+        batches = query.to_batches(batch_size=stream_rows(schema))
     return _read(batches, schema, uri, where)
 
 

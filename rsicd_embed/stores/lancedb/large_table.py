@@ -281,7 +281,7 @@ class LargeTable:
         """All rows by blocks: their positions, and the named columns."""
         query = self._table.search().select(names).with_row_id(True)
         with lance_rows.reading(self._schema, self._uri):
-            batches = iter(query.to_batches(batch_size=lance_rows.STREAM_ROWS))
+            batches = iter(query.to_batches(batch_size=lance_rows.stream_rows(self._schema)))
         start = 0
         while True:
             with lance_rows.reading(self._schema, self._uri):
@@ -332,8 +332,9 @@ class LargeTable:
 
     def _fetched(self, positions: np.ndarray) -> Iterator[Rows]:
         """The rows at int64 `positions` (m,), in this order, by blocks."""
-        for start in range(0, len(positions), lance_rows.STREAM_ROWS):
-            block = positions[start : start + lance_rows.STREAM_ROWS]
+        step = lance_rows.stream_rows(self._schema)
+        for start in range(0, len(positions), step):
+            block = positions[start : start + step]
             for batch in self._take(block, self._schema.names).combine_chunks().to_batches():
                 yield Rows(self._schema, (lance_rows.part_of(batch, self._schema, self._uri),))
 
