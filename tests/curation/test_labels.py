@@ -153,6 +153,7 @@ def test_corrected_rows_keep_their_labels_and_are_examples(
     result = labels.label_few_shot(store, examples, overwrite=True)
     assert result.corrected == 9
     assert "lake" in result.classes  # two corrected rows
+    assert "delta" in result.left_out and not {*result.left_out} & {*result.classes}
     assert "delta" not in result.classes and result.counts["delta"] == 1  # only one
     dry = labels.label_few_shot(store, examples, dry_run=True)
     assert (dry.counts, dry.corrected, dry.labelled) == (result.counts, 9, 0)
@@ -228,7 +229,7 @@ def test_validation_is_honest() -> None:
         (labels.read_classes, "port\n\n", "at least two classes, found 1"),
         (labels.read_classes, "port\nriver\nport\n", "found 'port' again"),
         (labels.read_examples, "id,class\na,b\n", "expected the columns id and label"),
-        (labels.read_examples, "id,label\na,x\nb,x\n", "found 1 classes"),
+        (labels.read_examples, "id,label\na,x\nb,x\n", "found one class"),
         (labels.read_examples, "id,label\na,x\nb,x\nc,y\n", "found one of 'y'"),
         (labels.read_examples, "id,label\na,x\na,y\n", "has the labels 'x' and 'y'"),
         (labels.read_examples, "id,label\na,\n", "line 2: expected an id and a label"),
