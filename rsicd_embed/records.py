@@ -317,6 +317,11 @@ def with_ids(ids: Iterable[str]) -> str:
     return f"id IN ({', '.join(map(sql_literal, dict.fromkeys(ids)))})"
 
 
+def corrected_name(column: str) -> str:
+    """The name of the column with what people said instead of the values of a column of labels."""
+    return f"{column}_corrected"
+
+
 def is_list(kind: pa.DataType) -> bool:
     """Whether a type is any kind of list."""
     return bool(

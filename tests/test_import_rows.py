@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rsicd_embed.curation.corrections import LabelColumns, LabelState, set_label
 from rsicd_embed.indexing import import_rows
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.testing.stores import batch, stored, unit
@@ -63,6 +64,19 @@ def test_columns_that_the_file_lacks_are_kept(file: Path, uri: str) -> None:
     }  # fmt: skip
     assert rows["b"]["vector"] == unit(3, seed=1)[1].tobytes()
     assert import_file(file, uri)["unchanged"] == 3
+
+
+def test_corrected_labels_are_kept(file: Path, uri: str) -> None:
+    exported(file, ROWS)
+    assert import_file(file, uri)["imported"] == 7
+    id_, label = (ROWS[name][0].as_py() for name in ("id", "label"))
+    with open_store(uri) as store:
+        said = LabelState("corrected", 1.0, "corrected")
+        set_label(store, LabelColumns("label"), id_, label, said)
+    assert import_file(file, uri)["unchanged"] == 7
+    with open_store(uri) as store:
+        row = stored(store)[id_]
+    assert (row["label"], row["label_corrected"]) == ("corrected", "corrected")
 
 
 def test_narrower_column_types_are_equal(file: Path, uri: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pyarrow.parquet
 import pytest
 
 import rsicd_embed
+from rsicd_embed.curation.corrections import LabelColumns, LabelState, set_label
 
 from .conftest import picture
 from .helpers import IDS, Counting, counts, ingest, manifest, rows
@@ -181,6 +183,47 @@ def test_a_changed_image_keeps_columns_of_other_sources(
     assert after["a.png"]["sha256"] != before["sha256"]
     assert (after["a.png"]["label"], after["a.png"]["lat"]) == ("label of a.png", 1.5)
     assert (after["new.png"]["label"], after["new.png"]["lat"]) == (None, None)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_corrected_labels_stay(
+    meanwhile: bool,
+    embedder: Counting,
+    each_uri: str,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The manifest still has the labels that people corrected on the search page."""
+    entries = [{"path": name, "label": "port"} for name in ("a.png", "b.png")]
+    table = manifest(pictures / "m.jsonl", *entries)
+    ingest(embedder, each_uri, table)
+
+    def correct(store: Any) -> None:
+        columns, state = LabelColumns("label"), LabelState("beach", 1.0, "beach")
+        set_label(store, columns, "a.png", "port", state)
+
+    if meanwhile:
+        manifest(table, *[entry | {"label": "town"} for entry in entries])
+        module = importlib.import_module("rsicd_embed.indexing.ingest")
+        update = module.update_attributes
+
+        def correct_first(store: Any, *arguments: Any) -> int:
+            with rsicd_embed.open_store(each_uri) as other:
+                correct(other)
+            return int(update(store, *arguments))
+
+        monkeypatch.setattr(module, "update_attributes", correct_first)
+        assert counts(ingest(embedder, each_uri, table)) == (0, 2, 0, 0, 0)
+    else:
+        with rsicd_embed.open_store(each_uri) as store:
+            correct(store)
+        assert counts(ingest(embedder, each_uri, table)) == (0, 0, 2, 0, 0)
+        manifest(table, *[entry | {"label": "town", "cloud": 0.5} for entry in entries])
+        picture(50).save(pictures / "a.png")
+        assert counts(ingest(embedder, each_uri, table)) == (1, 1, 0, 0, 0)
+    stored = rows(each_uri)
+    assert [stored[name]["label"] for name in ("a.png", "b.png")] == ["beach", "town"]
+    assert stored["a.png"]["label_corrected"] == "beach"
 
 
 def test_changed_images_with_computed_columns_are_reported(

@@ -11,6 +11,7 @@ from rsicd_embed.reports.record_metrics import ann_points
 from rsicd_embed.reports.record_types import AnnPoint, AnnRecord
 
 _MISSES = 3  # number of nearest misses
+_LEAST_MISSED = 1e-4  # of the rows, where a goal allows none to be missed
 _CLOSE = 1.05  # stores within this factor of the fastest are compared by memory usage
 
 
@@ -119,7 +120,8 @@ def _judge(point: AnnPoint, goal: Goal) -> dict[str, tuple[str, float]]:
     For ANN recall, the factor compares the fractions of rows that are not returned.
     """
     ann_recall, least = point["ann_recall"], goal.ann_recall
-    factor = 1.0 if ann_recall >= least else (1 - ann_recall) / max(1 - least, 1e-4)
+    missed = (1 - ann_recall) / max(1 - least, _LEAST_MISSED)
+    factor = 1.0 if ann_recall >= least else max(missed, 1 + _LEAST_MISSED)
     interval = point["ann_recall_interval"]
     ends = " ({:.4f}–{:.4f})".format(*interval) if interval else ""
     words = f"ANN recall@{point['k']} {ann_recall:.4f}{ends}, goal {least:g}"

@@ -112,6 +112,11 @@ def label(
             f"{len(labelled_ids)} examples of {len(result.classes)} classes: the measured accuracy "
             "is uncertain"
         )
+    if result.left_out:
+        warn(
+            f"classes with a single example or corrected row, which no other row gets: "
+            f"{', '.join(result.left_out)}; add examples"
+        )
     _report(result, dry_run, as_json)
 
 
@@ -129,7 +134,7 @@ def _report(result: Labelling, dry_run: bool, as_json: bool) -> None:
         print_json(
             {"labelled": result.labelled, "classes": result.classes, "column": result.column}
             | {"counts": result.counts, "corrected": result.corrected}
-            | {"validation": scores, "dry_run": dry_run}
+            | {"left_out": result.left_out, "validation": scores, "dry_run": dry_run}
         )
         return
     for name, count in result.counts.items():

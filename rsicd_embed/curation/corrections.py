@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from rsicd_embed.curation.column_update import update_columns
 from rsicd_embed.errors import RowChangedError, SchemaError, UnknownRowError
-from rsicd_embed.records import FIXED_COLUMNS, sql_name, with_ids
+from rsicd_embed.records import FIXED_COLUMNS, corrected_name, sql_name, with_ids
 from rsicd_embed.stores.base import VectorStore
 
 _MOST_CHARS = 200
@@ -32,7 +32,7 @@ class LabelColumns:
     @property
     def corrected(self) -> str:
         """The column of corrections."""
-        return f"{self.label}_corrected"
+        return corrected_name(self.label)
 
     @property
     def schema(self) -> pa.Schema:

@@ -10,7 +10,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ class Labelling:
         counts: number of rows per class, the most frequent first, and per corrected label.
         corrected: number of these rows that keep a corrected label.
         validated: accuracy and calibration on held-out examples; None without examples.
+        left_out: classes of a single example or correction, which no other row gets.
     """
 
     labelled: int
@@ -52,6 +53,7 @@ class Labelling:
     counts: dict[str, int]
     corrected: int
     validated: Validated | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -176,7 +178,9 @@ def label_few_shot(
     _require_classes(examples, "the examples")
     columns = _columns(column)
     require_new_columns(store, columns, overwrite=overwrite or dry_run)
-    examples = _with_corrections(examples, corrected_labels(store, LabelColumns(column)))
+    corrections = corrected_labels(store, LabelColumns(column))
+    given = {*examples.values(), *corrections.values()}
+    examples = _with_corrections(examples, corrections)
     vectors = row_vectors(store, sorted(examples))
     unknown = [id_ for id_ in examples if id_ not in vectors]
     if unknown:
@@ -190,7 +194,8 @@ def label_few_shot(
     labels = np.array([classes.index(examples[id_]) for id_ in ids])
     validated = cross_validate(np.stack([vectors[id_] for id_ in ids]), labels, len(classes), seed)
     probabilities = validated.classifier.probabilities
-    return _write(store, classes, column, probabilities, where, dry_run, validated)
+    result = _write(store, classes, column, probabilities, where, dry_run, validated)
+    return replace(result, left_out=tuple(sorted(given - {*classes})))
 
 
 def _readable_names(classes: Sequence[str]) -> list[str]:

@@ -333,6 +333,6 @@ def _parse_prediction(line: str, where: str) -> tuple[str, str, list[str]]:
             f"{where}: expected image, class, and pairs of class and score, separated by tabs, "
             f"found {line!r:.60}"
         )
-    if any(score < following for score, following in pairwise(numbers)):
+    if any(not score >= following for score, following in pairwise(numbers)):  # NaN is neither
         raise DatasetError(f"{where}: expected falling scores, found {', '.join(scores)}")
     return image, label, names

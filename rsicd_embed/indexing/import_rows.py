@@ -19,9 +19,9 @@ from rsicd_embed.datasets.base import Skipped
 from rsicd_embed.errors import DatasetError, FingerprintError, ImageError, StoreNotFoundError
 from rsicd_embed.indexing import shards
 from rsicd_embed.indexing.ingest import Progress, Summary
-from rsicd_embed.indexing.reconcile import merge_rows, stored_rows
+from rsicd_embed.indexing.reconcile import corrected_columns, merge_rows, stored_rows
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.records import Provenance, differences
+from rsicd_embed.records import Provenance, corrected_name, differences
 from rsicd_embed.rowfile import CheckedRows, RowFile
 from rsicd_embed.stores.base import VectorStore, open_store
 
@@ -258,7 +258,12 @@ def _changed(store: VectorStore, known: pa.ChunkedArray, rows: pa.Table) -> tupl
         return rows, False
     batch, schema = rows.to_batches()[0], store.schema
     names = [name for name in batch.schema.names if name in schema.names]
-    stored = stored_rows(store, ids, names)
+    corrected = corrected_columns(schema, batch.schema)
+    stored = stored_rows(store, ids, [*names, *map(corrected_name, corrected)])
+    for name in corrected:
+        value = pc.coalesce(stored[corrected_name(name)], _cast(batch[name], pa.string()))
+        batch = batch.set_column(batch.schema.names.index(name), name, value)
+    stored = stored.select(names)
     cast = pa.RecordBatch.from_arrays(
         [_cast(batch[name], schema.field(name).type) for name in names], names
     )

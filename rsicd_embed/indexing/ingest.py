@@ -17,15 +17,16 @@ from rsicd_embed.images import STRETCH_RULE
 from rsicd_embed.indexing.image_workers import ImageWorkers, Loaded, LocalWorkers
 from rsicd_embed.indexing.reconcile import (
     KnownRows,
-    MovedRows,
     computed_columns,
+    corrected_columns,
     keep_stored,
     update_attributes,
-    vanished,
 )
 from rsicd_embed.indexing.stages import Stages
+from rsicd_embed.indexing.vanished_rows import MovedRows, vanished
 from rsicd_embed.indexing.writer import Displaced, Writer
 from rsicd_embed.parallel import batched
+from rsicd_embed.records import corrected_name
 from rsicd_embed.stores.base import VectorStore, require_store
 
 Progress = Callable[[int], None]
@@ -211,9 +212,11 @@ def _ingest_one(
     is_new = not len(store)  # ids are distinct, so nothing is found later either
     try:
         for batch in batched(source.examples, LOOKUP_ROWS):
-            known = KnownRows(None if is_new else store, batch, source.schema.names)
+            corrected = corrected_columns(store.schema, source.schema)
+            columns = [*source.schema.names, *map(corrected_name, corrected)]
+            known = KnownRows(None if is_new else store, batch, columns)
             moved.add(known)
-            examples = keep_stored(batch, known, source.inferred)
+            examples = keep_stored(batch, known, source.inferred, corrected)
             same = []
             outcomes = workers.outcomes(examples, known, source.max_nodata, stages)
             for example, outcome in zip(examples, outcomes, strict=True):

@@ -1,23 +1,16 @@
-"""Updates of rows that need no embedding: new attributes, new paths, vanished images."""
+"""Updates of rows that need no embedding: new attributes and new paths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, compress
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.datasets.base import ETAG, Example, Source, plain_path
-from rsicd_embed.datasets.spooled_examples import Digests
-from rsicd_embed.errors import RemoteError, RemoteMissingError
-from rsicd_embed.images import container_of, file_of
-from rsicd_embed.parallel import ordered_map
-from rsicd_embed.records import python_rows, with_ids
-from rsicd_embed.remote import THREADS, head, is_remote
+from rsicd_embed.datasets.base import ETAG, Example
+from rsicd_embed.records import corrected_name, python_rows, with_ids
 from rsicd_embed.stores.base import AttributeWriter, RowMerger, VectorStore
 from rsicd_embed.stores.columns import canonical, is_known
 from rsicd_embed.stores.rows import conform, kept_columns, with_kept_values
@@ -115,15 +108,44 @@ def computed_columns(schema: pa.Schema) -> list[str]:
     return [name for name in names if {f"{name}_probability", f"{name}_log_probability"} & {*names}]
 
 
+def corrected_columns(schema: pa.Schema, given: pa.Schema) -> list[str]:
+    """Names of a source's columns of which a store has corrections that the source lacks.
+
+    Args:
+        schema: schema of the store.
+        given: the attributes of the source.
+    """
+    return [
+        name
+        for name in given.names
+        if name in schema.names
+        and (corrected := corrected_name(name)) in schema.names
+        and corrected not in given.names
+        and schema.field(name).type == schema.field(corrected).type
+    ]
+
+
 def keep_stored(
-    examples: Sequence[Example], known: KnownRows, inferred: Sequence[str]
+    examples: Sequence[Example],
+    known: KnownRows,
+    inferred: Sequence[str],
+    corrected: Sequence[str] = (),
 ) -> list[Example]:
-    """Replaces values of inferred columns by those that the store already has."""
+    """Replaces values by those that take precedence over a source.
+
+    Args:
+        examples: images of the source.
+        known: their rows, read with these columns and their corrections.
+        inferred: columns in which values that the store already has are kept.
+        corrected: columns in which people's corrections are; see `corrected_columns`.
+    """
     kept = []
     for example in examples:
         row = known.rows.get(example.id, {})
         stored = {name: row[name] for name in inferred if row.get(name) is not None}
-        if any(value != example.attributes[name] for name, value in stored.items()):
+        said = {name: row.get(corrected_name(name)) for name in corrected}
+        stored |= {name: value for name, value in said.items() if value is not None}
+        if any(value != example.attributes.get(name) for name, value in stored.items()):
             example = replace(example, attributes={**example.attributes, **stored})
         kept.append(example)
     return kept
@@ -138,8 +160,8 @@ def update_attributes(
 ) -> int:
     """Writes new attributes and uris of unchanged images; returns the number of updated rows.
 
-    Only these columns are written: an update that reads whole rows and writes them back would undo
-    what others write meanwhile.
+    Only these columns are written, and not over corrections: an update that reads whole rows and
+    writes them back would undo what others write meanwhile.
 
     Args:
         store: the store.
@@ -171,8 +193,11 @@ def update_attributes(
         def rewrite(rows: pa.RecordBatch) -> pa.RecordBatch:
             ours = [changed[id_] for id_ in rows["id"].to_pylist()]
             new = pa.table([rows["id"], *_values(ours, columns)], ["id", *columns.names])
-            kept = [name for name in inferred if name in rows.schema.names]
-            merged = with_kept_values(new, [rows.select(["id", *kept])])
+            kept = {name: rows[name] for name in inferred if name in rows.schema.names}
+            for name in corrected_columns(rows.schema, schema):
+                said = rows[corrected_name(name)]
+                kept[name] = pc.coalesce(said, kept[name]) if name in kept else said
+            merged = with_kept_values(new, [pa.record_batch({"id": rows["id"], **kept})])
             arrays = [merged[name].combine_chunks() for name in columns.names]
             return pa.RecordBatch.from_arrays(arrays, schema=columns)
 
@@ -219,142 +244,3 @@ def _renewed(
         new = schema.append(store.schema.field("uri"))
         columns |= zip(new.names, _values(ours, new), strict=True)
         yield pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
-
-
-class MovedRows:
-    """Rows whose image is now there under another id as well."""
-
-    def __init__(self) -> None:
-        self._moved: dict[str, str] = {}
-
-    def add(self, known: KnownRows) -> None:
-        """Adds the rows found for a batch."""
-        self._moved |= known.moved
-
-    def notes(self, sources: Sequence[Source]) -> list[str]:
-        """A message about the rows that are in no source."""
-        if self._moved:
-            for source in sources:
-                for example in source.examples:
-                    self._moved.pop(example.id, None)
-        if not self._moved:
-            return []
-        old, new = next(iter(self._moved.items()))
-        return [
-            f"{len(self._moved):,} images were in the store under other ids and are now there "
-            f"twice, such as {old!r} as {new!r}; remove the old rows in Python with "
-            "store.delete(ids)"
-        ]
-
-
-def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
-    """Ids of rows below a source's root that are in no source and whose image no longer exists.
-
-    An image is gone if its file is, or if the tar or table that a source has read in whole does not
-    have it any more. Eight bytes are kept for each id and uri, so a row whose hash coincides with
-    another's stays.
-    """
-    roots = [_Root(source.root) for source in sources]
-    examples = [source.examples for source in sources]
-    present = Digests(example.id for example in chain.from_iterable(examples))
-    whole = [source.examples for source in sources if source.complete]
-    containers = {
-        file for example in chain.from_iterable(whole) if (file := container_of(example.file))
-    }
-    inside = Digests(example.uri for example in chain.from_iterable(whole if containers else []))
-    gone: list[str] = []
-    objects: list[tuple[str, str]] = []
-    replaced: list[tuple[str, str, str | None]] = []
-    with store.scan(["id", "uri", "sha256"]) as reader:
-        for batch in reader:
-            absent = batch.filter(pa.array(~present.have(batch["id"].to_pylist())))
-            columns = (absent[name].to_pylist() for name in ("id", "uri", "sha256"))
-            for id_, uri, sha256 in zip(*columns, strict=True):
-                file = file_of(uri) if uri else ""
-                if not file or not any(root.contains(file) for root in roots):
-                    continue
-                if file in containers and file != uri:
-                    if inside.have([uri])[0]:
-                        replaced.append((id_, uri, sha256))
-                    else:
-                        gone.append(id_)
-                elif is_remote(file):
-                    objects.append((id_, file))
-                elif _is_gone(Path(file)):
-                    gone.append(id_)
-    files = sorted({file for _, file in objects})
-    lost = set(compress(files, ordered_map(_is_gone_object, files, ahead=256, threads=THREADS)))
-    gone += [id_ for id_, file in objects if file in lost]
-    return gone + _overwritten(store, replaced, present)
-
-
-def _overwritten(
-    store: VectorStore, rows: Sequence[tuple[str, str, str | None]], present: Digests
-) -> list[str]:
-    """Ids of rows (id, uri, sha256) whose uri now has another image, under a present id."""
-    if not rows:
-        return []
-    uris = pa.array(list({uri for _, uri, _ in rows}))
-    now: dict[str, str | None] = {}
-    with store.scan(["id", "uri", "sha256"]) as reader:
-        for batch in reader:
-            chosen = batch.filter(pc.is_in(batch["uri"], uris))
-            chosen = chosen.filter(pa.array(present.have(chosen["id"].to_pylist()), pa.bool_()))
-            now.update(zip(chosen["uri"].to_pylist(), chosen["sha256"].to_pylist(), strict=True))
-    return [id_ for id_, uri, sha256 in rows if uri in now and now[uri] != sha256]
-
-
-class _Root:
-    """A source's root, a path or a URL."""
-
-    def __init__(self, root: Path | str) -> None:
-        self._url = root if isinstance(root, str) else None
-        self._path = None if isinstance(root, str) else plain_path(root)
-
-    def contains(self, file: str) -> bool:
-        """Whether a file is the root or below it."""
-        if self._path is not None:
-            return not is_remote(file) and Path(file).is_relative_to(self._path)
-        return file == self._url or file.startswith(f"{self._url}/")
-
-
-def is_another(uri: str, other: str) -> bool:
-    """Whether a file exists at `uri` and is not the one at `other`."""
-    if is_remote(uri) or is_remote(other):
-        return _exists(file_of(uri)) and file_of(uri) != file_of(other)
-    try:
-        return not Path(file_of(uri)).samefile(file_of(other))
-    except (OSError, ValueError):
-        return False
-
-
-def _exists(file: str) -> bool:
-    if not is_remote(file):
-        return Path(file).exists()
-    try:
-        head(file)
-    except RemoteError:
-        return False
-    return True
-
-
-def _is_gone_object(url: str) -> bool:
-    """Whether a remote object certainly does not exist."""
-    try:
-        head(url)
-    except RemoteMissingError:
-        return True
-    except RemoteError:
-        return False
-    return False
-
-
-def _is_gone(path: Path) -> bool:
-    """Whether a file certainly does not exist; behind a broken link it may come back."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return not any(parent.is_symlink() and not parent.exists() for parent in path.parents)
-    except OSError:
-        return False
-    return False

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from rsicd_embed.indexing.image_workers import ImageWorkers, Loaded
-from rsicd_embed.indexing.reconcile import is_another, merge_rows, stored_rows
+from rsicd_embed.indexing.reconcile import merge_rows, stored_rows
 from rsicd_embed.indexing.stages import Stages
+from rsicd_embed.indexing.vanished_rows import is_another
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, row_schema, vector_array
 from rsicd_embed.stores.base import VectorStore
 

@@ -13,7 +13,7 @@ from rsicd_embed.errors import BenchError
 from rsicd_embed.stores.uri import StoreURI
 from tests.helpers import run
 
-from .records import BENCHMARKS, ann, write
+from .records import BENCHMARKS, ann, changed, searched, write
 
 
 def chosen(**goal: Any) -> str:
@@ -30,6 +30,15 @@ def test_the_fastest_that_is_enough() -> None:
     assert chosen(ann_recall=1) == "lancedb:./index"
     assert chosen(ann_recall=1, memory_bytes=3e8) == "exact:./index"
     assert chosen(ann_recall=0.999, qps=4000) == "nmslib:./index"
+
+
+def test_a_recall_just_below_the_goal_is_not_enough() -> None:
+    nearly = changed(
+        ann(), "states", "optimized", "contenders", "nmslib", to=searched(0.99995, 1.0, 5000)
+    )
+    for ann_recall, store in ((1.0, "lancedb"), (0.99996, "lancedb"), (0.99995, "nmslib")):
+        best = recommend([nearly], Goal(ann_recall)).best  # type: ignore[list-item]
+        assert best is not None and best.store == store
 
 
 def test_of_two_as_fast_the_one_that_takes_less_memory() -> None:

@@ -153,6 +153,7 @@ def test_corrected_rows_keep_their_labels_and_are_examples(
     result = labels.label_few_shot(store, examples, overwrite=True)
     assert result.corrected == 9
     assert "lake" in result.classes  # two corrected rows
+    assert "delta" in result.left_out and not {*result.left_out} & {*result.classes}
     assert "delta" not in result.classes and result.counts["delta"] == 1  # only one
     dry = labels.label_few_shot(store, examples, dry_run=True)
     assert (dry.counts, dry.corrected, dry.labelled) == (result.counts, 9, 0)

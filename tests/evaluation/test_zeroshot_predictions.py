@@ -54,6 +54,7 @@ def test_a_class_that_is_not_listed_is_ranked_last(file: Path) -> None:
         ("0.png\tb\ta\t1\n", r"line 1: expected the class 'a' for 0\.png, found 'b'"),
         ("0.png\ta\tz\t1\n", "line 1: 'z' is not one of the 3 classes"),
         ("0.png\ta\ta\t.1\tb\t.9\n", r"line 1: expected falling scores, found \.1, \.9"),
+        ("0.png\ta\ta\tnan\tb\t.9\n", r"line 1: expected falling scores, found nan, \.9"),
         ("0.png\ta\ta\t.9\ta\t.1\n", "line 1: expected each class once"),
         (GOOD + "0.png\ta\ta\t1\n", r"line 3: 0\.png occurs twice"),
         ("0.png\ta\ta\t1\n", r"expected predictions for 2 images, found 1; 1\.png is missing"),
