@@ -96,9 +96,10 @@ def random_query(draw: random.Random) -> Query:
     )
 
 
-def test_equal_hits_in_all_stores(stores: list[VectorStore], words: Words) -> None:
+@pytest.mark.parametrize("queries", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_equal_hits_in_all_stores(stores: list[VectorStore], words: Words, queries: int) -> None:
     draw = random.Random(20)
-    for _ in range(500):
+    for _ in range(queries):
         query = random_query(draw)
         answers = [rsicd_embed.search(query, store, words) for store in stores]
         first = answers[0]
