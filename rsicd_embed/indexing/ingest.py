@@ -164,7 +164,7 @@ def ingest_with(
             source, workers, store, moved, summary, stages, strict=strict, progress=progress
         )
     summary.notes += moved.notes(sources)
-    given = {name for source in sources for name in source.schema.names}
+    given = {name for source in sources for name in {*source.schema.names} - {*source.inferred}}
     computed = [name for name in computed_columns(store.schema) if name not in given]
     if summary.changed and computed:
         summary.notes.append(
