@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Generator, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ DATA = Path(os.environ.get("RSICD_EMBED_DATA", Path(__file__).parents[2] / "shar
 
 COLOURS = {"desert": (230, 190, 100), "forest": (20, 90, 20), "sea": (20, 60, 160)}
 
-# XLA's options that skip MLIR, and compile a program as a whole: a quarter of the CPU time.
-QUICK_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+# XLA's options that compile a program as a whole, and without MLIR: a quarter of the CPU time. XLA
+# ends the process if it does not know one, and jaxlib 0.12 does not know the second.
+QUICK_COMPILATION = "--xla_cpu_parallel_codegen_split_count=1"
+if version("jaxlib").startswith("0.10."):
+    QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 
 CAPTIONS = [
     "many planes are parked near a large building in an airport .",
