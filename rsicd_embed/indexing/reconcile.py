@@ -143,8 +143,8 @@ def keep_stored(
     for example in examples:
         row = known.rows.get(example.id, {})
         stored = {name: row[name] for name in inferred if row.get(name) is not None}
-        said = {name: row.get(corrected_name(name)) for name in corrected}
-        stored |= {name: value for name, value in said.items() if value is not None}
+        corrections = {name: row.get(corrected_name(name)) for name in corrected}
+        stored |= {name: value for name, value in corrections.items() if value is not None}
         if any(value != example.attributes.get(name) for name, value in stored.items()):
             example = replace(example, attributes={**example.attributes, **stored})
         kept.append(example)
@@ -195,8 +195,8 @@ def update_attributes(
             new = pa.table([rows["id"], *_values(ours, columns)], ["id", *columns.names])
             kept = {name: rows[name] for name in inferred if name in rows.schema.names}
             for name in corrected_columns(rows.schema, schema):
-                said = rows[corrected_name(name)]
-                kept[name] = pc.coalesce(said, kept[name]) if name in kept else said
+                correct = rows[corrected_name(name)]
+                kept[name] = pc.coalesce(correct, kept[name]) if name in kept else correct
             merged = with_kept_values(new, [pa.record_batch({"id": rows["id"], **kept})])
             arrays = [merged[name].combine_chunks() for name in columns.names]
             return pa.RecordBatch.from_arrays(arrays, schema=columns)

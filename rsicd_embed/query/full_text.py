@@ -117,11 +117,11 @@ def ranked_ids(
     idf = np.log1p((documents - df + 0.5) / (df + 0.5))
     norm = _K1 * (1 - _B + _B * size / max(total / max(documents, 1), 1e-9))
     scores = (idf * tf * (_K1 + 1) / (tf + norm[:, None])).sum(axis=1)
-    found = pa.concat_arrays(ids)
+    matching = pa.concat_arrays(ids)
     if n is not None and n < len(scores):
         best = np.flatnonzero(scores >= np.partition(scores, -n)[-n])  # with all ties
-        found, scores = found.take(pa.array(best)), scores[best]
-    ranked = zip(found.to_pylist(), scores.tolist(), strict=True)
+        matching, scores = matching.take(pa.array(best)), scores[best]
+    ranked = zip(matching.to_pylist(), scores.tolist(), strict=True)
     return sorted(ranked, key=lambda hit: (-hit[1], hit[0]))[:n]
 
 
