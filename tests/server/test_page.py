@@ -152,6 +152,7 @@ def test_keyboard_navigation(page: Any) -> None:
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.id") == "tab-picture"
     page.keyboard.press("ArrowLeft")
+    searched(page, "“a beach”")  # again, with new cards
     page.locator(".card .picture").first.focus()
     page.keyboard.press("ArrowRight")
     name = page.evaluate("document.activeElement.getAttribute('aria-label')")
