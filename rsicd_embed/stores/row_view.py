@@ -238,31 +238,20 @@ def _scanned(
 ) -> Iterator[pa.RecordBatch]:
     names = [name for name in schema.names if name != VECTOR] or ["id"]  # at least for its length
     for part, mask in zip(rows.parts, masks, strict=True):
-        columns = part.attributes.select(names)
-        for first in _block_starts(len(part), mask):
-            start = first
-            for batch in columns.slice(first, _SCAN_ROWS).to_batches():
-                block = slice(start, start + len(batch))
-                start = block.stop
-                vectors = part.matrix[block]
-                if mask is not None:
-                    batch = pc.filter(batch, pa.array(mask[block]))
-                    if not len(batch):
-                        continue
-                    vectors = vectors[mask[block]] if VECTOR in schema.names else vectors
-                yield pa.record_batch(
-                    [
-                        vector_array(vectors) if name == VECTOR else batch.column(name)
-                        for name in schema.names
-                    ],
-                    schema=schema,
-                )
-
-
-def _block_starts(count: int, mask: np.ndarray | None) -> Sequence[int]:
-    """Where the blocks of `_SCAN_ROWS` rows begin, of those that a mask has rows in."""
-    starts = range(0, count, _SCAN_ROWS)
-    if mask is None or not count:
-        return starts
-    has_rows = np.logical_or.reduceat(mask, starts)
-    return [start for start, has in zip(starts, has_rows, strict=True) if has]
+        start = 0
+        for attributes in part.attributes.select(names).to_batches(max_chunksize=_SCAN_ROWS):
+            block = slice(start, start + len(attributes))
+            start = block.stop
+            vectors = part.matrix[block]
+            if mask is not None:
+                if not mask[block].any():
+                    continue
+                attributes = pc.filter(attributes, pa.array(mask[block]))
+                vectors = vectors[mask[block]] if VECTOR in schema.names else vectors
+            yield pa.record_batch(
+                [
+                    vector_array(vectors) if name == VECTOR else attributes.column(name)
+                    for name in schema.names
+                ],
+                schema=schema,
+            )
