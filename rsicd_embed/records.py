@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -310,6 +310,13 @@ def sql_name(name: str) -> str:
 def all_of(conditions: Iterable[str]) -> str:
     """Joins SQL conditions by AND; each is complete by itself, but may end in a comment."""
     return " AND ".join(f"({condition}\n)" for condition in conditions)
+
+
+def any_of(conditions: Sequence[str]) -> str:
+    """Joins SQL conditions by OR, as `all_of` does by AND; a single one stays as it is."""
+    if len(conditions) == 1:
+        return conditions[0]
+    return " OR ".join(f"({condition}\n)" for condition in conditions)
 
 
 def with_ids(ids: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from rsicd_embed.curation.corrections import LabelColumns, LabelState, set_label
 
 from .conftest import picture
 from .helpers import IDS, Counting, counts, ingest, manifest, rows
+from .other_writer import before_the_lock
 
 
 def test_a_second_run_embeds_nothing(embedder: Counting, each_uri: str, pictures: Path) -> None:
@@ -113,6 +114,24 @@ def write_first(monkeypatch: pytest.MonkeyPatch, uri: str, **values: Any) -> Non
 
     for name in ("rewrite_attributes", "merge"):
         monkeypatch.setattr(kind, name, after_another(getattr(kind, name)))
+
+
+def add_checked(send: Callable[..., None], uri: str) -> None:
+    with rsicd_embed.open_store(uri) as other:
+        row = other.scan().read_all().slice(0, 1)
+        columns = {"id": ["a.png"], "vector": row["vector"], "uri": ["elsewhere"], "checked": [7]}
+        other.upsert(pa.table(columns).to_batches())
+
+
+def test_new_rows_keep_what_others_write_meanwhile(
+    embedder: Counting, each_uri: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process adds a row of the same id with a further column."""
+    ingest(embedder, each_uri, pictures / "b.png")
+    before_the_lock(monkeypatch, add_checked, each_uri)
+    ingest(embedder, each_uri, pictures)
+    row = rows(each_uri)["a.png"]
+    assert (row["uri"], row["checked"]) == (str(pictures / "a.png"), 7)
 
 
 @pytest.mark.parametrize("change", ["value", "column", "move", "image"])

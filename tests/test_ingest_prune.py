@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import rsicd_embed
+from rsicd_embed.indexing import vanished_rows
 
 from .conftest import picture
 from .helpers import IDS, Counting, counts, ingest, manifest, rows
+from .other_writer import run_in_a_process
 
 
 def test_a_vanished_file_stays_unless_pruned(
@@ -26,6 +29,32 @@ def test_a_vanished_file_stays_unless_pruned(
     assert sorted(rows(each_uri)) == IDS
     assert counts(ingest(embedder, each_uri, pictures, prune=True)) == (0, 0, 4, 1, 0)
     assert sorted(rows(each_uri)) == ["a.png", "b.png", "d.tif", "sub/e.png"]
+
+
+def move_rows(send: Callable[..., None], uri: str, folder: Path) -> None:
+    with rsicd_embed.open_store(uri) as other:
+        table = other.scan(where="id IN ('b.png', 'c.jpg')").read_all()
+        moved = [str(folder / id_) for id_ in table["id"].to_pylist()]
+        place = table.schema.get_field_index("uri")
+        other.upsert(table.set_column(place, "uri", pa.array(moved)).to_batches())
+
+
+def test_rows_that_another_process_moves_are_not_pruned(
+    embedder: Counting, each_uri: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(embedder, each_uri, pictures)
+    for name in ("a.png", "b.png", "c.jpg"):
+        (pictures / name).unlink()
+    select = vanished_rows._vanished
+
+    def select_first(*arguments: Any) -> dict[str, str]:
+        gone = select(*arguments)
+        run_in_a_process(move_rows, each_uri, pictures / "new")
+        return gone
+
+    monkeypatch.setattr(vanished_rows, "_vanished", select_first)
+    assert ingest(embedder, each_uri, pictures, prune=True).removed == 1
+    assert sorted(rows(each_uri)) == IDS[1:]
 
 
 def test_a_renamed_folder_below_the_source_can_be_pruned(

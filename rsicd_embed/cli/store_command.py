@@ -106,10 +106,7 @@ def restore(version: str, tag_left: str | None, store_uri: str, as_json: bool) -
     """
     with _open_versioned(store_uri) as opened:
         left, left_model = _ids(opened), opened.provenance.model
-        if tag_left is not None:
-            opened.as_of(version).close()  # refuses an unknown version before anything is written
-            opened.tag(tag_left)
-        opened.restore(version)
+        opened.restore(version, tag_left)
         restored, model = _ids(opened), opened.provenance.model
     only_left = len(left - restored)
     if as_json:

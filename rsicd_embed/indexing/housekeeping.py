@@ -6,12 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rsicd_embed.arguments import require_items
 from rsicd_embed.errors import ArgumentError, StoreError
 from rsicd_embed.indexing.ingest import Progress
-from rsicd_embed.stores.base import VectorStore, open_store, require_store, require_versioned
+from rsicd_embed.records import any_of, with_ids
+from rsicd_embed.stores.base import (
+    ConditionalDeleter,
+    VectorStore,
+    open_store,
+    require_store,
+    require_versioned,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ def delete_rows(
     Args:
         store: the store.
         ids: ids of rows to delete.
-        where: SQL condition; rows that match it are deleted as well.
+        where: SQL condition; rows that match it when the store is locked are deleted as well. In a
+            store that is no `ConditionalDeleter`, what others write at that moment may be missed.
         dry_run: only report the rows.
 
     Raises:
@@ -50,25 +57,18 @@ def delete_rows(
     require_items(ids, "ids", str)
     if not ids and where is None:
         raise ArgumentError("expected ids or a condition of rows to delete, found neither")
-    given = pa.array(dict.fromkeys(ids), pa.string())
-    chosen: list[str] = []
-    with store.scan(["id"], where) as reader:
-        for batch in reader:
-            known = batch["id"]
-            chosen += known.to_pylist() if where is not None else _of(known, given)
-    if where is not None and len(given):
-        with store.scan(["id"]) as reader:
-            chosen += [id_ for batch in reader for id_ in _of(batch["id"], given)]
-    chosen = sorted(set(chosen))
-    if chosen and not dry_run:
-        store.delete(chosen)
+    given = list(dict.fromkeys(ids))
+    selected = [where] if where is not None else []
+    condition = any_of([*selected, *([with_ids(given)] if given else [])])
+    if isinstance(store, ConditionalDeleter) and not dry_run:
+        chosen = store.delete_where(condition)
+    else:
+        with store.scan(["id"], condition) as reader:
+            chosen = reader.read_all()["id"].to_pylist()
+        if chosen and not dry_run:
+            store.delete(chosen)
     deleted = set(chosen)
-    return Deletion(tuple(chosen), tuple(id_ for id_ in given.to_pylist() if id_ not in deleted))
-
-
-def _of(ids: pa.Array, wanted: pa.Array) -> list[str]:
-    chosen: list[str] = ids.filter(pc.is_in(ids, wanted)).to_pylist()
-    return chosen
+    return Deletion(tuple(sorted(chosen)), tuple(id_ for id_ in given if id_ not in deleted))
 
 
 def copy_store(

@@ -209,13 +209,10 @@ def write_rows(
             if step is None:
                 break
             with stages("compare"):
-                changed, replaces = _changed(store, known, step)
+                changed = _changed(store, known, step)
             if changed.num_rows:
                 with stages("write"):
-                    if replaces:
-                        merge_rows(store, changed.to_batches())
-                    else:
-                        store.upsert(changed.to_batches())
+                    merge_rows(store, changed.to_batches())
             summary.imported += changed.num_rows
             summary.unchanged += step.num_rows - changed.num_rows
             progress(step.num_rows)
@@ -246,16 +243,12 @@ def _steps(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(group).combine_chunks()
 
 
-def _changed(store: VectorStore, known: pa.ChunkedArray, rows: pa.Table) -> tuple[pa.Table, bool]:
-    """Selects rows that are new or differ from the store's.
-
-    Returns:
-        The rows, and whether they replace any.
-    """
+def _changed(store: VectorStore, known: pa.ChunkedArray, rows: pa.Table) -> pa.Table:
+    """Selects rows that are new or differ from the store's."""
     ids = rows["id"].combine_chunks().cast(pa.string())
     present = pc.is_in(ids, value_set=known)
     if not pc.any(present).as_py():
-        return rows, False
+        return rows
     batch, schema = rows.to_batches()[0], store.schema
     names = [name for name in batch.schema.names if name in schema.names]
     corrected = corrected_columns(schema, batch.schema)
@@ -272,7 +265,7 @@ def _changed(store: VectorStore, known: pa.ChunkedArray, rows: pa.Table) -> tupl
     for name in batch.schema.names:
         if name not in names:
             differs |= batch[name].is_valid().to_numpy(zero_copy_only=False)
-    return pa.Table.from_batches([batch.filter(pa.array(differs))]), True
+    return pa.Table.from_batches([batch.filter(pa.array(differs))])
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -97,8 +97,6 @@ def import_vectors(
         open_store(store_uri, declared(model, dim)) as store,
         phase("import", sum(file.rows for file in files)) as progress,
     ):
-        with store.scan(["id"]) as reader:
-            known = Digests(id_ for batch in reader for id_ in batch["id"].to_pylist())
         for file in files:
             first = True
             for step in read_ahead(_steps(file.batches(dim, summary.skipped, norms.add))):
@@ -107,10 +105,7 @@ def import_vectors(
                 first = False
                 own = [id_ for batch in step for id_ in batch["id"].to_pylist()]
                 with stages("write"):
-                    if known.have(own).any():
-                        merge_rows(store, step)
-                    else:
-                        store.upsert(step)
+                    merge_rows(store, step)
                 ids.append(Digests(own))
                 written += len(ids[-1])
                 progress(len(ids[-1]))

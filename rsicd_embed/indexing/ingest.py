@@ -23,7 +23,7 @@ from rsicd_embed.indexing.reconcile import (
     update_attributes,
 )
 from rsicd_embed.indexing.stages import Stages
-from rsicd_embed.indexing.vanished_rows import MovedRows, vanished
+from rsicd_embed.indexing.vanished_rows import MovedRows, remove_vanished
 from rsicd_embed.indexing.writer import Displaced, Writer
 from rsicd_embed.parallel import batched
 from rsicd_embed.records import corrected_name
@@ -172,7 +172,7 @@ def ingest_with(
             f"contents, in the columns {', '.join(computed)}; compute these again with --overwrite"
         )
     if prune:
-        summary.removed = store.delete([*vanished(store, sources), *blank])
+        summary.removed = remove_vanished(store, sources, blank)
     elif blank:
         summary.notes.append(
             f"{len(blank):,} tiles have too few pixels with data now, such as {blank[0]!r}; the "

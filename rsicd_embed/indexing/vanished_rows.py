@@ -15,8 +15,9 @@ from rsicd_embed.errors import RemoteError, RemoteMissingError
 from rsicd_embed.images import container_of, file_of
 from rsicd_embed.indexing.reconcile import KnownRows
 from rsicd_embed.parallel import ordered_map
+from rsicd_embed.records import all_of, any_of, sql_literal, with_ids
 from rsicd_embed.remote import THREADS, head, is_remote
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import ConditionalDeleter, VectorStore
 
 
 class MovedRows:
@@ -45,8 +46,27 @@ class MovedRows:
         ]
 
 
-def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
-    """Ids of rows below a source's root that are in no source and whose image no longer exists.
+def remove_vanished(store: VectorStore, sources: Sequence[Source], blank: Sequence[str]) -> int:
+    """Removes vanished rows, unless another process gave them a new uri meanwhile.
+
+    Args:
+        store: the store.
+        sources: see `_vanished`.
+        blank: ids of further rows to remove.
+
+    Returns:
+        The number of rows removed.
+    """
+    gone = _vanished(store, sources)
+    if not gone or not isinstance(store, ConditionalDeleter):
+        return store.delete([*gone, *blank])
+    uris = ", ".join(map(sql_literal, dict.fromkeys(gone.values())))
+    conditions = [all_of([with_ids(gone), f"uri IN ({uris})"])]
+    return len(store.delete_where(any_of([*conditions, *([with_ids(blank)] if blank else [])])))
+
+
+def _vanished(store: VectorStore, sources: Sequence[Source]) -> dict[str, str]:
+    """Rows below a source's root that are in no source and whose image no longer exists: id → uri.
 
     An image is gone if its file is, or if the tar or table that a source has read in whole does not
     have it any more. Eight bytes are kept for each id and uri, so a row whose hash coincides with
@@ -60,7 +80,7 @@ def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
         file for example in chain.from_iterable(whole) if (file := container_of(example.file))
     }
     inside = Digests(example.uri for example in chain.from_iterable(whole if containers else []))
-    gone: list[str] = []
+    gone: dict[str, str] = {}
     objects: list[tuple[str, str]] = []
     replaced: list[tuple[str, str, str | None]] = []
     with store.scan(["id", "uri", "sha256"]) as reader:
@@ -75,23 +95,23 @@ def vanished(store: VectorStore, sources: Sequence[Source]) -> list[str]:
                     if inside.have([uri])[0]:
                         replaced.append((id_, uri, sha256))
                     else:
-                        gone.append(id_)
+                        gone[id_] = uri
                 elif is_remote(file):
-                    objects.append((id_, file))
+                    objects.append((id_, uri))
                 elif _is_gone(Path(file)):
-                    gone.append(id_)
-    files = sorted({file for _, file in objects})
+                    gone[id_] = uri
+    files = sorted({file_of(uri) for _, uri in objects})
     lost = set(compress(files, ordered_map(_is_gone_object, files, ahead=256, threads=THREADS)))
-    gone += [id_ for id_, file in objects if file in lost]
-    return gone + _overwritten(store, replaced, present)
+    gone |= {id_: uri for id_, uri in objects if file_of(uri) in lost}
+    return gone | _overwritten(store, replaced, present)
 
 
 def _overwritten(
     store: VectorStore, rows: Sequence[tuple[str, str, str | None]], present: Digests
-) -> list[str]:
-    """Ids of rows (id, uri, sha256) whose uri now has another image, under a present id."""
+) -> dict[str, str]:
+    """The rows (id, uri, sha256) whose uri now has another image, under a present id: id → uri."""
     if not rows:
-        return []
+        return {}
     uris = pa.array(list({uri for _, uri, _ in rows}))
     now: dict[str, str | None] = {}
     with store.scan(["id", "uri", "sha256"]) as reader:
@@ -99,7 +119,7 @@ def _overwritten(
             chosen = batch.filter(pc.is_in(batch["uri"], uris))
             chosen = chosen.filter(pa.array(present.have(chosen["id"].to_pylist()), pa.bool_()))
             now.update(zip(chosen["uri"].to_pylist(), chosen["sha256"].to_pylist(), strict=True))
-    return [id_ for id_, uri, sha256 in rows if uri in now and now[uri] != sha256]
+    return {id_: uri for id_, uri, sha256 in rows if uri in now and now[uri] != sha256}
 
 
 class _Root:

@@ -87,12 +87,9 @@ class Writer:
         batches, self._batches = self._batches, []
         if batches:
             with self._stages("write"):
-                if self._replaced:
-                    displaced = [image for batch in batches for image in self._displaced(batch)]
-                    merge_rows(self._store, batches, self._inferred)
-                    self.displaced += displaced
-                else:
-                    self._store.upsert(batches)
+                displaced = [image for batch in batches for image in self._displaced(batch)]
+                merge_rows(self._store, batches, self._inferred)
+                self.displaced += displaced
                 self._replaced.clear()
         self._committed = time.perf_counter()
 

@@ -194,8 +194,16 @@ class Versioned(VectorStore, Protocol):
         """
         ...
 
-    def restore(self, version: str) -> None:
-        """Makes a tagged state the newest again, including its model, in one step."""
+    def restore(self, version: str, tag_left: str | None = None) -> None:
+        """Makes a tagged state the newest again, including its model, in one step.
+
+        Args:
+            version: the tag; see `as_of`.
+            tag_left: new tag of the state that is replaced; None for none.
+
+        Raises:
+            StoreError: there is no such version, or `tag_left` exists already or is invalid.
+        """
         ...
 
     def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:
@@ -260,6 +268,19 @@ class RowMerger(Protocol):
 
         Raises:
             SchemaError: see `VectorStore.upsert`.
+        """
+        ...
+
+
+@runtime_checkable
+class ConditionalDeleter(Protocol):
+    """A store that can select and remove rows in one atomic step."""
+
+    def delete_where(self, where: str) -> list[str]:
+        """Removes the rows that match a condition while the store is locked; returns their ids.
+
+        Raises:
+            FilterError: an invalid `where`.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from rsicd_embed.errors import FingerprintError, SchemaError, StoreError
 from rsicd_embed.records import Provenance
 from rsicd_embed.stores.base import Versioned, open_store, require_versioned
+from tests.other_writer import before_the_lock
 
 from .contract import MADE_BY, batch, stored, unit
 
@@ -85,6 +86,29 @@ def test_restore_can_be_undone(store: Versioned, uri: str) -> None:
         assert ids(again) == {"a", "b", "d"}
     store.restore("second")
     assert ids(store) == {"a", "b", "c"}
+
+
+def add_z(send: Callable[..., None], uri: str) -> None:
+    with open_store(uri) as other:
+        other.upsert([batch(["z"])])
+
+
+def test_restore_tags_the_state_that_it_replaces(
+    store: Versioned, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the rows that another process adds just before."""
+    store.tag("first")
+    for tag, message in (("first", "already exists"), ("a b", "expected a tag of letters")):
+        with pytest.raises(StoreError, match=message):
+            store.restore("first", tag)
+    with pytest.raises(StoreError, match="no version 'other'"):
+        store.restore("other", "left")
+    assert list(store.tags()) == ["first"]
+    before_the_lock(monkeypatch, add_z, uri)
+    store.restore("first", "left")
+    assert (ids(store), sorted(store.tags())) == ({"a", "b"}, ["first", "left"])
+    with store.as_of("left") as left:
+        assert ids(left) == {"a", "b", "z"}
 
 
 def test_untag_removes_files(store: Versioned, uri: str) -> None:

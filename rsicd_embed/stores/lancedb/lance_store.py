@@ -61,6 +61,8 @@ class LanceStore(LanceReader):
 
         def kept(rows: pa.Table, schema: pa.Schema) -> pa.Table:
             columns = kept_columns(given, schema, keep)
+            if not columns:
+                return rows
             with self.scan(["id", *columns], with_ids(rows["id"].to_pylist())) as stored:
                 return with_kept_values(rows, stored)
 
@@ -71,7 +73,10 @@ class LanceStore(LanceReader):
         batches: Iterable[pa.RecordBatch],
         complete: Callable[[pa.Table, pa.Schema], pa.Table],
     ) -> int:
-        """Upserts rows after `complete` has changed them, which is called during the lock."""
+        """Upserts rows after `complete` has changed them, which is called during the lock.
+
+        It is not called if all ids are new.
+        """
         schema = self._now().schema
         rows = conform(batches, schema)  # before locking, since producing batches may take long
         if not rows.num_rows:
@@ -79,14 +84,16 @@ class LanceStore(LanceReader):
         with self._writing() as now:
             if now.schema != schema:  # another process added columns in the meantime
                 rows = conform(rows.to_batches(), now.schema)
-            rows = complete(rows, now.schema)
+            if now.count == 0 and self._location.is_locked:  # else others may add the same ids
+                self._seen = SeenIds(now.version)
+            is_new = self._seen is not None and not self._seen.may_have(rows["id"])
+            if not is_new:
+                rows = complete(rows, now.schema)
             added = [field for field in rows.schema if field.name not in now.schema.names]
             if added:
                 # A separate commit, which only adds nulls.
                 self._table.add_columns(pa.schema(added))
-            if now.count == 0 and self._location.is_locked:  # else others may add the same ids
-                self._seen = SeenIds(now.version)
-            if self._seen and not self._seen.may_have(rows["id"]):
+            if is_new:
                 self._table.add(rows)  # takes a third of the time of a merge
             else:
                 merge = self._table.merge_insert("id")
@@ -102,6 +109,15 @@ class LanceStore(LanceReader):
             return 0
         with self._writing():  # one commit for all ids
             return int(self._table.delete(with_ids(removed)).num_deleted_rows)
+
+    def delete_where(self, where: str) -> list[str]:
+        """Removes rows by condition; see `ConditionalDeleter`."""
+        with self._writing():
+            with self.scan(["id"], where) as reader:
+                removed = list(reader.read_all()["id"].to_pylist())
+            if removed:
+                self._table.delete(with_ids(removed))
+        return removed
 
     def drop_columns(self, names: Sequence[str]) -> None:
         """Removes columns; see `VectorStore.drop_columns`."""
@@ -136,8 +152,7 @@ class LanceStore(LanceReader):
     def tag(self, name: str) -> None:
         """Tags the current version; see `Versioned.tag`."""
         with self._writing():
-            require_new_tag(name, _tags(self._table), self.uri)
-            self._table.tags.create(name, self._table.version)
+            self._add_tag(name)
 
     def untag(self, name: str) -> None:
         """Deletes a tag; see `Versioned.untag`."""
@@ -156,12 +171,15 @@ class LanceStore(LanceReader):
             table.checkout(number)
         return type(self)(self._location, table, version)
 
-    def restore(self, version: str) -> None:
+    def restore(self, version: str, tag_left: str | None = None) -> None:
         """Makes a version the newest again; see `Versioned.restore`."""
         with self._writing():
             self._seen = None
             self._location.checksums.verify_tags()
-            self._table.restore(self._version_number(version))
+            number = self._version_number(version)
+            if tag_left is not None:
+                self._add_tag(tag_left)
+            self._table.restore(number)
             self.provenance = self._location.provenance(self._table)
 
     def replace(self, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> int:
@@ -197,6 +215,10 @@ class LanceStore(LanceReader):
         self._table.restore(version)
         self.provenance = self._location.provenance(self._table)
         return True
+
+    def _add_tag(self, name: str) -> None:
+        require_new_tag(name, _tags(self._table), self.uri)
+        self._table.tags.create(name, self._table.version)
 
     def _version_number(self, version: str) -> int:
         """The number of a tagged or numbered version; StoreError if the table does not have it."""

@@ -218,11 +218,15 @@ class SegmentLog:
     def add_tag(self, tag: str) -> None:
         """Tags the newest state; see `Versioned.tag`."""
         with self.writing() as now:
-            require_new_tag(tag, now.manifest.tag_files, str(self.folder))
-            content = segment_manifest.encode(replace(now.manifest, tag=tag, tags=()))
-            path = segment_manifest.tag_path(self.folder, tag)
-            entry = files.write_file(path, lambda aside: aside.write_bytes(content))
-            self.commit(replace(now.manifest, tags=(*now.manifest.tags, entry)))
+            self.commit(self.with_tag(now.manifest, tag))
+
+    def with_tag(self, manifest: Manifest, tag: str) -> Manifest:
+        """Adds a tag of the newest state to its manifest, which is to be committed."""
+        require_new_tag(tag, manifest.tag_files, str(self.folder))
+        content = segment_manifest.encode(replace(manifest, tag=tag, tags=()))
+        path = segment_manifest.tag_path(self.folder, tag)
+        entry = files.write_file(path, lambda aside: aside.write_bytes(content))
+        return replace(manifest, tags=(*manifest.tags, entry))
 
     def remove_tag(self, tag: str) -> None:
         """Deletes a tag; see `Versioned.untag`."""

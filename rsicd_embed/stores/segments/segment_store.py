@@ -86,6 +86,8 @@ class SegmentStore(RowStore):
 
         def kept(rows: pa.Table, now: Rows) -> pa.Table:
             columns = kept_columns(given, now.schema, keep)
+            if not columns:
+                return rows
             with scan(now, ["id", *columns], with_ids(rows["id"].to_pylist())) as stored:
                 return with_kept_values(rows, stored)
 
@@ -113,11 +115,15 @@ class SegmentStore(RowStore):
         if not len(removed):
             return 0
         with self._writing() as now:
-            staged, count = _without_ids(now, removed)
-            if count:
-                schema = now.rows.schema
-                self._commit(now, self._written(staged, schema, self._fixed(now.manifest)), schema)
-            return count
+            return self._delete(now, removed)
+
+    def delete_where(self, where: str) -> list[str]:
+        """Removes rows by condition; see `ConditionalDeleter`."""
+        with self._writing() as now:
+            with scan(now.rows, ["id"], where) as reader:
+                removed = reader.read_all()["id"]
+            self._delete(now, removed)
+        return list(removed.to_pylist())
 
     def drop_columns(self, names: Sequence[str]) -> None:
         """Removes columns; see `VectorStore.drop_columns`. The graph stays valid."""
@@ -161,10 +167,12 @@ class SegmentStore(RowStore):
         """Opens a tagged state read-only; see `Versioned.as_of`."""
         return type(self)(self._parsed, self._log.at(version))
 
-    def restore(self, version: str) -> None:
+    def restore(self, version: str, tag_left: str | None = None) -> None:
         """Makes a tagged state the newest; see `Versioned.restore`."""
         with self._log.writing() as now:
             state, newest = self._log.at(version).read().manifest, now.manifest
+            if tag_left is not None:
+                newest = self._log.with_tag(newest, tag_left)
             generation = newest.generation + 1
             self._log.commit(replace(state, generation=generation, tags=newest.tags, tag=None))
             self.provenance = state.provenance
@@ -232,6 +240,14 @@ class SegmentStore(RowStore):
     def _index(self, now: Snapshot) -> tuple[str, float | None]:
         """`StoreInfo.index` and `StoreInfo.ann_recall`."""
         return "exact scan", 1.0
+
+    def _delete(self, now: Snapshot, ids: pa.Array | pa.ChunkedArray) -> int:
+        """Removes rows of the locked store; returns their number."""
+        staged, count = _without_ids(now, ids)
+        if count:
+            schema = now.rows.schema
+            self._commit(now, self._written(staged, schema, self._fixed(now.manifest)), schema)
+        return count
 
     def _commit_upsert(self, now: Snapshot, table: pa.Table) -> None:
         """Adds the rows of `table`, at least one and each id once, replacing equal ids."""
