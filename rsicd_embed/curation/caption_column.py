@@ -7,22 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rsicd_embed.captioning.caption_config import Decoding
 from rsicd_embed.captioning.captioner import Captioner
-from rsicd_embed.curation.column_update import require_new_columns, update_columns
+from rsicd_embed.curation.column_update import Values, require_new_columns, values_before
+from rsicd_embed.curation.vector_columns import ROWS_PER_WRITE, compute_columns
 from rsicd_embed.errors import FingerprintError, SchemaError, StoreError
 from rsicd_embed.records import (
-    VECTOR,
     Provenance,
     all_of,
     differences,
     sql_name,
-    vector_matrix,
 )
 from rsicd_embed.stores.base import VectorStore
 
-ROWS_PER_WRITE = 200_000
 _WHILE_BUSY = 1024  # rows between reports of progress
 
 
@@ -90,7 +89,7 @@ def caption_store(
         column: name of the column of captions.
         decoding: how captions are decoded; beam search by default.
         where: SQL condition; other rows keep their values.
-        overwrite: caption rows again that have a caption; all are then written in one step.
+        overwrite: caption rows again that have a caption.
         rows_per_write: rows per part.
         progress: called with the number of rows just captioned.
 
@@ -108,45 +107,39 @@ def caption_store(
     with store.scan(["id"], where):
         pass  # refuses an invalid condition before it is joined with others
     resumed = not overwrite and _has_captions(store, columns)
-    captioned = 0
+    decoded = captioned = 0
 
-    def captions_of(batch: pa.RecordBatch, budget: int) -> dict[str, pa.Array]:
-        nonlocal captioned
-        vectors = vector_matrix(batch[VECTOR])[:budget]
-        texts: list[str | None] = []
-        likely: list[float | None] = []
+    def compute(vectors: np.ndarray) -> Values:
+        nonlocal decoded
+        texts: list[str] = []
+        likely: list[float] = []
         for start in range(0, len(vectors), _WHILE_BUSY):
             part = vectors[start : start + _WHILE_BUSY]
-            generated = captioner.caption_vectors(part, decoding, first=captioned)
+            generated = captioner.caption_vectors(part, decoding, first=decoded)
             texts += generated.texts
             likely += generated.log_probabilities.tolist()
-            captioned += len(part)
+            decoded += len(part)
             progress(len(part))
-        left = [None] * (len(batch) - len(vectors))
-        values = pa.array([*texts, *left], pa.string()), pa.array([*likely, *left], pa.float32())
-        return dict(zip(columns.names, values, strict=True))
+        return dict(zip(columns.names, (pa.array(texts), pa.array(likely)), strict=True))
 
-    if overwrite:
-        update_columns(store, columns, lambda batch: captions_of(batch, len(batch)), where)
-        return CaptionedRows(captioned, 0, column)
+    def settle(rows: pa.RecordBatch, values: Values) -> Values:
+        """Keeps captions that others wrote meanwhile, unless they are to be replaced."""
+        nonlocal captioned
+        present = pa.array(np.zeros(len(rows), bool))
+        if not overwrite and column in rows.schema.names:
+            present = rows[column].is_valid()
+        captioned += len(rows) - pc.sum(present).as_py()
+        return {
+            field.name: pc.if_else(present, values_before(rows, field), values[field.name])
+            for field in columns
+        }
+
     kept = _count(store, _captioned(where, column, absent=False)) if resumed else 0
-    present = resumed
-    while True:
-        condition = _captioned(where, column, absent=True) if present else where
-        left = rows_per_write
-
-        def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
-            nonlocal left
-            budget = min(left, len(batch))
-            left -= budget
-            return captions_of(batch, budget)
-
-        if present and not _count(store, condition):
-            return CaptionedRows(captioned, kept, column)
-        update_columns(store, columns, compute, condition)
-        present = True
-        if left:
-            return CaptionedRows(captioned, kept, column)
+    condition = _captioned(where, column, absent=True) if resumed else where
+    compute_columns(
+        store, columns, compute, condition, settle=settle, rows_per_write=rows_per_write
+    )
+    return CaptionedRows(captioned, kept, column)
 
 
 def _has_captions(store: VectorStore, columns: pa.Schema) -> bool:

@@ -1,4 +1,4 @@
-"""Writing computed columns to all rows of a store, in one atomic step and bounded memory."""
+"""Writing columns of a store's rows while it is locked, in one atomic step and bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rsicd_embed.records import FIXED_COLUMNS
 from rsicd_embed.stores.base import AttributeWriter, VectorStore, require_versioned
 from rsicd_embed.stores.columns import require_column_names
 
-Compute = Callable[[pa.RecordBatch], Mapping[str, pa.Array]]
+Values = Mapping[str, pa.Array]  # of columns, by name
 
 
 def require_new_columns(store: VectorStore, columns: pa.Schema, *, overwrite: bool) -> None:
@@ -41,18 +41,22 @@ def require_new_columns(store: VectorStore, columns: pa.Schema, *, overwrite: bo
 
 
 def update_columns(
-    store: VectorStore, columns: pa.Schema, compute: Compute, where: str | None = None
+    store: VectorStore,
+    columns: pa.Schema,
+    compute: Callable[[pa.RecordBatch], Values],
+    where: str | None = None,
 ) -> int:
     """Computes columns for the rows that match `where`; other rows keep their values.
 
-    Other processes see the values before the update or after it, and cannot write meanwhile. Tagged
-    states stay as they are. A store that is no `AttributeWriter` writes all rows again.
+    Other processes see the values before the update or after it, and cannot write meanwhile; see
+    `compute_columns` for values that take long to compute. Tagged states stay as they are. A store
+    that is no `AttributeWriter` writes all rows again.
 
     Args:
         store: the store.
         columns: names and types of the columns.
         compute: returns the columns of the rows to update in a batch, which has all columns of the
-            store; called once for each of these rows.
+            store; called once for each of these rows. Columns that it leaves out stay as they are.
         where: SQL condition that selects rows.
 
     Returns:
@@ -69,7 +73,9 @@ def update_columns(
         updated += len(rows)
         values = dict(compute(rows))
         arrays = [
-            values[field.name].cast(field.type) if field.name in values else _before(rows, field)
+            values[field.name].cast(field.type)
+            if field.name in values
+            else values_before(rows, field)
             for field in columns
         ]
         return pa.record_batch(arrays, columns)
@@ -91,10 +97,10 @@ def _replace_rows(
 ) -> None:
     """Writes all rows again, those that match `where` with computed columns."""
     versioned = require_versioned(store)
-    with store.scan(["id"], where) as reader:
-        chosen = reader.read_all()["id"].combine_chunks()
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    def batches() -> Iterator[pa.RecordBatch]:  # read while the store is locked
+        with store.scan(["id"], where) as reader:
+            chosen = reader.read_all()["id"].combine_chunks()
         with store.scan() as reader:
             for batch in filter(len, reader):
                 matches = pc.is_in(batch["id"], chosen)
@@ -102,7 +108,7 @@ def _replace_rows(
                 new = computed(rows) if len(rows) else None
                 values = dict(zip(batch.schema.names, batch.columns, strict=True))
                 for field in columns:
-                    values[field.name] = _before(batch, field)
+                    values[field.name] = values_before(batch, field)
                     if new is not None:
                         values[field.name] = pc.replace_with_mask(
                             values[field.name], matches, new[field.name]
@@ -113,7 +119,7 @@ def _replace_rows(
     versioned.optimize()
 
 
-def _before(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-    """The values of a column before the update."""
+def values_before(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    """The values of a column before an update; nulls if the store lacks it."""
     known = field.name in batch.schema.names
     return batch[field.name] if known else pa.nulls(len(batch), field.type)

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsicd_embed.curation.column_update import require_new_columns, update_columns
+from rsicd_embed.curation.column_update import Values, require_new_columns
 from rsicd_embed.curation.corrections import LabelColumns, corrected_labels
 from rsicd_embed.curation.logistic import Validated, cross_validate, softmax
+from rsicd_embed.curation.vector_columns import compute_columns
 from rsicd_embed.datasets.classes import PROMPT, readable
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import DatasetError
@@ -227,29 +228,32 @@ def _write(
     names, counts, corrected = pa.array(classes), Counter[str](), 0
     columns = LabelColumns(column)
 
-    def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    def compute(vectors: np.ndarray) -> Values:
+        likely = probabilities(vectors)
+        return {
+            column: names.take(pa.array(likely.argmax(axis=1))),
+            columns.probability: pa.array(likely.max(axis=1).astype(np.float32)),
+        }
+
+    def corrected_values(rows: pa.RecordBatch, values: Values) -> Values:
         nonlocal corrected
-        likely = probabilities(vector_matrix(batch[VECTOR]))
-        corrections = columns.corrections(batch)
-        label = pc.coalesce(corrections, names.take(pa.array(likely.argmax(axis=1))))
-        best = pa.array(likely.max(axis=1).astype(np.float32))
-        corrected += len(batch) - corrections.null_count
+        corrections = columns.corrections(rows)
+        label = pc.coalesce(corrections, values[column])
+        corrected += len(rows) - corrections.null_count
         for entry in label.value_counts().to_pylist():
             counts[entry["values"]] += entry["counts"]
         certain = pa.scalar(1.0, pa.float32())
-        return {
-            column: label,
-            columns.probability: pc.if_else(corrections.is_valid(), certain, best),
-        }
+        likely = pc.if_else(corrections.is_valid(), certain, values[columns.probability])
+        return {column: label, columns.probability: likely}
 
     labelled = 0
     if dry_run:
         read = [VECTOR, *[columns.corrected] * columns.has_corrections(store.schema)]
         with store.scan(read, where) as reader:
             for batch in filter(len, reader):
-                compute(batch)
+                corrected_values(batch, compute(vector_matrix(batch[VECTOR])))
     else:
-        labelled = update_columns(store, _columns(column), compute, where)
+        labelled = compute_columns(store, _columns(column), compute, where, settle=corrected_values)
     every = [*classes, *sorted(counts.keys() - set(classes))]
     by_class = {name: counts[name] for name in sorted(every, key=lambda name: -counts[name])}
     return Labelling(labelled, classes, column, by_class, corrected, validated)

@@ -9,7 +9,7 @@ needed for the ids only, up to 350 bytes per row, and for a block.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ _MOST_NEIGHBOURS = 1024  # a row with more of them is linked to the group throug
 _BLOCK_ROWS = 1024  # compared at a time …
 _BLOCK_HITS = 16_384  # … and the number of hits of a search
 _BLOCK_PAIRS = 4096
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -132,15 +133,22 @@ def _ordered(group: list[int], pixels: np.ndarray) -> list[int]:
 def _lowest_similarities(store: VectorStore, groups: Sequence[Sequence[str]]) -> list[float]:
     """The lowest similarity of each group's rows with its first row."""
     lowest = np.ones(len(groups))
+    for number, _, similarity in _similarities(store, groups):
+        lowest[number] = min(lowest[number], similarity)
+    return lowest.tolist()
+
+
+def _similarities(
+    store: VectorStore, groups: Sequence[Sequence[str]]
+) -> Iterator[tuple[int, str, float]]:
+    """The similarity of each row of a group with its first row, unless one of them is deleted."""
     pairs = ((number, id_) for number, ids in enumerate(groups) for id_ in ids[1:])
     for block in batched(pairs, _BLOCK_PAIRS):
         first = {number: groups[number][0] for number, _ in block}
         vectors = row_vectors(store, [*first.values(), *(id_ for _, id_ in block)])
         for number, id_ in block:
-            if first[number] in vectors and id_ in vectors:  # else it was deleted meanwhile
-                similarity = np.vecdot(vectors[first[number]], vectors[id_])
-                lowest[number] = min(lowest[number], similarity)
-    return lowest.tolist()
+            if first[number] in vectors and id_ in vectors:
+                yield number, id_, float(np.vecdot(vectors[first[number]], vectors[id_]))
 
 
 def write_duplicates(
@@ -152,6 +160,9 @@ def write_duplicates(
     overwrite: bool = False,
 ) -> int:
     """Writes the id of a row's representative to a column; null for representatives and others.
+
+    Rows that were deleted or embedded again since the groups were found belong to none, unless they
+    are as similar as before.
 
     Args:
         store: the store.
@@ -168,13 +179,20 @@ def write_duplicates(
     """
     columns = pa.schema([(column, pa.string())])
     require_new_columns(store, columns, overwrite=overwrite)
-    of = {id_: group.ids[0] for group in groups for id_ in group.ids[1:]}
+    of: dict[str, str] | None = None
 
     def compute(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+        nonlocal of
+        if of is None:  # now that the store is locked
+            of = {
+                id_: groups[number].ids[0]
+                for number, id_, similarity in _similarities(store, [g.ids for g in groups])
+                if similarity >= groups[number].similarity - _ROUNDING
+            }
         return {column: pa.array([of.get(id_) for id_ in batch["id"].to_pylist()], pa.string())}
 
     update_columns(store, columns, compute, where)
-    return len(of)
+    return len(of or ())
 
 
 class _Forest:
