@@ -18,7 +18,7 @@ from rsicd_embed.errors import StoreCorruptError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import scoring
 from rsicd_embed.stores.base import StoreInfo
-from rsicd_embed.stores.graph import Graph, GraphHits, GraphSettings
+from rsicd_embed.stores.graph import Graph, GraphHits, GraphSettings, Measured
 from rsicd_embed.stores.planner import SearchCosts, index_depth
 from rsicd_embed.stores.scoring import Candidates, require_k, unit_queries
 from rsicd_embed.stores.segments.segment_log import SegmentLog, Snapshot
@@ -29,6 +29,7 @@ from rsicd_embed.stores.uri import StoreURI
 GRAPH_ROWS = 1_000  # fewer rows are scanned faster than a graph is searched
 FOLD_ROWS = 100_000  # an upsert rebuilds the graph when more rows than this are fresh
 FOLD_SHARE = 1.0  # … and more than this share of the graph's rows
+_UNLOCKED_BUILDS = 3
 _SPARE = 10  # hits fetched beyond k, to see ties at rank k
 _LARGEST_SHARE = 0.1  # fetching more than this share of the rows is faster by an exact scan
 _COSTS = SearchCosts(fixed_us=100, per_hit_us=10, per_row_us=0.3)
@@ -76,9 +77,29 @@ class NmslibStore(SegmentStore):
         return replace(super().info(), advice=ADVICE)
 
     def optimize(self) -> None:
-        """Merges all segments into one, and builds its graph unless that is up to date."""
+        """Merges all segments into one, and builds its graph unless that is up to date.
+
+        The folder is not locked while the graph is built, which may take minutes, unless others
+        keep merging the segment with what they write.
+        """
+        for _ in range(_UNLOCKED_BUILDS):
+            with self._writing() as now:
+                if self._is_rebuilt(now):
+                    return
+                now = self._merge_all(now)
+            if len(now.rows) < GRAPH_ROWS:
+                return
+            segment, built = now.manifest.segments[0].vectors, self._build(now)
+            with self._writing() as now:
+                segments = now.manifest.segments
+                if segments and segments[0].vectors == segment:
+                    if not self._is_rebuilt(now):  # else another process was faster
+                        self._commit_graph(now, *built)
+                    return
         with self._writing() as now:
-            self._rebuild(now)
+            now = self._merge_all(now)
+            if len(now.rows) >= GRAPH_ROWS:
+                self._commit_graph(now, *self._build(now))
 
     def close(self) -> None:
         """Releases the files; the store cannot be used afterwards."""
@@ -119,11 +140,12 @@ class NmslibStore(SegmentStore):
     def _fixed(self, manifest: Manifest) -> int:
         return 1 if manifest.graph else 0
 
-    def _after_upsert(self, now: Snapshot) -> None:
+    def _after_upsert(self) -> None:
+        now = self._now()
         parts, graph = now.rows.parts, now.manifest.graph
         fresh = sum(part.live_rows for part in (parts[1:] if graph else parts))
         if fresh > max(FOLD_ROWS, FOLD_SHARE * (graph.rows if graph else 0)):
-            self._rebuild(now)
+            self.optimize()
 
     def _index(self, now: Snapshot) -> tuple[str, float | None]:
         graph = now.manifest.graph
@@ -144,17 +166,16 @@ class NmslibStore(SegmentStore):
             cached = self._graph = (entry.file.name, Graph.load(path, owners, entry.rows))
         return cached[1]
 
-    def _rebuild(self, now: Snapshot) -> None:
-        """Merges all rows into one segment, then builds and commits its graph; while locked."""
-        if self._is_rebuilt(now):
-            return
-        now = self._merge_all(now)
-        if len(now.rows) < GRAPH_ROWS:
-            return
-        matrix, segment = now.rows.parts[0].matrix, now.manifest.segments[0]
-        settings, dim = self._settings, now.rows.schema.field(VECTOR).type.list_size
-        graph = Graph.build(matrix, settings)
-        measured = graph.measure(matrix, settings)
+    def _build(self, now: Snapshot) -> tuple[Graph, Measured]:
+        """Builds and measures the graph of the first segment."""
+        matrix = now.rows.parts[0].matrix
+        graph = Graph.build(matrix, self._settings)
+        return graph, graph.measure(matrix, self._settings)
+
+    def _commit_graph(self, now: Snapshot, graph: Graph, measured: Measured) -> None:
+        """Saves and commits the graph of the first segment; while locked."""
+        segment, settings = now.manifest.segments[0], self._settings
+        dim = now.rows.schema.field(VECTOR).type.list_size
         file = self._log.add_file(
             "graph", "hnsw", lambda path: graph.save(path, dim, settings.neighbours)
         )

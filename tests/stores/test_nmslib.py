@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rsicd_embed.stores import nmslib as nmslib_store
 from rsicd_embed.stores import scoring
 from rsicd_embed.stores.base import AttributeWriter, VectorStore, open_store
 from rsicd_embed.stores.planner import SearchCosts
+from tests.other_writer import run_in_a_process
 
 from .contract import MADE_BY, FolderContract, batch, stored, unit
 
@@ -183,6 +184,41 @@ def test_large_upsert_rebuilds_the_graph(uri: str, monkeypatch: pytest.MonkeyPat
         assert "over 2000 rows" in store.info().index
         store.upsert([batch([f"k{i}" for i in range(200)], unit(200, seed=2))])
         assert "over 3600 rows" in store.info().index
+
+
+def write_rows(send: Callable[..., None], uri: str, count: int) -> None:
+    nmslib_store.FOLD_ROWS = 100_000  # build no graph here
+    with open_store(uri) as other:
+        other.delete(["i7"])
+        other.upsert([batch([f"j{i}" for i in range(count)], unit(count, seed=1))])
+
+
+@pytest.mark.parametrize(("count", "rows"), [(10, 2000), (2000, 3999)])
+def test_others_write_while_a_graph_is_built(
+    uri: str, count: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is built again if their rows were merged with its own."""
+    build = graphs.Graph.build
+    builds: list[int] = []
+
+    def build_during_a_write(matrix: np.ndarray, settings: graphs.GraphSettings) -> graphs.Graph:
+        if not builds:
+            run_in_a_process(write_rows, uri, count)
+        builds.append(len(matrix))
+        return build(matrix, settings)
+
+    with open_store(uri, MADE_BY) as store:
+        vectors = unit(2000)
+        store.upsert([batch([f"i{i}" for i in range(2000)], vectors)])
+        monkeypatch.setattr(graphs.Graph, "build", build_during_a_write)
+        store.optimize()
+        assert builds == [2000, rows][: 1 + (rows != 2000)]
+        assert f"over {rows} rows" in store.info().index
+        assert len(store) == 1999 + count
+        everything = np.concatenate([vectors, unit(count, seed=1)])
+        best = np.argsort(-(everything @ vectors[7]))[1:6]  # the first was deleted
+        names = [f"i{i}" if i < 2000 else f"j{i - 2000}" for i in best]
+        assert store.search(vectors[7], k=5)["id"].to_pylist() == names
 
 
 def test_deleted_rows_do_not_reduce_the_hits(uri: str, exact_calls: list[int]) -> None:

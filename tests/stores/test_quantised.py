@@ -17,7 +17,6 @@ from rsicd_embed.stores.base import open_store
 from rsicd_embed.stores.quantised import QuantisedQueries, QuantisedVectors, mean_of, quantise
 from rsicd_embed.stores.row_view import Rows, RowView
 from rsicd_embed.stores.segments import segment_store
-from rsicd_embed.stores.segments.segment_log import Snapshot
 from rsicd_embed.stores.segments.segment_store import SegmentStore
 
 from .contract import MADE_BY, FolderContract, batch
@@ -34,11 +33,8 @@ class TestExactWithCodes(FolderContract):
 
     @pytest.fixture(autouse=True)
     def code_everything(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def after_upsert(self: SegmentStore, now: Snapshot) -> None:
-            self._merge_all(now)
-
         monkeypatch.setattr(segment_store, "CODED_ROWS", 1)
-        monkeypatch.setattr(SegmentStore, "_after_upsert", after_upsert)
+        monkeypatch.setattr(SegmentStore, "_after_upsert", SegmentStore.optimize)
 
 
 def coded(vectors: np.ndarray) -> QuantisedVectors:

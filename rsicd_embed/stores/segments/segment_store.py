@@ -107,6 +107,8 @@ class SegmentStore(RowStore):
             if now.rows.schema != schema:  # another process added columns in the meantime
                 table = conform(table.to_batches(), now.rows.schema)
             self._commit_upsert(now, complete(table, now.rows))
+        with opening.index_warning(self.uri):
+            self._after_upsert()
         return int(table.num_rows)
 
     def delete(self, ids: Iterable[str]) -> int:
@@ -234,8 +236,8 @@ class SegmentStore(RowStore):
         """Number of leading segments that must not be merged or rewritten."""
         return 0
 
-    def _after_upsert(self, now: Snapshot) -> None:
-        """Called after an upsert is committed, while the folder is still locked."""
+    def _after_upsert(self) -> None:
+        """Called after an upsert is committed and the folder is unlocked."""
 
     def _index(self, now: Snapshot) -> tuple[str, float | None]:
         """`StoreInfo.index` and `StoreInfo.ann_recall`."""
@@ -262,9 +264,7 @@ class SegmentStore(RowStore):
             rows += pieces[0].live_rows
         segments = self._written(staged, table.schema, fixed)
         segments.append(self._log.add_rows(pieces, table.schema))
-        after = self._commit(now, segments, table.schema)
-        with opening.index_warning(self.uri):
-            self._after_upsert(after)
+        self._commit(now, segments, table.schema)
 
     def _commit_attributes(
         self,
