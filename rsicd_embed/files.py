@@ -218,7 +218,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"expected {path.name} in {path.parent}, found none")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: expected a JSON object, found {type(content).__name__}")

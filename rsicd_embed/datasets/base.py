@@ -177,6 +177,13 @@ def with_etag(source: Source, etag: str | None = None) -> Source:
     return replace(source, examples=examples, schema=schema)
 
 
+def local_path(href: str) -> str:
+    """The path of a `file://` URL; other paths and URLs as they are."""
+    if not href.startswith("file://"):
+        return href
+    return unquote(href.removeprefix("file://").removeprefix("localhost"))
+
+
 def plain_path(path: Path) -> Path:
     """Makes a path absolute and removes `..`; symbolic links are resolved only if it has `..`."""
     path = path.absolute()

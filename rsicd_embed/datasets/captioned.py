@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import posixpath
 import re
@@ -157,7 +156,7 @@ def _listed(path: Path) -> list[Any] | None:
     Hugging Face's `dataset_info.json` and `dataset_dict.json` do not.
     """
     try:
-        document = json.loads(text.read(path))
+        document = text.parse_json(text.read(path))
     except ValueError as error:
         raise DatasetError(f"{path}: {_EXPECTED}, which is JSON: {error}") from error
     images = document.get("images") if isinstance(document, dict) else None
@@ -230,7 +229,7 @@ def _labels(folder: Path) -> dict[str, str]:
     path = folder / "labels.json"
     if path.is_file():
         try:
-            labels: dict[str, Any] = json.loads(text.read(path))
+            labels: dict[str, Any] = text.parse_json(text.read(path))
             text.require_whole(labels, f"{path}: expected classes")
             texts = {name: str(label) for name, label in labels.items() if label is not None}
             return {name: label for name, label in texts.items() if label.strip()}

@@ -250,7 +250,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, tuple[str, ...]]]:
 
 def _row(where: str, line: str) -> tuple[str, tuple[str, ...]]:
     try:
-        row = json.loads(line)
+        row = text.parse_json(line)
         name, texts = row["filename"], row["captions"]
     except (ValueError, LookupError, TypeError) as error:
         raise DatasetError(f"{where}: {_EXPECTED}: {error!r}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from rsicd_embed.datasets import manifest, splits
 from rsicd_embed.datasets.base import Example, Source, plain_path, with_etag
+from rsicd_embed.datasets.text import parse_json
 from rsicd_embed.errors import DatasetError, RemoteError, one_line
 from rsicd_embed.images import TableCell, image_field, open_table
 from rsicd_embed.remote import is_remote
@@ -119,7 +119,7 @@ def _ids(parquet: Any, table: pa.Table, column: str, name: str) -> list[str]:
 def _with_class_names(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Replaces numbers of classes by their names, as far as the file lists them."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = {
             column: list(map(str, feature["names"]))
             for column, feature in features.items()

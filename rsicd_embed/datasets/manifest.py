@@ -7,12 +7,18 @@ import re
 from dataclasses import dataclass, replace
 from os import SEEK_END
 from pathlib import Path
-from urllib.parse import unquote
 
 import pyarrow as pa
 
 from rsicd_embed.datasets import column_types, text
-from rsicd_embed.datasets.base import ADDRESS, Example, ManifestRows, Skipped, Source
+from rsicd_embed.datasets.base import (
+    ADDRESS,
+    Example,
+    ManifestRows,
+    Skipped,
+    Source,
+    local_path,
+)
 from rsicd_embed.datasets.column_types import PATH_COLUMNS, TEXT_COLUMNS
 from rsicd_embed.datasets.conversion import Conversion, MisfitError, retyped
 from rsicd_embed.errors import DatasetError, RemoteError, one_line
@@ -163,7 +169,7 @@ def _folder(path: Path | str) -> Path | str:
 
 def _located(file: str, folder: Path | str, where: str) -> str:
     if file.startswith("file://"):
-        return unquote(file[7:])
+        return local_path(file)
     if is_remote(file):
         try:
             return public_address(file)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
-from rsicd_embed.datasets.base import Skipped
+from rsicd_embed.datasets.base import Skipped, local_path
+from rsicd_embed.datasets.text import parse_json, require_whole
 from rsicd_embed.errors import DatasetError, http_reason, one_line
 from rsicd_embed.parallel import ordered_map
 from rsicd_embed.remote import given_url, public_address
@@ -55,7 +56,10 @@ class ItemReader:
         kind = document.get("type")
         if kind == "FeatureCollection":
             self._require_whole(document, address)
-            for feature in document.get("features") or ():
+            features = document.get("features") or []
+            if not isinstance(features, list):
+                raise DatasetError(f"{address}: expected a list of features")
+            for feature in features:
                 yield from self._item(feature, address, is_member=True)
         elif kind == "Feature":
             yield from self._item(document, address)
@@ -118,19 +122,33 @@ class ItemReader:
         import pystac
 
         try:
+            require_whole(document, "expected texts")
             item = pystac.Item.from_dict(document, href=None if is_member else address)
             if item.get_self_href() is None:
                 item.set_self_href(address)
+            _require_texts(item)
         except Exception as error:  # pystac raises all kinds for malformed documents
             name = document.get("id") if isinstance(document, dict) and is_member else None
             reason = f"expected a STAC item: {one_line(error, limit=200)}"
-            self.skipped.append(Skipped(str(name or address), reason))
+            name = name if isinstance(name, str) and _is_utf8(name) else address
+            self.skipped.append(Skipped(name or address, reason))
         else:
             yield item
 
     def _skip(self, href: str, error: DatasetError) -> None:
         reason = str(error).removeprefix(href).lstrip(": ")
         self.skipped.append(Skipped(href, reason))
+
+
+def _is_utf8(text: str) -> bool:
+    return text.encode("utf-8", "replace").decode() == text
+
+
+def _require_texts(item: Item) -> None:
+    """Raises DatasetError unless the names of an item are texts."""
+    for name, value in (("id", item.id), ("collection", item.collection_id)):
+        if not isinstance(value, str) and (value is not None or name == "id"):
+            raise DatasetError(f"its {name} is {value!r:.80}, not a text")
 
 
 def read_json(address: str) -> dict[str, Any]:
@@ -146,7 +164,7 @@ def read_json(address: str) -> dict[str, Any]:
                 text = response.read()
         else:
             text = Path(address).read_bytes()
-        document = json.loads(text)
+        document = parse_json(text)
     except HTTPError as error:
         error.close()
         raise DatasetError(f"{address} cannot be read: {http_reason(error.code)}") from None
@@ -160,20 +178,25 @@ def read_json(address: str) -> dict[str, Any]:
     return document
 
 
-def local_path(href: str) -> str:
-    """The path of a `file://` URL; other paths and URLs as they are."""
-    return unquote(href.removeprefix("file://")) if href.startswith("file://") else href
-
-
 def _links(document: Mapping[str, Any], address: str) -> list[tuple[str, str]]:
-    """The relations and absolute hrefs of a document's links."""
+    """The relations and absolute hrefs of a document's links.
+
+    Raises:
+        DatasetError: a link is not a URL or path.
+    """
     from pystac.utils import make_absolute_href
 
-    return [
-        (str(link.get("rel")), _address(make_absolute_href(str(link["href"]), address)))
-        for link in document["links"]
-        if isinstance(link, dict) and link.get("href")
-    ]
+    links = []
+    for link in document["links"]:
+        if isinstance(link, dict) and link.get("href"):
+            try:
+                href = make_absolute_href(str(link["href"]), address)
+            except ValueError as error:
+                raise DatasetError(
+                    f"{address}: expected links, found {link['href']!r:.80}: {one_line(error)}"
+                ) from None
+            links.append((str(link.get("rel")), _address(href)))
+    return links
 
 
 def _address(href: str) -> str:

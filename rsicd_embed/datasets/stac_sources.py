@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from rsicd_embed import remote
 from rsicd_embed.datasets import scenes
-from rsicd_embed.datasets.base import Example, Skipped, Source
-from rsicd_embed.datasets.stac_reading import SEARCH, WEB, ItemReader, local_path
+from rsicd_embed.datasets.base import Example, Skipped, Source, local_path
+from rsicd_embed.datasets.stac_reading import SEARCH, WEB, ItemReader
 from rsicd_embed.errors import DatasetError, one_line
 from rsicd_embed.images import stack_address
 from rsicd_embed.records import FIXED_COLUMNS
@@ -129,7 +129,7 @@ def load(address: str, selection: StacSelection) -> Source:
                 _example(item, key, assets, selection.properties)
                 for key, assets in _assets(item, selection.assets).items()
             ]
-        except (DatasetError, ValueError, TypeError) as error:  # of pystac, for odd values
+        except Exception as error:  # pystac passes odd values on
             reason = one_line(error, limit=400)
             reader.skipped.append(Skipped(item.get_self_href() or item.id, reason))
             continue
@@ -236,11 +236,15 @@ def _example(item: Item, key: str, assets: Sequence[Asset], properties: Sequence
         "asset": key,
         "bands": ",".join(names) or None,
         "datetime": time,
-        "cloud_cover": float(cloud) if isinstance(cloud, int | float) else None,
+        "cloud_cover": float(cloud) if _is_number(cloud) else None,
         **{column_name(name): item.properties.get(name) for name in properties},
     }
     file = stack_address([_file(asset) for asset in assets])
     return Example(f"{item.id}/{key}", file, attributes)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _property_type(values: Sequence[Any]) -> pa.DataType:
@@ -248,10 +252,13 @@ def _property_type(values: Sequence[Any]) -> pa.DataType:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return pa.bool_()
-    if kinds and kinds <= {int, float}:
-        fits = all(abs(value) < 2**63 for value in values if value is not None)
-        return pa.int64() if kinds == {int} and fits else pa.float64()
-    return pa.string()
+    numbers = [value for value in values if _is_number(value)]
+    if kinds == {int} and -(2**63) <= min(numbers) <= max(numbers) < 2**63:
+        return pa.int64()
+    # Larger integers than any float remain text.
+    fits = all(isinstance(number, float) or abs(number) < 2**1023 for number in numbers)
+    is_float = kinds and kinds <= {int, float} and fits
+    return pa.float64() if is_float else pa.string()
 
 
 def _typed(example: Example, columns: Mapping[str, pa.DataType]) -> Example:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from rsicd_embed.datasets import manifest
 from rsicd_embed.datasets.base import Example, Skipped, Source, plain_path, with_etag
+from rsicd_embed.datasets.text import parse_json
 from rsicd_embed.errors import DatasetError, RemoteError, one_line
 from rsicd_embed.images import SUFFIXES as IMAGE_SUFFIXES
 from rsicd_embed.images import TarMember
@@ -179,7 +180,7 @@ def _values(text: str, suffix: str) -> dict[str, Any]:
         return {"captions": [line for line in lines if line]}
     if suffix == _CLASS:
         return {"label": text.strip()} if text.strip() else {}
-    values = json.loads(text)
+    values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError(f"expected a JSON object, found {type(values).__name__}")
     return values

@@ -54,6 +54,14 @@ def require_utf8(path: Path) -> None:
                 raise UnicodeError(_no_utf8(number, error)) from None
 
 
+def parse_json(content: str | bytes) -> Any:
+    """Parses JSON; ValueError for anything else, also for values that are nested too deeply."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("the values are nested too deeply") from None
+
+
 def require_whole(value: Any, expected: str) -> None:
     """Checks that a JSON value has no lone surrogates (`\\ud800`), which are not valid text.
 

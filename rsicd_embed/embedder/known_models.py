@@ -88,13 +88,17 @@ class KnownModel:
         """Whether images of a dataset were used in training; None if unknown.
 
         Example:
-            >>> KnownModel("a", seen=("UCM", "RSICD")).saw("dataset_rsicd")
+            >>> KnownModel("a", seen=("UCM", "NWPU-RESISC45")).saw("dataset_nwpu_resisc45")
             True
         """
         if self.seen is None:
             return None
-        words = set(re.split(r"[^a-z0-9]+", dataset.lower()))
-        return any(name.lower() in words for name in self.seen)
+        return any(f" {_words(name)} " in f" {_words(dataset)} " for name in self.seen)
+
+
+def _words(name: str) -> str:
+    """The letters and digits of a name in lower case, with a space between words."""
+    return " ".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 def find(name: str) -> KnownModel | None:

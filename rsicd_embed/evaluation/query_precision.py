@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,8 @@ def read(path: Path) -> list[LabelledQuery]:
         DatasetError: it cannot be read, has other columns or no rows, or a row lacks a value.
     """
     try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True))
+        content = path.read_bytes().decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(content, newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as CSV: {error}") from error
     header = [name.strip() for name in rows[0]] if rows else []
@@ -146,5 +149,10 @@ def report(
 
 
 def class_key(label: str) -> str:
-    """The letters and digits of a class name, in lower case."""
-    return re.sub(r"[\W_]", "", label).lower()
+    """The letters and digits of a class name, in lower case and composed.
+
+    Example:
+        >>> class_key("Cafe\u0301 No. 1") == class_key("CAF\u00c9_no1")
+        True
+    """
+    return re.sub(r"[\W_]", "", unicodedata.normalize("NFC", label)).lower()

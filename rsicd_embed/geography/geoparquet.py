@@ -218,7 +218,7 @@ def geometry_columns(
         document = json.loads(raw)
         systems = {name: column.get("crs") for name, column in document["columns"].items()}
         main = str(document["primary_column"])
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise DatasetError(
             "expected the metadata of GeoParquet in its key geo, found damaged ones; write the "
             "file again"
@@ -254,7 +254,7 @@ def _native_columns(
 def _parsed(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -273,5 +273,5 @@ def covering_column(metadata: dict[bytes, bytes] | None) -> str | None:
         geo = json.loads((metadata or {}).get(METADATA_KEY, b"{}"))
         path = geo["columns"][geo["primary_column"]]["covering"]["bbox"]["xmin"]
         return str(path[0])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, RecursionError, LookupError, TypeError):
         return None

@@ -102,7 +102,7 @@ def read(path: Path) -> RunRecord:
         run = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchError(f"{path}: expected a record, found {error.strerror}") from None
-    except ValueError as error:  # invalid JSON or UTF-8
+    except (ValueError, RecursionError) as error:  # invalid JSON or UTF-8
         raise BenchError(f"{path}: expected a record in JSON: {error}") from None
     if not isinstance(run, dict) or "format" not in run:
         raise BenchError(f"{path}: expected a record of `rsicd-embed bench` or `eval`")

@@ -325,6 +325,63 @@ def test_items_with_odd_values_are_listed(tmp_path: Path) -> None:
         StacSelection(properties=("a:b", "a_b"))
 
 
+def test_values_of_other_types_and_sizes(tmp_path: Path) -> None:
+    """One malformed item does not hinder the others."""
+    write_scene(tmp_path / "a.tif", noise(32, 32))
+    href = {"visual": asset(f"file://localhost{tmp_path}/a.tif", "data")}
+    items = [
+        item("true", href, **{"eo:cloud_cover": True, "n": -(2**63), "large": 1}),
+        item("large", href, **{"eo:cloud_cover": 10**400, "n": 1}),
+        item("good", href, **{"eo:cloud_cover": 7, "n": 2, "large": 10**400}),
+        {**item("x", href), "id": None},
+        {**item("\ud800", href), "id": "\ud800"},
+        {**item("y", href), "collection": 5},
+        item("type", {"visual": {**href["visual"], "type": 5}}),
+    ]
+    path = write(
+        tmp_path / "all.json",
+        {"type": "FeatureCollection", "stac_version": "1.0.0", "features": items},
+    )
+    source = opened(path, properties=("n", "large"))
+    names = ("item", "cloud_cover", "n", "large")
+    assert [
+        tuple(example.attributes.get(name) for name in names) for example in source.examples
+    ] == [
+        ("true", None, -(2**63), "1"),
+        ("good", 7.0, 2, str(10**400)),
+    ]
+    assert str(source.schema.field("n").type) == "int64"
+    reasons = [skipped.reason for skipped in source.skipped]
+    for reason, expected in zip(
+        reasons,
+        ("int too large to convert", "id is None, not a text", "expected texts in Unicode",
+         "collection is 5, not a text", "'int' object has no"),
+        strict=True,
+    ):  # fmt: skip
+        assert expected in reason
+    assert [skipped.uri for skipped in source.skipped][3] == "y"
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"type": "FeatureCollection", "features": 5}, "expected a list of features"),
+        (
+            {"type": "Catalog", "links": [{"rel": "item", "href": "http://[x/a.json"}]},
+            "expected links, found 'http://\\[x/a.json'",
+        ),
+    ],
+)
+def test_malformed_documents(document: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "all.json", {"stac_version": "1.0.0", "id": "x", **document})
+    with pytest.raises(DatasetError, match=message):
+        opened(path)
+    deep = "[" * 100_000 + "]" * 100_000
+    path.write_text(f'{{"stac_version": "1.0.0", "type": "Feature", "x": {deep}}}')
+    with pytest.raises(DatasetError, match="the values are nested too deeply"):
+        opened(path)
+
+
 @pytest.mark.parametrize(
     ("path", "is_stac"),
     [("https://h/x.json", True), ("https:/h/x.geojson", True), ("https://h/v1/search?a=b", True),

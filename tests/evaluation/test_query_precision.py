@@ -53,6 +53,8 @@ def test_read(tmp_path: Path) -> None:
         LabelledQuery("planes, parked", ("airport", "airplane")),
         LabelledQuery("a lake", ("pond",)),
     ]
+    path.write_text('query,classes\n"a\u2028lake\nshore",pond\n', encoding="utf-8")
+    assert read(path) == [LabelledQuery("a\u2028lake\nshore", ("pond",))]
     path.write_bytes(b"\xef\xbb\xbfquery,classes\r\nlake,pond\r\n")  # as spreadsheets save it
     assert read(path) == [LabelledQuery("lake", ("pond",))]
     for content, reason in {
