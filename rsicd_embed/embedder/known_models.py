@@ -200,6 +200,6 @@ def _model(path: Path, name: str, table: object) -> KnownModel:
             metric: PublishedFigure(float(figure["value"]), str(figure["source"]))
             for metric, figure in published.items()
         }
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
         raise refuse("published figures like { value = 0.3, source = 'URL' }") from None
     return KnownModel(name, **values, listed_in="" if path == _OURS else str(path))

@@ -65,7 +65,7 @@ class Area:
         given = numbers.split(",") if isinstance(numbers, str) else numbers
         try:
             west, south, east, north = map(float, given)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise QueryError(
                 f"expected minlon,minlat,maxlon,maxlat, found {shown(str(numbers))}"
             ) from None
@@ -80,7 +80,14 @@ class Area:
         """
         try:
             polygons = tuple(_polygons(document))
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError):
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            ArithmeticError,
+            AttributeError,
+            RecursionError,
+        ):
             raise QueryError(
                 f"{source}: expected GeoJSON of type Polygon or MultiPolygon, or features of them"
             ) from None

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp.types import ImageContent, TextContent, ToolAnnotations
 from PIL import Image
 from pydantic import Field
@@ -26,14 +27,14 @@ from rsicd_embed.errors import RequestError, RsicdEmbedError, SQLError, StoreErr
 from rsicd_embed.find import finding, heatmap
 from rsicd_embed.json_output import as_json
 from rsicd_embed.query import run
-from rsicd_embed.query.area import Area
+from rsicd_embed.query.area import Near
 from rsicd_embed.query.composed import Part, Query, parse_all
 from rsicd_embed.query.search import search as run_query
 from rsicd_embed.query.similarity import find_calls
-from rsicd_embed.records import python_rows
+from rsicd_embed.records import python_rows, python_values
 from rsicd_embed.server import image_files
 from rsicd_embed.server.engine import Engine, StoredFile
-from rsicd_embed.server.schemas import LIMITS, Limits
+from rsicd_embed.server.schemas import LIMITS, Contained, Limits, NearPlace, area_of
 
 Content = TextContent | ImageContent
 
@@ -54,15 +55,23 @@ def create_server(engine: Engine, limits: Limits = LIMITS) -> MCPServer:
         engine: the store and its model.
         limits: limits of texts and of images.
     """
-    server = MCPServer(
+    tools = _Tools(engine, limits)
+    return MCPServer(
         "rsicd-embed",
         instructions=f"Search the satellite images of {engine.uri} in plain words. Read-only.",
         log_level="WARNING",
+        tools=[_strict(tool) for tool in (tools.search, tools.find, tools.sql)],
     )
-    tools = _Tools(engine, limits)
-    for tool in (tools.search, tools.find, tools.sql):
-        server.tool(annotations=_READ_ONLY, structured_output=False)(tool)
-    return server
+
+
+def _strict(function: Callable[..., list[Content]]) -> Tool:
+    """A tool that refuses unknown arguments, which the SDK would ignore."""
+    tool = Tool.from_function(function, annotations=_READ_ONLY, structured_output=False)
+    arguments = tool.fn_metadata.arg_model
+    arguments.model_config["extra"] = "forbid"
+    arguments.model_rebuild(force=True)
+    tool.parameters = arguments.model_json_schema(by_alias=True)
+    return tool
 
 
 class _Tools:
@@ -81,7 +90,12 @@ class _Tools:
         k: _Count = 10,
         offset: Annotated[int, Field(ge=0, le=LIMITS.offset)] = 0,
         where: Annotated[str | None, Field(description="SQL condition on the columns.")] = None,
-        within: Annotated[str | None, Field(description="minlon,minlat,maxlon,maxlat")] = None,
+        within: Annotated[
+            str | dict[str, Any] | None,
+            Field(description="minlon,minlat,maxlon,maxlat, or a GeoJSON polygon."),
+        ] = None,
+        near: NearPlace = None,
+        contained: Contained = False,
         min_score: Annotated[float | None, Field(ge=-1, le=1)] = None,
         merge: Annotated[
             float | None, Field(gt=0, le=1, description="Merge hits of overlapping footprints.")
@@ -105,7 +119,9 @@ class _Tools:
                 k=k,
                 offset=offset,
                 where=where,
-                within=None if within is None else Area.of_box(within),
+                within=area_of(within),
+                near=None if near is None else Near.parse(near),
+                contained=contained,
                 min_score=min_score,
                 merge=merge,
                 prompts=prompts,
@@ -226,7 +242,8 @@ def _rows(reader: Any) -> Iterator[list[Any]]:
     for batch in reader:
         for row in range(0, len(batch), _ROWS):
             piece = batch.slice(row, _ROWS)
-            yield from ([*values.values()] for values in python_rows(piece))
+            columns = map(python_values, piece.columns)  # names may be repeated
+            yield from map(list, zip(*columns, strict=True))
 
 
 def _text(document: dict[str, Any]) -> TextContent:

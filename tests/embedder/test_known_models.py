@@ -92,6 +92,10 @@ def test_user_list_adds_and_replaces(user_list: Path, tiny_model: Path) -> None:
         ("[a]\nsource = 'o/n'\ndim = 0", "dim to be a number ≥ 1, found 0"),
         ("[a]\nsource = 'o/n'\nseen = 'UCM'", "seen to be a list of texts, found 'UCM'"),
         ("[a]\nsource = 'o/n'\npublished = { mR = 0.3 }", "published figures like"),
+        (
+            f"[a]\nsource = 'o/n'\npublished = {{ mR = {{ value = 1{'0' * 400}, source = 'x' }} }}",
+            "published figures like",
+        ),
         ("[a]\ndim = 3", "either source or download"),
         (None, "No such file"),
     ],

@@ -201,6 +201,14 @@ def test_wrong_circles(text: str) -> None:
         Near.parse(text)
 
 
+def test_numbers_beyond_any_float_are_refused() -> None:
+    ring = [[0, 0], [10**400, 0], [1, 1], [0, 0]]
+    with pytest.raises(QueryError, match="expected GeoJSON of type Polygon"):
+        Area.of_geojson({"type": "Polygon", "coordinates": [ring]})
+    with pytest.raises(QueryError, match="expected minlon,minlat,maxlon,maxlat"):
+        Area.of_box([0, 0, 10**400, 1])
+
+
 def test_a_hole_outside_its_outline_is_refused() -> None:
     outline, hole = HOLED["coordinates"]
     moved = [[x + 20, y] for x, y in hole]  # type: ignore[misc]

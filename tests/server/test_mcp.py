@@ -91,6 +91,20 @@ def test_search_has_the_hits_and_their_pictures(server: Any, archive: Archive) -
         assert max(pictures(result)[0].size) == min(64, max(original.size))
 
 
+def test_places(server: Any, archive: Archive) -> None:
+    with rsicd_embed.open_store(archive.uri) as store:
+        place = store.scan(["lon", "lat"], f"id = '{archive.ids[1]}'").read_all().to_pylist()[0]
+    lon, lat = place["lon"], place["lat"]
+    ring = [[lon - 1, lat - 1], [lon + 1, lat - 1], [lon, lat + 1], [lon - 1, lat - 1]]
+    for area in (
+        {"near": f"{lon},{lat},5km"},
+        {"within": f"{lon - 1},{lat - 1},{lon + 1},{lat + 1}", "contained": True},
+        {"within": {"type": "Polygon", "coordinates": [ring]}},
+    ):
+        hits = document(call(server, "search", texts=["a port"], pictures=0, **area))["hits"]
+        assert [hit["id"] for hit in hits] == [archive.ids[1]]
+
+
 def test_find_returns_boxes_and_a_heat_map(server: Any, archive: Archive) -> None:
     result = call(server, "find", text="a port", id=archive.ids[1], k=2, side=128)
     found = document(result)
@@ -104,6 +118,10 @@ def test_sql_returns_rows_and_pictures(server: Any, archive: Archive) -> None:
     result = call(server, "sql", query=query, pictures=1)
     assert document(result)["rows"] == [[archive.ids[0], 2000], [archive.ids[1], 2001]]
     assert len(pictures(result)) == 1
+    joined = "images a JOIN images b ON a.year + 1 = b.year WHERE a.year = 2001"
+    both = document(call(server, "sql", query=f"SELECT a.id, b.id, a.year FROM {joined}"))
+    assert both["columns"] == ["id", "id", "year"]
+    assert both["rows"] == [[archive.ids[1], archive.ids[2], 2001]]
     many = call(server, "sql", query="SELECT 1 FROM images a, images b, images c")
     assert (len(document(many)["rows"]), document(many)["truncated"]) == (200, True)
 
@@ -127,6 +145,7 @@ def test_sql_returns_rows_and_pictures(server: Any, archive: Archive) -> None:
         ("search", {"texts": ["a"], "where": "nothing = 1"}, "nothing"),
         ("search", {"texts": ["a"], "within": "/etc/passwd"}, "minlon,minlat,maxlon,maxlat"),
         ("search", {"texts": ["a"], "k": 0}, "greater than or equal to 1"),
+        ("search", {"texts": ["a"], "limit": 3}, "Extra inputs are not permitted"),
         ("search", {"like": ["nobody"]}, "no row with the id 'nobody'"),
         ("find", {"text": "a", "id": "../../etc/passwd"}, "no row with the id"),
         ("find", {"text": " ", "id": "1.png"}, "expected a text that is not empty"),
