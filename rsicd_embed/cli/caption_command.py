@@ -79,7 +79,13 @@ def decoding_of(options: dict[str, Any]) -> Decoding:
 @click.option("--overwrite", is_flag=True, help="Replace existing captions.")
 @captioner_option
 @decoding_options
-@click.option("--seed", default=0, show_default=True, help="Random seed of nucleus sampling.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Random seed of nucleus sampling.",
+)
 @model_option("the model of the captioner")
 @json_option
 def caption(

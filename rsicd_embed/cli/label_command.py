@@ -49,7 +49,13 @@ _overwrite_option = click.option(
 @click.option("--where", metavar="SQL", help="Only rows that match this SQL condition.")
 @_overwrite_option
 @click.option("--dry-run", is_flag=True, help="Report the labels without writing them.")
-@click.option("--seed", default=0, show_default=True, help="Random seed of the cross-validation.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Random seed of the cross-validation.",
+)
 @model_option("the model of the store")
 @json_option
 def label(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ _READABLE = {
     "tenniscourt": "tennis court",
 }
 
+_JOINERS = "\u200c\u200d"  # within words of several scripts
+
 # The prompt of CLIP-rsicd's zero-shot evaluation.
 PROMPT = "An aerial photograph of {category}"
 
@@ -60,7 +63,7 @@ def phrases(label: str) -> tuple[str, ...]:
         >>> phrases("TennisCourt")[:2]
         ('tennis court', 'tennis courts')
     """
-    return (readable(label), *_synonyms().get(_key(label), ()))
+    return (readable(label), *_synonyms().get(class_key(label), ()))
 
 
 @cache
@@ -70,17 +73,39 @@ def _synonyms() -> Mapping[str, tuple[str, ...]]:
     return {key: tuple(words.split(", ")) for key, _, words in entries}
 
 
-def _key(label: str) -> str:
-    return re.sub(r"[\W_]", "", label).lower()
+def class_key(label: str) -> str:
+    """The letters and digits of a class name with their marks, in lower case.
+
+    Example:
+        >>> class_key("Cafe\u0301 No. 1") == class_key("CAF\u00c9_no1")
+        True
+    """
+    return "".join(_words(label))
 
 
 def readable(label: str) -> str:
     """Spells a class name in words: `GolfCourse` → `golf course`."""
-    key = _key(label)
+    key = class_key(label)
     if key in _READABLE:
         return _READABLE[key]
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)
-    return " ".join(re.sub(r"[\W_]+", " ", words).lower().split())
+    text = unicodedata.normalize("NFC", label)
+    return " ".join(
+        _words(
+            "".join(
+                f" {char}" if before.islower() and char.isupper() else char
+                for before, char in pairwise(f" {text}")
+            )
+        )
+    )
+
+
+def _words(label: str) -> list[str]:
+    """Runs of letters and digits with their marks, such as accents and vowels of Hindi."""
+    text = unicodedata.normalize("NFC", label).lower()
+    return "".join(
+        char if char.isalnum() or char in _JOINERS or unicodedata.category(char)[0] == "M" else " "
+        for char in text
+    ).split()
 
 
 SCHEMA = pa.schema([pa.field("label", pa.string()), pa.field("split", pa.string())])

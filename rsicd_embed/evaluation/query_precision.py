@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from rsicd_embed.datasets.classes import class_key
 from rsicd_embed.errors import DatasetError
 from rsicd_embed.evaluation.metrics import Bootstrap, intervals
 from rsicd_embed.reports.evaluation_types import QueryPrecision, QueryScores
@@ -146,13 +145,3 @@ def report(
         "per_query": per_query,
         "notes": notes,
     }
-
-
-def class_key(label: str) -> str:
-    """The letters and digits of a class name, in lower case and composed.
-
-    Example:
-        >>> class_key("Cafe\u0301 No. 1") == class_key("CAF\u00c9_no1")
-        True
-    """
-    return re.sub(r"[\W_]", "", unicodedata.normalize("NFC", label)).lower()

@@ -339,6 +339,8 @@ def test_readable_names() -> None:
     assert readable("StorageTanks") == "storage tanks"
     assert readable("golf_course") == readable("GolfCourse") == "golf course"
     assert readable("forest") == "forest"
+    assert readable("cafe\u0301Noir") == "caf\u00e9 noir"
+    assert readable("हिन्दी_नदी") == "हिन्दी नदी"
 
 
 def test_the_real_rsicd(rsicd: Path) -> None:
