@@ -259,6 +259,38 @@ def test_metadata_of_other_versions_of_geoparquet(tmp_path: Path) -> None:
     assert rows(uri)["a"]["lon"] == pytest.approx(11_000 / 111_319.49, rel=1e-4)
 
 
+def test_footprints_beside_the_antimeridian(tmp_path: Path) -> None:
+    """Those in UTM cross it without a jump, and longitudes may be counted from 0 to 360."""
+    x, y = pyproj.Transformer.from_crs(4326, 32660, always_xy=True).transform(180, 10)
+    utm = json.loads(pyproj.CRS.from_epsg(32660).to_json())
+    geo = json.dumps({"primary_column": "geometry", "columns": {"geometry": {"crs": utm}}})
+    shapes = [shapely.box(x - 5000, y - 5000, x + 5000, y + 5000), shapely.box(x, y, x + 9, y + 9)]
+    columns = {"id": ["a", "b"], "embedding": lists(VECTORS[:2])}
+    file = write(tmp_path / "v.parquet", columns | {"geometry": shapely.to_wkb(shapes)}, geo=geo)
+    load(file, uri := f"exact:{tmp_path / 'st'}")
+    both, east = rows(uri)["a"], rows(uri)["b"]
+    parts = [part.bounds[::2] for part in shapely.from_wkb(both["geometry"]).geoms]
+    assert sorted(part for pair in parts for part in pair) == pytest.approx(
+        [-180, -179.954, 179.954, 180], abs=1e-3
+    )
+    assert abs(both["lon"]) == pytest.approx(180, abs=1e-3) and both["lat"] == pytest.approx(10)
+    assert -180 <= east["lon"] < -179.99
+
+    shapes = [shapely.box(179, 0, 181, 1), shapely.Point(200, 5), shapely.box(1, 0, 2, 1)]
+    columns = {"id": list("abc"), "embedding": lists(VECTORS[:3])}
+    for name, geometry in (
+        ("wkb", shapely.to_wkb(shapes)),
+        ("wkt", [shape.wkt for shape in shapes]),
+    ):
+        uri = f"exact:{tmp_path / name}"
+        load(write(tmp_path / "w.parquet", columns | {"geometry": geometry}), uri)
+        stored = {id_: shapely.from_wkb(row["geometry"]) for id_, row in rows(uri).items()}
+        split = shapely.union_all([shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -179, 1)])
+        assert stored["a"].equals(split)
+        assert (stored["b"], stored["c"]) == (shapely.Point(-160, 5), shapes[2])
+        assert [rows(uri)[id_]["lon"] for id_ in "abc"] == [180, -160, 1.5]
+
+
 def test_a_first_row_without_a_vector(tmp_path: Path) -> None:
     columns = {"id": ["a", "b"], "embedding": pa.array([[], VECTORS[0].tolist()])}
     summary = load(write(tmp_path / "v.parquet", columns), f"exact:{tmp_path / 'st'}")

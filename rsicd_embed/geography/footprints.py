@@ -125,6 +125,9 @@ def pixels_per_metre(georeference: Georeference, width: int, height: int) -> tup
 def to_wgs84(geometry: pa.Array, crs: str | None) -> pa.Array:
     """Converts geometries to WKB in longitudes and latitudes.
 
+    Polygons and points beyond the antimeridian, as longitudes from 0 to 360 have, are moved inside
+    ±180; polygons that cross it are split in two.
+
     Args:
         geometry: WKB or WKT.
         crs: their coordinate reference system; None for WGS 84.
@@ -132,13 +135,42 @@ def to_wgs84(geometry: pa.Array, crs: str | None) -> pa.Array:
     Raises:
         DatasetError: a geometry is invalid, or the coordinate reference system is unknown.
     """
-    if crs is None and pa.types.is_binary(geometry.type):
-        return geometry
     shapely, shapes = require_shapely(), _shapes(geometry)
     if crs is not None:
-        to_lonlat = _to_lonlat(crs, remedy="").transform
-        shapes = shapely.transform(shapes, of_arrays(to_lonlat), interleaved=False)
+        to_lonlat = _to_lonlat(crs, remedy="")
+        shapes = shapely.transform(shapes, of_arrays(to_lonlat.transform), interleaved=False)
+        if to_lonlat.source_crs is not None and not to_lonlat.source_crs.is_geographic:
+            west, _, east, _ = shapely.bounds(shapes).T
+            for i in np.flatnonzero(east - west > 180):
+                shapes[i] = _beside_antimeridian(shapes[i])
+    west, _, east, _ = shapely.bounds(shapes).T
+    beyond = np.flatnonzero((west < -180) | (east > 180))
+    if crs is None and pa.types.is_binary(geometry.type) and not len(beyond):
+        return geometry
+    for i in beyond:
+        shapes[i] = _on_the_map(shapes[i])
     return pa.array(shapely.to_wkb(shapes, flavor="iso"), pa.binary())
+
+
+def _beside_antimeridian(shape: Any) -> Any:
+    """A shape whose western longitudes are counted beyond 180, if that makes it narrow."""
+    shapely = require_shapely()
+    turned = shapely.transform(shape, lambda xy: xy + [360, 0] * (xy[:, :1] < 0))
+    west, _, east, _ = turned.bounds
+    return turned if east - west < 180 else shape
+
+
+def _on_the_map(shape: Any) -> Any:
+    """A polygon or point with longitudes from -180 to 180, if they were from -540 to 540."""
+    shapely = require_shapely()
+    west, _, east, _ = shape.bounds
+    if west < -540 or east > 540:
+        return shape
+    if shape.geom_type == "Point":
+        return shapely.Point((shape.x + 180) % 360 - 180, shape.y)
+    if shape.geom_type in ("Polygon", "MultiPolygon"):
+        return split_at_antimeridian(shapely.make_valid(shape))
+    return shape
 
 
 def centres(geometry: pa.Array) -> dict[str, pa.Array]:
