@@ -82,7 +82,10 @@ def address_of(path: Path | str) -> str | None:
     """
     address = remote.address_of(path)
     if address.startswith(WEB):
-        place = urlsplit(address).path
+        try:
+            place = urlsplit(address).path
+        except ValueError:  # reported as a source that cannot be read
+            return None
         is_stac = place.endswith((*_SUFFIXES, SEARCH)) or "/collections/" in place
         return address if is_stac else None
     if not address.lower().endswith(_SUFFIXES) or not os.path.isfile(address):  # noqa: PTH113

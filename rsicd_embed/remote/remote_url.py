@@ -103,10 +103,13 @@ def public_address(url: str) -> str:
     again has the same address.
 
     Raises:
-        RemoteError: credentials of an object store are in the URL, or it differs from another one
-            of this process in its `key` only.
+        RemoteError: it is malformed, has credentials of an object store, or differs from another
+            one of this process in its `key` only.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its message may quote a password
+        raise RemoteError("expected a URL, found a malformed one; check its host") from None
     if parts.scheme.lower() not in _WEB:
         if "@" in parts.netloc:
             raise RemoteError(

@@ -126,7 +126,7 @@ class WebClient:
                 f"the connection failed or broke off ({type(error).__name__}); check the network "
                 "and the server"
             ) from None
-        except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
+        except (self._httpx.HTTPError, self._httpx.InvalidURL, UnicodeError) as error:
             raise RemoteError(f"cannot be requested ({type(error).__name__})") from None
 
 

@@ -208,6 +208,21 @@ def test_credentials_in_the_url() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (f"http://somebody:{SECRET}@[::1/x.png", "found a malformed one"),
+        (f"http://somebody:{SECRET}@\u2100.com/x.png", "found a malformed one"),
+        ("s3://bu[cket/x.png", "found a malformed one"),
+        ("http://.../x.png", "cannot be requested"),
+    ],
+)
+def test_malformed_urls(url: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=message) as caught:
+        rsicd_embed.open_sources([url])
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("url", "public"),
     [
         ("https://h/a.png?X-Amz-Signature=1&X-Amz-Credential=2&X-Amz-Date=3", "https://h/a.png"),

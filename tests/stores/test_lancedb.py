@@ -156,6 +156,9 @@ def test_url_location(folder: Path) -> None:
         assert store.info().bytes > 0
     with pytest.raises(StoreNotFoundError, match="tables there: images"):
         open_store(f"lancedb:file://{folder}#other")
+    for scheme in ("http", "S3", "memory"):
+        with pytest.raises(StoreURIError, match=f"s3://, gs:// or az://, found {scheme}://"):
+            open_store(f"lancedb:{scheme}://host/store", MADE_BY)
 
 
 def test_sync_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

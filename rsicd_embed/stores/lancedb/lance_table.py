@@ -51,6 +51,7 @@ _REMEDY = "check the location, or restore it from a backup"
 _BUCKET = re.compile(r"(?:s3|gs|az)://[^/\s]+")
 # LanceDB caches the list of files of every version, with which an ingest would fill its 1 GB.
 _METADATA_BYTES = 32 << 20
+_REMOTE = ("s3", "s3+ddb", "gs", "az", "abfss", "oss", "file")
 UNFINISHED = "_rsicd_embed_"  # begins the names of columns that readers leave out
 _CLOCK_S = 2.0  # file times may be this much coarser than the clock
 
@@ -100,7 +101,7 @@ class LanceLocation:
         """Parses a URI.
 
         Raises:
-            StoreURIError: an invalid table name.
+            StoreURIError: an invalid table name, or an address of an unknown kind.
             StoreError: the location is a file.
         """
         if not re.fullmatch(r"(?!\.+$)[A-Za-z0-9_.-]+", uri.table):
@@ -109,7 +110,13 @@ class LanceLocation:
                 f"found {uri.table!r}"
             )
         _register_function()
-        if "://" in uri.location:
+        scheme, separator, _ = uri.location.partition("://")
+        if separator:
+            if scheme not in _REMOTE:  # LanceDB would make a local folder of that name
+                raise StoreURIError(
+                    f"{uri}: expected a local folder, or an address of s3://, gs:// or az://, "
+                    f"found {scheme}://"
+                )
             return cls(uri, None, Checksums(None))
         folder = opening.local_folder(uri)
         return cls(uri, folder, Checksums(folder / f"{uri.table}.lance"))
