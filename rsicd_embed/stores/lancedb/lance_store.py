@@ -27,6 +27,7 @@ from rsicd_embed.stores.rows import (
     conform,
     conform_new,
     kept_columns,
+    with_corrections,
     with_kept_values,
 )
 from rsicd_embed.stores.uri import StoreURI
@@ -64,7 +65,7 @@ class LanceStore(LanceReader):
             if not columns:
                 return rows
             with self.scan(["id", *columns], with_ids(rows["id"].to_pylist())) as stored:
-                return with_kept_values(rows, stored)
+                return with_corrections(with_kept_values(rows, stored), given)
 
         return self._write(given, kept)
 
