@@ -76,9 +76,9 @@ def label(
     With --classes, a row gets the class whose prompt it is most similar to. With --examples, a
     logistic regression on the vectors is fitted to these rows; its accuracy and the calibration of
     its probabilities are measured on examples that were held out. The columns are COLUMN and
-    COLUMN_probability, written in steps of up to 50,000 rows; other commands can write to the store
-    in between. Rows that were corrected on the search page (COLUMN_corrected) keep their labels,
-    and are examples as well.
+    COLUMN_probability, written in steps of up to 200,000 rows; other commands can write to the
+    store in between. Rows that were corrected on the search page (COLUMN_corrected) keep their
+    labels, and are examples as well.
     """
     if (classes is None) == (examples is None):
         raise click.UsageError("expected either --classes FILE or --examples FILE")

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from rsicd_embed.captioning.caption_config import Decoding
 from rsicd_embed.captioning.captioner import Captioner
 from rsicd_embed.curation.column_update import Values, require_new_columns, values_before
-from rsicd_embed.curation.vector_columns import ROWS_PER_WRITE, compute_columns
+from rsicd_embed.curation.vector_columns import compute_columns
 from rsicd_embed.errors import FingerprintError, SchemaError, StoreError
 from rsicd_embed.records import (
     Provenance,
@@ -22,6 +22,7 @@ from rsicd_embed.records import (
 )
 from rsicd_embed.stores.base import VectorStore
 
+ROWS_PER_WRITE = 20_000  # take minutes to caption
 _WHILE_BUSY = 1024  # rows between reports of progress
 
 

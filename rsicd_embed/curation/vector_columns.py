@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,8 @@ from rsicd_embed.records import VECTOR, vector_matrix, with_ids
 from rsicd_embed.stores.base import VectorStore
 from rsicd_embed.stores.filters import matching
 
-ROWS_PER_WRITE = 50_000  # the store is locked for a second or two for so many
+ROWS_PER_WRITE = 200_000  # the store is locked for a few seconds for so many
+_FEW = 1000  # rows that are read by their ids; otherwise, reading all rows is faster
 _MOST_ROUNDS = 10
 _DIGEST = "_digest"  # of a vector; stores have no column of such a name
 
@@ -71,26 +72,29 @@ def _write_part(
     ids: pa.ChunkedArray,
 ) -> int:
     """Computes and writes the values of some rows; returns the number of rows written."""
-    written, pending = 0, ids.to_pylist()
+    written, pending = 0, set(ids.to_pylist())
     changed: list[str] = []
 
     def newest(rows: pa.RecordBatch) -> Values:
         """Values for rows of the locked store."""
         nonlocal written
-        attributes = pa.Table.from_batches([rows]).drop_columns([VECTOR])
-        wanted = np.ones(len(rows), bool) if where is None else matching(attributes, where)
-        places = pc.index_in(rows["id"], computed["id"])
-        known = np.flatnonzero(places.is_valid())
-        same = np.zeros(len(rows), bool)
-        digests = computed[_DIGEST].take(places.drop_null()).to_numpy()
-        same[known] = digests == _digests(vector_matrix(rows[VECTOR]))[known]
-        changed.extend(rows["id"].filter(pa.array(wanted & ~same)).to_pylist())
-        chosen = pa.array(wanted & same)
-        ours = computed.take(places.filter(chosen))
+        chosen = _among(rows["id"], pending)
+        if where is not None and pc.any(chosen).as_py():
+            attributes = pa.Table.from_batches([rows]).drop_columns([VECTOR])
+            chosen = pc.and_(chosen, pa.array(matching(attributes, where)))
+        ours = rows.filter(chosen)
         if not len(ours):
             return {}
-        written += len(ours)
-        values = settle(rows.filter(chosen), {name: ours[name] for name in columns.names})
+        places = pa.array(map(places_of.get, ours["id"].to_pylist()), pa.int64())
+        now = pa.array(_digests(vector_matrix(ours[VECTOR])))
+        same = pc.fill_null(pc.equal(computed[_DIGEST].take(places), now), False)
+        changed.extend(ours["id"].filter(pc.invert(same)).to_pylist())
+        chosen = pc.replace_with_mask(chosen, chosen, same)
+        if not (count := pc.sum(same).as_py()):
+            return {}
+        written += count
+        ready = computed.take(places.filter(same))
+        values = settle(ours.filter(same), {name: ready[name] for name in columns.names})
         return {
             field.name: pc.replace_with_mask(
                 values_before(rows, field), chosen, values[field.name].cast(field.type)
@@ -100,13 +104,14 @@ def _write_part(
 
     for _ in range(_MOST_ROUNDS):
         computed = _computed(store, columns, compute, pending)
-        update_columns(store, columns, newest, with_ids(pending))
+        places_of = {id_: place for place, id_ in enumerate(computed["id"].to_pylist())}
+        update_columns(store, columns, newest, _condition(pending))
         if not changed:
             return written
-        pending, changed = changed, []
+        pending, changed = set(changed), []
     raise StoreError(
-        f"{store.uri}: rows such as {pending[0]!r} kept changing while values were computed from "
-        "their vectors; stop other writers and run the same command again"
+        f"{store.uri}: rows such as {min(pending)!r} kept changing while values were computed "
+        "from their vectors; stop other writers and run the same command again"
     )
 
 
@@ -114,18 +119,28 @@ def _computed(
     store: VectorStore,
     columns: pa.Schema,
     compute: Callable[[np.ndarray], Values],
-    ids: Sequence[str],
+    ids: set[str],
 ) -> pa.RecordBatch:
     """The values of the rows that still exist, with their ids and digests of their vectors."""
     schema = pa.schema([("id", pa.string()), (_DIGEST, pa.uint64()), *columns])
     batches = [schema.empty_table()]
-    with store.scan(["id", VECTOR], with_ids(ids)) as reader:
-        for batch in filter(len, reader):
+    with store.scan(["id", VECTOR], _condition(ids)) as reader:
+        for batch in filter(len, (batch.filter(_among(batch["id"], ids)) for batch in reader)):
             vectors = vector_matrix(batch[VECTOR])
             values = compute(vectors)
             arrays = [values[field.name].cast(field.type) for field in columns]
             batches.append(pa.table([batch["id"], pa.array(_digests(vectors)), *arrays], schema))
     return pa.concat_tables(batches).combine_chunks().to_batches()[0]
+
+
+def _condition(ids: set[str]) -> str | None:
+    """The condition to read rows by; None to read all rows."""
+    return with_ids(sorted(ids)) if len(ids) <= _FEW else None
+
+
+def _among(column: pa.StringArray, ids: set[str]) -> pa.BooleanArray:
+    """Whether each id is one of these; Arrow would hash all of these for each batch."""
+    return pa.array([id_ in ids for id_ in column.to_pylist()], pa.bool_())
 
 
 def _digests(vectors: np.ndarray) -> np.ndarray:
