@@ -32,9 +32,22 @@ _REMEDIES = {
 }
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with `~` expanded, or as it is without such a home folder, as in shells."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises an exception
+
+
 def cache_folder() -> Path:
-    """The cache folder, `$XDG_CACHE_HOME/rsicd-embed`; everything in it can be regenerated."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsicd-embed"
+    """The cache folder, `$XDG_CACHE_HOME/rsicd-embed`; everything in it can be regenerated.
+
+    Raises:
+        StoreError: the variable is not set, and the user has no home folder.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    folder = Path(given) if given else expanded("~/.cache")
+    if not (given or folder.is_absolute()):
+        raise StoreError("expected a folder for caches, found no home folder; set XDG_CACHE_HOME")
+    return folder / "rsicd-embed"
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,27 @@ def test_a_changed_image_keeps_columns_of_other_sources(
     assert (after["new.png"]["label"], after["new.png"]["lat"]) == (None, None)
 
 
+def correct_a(send: Callable[..., None], uri: str) -> None:
+    with rsicd_embed.open_store(uri) as other:
+        columns, state = LabelColumns("label"), LabelState("beach", 1.0, "beach")
+        set_label(other, columns, "a.png", "port", state)
+
+
+def test_labels_of_changed_images_that_are_corrected_meanwhile_stay(
+    embedder: Counting, each_uri: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [{"path": name, "label": "port"} for name in ("a.png", "b.png")]
+    ingest(embedder, each_uri, manifest(pictures / "m.jsonl", *entries))
+    for name in ("a.png", "b.png"):
+        picture(50).save(pictures / name)
+    table = manifest(pictures / "m.jsonl", *[entry | {"label": "town"} for entry in entries])
+    before_the_lock(monkeypatch, correct_a, each_uri)
+    assert counts(ingest(embedder, each_uri, table)) == (2, 0, 0, 0, 0)
+    stored = rows(each_uri)
+    assert [stored[name]["label"] for name in ("a.png", "b.png")] == ["beach", "town"]
+    assert stored["a.png"]["label_probability"] == 1.0
+
+
 @pytest.mark.parametrize("meanwhile", [False, True])
 def test_corrected_labels_stay(
     meanwhile: bool,

@@ -8,6 +8,7 @@ from rsicd_embed.captioning import captioner_files
 from rsicd_embed.captioning.captioner import Captioner
 from rsicd_embed.captioning.captioner_files import CaptionerParts
 from rsicd_embed.errors import ModelError
+from rsicd_embed.files import expanded
 
 BUNDLED = "bundled"
 _BUNDLED_DIRECTORY = Path(__file__).parent / "bundled"
@@ -41,7 +42,7 @@ def read_captioner(name: str | Path | None = None) -> CaptionerParts:
     if name is None or str(name) == BUNDLED:
         directory, shown = _BUNDLED_DIRECTORY, BUNDLED
     else:
-        directory, shown = Path(name).expanduser(), str(name)
+        directory, shown = expanded(name), str(name)
         if not (directory / captioner_files.CONFIG).is_file():
             directory = directory / "best"
     if not (directory / captioner_files.CONFIG).is_file():

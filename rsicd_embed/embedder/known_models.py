@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rsicd_embed.errors import ModelError
+from rsicd_embed.files import expanded
 
 Activation = Literal["quick_gelu", "gelu"]
 """The activation of a CLIP's transformers, which open_clip's state dicts leave out."""
@@ -130,8 +131,8 @@ def known_models() -> dict[str, KnownModel]:
 def _user_list() -> Path | None:
     given = os.environ.get(VARIABLE)
     if given:
-        return Path(given).expanduser()
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        return expanded(given)
+    folder = expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
     path = folder / "rsicd-embed" / "models.toml"
     return path if path.is_file() else None
 
@@ -193,7 +194,7 @@ def _model(path: Path, name: str, table: object) -> KnownModel:
     if table.get("source") == name != "bundled":
         raise refuse(f"source to be a Hugging Face id or a path, found {name!r}")
     if str(table.get("source", "")).startswith((".", "~", "/")):  # relative to the list
-        values["source"] = str(path.parent / Path(table["source"]).expanduser())
+        values["source"] = str(path.parent / expanded(table["source"]))
     published = table.get("published", {})
     try:
         values["published"] = {

@@ -15,7 +15,7 @@ from rsicd_embed.embedder.clip.config import ACTIVATIONS, Activation
 from rsicd_embed.embedder.hub import download, fetch
 from rsicd_embed.embedder.layout import CLIP, OPEN_CLIP, CheckpointLayout, is_checkpoint
 from rsicd_embed.errors import ModelError
-from rsicd_embed.files import read_json
+from rsicd_embed.files import expanded, read_json
 
 BUNDLED = "bundled"
 _BUNDLED_DIRECTORY = Path(__file__).parent / "bundled"
@@ -89,7 +89,7 @@ def locate(
     text = str(model)
     if not text.strip():
         raise ModelError("expected a model, found an empty name; omit --model for the bundled one")
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir():
         _refuse_other_folder(path)
         file = _only_checkpoint(path) if layout.kind == CLIP.kind else None
@@ -98,8 +98,8 @@ def locate(
         agreed = _agreed(activation, known.activation, f"the list of models for {text}")
         return replace(locate(known.location, layout, activation=agreed), name=text)
     folder, colon, inside = text.rpartition(":")
-    if colon and layout.kind == CLIP.kind and (Path(folder).expanduser() / inside).is_file():
-        path = Path(folder).expanduser() / inside
+    if colon and layout.kind == CLIP.kind and (expanded(folder) / inside).is_file():
+        path = expanded(folder) / inside
     described = path.name in weight_files.FILES and (path.parent / layout.settings[0]).is_file()
     if path.is_file() and is_checkpoint(path.name) and layout.kind == CLIP.kind and not described:
         return Located(path.parent, str(path.resolve()) + suffix, path.name, activation)

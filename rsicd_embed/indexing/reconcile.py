@@ -13,7 +13,7 @@ from rsicd_embed.datasets.base import ETAG, Example
 from rsicd_embed.records import corrected_name, python_rows, with_ids
 from rsicd_embed.stores.base import AttributeWriter, RowMerger, VectorStore
 from rsicd_embed.stores.columns import canonical, is_known
-from rsicd_embed.stores.rows import conform, kept_columns, with_kept_values
+from rsicd_embed.stores.rows import conform, kept_columns, with_corrections, with_kept_values
 
 
 class KnownRows:
@@ -99,7 +99,7 @@ def merge_rows(
     rows = conform(batches, store.schema)
     columns = kept_columns(batches, store.schema, keep)
     rows = with_kept_values(rows, store.scan(["id", *columns], with_ids(rows["id"].to_pylist())))
-    return store.upsert(rows.to_batches())
+    return store.upsert(with_corrections(rows, batches).to_batches())
 
 
 def computed_columns(schema: pa.Schema) -> list[str]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from rsicd_embed.datasets.base import Example, Skipped, Source
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import ImageError, StoreError
-from rsicd_embed.files import cache_folder
+from rsicd_embed.files import cache_folder, expanded
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
 from rsicd_embed.indexing.reconcile import is_same
 from rsicd_embed.records import FIXED_COLUMNS
@@ -103,7 +103,7 @@ def staging_folder(store_uri: str, embedder: Embedder) -> Path:
     uri = StoreURI.parse(store_uri)
     location = uri.location
     if "://" not in location:
-        location = str(Path(location).expanduser().absolute())
+        location = str(expanded(location).absolute())
     key = f"{uri.scheme}:{location}#{uri.table} {embedder.fingerprint}"
     return cache_folder() / "reembed" / hashlib.sha256(key.encode()).hexdigest()[:16]
 

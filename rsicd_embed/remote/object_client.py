@@ -233,7 +233,7 @@ def _aws_credentials(config: dict[str, Any]) -> Any:
 
 def _has_profiles() -> bool:
     given = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_PROFILE")
-    folder = Path.home() / ".aws"
+    folder = Path(os.path.expanduser("~/.aws"))  # noqa: PTH111 - which need not exist
     files = (folder / "credentials", folder / "config")
     return any(os.environ.get(name) for name in given) or any(map(Path.exists, files))
 

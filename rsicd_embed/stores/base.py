@@ -256,7 +256,8 @@ class RowMerger(Protocol):
         """Inserts rows as `upsert` does, but rows with the same id keep some of their values.
 
         These are the values that they have while the store is locked, so none is lost that another
-        process wrote after the new rows were prepared.
+        process wrote after the new rows were prepared. If a stored row has a correction of one of
+        its values, in a column `{column}_corrected` that the batches lack, that is the value.
 
         Args:
             batches: see `VectorStore.upsert`.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rsicd_embed.errors import FingerprintError, StoreError, StoreNotFoundError, StoreURIError
-from rsicd_embed.files import TEMPORARY, storage_errors
+from rsicd_embed.files import TEMPORARY, expanded, storage_errors
 from rsicd_embed.records import Provenance, require_same_model
 from rsicd_embed.stores.uri import StoreURI
 
@@ -20,14 +20,17 @@ def local_folder(uri: StoreURI) -> Path:
 
     Raises:
         StoreURIError: the location is remote.
-        StoreError: the location, or a parent of it, is a file.
+        StoreError: the location, or a parent of it, is a file, or there is no such home folder.
     """
     if "://" in uri.location:
         raise StoreURIError(
             f"{uri}: expected a local folder, found a remote location; "
             f"only lancedb: supports those, for example lancedb:{uri.location}"
         )
-    folder = Path(uri.location).expanduser().absolute()
+    given = expanded(uri.location)
+    if given.parts[0].startswith("~") and not given.exists():
+        raise StoreError(f"{uri}: there is no home folder {given.parts[0]}; give another path")
+    folder = given.absolute()
     for path in (folder, *folder.parents):
         if path.exists():
             if not path.is_dir():

@@ -14,6 +14,7 @@ from rsicd_embed.errors import SchemaError
 from rsicd_embed.records import (
     FIXED_COLUMNS,
     VECTOR,
+    corrected_name,
     is_number_list,
     require_unit_vectors,
     vector_array,
@@ -101,6 +102,24 @@ def with_kept_values(rows: pa.Table, stored: Iterable[pa.RecordBatch]) -> pa.Tab
         chosen = pc.if_else(known, places.cast(pa.int64()), pa.array(own + len(values)))
         both = pa.concat_arrays([values, rows[name].combine_chunks()])
         rows = rows.set_column(rows.schema.names.index(name), rows.field(name), both.take(chosen))
+    return rows.combine_chunks()
+
+
+def with_corrections(rows: pa.Table, given: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Replaces values by corrections of them, unless the given batches have a column of these.
+
+    Args:
+        rows: new rows with all columns, and kept values; see `with_kept_values`.
+        given: the batches of which they were made.
+    """
+    names = {name for batch in given for name in batch.schema.names}
+    for name in names & {*rows.schema.names}:
+        corrected = corrected_name(name)
+        if corrected in names or corrected not in rows.schema.names:
+            continue
+        if rows.schema.field(corrected).type == rows.schema.field(name).type:
+            values = pc.coalesce(rows[corrected], rows[name])
+            rows = rows.set_column(rows.schema.names.index(name), rows.field(name), values)
     return rows.combine_chunks()
 
 

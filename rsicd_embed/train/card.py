@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.locate import BUNDLED
+from rsicd_embed.files import expanded
 from rsicd_embed.train.config import ModelConfig, TrainConfig, parse
 from rsicd_embed.train.observers import Row
 
@@ -137,7 +138,7 @@ def _on_hub(model: str) -> bool:
 
 def _short(model: str) -> str:
     """A checkpoint without its path."""
-    return Path(model).expanduser().resolve().name if _is_path(model) else model
+    return expanded(model).resolve().name if _is_path(model) else model
 
 
 def _model(model: str) -> str:

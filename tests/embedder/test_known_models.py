@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from rsicd_embed.embedder import known_models
 from rsicd_embed.embedder.known_models import KnownModel, PublishedFigure
 from rsicd_embed.embedder.locate import locate
-from rsicd_embed.errors import ModelError
+from rsicd_embed.errors import ModelError, StoreError
+from rsicd_embed.files import cache_folder
 
 from ..helpers import run
 
@@ -19,6 +21,23 @@ def user_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "models.toml"
     monkeypatch.setenv(known_models.VARIABLE, str(path))
     return path
+
+
+def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has no entry in the password file."""
+
+    def no_entry(_: object) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", known_models.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("getpwuid", "getpwnam"):
+        monkeypatch.setattr(pwd, name, no_entry)
+    assert known_models.find("bundled") is not None
+    with pytest.raises(ModelError, match="expected a model directory"):
+        locate("~nobody/model")
+    with pytest.raises(StoreError, match="found no home folder; set XDG_CACHE_HOME"):
+        cache_folder()
 
 
 def test_ours_are_complete() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -18,6 +19,7 @@ from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_rows, lance_store
 from rsicd_embed.stores.lancedb.lance_index import AnnIndex, Matches
 from rsicd_embed.stores.lancedb.large_table import LargeTable
+from tests.other_writer import run_in_a_process
 
 from .contract import MADE_BY, batch, unit
 
@@ -88,6 +90,37 @@ def test_recall_is_measured_and_reported(store: VectorStore) -> None:
     )
     assert info.ann_recall is not None
     assert lance_index.RECALL_GOAL <= info.ann_recall <= 1.0
+
+
+def write_rows(send: Callable[..., None], uri: str) -> None:
+    with open_store(uri) as other:
+        other.delete(["00007"])
+        other.upsert([batch(["n"], unit(1, seed=9))])
+
+
+@pytest.mark.parametrize("both_optimize", [False, True])
+def test_others_write_while_the_index_is_measured(
+    both_optimize: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = lance_index.measure
+
+    def measured_during_a_write(index: AnnIndex, *arguments: Any) -> AnnIndex:
+        monkeypatch.setattr(lance_index, "measure", measure)
+        run_in_a_process(write_rows, store.uri)
+        if both_optimize:
+            with open_store(store.uri) as other:
+                other.optimize()
+        return measure(index, *arguments)
+
+    with open_store(f"lancedb:{tmp_path / 'store'}", MADE_BY) as store:
+        store.upsert([batch([f"{i:05}" for i in range(ROWS)], unit(ROWS))])
+        monkeypatch.setattr(lance_index, "measure", measured_during_a_write)
+        store.optimize()
+        assert f"measured over {ROWS} rows" in store.info().index
+        assert len(store) == ROWS
+        assert store.search(unit(1, seed=9), k=1)["id"].to_pylist() == ["n"]
+        near = store.search(unit(ROWS)[7], k=3)["id"].to_pylist()
+        assert near == [id_ for id_ in exact(unit(ROWS), unit(ROWS)[7:8], 4)[0] if id_ != "00007"]
 
 
 def test_searches_use_the_index(store: VectorStore, exact_searches: list[int]) -> None:

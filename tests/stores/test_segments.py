@@ -137,6 +137,8 @@ def test_another_kind(tmp_path: Path) -> None:
 def test_invalid_uris(uri: str) -> None:
     with pytest.raises(StoreURIError, match="have no tables"):
         open_store(f"{uri}#tiles", MADE_BY)
+    with pytest.raises(StoreError, match="there is no home folder ~nobody-there"):
+        open_store("exact:~nobody-there/store", MADE_BY)
     with pytest.raises(StoreURIError, match="expected a local folder"):
         open_store(f"{uri.partition(':')[0]}:s3://bucket/store", MADE_BY)
 

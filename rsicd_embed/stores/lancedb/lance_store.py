@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -17,7 +17,7 @@ from rsicd_embed.stores.base import require_new_tag
 from rsicd_embed.stores.columns import with_columns, without_columns
 from rsicd_embed.stores.lancedb import lance_index
 from rsicd_embed.stores.lancedb.lance_columns import column_values, write_columns
-from rsicd_embed.stores.lancedb.lance_index import IndexSettings
+from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings
 from rsicd_embed.stores.lancedb.lance_reader import LanceReader, TableState
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, lance_errors
 from rsicd_embed.stores.rows import (
@@ -27,6 +27,7 @@ from rsicd_embed.stores.rows import (
     conform,
     conform_new,
     kept_columns,
+    with_corrections,
     with_kept_values,
 )
 from rsicd_embed.stores.uri import StoreURI
@@ -64,7 +65,7 @@ class LanceStore(LanceReader):
             if not columns:
                 return rows
             with self.scan(["id", *columns], with_ids(rows["id"].to_pylist())) as stored:
-                return with_kept_values(rows, stored)
+                return with_corrections(with_kept_values(rows, stored), given)
 
         return self._write(given, kept)
 
@@ -139,9 +140,21 @@ class LanceStore(LanceReader):
             write_columns(self._location, self._table, values)
 
     def optimize(self) -> None:
-        """Compacts the table's files, updates the index, and removes old versions."""
-        with self._writing():
-            self._optimize()
+        """Compacts the table's files, updates the index, and removes old versions.
+
+        The table is not locked while a new index is measured, which takes longest.
+        """
+        with self._mutex, ExitStack() as measuring:
+            with self._writing():
+                before, built = self._optimize()
+                if built is not None:
+                    measuring.enter_context(self._leases.lease())
+            if built is None:
+                return
+            measured = self._measured(built)
+            with self._writing() as now:
+                if now.index == before:  # else another process was faster
+                    lance_index.store(self._table, measured)
 
     def tags(self) -> dict[str, int]:
         """Tag name → its version."""
@@ -228,24 +241,29 @@ class LanceStore(LanceReader):
             raise StoreError(opening.no_version(self.uri, version, sorted(tags)))
         return number
 
-    def _optimize(self) -> None:
+    def _optimize(self) -> tuple[AnnIndex | None, AnnIndex | None]:
+        """Returns the index as it was stored, and the one to be measured; None without them."""
         if not self._location.checksums.is_index_whole():
             lance_index.drop(self._table)
         self._table.optimize(cleanup_older_than=self._kept_age())
         now = self._now()
-        index = lance_index.build(self._table, now.index, now.count)
-        if index is not None:
-            now = self._now()
-            large = self._large(now)
-            queries = recall.queries_near(large.vectors(recall.sample(now.count, _QUERIES)))
-            index = lance_index.measure(
-                replace(index, goal=self._settings.goal),
-                queries,
-                large.nearness(queries),
-                large.kth_scores,
-                large.search_index,
-            )
-            lance_index.store(self._table, index)
+        built = lance_index.build(self._table, now.index, now.count)
+        if built is not None:
+            self._large(self._now())  # of the version to measure
+        return now.index, built
+
+    def _measured(self, index: AnnIndex) -> AnnIndex:
+        """Measures the index at the version that is open, even if others write newer ones."""
+        assert self._state is not None
+        large = self._large(self._state)
+        queries = recall.queries_near(large.vectors(recall.sample(index.rows, _QUERIES)))
+        return lance_index.measure(
+            replace(index, goal=self._settings.goal),
+            queries,
+            large.nearness(queries),
+            large.kth_scores,
+            large.search_index,
+        )
 
     def _kept_age(self) -> timedelta:
         """The age up to which versions are kept: LanceDB refuses to remove a tagged one."""

@@ -27,6 +27,7 @@ from rsicd_embed.stores.rows import (
     conform,
     conform_new,
     kept_columns,
+    with_corrections,
     with_kept_values,
 )
 from rsicd_embed.stores.segments.segment_files import (
@@ -89,7 +90,7 @@ class SegmentStore(RowStore):
             if not columns:
                 return rows
             with scan(now, ["id", *columns], with_ids(rows["id"].to_pylist())) as stored:
-                return with_kept_values(rows, stored)
+                return with_corrections(with_kept_values(rows, stored), given)
 
         return self._write(given, kept)
 

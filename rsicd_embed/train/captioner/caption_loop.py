@@ -24,7 +24,7 @@ from rsicd_embed.captioning.vocabulary import Vocabulary, Words
 from rsicd_embed.datasets.base import Example
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import TrainError
-from rsicd_embed.files import storage_errors
+from rsicd_embed.files import expanded, storage_errors
 from rsicd_embed.records import Provenance
 from rsicd_embed.train.captioner.caption_batches import CaptionedVectors
 from rsicd_embed.train.captioner.caption_settings import (
@@ -293,7 +293,7 @@ def _start(config: CaptionTrainConfig, data: TrainingData, dim: int) -> _Start:
         origin = _digest(parts.config, captioner_files.named_arrays(params), parts.vocabulary)
         return _Start(parts.config, params, parts.vocabulary, origin)
     if settings.init is not None:
-        return _with_gpt2(config, read_gpt2(Path(settings.init).expanduser()), dim)
+        return _with_gpt2(config, read_gpt2(expanded(settings.init)), dim)
     vocabulary = Words.of((c for e in data.train for c in e.captions), settings.least)
     shape = CaptionerConfig(
         _own_decoder(settings, vocabulary.size), dim, settings.prefix, settings.mapping_width

@@ -19,7 +19,7 @@ from rsicd_embed.embedder.clip.config import ClipConfig
 from rsicd_embed.embedder.clip.model import Clip, normalise
 from rsicd_embed.embedder.clip.weights import Params
 from rsicd_embed.embedder.preprocess import Preprocessor
-from rsicd_embed.errors import ModelError
+from rsicd_embed.errors import ModelError, StoreError
 from rsicd_embed.files import cache_folder
 
 
@@ -32,7 +32,11 @@ def keep_compiled_programs() -> None:
     settings: Any = jax.config
     if settings.jax_compilation_cache_dir is not None:
         return
-    settings.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    try:
+        folder = cache_folder()
+    except StoreError:  # compile each time
+        return
+    settings.update("jax_compilation_cache_dir", str(folder / "xla"))
     settings.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
