@@ -1,7 +1,8 @@
 """The OpenVINO engine, the fastest for CPUs that compute in bfloat16.
 
 The graph is built directly from the checkpoint's tensors, for any batch size and text length. It
-needs neither JAX nor an exported file. In bfloat16, a ResNet's first block is computed in float32.
+needs neither JAX nor an exported file. In bfloat16, a ResNet's first block is computed in float32,
+and so are texts: rounding a query changes all of its hits.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ class OpenvinoTowers:
         else:
             images = forward_pass.image_vectors(ops, config, tensors, preprocessor, pixels)
             self._images = [_compile(ov.Model([images], [pixels]), precision)]
-        self._texts = _compile(ov.Model([texts], [tokens, pooled]), precision)
+        self._texts = _compile(ov.Model([texts], [tokens, pooled]), "float32")
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """Embeds images: uint8 (b, side, side, 3) → float32 (b, dim)."""
