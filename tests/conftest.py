@@ -20,6 +20,7 @@ from PIL import Image
 
 import rsicd_embed
 from rsicd_embed.cli import progress
+from rsicd_embed.embedder.clip.backends import engine_choice
 from rsicd_embed.testing.embedders import picture as picture
 
 from .helpers import IDS, PATIENCE_S, SCHEMES, Counting, built_once, cached, run
@@ -75,6 +76,14 @@ def pytest_collection() -> Generator[None, object, object]:
     result = yield
     gc.enable()
     return result
+
+
+@pytest.fixture(autouse=True, scope="session")
+def float32_on_every_cpu() -> Iterator[None]:
+    """Makes results independent of the CPU: `auto` may compute in bfloat16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_choice, "cpu_has_bfloat16", lambda: False)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

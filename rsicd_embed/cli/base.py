@@ -51,7 +51,7 @@ as_of_option = click.option(
 precision_option = click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="Floating-point type of the model.  [default: float32 on a CPU, bfloat16 elsewhere]",
+    help="Floating-point type of the model.  [default: bfloat16 where few hits change]",
 )
 backend_option = click.option(
     "--backend",

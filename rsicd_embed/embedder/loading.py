@@ -15,7 +15,8 @@ from rsicd_embed.embedder.clip.backends.engine_choice import engines
 from rsicd_embed.embedder.clip.backends.towers import towers
 from rsicd_embed.embedder.clip.config import Activation
 from rsicd_embed.embedder.clip.embedder import ClipEmbedder
-from rsicd_embed.embedder.locate import locate
+from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
+from rsicd_embed.embedder.locate import local_directory, locate
 from rsicd_embed.errors import ArgumentError, ModelError
 
 CLIP = "clip"
@@ -45,7 +46,8 @@ def load_embedder(
             Face id, optionally with `@revision` and `:path/to/file.pt`; or `NAME:ARGUMENT` for the
             entry point NAME of group `rsicd_embed.embedders`.
         batch_size: number of images per batch, across all local devices.
-        precision: compute dtype of a CLIP; None for float32 on CPUs and bfloat16 elsewhere.
+        precision: compute dtype of a CLIP; None for bfloat16 on accelerators, and for a ResNet on a
+            CPU with instructions for it, otherwise float32.
         backend: engine that runs a CLIP; None or "auto" for the fastest on this machine.
         activation: of the transformers, "quick_gelu" or "gelu", for a checkpoint file that does not
             specify it.
@@ -88,8 +90,24 @@ def load_for_a_query(model: str | Path | None = None) -> Embedder:
 
 
 def engine_for(model: str) -> str | None:
-    """The engine that `--backend auto` tries first for a model; None for a plug-in's embedder."""
-    return str(next(engines())) if _entry_point(model)[0] is None else None
+    """The engine that `--backend auto` tries first for a model; None for a plug-in's embedder.
+
+    The precision is left out if it depends on the architecture, which no local `config.json` tells.
+    """
+    name, argument = _entry_point(model)
+    if name is not None:
+        return None
+    transformer, resnet = next(engines()), next(engines(resnet=True))
+    if transformer == resnet:
+        return str(transformer)
+    directory = local_directory(argument)
+    try:
+        shape = None if directory is None else parts.read_shape(directory)
+    except ModelError:  # another layout, or damaged
+        shape = None
+    if shape is None:
+        return transformer.backend
+    return str(resnet if isinstance(shape.vision, ResNetConfig) else transformer)
 
 
 def load_clip(

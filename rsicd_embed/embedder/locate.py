@@ -44,6 +44,16 @@ class Located:
     activation: Activation | None = None
 
 
+def local_directory(model: str | Path | None) -> Path | None:
+    """The folder of the bundled model, or of a model given by its path; None for others."""
+    match = _ACTIVATION.fullmatch(str(model))
+    name = match["model"] if match else str(model)
+    if model is None or name == BUNDLED:
+        return _BUNDLED_DIRECTORY
+    path = Path(name).expanduser()
+    return path if path.is_dir() else None
+
+
 def locate(
     model: str | Path | None,
     layout: CheckpointLayout = CLIP,

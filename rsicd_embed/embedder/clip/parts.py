@@ -46,7 +46,7 @@ def read(model: Located | Path) -> ModelParts:
             problems.append(error)
             return None
 
-    shape = attempt(lambda: config.from_hf(read_json(directory / "config.json")))
+    shape = attempt(lambda: read_shape(directory))
     pixels = attempt(lambda: preprocess.from_hf(read_json(directory / "preprocessor_config.json")))
     if shape and pixels:
         attempt(lambda: _require_same_size(directory, shape, pixels))
@@ -67,6 +67,15 @@ def read(model: Located | Path) -> ModelParts:
     stored = weight_files.load(directory)
     tensors = clip_tensors.checked(shape, stored, naming.transformers(shape, stored))
     return ModelParts(shape, tensors, tokens, pixels)
+
+
+def read_shape(directory: Path) -> ClipConfig:
+    """Reads a model's `config.json`.
+
+    Raises:
+        ModelError: it does not describe a CLIP.
+    """
+    return config.from_hf(read_json(directory / "config.json"))
 
 
 def _require_same_size(directory: Path, shape: ClipConfig, pixels: Preprocessor) -> None:

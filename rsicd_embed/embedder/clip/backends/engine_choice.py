@@ -1,8 +1,8 @@
 """Chooses the engine of `--backend auto` by the machine's devices and CPU features.
 
 Nothing is timed. On x86-64 CPUs OpenVINO was faster than JAX with every model that was measured. It
-is faster still in bfloat16 on CPUs with instructions for it, but not the default: the top ten of a
-store change in more than one hit of a hundred; see docs/models.md.
+is faster still in bfloat16 on CPUs with instructions for it. That is the default for ResNets, with
+which fewer than one of a hundred hits change; transformers were not measured. See docs/models.md.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from rsicd_embed.embedder.clip.backends import EmbedderEngine, Precision
 _X86_64 = ("x86_64", "AMD64")
 
 
-def engines(precision: Precision | None = None) -> Iterator[EmbedderEngine]:
+def engines(
+    precision: Precision | None = None, *, resnet: bool = False
+) -> Iterator[EmbedderEngine]:
     """The engines for this machine, fastest first; the last one runs every model.
 
     Args:
-        precision: compute dtype; None for bfloat16 on accelerators and float32 on CPUs.
+        precision: compute dtype; None for the engine's default.
+        resnet: whether the image tower is a ResNet.
     """
     if has_accelerator():
         yield EmbedderEngine("jax", precision or "bfloat16")
         return
     if platform.machine() in _X86_64 and importlib.util.find_spec("openvino"):
-        yield EmbedderEngine("openvino", precision or "float32")
+        faster: Precision = "bfloat16" if resnet and cpu_has_bfloat16() else "float32"
+        yield EmbedderEngine("openvino", precision or faster)
     yield EmbedderEngine("jax", precision or "float32")
 
 

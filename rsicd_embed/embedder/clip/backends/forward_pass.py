@@ -7,7 +7,8 @@ ResNet's maps, of b images and c channels, are in the order that the library pre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from rsicd_embed.embedder.clip.config import (
     ClipConfig,
     TowerConfig,
 )
-from rsicd_embed.embedder.clip.resnet_config import Convolution, ResNetConfig
+from rsicd_embed.embedder.clip.resnet_config import Convolution, Residual, ResNetConfig
 from rsicd_embed.embedder.clip.tensors import (
     ATTENTION_POOL,
     PROBE,
@@ -137,12 +138,36 @@ def image_vectors(
     ops: Ops[T], config: ClipConfig, tensors: Tensors, preprocessor: Preprocessor, pixels: T
 ) -> T:
     """Embeds images uint8 (b, side, side, 3) as unit vectors (b, d)."""
-    x = ops.normalise(pixels, preprocessor)
     if isinstance(config.vision, ResNetConfig):
-        x = _resnet(ops, tensors, x, config.vision)
-    else:
-        x = _vit(ops, tensors, x, config.vision, siglip=config.siglip)
+        maps = first_maps(ops, config.vision, tensors, preprocessor, pixels)
+        return vectors_of_maps(ops, config.vision, tensors, maps)
+    x = ops.normalise(pixels, preprocessor)
+    x = _vit(ops, tensors, x, config.vision, siglip=config.siglip)
     return ops.unit(x if config.siglip else _project(ops, tensors, "visual_projection", x))
+
+
+def first_maps(
+    ops: Ops[T], tower: ResNetConfig, tensors: Tensors, preprocessor: Preprocessor, pixels: T
+) -> T:
+    """Maps of images uint8 (b, h, w, 3) after the first block of a ResNet.
+
+    Their sides are a quarter of the image's. Rounding before them costs most of the precision: see
+    docs/models.md.
+    """
+    x = ops.maps(ops.normalise(pixels, preprocessor))
+    for name, shape in zip(resnet_stem(tower), tower.stem, strict=True):
+        x = ops.relu(_convolution(ops, tensors, name, x, shape))
+    x = ops.average_pool(x, 2) if tower.attention_heads else ops.max_pool(x)
+    name, block = next(_blocks_of(tower))
+    return _residual(ops, tensors, name, x, block)
+
+
+def vectors_of_maps(ops: Ops[T], tower: ResNetConfig, tensors: Tensors, x: T) -> T:
+    """Unit vectors (b, d) from `first_maps`."""
+    for name, block in islice(_blocks_of(tower), 1, None):
+        x = _residual(ops, tensors, name, x, block)
+    x = _attention_pool(ops, tensors, x, tower) if tower.attention_heads else ops.mean(x)
+    return ops.unit(_project(ops, tensors, "visual_projection", x))
 
 
 def text_vectors(ops: Ops[T], config: ClipConfig, tensors: Tensors, tokens: T, pooled: T) -> T:
@@ -205,26 +230,28 @@ def _attention_head(ops: Ops[T], tensors: Tensors, x: T, tower: TowerConfig) -> 
     return ops.add(x, _linear(ops, tensors, f"{name}.mlp.fc2", ops.activate(y, tower.activation)))
 
 
-def _resnet(ops: Ops[T], tensors: Tensors, pixels: T, tower: ResNetConfig) -> T:
-    def convolution(name: str, x: T, shape: Convolution) -> T:
-        x = x if shape.pool == 1 else ops.average_pool(x, shape.pool)
-        return ops.convolution(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], shape)
-
-    x = ops.maps(pixels)
-    for name, shape in zip(resnet_stem(tower), tower.stem, strict=True):
-        x = ops.relu(convolution(name, x, shape))
-    x = ops.average_pool(x, 2) if tower.attention_heads else ops.max_pool(x)
+def _blocks_of(tower: ResNetConfig) -> Iterator[tuple[str, Residual]]:
     for stage, blocks in enumerate(tower.stages()):
         for place, block in enumerate(blocks):
-            name, y = resnet_block(stage, place), x
-            for layer, shape in enumerate(block.convolutions):
-                y = ops.relu(y) if layer else y
-                y = convolution(f"{name}.layer.{layer}.convolution", y, shape)
-            if block.shortcut is not None:
-                x = convolution(f"{name}.shortcut.convolution", x, block.shortcut)
-            x = ops.relu(ops.add(x, y))
-    if not tower.attention_heads:
-        return ops.mean(x)
+            yield resnet_block(stage, place), block
+
+
+def _residual(ops: Ops[T], tensors: Tensors, name: str, x: T, block: Residual) -> T:
+    y = x
+    for layer, shape in enumerate(block.convolutions):
+        y = ops.relu(y) if layer else y
+        y = _convolution(ops, tensors, f"{name}.layer.{layer}.convolution", y, shape)
+    if block.shortcut is not None:
+        x = _convolution(ops, tensors, f"{name}.shortcut.convolution", x, block.shortcut)
+    return ops.relu(ops.add(x, y))
+
+
+def _convolution(ops: Ops[T], tensors: Tensors, name: str, x: T, shape: Convolution) -> T:
+    x = x if shape.pool == 1 else ops.average_pool(x, shape.pool)
+    return ops.convolution(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], shape)
+
+
+def _attention_pool(ops: Ops[T], tensors: Tensors, x: T, tower: ResNetConfig) -> T:
     x = ops.with_mean(ops.positions(x))
     x = ops.positioned(x, tensors[f"{ATTENTION_POOL}.position_embedding.weight"])
     query, key, value = (

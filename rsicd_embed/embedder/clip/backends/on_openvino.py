@@ -1,7 +1,8 @@
 """The OpenVINO engine, the fastest for CPUs that compute in bfloat16.
 
 The graph is built directly from the checkpoint's tensors, for any batch size and text length. It
-needs neither JAX nor an exported file.
+needs neither JAX nor an exported file. In bfloat16, a ResNet's first block is computed in float32,
+and so are texts: rounding a query changes all of its hits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from rsicd_embed.embedder.clip.backends import EmbedderEngine, Precision, forward_pass
 from rsicd_embed.embedder.clip.backends._lazy_openvino import core, op, ov
 from rsicd_embed.embedder.clip.config import BertConfig, ClipConfig
-from rsicd_embed.embedder.clip.resnet_config import Convolution
+from rsicd_embed.embedder.clip.resnet_config import Convolution, ResNetConfig
 from rsicd_embed.embedder.preprocess import Preprocessor
 from rsicd_embed.parallel import cpu_count
 
@@ -168,14 +169,28 @@ class OpenvinoTowers:
             pooled = op.parameter([-1, -1], np.float32)
         else:
             pooled = op.parameter([-1], np.int32)
-        images = forward_pass.image_vectors(ops, config, tensors, preprocessor, pixels)
         texts = forward_pass.text_vectors(ops, config, tensors, tokens, pooled)
-        self._images = _compile(ov.Model([images], [pixels]), precision)
-        self._texts = _compile(ov.Model([texts], [tokens, pooled]), precision)
+        if isinstance(config.vision, ResNetConfig) and precision == "bfloat16":
+            tower, map_side = config.vision, side // 4
+            first = forward_pass.first_maps(ops, tower, tensors, preprocessor, pixels)
+            maps = op.parameter([-1, tower.widths[0], map_side, map_side], ov.Type.bf16)
+            images = forward_pass.vectors_of_maps(ops, tower, tensors, op.convert(maps, "f32"))
+            rounded = op.convert(first, "bf16")
+            self._images = [
+                _compile(ov.Model([rounded], [pixels]), "float32"),
+                _compile(ov.Model([images], [maps]), precision),
+            ]
+        else:
+            images = forward_pass.image_vectors(ops, config, tensors, preprocessor, pixels)
+            self._images = [_compile(ov.Model([images], [pixels]), precision)]
+        self._texts = _compile(ov.Model([texts], [tokens, pooled]), "float32")
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """Embeds images: uint8 (b, side, side, 3) → float32 (b, dim)."""
-        return _run(self._images, pixels)
+        x: Any = pixels
+        for compiled in self._images:
+            x = compiled([x])[0]
+        return np.array(x, np.float32)
 
     def encode_texts(self, tokens: np.ndarray) -> np.ndarray:
         """Embeds tokens: int32 (b, t) → float32 (b, dim)."""

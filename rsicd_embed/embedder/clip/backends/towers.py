@@ -17,6 +17,7 @@ from rsicd_embed.embedder.clip.backends import (
 )
 from rsicd_embed.embedder.clip.backends.engine_choice import engines
 from rsicd_embed.embedder.clip.model_parts import ModelParts
+from rsicd_embed.embedder.clip.resnet_config import ResNetConfig
 from rsicd_embed.errors import ModelError, one_line
 
 
@@ -66,7 +67,8 @@ def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> 
     Args:
         parts: the model.
         backend: the engine, or "auto" for the first of `engines` that runs the model correctly.
-        precision: compute dtype; None for bfloat16 on TPUs and GPUs and float32 on CPUs.
+        precision: compute dtype; None for that of `engines`, or of the given engine: bfloat16 for
+            JAX on TPUs and GPUs, otherwise float32.
 
     Raises:
         ModelError: the engine is not installed, does not support the precision, or its vectors
@@ -75,7 +77,8 @@ def towers(parts: ModelParts, backend: Backend, precision: Precision | None) -> 
     if precision not in (None, *PRECISIONS):
         raise ModelError(f"expected precision {' or '.join(PRECISIONS)}, found {precision!r}")
     if backend == "auto":
-        *faster, last = engines(precision)
+        resnet = isinstance(parts.config.vision, ResNetConfig)
+        *faster, last = engines(precision, resnet=resnet)
         for engine in faster:
             try:
                 return towers(parts, engine.backend, engine.precision)
