@@ -123,9 +123,25 @@ def known_models() -> dict[str, KnownModel]:
     Raises:
         ModelError: the user's list cannot be read, or has a wrong field.
     """
-    models = dict(_read(_OURS))
-    path = _user_list()
-    return models if path is None else {**models, **_read(path)}
+    models, path = dict(_read(_OURS)), _user_list()
+    if path is not None:
+        models |= _read(path)
+        for name in _read(path):
+            _require_source(name, models, path)
+    return models
+
+
+def _require_source(name: str, models: Mapping[str, KnownModel], path: Path) -> None:
+    """Raises ModelError if a model's source is a model whose source, at last, is the first one."""
+    names, model = [name], models.get(name)
+    while model and model.source and model.source != model.name:
+        if model.source in names:
+            raise ModelError(
+                f"{path}: [{name}]: expected a Hugging Face id or a path as its source, found "
+                f"{' → '.join([*names, model.source])}; see docs/models.md"
+            )
+        names.append(model.source)
+        model = models.get(model.source)
 
 
 def _user_list() -> Path | None:
@@ -189,6 +205,8 @@ def _model(path: Path, name: str, table: object) -> KnownModel:
     dim = table.get("dim", 1)
     if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
         raise refuse(f"dim to be a number ≥ 1, found {dim!r}")
+    if name == "bundled" and path != _OURS:
+        raise refuse("another name, as the bundled model cannot be replaced")
     if ("source" in table) == ("download" in table):
         raise refuse("either source or download")
     if table.get("source") == name != "bundled":

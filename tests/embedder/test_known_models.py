@@ -116,6 +116,8 @@ def test_user_list_adds_and_replaces(user_list: Path, tiny_model: Path) -> None:
             "published figures like",
         ),
         ("[a]\ndim = 3", "either source or download"),
+        ("[bundled]\nsource = 'o/n'", "the bundled model cannot be replaced"),
+        ("[a]\nsource = 'b'\n[b]\nsource = 'a'", "or a path as its source, found a → b → a"),
         (None, "No such file"),
     ],
 )
