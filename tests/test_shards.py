@@ -125,8 +125,9 @@ def test_damaged_and_incomplete_parts_are_refused(
     described = second.with_suffix(".json").read_text()
     second.with_suffix(".json").unlink()
     assert "expected 3 parts, found 2; missing: 1; complete them with" in refused()
-    second.with_suffix(".json").write_text(described[:-20])
-    assert "found damaged JSON; remove it and embed this shard again" in refused()
+    for damaged in (described[:-20], "[" * 100_000):
+        second.with_suffix(".json").write_text(damaged)
+        assert "found damaged JSON; remove it and embed this shard again" in refused()
     second.with_suffix(".json").write_text(described)
 
     content = first.with_suffix(".parquet").read_bytes()

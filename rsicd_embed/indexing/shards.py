@@ -123,7 +123,7 @@ class ShardPart:
                 raise ValueError("format")
             skipped = tuple(Skipped(**skip) for skip in values.pop("skipped"))
             return cls(file=FileEntry(**values.pop("file")), skipped=skipped, **values)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
                 f"{path}: expected a part that embed --shard wrote, found damaged JSON; "
                 "remove it and embed this shard again"

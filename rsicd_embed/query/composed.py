@@ -204,7 +204,8 @@ class Query:
         first = self.parts[0]
         if len(self.parts) > 1 or (first.image is not None and not isinstance(first.image, str)):
             return ", ".join(map(str, self.parts))
-        return str(first.text or first.id or first.image)
+        given = (first.text, first.id, first.image)
+        return str(next(value for value in given if value is not None))
 
 
 def parse_all(
