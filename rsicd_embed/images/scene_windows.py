@@ -7,12 +7,14 @@ back from its uri alone: `/data/scene.tif#window=0,224,224,224&bands=4,3,2&stret
 from __future__ import annotations
 
 import logging
+import os
 import re
+import stat
 import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,6 +142,14 @@ def file_of(address: str) -> str:
     return files_of_stack(window.file)[0] if window else container_of(address) or address
 
 
+def _require_regular(file: str) -> None:
+    """Raises ImageError for a pipe or device; opening one would block."""
+    with suppress(OSError, ValueError):  # reported when it is opened
+        mode = os.stat(file).st_mode  # noqa: PTH116 - it may be an address
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ImageError("not a regular file")
+
+
 @contextmanager
 def open_scene(file: str) -> Iterator[DatasetReader]:
     """Opens a scene for one thread at a time; the last few stay open.
@@ -153,6 +163,8 @@ def open_scene(file: str) -> Iterator[DatasetReader]:
     except ImportError as error:
         raise ImageError("scenes need rasterio; pip install 'rsicd-embed[geo]'") from error
     files = files_of_stack(file)
+    for part in files:
+        _require_regular(part)
     entry = _entry(files)
     try:
         with (

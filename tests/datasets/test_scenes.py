@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,17 @@ def test_scenes_that_are_skipped(tmp_path: Path, kind: str) -> None:
     assert [skipped.uri for skipped in sources[0].skipped] == [str(bad)]
     assert reason in sources[0].skipped[0].reason
     assert kind == "bands" or len(sources[1].examples) > 3
+
+
+def test_a_pipe_is_skipped(tmp_path: Path) -> None:
+    """Opening it would block for ever."""
+    os.mkfifo(tmp_path / "a.tif")
+    write_scene(tmp_path / "b.tif", noise(64, 64))
+    (source,) = rsicd_embed.open_sources([tmp_path], tiling=Tiling(32))
+    assert [(Path(skip.uri).name, skip.reason) for skip in source.skipped] == [
+        ("a.tif", "not a regular file")
+    ]
+    assert len(source.examples) == 4
 
 
 def test_a_damaged_block_only_costs_its_tiles(tmp_path: Path) -> None:
