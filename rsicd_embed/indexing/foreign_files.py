@@ -24,6 +24,7 @@ from rsicd_embed.geography.geoparquet import covering_column, geometry_columns
 from rsicd_embed.records import FIXED_COLUMNS, VECTOR, is_list, vector_array
 
 _BLOCK_ROWS = 256  # small enough for its copies to stay in the processor's cache
+_READ_BYTES = 1 << 20  # of a column, at a time
 _MOST_LISTED = 10  # rows of one file that are skipped for the same kind of reason
 # Spellings of times that Arrow does not read → those it does, replaced one after the other.
 _TIMES = (
@@ -148,7 +149,8 @@ class ForeignFile:
 
     def _read(self, step: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         try:
-            with pq.ParquetFile(self.path) as file:
+            # Whole row groups would be read, which other programs write with 100,000 rows or more.
+            with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_READ_BYTES) as file:
                 yield from file.iter_batches(step, columns=names)
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(

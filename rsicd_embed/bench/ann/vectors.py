@@ -216,7 +216,7 @@ def _from_parquet(path: Path) -> VectorSource:
     dim = _matrix(first.column(0), str(path)).shape[1] if first is not None else 0
 
     def blocks() -> Iterator[np.ndarray]:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(_BLOCK_ROWS, columns=columns):
                 yield _matrix(batch.column(0), str(path))
 
