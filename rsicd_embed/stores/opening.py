@@ -28,7 +28,7 @@ def local_folder(uri: StoreURI) -> Path:
             f"only lancedb: supports those, for example lancedb:{uri.location}"
         )
     given = expanded(uri.location)
-    if given.parts[0].startswith("~") and not given.exists():
+    if str(given).startswith("~") and not given.exists():  # the current folder has no parts
         raise StoreError(f"{uri}: there is no home folder {given.parts[0]}; give another path")
     folder = given.absolute()
     for path in (folder, *folder.parents):

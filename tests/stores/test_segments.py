@@ -134,6 +134,16 @@ def test_another_kind(tmp_path: Path) -> None:
         open_store(f"nmslib:{tmp_path}/store", MADE_BY)
 
 
+@pytest.mark.parametrize("scheme", ["exact", "nmslib", "lancedb"])
+def test_a_store_in_the_current_folder(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled(f"{scheme}:.", rows=3)
+    with open_store(f"{scheme}:{tmp_path}") as store:
+        assert len(store) == 3
+
+
 def test_invalid_uris(uri: str) -> None:
     with pytest.raises(StoreURIError, match="have no tables"):
         open_store(f"{uri}#tiles", MADE_BY)
