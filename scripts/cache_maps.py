@@ -87,8 +87,8 @@ class MapCache:
 
     def unpack(self, maps: np.ndarray) -> torch.Tensor:
         """uint8 (b, h, w, c) → bfloat16 (b, c, h, w)."""
-        values = np.square(maps.astype(np.float32) / 255) * self.scale
-        return torch.from_numpy(values).bfloat16().permute(0, 3, 1, 2)
+        values = torch.tensor(maps).float().square_() * torch.tensor(self.scale / 255**2)
+        return values.bfloat16().permute(0, 3, 1, 2)
 
     def pack(self, maps: np.ndarray) -> np.ndarray:
         """float32 (b, h, w, c) → uint8."""

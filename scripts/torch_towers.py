@@ -22,7 +22,7 @@ Tensors = Mapping[str, Tensor]
 def resnet_stem(tensors: Tensors, tower: ResNetConfig, pixels: Tensor) -> Tensor:
     """Normalised pixels (b, 3, side, side) → maps before the first stage."""
     (stem,) = tower.stem
-    x = functional.relu(_convolution(tensors, RESNET_STEM, pixels, stem))
+    x = functional.relu(convolution(tensors, RESNET_STEM, pixels, stem))
     return functional.max_pool2d(x, 3, stride=2, padding=1)
 
 
@@ -32,9 +32,9 @@ def resnet_stage(tensors: Tensors, tower: ResNetConfig, stage: int, x: Tensor) -
         name, y = resnet_block(stage, place), x
         for layer, shape in enumerate(block.convolutions):
             y = functional.relu(y) if layer else y
-            y = _convolution(tensors, f"{name}.layer.{layer}.convolution", y, shape)
+            y = convolution(tensors, f"{name}.layer.{layer}.convolution", y, shape)
         if block.shortcut is not None:
-            x = _convolution(tensors, f"{name}.shortcut.convolution", x, block.shortcut)
+            x = convolution(tensors, f"{name}.shortcut.convolution", x, block.shortcut)
         x = functional.relu(x + y)
     return x
 
@@ -89,9 +89,23 @@ def pooled(x: Tensor, seen: Tensor) -> Tensor:
     return (x.float() * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-def _convolution(tensors: Tensors, name: str, x: Tensor, shape: Convolution) -> Tensor:
+def convolution(tensors: Tensors, name: str, x: Tensor, shape: Convolution) -> Tensor:
+    """A convolution of maps (b, c, h, h)."""
     weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
-    return functional.conv2d(x, weight, bias, stride=shape.stride, padding=shape.padding)
+    if not weight.requires_grad:
+        return functional.conv2d(x, weight, bias, stride=shape.stride, padding=shape.padding)
+    # As a product, since PyTorch is slow to compute the gradient of a convolution on a CPU.
+    around, steps = shape.padding, (x.shape[2] - 1) // shape.stride + 1
+    padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, around, around, around, around))
+    reach = shape.stride * (steps - 1) + 1
+    windows = [
+        padded[:, i : i + reach : shape.stride, j : j + reach : shape.stride]
+        for i in range(shape.side)
+        for j in range(shape.side)
+    ]
+    rows = torch.cat(windows, dim=-1)
+    y = functional.linear(rows.flatten(0, 2), weight.permute(0, 2, 3, 1).flatten(1), bias)
+    return y.unflatten(0, rows.shape[:3]).permute(0, 3, 1, 2)
 
 
 def _linear(tensors: Tensors, name: str, x: Tensor) -> Tensor:

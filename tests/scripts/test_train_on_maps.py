@@ -14,10 +14,12 @@ import torch
 from rsicd_embed.embedder import export_model
 from rsicd_embed.embedder.clip import parts
 from rsicd_embed.embedder.clip.parts import ModelParts
+from rsicd_embed.embedder.clip.resnet_config import Convolution
 from rsicd_embed.embedder.clip.weights import params_from_hf
 from rsicd_embed.embedder.loading import load_clip
 from rsicd_embed.errors import ModelError, TrainError
 from rsicd_embed.train.input.training_data import TrainingData, training_source
+from scripts import torch_towers
 from scripts.cache_maps import MapCache, cache, random_view
 from scripts.train_on_maps import Run, Validation, contrastive
 from scripts.two_towers import Settings, Texts, TwoTowers
@@ -136,3 +138,18 @@ def test_a_run_learns_continues_and_is_kept(
         MapCache.of(maps.folder, "another")
     metrics = Validation(TwoTowers(start, SETTINGS), data.val, maps)()
     assert {"mr", "top1"} <= set(metrics)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_products_equal_convolutions(side: int, stride: int) -> None:
+    """Layers that are trained are computed as products, and others as convolutions."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 6, 9, 9, generator=generator)
+    weight = torch.randn(4, 6, side, side, generator=generator)
+    tensors = {"c.weight": weight, "c.bias": torch.randn(4, generator=generator)}
+    shape = Convolution(6, 4, side=side, stride=stride)
+    expected = torch_towers.convolution(tensors, "c", maps, shape)
+    tensors["c.weight"] = weight.clone().requires_grad_()
+    ours = torch_towers.convolution(tensors, "c", maps, shape)
+    assert ours.shape == expected.shape
+    torch.testing.assert_close(ours.detach(), expected, atol=1e-5, rtol=0)
