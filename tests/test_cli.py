@@ -219,6 +219,29 @@ def test_help_imports_nothing_heavy(code: str) -> None:
     assert [name for name in HEAVY if name in modules] == []
 
 
+@pytest.mark.parametrize(
+    ("command", "absent"),
+    [
+        (
+            ("sql", "SELECT count(*) FROM images"),
+            ("jax", "tokenizers", "rsicd_embed.embedder.loading"),
+        ),
+        (("sql", "SELECT max(similarity('a beach')) FROM images"), ("jax", "flax")),
+        # Arrow imports pandas, if it is installed, to convert arrays of NumPy.
+        (("search", "a beach"), ("jax", "flax", "pandas", "datafusion", "pyarrow.dataset")),
+    ],
+)
+def test_only_needed_modules_are_imported(
+    stored: str, command: tuple[str, str], absent: tuple[str, ...]
+) -> None:
+    main = "import sys; from rsicd_embed.cli import main; main(standalone_mode=False)"
+    result = python(f"{main}; print('modules', *sys.modules)", *command, "--store", stored)
+    assert result.returncode == 0, result.stderr
+    modules = result.stdout.splitlines()[-1].split()
+    assert modules[0] == "modules"
+    assert [name for name in absent if name in modules] == []
+
+
 def test_the_installed_command(
     stored: str, pictures: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -198,24 +195,3 @@ def test_failures(stored: str, tiny_model: Path, other_model: Path, tmp_path: Pa
 def test_wrong_usage(arguments: list[str]) -> None:
     outcome = run("sql", *arguments)
     assert (outcome.status, outcome.stdout) == (2, "")
-
-
-@pytest.mark.parametrize(
-    ("query", "absent"),
-    [
-        ("SELECT count(*) FROM images", ["jax", "tokenizers", "rsicd_embed.embedder.loading"]),
-        ("SELECT max(similarity('a beach')) FROM images", ["jax", "flax"]),
-    ],
-)
-def test_only_needed_modules_are_imported(stored: str, query: str, absent: list[str]) -> None:
-    code = (
-        "import sys; from rsicd_embed.cli import main\n"
-        "main(sys.argv[2:], standalone_mode=False)\n"
-        "assert not set(sys.argv[1].split(',')) & set(sys.modules), sys.modules.keys()"
-    )
-    command = [",".join(absent), "sql", query, "--store", stored, "--json"]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *command], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(json.loads(done.stdout)["rows"]) == 1

@@ -39,7 +39,7 @@ def sql(query: str, store_uri: str, as_of: str | None, model: str | None, as_jso
     if query.encode("utf-8", "replace").decode() != query:
         raise click.UsageError("QUERY is not UTF-8")
     import rsicd_embed
-    from rsicd_embed.query import run
+    from rsicd_embed.query.run import run
 
     with (
         rsicd_embed.open_store(store_uri) as newest,

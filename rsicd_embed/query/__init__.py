@@ -23,5 +23,3 @@ How a store is read:
 Queries are read-only: statements that define, write or set anything are refused, `images` is the
 only table, and only `similarity_image` can open a file, which it reads as a picture.
 """
-
-from rsicd_embed.query.run import run as run

@@ -26,9 +26,9 @@ from rsicd_embed.embedder.base import word_warnings
 from rsicd_embed.errors import RequestError, RsicdEmbedError, SQLError, StoreError
 from rsicd_embed.find import finding, heatmap
 from rsicd_embed.json_output import as_json
-from rsicd_embed.query import run
 from rsicd_embed.query.area import Near
 from rsicd_embed.query.composed import Part, Query, parse_all
+from rsicd_embed.query.run import run
 from rsicd_embed.query.search import search as run_query
 from rsicd_embed.query.similarity import find_calls
 from rsicd_embed.records import python_rows, python_values

@@ -322,7 +322,7 @@ def _hits(
 @lru_cache(maxsize=4)
 def _single_query_ranks(count: int) -> tuple[pa.Array, pa.Array]:
     """The query and rank columns of `count` hits for one query."""
-    return pa.array(np.zeros(count, np.int32)), pa.array(np.arange(1, count + 1, dtype=np.int32))
+    return column_of(np.zeros(count, np.int32)), column_of(np.arange(1, count + 1, dtype=np.int32))
 
 
 def _by_id(rows: Rows, query: np.ndarray, row: np.ndarray, score: np.ndarray) -> np.ndarray:

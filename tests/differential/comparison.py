@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from rsicd_embed.indexing.export_rows import export_rows
 from rsicd_embed.indexing.import_rows import check_rows, open_files, open_store_for, write_rows
-from rsicd_embed.query import run
+from rsicd_embed.query.run import run
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.lancedb import lance_reader
 from rsicd_embed.testing.stores import MADE_BY, batch, matches, unit

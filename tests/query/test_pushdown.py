@@ -10,7 +10,7 @@ import pytest
 
 import rsicd_embed
 from rsicd_embed.errors import FilterError
-from rsicd_embed.query import run
+from rsicd_embed.query.run import run
 from rsicd_embed.stores.base import VectorStore, open_store
 
 from .conftest import MADE_BY, RecordedStore, Words, table

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import rsicd_embed
 from rsicd_embed.errors import FingerprintError, ImageError, ModelError, SQLError
-from rsicd_embed.query import run
+from rsicd_embed.query.run import run
 from rsicd_embed.records import vector_array
 from rsicd_embed.stores.base import VectorStore, open_store
 
