@@ -1,4 +1,4 @@
-"""How a filtered search is done: exactly over the matching rows, or through the index.
+"""How a search is done: exactly over the matching rows, or through the index.
 
 An index cannot skip rows that do not match, so more of its hits are fetched and the matching ones
 are kept: if half of the rows match, twice the number needed; if one in a thousand does, a thousand
@@ -8,7 +8,7 @@ since a filter is evaluated over the attributes of all rows first, which takes a
 million rows, once per filter. So the planner compares two costs:
 
     index:  fixed + per_hit * depth,  depth = (wanted + spread) * rows / matches
-    exact:  min(per_row * matches, per_scanned_row * rows)
+    exact:  min(per_row * matches, fixed_scan + per_scanned_row * rows)
 
 Frequent matches go through the index and rare ones are searched exactly. The depth assumes that
 matches are spread at random among a query's neighbours; `spread` is four standard deviations of
@@ -34,17 +34,23 @@ class SearchCosts:
         per_row_us: each matching row of an exact search.
         per_scanned_row_us: each row of an exact search that reads them all; None if that is never
             faster.
+        fixed_scan_us: such a search, whatever the number of rows.
     """
 
     fixed_us: float
     per_hit_us: float
     per_row_us: float
     per_scanned_row_us: float | None = None
+    fixed_scan_us: float = 0
+
+    def index_us(self, depth: int) -> float:
+        """The cost of a search for `depth` hits of the index."""
+        return self.fixed_us + self.per_hit_us * depth
 
     def exact_us(self, matches: int, rows: int) -> float:
         """The cost of an exact search for `matches` of `rows` rows."""
-        picked = self.per_row_us * matches
-        return min(picked, (self.per_scanned_row_us or math.inf) * rows)
+        scanned = self.fixed_scan_us + (self.per_scanned_row_us or math.inf) * rows
+        return min(self.per_row_us * matches, scanned)
 
 
 def index_depth(costs: SearchCosts, wanted: int, matches: int, rows: int) -> int | None:
@@ -66,5 +72,4 @@ def index_depth(costs: SearchCosts, wanted: int, matches: int, rows: int) -> int
     depth = math.ceil((wanted + spread) / share)
     if depth > min(_DEEPEST, rows):
         return None
-    index_us = costs.fixed_us + costs.per_hit_us * depth
-    return depth if index_us < costs.exact_us(matches, rows) else None
+    return depth if costs.index_us(depth) < costs.exact_us(matches, rows) else None

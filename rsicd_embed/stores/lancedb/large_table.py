@@ -26,7 +26,7 @@ from rsicd_embed.stores.lancedb import lance_rows
 from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex, Matches
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.planner import SearchCosts, index_depth
-from rsicd_embed.stores.quantised import QuantisedVectors, mean_of, quantise
+from rsicd_embed.stores.quantised import MOST_QUERIES, QuantisedVectors, mean_of, quantise
 from rsicd_embed.stores.row_view import Rows, RowView, without_vector
 from rsicd_embed.stores.rows import unit_vectors
 from rsicd_embed.stores.scoring import Candidates
@@ -38,10 +38,9 @@ _MEGABYTE = 2**20
 _CODES_SHARE, _ATTRIBUTES_SHARE, _ROWS_SHARE = 0.5, 0.25, 0.25
 _ROW_ID = "_rowid"
 _STREAM_US = 3.0  # reading a row as part of a stream of all
-# Costs of searches with codes, and without; the index also takes time for each partition.
-_BY_CODES = SearchCosts(4_000, per_hit_us=2, per_row_us=0.16, per_scanned_row_us=0.022)
+# Costs of searches by reading vectors; the index also takes time for each partition.
 _BY_READING = SearchCosts(4_000, per_hit_us=2, per_row_us=12, per_scanned_row_us=_STREAM_US)
-_PARTITION_US = 75
+_PARTITION_US, _PARTITION_NUMBER_US = 150, 0.6  # each partition, and per number of a vector
 _QUANTISE_US = 5.0  # reading and coding a row
 _FETCH_US = 12_000  # reading the attributes of some hits, and per row those of all rows
 _ATTRIBUTES_US = 0.5
@@ -62,6 +61,14 @@ def memory_budget() -> int:
             f"unset it for {_MEMORY_MB}"
         )
     return int(value) * _MEGABYTE
+
+
+def by_codes(dim: int) -> SearchCosts:
+    """Costs of searches with codes of vectors of length `dim`, measured for 100, 256 and 512."""
+    scanned_us = 0.006 + 1.1e-4 * dim
+    return SearchCosts(
+        4_000, per_hit_us=2, per_row_us=0.16, per_scanned_row_us=scanned_us, fixed_scan_us=4_000
+    )
 
 
 class LargeTable:
@@ -110,7 +117,8 @@ class LargeTable:
                 matches.rows = lance_rows.in_one_part(self._schema, matching_rows)
             candidates = scoring.nearest(matches.rows, units, k, [None])
             return scoring.hit_table(matches.rows, units, candidates, k)
-        if self._codes is None and self._is_worth_coding(count):
+        reading_us = min(_BY_READING.per_row_us * count, _STREAM_US * self._count)
+        if self._codes is None and self._is_worth_coding(reading_us):
             self.quantise()
         if self._codes is None:
             return lance_rows.search_stream(self._read(matches), self._schema, units, k)
@@ -135,6 +143,9 @@ class LargeTable:
         if not len(units):
             return None
         if matches is None:
+            costs = self._costs(index.partitions)
+            if self._is_scan_faster(costs.index_us(k), self._count, len(units)):
+                return None
             hits = self._searched.refined(
                 self._version, units, k + SPARE_HITS, index.partitions, index.refine
             )
@@ -149,12 +160,11 @@ class LargeTable:
         setting = index.for_share(matches.count / self._count)
         if setting is None or matches.rows is not None:
             return None
-        costs = _BY_READING if self._codes is None else _BY_CODES
-        costs = replace(costs, fixed_us=costs.fixed_us + _PARTITION_US * setting.partitions)
+        costs = self._costs(setting.partitions)
         depth = index_depth(costs, wanted, matches.count, self._count)
-        if depth is None:
+        if depth is None or self._is_scan_faster(costs.index_us(depth), matches.count, len(units)):
             return None
-        matches.spent_us += costs.fixed_us + costs.per_hit_us * depth
+        matches.spent_us += costs.index_us(depth)
         reading_us = _BY_READING.per_row_us * matches.count
         if self._is_cacheable(matches) and matches.spent_us > reading_us:
             return None
@@ -210,10 +220,32 @@ class LargeTable:
         vectors = self._take(positions, [VECTOR])[VECTOR].combine_chunks()
         return unit_vectors(vectors, self._dim, self._uri)
 
-    def _is_worth_coding(self, count: int) -> bool:
-        """Whether the exact searches so far took as long as coding all vectors would."""
-        self._spent_us += min(_BY_READING.per_row_us * count, _STREAM_US * self._count)
+    def _is_worth_coding(self, lost_us: float) -> bool:
+        """Whether searches took so much longer without codes as coding all vectors would take.
+
+        Args:
+            lost_us: what the present search adds.
+        """
+        self._spent_us += lost_us
         return self._spent_us > _QUANTISE_US * self._count
+
+    def _costs(self, partitions: int) -> SearchCosts:
+        """The costs of searches through so many partitions of the index, or exact."""
+        costs = _BY_READING if self._codes is None else by_codes(self._dim)
+        each_us = _PARTITION_US + _PARTITION_NUMBER_US * self._dim
+        return replace(costs, fixed_us=costs.fixed_us + each_us * partitions)
+
+    def _is_scan_faster(self, index_us: float, count: int, queries: int) -> bool:
+        """Whether codes find the best of `count` rows faster than the index does.
+
+        Vectors are coded as soon as that would have saved time.
+        """
+        saved_us = index_us - by_codes(self._dim).exact_us(count, self._count)
+        if queries > MOST_QUERIES or saved_us <= 0:
+            return False
+        if self._codes is None and self._is_worth_coding(saved_us):
+            self.quantise()
+        return self._codes is not None
 
     def _is_cacheable(self, matches: Matches) -> bool:
         """Whether the matching rows are few enough to be cached with the filter."""
