@@ -17,7 +17,13 @@ from rsicd_embed.errors import FilterError, StoreError
 from rsicd_embed.stores import quantised
 from rsicd_embed.stores.base import VectorStore, open_store
 from rsicd_embed.stores.filters import CACHED_FILTERS, RecentFilters
-from rsicd_embed.stores.lancedb import lance_index, lance_reader, lance_store, large_table
+from rsicd_embed.stores.lancedb import (
+    lance_index,
+    lance_reader,
+    lance_store,
+    large_table,
+    search_costs,
+)
 from rsicd_embed.stores.lancedb.lance_index import AnnIndex, FilteredRecall
 from rsicd_embed.stores.lancedb.lance_store import LanceStore
 from rsicd_embed.stores.lancedb.large_table import LargeTable
@@ -107,9 +113,10 @@ def test_filters_mean_the_same_on_every_path(
 ) -> None:
     always, never = SearchCosts(0, 0, 1e6), SearchCosts(1e9, 0, 0)
     costs = always if path == "index" else never
-    monkeypatch.setattr(large_table, "_BY_READING", costs)
-    monkeypatch.setattr(large_table, "by_codes", lambda dim: costs)
-    monkeypatch.setattr(LargeTable, "_costs", lambda self, partitions: costs)
+    monkeypatch.setattr(search_costs, "by_codes", lambda dim: costs)
+    monkeypatch.setattr(search_costs, "BY_READING", costs)
+    monkeypatch.setattr(search_costs, "_PARTITION_US", 0)
+    monkeypatch.setattr(search_costs, "_PARTITION_NUMBER_US", 0)
     if path != "rows in memory":
         monkeypatch.setattr(large_table, "_ROWS_SHARE", 0.0)
     if path == "codes":
@@ -144,14 +151,14 @@ def test_vectors_are_coded_once_the_index_has_lost_that_time(
     pair: tuple[VectorStore, LanceStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact, large = pair
-    monkeypatch.setattr(large_table, "_PARTITION_US", 10_000)
+    monkeypatch.setattr(search_costs, "_PARTITION_US", 10_000)
     monkeypatch.setattr(large_table, "_QUANTISE_US", 1e9)
     large.search(unit(1, seed=9), 7)
     state = large._state
     assert state is not None
     assert state.large is not None
     assert state.large._spent_us > 0
-    monkeypatch.setattr(large_table, "_QUANTISE_US", 1.5 * state.large._spent_us / ROWS)
+    monkeypatch.setattr(large_table, "_QUANTISE_US", 1.5 * state.large._spent_us / (8 * ROWS))
     many = unit(quantised.MOST_QUERIES + 1, seed=8)
     assert large.search(many, 7) == exact.search(many, 7)
     assert state.large._codes is None  # for many queries the index stays faster
@@ -187,9 +194,9 @@ def test_rows_of_a_filter_that_stays_are_cached(
 ) -> None:
     everything = FilteredRecall(0.0, 400, 1.0)
     monkeypatch.setattr(AnnIndex, "for_share", lambda self, share: everything)
-    monkeypatch.setattr(large_table, "_BY_READING", SearchCosts(0, 1, 1))
-    monkeypatch.setattr(large_table, "_PARTITION_US", 0)
-    monkeypatch.setattr(large_table, "_PARTITION_NUMBER_US", 0)
+    monkeypatch.setattr(search_costs, "BY_READING", SearchCosts(0, 1, 1))
+    monkeypatch.setattr(search_costs, "_PARTITION_US", 0)
+    monkeypatch.setattr(search_costs, "_PARTITION_NUMBER_US", 0)
     same_hits(pair, "n >= 600")
     state = pair[1]._state
     assert state is not None

@@ -21,7 +21,7 @@ from rsicd_embed.records import VECTOR, Provenance, require_same_model
 from rsicd_embed.stores import opening, recall, scoring
 from rsicd_embed.stores.base import StoreInfo, described
 from rsicd_embed.stores.lancedb import lance_index, lance_rows
-from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings
+from rsicd_embed.stores.lancedb.lance_index import AnnIndex, IndexSettings, Matches
 from rsicd_embed.stores.lancedb.lance_leases import ReadLeases
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.lancedb.lance_table import LanceLocation, Stamp, lance_errors, plain_schema
@@ -216,18 +216,32 @@ class LanceReader(Closing):
                 if k <= recall.K and matches is None and index.levels:
                     nearness = float(large.nearness(units).min())
                     index = replace(index, partitions=index.partitions_for(nearness))
-                try:
-                    with lance_errors(f"cannot read {self.uri}"):
-                        hits = large.search_index(index, units, k, matches)
-                except StoreError:
-                    if self._location.checksums.is_index_whole():
-                        raise
-                    hits = None
-                    self._state = replace(now, index=None)  # until it is rebuilt
+                hits = None
+                if not large.is_scan_faster(index, len(units), k, matches):
+                    hits = self._index_hits(now, large, index, units, k, matches)
                 if hits is not None:
                     return hits
             self._location.checksums.verify_rows()
             return large.search(units, k, matches)
+
+    def _index_hits(
+        self,
+        now: TableState,
+        large: LargeTable,
+        index: AnnIndex,
+        units: np.ndarray,
+        k: int,
+        matches: Matches | None,
+    ) -> pa.Table | None:
+        """`LargeTable.search_index`; None also for a damaged index, ignored from then on."""
+        try:
+            with lance_errors(f"cannot read {self.uri}"):
+                return large.search_index(index, units, k, matches)
+        except StoreError:
+            if self._location.checksums.is_index_whole():
+                raise
+            self._state = replace(now, index=None)  # until it is rebuilt
+            return None
 
     def _large(self, now: TableState) -> LargeTable:
         """The caches of a large table."""

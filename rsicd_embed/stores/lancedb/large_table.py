@@ -22,10 +22,10 @@ from rsicd_embed.errors import StoreError
 from rsicd_embed.records import VECTOR
 from rsicd_embed.stores import recall, scoring
 from rsicd_embed.stores.filters import CACHED_FILTERS, RecentFilters, matching
-from rsicd_embed.stores.lancedb import lance_rows
+from rsicd_embed.stores.lancedb import lance_rows, search_costs
 from rsicd_embed.stores.lancedb.lance_index import SPARE_HITS, AnnIndex, Matches
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
-from rsicd_embed.stores.planner import SearchCosts, index_depth
+from rsicd_embed.stores.lancedb.search_costs import IndexPlan, index_plan
 from rsicd_embed.stores.quantised import MOST_QUERIES, QuantisedVectors, mean_of, quantise
 from rsicd_embed.stores.row_view import Rows, RowView, without_vector
 from rsicd_embed.stores.rows import unit_vectors
@@ -37,11 +37,7 @@ _MEGABYTE = 2**20
 # Shares of the memory budget: codes, attributes, and the rows that match recent filters.
 _CODES_SHARE, _ATTRIBUTES_SHARE, _ROWS_SHARE = 0.5, 0.25, 0.25
 _ROW_ID = "_rowid"
-_STREAM_US = 3.0  # reading a row as part of a stream of all
-# Costs of searches by reading vectors; the index also takes time for each partition.
-_BY_READING = SearchCosts(4_000, per_hit_us=2, per_row_us=12, per_scanned_row_us=_STREAM_US)
-_PARTITION_US, _PARTITION_NUMBER_US = 150, 0.6  # each partition, and per number of a vector
-_QUANTISE_US = 5.0  # reading and coding a row
+_QUANTISE_US = 0.017  # reading and coding a row, per number of its vector
 _FETCH_US = 12_000  # reading the attributes of some hits, and per row those of all rows
 _ATTRIBUTES_US = 0.5
 _SAMPLED = 2048  # rows that queries are compared with, to see how near to rows they are
@@ -61,14 +57,6 @@ def memory_budget() -> int:
             f"unset it for {_MEMORY_MB}"
         )
     return int(value) * _MEGABYTE
-
-
-def by_codes(dim: int) -> SearchCosts:
-    """Costs of searches with codes of vectors of length `dim`, measured for 100, 256 and 512."""
-    scanned_us = 0.006 + 1.1e-4 * dim
-    return SearchCosts(
-        4_000, per_hit_us=2, per_row_us=0.16, per_scanned_row_us=scanned_us, fixed_scan_us=4_000
-    )
 
 
 class LargeTable:
@@ -117,7 +105,7 @@ class LargeTable:
                 matches.rows = lance_rows.in_one_part(self._schema, matching_rows)
             candidates = scoring.nearest(matches.rows, units, k, [None])
             return scoring.hit_table(matches.rows, units, candidates, k)
-        reading_us = min(_BY_READING.per_row_us * count, _STREAM_US * self._count)
+        reading_us = search_costs.BY_READING.exact_us(count, self._count)
         if self._codes is None and self._is_worth_coding(reading_us):
             self.quantise()
         if self._codes is None:
@@ -129,6 +117,25 @@ class LargeTable:
         positions, row = np.unique(candidates.row, return_inverse=True)
         vectors = self.vectors(positions)
         return self._scored(vectors, positions, Candidates(candidates.query, row), units, k)
+
+    def is_scan_faster(
+        self, index: AnnIndex, queries: int, k: int, matches: Matches | None
+    ) -> bool:
+        """Whether `search` finds the hits by codes before `search_index` does.
+
+        Vectors are coded as soon as that would have saved time. Arguments are those of `search`,
+        the index, and the number of queries.
+        """
+        plan = self._plan(index, k, matches) if queries <= MOST_QUERIES else None
+        if plan is None or (matches is not None and matches.rows is not None):
+            return False
+        count = self._count if matches is None else matches.count
+        saved_us = plan.us - search_costs.by_codes(self._dim).exact_us(count, self._count)
+        if saved_us <= 0:
+            return False
+        if self._codes is None and self._is_worth_coding(saved_us):
+            self.quantise()
+        return self._codes is not None
 
     def search_index(
         self, index: AnnIndex, units: np.ndarray, k: int, matches: Matches | None
@@ -143,9 +150,6 @@ class LargeTable:
         if not len(units):
             return None
         if matches is None:
-            costs = self._costs(index.partitions)
-            if self._is_scan_faster(costs.index_us(k), self._count, len(units)):
-                return None
             hits = self._searched.refined(
                 self._version, units, k + SPARE_HITS, index.partitions, index.refine
             )
@@ -156,26 +160,21 @@ class LargeTable:
             rows = Rows(self._schema, (RowView(vectors, attributes),))
             pairs = Candidates(hits.query, np.arange(len(vectors)))
             return scoring.hit_table(rows, units, pairs, k)
-        wanted = (k + SPARE_HITS) * index.refine
-        setting = index.for_share(matches.count / self._count)
-        if setting is None or matches.rows is not None:
+        plan = self._plan(index, k, matches)
+        if plan is None or matches.rows is not None:
             return None
-        costs = self._costs(setting.partitions)
-        depth = index_depth(costs, wanted, matches.count, self._count)
-        if depth is None or self._is_scan_faster(costs.index_us(depth), matches.count, len(units)):
-            return None
-        matches.spent_us += costs.index_us(depth)
-        reading_us = _BY_READING.per_row_us * matches.count
+        matches.spent_us += plan.us
+        reading_us = search_costs.BY_READING.per_row_us * matches.count
         if self._is_cacheable(matches) and matches.spent_us > reading_us:
             return None
-        hits = self._searched.nearest(self._version, units, depth, setting.partitions)
+        hits = self._searched.nearest(self._version, units, plan.depth, plan.partitions)
         positions = self._positions(hits.row_id)
         is_live = matches.live[positions]
         query, positions = hits.query[is_live], positions[is_live]
         begins = np.searchsorted(query, np.arange(len(units)))
-        if np.diff(begins, append=len(query)).min() < wanted:
+        if np.diff(begins, append=len(query)).min() < plan.wanted:
             return None
-        is_near = np.arange(len(query)) - begins[query] < wanted
+        is_near = np.arange(len(query)) - begins[query] < plan.wanted
         positions, row = np.unique(positions[is_near], return_inverse=True)
         pairs = Candidates(query[is_near], row)
         return self._scored(self.vectors(positions), positions, pairs, units, k)
@@ -227,25 +226,11 @@ class LargeTable:
             lost_us: what the present search adds.
         """
         self._spent_us += lost_us
-        return self._spent_us > _QUANTISE_US * self._count
+        return bool(self._spent_us > _QUANTISE_US * self._dim * self._count)
 
-    def _costs(self, partitions: int) -> SearchCosts:
-        """The costs of searches through so many partitions of the index, or exact."""
-        costs = _BY_READING if self._codes is None else by_codes(self._dim)
-        each_us = _PARTITION_US + _PARTITION_NUMBER_US * self._dim
-        return replace(costs, fixed_us=costs.fixed_us + each_us * partitions)
-
-    def _is_scan_faster(self, index_us: float, count: int, queries: int) -> bool:
-        """Whether codes find the best of `count` rows faster than the index does.
-
-        Vectors are coded as soon as that would have saved time.
-        """
-        saved_us = index_us - by_codes(self._dim).exact_us(count, self._count)
-        if queries > MOST_QUERIES or saved_us <= 0:
-            return False
-        if self._codes is None and self._is_worth_coding(saved_us):
-            self.quantise()
-        return self._codes is not None
+    def _plan(self, index: AnnIndex, k: int, matches: Matches | None) -> IndexPlan | None:
+        coded = self._codes is not None
+        return index_plan(index, k, matches, rows=self._count, dim=self._dim, coded=coded)
 
     def _is_cacheable(self, matches: Matches) -> bool:
         """Whether the matching rows are few enough to be cached with the filter."""
