@@ -11,7 +11,7 @@ import pytest
 
 from rsicd_embed.errors import StoreURIError
 from rsicd_embed.stores.base import open_store
-from rsicd_embed.stores.lancedb import lance_index, lance_reader
+from rsicd_embed.stores.lancedb import lance_index, lance_reader, large_table
 from rsicd_embed.stores.lancedb.lance_searcher import SearchedTable
 from rsicd_embed.stores.uri import StoreURI
 
@@ -88,6 +88,7 @@ def test_index_is_tuned_to_the_recall_goal(tmp_path: Path, monkeypatch: pytest.M
 def test_index_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 1000)
     monkeypatch.setattr(lance_reader, "CACHE_ROWS", 1000)
+    monkeypatch.setattr(large_table, "_CODES_SHARE", 0.0)  # search by the index
     searched = []
     refined = SearchedTable.refined
 
