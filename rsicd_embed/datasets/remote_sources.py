@@ -160,7 +160,7 @@ def _captioned(url: str, listing: _Listing) -> Source | None:
 
 def _container(url: str, item: RemoteObject) -> Source:
     name = item.url.removeprefix(f"{url}/")
-    load = tar_archives.load if item.url.endswith(tar_archives.SUFFIX) else _table
+    load = tar_archives.load if item.url.lower().endswith(tar_archives.SUFFIX) else _table
     return load(item.url, url, name)
 
 

@@ -22,6 +22,7 @@ from rsicd_embed.remote import RemoteFile, is_remote
 SUFFIX = ".tar"
 _BUFFER_BYTES = 8 << 20  # size of one request
 _MOST_TEXT_BYTES = 1 << 20
+_MOST_PADDING_BYTES = 1 << 20  # after the end, up to a multiple of 10 KiB by default
 _CAPTIONS, _CLASS, _ATTRIBUTES = (".txt", ".caption"), ".cls", ".json"
 
 
@@ -72,7 +73,8 @@ def load(address: str, root: Path | str | None = None, name: str | None = None) 
     name = name or PurePosixPath(address).name
     index = read_index(address, name)
     if not index.rows and not index.examples:
-        raise DatasetError(f"{address}: expected a tar of images, found none in it")
+        why = "".join(f"; {skipped.reason}" for skipped in index.skipped[:1])
+        raise DatasetError(f"{address}: expected a tar of images, found none in it{why}")
     source = _with_values(index, address) if index.rows else Source("", tuple(index.examples))
     source = replace(
         source,
@@ -93,8 +95,12 @@ def read_index(address: str, name: str) -> TarIndex:
     samples: dict[str, _Sample] = {}
     try:
         with _opened(address, index) as tar:
-            for member in _members(tar, address, index):
+            for member in _members(tar):
                 _add(tar, member, address, samples, index)
+    except tarfile.TarError as error:
+        why = f"truncated or damaged tar: {one_line(error, limit=200)}; its end is left out"
+        index.skipped.append(Skipped(address, why))
+        index.complete = False
     except (OSError, RemoteError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DatasetError(f"{address}: {reason or error}") from error
@@ -126,14 +132,30 @@ def _opened(address: str, index: TarIndex) -> tarfile.TarFile:
         ) from error
 
 
-def _members(tar: tarfile.TarFile, address: str, index: TarIndex) -> Iterator[tarfile.TarInfo]:
-    """The members up to the end, or to where the tar is damaged, which is reported."""
-    try:
-        yield from tar
-    except tarfile.TarError as error:
-        reason = f"truncated or damaged tar: {one_line(error, limit=100)}; its end is left out"
-        index.skipped.append(Skipped(address, reason))
-        index.complete = False
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members up to the end.
+
+    Raises:
+        TarError: the tar is damaged or truncated, or continues after its end.
+    """
+    for member in iter(tar.next, None):
+        tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all of them
+        yield member
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    # tarfile ends at any block that is no header.
+    if len(block) < tarfile.BLOCKSIZE or block.strip(tarfile.NUL):
+        raise tarfile.ReadError(f"expected a header at byte {tar.offset:,}, found {_shown(block)}")
+    if tar.fileobj.read(_MOST_PADDING_BYTES).strip(tarfile.NUL):
+        raise tarfile.ReadError(
+            f"expected its end at byte {tar.offset:,}, found more; unpack tars joined by cat with "
+            "tar --ignore-zeros"
+        )
+
+
+def _shown(block: bytes) -> str:
+    return "other data" if block.strip(tarfile.NUL) else "the end of the file"
 
 
 def _add(
@@ -183,6 +205,7 @@ def _values(text: str, suffix: str) -> dict[str, Any]:
     values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError(f"expected a JSON object, found {type(values).__name__}")
+    json.dumps(values, ensure_ascii=False).encode()  # lone surrogates are no text
     return values
 
 

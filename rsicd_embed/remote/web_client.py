@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
+import netrc
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rsicd_embed.errors import (
     RemoteAccessError,
     RemoteChangedError,
     RemoteError,
     RemoteMissingError,
+    one_line,
 )
 from rsicd_embed.remote.byte_budget import THREADS, Reservation
 from rsicd_embed.remote.client import Content, RemoteObject, TransientError
 from rsicd_embed.remote.remote_url import RemoteUrl, given_url
+
+if TYPE_CHECKING:
+    from httpx import Auth
 
 _MISSING = (404, 410)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
@@ -45,6 +53,7 @@ class WebClient:
             limits=httpx.Limits(max_connections=2 * THREADS, max_keepalive_connections=THREADS),
             headers=_IDENTITY,
         )
+        self._passwords, _ = _read_netrc()
 
     def get(
         self,
@@ -62,7 +71,9 @@ class WebClient:
             headers["If-None-Match"] = known if known.startswith("W/") else f'"{known}"'
         with (
             self._failures(),
-            self._client.stream("GET", given_url(str(url)), headers=headers) as response,
+            self._client.stream(
+                "GET", given_url(str(url)), headers=headers, auth=self._login(url)
+            ) as response,
         ):
             if response.status_code == 304:
                 return None
@@ -96,12 +107,15 @@ class WebClient:
     def head(self, url: RemoteUrl) -> RemoteObject:
         """Describes a file."""
         with self._failures():
-            response = self._client.head(given_url(str(url)))
+            response = self._client.head(given_url(str(url)), auth=self._login(url))
         if response.status_code in (403, 405, 501):  # signed for GET, or not implemented
             with (
                 self._failures(),
                 self._client.stream(
-                    "GET", given_url(str(url)), headers={"Range": "bytes=0-0"}
+                    "GET",
+                    given_url(str(url)),
+                    headers={"Range": "bytes=0-0"},
+                    auth=self._login(url),
                 ) as first,
             ):
                 _require_success(first.status_code, url, first.headers)
@@ -115,6 +129,14 @@ class WebClient:
             "folders of web servers cannot be listed; give a manifest, a .tar or a .parquet file, "
             "or the address of an image"
         )
+
+    def _login(self, url: RemoteUrl) -> Auth:
+        """The user and password of a URL, or else of its host in the netrc file."""
+        given = self._httpx.URL(given_url(str(url)))
+        if given.userinfo:
+            return self._httpx.BasicAuth(given.username, given.password)
+        entry = self._passwords.authenticators(given.host) if self._passwords else None
+        return self._httpx.BasicAuth(entry[0], entry[2] or "") if entry else self._httpx.Auth()
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -130,6 +152,20 @@ class WebClient:
             raise RemoteError(f"cannot be requested ({type(error).__name__})") from None
 
 
+def _read_netrc() -> tuple[netrc.netrc | None, str]:
+    """The passwords of `~/.netrc` or of the file NETRC, and what to do about a missing one."""
+    path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")  # noqa: PTH111
+    if not Path(path).exists():
+        return None, f"give it in {path}"
+    try:
+        return netrc.netrc(path), f"check that of its host in {path}"
+    except (OSError, UnicodeError) as error:
+        reason = one_line(error, limit=100)
+    except netrc.NetrcParseError as error:  # its message may quote a password
+        reason = f"malformed at line {error.lineno}"
+    return None, f"{path} cannot be read ({reason}); correct it"
+
+
 def _require_success(status: int, url: RemoteUrl, headers: Mapping[str, str]) -> None:
     if status in (200, 206):
         return
@@ -137,7 +173,7 @@ def _require_success(status: int, url: RemoteUrl, headers: Mapping[str, str]) ->
         raise RemoteMissingError("no such file on the server")
     if status == 401:
         raise RemoteAccessError(
-            f"{url.scheme}://{url.container} asks for a password; give it in ~/.netrc"
+            f"{url.scheme}://{url.container} asks for a password; {_read_netrc()[1]}"
         )
     if status == 403:
         raise RemoteError("the server denies access; a signed address may have expired")

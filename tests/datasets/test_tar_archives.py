@@ -77,6 +77,52 @@ def test_truncated_tars_keep_their_beginning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cut", "images", "message"),
+    [
+        (1536, 1, "expected a header at byte 1,536, found the end of the file"),
+        (1800, 1, "expected a header at byte 1,536, found other data"),
+        (2048, 1, "unexpected end of data"),  # within a text
+        (2500, 1, "unexpected end of data"),
+        (3584, 2, "found the end of the file"),
+    ],
+)
+def test_tars_that_end_early_are_incomplete(
+    tmp_path: Path, cut: int, images: int, message: str
+) -> None:
+    files = {"1.jpg": b"x" * 600, "2.txt": b"x" * 500, "2.jpg": b"x" * 100}
+    whole = write_tar(tmp_path / "t.tar", files)
+    data = whole.read_bytes()
+    assert open_source(whole).complete
+    whole.write_bytes(data[:cut])
+    source = open_source(whole)
+    assert (len(source.examples), source.complete) == (images, False)
+    assert message in source.skipped[0].reason
+    whole.write_bytes(data[:100])
+    with pytest.raises(DatasetError):
+        open_source(whole)
+
+
+def test_damaged_headers_and_joined_tars_are_incomplete(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "t.tar", {"1.jpg": b"x" * 600, "2.jpg": b"x"})
+    data = whole.read_bytes()
+    for changed, message in (
+        (data[:1600] + b"#" + data[1601:], "expected a header at byte 1,536, found other data"),
+        (data + data, "expected its end at byte 3,072, found more"),
+    ):
+        whole.write_bytes(changed)
+        source = open_source(whole)
+        assert not source.complete
+        assert message in source.skipped[0].reason
+
+
+def test_text_that_is_not_unicode_is_skipped(tmp_path: Path) -> None:
+    files = {"1.jpg": b"x", "1.json": b'{"a": "\\ud800"}', "2.jpg": b"y", "2.json": b'{"a": 1}'}
+    source = open_source(write_tar(tmp_path / "t.tar", files))
+    assert [example.attributes["a"] for example in source.examples] == [None, 1]
+    assert "surrogates not allowed" in source.skipped[0].reason
+
+
+@pytest.mark.parametrize(
     ("mode", "content", "message"),
     [
         ("w:gz", {"1.jpg": b"x"}, "expected an uncompressed tar"),

@@ -173,10 +173,10 @@ def test_tars_and_tables(
 
 
 def test_folder_of_tars(s3: FaultyS3, bucket: str, embedder: Counting, uri: str) -> None:
-    s3.put(bucket, {"d/a.tar": tar_of(images(1)), "d/b.parquet": table_of(images(2))})
+    s3.put(bucket, {"d/a.TAR": tar_of(images(1)), "d/b.parquet": table_of(images(2))})
     assert ingest(embedder, uri, f"s3://{bucket}/d") == (2, 0, 0, 0, 0)
-    assert list(rows(uri)) == ["a.tar/1.png", "b.parquet/2.png"]
-    s3.client.delete_object(Bucket=bucket, Key="d/a.tar")
+    assert list(rows(uri)) == ["a.TAR/1.png", "b.parquet/2.png"]
+    s3.client.delete_object(Bucket=bucket, Key="d/a.TAR")
     assert ingest(embedder, uri, f"s3://{bucket}/d", prune=True) == (0, 0, 1, 1, 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import logging
@@ -15,15 +16,17 @@ from typing import Any
 import pytest
 
 import rsicd_embed
-from rsicd_embed.errors import DatasetError, RemoteError, RequestError
+from rsicd_embed.errors import DatasetError, RemoteAccessError, RemoteError, RequestError
 from rsicd_embed.images import read_rgb
-from rsicd_embed.remote import fetch, fetch_range, head, transfer
+from rsicd_embed.remote import RemoteUrl, fetch, fetch_range, head, public_address, transfer
 from rsicd_embed.server import image_files
 from rsicd_embed.server.engine import StoredFile
 from rsicd_embed.testing.embedders import picture
 
 from ..helpers import Counting, counts, encoded, rows
 from .test_buckets import images, table_of, tar_of
+
+_LOGIN = f"Basic {base64.b64encode(b'ann:p w').decode()}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -50,6 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, data = 503, b""
         elif data is None:
             status, data = 404, b""
+        elif path.startswith("/private/") and self.headers.get("Authorization") != _LOGIN:
+            status, data = 401, b""
         elif path.startswith("/signed/") and "signature=ok" not in query:
             status, data = 403, b""
         elif self.headers.get("If-None-Match") == etag:
@@ -203,3 +208,43 @@ def test_odd_answers(web: tuple[str, Any]) -> None:
     handler.odd = {"Content-Range": "bytes 0-2/10"}
     with pytest.raises(RemoteError, match="another part of the file"):
         fetch_range(f"{address}/x", 2, 5)
+
+
+def test_passwords(web: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, handler = web
+    handler.files["/private/x"] = b"x"
+    url, file = f"{address}/private/x", tmp_path / ".netrc"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+
+    def renew() -> None:
+        parts = RemoteUrl.parse(url)
+        transfer.client_of(parts.scheme, parts.container)._client.close()  # type: ignore[attr-defined]
+        transfer.client_of.cache_clear()
+
+    for text, remedy in (
+        (None, "give it in"),
+        ("machine example.org login ann password secret", "check that of its host"),
+        ("machine 127.0.0.1 logn secret", "malformed at line 1"),
+        (b"\xff", "cannot be read"),
+    ):
+        if text is not None:
+            file.write_bytes(text if isinstance(text, bytes) else text.encode())
+            file.chmod(0o600)
+        renew()
+        for request in (fetch, head):
+            with pytest.raises(
+                RemoteAccessError, match=f"asks for a password; .*{remedy}"
+            ) as error:
+                request(url)
+            assert "secret" not in str(error.value)
+    file.write_text('machine 127.0.0.1 login ann password "p w"')
+    renew()
+    assert (head(url).size, fetch_range(url, 0, 1).data) == (1, b"x")
+    # A password in the URL is used instead, and otherwise without a file.
+    file.write_text("machine 127.0.0.1 login ann password wrong")
+    renew()
+    public = public_address(url.replace("//", "//ann:p%20w@"))
+    content = fetch(public)
+    assert content is not None
+    assert (public, content.data) == (url, b"x")
