@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -26,14 +26,14 @@ from rsicd_embed.errors import ImageError, http_reason, one_line
 from rsicd_embed.images.archived_images import container_of
 from rsicd_embed.images.bit_depth import Stretch, scaled
 from rsicd_embed.images.stacked_scenes import files_of_stack, require_driver, virtual_dataset
-from rsicd_embed.remote import given_url
+from rsicd_embed.remote import gdal_options, gdal_path, store_failure
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 _MOST_OPEN = 8
 _CACHE_BYTES = 256 << 20  # GDAL's cache of decoded blocks
-_OPTIONS = {"GDAL_CACHEMAX": _CACHE_BYTES, "GDAL_NUM_THREADS": "ALL_CPUS"}
+_OPTIONS: dict[str, Any] = {"GDAL_CACHEMAX": _CACHE_BYTES, "GDAL_NUM_THREADS": "ALL_CPUS"}
 # Without the first one, GDAL looks for files beside the scene.
 _WEB_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -142,6 +142,11 @@ def file_of(address: str) -> str:
     return files_of_stack(window.file)[0] if window else container_of(address) or address
 
 
+def _options(file: str) -> dict[str, Any]:
+    """GDAL's options for reading a scene."""
+    return _OPTIONS | _WEB_OPTIONS | gdal_options() if "://" in file else _OPTIONS
+
+
 def _require_regular(file: str) -> None:
     """Raises ImageError for a pipe or device; opening one would block."""
     with suppress(OSError, ValueError):  # reported when it is opened
@@ -170,11 +175,11 @@ def open_scene(file: str) -> Iterator[DatasetReader]:
         with (
             entry.lock,
             warnings.catch_warnings(),
-            rasterio.Env(**_WEB_OPTIONS if "://" in file else {}, **_OPTIONS),
+            rasterio.Env(**_options(file)),
         ):
             warnings.simplefilter("ignore")  # scenes without georeference
             if entry.scene is None or entry.scene.closed:
-                whole = given_url(file) if len(files) == 1 else virtual_dataset(files)
+                whole = gdal_path(file) if len(files) == 1 else virtual_dataset(files)
                 entry.scene = rasterio.open(whole)
             if len(files) == 1:
                 require_driver(entry.scene)
@@ -182,16 +187,18 @@ def open_scene(file: str) -> Iterator[DatasetReader]:
     except RasterioError as error:
         reason = one_line(error)
         for part in files:
-            reason = reason.replace(given_url(part), part)
-        if status := re.search(r"HTTP response code: (\d+)", reason):
+            reason = reason.replace(gdal_path(part), part)
+        if cause := store_failure(reason, files[0]):
+            reason = cause
+        elif status := re.search(r"HTTP response code: (\d+)", reason):
             reason = f"cannot be read: {http_reason(int(status[1]))}"
         elif "Range downloading" in reason:
             reason = "cannot be read: its web server sends whole files only; download it"
         elif "not recognized" in reason:
             reason = "not a scene that GDAL reads (GeoTIFF, JPEG 2000, PNG, JPEG, WebP, …)"
         elif "Read failed" in reason or "read" in reason.lower():
-            cause = error.__cause__ or error.__context__
-            reason = f"damaged image: {one_line(cause or error)}"
+            inner = error.__cause__ or error.__context__
+            reason = f"damaged image: {one_line(inner or error)}"
         raise ImageError(reason) from error
     except MemoryError as error:
         raise ImageError("too large for this machine's memory; use smaller tiles") from error

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from rsicd_embed.errors import ImageError
-from rsicd_embed.remote import given_url
+from rsicd_embed.remote import gdal_path
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -53,7 +53,7 @@ def virtual_dataset(files: Sequence[str]) -> str:
     scenes: list[DatasetReader] = []
     try:
         for file in files:
-            scenes.append(rasterio.open(given_url(file)))
+            scenes.append(rasterio.open(gdal_path(file)))
             require_driver(scenes[-1])
             if scenes[-1].count != 1:
                 raise ImageError(

@@ -1,8 +1,9 @@
 """Full-text ranking of a store's rows by Okapi BM25 over a text column, the same in every store.
 
 Words are runs of letters and digits in lower case; the endings of English plurals are removed
-(Harman 1991's S-stemmer). Statistics are those of the rows that are ranked. Nothing is indexed: the
-column is read for each query, and only rows with a word of the query stay in memory.
+(Harman 1991's S-stemmer, and -e and -es after ch, sh, ss and x). Statistics are those of the rows
+that are ranked. Nothing is indexed: the column is read for each query, and only rows with a word of
+the query stay in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ _STOP_WORDS = (
     "this to was were which with"
 )
 _K1, _B = 1.2, 0.75  # as in Lucene
-_PLURALS = (("([^ae])ies$", r"\1y"), ("([^aeo])es$", r"\1e"), ("([^us])s$", r"\1"))
+_PLURALS = (
+    ("([^ae])ies$", r"\1y"),
+    ("(..(ch|sh|ss|x))es?$", r"\1"),  # overpasses, but also avalanche as avalanches
+    ("([^aeo])es$", r"\1e"),
+    ("([^us])s$", r"\1"),
+)
 
 
 def text_column(schema: pa.Schema, name: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from rsicd_embed.remote.byte_budget import IN_FLIGHT, THREADS, Reservation
 from rsicd_embed.remote.client import Content, RemoteObject
+from rsicd_embed.remote.gdal_options import gdal_options, gdal_path, store_failure
 from rsicd_embed.remote.remote_file import RemoteFile
 from rsicd_embed.remote.remote_url import (
     RemoteUrl,
@@ -28,9 +29,12 @@ __all__ = [
     "address_of",
     "fetch",
     "fetch_range",
+    "gdal_options",
+    "gdal_path",
     "given_url",
     "head",
     "is_remote",
     "list_objects",
     "public_address",
+    "store_failure",
 ]

@@ -171,15 +171,7 @@ def _open(scheme: str, bucket: str) -> ObjectStore:
         return store.GCSStore(bucket, config=config, client_options=options, retry_config=retries)  # type: ignore[arg-type]
     if scheme == "az":
         return store.AzureStore(bucket, config=config, client_options=options, retry_config=retries)  # type: ignore[arg-type]
-    endpoint = next(
-        (
-            value
-            for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-            if (value := os.environ.get(name))
-        ),
-        None,
-    )
-    if endpoint:
+    if endpoint := s3_endpoint():
         config["endpoint"] = endpoint
         options["allow_http"] = endpoint.startswith("http://")
     provider: Any = None if anonymous else _aws_credentials(config)
@@ -190,6 +182,12 @@ def _open(scheme: str, bucket: str) -> ObjectStore:
         retry_config=retries,
         credential_provider=provider,
     )
+
+
+def s3_endpoint() -> str | None:
+    """The URL of a server with the API of S3, such as MinIO; None for Amazon's."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    return next((value for name in names if (value := os.environ.get(name))), None)
 
 
 def is_anonymous() -> bool:

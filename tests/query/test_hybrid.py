@@ -99,6 +99,15 @@ def test_full_text_ranks_by_bm25(stores: list[VectorStore], where: str | None, q
             assert best == ranked[:n]
 
 
+def test_plurals_with_es_and_their_singulars_are_one_word() -> None:
+    singular = "overpass beach marsh box grass avalanche cache axe house rose tree city bus"
+    plural = (
+        "overpasses beaches marshes boxes grasses avalanches caches axes houses roses trees cities"
+    )
+    assert full_text.words([f"{singular} {plural}"]) == full_text.words([singular])
+    assert len(full_text.words([singular])) == 13
+
+
 @pytest.mark.parametrize(
     ("query", "used"),
     [("The boats of a city", ["boat", "city"]), ("Which is it?", ["which", "is", "it"])],
