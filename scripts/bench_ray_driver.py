@@ -14,7 +14,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,25 +27,24 @@ from rsicd_embed.datasets.spooled_examples import collect
 from rsicd_embed.indexing.ingest import ingest_with
 from rsicd_embed.indexing.ray_workers import RayWorkers
 from rsicd_embed.reports import record
-from rsicd_embed.stores.base import VectorStore
+from rsicd_embed.stores.base import RowMerger
 from scripts.bench_ingest_memory import StubEmbedder, examples
 
 _SETTINGS = ("images", "dim", "batch_size", "workers")
 
 
-class Upserts:
-    """Measures the CPU time of a store's upserts."""
+class Writes:
+    """Measures the CPU time of a method that writes to a store."""
 
-    def __init__(self, store: VectorStore) -> None:
-        self._upsert = store.upsert
+    def __init__(self, write: Callable[..., int]) -> None:
+        self._write = write
         self.cpu_s = 0.0
 
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> int:
-        """Upserts rows."""
+    def __call__(self, *arguments: object) -> int:
+        """Writes rows."""
         started = time.process_time()
         try:
-            rows: int = self._upsert(batches)
-            return rows
+            return self._write(*arguments)
         finally:
             self.cpu_s += time.process_time() - started
 
@@ -57,8 +56,10 @@ def measure(scheme: str, images: int, workers: RayWorkers) -> dict[str, float | 
         Image.new("RGB", (8, 8)).save(folder / "tile.png")
         source = Source(folder, collect(examples(folder, images), pa.schema([])))
         with rsicd_embed.open_store(f"{scheme}:{scratch}/store", workers.provenance) as store:
-            upserts = Upserts(store)
-            store.upsert, store.optimize = upserts, lambda: None  # type: ignore[method-assign]
+            assert isinstance(store, RowMerger)
+            writes = Writes(store.merge)
+            store.merge = writes  # type: ignore[assignment]
+            store.optimize = lambda: None  # type: ignore[method-assign]
             started = time.process_time()
             summary = ingest_with([source], workers, store)
             cpu_s = time.process_time() - started
@@ -66,7 +67,7 @@ def measure(scheme: str, images: int, workers: RayWorkers) -> dict[str, float | 
     return {
         "scheme": scheme,
         "driver_us_per_row": round(cpu_s / images * 1e6, 1),
-        "upsert_us_per_row": round(upserts.cpu_s / images * 1e6, 1),
+        "write_us_per_row": round(writes.cpu_s / images * 1e6, 1),
         "rows_per_cpu_s": round(images / cpu_s),
         "rows_per_s": round(images / summary.seconds),
     }
@@ -84,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     load = partial(StubEmbedder, options.dim, options.batch_size)
-    with RayWorkers(load, address="local", count=options.workers) as workers:  # type: ignore[arg-type]
+    with RayWorkers(load, address="local", count=options.workers) as workers:
         for scheme in options.scheme or ["lancedb", "exact"]:
             rows.append(measure(scheme, options.images, workers))
             print(rows[-1])
@@ -92,7 +93,7 @@ def main() -> None:
         settings = {name: vars(options)[name] for name in _SETTINGS}
         command = shlex.join(["python", "-m", f"scripts.{Path(__file__).stem}", *sys.argv[1:]])
         run = {**record.document("ray-driver", settings, command=command), "drivers": rows}
-        print(f"record: {record.save(options.output, 'bench-ray-driver', run)}")  # type: ignore[arg-type]
+        print(f"record: {record.save(options.output, 'bench-ray-driver', run)}")
 
 
 if __name__ == "__main__":

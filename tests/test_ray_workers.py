@@ -31,10 +31,17 @@ class RayError(Exception):
     """Stands for `ray.exceptions.RayError`, whose messages have many lines."""
 
 
+class RayTaskError(RayError):
+    """Stands for Ray's error of code that raised one."""
+
+
 class Task:
     """The result of a call, or what it raised."""
 
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[[], Any], *, is_waiting: bool) -> None:
+        self.is_waiting = is_waiting
+        if is_waiting:
+            return
         try:
             self.result, self.error = call(), None
         except RayError as error:
@@ -44,12 +51,14 @@ class Task:
 class FakeRay:
     """Runs actors in this process; the newest task is the first one to end."""
 
-    exceptions = SimpleNamespace(RayError=RayError)
+    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
     def __init__(self, **resources: float) -> None:
         self.resources = resources or {"CPU": 2.0}
         self.options: dict[str, Any] = {}
         self.calls: list[Sequence[Any]] = []
+        self.callees: list[Any] = []
+        self.gone: list[Any] = []
         self.failing: Callable[[Sequence[Any]], None] = lambda chunk: None
         self.is_busy = False
         self.most_at_once = self.is_shut_down = 0
@@ -64,13 +73,22 @@ class FakeRay:
     def _actor(self, inner: Any) -> Any:
         def embed(chunk: Sequence[Any], *arguments: Any) -> Any:
             self.calls.append(chunk)
+            self.callees.append(inner)
             self.failing(chunk)
             return inner.embed(chunk, *arguments)
 
-        def later(call: Callable[..., Any]) -> Any:
-            return SimpleNamespace(remote=lambda *words: Task(lambda: call(*words)))
+        def model() -> Task:
+            return Task(inner.model, is_waiting=inner in self.gone)
 
-        return SimpleNamespace(model=later(inner.model), embed=later(embed))
+        def options(max_task_retries: int) -> Any:
+            assert max_task_retries == 0  # Ray would return to the same worker
+            return SimpleNamespace(
+                remote=lambda *words: Task(lambda: embed(*words), is_waiting=False)
+            )
+
+        return SimpleNamespace(
+            model=SimpleNamespace(remote=model), embed=SimpleNamespace(options=options)
+        )
 
     def wait(
         self, tasks: list[Task], num_returns: int, timeout: float = 0
@@ -78,7 +96,9 @@ class FakeRay:
         self.most_at_once = max(self.most_at_once, len(tasks))
         if self.is_busy:
             return [], tasks
-        return tasks[-num_returns:], tasks[:-num_returns]
+        ended = [task for task in tasks if not task.is_waiting]
+        assert len(ended) >= num_returns
+        return ended[-num_returns:], []
 
     def get(self, task: Task) -> Any:
         if task.error is not None:
@@ -155,10 +175,57 @@ def test_a_chunk_that_ends_its_workers(
         assert "c.jpg to " in words
         assert "failed 8 times or could not run (The actor died unexpectedly); see" in words
         assert "\n" not in words
+        assert [chunk[0].id for chunk in fake.calls].count("c.jpg") == 8
         fake.failing = lambda chunk: None
         with open_store(uri, workers.provenance) as store:
             summary = ingest_with(sources, workers, store)
         assert summary.embedded + summary.unchanged == 5
+
+
+def test_a_worker_that_does_not_return(
+    fake: FakeRay, embedder: Counting, pictures: Path, uri: str, tmp_path: Path
+) -> None:
+    def failing(chunk: Sequence[Any]) -> None:
+        if not fake.gone:
+            fake.gone.append(fake.callees[-1])
+        if fake.callees[-1] in fake.gone:
+            raise RayError("The actor died unexpectedly")
+
+    sources = rsicd_embed.open_sources([pictures])
+    local = f"exact:{tmp_path / 'local'}"
+    with open_store(local, embedder=embedder) as store:
+        rsicd_embed.ingest(sources, embedder, store)
+    fake.failing = failing
+    with (
+        RayWorkers(lambda: embedder, count=2) as workers,
+        open_store(uri, workers.provenance) as store,
+    ):
+        assert ingest_with(sources, workers, store).embedded == 5
+        calls_before = len(fake.calls)
+        assert ingest_with(sources, workers, store).unchanged == 5
+    assert not {*fake.gone} & {*fake.callees[calls_before:]}
+    assert rows(uri) == rows(local)
+    calls = list(zip(fake.calls, fake.callees, strict=True))
+    lost = [chunk for chunk, callee in calls if callee in fake.gone]
+    assert lost
+    embedded = [chunk for chunk, callee in calls if callee not in fake.gone]
+    assert all(chunk in embedded for chunk in lost)
+
+
+def test_code_that_fails_is_not_repeated(
+    fake: FakeRay, embedder: Counting, pictures: Path, uri: str
+) -> None:
+    def failing(chunk: Sequence[Any]) -> None:
+        raise RayTaskError("MemoryError: too much")
+
+    fake.failing = failing
+    with (
+        RayWorkers(lambda: embedder, count=1) as workers,
+        open_store(uri, workers.provenance) as store,
+        pytest.raises(WorkerError, match=r"could not run \(MemoryError: too much\)"),
+    ):
+        ingest_with(rsicd_embed.open_sources([pictures]), workers, store)
+    assert len(fake.calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Workers on a Ray cluster that read, decode and embed images; the driver writes their rows.
 
 Each worker is an actor with its own model. The driver sends it a chunk of images together with what
-the store knows about them, and gets vectors back. Only the driver writes, so a chunk that is
-repeated because its worker has ended is written once. The driver neither loads the model nor
-imports JAX, which would take a TPU away from its workers.
+the store knows about them, and gets vectors back. If a worker ends, its chunks go to the next one
+that is free. Only the driver writes, so a repeated chunk is written once. The driver neither loads
+the model nor imports JAX, which would take a TPU away from its workers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _CONNECT_S = 10.0
 _START_S = 900.0  # to find room on the cluster and load the model
 _AT_ONCE = 2  # chunks per worker: one is read while another is embedded
 _AHEAD = 4  # chunks per worker that are sent or waiting for an earlier one
-_ATTEMPTS = 8  # of a chunk whose worker ends
+_ATTEMPTS = 8  # of a chunk whose workers end, and of loading the model
+_LOADING = "loading the model"
 _THREADS = "OMP_NUM_THREADS"  # number of threads of BLAS libraries, which rounding depends on
 
 
@@ -54,6 +55,23 @@ class WorkerModel:
     provenance: Provenance
     batch_size: int
     engine: str | None
+
+
+@dataclass
+class _Chunk:
+    """Images that one worker embeds.
+
+    Attributes:
+        number: place among the chunks.
+        attempts: number of workers that it was sent to.
+    """
+
+    number: int
+    examples: Sequence[Example]
+    attempts: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.examples[0].uri} to {self.examples[-1].uri}"
 
 
 class _Actor:
@@ -141,28 +159,44 @@ class RayWorkers(Closing):
         Raises:
             WorkerError: a chunk's workers have ended too often.
         """
-        chunks = batched(examples, self.batch_size)
-        free = deque(self._actors * _AT_ONCE)
-        running: dict[Any, tuple[int, list[Example], Any]] = {}
+        batches = batched(examples, self.batch_size)
+        free: deque[Any] = deque()
+        running: dict[Any, tuple[_Chunk | None, Any]] = {}
+        for actor in self._actors * _AT_ONCE:
+            running[actor.model.remote()] = None, actor  # ends when the worker is there
+        repeated: deque[_Chunk] = deque()
         finished: dict[int, list[Outcome]] = {}
         sent = taken = 0
         while True:
-            while free and sent - taken < _AHEAD * len(self._actors):
-                chunk = next(chunks, None)
-                if chunk is None:
+            while free:
+                if repeated:
+                    chunk = repeated.popleft()
+                elif sent - taken < _AHEAD * len(self._actors) and (batch := next(batches, None)):
+                    chunk, sent = _Chunk(sent, batch), sent + 1
+                else:
                     break
                 actor = free.popleft()
-                task = actor.embed.remote(chunk, known.of(chunk), max_nodata)
-                running[task] = sent, chunk, actor
-                sent += 1
-            if taken == sent:
+                # Ray itself would repeat it only on the same worker.
+                embed = actor.embed.options(max_task_retries=0)
+                known_rows = known.of(chunk.examples)
+                running[embed.remote(chunk.examples, known_rows, max_nodata)] = chunk, actor
+            if free and taken == sent:
                 return
             (task, *_), _ = self._ray.wait(list(running), num_returns=1)
-            number, chunk, actor = running.pop(task)
+            ended, actor = running.pop(task)
+            if ended is None:
+                self._result(task, _LOADING)
+                free.append(actor)
+                continue
+            ended.attempts += 1
+            result = self._result(task, str(ended), may_repeat=ended.attempts < _ATTEMPTS)
+            if result is None:
+                repeated.append(ended)
+                running[actor.model.remote()] = None, actor
+                continue
             free.append(actor)
-            outcomes, seconds = self._result(task, f"{chunk[0].uri} to {chunk[-1].uri}")
+            finished[ended.number], seconds = result
             stages.add(seconds)
-            finished[number] = outcomes
             while taken in finished:
                 yield from finished.pop(taken)
                 taken += 1
@@ -207,7 +241,7 @@ class RayWorkers(Closing):
                 f"expected {len(tasks)} workers within {_START_S / 60:g} minutes, found "
                 f"{len(ready)}; use fewer --workers, or wait until the cluster has room"
             )
-        models: list[WorkerModel] = [self._result(task, "loading the model") for task in tasks]
+        models: list[WorkerModel] = [self._result(task, _LOADING) for task in tasks]
         for model in models:
             if model.provenance.fingerprint != models[0].provenance.fingerprint:
                 raise WorkerError(
@@ -216,10 +250,13 @@ class RayWorkers(Closing):
                 )
         return models[0]
 
-    def _result(self, task: Any, what: str) -> Any:
+    def _result(self, task: Any, what: str, *, may_repeat: bool = False) -> Any:
+        """The result of a task; None if its worker has ended and the task may be repeated."""
         try:
             result = self._ray.get(task)
         except self._ray.exceptions.RayError as error:
+            if may_repeat and not isinstance(error, self._ray.exceptions.RayTaskError):
+                return None
             raise WorkerError(
                 f"{what}: Ray workers failed {_ATTEMPTS} times or could not run "
                 f"({first_line(error)}); see Ray's logs, then run the same command to continue"
