@@ -80,14 +80,19 @@ class FakeRay:
         def model() -> Task:
             return Task(inner.model, is_waiting=inner in self.gone)
 
-        def options(max_task_retries: int) -> Any:
+        def patient_model(max_task_retries: int) -> Any:
+            assert max_task_retries == -1  # a lost machine soon uses up any number
+            return SimpleNamespace(remote=model)
+
+        def embed_once(max_task_retries: int) -> Any:
             assert max_task_retries == 0  # Ray would return to the same worker
             return SimpleNamespace(
                 remote=lambda *words: Task(lambda: embed(*words), is_waiting=False)
             )
 
         return SimpleNamespace(
-            model=SimpleNamespace(remote=model), embed=SimpleNamespace(options=options)
+            model=SimpleNamespace(remote=model, options=patient_model),
+            embed=SimpleNamespace(options=embed_once),
         )
 
     def wait(
@@ -295,6 +300,16 @@ def test_command_line_errors(
     monkeypatch.setitem(sys.modules, "ray", None)
     error = run(*words, "--engine", "ray").error
     assert error.endswith("expected ray, found none; install: pip install 'rsicd-embed[ray]'")
+
+
+def test_notices_of_ray_are_not_on_stdout(
+    fake: FakeRay, pictures: Path, uri: str, tiny_model: Path
+) -> None:
+    fake.failing = lambda chunk: print("(raylet) Task _Actor.model failed")  # noqa: T201
+    words = ("ingest", pictures, "--store", uri, "--model", tiny_model, "--engine", "ray")
+    outcome = run(*words, "--json")
+    assert json.loads(outcome.stdout)["embedded"] == 5
+    assert "(raylet) Task _Actor.model failed" in outcome.stderr
 
 
 ENVIRONMENT = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,6 +127,8 @@ def ingest(
     with ExitStack() as stack:
         images: ImageWorkers
         if engine == "ray":
+            # Ray prints what its workers complain of there.
+            stack.enter_context(redirect_stdout(sys.stderr))
             images = stack.enter_context(RayWorkers(load, address=address, count=workers))
         else:
             images = LocalWorkers(load())

@@ -163,7 +163,7 @@ class RayWorkers(Closing):
         free: deque[Any] = deque()
         running: dict[Any, tuple[_Chunk | None, Any]] = {}
         for actor in self._actors * _AT_ONCE:
-            running[actor.model.remote()] = None, actor  # ends when the worker is there
+            running[_ready(actor)] = None, actor
         repeated: deque[_Chunk] = deque()
         finished: dict[int, list[Outcome]] = {}
         sent = taken = 0
@@ -192,7 +192,7 @@ class RayWorkers(Closing):
             result = self._result(task, str(ended), may_repeat=ended.attempts < _ATTEMPTS)
             if result is None:
                 repeated.append(ended)
-                running[actor.model.remote()] = None, actor
+                running[_ready(actor)] = None, actor
                 continue
             free.append(actor)
             finished[ended.number], seconds = result
@@ -264,6 +264,11 @@ class RayWorkers(Closing):
         if isinstance(result, RsicdEmbedError):
             raise result
         return result
+
+
+def _ready(actor: Any) -> Any:
+    """A task that ends when a worker is there, however long its machine takes to return."""
+    return actor.model.options(max_task_retries=-1).remote()
 
 
 def _connect(address: str) -> Any:
