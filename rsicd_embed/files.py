@@ -8,16 +8,22 @@ import json
 import os
 import re
 import secrets
+import signal
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self
 
 from rsicd_embed.errors import ModelError, StoreCorruptError, StoreError
 
 TEMPORARY = ".tmp-"
+
+# Signals that end a process at once by default; Windows has no SIGHUP.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 _REMEDIES = {
     errno.ENOSPC: "free some space and try again",
@@ -201,6 +207,41 @@ def remove_folders(folders: list[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
+
+
+@contextmanager
+def temporary_folder(
+    prefix: str = "rsicd-embed-", parent: str | Path | None = None
+) -> Iterator[Path]:
+    """Yields a new folder that is removed after the block, also if a signal ends the process.
+
+    Args:
+        prefix: beginning of its name.
+        parent: the folder to create it in; `TMPDIR` by default.
+    """
+    with _unwound(), tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _unwound() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP raise SystemExit instead of ending the process at once."""
+    usual = []
+    if threading.current_thread() is threading.main_thread():
+        usual = [n for n in _ENDING if signal.getsignal(n) == signal.SIG_DFL]
+    try:
+        for number in usual:
+            signal.signal(number, _exit)
+        yield
+    finally:
+        for number in usual:
+            if signal.getsignal(number) == _exit:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise SystemExit(128 + number)
 
 
 class Closing:

@@ -6,7 +6,6 @@ Ingests are timed in the same rounds as their two halves: decoding alone and the
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from rsicd_embed.datasets.base import Example, Source
 from rsicd_embed.datasets.sources import open_sources
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import BenchError, ImageError
+from rsicd_embed.files import temporary_folder
 from rsicd_embed.images import read_bytes, read_rgb
 from rsicd_embed.indexing import ingest
 from rsicd_embed.indexing.stages import elapsed_s
@@ -65,7 +65,7 @@ class _Ingest:
         return sum(self._ingest() for _ in range(calls))
 
     def _ingest(self) -> int:
-        with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=self.kind.parent) as folder:
+        with temporary_folder(parent=self.kind.parent) as folder:
             started = time.perf_counter_ns()
             uri = f"{self.kind.scheme}:{folder}/store"
             with open_store(uri, provenance(self.embedder)) as store:
@@ -175,7 +175,7 @@ def _measure_memory(
     loaded, loading_peak = memory_usage(), peak_memory_usage()
     reset_peak_memory()
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=parent) as folder:
+    with temporary_folder(parent=parent) as folder:
         sources = open_sources([images])
         with open_store(f"{scheme}:{folder}/store", provenance(embedder)) as store:
             summary = ingest(sources, embedder, store)

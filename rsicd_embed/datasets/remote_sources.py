@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
@@ -16,6 +15,7 @@ from rsicd_embed.datasets.base import ETAG, Example, Skipped, Source, with_etag
 from rsicd_embed.datasets.folder import describe_unread
 from rsicd_embed.datasets.spooled_examples import collect
 from rsicd_embed.errors import DatasetError, RemoteError, RemoteMissingError, one_line
+from rsicd_embed.files import temporary_folder
 from rsicd_embed.images import SUFFIXES, UNREAD_SUFFIXES, open_table
 from rsicd_embed.remote import (
     RemoteObject,
@@ -87,8 +87,8 @@ def _table(url: str, root: str | None = None, name: str | None = None) -> Source
 
 def _manifest(url: str) -> Source:
     content = fetch(url)
-    with TemporaryDirectory(prefix="rsicd-embed-") as folder:
-        path = Path(folder, f"manifest{PurePosixPath(RemoteUrl.parse(url).path).suffix.lower()}")
+    with temporary_folder() as folder:
+        path = folder / f"manifest{PurePosixPath(RemoteUrl.parse(url).path).suffix.lower()}"
         path.write_bytes(content.data if content else b"")
         return manifest.latest(url, manifest.read(path, url))
 
@@ -123,20 +123,20 @@ def _captioned(url: str, listing: _Listing) -> Source | None:
     """A captioned dataset, if a folder has one; its JSON files are copied for the moment."""
     etags = {example.id: example.attributes[ETAG] for example in listing.images}
     folders = sorted({id_.partition("/")[0] for id_ in etags if "/" in id_})
-    with TemporaryDirectory(prefix="rsicd-embed-") as folder:
+    with temporary_folder() as folder:
         for name in listing.metadata:
-            path = Path(folder, name)
+            path = folder / name
             path.parent.mkdir(exist_ok=True)
             content = fetch(f"{url}/{name}")
             path.write_bytes(content.data if content else b"")
         try:
             files = captioned.ImageFiles(url, folders, etags.__contains__)
-            source = captioned.describe(Path(folder), lambda: files)
+            source = captioned.describe(folder, lambda: files)
         except DatasetError as error:
-            raise DatasetError(str(error).replace(folder, url)) from None
+            raise DatasetError(str(error).replace(str(folder), url)) from None
         if source is None:
             return None
-        notes = [note.replace(folder, url) for note in source.notes]
+        notes = [note.replace(str(folder), url) for note in source.notes]
     # Images that the folder lacks are read, and listed as skipped.
     examples = (
         replace(

@@ -8,13 +8,13 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from rsicd_embed.datasets import manifest
 from rsicd_embed.datasets.base import Example, Skipped, Source, plain_path, with_etag
 from rsicd_embed.datasets.text import parse_json
 from rsicd_embed.errors import DatasetError, RemoteError, one_line
+from rsicd_embed.files import temporary_folder
 from rsicd_embed.images import SUFFIXES as IMAGE_SUFFIXES
 from rsicd_embed.images import TarMember
 from rsicd_embed.remote import RemoteFile, is_remote
@@ -211,8 +211,8 @@ def _values(text: str, suffix: str) -> dict[str, Any]:
 
 def _with_values(index: TarIndex, address: str) -> Source:
     """A source with the values of the samples as typed columns, by the rules of manifests."""
-    with TemporaryDirectory(prefix="rsicd-embed-") as folder:
-        path = Path(folder, "samples.jsonl")
+    with temporary_folder() as folder:
+        path = folder / "samples.jsonl"
         with path.open("w", encoding="utf-8") as file:
             for row in index.rows:
                 file.write(f"{json.dumps(row)}\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from rsicd_embed.embedder.layout import OPEN_CLIP
 from rsicd_embed.embedder.locate import locate
 from rsicd_embed.embedder.tokenizer import Tokenizer
 from rsicd_embed.errors import ModelError, one_line
-from rsicd_embed.files import storage_errors, sync_file, sync_folder
+from rsicd_embed.files import storage_errors, sync_file, sync_folder, temporary_folder
 
 
 def save(
@@ -227,8 +226,8 @@ def written_aside(out: Path) -> Iterator[Path]:
     """
     with storage_errors(f"cannot write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
-            directory = Path(aside) / out.name
+        with temporary_folder(f".{out.name}-", out.parent) as aside:
+            directory = aside / out.name
             yield directory
             for path in directory.iterdir():
                 sync_file(path)

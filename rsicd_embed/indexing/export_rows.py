@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from rsicd_embed import rowfile
 from rsicd_embed.datasets.base import Source
 from rsicd_embed.embedder.base import Embedder, provenance
 from rsicd_embed.errors import DatasetError, StoreError
-from rsicd_embed.files import storage_errors, sync_folder, write_file
+from rsicd_embed.files import storage_errors, sync_folder, temporary_folder, write_file
 from rsicd_embed.geography.geoparquet import Version as GeoParquetVersion
 from rsicd_embed.indexing.ingest import Progress, Summary, ingest
 from rsicd_embed.records import VECTOR, vector_matrix
@@ -112,10 +111,10 @@ def write_vectors(
         _require_ours(output)
     with (
         storage_errors(f"cannot write {output}"),
-        tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder,
+        temporary_folder(f".{output.name}-", output.parent) as folder,
     ):
         model = provenance(embedder)
-        with open_store(f"exact:{Path(folder, 'store')}", model) as store:
+        with open_store(f"exact:{folder / 'store'}", model) as store:
             summary = ingest(
                 sources,
                 embedder,

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from typing import Any
 from prometheus_client.multiprocess import mark_process_dead
 
 from rsicd_embed.errors import RsicdEmbedError, WorkerError
+from rsicd_embed.files import temporary_folder
 from rsicd_embed.parallel import ARENAS
 from rsicd_embed.server.process import SHUTDOWN_S
 from rsicd_embed.server.request_log import log_as_json
@@ -182,8 +182,8 @@ def _end(workers: list[_Worker]) -> None:
 def _environment() -> Iterator[str]:
     """The workers' environment variables; yields the folder in which they count their metrics."""
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="rsicd-embed-metrics-") as folder:
-        os.environ[SHARED_FOLDER] = folder
+    with temporary_folder("rsicd-embed-metrics-") as path:
+        folder = os.environ[SHARED_FOLDER] = str(path)
         os.environ.setdefault(ARENAS, "1")  # see `share_one_heap`, which would come too late
         try:
             yield folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from rsicd_embed.cli.base import (
 )
 from rsicd_embed.cli.record_output import RecordT, cpu_times_at_start, output_option, seed_option
 from rsicd_embed.embedder.clip.backends import PRECISIONS
+from rsicd_embed.files import temporary_folder
 from rsicd_embed.train.config import PUBLISHED_SHAPES
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def model_or_shape(model: str | None, shape: str | None) -> Iterator[str | None]
     from rsicd_embed.bench.workers import once
     from rsicd_embed.train.initialization import write_random_checkpoint
 
-    with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
-        directory = Path(folder, shape)
+    with temporary_folder() as folder:
+        directory = folder / shape
         once(f"creating a {shape}", partial(write_random_checkpoint, directory, shape, texts(512)))
         yield str(directory)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +12,7 @@ from rsicd_embed.cli.base import count_option, model_option, note
 from rsicd_embed.cli.bench.ann_lines import lines
 from rsicd_embed.cli.bench.base import counts, finish, one_process_option, record_options
 from rsicd_embed.cli.record_output import Recorded, command_line
+from rsicd_embed.files import temporary_folder
 from rsicd_embed.parallel import cpu_count
 
 if TYPE_CHECKING:
@@ -208,9 +208,9 @@ def ann(
     for name, reason in choice.left_out.items():
         note(f"left out: {name} {reason}")
     tell = status_printer()
-    with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=scratch) as folder:
+    with temporary_folder(parent=scratch) as folder:
         tell(f"preparing {source.rows} vectors")
-        workload = prepare(source, Path(folder), queries, max(ks), seed)
+        workload = prepare(source, folder, queries, max(ks), seed)
         kinds = {kind: workload.kinds.count(kind) for kind in dict.fromkeys(workload.kinds)}
         queries_info: QueriesInfo = {"count": len(workload.queries), "kinds": kinds}
         ann_recall = GroundTruth(workload, min(ks)).ann_recall_of_source()
@@ -222,7 +222,7 @@ def ann(
                     f"ANN recall@{min(ks)} {ann_recall:.3f}"
                 )
         plan = TimingPlan(rounds, seed, least_s=_SAMPLE_S)
-        results = ann_run.run(workload, settings, plan, Path(folder), tell)
+        results = ann_run.run(workload, settings, plan, folder, tell)
     run = cast(
         "AnnRecord",
         {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from rsicd_embed.cli.bench.base import (
     variants,
 )
 from rsicd_embed.cli.record_output import Recorded, command_line
+from rsicd_embed.files import temporary_folder
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.embed_rates import EmbedSettings, TimedEmbedder
@@ -144,10 +144,10 @@ def embed(
             label = f"{source.name}, {size} a call"
             with (
                 model_or_shape(source.model, source.shape) as model,
-                tempfile.TemporaryDirectory(prefix="rsicd-embed-") as graphs,
+                temporary_folder() as graphs,
             ):
                 ours = variants(model, size, backends, precision)
-                tower, candidates, missing = _candidates(ours, choice, Path(graphs), settings)
+                tower, candidates, missing = _candidates(ours, choice, graphs, settings)
                 suffix = f" for {source.name}" if len(sources) > 1 else ""
                 left_out |= {f"{name}{suffix}": reason for name, reason in missing.items()}
                 runs[label] = embed_rates.run(

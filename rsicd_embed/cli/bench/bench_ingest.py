@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +17,7 @@ from rsicd_embed.cli.bench.base import (
     variants,
 )
 from rsicd_embed.cli.record_output import Recorded, command_line
+from rsicd_embed.files import temporary_folder
 
 if TYPE_CHECKING:
     from rsicd_embed.bench.ingest_rates import StoreKind
@@ -106,24 +106,22 @@ def ingest(
     memory: list[IngestMemory] = []
     with (
         model_or_shape(model, shape) as source,
-        tempfile.TemporaryDirectory(prefix="rsicd-embed-") as scratch,
+        temporary_folder() as scratch,
     ):
         (variant,) = variants(source, batch_size, (backend,) if backend else (), precision)
         if not sources:
             tell(f"generating {images} images")
-            synthetic_inputs.write_jpegs(Path(scratch, "images"), images, sides)
-        opened = rsicd_embed.open_sources(sources or [Path(scratch, "images")])
+            synthetic_inputs.write_jpegs(scratch / "images", images, sides)
+        opened = rsicd_embed.open_sources(sources or [scratch / "images"])
         embedder = variant()
         plan = TimingPlan(rounds, seed, least_s=0.0)
         results = ingest_rates.run(embedder, opened, kinds, plan, tell)
         for count in memory_at if results["complete"] else ():
             tell(f"peak memory for {count} images")
-            with tempfile.TemporaryDirectory(prefix="rsicd-embed-", dir=scratch) as folder:
-                synthetic_inputs.write_jpegs(Path(folder), count, sides)
+            with temporary_folder(parent=scratch) as folder:
+                synthetic_inputs.write_jpegs(folder, count, sides)
                 store = kinds[0]
-                usage = ingest_rates.ingest_memory(
-                    variant, Path(folder), store.scheme, store.parent
-                )
+                usage = ingest_rates.ingest_memory(variant, folder, store.scheme, store.parent)
             memory.append(usage)
     run = cast(
         "IngestRecord",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +10,7 @@ import click
 from rsicd_embed.cli.base import backend_option, count_option, model_option
 from rsicd_embed.cli.bench.base import finish, record_options
 from rsicd_embed.cli.record_output import Recorded, command_line
+from rsicd_embed.files import temporary_folder
 
 if TYPE_CHECKING:
     from rsicd_embed.reports.record_types import ServeRecord
@@ -61,7 +61,7 @@ def serve(
         command=command_line(),
     )
     options = ("--workers", str(workers), *(("--backend", backend) if backend else ()))
-    with tempfile.TemporaryDirectory(prefix="rsicd-embed-") as folder:
+    with temporary_folder() as folder:
         store = f"{scheme}:{folder}/store"
         serve_rates.fill(store, rows, provenance(load_for_a_query(model)), seed)
         settings = serve_rates.ServeSettings(clients=clients, options=options)
