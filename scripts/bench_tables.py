@@ -20,8 +20,12 @@ def head(run: dict[str, Any]) -> str:
     load = f"load {machine['load_1min']} before the run"
     if machine.get("others_share") is not None:
         load += f", {machine['others_share']:.1%} of the CPU time used by other processes"
-    cpu = f"{machine['cpu']}, {machine['cores']} cores"
-    return f"`{command}`: {cpu}, {run['started'][:10]}, {load}.\n"
+    return f"`{command}`: {processor(run)}, {run['started'][:10]}, {load}.\n"
+
+
+def processor(run: dict[str, Any]) -> str:
+    """The processor of a run, and its number of cores."""
+    return f"{run['machine']['cpu']}, {run['machine']['cores']} cores"
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -129,7 +129,13 @@ def growth() -> str:
     runs.sort(key=lambda run: run["vectors"]["rows"])
     shares = [name for name in runs[0]["states"] if "%" in name]
     columns = ["rows", "rows/s", "optimize, s", "memory, MB: ingest", "optimize", "search"]
-    columns += ["disk, GB", "ANN recall@10", "p50, ms", *(f"p50, {share}" for share in shares)]
+    columns += [
+        "disk, GB",
+        "ANN recall@10",
+        "p50, ms",
+        *(f"p50, {share}" for share in shares),
+        "on",
+    ]
     lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for run in runs:
         built, states = run["contenders"]["lancedb"], run["states"]
@@ -144,6 +150,7 @@ def growth() -> str:
             f"{built['disk_bytes'] / 1e9:.3g}",
             f"{optimized['ann_recall']:.3f}",
             *(f"{s['single']['p50_ns'] / 1e6:.1f}" for s in (optimized, *searched.values())),
+            bench_tables.processor(run),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     built, rows = runs[-1]["contenders"]["lancedb"], runs[-1]["vectors"]["rows"]
@@ -173,19 +180,22 @@ def summary() -> str:
         for name, candidate in cold_search["candidates"].items()
     }
     lines = [
-        "| measured on two cores of an AMD EPYC | result |",
-        "| --- | --- |",
+        "| measured | result | on |",
+        "| --- | --- | --- |",
         f"| `search` from a cold shell, {cold_search['settings']['rows']:,} rows | "
-        f"{median['exact']:.2f} s (exact), {median['lancedb']:.2f} s (lancedb) |",
+        f"{median['exact']:.2f} s (exact), {median['lancedb']:.2f} s (lancedb) "
+        f"| {bench_tables.processor(cold_search)} |",
         f"| one search among {search['vectors']['rows']:,} vectors of length "
         f"{search['vectors']['dim']}, median | "
         + ", ".join(f"{value:.1f} ms ({name})" for name, value in p50.items())
-        + f"; ANN recall@10 {ann_recall:.2f} |",
-        f"| ingest of JPEGs of 224 px, bundled model | {ingest_rate:.0f} images/s |",
+        + f"; ANN recall@10 {ann_recall:.2f} | {bench_tables.processor(search)} |",
+        f"| ingest of JPEGs of 224 px, bundled model | {ingest_rate:.0f} images/s "
+        f"| {bench_tables.processor(ingested)} |",
         "| embedding with CLIP ViT-B/32 | "
         f"{rates['rsicd-embed openvino bfloat16']['per_s']:.0f} images/s (OpenVINO bfloat16), "
         f"{rates['rsicd-embed jax']['per_s']:.0f} (JAX), "
-        f"{rates['torch float32']['per_s']:.0f} (PyTorch, for comparison) |",
+        f"{rates['torch float32']['per_s']:.0f} (PyTorch, for comparison) "
+        f"| {bench_tables.processor(embedded)} |",
     ]
     return "\n".join(lines) + "\n"
 
