@@ -65,10 +65,8 @@ def index_plan(
     costs = by_codes(dim) if coded else BY_READING
     partition_us = _PARTITION_US + _PARTITION_NUMBER_US * dim
     costs = replace(costs, fixed_us=costs.fixed_us + partition_us * setting.partitions)
-    wanted = depth = (k + SPARE_HITS) * index.refine
-    if matches is not None:
-        filtered = index_depth(costs, wanted, matches.count, rows)
-        if filtered is None:
-            return None
-        depth = filtered
+    wanted = (k + SPARE_HITS) * index.refine
+    depth = wanted if matches is None else index_depth(costs, wanted, matches.count, rows)
+    if depth is None:
+        return None
     return IndexPlan(setting.partitions, wanted, depth, costs.index_us(depth))
