@@ -235,9 +235,13 @@ def test_only_needed_modules_are_imported(
     stored: str, command: tuple[str, str], absent: tuple[str, ...]
 ) -> None:
     main = "import sys; from rsicd_embed.cli import main; main(standalone_mode=False)"
-    result = python(f"{main}; print('modules', *sys.modules)", *command, "--store", stored)
-    assert result.returncode == 0, result.stderr
-    modules = result.stdout.splitlines()[-1].split()
+    options = ("--store", stored, "--json")
+    result = python(f"{main}; print('modules', *sys.modules)", *command, *options)
+    assert (result.returncode, result.stderr) == (0, "")
+    document, _, last = result.stdout.rstrip("\n").rpartition("\n")
+    results = json.loads(document)["hits" if command[0] == "search" else "rows"]
+    assert len(results) == (5 if command[0] == "search" else 1)
+    modules = last.split()
     assert modules[0] == "modules"
     assert [name for name in absent if name in modules] == []
 
