@@ -11,7 +11,7 @@ from PIL import Image
 from rsicd_embed.stores.base import open_store
 
 from .helpers import rows, run
-from .test_ray_workers import last_line_of
+from .test_ray_clusters import last_line_of
 
 KILLS, IMAGES, WORKERS = 20, 1600, 2
 
